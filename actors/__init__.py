@@ -1,0 +1,1 @@
+"""Concurrency: one actor one job, messages in order."""

@@ -1,0 +1,171 @@
+"""The messages between actors: frozen structs, one handler each.
+
+A `reply` is a `concurrent.futures.Future`. The receiver claims it with `set_running_or_notify_cancel` before anything
+irrevocable, so a caller whose deadline passes and whose `cancel()` succeeds knows that nothing was or will be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.records import Receipt
+from shadowswitch.model.views import SwitchRequest, SwitchResult
+from shadowswitch.storage.commit import Commit, Prepared
+from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.worker import Answer
+
+
+class Append(msgspec.Struct, frozen=True, gc=False):
+    """To the JournalWriter: commit a batch of changes of a branch. Reply: Receipt."""
+
+    branch: int
+    batch: list[Prepared]
+    reply: Future[Receipt]
+
+
+class Transact(msgspec.Struct, frozen=True):
+    """To the JournalWriter: do metadata work in a write transaction. Reply: what `work` returned.
+
+    `work` may run more than once (when another operation of its group failed), so it must depend on the transaction
+    alone; it raises before it changes anything, or its changes vanish with the transaction.
+    """
+
+    work: Callable[[Commit], Any]
+    reply: Future[Any]
+
+
+class Barrier(msgspec.Struct, frozen=True):
+    """To the JournalWriter: reply once everything sent before is committed. Reply: the head LSN of the branch."""
+
+    branch: int
+    reply: Future[int]
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """The JournalWriter to itself: commit what has gathered."""
+
+
+class Write(msgspec.Struct, frozen=True):
+    """To a BranchActor: admit a batch and pass it on. Reply: Receipt, or WriteBlocked."""
+
+    batch: list[Prepared]
+    owner: str
+    reply: Future[Receipt]
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """To a BranchActor: seal, drain, commit. Reply: SealOutcome."""
+
+    target: Generation
+    shadow_id: str
+    token: int
+    expected_live: int
+    budget_s: float
+    reply: Future[SealOutcome]
+    audit: dict[str, Any] = {}
+
+
+class SealOutcome(msgspec.Struct, frozen=True):
+    """How one attempt ended: committed, given up (`reason`), or refused because the shadow is unsound (`differing`)."""
+
+    committed: bool
+    sealed_ms: float
+    sealed_lsn: int = 0
+    drained_changes: int = 0
+    reason: str = ""
+    differing: list[int] = []
+    epoch: int = 0
+
+
+class RunSwitch(msgspec.Struct, frozen=True):
+    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult."""
+
+    branch_name: str
+    target: Generation
+    shadow_id: str
+    request: SwitchRequest
+    rollback: bool
+    reply: Future[SwitchResult]
+
+
+class BeginBuild(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: begin, or go on after a restart."""
+
+
+class WorkerSaid(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: a worker process reported about its task."""
+
+    task: int
+    answer: Answer
+
+
+class WorkerGone(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: a worker process died before it finished its task."""
+
+    task: int
+    how: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A builder to itself: the next small piece of work."""
+
+
+class CancelBuild(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: end it. Reply: None, once the shadow is CANCELLED and its workers are gone."""
+
+    reason: str
+    reply: Future[None]
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """To a Follower: keep this generation up with the journal."""
+
+    generation: Generation
+
+
+class Unfollow(msgspec.Struct, frozen=True):
+    """To a Follower: let go of a generation. Reply: None, once it will not be touched again."""
+
+    number: int
+    reply: Future[None]
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """From the timers: look whether there is something to do."""
+
+
+class Kick(msgspec.Struct, frozen=True):
+    """To a Follower or the Dispatcher: there is something to do now."""
+
+    branch: int = 0
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """To the Dispatcher: call back with every event after a sequence number."""
+
+    callback: Callable[[Any], None]
+    after: int
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """To the Dispatcher: stop calling back."""
+
+    callback: Callable[[Any], None]
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """To the Janitor: one full round now. Reply: None."""
+
+    reply: Future[None]
+
+
+class SourceAt(msgspec.Struct, frozen=True):
+    """The digest of a generation's source as of an LSN."""
+
+    lsn: int
+    digest: Digest

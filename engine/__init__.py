@@ -1,0 +1,1 @@
+"""The Engine: what a host embeds; configuration, readers, start and stop."""

@@ -1,0 +1,122 @@
+"""The digest of a set of record versions: order-independent, kept in buckets, O(1) to maintain and to compare.
+
+Every record version has the 64-bit hash `version_hash(key_hash, lsn)`. A bucket holds how many live records fall
+into it and the sum (mod 2**64) of their version hashes. Equal buckets at a common LSN mean: exactly the same version of
+every record on both sides, neither a lost write, nor a revived delete, nor a duplicate. Equal counts alone prove nothing.
+
+`key_hash` is BLAKE2b (RFC 7693) of the key; `version_hash` mixes it with the LSN by the finaliser of SplitMix64
+(Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014), so that updating a record costs
+integer arithmetic and no second cryptographic hash.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from hashlib import blake2b
+
+BUCKETS = 64
+"""Buckets of a digest: its encoded form is 1 KiB, small enough to live inside one LMDB leaf page."""
+
+_MASK = (1 << 64) - 1
+_FORMAT = struct.Struct(f"<{BUCKETS * 2}Q")
+
+
+def key_hash(resource_type: str, id: str) -> int:
+    """The 64-bit hash of a record's key. A resource type holds no NUL, so the joined bytes are unambiguous."""
+    return int.from_bytes(blake2b(f"{resource_type}\0{id}".encode(), digest_size=8).digest(), "little")
+
+
+def bucket_of(key_hash: int) -> int:
+    """The bucket, 0 to BUCKETS - 1, of a key: the top six bits of its hash."""
+    return key_hash >> 58
+
+
+def shard_of(bucket: int, shards: int) -> int:
+    """The shard, 0 to shards - 1, that owns a bucket: shards own contiguous, nearly equal ranges of buckets."""
+    return bucket * shards // BUCKETS
+
+
+def buckets_of_shard(shard: int, shards: int) -> range:
+    """The buckets that a shard owns; the inverse of `shard_of`."""
+    first = -(-shard * BUCKETS // shards)
+    last = -(-(shard + 1) * BUCKETS // shards)
+    return range(first, last)
+
+
+def version_hash(key_hash: int, lsn: int) -> int:
+    """The 64-bit hash of one version of one record."""
+    z = (key_hash + lsn * 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+class Digest:
+    """Counts and sums by bucket. Not thread-safe: its owner serialises."""
+
+    __slots__ = ("counts", "sums")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.sums = [0] * BUCKETS
+
+    def add(self, key_hash: int, lsn: int) -> None:
+        """Count in the version `lsn` of a record that was absent."""
+        bucket = key_hash >> 58
+        self.counts[bucket] += 1
+        self.sums[bucket] = (self.sums[bucket] + version_hash(key_hash, lsn)) & _MASK
+
+    def remove(self, key_hash: int, lsn: int) -> None:
+        """Take out the version `lsn` of a record that was present."""
+        bucket = key_hash >> 58
+        self.counts[bucket] -= 1
+        self.sums[bucket] = (self.sums[bucket] - version_hash(key_hash, lsn)) & _MASK
+
+    def merge(self, other: Digest) -> None:
+        """Add a digest of a disjoint set of records."""
+        for bucket in range(BUCKETS):
+            self.counts[bucket] += other.counts[bucket]
+            self.sums[bucket] = (self.sums[bucket] + other.sums[bucket]) & _MASK
+
+    def differing(self, other: Digest, buckets: Iterable[int] = range(BUCKETS)) -> list[int]:
+        """The buckets in which two digests differ, in order."""
+        return [b for b in buckets if self.counts[b] != other.counts[b] or self.sums[b] != other.sums[b]]
+
+    @property
+    def count(self) -> int:
+        """How many records there are in all."""
+        return sum(self.counts)
+
+    def clear(self, bucket: int) -> None:
+        """Forget all that a bucket held."""
+        self.counts[bucket] = 0
+        self.sums[bucket] = 0
+
+    def copy(self) -> Digest:
+        """An independent copy."""
+        twin = Digest()
+        twin.counts = self.counts.copy()
+        twin.sums = self.sums.copy()
+        return twin
+
+    def encode(self) -> bytes:
+        """64 counts, then 64 sums, each an unsigned 64-bit little-endian integer."""
+        return _FORMAT.pack(*self.counts, *self.sums)
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Digest:
+        """The inverse of `encode`; raises `struct.error` for anything of another size."""
+        values = _FORMAT.unpack(data)
+        digest = cls()
+        digest.counts = list(values[:BUCKETS])
+        digest.sums = list(values[BUCKETS:])
+        return digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Digest) and self.counts == other.counts and self.sums == other.sums
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Digest(count={self.count}, sum={sum(self.sums) & _MASK:016x})"

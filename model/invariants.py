@@ -1,0 +1,38 @@
+"""The registry of invariants. Code, tests and documents cite these ids.
+
+ST: what the catalog holds; IX: generations and the live pointer; SW: what readers and writers see of a switch;
+BK: what a backend promises (spelled out in `storage.backends.protocol`).
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final
+
+INVARIANTS: Final = MappingProxyType(
+    {
+        "ST-1": "journal LSNs of a branch rise, none is above the last LSN, and the branch's head is the last of them",
+        "ST-2": "a record's LSN is that of the last journal entry of its key, while that entry is kept",
+        "ST-3": "the digest kept by branch and resource type equals the one recomputed from the records",
+        "ST-4": "every row decodes, and every row it points to exists",
+        "ST-5": "a write is acknowledged only after the transaction that holds it is on disk",
+        "ST-6": "the journal keeps every change above the applied LSN of each generation that follows it",
+        "IX-1": "an index has exactly one live generation, it is whole, and its directory exists",
+        "IX-2": "a shard's counters equal what its rows say",
+        "IX-3": "a generation at LSN L holds exactly the records of its types as they were at L",
+        "IX-4": "the backend's own integrity check of every shard finds nothing",
+        "IX-5": "every generation directory on disk belongs to a generation in the catalog",
+        "IX-6": "a shadow's state and its generation's role agree",
+        "SW-1": "a reader sees one complete generation",
+        "SW-2": "what readers see of a key never goes back to an older LSN",
+        "SW-3": "at the commit of a switch the digest of the shadow equals that of its source at the sealed LSN",
+        "SW-4": "a switch commits only if the expected generation is live and the fencing token is the present one",
+        "SW-5": "a pinned generation is not removed",
+        "BK-1": "rows, counters, applied LSN and cursor of a shard change in one transaction",
+        "BK-2": "apply is ordered and idempotent",
+        "BK-3": "a shard knows the LSN of every key, and its digest",
+        "BK-4": "what flush returned survives a power cut",
+        "BK-5": "readers and the writer of a shard never block each other",
+        "BK-6": "no query string raises anything but InvalidConfig",
+    }
+)

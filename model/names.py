@@ -1,0 +1,100 @@
+"""Names that users give: what is allowed, and how a branch becomes the name of a directory.
+
+A branch name never becomes a path as it is: it is percent-encoded, so that no name can leave the data directory, and two
+different names (also those that differ only in case or Unicode normalisation) never share a directory.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from hashlib import blake2b
+
+from shadowswitch.model.errors import InvalidName
+
+BRANCH_CHARS_MAX = 200
+RESOURCE_TYPE_CHARS_MAX = 100
+ID_BYTES_MAX = 2000
+"""Ids longer than an LMDB key (511 bytes) are kept whole in the value and hashed in the key."""
+_DIRECTORY_CHARS_MAX = 150
+"""A directory name may have 255 bytes on every common file system; a longer encoding is cut and given a hash."""
+
+_INDEX_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
+_REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+def _refuse_unprintable(kind: str, name: str) -> None:
+    for character in name:
+        if unicodedata.category(character) in _REFUSED_CATEGORIES:
+            raise InvalidName(
+                f"{kind} {name!r} contains the unprintable character U+{ord(character):04X}",
+                hint="use printable characters only",
+            )
+
+
+def check_branch(name: str) -> str:
+    """Return the name if it may be a branch: 1 to 200 printable characters; else raise InvalidName."""
+    if not isinstance(name, str):
+        raise InvalidName(f"a branch name must be a string, not {type(name).__name__}")
+    if not 1 <= len(name) <= BRANCH_CHARS_MAX:
+        raise InvalidName(
+            f"a branch name must have 1 to {BRANCH_CHARS_MAX} characters, this one has {len(name)}",
+            hint="shorten the name" if name else "give the branch a name",
+        )
+    _refuse_unprintable("branch name", name)
+    if name != name.strip():
+        raise InvalidName(f"branch name {name!r} begins or ends with a space", hint="strip the name")
+    return name
+
+
+def check_resource_type(name: str) -> str:
+    """Return the name if it may be a resource type: 1 to 100 printable characters; else raise InvalidName."""
+    if not isinstance(name, str):
+        raise InvalidName(f"a resource type must be a string, not {type(name).__name__}")
+    if not 1 <= len(name) <= RESOURCE_TYPE_CHARS_MAX:
+        raise InvalidName(f"a resource type must have 1 to {RESOURCE_TYPE_CHARS_MAX} characters, not {len(name)}")
+    _refuse_unprintable("resource type", name)
+    return name
+
+
+def check_id(id: str) -> bytes:
+    """Return the UTF-8 bytes of a record id of 1 to 2,000 bytes without NUL; else raise InvalidName."""
+    if not isinstance(id, str):
+        raise InvalidName(f"a record id must be a string, not {type(id).__name__}")
+    try:
+        data = id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidName(f"record id {id[:50]!r} is not valid Unicode", hint="remove lone surrogates") from error
+    if not 1 <= len(data) <= ID_BYTES_MAX:
+        raise InvalidName(
+            f"a record id must have 1 to {ID_BYTES_MAX} bytes in UTF-8, this one has {len(data)}",
+            hint="shorten the id, or keep the long form in a field",
+        )
+    if b"\0" in data:
+        raise InvalidName(f"record id {id[:50]!r} contains a NUL character", hint="remove it")
+    return data
+
+
+def check_index_type(name: str) -> str:
+    """Return the name if it may be an index type (capital letters, digits, underscore); else raise InvalidName."""
+    if not isinstance(name, str) or not _INDEX_TYPE.fullmatch(name):
+        raise InvalidName(
+            f"index type {name!r} is not 1 to 64 capital letters, digits or underscores",
+            hint="for example SEARCH_INDEX",
+        )
+    return name
+
+
+def directory_name(name: str) -> str:
+    """The directory for a name: percent-encoded UTF-8; a long one is cut and carries a 128-bit hash after `~`.
+
+    Capital letters are encoded too, so that names differing in case stay apart on file systems that ignore it.
+    """
+    encoded = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in name.encode())
+    if len(encoded) <= _DIRECTORY_CHARS_MAX:
+        return encoded
+    cut = encoded[:100]
+    if "%" in cut[-2:]:
+        cut = cut[: cut.rindex("%")]
+    return f"{cut}~{blake2b(name.encode(), digest_size=16).hexdigest()}"

@@ -1,0 +1,155 @@
+"""What the engine tells about branches, shadows, indexes and switches; and what it is asked for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.states import ShadowState
+
+ADVISORY_CHECKS = frozenset({"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK"})
+"""`force_switch` may override these; the digest, the drain and the fence it never does."""
+CHECKS = ADVISORY_CHECKS | {"DIGEST"}
+DEFAULT_CHECKS = ("RECORD_COUNT_VALIDATION", "SIZE_COMPARISON", "INTEGRITY_CHECK", "DIGEST", "SAMPLE_READ_BACK")
+STRATEGIES = frozenset({"ATOMIC_RENAME", "COPY_AND_REPLACE"})
+SWITCH_TIMEOUT_S_MAX = 3600
+
+
+class BranchInfo(msgspec.Struct, frozen=True):
+    """A branch: `head_lsn` is the LSN of its last change (0: none yet), `record_count` over all resource types."""
+
+    name: str
+    state: str
+    head_lsn: int
+    record_count: int
+    oldest_lsn: int
+    """Changes with a smaller LSN have been trimmed from the journal."""
+    created_at: datetime
+
+
+class ShadowIndex(msgspec.Struct, frozen=True):
+    """The status of one shadow index. Percent and ETA are measured, and never go backwards within one build."""
+
+    shadow_index_id: str
+    branch_name: str
+    index_type: str
+    resource_types: list[str]
+    state: ShadowState
+    phase: str
+    build_progress_percent: float
+    estimated_completion_seconds: float | None
+    switch_ready: bool
+    estimated_switch_duration_seconds: float | None
+    index_size_bytes: int | None
+    record_count: int | None
+    lag_changes: int
+    start_lsn: int
+    applied_lsn: int
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    switched_at: datetime | None
+    error: str | None
+    service_name: str
+    external: bool
+    build_config: dict[str, Any]
+    shadow_index_path: str
+    retry_count: int
+    generation: int
+
+
+class IndexInfo(msgspec.Struct, frozen=True):
+    """What a branch serves for one index type. `lag_changes` counts journal entries not yet visible to readers."""
+
+    branch_name: str
+    index_type: str
+    resource_types: list[str]
+    generation: int
+    shadow_index_id: str
+    previous_generation: int | None
+    path: str
+    record_count: int
+    applied_lsn: int
+    head_lsn: int
+    lag_changes: int
+    pins: int
+    switched_at: datetime
+    build_config: dict[str, Any]
+    soak_until: datetime | None
+
+
+class SwitchRequest(msgspec.Struct, frozen=True):
+    """How to switch. `force_switch` overrides advisory checks only. Raises InvalidConfig when a value is out of range."""
+
+    force_switch: bool = False
+    validation_checks: tuple[str, ...] = DEFAULT_CHECKS
+    backup_current: bool = True
+    switch_timeout_seconds: float = 10
+    strategy: str | None = None
+    performed_by: str = ""
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.validation_checks) - CHECKS)
+        if unknown:
+            raise InvalidConfig(
+                f"unknown validation check {', '.join(unknown)}", hint=f"known checks: {', '.join(sorted(CHECKS))}"
+            )
+        if not 0 < self.switch_timeout_seconds <= SWITCH_TIMEOUT_S_MAX:
+            raise InvalidConfig(
+                f"switch_timeout_seconds must be above 0 and at most {SWITCH_TIMEOUT_S_MAX},"
+                f" not {self.switch_timeout_seconds}"
+            )
+        if self.strategy is not None and self.strategy not in STRATEGIES:
+            raise InvalidConfig(f"unknown strategy {self.strategy!r}", hint=f"known: {', '.join(sorted(STRATEGIES))}")
+
+
+class SwitchResult(msgspec.Struct, frozen=True):
+    """What a switch did. `sealed_ms` is how long writers could have waited, over all attempts; the longest single seal
+    is `sealed_ms_max`. `success=False` means: the generation that was live before is live now, nothing was lost."""
+
+    shadow_index_id: str
+    success: bool
+    message: str
+    switch_duration_ms: float = 0.0
+    sealed_ms: float = 0.0
+    sealed_ms_max: float = 0.0
+    attempts: int = 0
+    drained_changes: int = 0
+    sealed_lsn: int = 0
+    validation_passed: bool = True
+    validation_errors: list[str] = msgspec.field(default_factory=list)
+    verification_passed: bool = True
+    verification_errors: list[str] = msgspec.field(default_factory=list)
+    rolled_back: bool = False
+    old_index_path: str | None = None
+    new_index_path: str | None = None
+    backup_path: str | None = None
+    index_size_change_bytes: int | None = None
+    generation: int = 0
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One transition, as a CloudEvent (specversion 1.0). `sequence` orders all events of a data directory."""
+
+    sequence: int
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: datetime
+    data: dict[str, Any]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One violated invariant that `check` found: its id (see `model.invariants`), where, and what is wrong."""
+
+    invariant: str
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant} {self.where}: {self.problem}"

@@ -1,0 +1,1 @@
+"""What is on disk: LMDB catalog, journal and records, generation directories, index backends."""

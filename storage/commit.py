@@ -1,0 +1,272 @@
+"""Write transactions of the catalog. Used by the JournalWriter alone, on its thread.
+
+A `Commit` is one LMDB write transaction. Batches of changes are collected in an overlay (the last image of each key) and
+written when the transaction ends or a metadata operation needs to see them; the journal gets every change. Counters and digests are
+kept in `Counters` between transactions and adopted only after the commit succeeded, so that a failed transaction
+leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.digest import Digest, bucket_of
+from shadowswitch.model.errors import InvalidName
+from shadowswitch.model.records import Receipt
+from shadowswitch.storage import keys, rows
+from shadowswitch.storage.catalog import Catalog, disk_errors, name_key
+from shadowswitch.storage.points import point
+from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+
+
+class Prepared(msgspec.Struct, frozen=True, gc=False):
+    """One change, checked and encoded by the caller's thread: `tail` is id length, id, fields as the keys module says."""
+
+    kind: int
+    resource_type: str
+    key_hash: int
+    id: bytes
+    fields: bytes
+
+
+class Counters:
+    """What the writer remembers between transactions; always equal to what the catalog holds."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        with catalog.read() as txn:
+            self.last_lsn = catalog.number("last_lsn", txn)
+        self.types = {name: number for number, name in catalog.types().items()}
+        self.heads: dict[int, tuple[int, int]] = {}
+        self.digests: dict[tuple[int, int], Digest] = {}
+
+    DIGESTS_MAX = 4096
+    """Digests kept in memory (1 KiB each as stored); the rest is read again when needed."""
+
+    def adopt(self, commit: Commit) -> None:
+        """Take over what a committed transaction changed."""
+        self.last_lsn = commit.last_lsn
+        self.types.update(commit.new_types)
+        self.heads.update(commit.heads)
+        if len(self.digests) + len(commit.digests) > self.DIGESTS_MAX:
+            self.digests.clear()
+        self.digests.update(commit.digests)
+        if len(self.heads) > 4 * self.DIGESTS_MAX:
+            self.heads.clear()
+
+
+class Commit:
+    """One write transaction. Use as a context manager; without an exception it commits, durably, at the end."""
+
+    def __init__(self, catalog: Catalog, counters: Counters) -> None:
+        self.catalog = catalog
+        self.db = catalog.db
+        self.counters = counters
+        self.last_lsn = counters.last_lsn
+        self.new_types: dict[str, int] = {}
+        self.heads: dict[int, tuple[int, int]] = {}
+        self.digests: dict[tuple[int, int], Digest] = {}
+        self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
+        self._journal: list[tuple[bytes, bytes]] = []
+        self.changes = 0
+
+    def run(self, work: Callable[[Commit], None]) -> None:
+        """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
+        with disk_errors("commit"):
+            with self.catalog.env.begin(write=True, buffers=True) as txn:
+                self.txn = txn
+                work(self)
+                self.flush_changes()
+                self._put_number("last_lsn", self.last_lsn)
+                point("journal.before_commit")
+        point("journal.committed")
+        self.counters.adopt(self)
+
+    # -- changes of records ----------------------------------------------------------------------------------------
+
+    def write(self, branch: int, batch: Sequence[Prepared]) -> Receipt:
+        """Give LSNs to a batch and add it. The batch is one unit: it commits whole or not at all."""
+        batch_lsn = self.last_lsn + len(batch)
+        for change in batch:
+            self.last_lsn += 1
+            self._add(branch, change, self.last_lsn, batch_lsn)
+        _, oldest = self.head(branch)
+        self.heads[branch] = (batch_lsn, oldest)
+        self.changes += len(batch)
+        return Receipt(batch_lsn, len(batch))
+
+    def _add(self, branch: int, change: Prepared, lsn: int, batch_lsn: int) -> None:
+        number = self.type_number(change.resource_type)
+        key = keys.record_key(branch, number, bucket_of(change.key_hash), change.id)
+        digest = self.digest(branch, number)
+        old_lsn = self._present_lsn(key)
+        if old_lsn:
+            digest.remove(change.key_hash, old_lsn)
+        tail = change.id + change.fields
+        if change.kind == keys.PUT:
+            digest.add(change.key_hash, lsn)
+            self._overlay[key] = (lsn, keys.RECORD_HEADER.pack(keys.FORMAT, lsn, len(change.id)) + tail)
+        else:
+            self._overlay[key] = (0, None)
+        header = keys.JOURNAL_HEADER.pack(
+            keys.FORMAT, change.kind, number, batch_lsn, change.key_hash, len(change.id)
+        )
+        self._journal.append((keys.JOURNAL_KEY.pack(branch, lsn), header + tail))
+
+    def _present_lsn(self, key: bytes) -> int:
+        pending = self._overlay.get(key)
+        if pending is not None:
+            return pending[0]
+        value = self.txn.get(key, db=self.db["records"])
+        return keys.record_lsn(value) if value is not None else 0
+
+    def flush_changes(self) -> None:
+        """Write what was collected, so that what follows in this transaction sees it."""
+        if not self._journal:
+            return
+        records = self.txn.cursor(self.db["records"])
+        ordered = sorted(self._overlay.items())
+        records.putmulti([(key, value) for key, (_, value) in ordered if value is not None])
+        for key, (_, value) in ordered:
+            if value is None:
+                self.txn.delete(key, db=self.db["records"])
+        self.txn.cursor(self.db["journal"]).putmulti(self._journal)
+        for (branch, number), digest in self.digests.items():
+            self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["digests"])
+        for branch, head in self.heads.items():
+            self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*head), db=self.db["heads"])
+        self._overlay.clear()
+        self._journal.clear()
+
+    def head(self, branch: int) -> tuple[int, int]:
+        """Head LSN and oldest kept LSN of a branch, as of this transaction."""
+        known = self.heads.get(branch) or self.counters.heads.get(branch)
+        return known or self.catalog.head_in(self.txn, branch)
+
+    def set_oldest(self, branch: int, oldest: int) -> None:
+        """Record that changes below `oldest` are no longer kept."""
+        self.heads[branch] = (self.head(branch)[0], oldest)
+        self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
+
+    def digest(self, branch: int, type_number: int) -> Digest:
+        """The digest of a branch's type as of this transaction; changing it changes what will be stored."""
+        key = (branch, type_number)
+        digest = self.digests.get(key)
+        if digest is None:
+            known = self.counters.digests.get(key)
+            if known is None:
+                value = self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["digests"])
+                known = Digest.decode(value) if value is not None else Digest()
+            digest = self.digests[key] = known.copy()
+        return digest
+
+    def type_number(self, name: str) -> int:
+        """The number of a resource type, given now if it is new."""
+        number = self.counters.types.get(name) or self.new_types.get(name)
+        if number is None:
+            number = len(self.counters.types) + len(self.new_types) + 1
+            self.new_types[name] = number
+            self.txn.put(keys.BRANCH.pack(number), name.encode(), db=self.db["types"])
+        return number
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def next_number(self, name: str) -> int:
+        """The next value of a counter of `meta`: token, generation, branch, event. Never given twice."""
+        value = self.catalog.number(name, self.txn) + 1
+        self._put_number(name, value)
+        return value
+
+    def _put_number(self, name: str, value: int) -> None:
+        self.txn.put(name.encode(), keys.SEQUENCE.pack(value), db=self.db["meta"])
+
+    def create_branch(self, name: str, now: float) -> BranchRow:
+        """Add a branch; raises InvalidName when there is one of that name."""
+        if self.txn.get(name_key(name), db=self.db["branch_names"]) is not None:
+            raise InvalidName(f"branch {name!r} exists already", object=name, hint="use it, or choose another name")
+        row = BranchRow(rows.FORMAT, self.next_number("branch"), name, "ACTIVE", now)
+        self.put_branch(row)
+        self.txn.put(name_key(name), keys.BRANCH.pack(row.number), db=self.db["branch_names"])
+        return row
+
+    def put_branch(self, row: BranchRow) -> None:
+        """Store a branch row."""
+        self.txn.put(keys.BRANCH.pack(row.number), rows.encode_row(row), db=self.db["branches"])
+
+    def shadow(self, shadow_id: str) -> ShadowRow:
+        """A shadow row as of this transaction; it must exist."""
+        value = self.txn.get(shadow_id.encode(), db=self.db["shadows"])
+        assert value is not None, f"ST-4 shadow {shadow_id} has no row"
+        return rows.decode_shadow(value)
+
+    def shadows(self) -> list[ShadowRow]:
+        """All shadow rows as of this transaction."""
+        return [rows.decode_shadow(value) for _, value in self.txn.cursor(self.db["shadows"])]
+
+    def put_shadow(self, row: ShadowRow) -> None:
+        """Store a shadow row."""
+        self.txn.put(row.id.encode(), rows.encode_row(row), db=self.db["shadows"])
+
+    def generation(self, number: int) -> GenerationRow:
+        """A generation row as of this transaction; it must exist."""
+        value = self.txn.get(keys.SEQUENCE.pack(number), db=self.db["generations"])
+        assert value is not None, f"ST-4 generation {number} has no row"
+        return rows.decode_generation(value)
+
+    def put_generation(self, row: GenerationRow) -> None:
+        """Store a generation row."""
+        self.txn.put(keys.SEQUENCE.pack(row.number), rows.encode_row(row), db=self.db["generations"])
+
+    def delete_generation(self, number: int) -> None:
+        """Forget a generation; its directory must be gone."""
+        self.txn.delete(keys.SEQUENCE.pack(number), db=self.db["generations"])
+
+    def index(self, branch: int, index_type: str) -> IndexRow | None:
+        """A live pointer as of this transaction."""
+        value = self.txn.get(keys.BRANCH.pack(branch) + index_type.encode(), db=self.db["indexes"])
+        return rows.decode_index(value) if value is not None else None
+
+    def put_index(self, row: IndexRow) -> None:
+        """Store a live pointer."""
+        self.txn.put(
+            keys.BRANCH.pack(row.branch) + row.index_type.encode(), rows.encode_row(row), db=self.db["indexes"]
+        )
+
+    def emit(self, type: str, subject: str, data: dict[str, Any]) -> None:
+        """Add an event to the outbox: delivered if, and only if, this transaction commits."""
+        self._put_event("outbox", "event", type, subject, data)
+
+    def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
+        """Add a decision to the audit history."""
+        self._put_event("audit", "audit", action, subject, data)
+
+    def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:
+        sequence = self.next_number(counter)
+        identity = f"{self.catalog.uuid[:12]}-{sequence}-{os.urandom(4).hex()}"
+        row = EventRow(rows.FORMAT, sequence, identity, type, subject, time.time(), data)
+        self.txn.put(keys.SEQUENCE.pack(sequence), rows.encode_row(row), db=self.db[database], append=True)
+
+    def trim_journal(self, branch: int, below: int, limit: int) -> int:
+        """Remove up to `limit` of the oldest journal entries with LSNs under `below`; returns how many."""
+        prefix = keys.BRANCH.pack(branch)
+        cursor = self.txn.cursor(self.db["journal"])
+        removed, last = 0, 0
+        if not cursor.set_range(prefix):
+            return 0
+        while removed < limit:
+            key = cursor.key()
+            if len(key) != keys.JOURNAL_KEY.size or key[:4] != prefix:
+                break
+            lsn = keys.JOURNAL_KEY.unpack(key)[1]
+            if lsn >= below:
+                break
+            cursor.delete()
+            removed, last = removed + 1, lsn
+        if removed:
+            self.set_oldest(branch, last + 1)
+        return removed
+

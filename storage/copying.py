@@ -1,0 +1,161 @@
+"""Copy and first catch-up of one shard. Runs in a worker process, straight from the catalog to the shard.
+
+    copy      scan the records of the shard's buckets in slices, each read in one short transaction; rows and the scan's
+              cursor are stored in one shard transaction, so a resumed copy begins where the rows end
+    loaded    the shard is at S, the head of the branch when the build was claimed (the journal kept everything since)
+    catch up  replay the journal after S in order, whole slices, last change of a key wins, until little is left
+
+A scan may have seen records newer than S. That does no harm: the replay comes strictly after the copy, in order, and an item
+changes nothing unless its LSN is above the one stored for its key (BK-2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from shadowswitch.model.digest import buckets_of_shard
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import ShardWriter
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.journal import coalesce, read_records, read_slice
+from shadowswitch.storage.keys import RECORD_PREFIX
+from shadowswitch.storage.points import point
+
+
+class BuildShard(msgspec.Struct, frozen=True, tag=True):
+    """What a worker needs to know to build one shard."""
+
+    data: str
+    path: str
+    branch: int
+    types: dict[int, str]
+    shard: int
+    shards: int
+    start_lsn: int
+    backend: str
+    options: dict[str, object]
+    slice_rows: int
+    flush_rows: int
+    """Force what was written to disk every so many rows: a pile of dirty pages makes the next journal fsync wait."""
+    residual_changes: int
+    """Catch up until fewer changes than this are left; the host does the rest."""
+    rest_ratio: float = 0.0
+    """Seconds of rest for each second of work; 0 is full speed."""
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """How far a shard has come. Rates are per second, measured since the task began."""
+
+    shard: int
+    phase: str
+    rows: int
+    applied_lsn: int
+    row_rate: float
+    change_rate: float
+
+
+Report = Callable[[Progress], None]
+
+
+class ShardBuild:
+    """One shard being built."""
+
+    def __init__(self, catalog: Catalog, task: BuildShard, report: Report) -> None:
+        self.catalog = catalog
+        self.task = task
+        self.report = report
+        self.rows = 0
+        self.changes = 0
+        self.copy_s = 0.0
+        self.catchup_s = 0.0
+
+    def run(self) -> Progress:
+        """Copy what is not copied, catch up, force everything to disk. Returns the last progress."""
+        backend = registry.backend(self.task.backend)
+        writer = backend.open_writer(Path(self.task.path), self.task.options)
+        try:
+            point("build.shard_opened")
+            if not writer.state().loaded:
+                self._copy(writer)
+                writer.finish_load(self.task.start_lsn)
+                writer.flush()
+                point("copy.loaded")
+            self._catch_up(writer)
+            writer.flush()
+            state = writer.state()
+            return self._progress("caught_up", state.digest.count, state.applied_lsn)
+        finally:
+            writer.close()
+
+    def _copy(self, writer: ShardWriter) -> None:
+        state = writer.state()
+        cursor = state.cursor
+        self.already = state.digest.count
+        unflushed = 0
+        begun = time.monotonic()
+        resume_type = RECORD_PREFIX.unpack_from(cursor)[1] if cursor else 0
+        buckets = buckets_of_shard(self.task.shard, self.task.shards)
+        for number, name in sorted(self.task.types.items()):
+            if number < resume_type:
+                continue
+            position = cursor if number == resume_type else b""
+            while True:
+                slice_begun = time.monotonic()
+                piece = read_records(
+                    self.catalog, self.task.branch, number, name, buckets, position, self.task.slice_rows
+                )
+                if piece.items:
+                    position = piece.cursor
+                    writer.load(piece.items, position)
+                    self.rows += len(piece.items)
+                    unflushed += len(piece.items)
+                if unflushed >= self.task.flush_rows:
+                    writer.flush()
+                    unflushed = 0
+                self.copy_s = time.monotonic() - begun
+                self.report(self._progress("copying", self.already + self.rows, 0))
+                point("copy.slice")
+                self._rest(slice_begun)
+                if piece.done:
+                    break
+
+    def _catch_up(self, writer: ShardWriter) -> None:
+        begun = time.monotonic()
+        applied = writer.state().applied_lsn
+        while True:
+            head, _ = self.catalog.head(self.task.branch)
+            before = self.changes
+            while applied < head:
+                slice_begun = time.monotonic()
+                entries, reached = read_slice(
+                    self.catalog, self.task.branch, applied, head, self.task.slice_rows
+                )
+                items = coalesce(entries, self.task.types, self.task.shards)[self.task.shard]
+                writer.apply(items, reached)
+                applied = reached
+                self.changes += len(entries)
+                self.catchup_s = time.monotonic() - begun
+                self.report(self._progress("catching_up", writer.state().digest.count, applied))
+                point("catchup.slice")
+                self._rest(slice_begun)
+            if self.changes - before <= self.task.residual_changes:
+                return
+            writer.flush()
+
+    def _rest(self, since: float) -> None:
+        if self.task.rest_ratio > 0:
+            time.sleep((time.monotonic() - since) * self.task.rest_ratio)
+
+    def _progress(self, phase: str, rows: int, applied: int) -> Progress:
+        return Progress(
+            self.task.shard,
+            phase,
+            rows,
+            applied,
+            self.rows / self.copy_s if self.copy_s else 0.0,
+            self.changes / self.catchup_s if self.catchup_s else 0.0,
+        )

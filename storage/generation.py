@@ -1,0 +1,289 @@
+"""One generation on disk: its writer, which follows the journal, and its readers, which pin it.
+
+Owns `generations/<branch>/<TYPE>/<number>/`:
+
+    manifest.json    {"format": 1, "catalog": "<uuid>", "generation": 12, "branch": "main", "index_type": "SEARCH_INDEX",
+                      "backend": "fts5", "options": {...}, "fingerprint": "9c1a...", "shards": 2, "resource_types": [...]}
+    PINS             readers of any process hold a shared lock on it
+    shard-000/ ...   see `backends.protocol`
+
+Invariants: SW-1, SW-2, SW-5, IX-2, IX-3. Nothing in here is fsynced while a branch is sealed: a generation only has to
+remember an applied LSN that is not ahead of what it holds, the journal has the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
+from shadowswitch.storage import layout
+from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.journal import coalesce, read_slice
+from shadowswitch.storage.points import point
+from shadowswitch.storage.rows import GenerationRow
+
+APPLY_SLICE = 500
+"""Changes applied in one transaction while people wait for nothing: a few milliseconds of work."""
+
+
+def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, backend: Backend) -> Path:
+    """Make the directory of a generation with empty shards and its manifest, durably. Idempotent before any load."""
+    path = layout.make_directories(root, row.path)
+    (path / layout.PINS).touch(mode=0o600)
+    for shard in layout.shard_paths(path, row.shards):
+        backend.create_shard(shard, row.options)
+    manifest = {
+        "format": 1,
+        "catalog": catalog_uuid,
+        "generation": row.number,
+        "branch": branch_name,
+        "index_type": row.index_type,
+        "backend": row.backend,
+        "options": row.options,
+        "fingerprint": row.fingerprint,
+        "shards": row.shards,
+        "resource_types": row.resource_types,
+    }
+    layout.write_durably(path / layout.MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    return path
+
+
+def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
+    """Raise CorruptData unless the directory says that it is this generation of this catalog."""
+    try:
+        manifest = json.loads((path / layout.MANIFEST).read_bytes())
+        found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptData(
+            f"generation {row.number} has no readable manifest in {path}",
+            object=str(path),
+            hint="rebuild the index; its records are safe in the catalog",
+        ) from error
+    if found != (catalog_uuid, row.number, row.fingerprint, row.shards):
+        raise CorruptData(
+            f"{path} holds another generation than number {row.number} of this catalog",
+            object=str(path),
+            hint="was the directory copied here? Rebuild the index",
+        )
+
+
+class GenerationWriter:
+    """All shard writers of a generation. One slice is applied under `lock`; any thread may call."""
+
+    def __init__(self, catalog: Catalog, row: GenerationRow, path: Path, backend: Backend) -> None:
+        """Open the shards. Raises CorruptData when one of them is not sound."""
+        check_manifest(path, row, catalog.uuid)
+        self.catalog = catalog
+        self.row = row
+        self.lock = threading.Lock()
+        self.paused = False
+        numbers = catalog.types()
+        self.types = {number: name for number, name in numbers.items() if name in row.resource_types}
+        self._shards: list[ShardWriter] = []
+        try:
+            for shard in layout.shard_paths(path, row.shards):
+                self._shards.append(backend.open_writer(shard, row.options))
+            states = [shard.state() for shard in self._shards]
+        except BaseException:
+            self.close()
+            raise
+        self.loaded = all(state.loaded for state in states)
+        self.applied_lsn = min(state.applied_lsn for state in states)
+        self.durable_lsn = row.durable_lsn
+        self.closed = False
+
+    def apply_slice(self, upto: int, limit: int = APPLY_SLICE) -> int:
+        """Apply the next stretch of the journal, not beyond `upto`; returns how many changes it had.
+
+        Each shard commits on its own, without waiting for the disk; `applied_lsn` rises when all have.
+        """
+        with self.lock:
+            if self.closed:
+                raise EngineClosed(f"generation {self.row.number} is closed")
+            if self.applied_lsn >= upto:
+                return 0
+            entries, reached = read_slice(self.catalog, self.row.branch, self.applied_lsn, upto, limit)
+            by_shard = coalesce(entries, self.types, len(self._shards))
+            for shard, items in zip(self._shards, by_shard, strict=True):
+                shard.apply(items, reached)
+            self.applied_lsn = reached
+        point("follow.applied")
+        return len(entries)
+
+    def apply_until(self, upto: int, deadline: float, limit: int = APPLY_SLICE) -> int:
+        """Apply up to an LSN; returns the number of changes. Raises Timeout at the (monotonic) deadline."""
+        applied = 0
+        while self.applied_lsn < upto:
+            applied += self.apply_slice(upto, limit)
+            if self.applied_lsn < upto and time.monotonic() > deadline:
+                raise Timeout(
+                    f"generation {self.row.number} reached LSN {self.applied_lsn} of {upto} when its time was over",
+                    operation="apply",
+                    hint="it goes on catching up; try again",
+                )
+        return applied
+
+    def digest(self) -> Digest:
+        """The digest over all shards, from their counters: O(1)."""
+        with self.lock:
+            total = Digest()
+            for shard in self._shards:
+                total.merge(shard.state().digest)
+            return total
+
+    def flush(self) -> int:
+        """Make what was applied durable; returns the durable LSN. Waits for the disk: never under a seal."""
+        with self.lock:
+            if not self.closed:
+                self.durable_lsn = min(shard.flush() for shard in self._shards)
+                point("follow.flushed")
+        return self.durable_lsn
+
+    def repair(self, bucket_items: dict[int, list], shard_of_bucket: dict[int, int]) -> None:  # type: ignore[type-arg]
+        """Replace whole buckets by what the source holds."""
+        with self.lock:
+            for bucket, items in bucket_items.items():
+                self._shards[shard_of_bucket[bucket]].repair_bucket(bucket, items)
+
+    def close(self) -> None:
+        """Release the shards. Idempotent."""
+        self.closed = True
+        for shard in self._shards:
+            shard.close()
+        self._shards = []
+
+
+class Generation:
+    """A generation that this process serves or keeps: its row, its writer, its pool of readers, its pins."""
+
+    def __init__(self, row: GenerationRow, path: Path, backend: Backend, writer: GenerationWriter) -> None:
+        self.row = row
+        self.path = path
+        self.backend = backend
+        self.writer = writer
+        self.pins = 0
+        self.closed = False
+        self.ready_lsn = 0
+        """After a restart nothing older than this is shown: the head of the branch as it was at the start."""
+        self.progress = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle: list[IndexReader] = []
+
+    @property
+    def applied_lsn(self) -> int:
+        """Everything up to here is visible to readers."""
+        return self.writer.applied_lsn
+
+    def pin(self) -> bool:
+        """Hold the generation; False when it is closed already."""
+        with self._lock:
+            if self.closed:
+                return False
+            self.pins += 1
+            return True
+
+    def unpin(self) -> None:
+        """Let go of one hold."""
+        with self._lock:
+            self.pins -= 1
+
+    def take_reader(self) -> IndexReader:
+        """An index reader for one user at a time; the generation must be pinned."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.backend.open_reader(layout.shard_paths(self.path, self.row.shards), self.row.options)
+
+    def give_reader(self, reader: IndexReader) -> None:
+        """Put an index reader back for the next user."""
+        self._idle.append(reader)
+
+    def wait_applied(self, lsn: int, deadline: float) -> None:
+        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline."""
+        with self.progress:
+            while self.applied_lsn < lsn:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self.closed:
+                    raise Timeout(
+                        f"the index shows LSN {self.applied_lsn}, LSN {lsn} was asked for",
+                        operation="read",
+                        hint="wait longer (timeout_s), or read without min_lsn",
+                    )
+                self.progress.wait(min(remaining, 1.0))
+
+    def advanced(self) -> None:
+        """Wake who waits for an LSN."""
+        with self.progress:
+            self.progress.notify_all()
+
+    def warm(self) -> None:
+        """Open a reader and let it touch the index, so that the first user does not pay for it."""
+        reader = self.take_reader()
+        try:
+            reader.count()
+            reader.search("a", 1)
+        finally:
+            self.give_reader(reader)
+
+    def close_if_unpinned(self) -> bool:
+        """Close writer and readers unless somebody in this process holds the generation; True when it is closed."""
+        with self._lock:
+            if self.pins and not self.closed:
+                return False
+            self.closed = True
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Close writer and readers. Idempotent. Whoever still searches gets EngineClosed."""
+        self.closed = True
+        with self.writer.lock:
+            self.writer.close()
+        while self._idle:
+            self._idle.pop().close()
+        self.advanced()
+
+
+def boot_id() -> str:
+    """Identifies this boot of the machine: when it changes, a power cut may lie between."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a generation's directory, its manifest last, so that a crash in between leaves something recognisable."""
+    for shard in sorted(path.glob("shard-*")):
+        _remove_tree(shard)
+    for file in (layout.PINS, layout.MANIFEST):
+        (path / file).unlink(missing_ok=True)
+    _remove_tree(path)
+    with contextlib.suppress(FileNotFoundError):
+        layout.sync_directory(path.parent)
+
+
+def _remove_tree(path: Path) -> None:
+    import shutil
+
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Every regular file below a directory, symlinks not followed."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            if not file.is_symlink():
+                yield file

@@ -1,0 +1,168 @@
+"""Validation of a shadow against its source at a common LSN. Runs in a worker process; the shadow stands still meanwhile.
+
+Every check reads what is stored, not what somebody counted: `DIGEST` recomputes the digest from the rows of each shard,
+`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` is the backend's own, `SAMPLE_READ_BACK` reads random
+records of the source through the ordinary reader and compares field by field, and looks for deleted ones.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.digest import BUCKETS, Digest, key_hash
+from shadowswitch.model.errors import JournalTrimmed, ShadowSwitchError
+from shadowswitch.storage import keys, layout
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import IndexReader
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.journal import read_records, read_slice
+
+SIZE_RATIO_MAX = 10.0
+SIZE_FLOOR_BYTES = 1 << 20
+"""Below a mebibyte a size says nothing: fixed costs of a file dominate."""
+DELETES_LOOKED_AT = 1000
+
+
+class Inspect(msgspec.Struct, frozen=True, tag=True):
+    """What to check. `digest` is that of the source at `lsn`, encoded; the shadow has applied exactly up to `lsn`."""
+
+    data: str
+    path: str
+    branch: int
+    types: dict[int, str]
+    shards: int
+    backend: str
+    options: dict[str, Any]
+    checks: list[str]
+    lsn: int
+    digest: bytes
+    samples: int
+    seed: int
+    live_path: str = ""
+    size_ratio_max: float = SIZE_RATIO_MAX
+
+
+class Inspected(msgspec.Struct, frozen=True, tag=True):
+    """Findings by check (a sound check has an empty list), and the buckets in which rows and source differ."""
+
+    findings: dict[str, list[str]]
+    differing_buckets: list[int]
+    rows: int
+    size_bytes: int
+
+
+def inspect(catalog: Catalog, task: Inspect) -> Inspected:
+    """Run the checks. An error of the disk or of the index is a finding of the check that met it."""
+    findings: dict[str, list[str]] = {}
+    reader = registry.backend(task.backend).open_reader(
+        layout.shard_paths(Path(task.path), task.shards), task.options
+    )
+    size = layout.directory_size_bytes(Path(task.path))
+    recomputed = Digest()
+    try:
+        counters = _recompute(reader, task.shards, recomputed)
+        source = Digest.decode(task.digest)
+        for check in task.checks:
+            try:
+                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters, size)
+            except ShadowSwitchError as error:
+                findings[check] = [str(error)]
+    except ShadowSwitchError as error:
+        findings.setdefault("INTEGRITY_CHECK", []).append(f"the shadow cannot be read: {error}")
+    finally:
+        reader.close()
+    differing = recomputed.differing(Digest.decode(task.digest))
+    return Inspected(findings, differing, recomputed.count, size)
+
+
+def _recompute(reader: IndexReader, shards: int, total: Digest) -> list[str]:
+    problems = []
+    for shard in range(shards):
+        state, rows = reader.shard_snapshot(shard)
+        own = Digest()
+        for row in rows:
+            own.add(key_hash(row.resource_type, row.id), row.lsn)
+        if own != state.digest:
+            problems.append(f"shard {shard}: counters say {state.digest!r}, rows say {own!r} (IX-2)")
+        total.merge(own)
+    return problems
+
+
+def _run(
+    check: str,
+    catalog: Catalog,
+    task: Inspect,
+    reader: IndexReader,
+    source: Digest,
+    recomputed: Digest,
+    counters: list[str],
+    size: int,
+) -> list[str]:
+    if check == "DIGEST":
+        differing = recomputed.differing(source)
+        note = f"{len(differing)} of {BUCKETS} buckets differ from the source at LSN {task.lsn}: {differing}"
+        return counters + ([note] if differing else [])
+    if check == "RECORD_COUNT_VALIDATION":
+        if recomputed.count == source.count:
+            return []
+        return [f"the shadow holds {recomputed.count} records, its source {source.count} at LSN {task.lsn}"]
+    if check == "SIZE_COMPARISON":
+        return _compare_sizes(task, size)
+    if check == "INTEGRITY_CHECK":
+        backend = registry.backend(task.backend)
+        paths = layout.shard_paths(Path(task.path), task.shards)
+        return [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
+    if check == "SAMPLE_READ_BACK":
+        return _read_back(catalog, task, reader)
+    raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
+
+
+def _compare_sizes(task: Inspect, size: int) -> list[str]:
+    if not task.live_path:
+        return []
+    live = layout.directory_size_bytes(Path(task.live_path))
+    small, large = sorted((max(size, SIZE_FLOOR_BYTES), max(live, SIZE_FLOOR_BYTES)))
+    if large / small <= task.size_ratio_max:
+        return []
+    return [f"the shadow has {size} bytes, the live index {live}: more than {task.size_ratio_max} times apart"]
+
+
+def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
+    chance = random.Random(task.seed)
+    backend = registry.backend(task.backend)
+    problems = []
+    for _ in range(task.samples):
+        number, name = chance.choice(sorted(task.types.items()))
+        bucket = chance.randrange(BUCKETS)
+        start = keys.RECORD_PREFIX.pack(task.branch, number, bucket) + chance.randbytes(2)
+        piece = read_records(catalog, task.branch, number, name, range(bucket, bucket + 1), start, 1)
+        for item in piece.items:
+            if item.lsn > task.lsn:
+                continue  # written since; the seal will bring it over
+            held = reader.get(item.resource_type, item.id)
+            if held is None:
+                problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} is not in the shadow")
+            elif held.lsn != item.lsn or held.fields != backend.project(task.options, item.fields or {}):
+                problems.append(f"{item.resource_type} {item.id!r} differs from its source at LSN {item.lsn}")
+    return problems + _deleted_are_absent(catalog, task, reader)
+
+
+def _deleted_are_absent(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
+    try:
+        entries, _ = read_slice(
+            catalog, task.branch, max(0, task.lsn - DELETES_LOOKED_AT), task.lsn, DELETES_LOOKED_AT
+        )
+    except JournalTrimmed:
+        return []
+    last = {(entry.type_number, entry.id): entry for entry in entries}
+    problems = []
+    for entry in last.values():
+        if entry.kind == keys.DELETE and entry.type_number in task.types:
+            name, id = task.types[entry.type_number], str(entry.id, "utf-8")
+            if reader.get(name, id) is not None:
+                problems.append(f"{name} {id!r} was deleted at LSN {entry.lsn} and is in the shadow")
+    return problems

@@ -1,0 +1,73 @@
+"""Keys and headers of records and journal entries: fixed binary, so that a scan reads them without decoding.
+
+    record key     branch u32, type u32, bucket u8, id bytes       00000007 00000001 2a "User"
+    record value   format u8, lsn u64, id length u16, id bytes, fields (MessagePack)
+    journal key    branch u32, lsn u64
+    journal value  format u8, kind u8, type u32, lsn of the batch's last change u64, key hash u64,
+                   id length u16, id bytes, fields (MessagePack; nothing for a delete)
+    digest key     branch u32, type u32
+
+All integers are big-endian, so that LMDB's order is the order of numbers. Records lie by bucket: a shard is a few
+contiguous ranges, a bucket can be read and repaired alone. An LMDB key has at most 511 bytes: an id longer than
+`ID_IN_KEY_MAX` bytes is cut in the key and completed by a 256-bit hash, which makes it longer than any short one.
+"""
+
+from __future__ import annotations
+
+import struct
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import CorruptData
+
+FORMAT = 1
+PUT = 1
+DELETE = 2
+KIND_NAMES = {PUT: "put", DELETE: "delete"}
+ID_IN_KEY_MAX = 400
+
+BRANCH = struct.Struct(">I")
+TYPE_PREFIX = struct.Struct(">II")
+RECORD_PREFIX = struct.Struct(">IIB")
+RECORD_HEADER = struct.Struct(">BQH")
+JOURNAL_KEY = struct.Struct(">IQ")
+JOURNAL_HEADER = struct.Struct(">BBIQQH")
+SEQUENCE = struct.Struct(">Q")
+HEAD = struct.Struct(">QQ")
+
+_decode_fields = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+def record_key(branch: int, type_number: int, bucket: int, id: bytes) -> bytes:
+    """The key of a record; never longer than LMDB allows."""
+    if len(id) > ID_IN_KEY_MAX:
+        id = id[:ID_IN_KEY_MAX] + blake2b(id, digest_size=32).digest()
+    return RECORD_PREFIX.pack(branch, type_number, bucket) + id
+
+
+def record_lsn(value: bytes | memoryview) -> int:
+    """The LSN of a stored record, without decoding the rest."""
+    version, lsn, _ = RECORD_HEADER.unpack_from(value)
+    if version != FORMAT:
+        raise CorruptData(f"a record has the unknown format {version}", hint="run `shadowswitch check`")
+    return int(lsn)
+
+
+def split_record(value: bytes | memoryview) -> tuple[int, str, memoryview]:
+    """A stored record as (lsn, id, encoded fields)."""
+    view = memoryview(value)
+    version, lsn, length = RECORD_HEADER.unpack_from(view)
+    if version != FORMAT:
+        raise CorruptData(f"a record has the unknown format {version}", hint="run `shadowswitch check`")
+    start = RECORD_HEADER.size
+    return lsn, str(view[start : start + length], "utf-8"), view[start + length :]
+
+
+def decode_fields(data: bytes | memoryview) -> dict[str, Any]:
+    """The fields of a record; raises CorruptData for anything that is not a MessagePack map."""
+    try:
+        return _decode_fields(data)
+    except msgspec.DecodeError as error:
+        raise CorruptData(f"stored fields do not decode: {error}", hint="run `shadowswitch check`") from error

@@ -1,0 +1,90 @@
+"""Named points at every durable step, where a test can kill or delay the process. Off by default.
+
+Set the environment variable SHADOWSWITCH_POINTS before the first import, for example
+`switch.committed=kill` (SIGKILL at the first pass), `copy.slice=kill@3` (at the third), `copy.slice=sleep:0.02`
+(at every pass), `journal.commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`. Worker processes
+inherit it. A call of `point` costs one dictionary test when nothing is set.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+
+POINTS = (
+    "write.admitted",
+    "journal.before_commit",
+    "journal.committed",
+    "build.claimed",
+    "build.prepared",
+    "build.shard_opened",
+    "copy.slice",
+    "copy.loaded",
+    "catchup.slice",
+    "build.validated",
+    "build.built",
+    "switch.validated",
+    "switch.sealed",
+    "switch.drained",
+    "switch.committed",
+    "switch.pointed",
+    "switch.verify",
+    "follow.applied",
+    "follow.flushed",
+    "retire.marked",
+    "retire.removed",
+    "trim.slice",
+    "recover.step",
+)
+"""Every point there is; a test walks this list."""
+
+
+class _Plan:
+    def __init__(self, action: str) -> None:
+        action, _, nth = action.partition("@")
+        self.nth = int(nth) if nth else 0
+        self.kind, _, self.argument = action.partition(":")
+        self.passes = 0
+
+    def act(self, name: str) -> None:
+        self.passes += 1
+        if self.nth and self.passes != self.nth:
+            return
+        if self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.kind == "sleep":
+            time.sleep(float(self.argument))
+        elif self.kind == "raise":
+            raise OSError(getattr(errno, self.argument), f"injected at {name}")
+        elif self.kind == "exit":
+            raise SystemExit(f"injected at {name}")
+
+
+def _parse(text: str) -> dict[str, _Plan]:
+    plans = {}
+    for part in filter(None, text.split(";")):
+        name, _, action = part.partition("=")
+        if name not in POINTS:
+            raise ValueError(f"SHADOWSWITCH_POINTS: no point {name!r}; there are {', '.join(POINTS)}")
+        plans[name] = _Plan(action or "kill")
+    return plans
+
+
+_plans = _parse(os.environ.get("SHADOWSWITCH_POINTS", ""))
+_lock = threading.Lock()
+
+
+def point(name: str) -> None:
+    """Pass a named point; does nothing unless a test has planned something for it."""
+    if _plans and (plan := _plans.get(name)) is not None:
+        plan.act(name)
+
+
+def plan_points(text: str) -> None:
+    """Replace what is planned in this process, for tests that cannot use the environment."""
+    with _lock:
+        _plans.clear()
+        _plans.update(_parse(text))
