@@ -1,0 +1,147 @@
+"""The options of the `fts5` backend, and the text that an index with these options holds of a record.
+
+Canonical form, as `configure` returns it (configuring it again gives the same):
+
+    {"tokenizer": "unicode61", "columns": None, "prefix": []}
+    {"tokenizer": "porter unicode61", "columns": {"body": 1.0, "title": 4.0}, "prefix": [2, 3]}
+
+`columns` None means one column, `text`, with every string of the record. Names given by users never reach SQL: columns
+are `c0`, `c1`, ... there, in the sorted order of the names, so the order in which a dict travels does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shadowswitch.model.errors import InvalidConfig
+
+TOKENIZERS = ("unicode61", "ascii", "porter", "trigram")
+COLUMNS_MAX = 64
+"""bm25 takes one weight for each column as a function argument; SQLite allows 127 arguments."""
+PREFIX_LENGTH_MAX = 16
+PREFIXES_MAX = 8
+WHOLE = "text"
+"""The name of the one column when no columns are asked for."""
+
+Texts = Callable[[Mapping[str, Any]], tuple[str, ...]]
+
+
+def configure(build_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The canonical options; raises `InvalidConfig`. Pure."""
+    unknown = sorted(str(name) for name in build_config if name not in ("tokenizer", "columns", "prefix"))
+    if unknown:
+        raise InvalidConfig(
+            f"unknown option of backend fts5: {', '.join(unknown)}", hint="use tokenizer, columns or prefix"
+        )
+    return {
+        "tokenizer": _tokenizer(build_config.get("tokenizer")),
+        "columns": _columns(build_config.get("columns")),
+        "prefix": _prefix(build_config.get("prefix")),
+    }
+
+
+def _tokenizer(value: Any) -> str:
+    words = "unicode61" if value is None else value
+    if not isinstance(words, str):
+        raise InvalidConfig("tokenizer is not a string", hint=f"use one of {', '.join(TOKENIZERS)}")
+    parts = words.split()
+    stem = parts[:1] == ["porter"]
+    if stem:
+        parts = parts[1:] or ["unicode61"]
+    name, arguments = (parts[0], parts[1:]) if parts else ("", [])
+    allowed = {"unicode61": {"remove_diacritics": "012"}, "trigram": {"case_sensitive": "01"}, "ascii": {}}
+    if name not in allowed or (stem and name == "trigram"):
+        raise InvalidConfig(
+            f"unknown tokenizer {words!r}",
+            hint=f"use one of {', '.join(TOKENIZERS)}, or for example 'unicode61 remove_diacritics 2'",
+        )
+    _check_arguments(words, allowed[name], arguments)
+    return " ".join((["porter"] if stem else []) + parts)
+
+
+def _check_arguments(words: str, allowed: dict[str, str], arguments: list[str]) -> None:
+    names, values = arguments[::2], arguments[1::2]
+    sound = len(names) == len(values) == len(set(names)) and all(
+        name in allowed and len(value) == 1 and value in allowed[name]
+        for name, value in zip(names, values, strict=True)
+    )
+    if not sound:
+        choices = "; ".join(f"{name} {'|'.join(values)}" for name, values in allowed.items()) or "no arguments"
+        raise InvalidConfig(f"bad arguments of tokenizer {words!r}", hint=f"this tokenizer takes: {choices}")
+
+
+def _columns(value: Any) -> dict[str, float] | None:
+    if value is None:
+        return None
+    hint = "give a list of field names, or an object of field name and weight above 0"
+    if isinstance(value, (list, tuple)):
+        if len(set(map(repr, value))) != len(value):
+            raise InvalidConfig("columns names a field twice", hint=hint)
+        value = {name if isinstance(name, str) else "": 1.0 for name in value}
+    if not isinstance(value, Mapping) or not 1 <= len(value) <= COLUMNS_MAX:
+        raise InvalidConfig(f"columns is not a list or object of 1 to {COLUMNS_MAX} fields", hint=hint)
+    for name, weight in value.items():
+        if not isinstance(name, str) or not name:
+            raise InvalidConfig("columns has a name that is not a non-empty string", hint=hint)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= 1e6:
+            raise InvalidConfig(f"weight {weight!r} of column {name!r} is not a number in (0, 1000000]", hint=hint)
+    return {name: float(value[name]) for name in sorted(value)}
+
+
+def _prefix(value: Any) -> list[int]:
+    if value is None:
+        return []
+    hint = f"give up to {PREFIXES_MAX} different lengths from 1 to {PREFIX_LENGTH_MAX}, for example [2, 3]"
+    if not isinstance(value, (list, tuple)) or len(value) > PREFIXES_MAX or len(set(map(repr, value))) != len(value):
+        raise InvalidConfig("prefix is not a short list of different lengths", hint=hint)
+    for length in value:
+        if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= PREFIX_LENGTH_MAX:
+            raise InvalidConfig(f"prefix length {length!r} is out of range", hint=hint)
+    return sorted(value)
+
+
+class Layout:
+    """What the options mean for a shard: its columns, their weights, and how a record becomes their texts."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        columns: Mapping[str, float] | None = options["columns"]
+        weights = {WHOLE: 1.0} if columns is None else {name: columns[name] for name in sorted(columns)}
+        self.names = tuple(weights)
+        self.columns = tuple(f"c{number}" for number in range(len(weights)))
+        self.weights = tuple(weights.values())
+        self.tokenizer: str = options["tokenizer"]
+        self.prefix: list[int] = list(options["prefix"])
+        self.texts: Texts = _whole_text if columns is None else _texts_of(self.names)
+
+    def project(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What the index holds of these fields."""
+        return dict(zip(self.names, self.texts(fields), strict=True))
+
+
+def _whole_text(fields: Mapping[str, Any]) -> tuple[str]:
+    return (strings_in(fields),)
+
+
+def _texts_of(names: tuple[str, ...]) -> Texts:
+    def texts(fields: Mapping[str, Any]) -> tuple[str, ...]:
+        get = fields.get
+        values = [get(name) for name in names]
+        return tuple([value if type(value) is str else strings_in(value) for value in values])
+
+    return texts
+
+
+def strings_in(value: Any) -> str:
+    """All strings inside a JSON-like value (not the names of fields), in order, joined by newlines."""
+    found: list[str] = []
+    stack = [value]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, str):
+            found.append(top)
+        elif isinstance(top, Mapping):
+            stack.extend(reversed(list(top.values())))
+        elif isinstance(top, (list, tuple)):
+            stack.extend(reversed(top))
+    return "\n".join(found)
