@@ -1,0 +1,265 @@
+"""The style of this project, as tests. Each failure says why the rule exists; a better idea may change the rule."""
+
+from __future__ import annotations
+
+import ast
+import re
+import socket
+import subprocess
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("model", "storage", "actors", "engine", "service")
+"""From the ground up: a layer imports itself and those before it."""
+
+FACADE = "engine/public"
+FILE_LINES_SOFT, FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 400, 60
+IMPURE = {"asyncio", "lmdb", "multiprocessing", "os", "pathlib", "random", "shutil", "socket", "sqlite3", "subprocess"}
+IMPURE |= {"tempfile", "threading", "time"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@cache
+def files() -> tuple[str, ...]:
+    """Every file that is tracked or about to be; a tree without git is walked."""
+    try:
+        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        everything = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        hidden = re.compile(r"\.venv|\.git$|\..*_cache|build|dist|__pycache__|.*\.egg-info")
+        listed = [str(path) for path in everything if not any(hidden.match(part) for part in path.parts)]
+    return tuple(sorted(name for name in set(listed) if (ROOT / name).is_file()))
+
+
+@cache
+def text_of(name: str) -> str:
+    try:
+        return (ROOT / name).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
+
+
+def python_files(*folders: str) -> list[str]:
+    return [f for f in files() if f.endswith(".py") and (not folders or f.split("/")[0] in folders)]
+
+
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(text_of(name), filename=name)
+
+
+def functions(name: str) -> Iterator[Function]:
+    return (node for node in ast.walk(tree_of(name)) if isinstance(node, Function))
+
+
+def imports(name: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything that a file imports, also inside functions."""
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{source}.{alias.name}") for alias in node.names)
+
+
+def lines_matching(names: list[str] | tuple[str, ...], pattern: str) -> list[str]:
+    found = re.compile(pattern)
+    return [
+        f"{name}:{number}: {line.strip()[:100]}"
+        for name in names
+        for number, line in enumerate(text_of(name).splitlines(), 1)
+        if found.search(line)
+    ]
+
+
+def none_of(offenders: list[str], reason: str) -> None:
+    assert not offenders, f"{reason}\n  " + "\n  ".join(offenders)
+
+
+def test_a_file_can_be_read_in_one_sitting() -> None:
+    sizes = {name: text_of(name).count("\n") for name in python_files()}
+    for name, size in sizes.items():
+        if FILE_LINES_SOFT < size <= FILE_LINES_MAX:
+            warnings.warn(f"{name} has {size} lines; past {FILE_LINES_SOFT} look for a second noun in it", stacklevel=1)
+    offenders = [f"{name}: {size} lines" for name, size in sizes.items() if size > FILE_LINES_MAX]
+    none_of(offenders, "a file is one part of the machine; one this long is usually two parts. Split it by noun:")
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    offenders = [
+        f"{name}:{node.lineno}: {node.name} has {size} lines"
+        for name in python_files()
+        for node in functions(name)
+        if (size := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
+    ]
+    none_of(offenders, "what does not fit on a screen is not checked by eye. Name its steps and make them functions:")
+
+
+def test_imports_are_absolute_and_in_the_installed_form() -> None:
+    offenders = [
+        f"{name}:{line}: {target}"
+        for name in python_files()
+        for line, target in imports(name)
+        if target.startswith(".") or target.split(".")[0] in LAYERS
+    ]
+    none_of(offenders, "only `shadowswitch.<folder>` exists once installed, and one spelling makes every use findable:")
+
+
+def test_imports_only_go_down() -> None:
+    offenders = []
+    for name in python_files(*LAYERS):
+        if name.startswith(FACADE):
+            continue
+        below = LAYERS[: LAYERS.index(name.split("/")[0]) + 1]
+        for line, target in imports(name):
+            parts = target.split(".")
+            if parts[0] == "shadowswitch" and parts[1:2] and parts[1] in LAYERS and parts[1] not in below:
+                offenders.append(f"{name}:{line}: {target}")
+    order = " > ".join(reversed(LAYERS))
+    none_of(offenders, f"imports go down {order}; one that goes up makes the lower part untestable on its own:")
+
+
+def test_nothing_inside_imports_the_facade() -> None:
+    offenders = [
+        f"{name}:{line}: {target}"
+        for name in python_files(*LAYERS)
+        if not name.startswith(FACADE)
+        for line, target in imports(name)
+        if target == "shadowswitch" or (target.startswith("shadowswitch.") and target.split(".")[1] not in LAYERS)
+    ]
+    none_of(offenders, "the facade imports everything, so importing it from inside is a circle; name the module:")
+
+
+def test_the_model_is_pure() -> None:
+    offenders = [
+        f"{n}:{line}: {t}" for n in python_files("model") for line, t in imports(n) if t.split(".")[0] in IMPURE
+    ]
+    offenders += lines_matching(python_files("model"), r"\.(utc)?now\(|\btoday\(")
+    none_of(offenders, "the rules can be tested by calling functions only while they own no thread, file or clock:")
+
+
+def test_nothing_is_left_for_later() -> None:
+    names = [name for name in files() if name != "tests/test_tidy.py"]
+    none_of(lines_matching(names, r"\b(TODO|FIXME)\b"), "finish it, or open an issue, where somebody will see it:")
+
+
+def test_tests_wait_for_events_and_do_not_sleep() -> None:
+    names = [name for name in python_files("tests") if name != "tests/test_tidy.py"]
+    offenders = lines_matching(names, r"\btime\.sleep\(|from time import .*\bsleep\b")
+    none_of(offenders, "a sleep is too short on a busy machine and too long on every other; wait for the event:")
+
+
+def _is_time_span(node: ast.expr) -> bool:
+    words = (part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in ast.walk(node))
+    return any(re.search(r"(^|_)(elapsed|duration|took|perf_counter)(_|$)|^sealed_ms$", word) for word in words)
+
+
+def _bounds_a_duration(node: ast.AST) -> bool:
+    """An ordering against a measured time. Against 0 it is fine: that says no more than that a time was measured."""
+    if not isinstance(node, ast.Compare) or not any(
+        isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops
+    ):
+        return False
+    sides = (node.left, *node.comparators)
+    return any(map(_is_time_span, sides)) and not any(isinstance(s, ast.Constant) and s.value == 0 for s in sides)
+
+
+def test_no_test_asserts_a_duration() -> None:
+    offenders = [
+        f"{name}:{node.lineno}: {ast.unparse(node)[:100]}"
+        for name in python_files("tests")
+        for node in ast.walk(tree_of(name))
+        if isinstance(node, ast.Assert) and any(map(_bounds_a_duration, ast.walk(node.test)))
+    ]
+    none_of(offenders, "a duration fails on somebody's slow machine and proves nothing; measure it in benchmarks/:")
+
+
+def test_what_is_public_has_a_docstring() -> None:
+    offenders = [
+        f"{name}:{node.lineno}: {node.name}"
+        for name in python_files("engine", "storage", "actors", "model")
+        for node in tree_of(name).body
+        if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    offenders += [f"{name}:1: the module" for name in python_files(*LAYERS) if not ast.get_docstring(tree_of(name))]
+    none_of(offenders, "say what it promises, its limit, its thread; or begin the name with _ if nobody else calls it:")
+
+
+def _ruff_order(name: str) -> tuple[int, str]:
+    """The order that ruff's RUF022 demands: constants, classes, then the rest."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+def test_the_facade_lists_exactly_what_it_offers_in_order() -> None:
+    module = tree_of(f"{FACADE}/__init__.py")
+    assigned = {
+        target.id: node.value
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    if "__all__" not in assigned:
+        pytest.skip("the facade does not exist yet")
+    listed = ast.literal_eval(assigned["__all__"])
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("shadowswitch.")
+        for alias in node.names
+    }
+    defined = {node.name for node in module.body if isinstance(node, Function | ast.ClassDef)} | assigned.keys()
+    offered = {name for name in imported | defined if not name.startswith("_")}
+    offered |= {"__version__"} & defined
+    assert set(listed) == offered, "__all__ is the promise to users: it lists every public name, and no other"
+    assert list(listed) == sorted(listed, key=_ruff_order), "sorted, so that two people adding names do not collide"
+
+
+def test_no_file_knows_the_machine_it_was_written_on() -> None:
+    names = [name for name in files() if name != "tests/test_tidy.py"]
+    offenders = lines_matching(names, r"(?<![\w.~$}])/(root|work|home)/\w|\b(extra-)?index-url\b")
+    offenders += lines_matching(names, r"\b(10\.\d+|192\.168|172\.(1[6-9]|2\d|3[01]))\.\d+\.\d+\b")
+    host = socket.gethostname()
+    if len(host) >= 8 and re.search(r"\d", host):
+        offenders += lines_matching(names, rf"\b{re.escape(host)}\b")
+    none_of(offenders, "a path, a host or a package index of one machine is wrong on every other:")
+
+
+def _invariants() -> dict[str, str]:
+    """The registry, read without importing it: the mapping's literal keys and values."""
+    name = "model/invariants.py"
+    if not (ROOT / name).exists():
+        pytest.skip("no registry of invariants yet")
+    (table,) = (node for node in ast.walk(tree_of(name)) if isinstance(node, ast.Dict))
+    return dict(ast.literal_eval(table))
+
+
+def test_every_invariant_is_cited_where_it_is_kept_or_checked() -> None:
+    everything = "\n".join(text_of(name) for name in python_files() if name != "model/invariants.py")
+    offenders = [f"{id}: {says}" for id, says in _invariants().items() if not re.search(rf"\b{id}\b", everything)]
+    none_of(offenders, "an invariant that no code and no test names is a wish; cite it where it is kept or checked:")
+
+
+def test_every_cited_invariant_exists() -> None:
+    known = _invariants()
+    prefixes = "|".join(sorted({id.partition("-")[0] for id in known}))
+    names = [name for name in files() if name.endswith((".py", ".md"))]
+    offenders = [
+        f"{name}: {id}"
+        for name in names
+        for id in re.findall(rf"\b(?:{prefixes})-\d+\b", text_of(name))
+        if id not in known
+    ]
+    none_of(offenders, "cited, but not in model/invariants.py:")
+
+
+def test_the_readme_says_how_to_see_it_run_and_how_to_test_it() -> None:
+    readme = text_of("README.md")
+    missing = [f"README.md: no `{command}`" for command in ("make demo", "make test") if command not in readme]
+    none_of(missing, "the first thing a newcomer does is to try it:")
