@@ -216,7 +216,7 @@ def test_the_facade_lists_exactly_what_it_offers_in_order() -> None:
     }
     defined = {node.name for node in module.body if isinstance(node, Function | ast.ClassDef)} | assigned.keys()
     offered = {name for name in imported | defined if not name.startswith("_")}
-    assert set(listed) - {"__version__"} == offered, "__all__ is the promise to users: it lists every public name, and no other"
+    assert set(listed) - {"__version__"} == offered, "__all__ is the promise to users: every public name, and no other"
     assert list(listed) == sorted(listed, key=_ruff_order), "sorted, so that two people adding names do not collide"
 
 
