@@ -1,9 +1,10 @@
 """What every actor of the engine is made of.
 
 Pykka's rules, and what is made of them here (Pykka 4.5): an exception in an `ask` leaves the actor alive, in a `tell`
-kills it; SystemExit or KeyboardInterrupt inside an actor leaves the caller without an answer and stops *every* actor of the process, the
-host's too. So a handler never lets anything out: `on_receive` catches BaseException, gives it to whoever waits for the reply,
-logs it with its cause, lets the actor mend itself (`recover`), and tells the supervisor.
+kills it; SystemExit or KeyboardInterrupt inside an actor leaves the caller without an answer and stops *every* actor
+of the process, the host's too. So a handler never lets anything out: `on_receive` catches BaseException, gives it
+to whoever waits for the reply, logs it with its cause, lets the actor mend itself (`recover`), and tells the
+supervisor.
 
 Only actors of this engine are ever stopped, by reference.
 """
@@ -56,12 +57,16 @@ class EngineActor(pykka.ThreadingActor):
         answered = fail_reply(message, error if expected else wrap(error, self.name))
         if expected and answered:
             return
-        logger.error("%s failed on %s", self.name, type(message).__name__, exc_info=error)
+        if expected:
+            logger.warning("%s could not do %s: %s", self.name, type(message).__name__, error)
+        else:
+            logger.error("%s failed on %s", self.name, type(message).__name__, exc_info=error)
         try:
             self.recover(message, error)
         except BaseException as second:
             logger.critical("%s could not mend itself", self.name, exc_info=second)
-        self._crashed(self.name, error)
+        if not expected:
+            self._crashed(self.name, error)
 
     def recover(self, message: Any, error: BaseException) -> None:
         """Bring the actor's own state back to what is durable, after a handler failed. On the actor's thread."""
@@ -69,12 +74,16 @@ class EngineActor(pykka.ThreadingActor):
     def on_stop(self) -> None:
         """Answer whoever still waits; on the actor's thread."""
         while not self.actor_inbox.empty():
-            fail_reply(self.actor_inbox.get().message, EngineClosed(f"{self.name} has stopped", hint="open the engine again"))
+            fail_reply(
+                self.actor_inbox.get().message, EngineClosed(f"{self.name} has stopped", hint="open the engine again")
+            )
 
 
 def wrap(error: BaseException, where: str) -> InternalFailure:
     """An unexpected error, as one that a caller may catch."""
-    return InternalFailure(f"{where} failed: {error!r}", cause=error, hint="see the log; this is a defect, please report it")
+    return InternalFailure(
+        f"{where} failed: {error!r}", cause=error, hint="see the log; this is a defect, please report it"
+    )
 
 
 def fail_reply(message: Any, error: BaseException) -> bool:

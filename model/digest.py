@@ -2,7 +2,7 @@
 
 Every record version has the 64-bit hash `version_hash(key_hash, lsn)`. A bucket holds how many live records fall
 into it and the sum (mod 2**64) of their version hashes. Equal buckets at a common LSN mean: exactly the same version of
-every record on both sides, neither a lost write, nor a revived delete, nor a duplicate. Equal counts alone prove nothing.
+every record on both sides, neither a lost write, nor a revived delete, nor a duplicate. Equal counts prove nothing.
 
 `key_hash` is BLAKE2b (RFC 7693) of the key; `version_hash` mixes it with the LSN by the finaliser of SplitMix64
 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014), so that updating a record costs

@@ -1,7 +1,7 @@
 """Names that users give: what is allowed, and how a branch becomes the name of a directory.
 
-A branch name never becomes a path as it is: it is percent-encoded, so that no name can leave the data directory, and two
-different names (also those that differ only in case or Unicode normalisation) never share a directory.
+A branch name never becomes a path as it is: it is percent-encoded, so that no name can leave the data directory, and
+two different names (also those that differ only in case or Unicode normalisation) never share a directory.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class Catalog:
 
     def _open_databases(self) -> None:
         if self.readonly:
+            self.db = {name: self.env.open_db(name.encode(), create=False) for name in DATABASES}
             with self.env.begin() as txn:
-                self.db = {name: self.env.open_db(name.encode(), txn=txn, create=False) for name in DATABASES}
                 self._check_format(txn)
             return
         with self.env.begin(write=True) as txn:
@@ -215,7 +215,9 @@ class Catalog:
         row = self.find_shadow(shadow_id)
         if row is None:
             raise UnknownShadow(
-                f"there is no shadow index {shadow_id[:80]!r}", object=shadow_id[:80], hint="see shadows() for what there is"
+                f"there is no shadow index {shadow_id[:80]!r}",
+                object=shadow_id[:80],
+                hint="see shadows() for what there is",
             )
         return row
 
@@ -281,7 +283,7 @@ def name_key(name: str) -> bytes:
     return blake2b(name.encode(), digest_size=16).digest()
 
 
-def scan_prefix(txn: lmdb.Transaction, db: Any, prefix: bytes) -> Iterator[tuple[memoryview, memoryview]]:
+def scan_prefix(txn: lmdb.Transaction, db: Any, prefix: bytes) -> Iterator[tuple[Any, Any]]:
     """All entries whose key begins with `prefix`, in order."""
     cursor = txn.cursor(db)
     if not cursor.set_range(prefix):

@@ -1,7 +1,8 @@
 """Write transactions of the catalog. Used by the JournalWriter alone, on its thread.
 
-A `Commit` is one LMDB write transaction. Batches of changes are collected in an overlay (the last image of each key) and
-written when the transaction ends or a metadata operation needs to see them; the journal gets every change. Counters and digests are
+A `Commit` is one LMDB write transaction. Batches of changes are collected in an overlay (the last image of each key)
+and written when the transaction ends or a metadata operation needs to see them; the journal gets every change. Counters
+and digests are
 kept in `Counters` between transactions and adopted only after the commit succeeded, so that a failed transaction
 leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
 """
@@ -25,7 +26,8 @@ from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexR
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """One change, checked and encoded by the caller's thread: `tail` is id length, id, fields as the keys module says."""
+    """One change, checked and encoded by the caller's thread: `tail` is id length, id, fields as the keys module
+    says."""
 
     kind: int
     resource_type: str
@@ -112,9 +114,7 @@ class Commit:
             self._overlay[key] = (lsn, keys.RECORD_HEADER.pack(keys.FORMAT, lsn, len(change.id)) + tail)
         else:
             self._overlay[key] = (0, None)
-        header = keys.JOURNAL_HEADER.pack(
-            keys.FORMAT, change.kind, number, batch_lsn, change.key_hash, len(change.id)
-        )
+        header = keys.JOURNAL_HEADER.pack(keys.FORMAT, change.kind, number, batch_lsn, change.key_hash, len(change.id))
         self._journal.append((keys.JOURNAL_KEY.pack(branch, lsn), header + tail))
 
     def _present_lsn(self, key: bytes) -> int:
@@ -269,4 +269,3 @@ class Commit:
         if removed:
             self.set_oldest(branch, last + 1)
         return removed
-

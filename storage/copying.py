@@ -5,8 +5,8 @@
     loaded    the shard is at S, the head of the branch when the build was claimed (the journal kept everything since)
     catch up  replay the journal after S in order, whole slices, last change of a key wins, until little is left
 
-A scan may have seen records newer than S. That does no harm: the replay comes strictly after the copy, in order, and an item
-changes nothing unless its LSN is above the one stored for its key (BK-2).
+A scan may have seen records newer than S. That does no harm: the replay comes strictly after the copy, in order, and
+an item changes nothing unless its LSN is above the one stored for its key (BK-2).
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ class ShardBuild:
             before = self.changes
             while applied < head:
                 slice_begun = time.monotonic()
-                entries, reached = read_slice(
-                    self.catalog, self.task.branch, applied, head, self.task.slice_rows
-                )
+                entries, reached = read_slice(self.catalog, self.task.branch, applied, head, self.task.slice_rows)
                 items = coalesce(entries, self.task.types, self.task.shards)[self.task.shard]
                 writer.apply(items, reached)
                 applied = reached

@@ -2,8 +2,8 @@
 
 Owns `generations/<branch>/<TYPE>/<number>/`:
 
-    manifest.json    {"format": 1, "catalog": "<uuid>", "generation": 12, "branch": "main", "index_type": "SEARCH_INDEX",
-                      "backend": "fts5", "options": {...}, "fingerprint": "9c1a...", "shards": 2, "resource_types": [...]}
+    manifest.json    {"format": 1, "catalog": "<uuid>", "generation": 12, "branch": "main", ...
+                      "backend": "fts5", "options": {...}, "fingerprint": "9c1a...", "shards": 2, ...}
     PINS             readers of any process hold a shared lock on it
     shard-000/ ...   see `backends.protocol`
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
+from shadowswitch.model.records import Item
 from shadowswitch.storage import layout
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.catalog import Catalog
@@ -147,11 +149,10 @@ class GenerationWriter:
                 point("follow.flushed")
         return self.durable_lsn
 
-    def repair(self, bucket_items: dict[int, list], shard_of_bucket: dict[int, int]) -> None:  # type: ignore[type-arg]
-        """Replace whole buckets by what the source holds."""
+    def repair(self, shard: int, bucket: int, items: list[Item]) -> None:
+        """Replace a whole bucket by what the source holds."""
         with self.lock:
-            for bucket, items in bucket_items.items():
-                self._shards[shard_of_bucket[bucket]].repair_bucket(bucket, items)
+            self._shards[shard].repair_bucket(bucket, items)
 
     def close(self) -> None:
         """Release the shards. Idempotent."""
@@ -271,8 +272,6 @@ def remove_directory(path: Path) -> None:
 
 
 def _remove_tree(path: Path) -> None:
-    import shutil
-
     with contextlib.suppress(FileNotFoundError):
         if path.is_symlink():
             path.unlink()

@@ -1,4 +1,5 @@
-"""Validation of a shadow against its source at a common LSN. Runs in a worker process; the shadow stands still meanwhile.
+"""Validation of a shadow against its source at a common LSN. Runs in a worker process; the shadow stands still
+meanwhile.
 
 Every check reads what is stored, not what somebody counted: `DIGEST` recomputes the digest from the rows of each shard,
 `RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` is the backend's own, `SAMPLE_READ_BACK` reads random
@@ -58,9 +59,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
 def inspect(catalog: Catalog, task: Inspect) -> Inspected:
     """Run the checks. An error of the disk or of the index is a finding of the check that met it."""
     findings: dict[str, list[str]] = {}
-    reader = registry.backend(task.backend).open_reader(
-        layout.shard_paths(Path(task.path), task.shards), task.options
-    )
+    reader = registry.backend(task.backend).open_reader(layout.shard_paths(Path(task.path), task.shards), task.options)
     size = layout.directory_size_bytes(Path(task.path))
     recomputed = Digest()
     try:
@@ -153,9 +152,7 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
 
 def _deleted_are_absent(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
     try:
-        entries, _ = read_slice(
-            catalog, task.branch, max(0, task.lsn - DELETES_LOOKED_AT), task.lsn, DELETES_LOOKED_AT
-        )
+        entries, _ = read_slice(catalog, task.branch, max(0, task.lsn - DELETES_LOOKED_AT), task.lsn, DELETES_LOOKED_AT)
     except JournalTrimmed:
         return []
     last = {(entry.type_number, entry.id): entry for entry in entries}

@@ -7,6 +7,7 @@ whoever applies whole slices shows whole batches. `coalesce` keeps the last chan
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import lmdb
 import msgspec
@@ -62,15 +63,13 @@ def read_slice(catalog: Catalog, branch: int, after: int, upto: int, limit: int)
     return entries, upto
 
 
-def _scan(
-    txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int, upto: int
-) -> Iterator[tuple[int, memoryview]]:
+def _scan(txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int, upto: int) -> Iterator[tuple[int, Any]]:
     cursor = txn.cursor(catalog.db["journal"])
     if not cursor.set_range(keys.JOURNAL_KEY.pack(branch, after + 1)):
         return
     last = keys.JOURNAL_KEY.pack(branch, upto)
     for key, value in cursor:
-        if key > last:
+        if bytes(key) > last:
             return
         yield keys.JOURNAL_KEY.unpack(key)[1], value
 
@@ -157,7 +156,7 @@ def read_records(
         position = txn.cursor(catalog.db["records"])
         if position.set_range(start):
             for key, value in position:
-                if key > end:
+                if bytes(key) > end:
                     break
                 lsn, id, fields = keys.split_record(value)
                 items.append(Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields)))

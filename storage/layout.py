@@ -1,8 +1,8 @@
 """The data directory: what lies where, its exclusive lock, and the file systems it may be on.
 
-    LOCK                                    held (flock) by the one engine that has the directory open; says who
-    catalog/data.mdb, lock.mdb              the LMDB environment
-    generations/<branch>/<TYPE>/<number>/   one generation: manifest.json, PINS, shard-000/, shard-001/, ...
+LOCK                                    held (flock) by the one engine that has the directory open; says who
+catalog/data.mdb, lock.mdb              the LMDB environment
+generations/<branch>/<TYPE>/<number>/   one generation: manifest.json, PINS, shard-000/, shard-001/, ...
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ LOCK = "LOCK"
 PINS = "PINS"
 MANIFEST = "manifest.json"
 
-_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "ncpfs"})
+_REMOTE = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "ncpfs"}
+)
 
 
 def generation_path(branch: str, index_type: str, number: int) -> str:
@@ -55,7 +57,9 @@ def make_directories(root: Path, relative: str) -> Path:
     for part in Path(relative).parts:
         parent, path = path, path / part
         if path.is_symlink():
-            raise UnsupportedFilesystem(f"{path} is a symbolic link", hint="remove it; the data directory owns its tree")
+            raise UnsupportedFilesystem(
+                f"{path} is a symbolic link", hint="remove it; the data directory owns its tree"
+            )
         if not path.is_dir():
             path.mkdir(mode=0o700, exist_ok=True)
             sync_directory(parent)

@@ -2,8 +2,8 @@
 
 Set the environment variable SHADOWSWITCH_POINTS before the first import, for example
 `switch.committed=kill` (SIGKILL at the first pass), `copy.slice=kill@3` (at the third), `copy.slice=sleep:0.02`
-(at every pass), `journal.commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`. Worker processes
-inherit it. A call of `point` costs one dictionary test when nothing is set.
+(at every pass), `journal.commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`.
+Worker processes inherit it. A call of `point` costs one dictionary test when nothing is set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The rows of the catalog, as they are stored: msgspec structs in MessagePack arrays, the format version first.
 
     BranchRow        [1, 7, "feature/user", "ACTIVE", 1795467600.0]
-    GenerationRow    [1, 12, 7, "SEARCH_INDEX", "5f0c...", "fts5", {...}, "9c1a...", 4, ["object_type"], "generations/...", ...]
+    GenerationRow    [1, 12, 7, "SEARCH_INDEX", "5f0c...", "fts5", {...}, "9c1a...", 4, ["object_type"], ...]
 
 A field may be added at the end with a default; anything else needs a new version.
 Times are seconds since the epoch, UTC, for display only: nothing is ever ordered or expired by them.

@@ -37,7 +37,7 @@ def make_spec(index_type: str, resource_types: Sequence[str], build_config: Mapp
     if isinstance(resource_types, str) or not resource_types:
         raise InvalidConfig("resource_types must be a list of at least one resource type", operation="start_build")
     types = sorted({check_resource_type(name) for name in resource_types})
-    name = config.get("backend") or registry.default_for(index_type)
+    name = config.get("backend") or registry.default_backend(index_type)
     backend = registry.backend(name)
     workers = _whole(config, "parallel_workers", min(2, os.cpu_count() or 1), WORKERS_MAX)
     shards = _whole(config, "shards", workers, BUCKETS)

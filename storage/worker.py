@@ -1,4 +1,4 @@
-"""The worker process: `python -m shadowswitch.storage.worker FD DATA NICE`.
+"""The worker process: `main` with the arguments FD DATA NICE.
 
 Takes one task at a time as a line of JSON from the socket FD, answers with progress lines and one line for the end, and
 exits when the other side closes. It is started with `subprocess`, not with `multiprocessing`: spawning would run the
@@ -128,7 +128,3 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.nice(nice)
     Worker(socket.socket(fileno=descriptor), data).run()
-
-
-if __name__ == "__main__":
-    main()

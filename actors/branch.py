@@ -1,0 +1,103 @@
+"""The BranchActor: admits the writes of one branch and serialises its switches. One for each branch in use.
+
+Its mailbox is the seal: it handles one message at a time, so while it handles `Seal` no write of the branch can be
+admitted; the barrier through the JournalWriter's mailbox proves that all admitted ones are committed. Nothing has to be
+unlocked afterwards, and no crash can leave a branch sealed.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from shadowswitch.actors.base import EngineActor, result_of
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import Append, Barrier, Seal, SealOutcome, Write
+from shadowswitch.model.errors import ShadowSwitchError, Timeout
+from shadowswitch.storage import transitions
+from shadowswitch.storage.points import point
+from shadowswitch.storage.rows import BranchRow, IndexRow
+
+BARRIER_TIMEOUT_S = 10.0
+
+
+class BranchActor(EngineActor):
+    """Owns one branch: what may be written, and when it is sealed."""
+
+    def __init__(self, house: House, row: BranchRow) -> None:
+        super().__init__(f"shadowswitch-branch-{row.number}", house.crashed)
+        self._house = house
+        self._row = row
+        self.handles(Write, self._write)
+        self.handles(Seal, self._seal)
+
+    def _write(self, message: Write) -> None:
+        point("write.admitted")
+        self._house.journal.tell(Append(self._row.number, message.batch, message.reply))
+
+    def _seal(self, message: Seal) -> None:
+        if not message.reply.set_running_or_notify_cancel():
+            return
+        begun = time.perf_counter()
+        try:
+            outcome = self._drain_and_commit(message, begun)
+        except Timeout as error:
+            outcome = SealOutcome(False, _ms(begun), reason=error.message)
+        except ShadowSwitchError as error:
+            self._point_at_what_is_durable(message)
+            message.reply.set_exception(error)
+            return
+        self._house.metrics.observe("sealed", outcome.sealed_ms)
+        message.reply.set_result(outcome)
+
+    def _drain_and_commit(self, message: Seal, begun: float) -> SealOutcome:
+        deadline = time.monotonic() + message.budget_s
+        target = message.target
+        sealed_lsn = self._barrier()
+        point("switch.sealed")
+        drained = target.writer.apply_until(sealed_lsn, deadline)
+        point("switch.drained")
+        head, source = self._house.catalog.source_digest(self._row.number, set(target.writer.types))
+        assert head == sealed_lsn, f"SW-3 the branch moved from {sealed_lsn} to {head} while it was sealed"
+        differing = target.writer.digest().differing(source)
+        if differing:
+            return SealOutcome(False, _ms(begun), sealed_lsn, drained, "the digest differs from the source", differing)
+        row = self._commit(message, sealed_lsn)
+        point("switch.committed")
+        self._house.shelf.point(self._row.number, target.row.index_type, target)
+        target.advanced()
+        point("switch.pointed")
+        return SealOutcome(True, _ms(begun), sealed_lsn, drained, epoch=row.epoch)
+
+    def _barrier(self) -> int:
+        reply: Future[int] = Future()
+        self._house.journal.tell(Barrier(self._row.number, reply))
+        head: int = result_of(reply, BARRIER_TIMEOUT_S, "the barrier of a switch")
+        return head
+
+    def _commit(self, message: Seal, sealed_lsn: int) -> IndexRow:
+        soak_s = self._house.config.soak_s
+        number = message.target.row.number
+        return self._house.transact(
+            lambda commit: transitions.commit_switch(
+                commit, number, message.token, message.expected_live, sealed_lsn, soak_s, message.audit
+            ),
+            "switch",
+        )
+
+    def _point_at_what_is_durable(self, message: Seal) -> None:
+        """After a commit of unknown outcome the catalog decides, not what this thread remembers (IX-1)."""
+        index_type = message.target.row.index_type
+        row = self._house.catalog.index(self._row.number, index_type)
+        live = self._house.shelf.open.get(row.live) if row is not None else None
+        self._house.shelf.point(self._row.number, index_type, live)
+
+    def recover(self, message: Any, error: BaseException) -> None:
+        """The branch keeps nothing in memory that is not durable; only the pointer may have to be set right."""
+        if isinstance(message, Seal):
+            self._point_at_what_is_durable(message)
+
+
+def _ms(begun: float) -> float:
+    return (time.perf_counter() - begun) * 1000

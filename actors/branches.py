@@ -1,0 +1,67 @@
+"""Which BranchActors run. They start when somebody sends to their branch and stop when they have been idle.
+
+A message is put into a mailbox only under the lock under which an idle actor is taken out of the map, so that none is
+ever sent to an actor that is about to stop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from shadowswitch.actors.base import Address, fail_reply
+from shadowswitch.actors.branch import BranchActor
+from shadowswitch.actors.house import House
+from shadowswitch.model.errors import EngineClosed
+from shadowswitch.storage.rows import BranchRow
+
+
+class Branches:
+    """Sends messages to branches, whose actors come and go."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._lock = threading.Lock()
+        self._actors: dict[int, Address] = {}
+        self._used: dict[int, float] = {}
+        self._closed = False
+
+    def tell(self, row: BranchRow, message: Any) -> None:
+        """Send to a branch's actor, starting it if need be."""
+        with self._lock:
+            if self._closed:
+                fail_reply(message, EngineClosed("the engine is closed", hint="open it again"))
+                return
+            address = self._actors.get(row.number)
+            if address is None or not address.ref.is_alive():
+                address = Address(lambda: BranchActor.start(self._house, row))
+                self._actors[row.number] = address
+            self._used[row.number] = time.monotonic()
+            address.tell(message)
+
+    def stop_idle(self, idle_s: float) -> int:
+        """Stop the actors that have had nothing to do for `idle_s` seconds; returns how many."""
+        stopped = []
+        with self._lock:
+            long_ago = time.monotonic() - idle_s
+            for number, used in list(self._used.items()):
+                if used < long_ago and self._actors[number].ref.actor_inbox.empty():
+                    del self._used[number]
+                    stopped.append(self._actors.pop(number))
+        for address in stopped:  # behind what it may still be handling
+            address.ref.stop(block=False)
+        return len(stopped)
+
+    def running(self) -> int:
+        """How many branch actors run."""
+        return len(self._actors)
+
+    def close(self, timeout_s: float) -> None:
+        """Admit nothing more; let what was admitted end."""
+        with self._lock:
+            self._closed = True
+            actors, self._actors, self._used = list(self._actors.values()), {}, {}
+        deadline = time.monotonic() + timeout_s
+        for address in actors:
+            address.stop(max(0.1, deadline - time.monotonic()))

@@ -1,0 +1,319 @@
+"""The ShadowBuilder: one build, from the claimed directory to BUILT. One actor for each running build.
+
+    preparing     make the directory, then BUILDING with S = the head of the branch
+    copying       one worker process for each shard, at most `parallel_workers` at a time; each copies and then replays
+    catching_up   the workers are done; the rest of the journal is applied here, in small steps
+    validating    a worker process checks the shadow against its source at a common LSN; differing buckets are
+                  repaired once
+    waiting       BUILT: a follower keeps it caught up until it is switched or cancelled
+
+It works in steps that it sends to itself, so that a cancellation is never behind more than a few milliseconds of work.
+A worker that dies is started again and goes on from what its shard has stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from shadowswitch.actors.base import EngineActor
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import BeginBuild, CancelBuild, Follow, Step, WorkerGone, WorkerSaid
+from shadowswitch.actors.validator import Validation, repair, validate
+from shadowswitch.model.errors import BuildCancelled, EngineClosed, NotConverging, ShadowSwitchError
+from shadowswitch.model.progress import ProgressMeter
+from shadowswitch.model.states import ShadowState
+from shadowswitch.storage import generation as generations
+from shadowswitch.storage import layout, transitions
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.copying import BuildShard, Progress
+from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.points import point
+from shadowswitch.storage.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.worker import Done, Failed
+
+logger = logging.getLogger("shadowswitch")
+
+NOTE_INTERVAL_S = 5.0
+"""How often the progress is written down, for a restart."""
+STEP_S = 0.02
+BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
+
+
+class ShadowBuilder(EngineActor):
+    """Builds one shadow and ends when it is BUILT, FAILED or CANCELLED."""
+
+    def __init__(self, house: House, row: ShadowRow, workers: int) -> None:
+        super().__init__(f"shadowswitch-build-{row.id[:8]}", house.crashed)
+        self._house = house
+        self._id = row.id
+        self._row = row
+        self._workers = workers
+        self._meter = house.meters.setdefault(row.id, ProgressMeter(row.progress))
+        self._begun = time.monotonic()
+        self._noted = time.monotonic()
+        self._waiting: list[int] = []
+        self._running: dict[int, int] = {}
+        self._deaths: dict[int, int] = {}
+        self._progress: dict[int, Progress] = {}
+        self._rows_total = 0
+        self._head_at_start = 0
+        self._rounds_without_gain = 0
+        self._residual = 0
+        self._ended = False
+        self._generation: Generation | None = None
+        self.handles(BeginBuild, self._begin)
+        self.handles(WorkerSaid, self._worker_said)
+        self.handles(WorkerGone, self._worker_gone)
+        self.handles(Step, self._step)
+        self.handles(CancelBuild, self._cancel)
+
+    # -- preparing and copying -------------------------------------------------------------------------------------
+
+    def _begin(self, _: BeginBuild) -> None:
+        house = self._house
+        row = house.catalog.shadow(self._id)
+        spec = house.catalog.generation(row.generation)
+        assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
+        point("build.claimed")
+        if row.state == ShadowState.PREPARING:
+            row = self._prepare(row, spec)
+        self._row = row
+        names = house.catalog.types()
+        self._types = {number: name for number, name in names.items() if name in row.resource_types}
+        head, source = house.catalog.source_digest(row.branch, set(self._types))
+        self._rows_total, self._head_at_start = source.count, head
+        self._spec = spec
+        self._waiting = list(range(spec.shards))
+        self._start_workers()
+
+    def _prepare(self, row: ShadowRow, spec: GenerationRow) -> ShadowRow:
+        house = self._house
+        path = house.root / spec.path
+        if row.start_lsn and (path / layout.MANIFEST).exists():  # a retry of a build that had begun
+            return house.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
+        generations.create(house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend))
+        point("build.prepared")
+        return house.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
+
+    def _start_workers(self) -> None:
+        config, spec, row = self._house.config, self._spec, self._row
+        while self._waiting and len(self._running) < self._workers:
+            shard = self._waiting.pop(0)
+            task = BuildShard(
+                data=str(self._house.root),
+                path=str(layout.shard_paths(self._house.root / spec.path, spec.shards)[shard]),
+                branch=row.branch,
+                types=self._types,
+                shard=shard,
+                shards=spec.shards,
+                start_lsn=row.start_lsn,
+                backend=spec.backend,
+                options=spec.options,
+                slice_rows=config.copy_slice_rows,
+                flush_rows=config.copy_flush_rows,
+                residual_changes=config.catchup_residual_changes,
+            )
+            number = self._house.pool.submit(task, self._said, self._gone)
+            self._running[number] = shard
+
+    def _said(self, task: int, answer: Any) -> None:
+        self._tell(WorkerSaid(task, answer))
+
+    def _gone(self, task: int, how: str) -> None:
+        self._tell(WorkerGone(task, how))
+
+    def _tell(self, message: Any) -> None:
+        if not self._ended and self.actor_ref.is_alive():
+            self.actor_ref.tell(message)
+
+    def _worker_said(self, message: WorkerSaid) -> None:
+        shard = self._running.get(message.task)
+        if shard is None or self._ended:
+            return
+        answer = message.answer
+        if isinstance(answer, Failed):
+            del self._running[message.task]
+            logger.error("shard %d of shadow %s failed: %s\n%s", shard, self._id, answer.message, answer.trace)
+            self._fail(f"shard {shard}: {answer.kind}: {answer.message}")
+        elif isinstance(answer, Progress):
+            self._progress[shard] = answer
+            self._measure()
+        elif isinstance(answer, Done):
+            del self._running[message.task]
+            self._progress[shard] = answer.progress
+            self._measure()
+            self._start_workers()
+            if not self._running and not self._waiting:
+                self._all_copied()
+
+    def _worker_gone(self, message: WorkerGone) -> None:
+        shard = self._running.pop(message.task, None)
+        if shard is None or self._ended:
+            return
+        self._deaths[shard] = self._deaths.get(shard, 0) + 1
+        self._house.metrics.count("worker_deaths")
+        if self._deaths[shard] > self._house.config.worker_retries:
+            self._fail(f"the worker of shard {shard} died {self._deaths[shard]} times, at last: {message.how}")
+            return
+        self._waiting.insert(0, shard)
+        self._start_workers()
+
+    # -- progress --------------------------------------------------------------------------------------------------
+
+    def _measure(self, validation_left: float = 1.0) -> None:
+        elapsed = time.monotonic() - self._begun
+        progress = self._progress.values()
+        rows = sum(p.rows for p in progress)
+        copying = sum(p.row_rate for p in progress if p.phase == "copying")
+        rates = [p.change_rate for p in progress if p.change_rate]
+        head = self._house.head(self._row.branch)
+        applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
+        if self._generation is not None:
+            applied = self._generation.applied_lsn
+        self._residual = max(0, head - applied)
+        self._meter.update(
+            elapsed,
+            max(self._rows_total, rows),
+            self._rows_total if not copying else rows,
+            copying,
+            self._residual,
+            sum(rates) / len(rates) if rates else 0.0,
+            (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0,
+            validation_left,
+        )
+        if time.monotonic() - self._noted > NOTE_INTERVAL_S:
+            self._note("copying" if copying else "catching_up")
+
+    def _note(self, phase: str) -> None:
+        self._noted = time.monotonic()
+        percent, eta = self._meter.percent, self._meter.eta_s
+        self._house.transact(lambda c: transitions.note_progress(c, self._id, phase, percent, eta), "note progress")
+
+    # -- catching up, validating -----------------------------------------------------------------------------------
+
+    def _all_copied(self) -> None:
+        self._note("catching_up")
+        row = self._house.catalog.generation(self._row.generation)
+        assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
+        self._generation = self._house.open_generation(row)
+        self._residual_before = 1 << 62
+        self._tell(Step())
+
+    def _step(self, _: Step) -> None:
+        if self._ended or self._generation is None:
+            return
+        writer = self._generation.writer
+        head = self._house.head(self._row.branch)
+        ends = time.monotonic() + STEP_S
+        while writer.applied_lsn < head and time.monotonic() < ends:
+            writer.apply_slice(head)
+        if writer.applied_lsn < head:
+            self._tell(Step())
+            return
+        self._measure()
+        residual = self._house.head(self._row.branch) - writer.applied_lsn
+        if residual > self._house.config.catchup_residual_changes:
+            self._judge_convergence(residual)
+            self._tell(Step())
+            return
+        self._validate()
+
+    def _judge_convergence(self, residual: int) -> None:
+        """After a whole round: is less left than after the round before?"""
+        self._rounds_without_gain = 0 if residual < self._residual_before else self._rounds_without_gain + 1
+        self._residual_before = min(residual, self._residual_before)
+        if self._rounds_without_gain >= self._house.config.catchup_rounds_max:
+            raise NotConverging(
+                f"NOT_CONVERGING: {residual} changes are left after {self._rounds_without_gain} rounds without gain",
+                operation="build",
+                object=self._id,
+                hint="write more slowly, use more shards, or try again at a quieter time",
+            )
+
+    def _validate(self) -> None:
+        assert self._generation is not None
+        self._note("validating")
+        found = validate(self._house, self._generation, BUILD_CHECKS, self._stop_asked)
+        if found.differing_buckets:
+            self._house.metrics.count("buckets_repaired", len(found.differing_buckets))
+            repair(self._house, self._generation, found.differing_buckets)
+            found = validate(self._house, self._generation, BUILD_CHECKS, self._stop_asked)
+        if found.errors:
+            self._fail("the shadow did not pass its validation: " + "; ".join(found.errors))
+            return
+        self._built(found)
+
+    def _stop_asked(self) -> bool:
+        """Is a cancellation (or the end of the engine) waiting in the mailbox?"""
+        return self._house.closing or any(
+            isinstance(envelope.message, CancelBuild)
+            for envelope in list(self.actor_inbox.queue)  # type: ignore[attr-defined]
+        )
+
+    def _built(self, found: Validation) -> None:
+        generation = self._generation
+        assert generation is not None
+        point("build.validated")
+        lsn = generation.writer.flush()
+        self._ended = True
+        self._house.transact(
+            lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes), "build"
+        )
+        self._meter.finish()
+        point("build.built")
+        self._house.follower_of(generation.row.number).tell(Follow(generation))
+        self._house.metrics.count("builds")
+        self.stop()
+
+    # -- ends ------------------------------------------------------------------------------------------------------
+
+    def _fail(self, reason: str) -> None:
+        self._end()
+        self._house.transact(lambda commit: transitions.mark_failed(commit, self._id, reason), "fail build")
+        self._house.metrics.count("builds_failed")
+        self.stop()
+
+    def _cancel(self, message: CancelBuild) -> None:
+        if not message.reply.set_running_or_notify_cancel():
+            return
+        self._end()
+        self._house.transact(
+            lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
+        )
+        message.reply.set_result(None)
+        self.stop()
+
+    def _end(self) -> None:
+        """Stop all work: nothing of this build writes any file after this."""
+        self._ended = True
+        for task in list(self._running):
+            self._house.pool.kill(task)
+        self._running.clear()
+        self._waiting.clear()
+        if self._generation is not None:
+            self._house.shelf.remove(self._generation.row.number)
+            self._generation.close()
+            self._generation = None
+
+    def recover(self, message: Any, error: BaseException) -> None:
+        """A step failed: the build fails with that reason, unless the engine is closing (then it goes on at the next
+        start)."""
+        if isinstance(error, BuildCancelled) and not self._house.closing:
+            return  # the CancelBuild that asked for it is next in the mailbox
+        if self._ended and not isinstance(message, CancelBuild):
+            self.stop()
+            return
+        if self._house.closing or isinstance(error, EngineClosed):
+            self._end()
+            self.stop()
+            return
+        reason = str(error) if isinstance(error, ShadowSwitchError) else f"{type(error).__name__}: {error}"
+        self._fail(reason)
+
+    def on_stop(self) -> None:
+        """However the actor ends: no worker goes on without it."""
+        if not self._ended:
+            self._end()
+        super().on_stop()

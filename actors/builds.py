@@ -1,0 +1,136 @@
+"""Which ShadowBuilders run, and the calls that start, cancel and retry builds."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from shadowswitch.actors.base import Address, result_of
+from shadowswitch.actors.builder import ShadowBuilder
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import BeginBuild, CancelBuild, Unfollow
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.states import ShadowState, check_move
+from shadowswitch.storage import transitions
+from shadowswitch.storage.rows import BranchRow, ShadowRow
+from shadowswitch.storage.spec import make_spec
+
+CANCEL_TIMEOUT_S = 30.0
+
+
+class Builds:
+    """The running builds of an engine. Any thread."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._lock = threading.Lock()
+        self._builders: dict[str, Address] = {}
+        self._closed = False
+
+    def claim(
+        self,
+        branch: BranchRow,
+        index_type: str,
+        resource_types: Sequence[str],
+        build_config: Mapping[str, Any] | None,
+        external: bool,
+        service_name: str,
+    ) -> ShadowRow:
+        """Claim a build durably and start its builder."""
+        spec = make_spec(index_type, resource_types, build_config)
+        config = _plain(build_config or {})
+        shadow_id = uuid.uuid4().hex
+        row, _ = self._house.transact(
+            lambda c: transitions.claim_build(c, shadow_id, branch, spec, config, external, service_name), "start build"
+        )
+        self.start(row)
+        return row
+
+    def start(self, row: ShadowRow) -> None:
+        """Start (or go on with) the build of a PREPARING or BUILDING shadow."""
+        workers = make_spec(row.index_type, row.resource_types, row.build_config).parallel_workers
+        with self._lock:
+            if self._closed:
+                return
+            self._forget_ended()
+            address = Address(lambda: ShadowBuilder.start(self._house, row, workers))
+            self._builders[row.id] = address
+        address.tell(BeginBuild())
+
+    def retry(self, shadow_id: str) -> ShadowRow:
+        """FAILED to PREPARING, and on."""
+        self._house.catalog.shadow(shadow_id)
+        row = self._house.transact(lambda c: transitions.mark_retrying(c, shadow_id), "retry build")
+        self.start(row)
+        return row
+
+    def cancel(self, shadow_id: str, reason: str) -> None:
+        """End a build wherever it stands; when this returns, nothing of it writes any file."""
+        row = self._house.catalog.shadow(shadow_id)
+        check_move(shadow_id, row.state, ShadowState.CANCELLED)
+        with self._lock:
+            address = self._builders.get(shadow_id)
+        if address is not None and address.ref.is_alive():
+            reply: Future[None] = Future()
+            address.tell(CancelBuild(reason, reply))
+            try:
+                result_of(reply, CANCEL_TIMEOUT_S, "the cancellation")
+                return
+            except Exception:
+                if self._house.catalog.shadow(shadow_id).state == ShadowState.CANCELLED:
+                    return
+                if address.ref.is_alive():
+                    raise
+        unfollow: Future[None] = Future()
+        self._house.follower_of(row.generation).tell(Unfollow(row.generation, unfollow))
+        result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
+        self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
+
+    def _forget_ended(self) -> None:
+        for shadow_id, address in list(self._builders.items()):
+            if not address.ref.is_alive():
+                del self._builders[shadow_id]
+                self._house.meters.pop(shadow_id, None)
+
+    def running(self) -> int:
+        """How many builders run."""
+        with self._lock:
+            self._forget_ended()
+            return len(self._builders)
+
+    def mend(self) -> list[str]:
+        """Start again the builders that died although their shadow is under way; returns their shadows' ids."""
+        with self._lock:
+            dead = [i for i, address in self._builders.items() if not address.ref.is_alive()]
+        mended = []
+        for shadow_id in dead:
+            row = self._house.catalog.find_shadow(shadow_id)
+            if row is not None and row.state in (ShadowState.PREPARING, ShadowState.BUILDING):
+                self.start(row)
+                mended.append(shadow_id)
+        with self._lock:
+            self._forget_ended()
+        return mended
+
+    def close(self, timeout_s: float) -> None:
+        """Stop all builders; their builds go on at the next start."""
+        with self._lock:
+            self._closed = True
+            builders, self._builders = list(self._builders.values()), {}
+        for address in builders:
+            if address.ref.is_alive():
+                address.stop(timeout_s)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A build_config as it is stored; raises InvalidConfig when it is not JSON-like."""
+    try:
+        plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(dict(config)))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidConfig(f"build_config cannot be stored: {error}", hint="use JSON-like values") from error
+    return plain

@@ -1,0 +1,129 @@
+"""The Follower: keeps live, soaking and waiting generations up with the journal. A small pool; each owns some
+generations.
+
+A soaking generation is never brought ahead of the live one, so that a reader that moves from the one to the other sees
+no older state (SW-2).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import Any
+
+from shadowswitch.actors.base import EngineActor
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import Follow, Kick, Tick, Unfollow
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.storage.generation import Generation
+
+logger = logging.getLogger("shadowswitch")
+
+TURN_S = 0.05
+"""How long one generation is served before the next one has its turn."""
+RETRY_S = 1.0
+"""How long a generation that could not be brought up is left alone."""
+
+
+class Follower(EngineActor):
+    """Brings its generations up with the journal, and forces them to disk now and then.
+
+    `written` holds the branches with new commits; the JournalWriter's thread appends to it.
+    """
+
+    def __init__(self, house: House, number: int, written: deque[int]) -> None:
+        super().__init__(f"shadowswitch-follower-{number}", house.crashed)
+        self._house = house
+        self._by_branch: dict[int, dict[int, Generation]] = {}
+        self._dirty: set[int] = set()
+        self._unflushed: dict[int, float] = {}
+        self._not_before: dict[int, float] = {}
+        self._written = written
+        self.handles(Follow, self._follow)
+        self.handles(Unfollow, self._unfollow)
+        self.handles(Tick, self._tick)
+        self.handles(Kick, self._kick)
+
+    def _follow(self, message: Follow) -> None:
+        row = message.generation.row
+        self._by_branch.setdefault(row.branch, {})[row.number] = message.generation
+        self._serve(row.branch)
+
+    def _unfollow(self, message: Unfollow) -> None:
+        for branch, generations in list(self._by_branch.items()):
+            if generations.pop(message.number, None) is not None and not generations:
+                del self._by_branch[branch]
+        self._unflushed.pop(message.number, None)
+        message.reply.set_result(None)
+
+    def _kick(self, message: Kick) -> None:
+        self._serve(message.branch)
+
+    def _tick(self, _: Tick) -> None:
+        while self._written:
+            self._dirty.add(self._written.popleft())
+        for branch in list(self._dirty):
+            self._serve(branch)
+        self._flush_due()
+
+    def _serve(self, branch: int) -> None:
+        self._dirty.discard(branch)
+        head = self._house.head(branch)
+        generations = self._by_branch.get(branch, {})
+        live_first = sorted(generations.values(), key=lambda g: g is not self._live(g))
+        for generation in live_first:
+            if not self._advance(generation, self._target(generation, head), head):
+                self._dirty.add(branch)
+
+    def _live(self, generation: Generation) -> Generation | None:
+        return self._house.shelf.live.get((generation.row.branch, generation.row.index_type))
+
+    def _target(self, generation: Generation, head: int) -> int:
+        live = self._live(generation)
+        if live is None or live is generation or generation.pins == 0:
+            return head
+        return min(head, live.applied_lsn)
+
+    def _advance(self, generation: Generation, target: int, head: int) -> bool:
+        """Serve one generation for one turn; False when it is not at the head yet."""
+        number = generation.row.number
+        writer = generation.writer
+        if writer.paused or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
+            return writer.closed
+        turn_ends = time.monotonic() + TURN_S
+        try:
+            while writer.applied_lsn < target and time.monotonic() < turn_ends and not writer.paused:
+                if writer.apply_slice(target):
+                    self._unflushed.setdefault(number, time.monotonic())
+                generation.advanced()
+        except ShadowSwitchError as error:
+            if writer.closed:
+                return True
+            logger.error("generation %d cannot follow the journal: %s", number, error)
+            self._house.metrics.count("follow_errors")
+            self._not_before[number] = time.monotonic() + RETRY_S
+            return False
+        return writer.applied_lsn >= head
+
+    def _flush_due(self) -> None:
+        if self._house.sealing:
+            return
+        due = time.monotonic() - self._house.config.flush_interval_s
+        for number, since in list(self._unflushed.items()):
+            generation = self._house.shelf.open.get(number)
+            if since <= due:
+                del self._unflushed[number]
+                if generation is not None and not generation.closed:
+                    self._flush(generation)
+
+    def _flush(self, generation: Generation) -> None:
+        try:
+            generation.writer.flush()
+        except ShadowSwitchError as error:
+            logger.error("generation %d could not be forced to disk: %s", generation.row.number, error)
+            self._house.metrics.count("flush_errors")
+
+    def recover(self, message: Any, error: BaseException) -> None:
+        """Look at every branch again at the next tick."""
+        self._dirty.update(self._by_branch)

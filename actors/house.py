@@ -1,0 +1,159 @@
+"""What the actors of one engine share: the catalog, addresses, the shelf of open generations, settings,
+measurements."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shadowswitch.actors.base import Address, result_of
+from shadowswitch.actors.messages import Transact
+from shadowswitch.actors.timers import Timers
+from shadowswitch.actors.worker_pool import WorkerPool
+from shadowswitch.model.errors import EngineClosed, Timeout
+from shadowswitch.model.metrics import Metrics
+from shadowswitch.model.progress import ProgressMeter
+from shadowswitch.model.settings import Config
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.generation import Generation, GenerationWriter
+from shadowswitch.storage.rows import GenerationRow
+
+logger = logging.getLogger("shadowswitch")
+T = TypeVar("T")
+
+TRANSACT_TIMEOUT_S = 30.0
+
+
+class Shelf:
+    """The generations that are open in this process, and which of them are live. THE IN-MEMORY POINTER.
+
+    Reading `live` is a dict lookup, safe on any thread; changes are made under a lock, by whoever made them durable.
+    """
+
+    def __init__(self) -> None:
+        self.live: dict[tuple[int, str], Generation] = {}
+        self.open: dict[int, Generation] = {}
+        self._lock = threading.Lock()
+
+    def add(self, generation: Generation) -> None:
+        """A generation was opened."""
+        with self._lock:
+            self.open[generation.row.number] = generation
+
+    def point(self, branch: int, index_type: str, generation: Generation | None) -> None:
+        """Make a generation the one that readers get (None: the index has none)."""
+        with self._lock:
+            if generation is None:
+                self.live.pop((branch, index_type), None)
+            else:
+                self.live[branch, index_type] = generation
+
+    def remove(self, number: int) -> None:
+        """A generation was closed."""
+        with self._lock:
+            self.open.pop(number, None)
+
+
+class House:
+    """Shared by all actors of an engine. Its parts are set up in `engine.engine`, in the order of its list."""
+
+    catalog: Catalog
+    timers: Timers
+    pool: WorkerPool
+    journal: Address
+    followers: list[Address]
+    dispatcher: Address
+    janitor: Address
+
+    def __init__(self, root: Path, config: Config, crashed: Callable[[str, BaseException], None]) -> None:
+        self.root = root
+        self.config = config
+        self.crashed = crashed
+        self.metrics = Metrics()
+        self.shelf = Shelf()
+        self.heads: dict[int, int] = {}
+        """The head LSN of each branch written to since the start; the catalog knows the others."""
+        self.meters: dict[str, ProgressMeter] = {}
+        """The progress of running builds, by shadow id."""
+        self.changed = threading.Condition()
+        """Notified after every metadata transaction: something may have changed its state."""
+        self.sealing = 0
+        """How many branches are sealed or about to be: nobody forces index files to disk meanwhile."""
+        self._sealing_lock = threading.Lock()
+        self.closing = False
+
+    # -- transactions ----------------------------------------------------------------------------------------------
+
+    def transact(self, work: Callable[[Commit], T], what: str, timeout_s: float = TRANSACT_TIMEOUT_S) -> T:
+        """Do metadata work in a write transaction and wait for it to be durable. Not from the JournalWriter's
+        thread."""
+        if self.closing:
+            raise EngineClosed("the engine is closed", operation=what, hint="open it again")
+        reply: Future[T] = Future()
+        self.journal.tell(Transact(work, reply))
+        result: T = result_of(reply, timeout_s, what)
+        return result
+
+    def notify_changed(self) -> None:
+        """Wake everybody who waits for a state."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def wait_changed(self, is_so: Callable[[], T | None], deadline: float | None, what: str) -> T:
+        """Wait until `is_so` gives something; it is asked again after every metadata transaction.
+
+        Raises Timeout at the (monotonic) deadline and EngineClosed when the engine closes.
+        """
+        while True:
+            with self.changed:
+                found = is_so()
+                if found is not None:
+                    return found
+                if self.closing:
+                    raise EngineClosed("the engine is closed", operation=what, hint="open it again")
+                left = 1.0 if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    raise Timeout(
+                        f"{what}: the deadline passed", operation=what, hint="wait longer, or look at the status"
+                    )
+                self.changed.wait(min(left, 1.0))
+
+    # -- generations -----------------------------------------------------------------------------------------------
+
+    def head(self, branch: int) -> int:
+        """The LSN of the last committed change of a branch."""
+        head = self.heads.get(branch)
+        return head if head is not None else self.catalog.head(branch)[0]
+
+    def open_generation(self, row: GenerationRow) -> Generation:
+        """Open a generation's writer and put it on the shelf. Raises CorruptData when it is not sound."""
+        path = self.root / row.path
+        backend = registry.backend(row.backend)
+        generation = Generation(row, path, backend, GenerationWriter(self.catalog, row, path, backend))
+        self.shelf.add(generation)
+        return generation
+
+    def follower_of(self, number: int) -> Address:
+        """The follower that keeps a generation up with the journal; always the same one."""
+        return self.followers[number % len(self.followers)]
+
+    def before_seal(self) -> None:
+        """From now on nobody starts to force index files to disk."""
+        with self._sealing_lock:
+            self.sealing += 1
+
+    def after_seal(self) -> None:
+        """The seal is over."""
+        with self._sealing_lock:
+            self.sealing -= 1
+
+    def log(self, message: str, *details: Any) -> None:
+        """One line for operators."""
+        logger.info(message, *details)

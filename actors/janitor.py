@@ -1,0 +1,150 @@
+"""The Janitor: expiry and clean-up. Deletes only what the catalog marked first, and only when nobody holds it (SW-5).
+
+Order of every removal: mark durable, then check pins, then delete, then forget. A crash in between leaves a mark that
+the next round finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+
+from shadowswitch.actors.base import EngineActor
+from shadowswitch.actors.branches import Branches
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import Sweep, Tick, Unfollow
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.states import ShadowState
+from shadowswitch.storage import layout, transitions
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.generation import remove_directory
+from shadowswitch.storage.points import point
+from shadowswitch.storage.rows import GenerationRow
+
+logger = logging.getLogger("shadowswitch")
+
+TRIM_SLICE = 500
+"""Journal entries removed in one transaction: a few milliseconds of the JournalWriter's time."""
+TRIM_SLICES_A_ROUND = 40
+READER_CHECK_S = 60.0
+
+
+class Janitor(EngineActor):
+    """One for each engine."""
+
+    def __init__(self, house: House, branches: Branches) -> None:
+        super().__init__("shadowswitch-janitor", house.crashed)
+        self._house = house
+        self._branches = branches
+        self._readers_checked = time.monotonic()
+        self.handles(Tick, self._tick)
+        self.handles(Sweep, self._sweep)
+
+    def _sweep(self, message: Sweep) -> None:
+        self._round()
+        message.reply.set_result(None)
+
+    def _tick(self, _: Tick) -> None:
+        self._round()
+
+    def _round(self) -> None:
+        if self._house.closing:
+            return
+        steps: list[Callable[[], None]] = [
+            self._end_soaks,
+            self._end_failed,
+            self._remove_retired,
+            self._trim,
+            self._idle,
+        ]
+        for step in steps:
+            try:
+                step()
+            except (ShadowSwitchError, OSError) as error:
+                if not self._house.closing:
+                    logger.warning("clean-up did not finish: %s", error)
+                    self._house.metrics.count("cleanup_errors")
+
+    def _end_soaks(self) -> None:
+        now = time.time()
+        for row in self._house.catalog.generations():
+            if row.role == "soaking" and row.soak_until is not None and row.soak_until <= now:
+                self._house.transact(partial(transitions.retire_previous, generation_number=row.number), "end soak")
+
+    def _end_failed(self) -> None:
+        before = time.time() - self._house.config.failed_keep_s
+        for row in self._house.catalog.shadows():
+            if row.state == ShadowState.FAILED and (row.completed_at or 0) <= before:
+                generation = self._house.catalog.generation(row.generation)
+                if generation is not None and generation.role == "building":
+                    self._house.transact(partial(transitions.retire_failed, shadow_id=row.id), "end failed build")
+
+    def _remove_retired(self) -> None:
+        for row in self._house.catalog.generations():
+            if row.role == "retiring":
+                point("retire.marked")
+                self._remove(row)
+
+    def _remove(self, row: GenerationRow) -> None:
+        house = self._house
+        path = house.root / row.path
+        opened = house.shelf.open.get(row.number)
+        if opened is not None:
+            if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():
+                return
+            house.shelf.remove(row.number)
+        if layout.pinned_elsewhere(path):
+            return
+        remove_directory(path)
+        point("retire.removed")
+        house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
+        house.metrics.count("generations_removed")
+
+    def _let_go(self, number: int) -> bool:
+        reply: Future[None] = Future()
+        self._house.follower_of(number).tell(Unfollow(number, reply))
+        try:
+            reply.result(10)
+        except TimeoutError:
+            return False
+        return True
+
+    def _trim(self) -> None:
+        """Remove journal entries that no generation needs, but keep the newest of each branch for `changes()`
+        (ST-6)."""
+        house = self._house
+        generations = house.catalog.generations()
+        durable = {g.row.number: g.writer.durable_lsn for g in list(house.shelf.open.values()) if not g.closed}
+        needed: dict[int, int] = {}
+        for row in generations:
+            if row.role != "retiring":
+                lsn = max(row.durable_lsn, durable.get(row.number, 0))
+                needed[row.branch] = min(needed.get(row.branch, lsn), lsn)
+        slices = TRIM_SLICES_A_ROUND
+        for branch in house.catalog.branches():
+            head, oldest = house.catalog.head(branch.number)
+            below = min(needed.get(branch.number, head), head - house.config.journal_keep_changes) + 1
+            if below - oldest < TRIM_SLICE:
+                continue
+            house.transact(lambda c: transitions.note_durable(c, durable), "note durable")
+            removed = TRIM_SLICE
+            while removed == TRIM_SLICE and slices > 0:
+                removed = house.transact(partial(_trim_slice, branch.number, below), "trim")
+                point("trim.slice")
+                slices -= 1
+                house.metrics.count("journal_trimmed", removed)
+            if slices <= 0:
+                return
+
+    def _idle(self) -> None:
+        self._branches.stop_idle(self._house.config.branch_idle_s)
+        if time.monotonic() - self._readers_checked > READER_CHECK_S:
+            self._readers_checked = time.monotonic()
+            self._house.catalog.env.reader_check()
+
+
+def _trim_slice(branch: int, below: int, commit: Commit) -> int:
+    return commit.trim_journal(branch, below, TRIM_SLICE)

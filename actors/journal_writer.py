@@ -1,0 +1,155 @@
+"""The JournalWriter: the only writer of the catalog. Group commit falls out of its mailbox.
+
+The first operation of an empty group makes the actor send itself `Flush`; whatever was queued ahead of it joins the
+same transaction and shares one fsync. A write is acknowledged only after that commit (ST-5). When an operation of a
+group
+fails, the transaction is aborted as if it had never been, and each operation is tried alone, so that only the guilty
+one fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from typing import Any
+
+import lmdb
+
+from shadowswitch.actors.base import EngineActor, wrap
+from shadowswitch.actors.messages import Append, Barrier, Flush, Transact
+from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull
+from shadowswitch.model.metrics import Metrics
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.commit import Commit, Counters
+
+GROUP_CHANGES_MAX = 5_000
+"""A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
+
+Committed = Callable[[dict[int, int], bool], None]
+"""Called after each commit, on the writer's thread: the new heads by branch, and whether metadata may have changed."""
+
+
+class JournalWriter(EngineActor):
+    """Commits writes and metadata. One for each engine; nobody else begins a write transaction."""
+
+    def __init__(self, catalog: Catalog, metrics: Metrics, committed: Committed, crashed: Any) -> None:
+        super().__init__("shadowswitch-journal", crashed)
+        self._catalog = catalog
+        self._metrics = metrics
+        self._committed = committed
+        self._counters = Counters(catalog)
+        self._pending: list[Append | Transact] = []
+        self._pending_changes = 0
+        self._flush_sent = False
+        self._broken: ShadowSwitchError | None = None
+        self.handles(Append, self._append)
+        self.handles(Transact, self._transact)
+        self.handles(Barrier, self._barrier)
+        self.handles(Flush, self._flush)
+
+    def _append(self, message: Append) -> None:
+        self._pending_changes += len(message.batch)
+        self._gather(message)
+
+    def _transact(self, message: Transact) -> None:
+        self._gather(message)
+
+    def _gather(self, message: Append | Transact) -> None:
+        self._pending.append(message)
+        if self._pending_changes >= GROUP_CHANGES_MAX:
+            self._commit_pending()
+        elif not self._flush_sent:
+            self._flush_sent = True
+            self.actor_ref.tell(Flush())
+
+    def _flush(self, _: Flush) -> None:
+        self._flush_sent = False
+        self._commit_pending()
+
+    def _barrier(self, message: Barrier) -> None:
+        self._commit_pending()
+        if message.reply.set_running_or_notify_cancel():
+            message.reply.set_result(self._catalog.head(message.branch)[0])
+
+    def _commit_pending(self) -> None:
+        group, self._pending, self._pending_changes = self._pending, [], 0
+        group = [message for message in group if message.reply.set_running_or_notify_cancel()]
+        if not group:
+            return
+        if self._broken is not None:
+            self._refuse(group, self._broken)
+            return
+        try:
+            self._commit(group)
+        except BaseException as error:
+            if len(group) == 1:
+                self._refuse(group, self._judge(error))
+                return
+            self._metrics.count("groups_split")
+            for message in group:  # the guilty one fails alone
+                try:
+                    self._commit([message])
+                except BaseException as own:
+                    self._refuse([message], self._judge(own))
+
+    def _commit(self, group: list[Append | Transact]) -> None:
+        begun = time.perf_counter()
+        results: list[Any] = []
+
+        def work(commit: Commit) -> None:
+            for message in group:
+                if isinstance(message, Append):
+                    results.append(commit.write(message.branch, message.batch))
+                else:
+                    commit.flush_changes()
+                    results.append(message.work(commit))
+
+        commit = Commit(self._catalog, self._counters)
+        commit.run(work)
+        self._metrics.observe("commit", (time.perf_counter() - begun) * 1000)
+        self._metrics.count("commits")
+        self._metrics.count("changes", commit.changes)
+        metadata = any(isinstance(message, Transact) for message in group)
+        self._committed({branch: head for branch, (head, _) in commit.heads.items()}, metadata)
+        for message, result in zip(group, results, strict=True):
+            message.reply.set_result(result)
+
+    def _refuse(self, group: list[Append | Transact], error: BaseException) -> None:
+        for message in group:
+            message.reply.set_exception(error)
+
+    def _judge(self, error: BaseException) -> BaseException:
+        """What callers are told. After an I/O error (not a full disk) the environment is not written to again:
+        the kernel may have dropped the dirty pages, and an fsync that succeeds later would prove nothing."""
+        if isinstance(error, StorageFull) and not _is_io_error(error.__cause__):
+            return error
+        if isinstance(error, ShadowSwitchError) and not _is_io_error(error.__cause__):
+            return error
+        if _is_io_error(error) or _is_io_error(error.__cause__):
+            self._broken = CorruptData(
+                f"the disk failed while the catalog was written: {error}",
+                operation="commit",
+                hint="nothing of this was acknowledged; check the disk, then close and open the engine again",
+                cause=error,
+            )
+            self._crashed(self.name, error)
+            return self._broken
+        self._crashed(self.name, error)
+        return wrap(error, self.name)
+
+    def recover(self, message: Any, error: BaseException) -> None:
+        """Read the counters again from what is durable; refuse what had gathered."""
+        pending, self._pending, self._pending_changes = self._pending, [], 0
+        self._refuse([m for m in pending if m.reply.set_running_or_notify_cancel()], wrap(error, self.name))
+        self._flush_sent = False
+        self._counters = Counters(self._catalog)
+
+
+def _is_io_error(error: BaseException | None) -> bool:
+    """An error of the disk other than lack of space."""
+    if isinstance(error, lmdb.DiskError | lmdb.Error):
+        code = error.args[1] if len(error.args) > 1 else None
+        text = str(error)
+        return code == errno.EIO or "Input/output error" in text
+    return isinstance(error, OSError) and error.errno == errno.EIO

@@ -1,0 +1,263 @@
+"""The Switcher: one switch, from validation to verification. A short-lived actor for each switch or rollback.
+
+    validate   outside any lock, at a common LSN; differing buckets are repaired once
+    warm       open a reader of the target and let it touch the index
+    attempt    catch up; then the branch seals, drains within its budget and commits, or gives up and is tried again
+               with backoff until `switch_timeout_seconds`
+    verify     the new generation through the ordinary reader path; failure: switch back at once, by the same code
+
+Rollback is the same with the previous generation as the target.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from shadowswitch.actors.base import EngineActor, result_of
+from shadowswitch.actors.branches import Branches
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome
+from shadowswitch.actors.validator import Validation, repair, validate
+from shadowswitch.actors.verifier import verify
+from shadowswitch.model.errors import ShadowSwitchError, Timeout
+from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
+from shadowswitch.storage import layout, transitions
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.points import point
+
+logger = logging.getLogger("shadowswitch")
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
+CATCH_UP_SLICE_S = 5.0
+SEAL_GRACE_S = 60.0
+
+
+class _Tally:
+    """What the attempts of one switch cost."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter()
+        self.sealed_ms = 0.0
+        self.sealed_ms_max = 0.0
+        self.attempts = 0
+        self.drained = 0
+        self.sealed_lsn = 0
+
+    def add(self, outcome: SealOutcome) -> None:
+        self.attempts += 1
+        self.sealed_ms += outcome.sealed_ms
+        self.sealed_ms_max = max(self.sealed_ms_max, outcome.sealed_ms)
+        self.drained += outcome.drained_changes
+        self.sealed_lsn = outcome.sealed_lsn
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "switch_duration_ms": (time.perf_counter() - self.begun) * 1000,
+            "sealed_ms": self.sealed_ms,
+            "sealed_ms_max": self.sealed_ms_max,
+            "attempts": self.attempts,
+            "drained_changes": self.drained,
+            "sealed_lsn": self.sealed_lsn,
+        }
+
+
+class Switcher(EngineActor):
+    """Runs one switch and stops."""
+
+    def __init__(self, house: House, branches: Branches) -> None:
+        super().__init__("shadowswitch-switch", house.crashed)
+        self._house = house
+        self._branches = branches
+        self.handles(RunSwitch, self._run)
+
+    def _run(self, message: RunSwitch) -> None:
+        try:
+            if not message.reply.set_running_or_notify_cancel():
+                return
+            tally = _Tally()
+            if not message.rollback:
+                self._house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+            try:
+                result = self._switch(message, tally)
+            except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
+                self._restore(message, str(error))
+                nothing = Validation({}, [], [], 0, 0)
+                result = self._result(message, tally, False, f"not switched: {error}", nothing, None)
+            except BaseException as error:
+                self._restore(message, repr(error))
+                raise
+            message.reply.set_result(result)
+        finally:
+            self.stop()
+
+    def _restore(self, message: RunSwitch, reason: str) -> None:
+        """An attempt that failed in an unforeseen way: nothing was committed, the shadow is BUILT again."""
+        row = self._house.catalog.find_shadow(message.shadow_id)
+        if row is not None and row.state == "SWITCHING":
+            self._house.transact(
+                lambda c: transitions.give_up_switching(c, message.shadow_id, reason), "give up switch"
+            )
+
+    def _switch(self, message: RunSwitch, tally: _Tally) -> SwitchResult:
+        house, target = self._house, message.target
+        validation = self._validated(message)
+        refused = self._refusal(message, validation)
+        if refused:
+            return self._given_up(message, tally, refused, validation)
+        point("switch.validated")
+        target.warm()
+        live = house.shelf.live.get((target.row.branch, target.row.index_type))
+        outcome = self._attempts(message, tally)
+        if not outcome.committed:
+            return self._given_up(message, tally, f"not switched: {outcome.reason}", validation)
+        problems = self._verify(message, tally)
+        if problems:
+            return self._switch_back(message, tally, live, problems, validation)
+        if not message.request.backup_current and live is not None:
+            number = live.row.number
+            house.transact(lambda c: transitions.retire_previous(c, number), "retire previous")
+        house.metrics.count("rollbacks" if message.rollback else "switches")
+        word = "rolled back" if message.rollback else "switched"
+        text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time"
+        return self._result(message, tally, True, text, validation, live)
+
+    # -- validation ------------------------------------------------------------------------------------------------
+
+    def _validated(self, message: RunSwitch) -> Validation:
+        house, target = self._house, message.target
+        checks = list(dict.fromkeys([*message.request.validation_checks, "DIGEST"]))
+        found = validate(house, target, checks)
+        if found.differing_buckets:
+            house.metrics.count("buckets_repaired", len(found.differing_buckets))
+            repair(house, target, found.differing_buckets)
+            found = validate(house, target, checks)
+        return found
+
+    def _refusal(self, message: RunSwitch, found: Validation) -> str:
+        if not found.errors:
+            return ""
+        fatal = found.differing_buckets or any(
+            errors and check not in ADVISORY_CHECKS for check, errors in found.findings.items()
+        )
+        if message.request.force_switch and not fatal:
+            return ""
+        return "validation failed: " + "; ".join(found.errors)
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+
+    def _attempts(self, message: RunSwitch, tally: _Tally) -> SealOutcome:
+        house, target = self._house, message.target
+        deadline = time.monotonic() + message.request.switch_timeout_seconds
+        backoff = BACKOFF_FIRST_S
+        shadow = house.catalog.shadow(message.shadow_id)
+        index = house.catalog.index(target.row.branch, target.row.index_type)
+        expected_live = index.live if index is not None else 0
+        audit = {
+            "by": message.request.performed_by,
+            "reason": message.request.reason,
+            "forced": message.request.force_switch,
+            "rollback": message.rollback,
+        }
+        while True:
+            target.writer.apply_until(house.head(target.row.branch), time.monotonic() + CATCH_UP_SLICE_S)
+            house.before_seal()
+            try:
+                with target.writer.lock:  # a flush that was under way has ended; none begins while we seal
+                    pass
+                target.writer.apply_until(house.head(target.row.branch), time.monotonic() + CATCH_UP_SLICE_S)
+                reply: Future[SealOutcome] = Future()
+                self._branches.tell(
+                    house.catalog.branch(message.branch_name),
+                    Seal(
+                        target, message.shadow_id, shadow.token, expected_live,
+                        house.config.seal_budget_ms / 1000, reply, audit,
+                    ),
+                )  # fmt: skip
+                outcome: SealOutcome = result_of(reply, SEAL_GRACE_S, "the seal")
+            finally:
+                house.after_seal()
+            tally.add(outcome)
+            if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:
+                return outcome
+            house.metrics.count("switch_attempts_given_up")
+            time.sleep(backoff)
+            backoff = min(2 * backoff, BACKOFF_MAX_S)
+
+    # -- verification ----------------------------------------------------------------------------------------------
+
+    def _verify(self, message: RunSwitch, tally: _Tally) -> list[str]:
+        try:
+            point("switch.verify")
+            return verify(self._house, message.target, tally.sealed_lsn)
+        except Exception as error:
+            logger.exception("verification of generation %d raised", message.target.row.number)
+            return [f"reading from the new generation failed: {error}"]
+
+    def _switch_back(
+        self, message: RunSwitch, tally: _Tally, old: Generation | None, problems: list[str], validation: Validation
+    ) -> SwitchResult:
+        house, bad = self._house, message.target
+        reason = "verification failed: " + "; ".join(problems)
+        logger.error("generation %d is live but %s; switching back", bad.row.number, reason)
+        if old is None:
+            house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, reason), "switch back")
+            house.shelf.point(bad.row.branch, bad.row.index_type, None)
+        else:
+            back = RunSwitch(message.branch_name, old, old.row.shadow_id, message.request, True, Future())
+            outcome = self._attempts(back, tally)
+            if not outcome.committed:
+                return self._result(
+                    message, tally, False, f"{reason}; going back failed as well: {outcome.reason}", validation, old,
+                    verification_errors=problems,
+                )  # fmt: skip
+            house.transact(lambda c: transitions.condemn(c, bad.row.number, reason), "condemn")
+        house.metrics.count("automatic_rollbacks")
+        return self._result(
+            message, tally, False, f"{reason}; the index was switched back, nothing was lost", validation, old,
+            verification_errors=problems, rolled_back=True,
+        )  # fmt: skip
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    def _given_up(self, message: RunSwitch, tally: _Tally, reason: str, validation: Validation) -> SwitchResult:
+        if not message.rollback:
+            self._transact_quietly(lambda c: transitions.give_up_switching(c, message.shadow_id, reason))
+        self._house.metrics.count("switches_refused")
+        return self._result(message, tally, False, reason, validation, None)
+
+    def _transact_quietly(self, work: Callable[[Commit], Any]) -> None:
+        try:
+            self._house.transact(work, "give up switch")
+        except (Timeout, ShadowSwitchError) as error:
+            logger.error("the switch was given up, but that could not be recorded: %s", error)
+
+    def _result(
+        self, message: RunSwitch, tally: _Tally, success: bool, text: str, validation: Validation, old: Generation |
+        None, verification_errors: list[str] | None = None, rolled_back: bool = False,
+    ) -> SwitchResult:  # fmt: skip
+        errors = verification_errors or []
+        old_path = str(old.path) if old is not None else None
+        old_size = layout.directory_size_bytes(old.path) if old is not None else None
+        kept = success and message.request.backup_current
+        return SwitchResult(
+            shadow_index_id=message.shadow_id,
+            success=success,
+            message=text,
+            validation_passed=not validation.errors,
+            validation_errors=validation.errors,
+            verification_passed=not errors,
+            verification_errors=errors,
+            rolled_back=rolled_back,
+            old_index_path=old_path,
+            new_index_path=str(message.target.path),
+            backup_path=old_path if kept else None,
+            index_size_change_bytes=validation.size_bytes - old_size if old_size is not None else None,
+            generation=message.target.row.number,
+            **tally.figures(),
+        )

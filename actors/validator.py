@@ -1,0 +1,140 @@
+"""Validation and repair of a standby generation: the shadow is held still at a common LSN while a worker process
+reads it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import msgspec
+
+from shadowswitch.actors.house import House
+from shadowswitch.model.digest import buckets_of_shard, shard_of
+from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
+from shadowswitch.model.records import Item
+from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.inspection import Inspect, Inspected
+from shadowswitch.storage.journal import read_records
+from shadowswitch.storage.worker import Answer, Failed
+
+POLL_S = 0.05
+REPAIR_SLICE = 1000
+
+
+class Validation(msgspec.Struct, frozen=True):
+    """What a validation found: errors by check, one line each in `errors`."""
+
+    findings: dict[str, list[str]]
+    errors: list[str]
+    differing_buckets: list[int]
+    rows: int
+    size_bytes: int
+
+
+def validate(
+    house: House, generation: Generation, checks: list[str], stop_asked: Callable[[], bool] = lambda: False
+) -> Validation:
+    """Hold the generation at the head of its branch and check it in a worker process, outside any lock.
+
+    Blocks the calling actor for as long as that takes; raises BuildCancelled when `stop_asked` becomes true, Timeout
+    after `Config.validation_timeout_s`. The generation must not be live.
+    """
+    writer = generation.writer
+    deadline = time.monotonic() + house.config.validation_timeout_s
+    writer.paused = True
+    try:
+        lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
+        writer.apply_until(lsn, deadline)
+        live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
+        task = Inspect(
+            data=str(house.root),
+            path=str(generation.path),
+            branch=generation.row.branch,
+            types=writer.types,
+            shards=generation.row.shards,
+            backend=generation.row.backend,
+            options=generation.row.options,
+            checks=checks,
+            lsn=lsn,
+            digest=source.encode(),
+            samples=house.config.validation_samples,
+            seed=random.getrandbits(32),
+            live_path=str(live.path) if live is not None and live is not generation else "",
+            size_ratio_max=house.config.size_ratio_max,
+        )
+        return _summary(_run(house, task, deadline, stop_asked))
+    finally:
+        writer.paused = False
+
+
+def _run(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], bool]) -> Inspected:
+    answer: Future[Answer] = Future()
+
+    def said(_: int, message: Answer) -> None:
+        answer.set_result(message)
+
+    def gone(_: int, how: str) -> None:
+        answer.set_exception(InternalFailure(f"the validation was cut short: {how}", hint="try again"))
+
+    number = house.pool.submit(task, said, gone)
+    while True:
+        try:
+            result = answer.result(POLL_S)
+            break
+        except TimeoutError:
+            if stop_asked():
+                house.pool.kill(number)
+                raise BuildCancelled("the validation was cancelled", operation="validate") from None
+            if time.monotonic() > deadline:
+                house.pool.kill(number)
+                raise Timeout(
+                    f"the validation took longer than {house.config.validation_timeout_s:g} s",
+                    operation="validate",
+                    hint="raise Config.validation_timeout_s",
+                ) from None
+    if isinstance(result, Failed):
+        raise InternalFailure(f"the validation failed: {result.kind}: {result.message}", hint="see the log")
+    assert isinstance(result, Inspected)
+    return result
+
+
+def _summary(found: Inspected) -> Validation:
+    errors = [f"{check}: {finding}" for check, findings in found.findings.items() for finding in findings]
+    return Validation(found.findings, errors, found.differing_buckets, found.rows, found.size_bytes)
+
+
+def repair(house: House, generation: Generation, buckets: list[int]) -> None:
+    """Replace whole buckets of a standby generation by what the source holds; the journal brings what changes
+    meanwhile.
+
+    A record written during the repair may be read with an LSN above the shard's `applied_lsn`; its later replay
+    changes nothing (BK-2).
+    """
+    writer = generation.writer
+    shards = generation.row.shards
+    writer.paused = True
+    try:
+        for bucket in buckets:
+            items: list[Item] = []
+            for number, name in sorted(writer.types.items()):
+                cursor = b""
+                done = False
+                while not done:
+                    piece = read_records(
+                        house.catalog,
+                        generation.row.branch,
+                        number,
+                        name,
+                        range(bucket, bucket + 1),
+                        cursor,
+                        REPAIR_SLICE,
+                    )
+                    items += piece.items
+                    cursor, done = piece.cursor, piece.done
+            shard = shard_of(bucket, shards)
+            assert bucket in buckets_of_shard(shard, shards)
+            writer.repair(shard, bucket, items)
+    finally:
+        writer.paused = False

@@ -1,0 +1,24 @@
+"""The Engine: what a host embeds.
+
+All methods may be called from any thread. None blocks without a deadline. They check their arguments, send messages
+and wait for replies; the work is done by the actors.
+"""
+
+from __future__ import annotations
+
+import os
+
+from shadowswitch.engine.observing import Observing
+from shadowswitch.engine.reading import Reading
+from shadowswitch.engine.records import Records
+from shadowswitch.engine.switching import Switching
+from shadowswitch.model.settings import Config
+
+
+class Engine(Records, Switching, Reading, Observing):
+    """One open data directory. Make it with `Engine.open`; close it, or use it as a context manager."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], config: Config | None = None) -> Engine:
+        """Open (and make, if need be) a data directory."""
+        return cls(path, config)

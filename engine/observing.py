@@ -1,0 +1,71 @@
+"""Events, checks and figures: the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from shadowswitch.actors.base import result_of
+from shadowswitch.actors.dispatcher import event_of
+from shadowswitch.actors.messages import Subscribe, Sweep, Unsubscribe
+from shadowswitch.engine.running import Running, check_whole
+from shadowswitch.model.views import (
+    Event,
+    Finding,
+)
+from shadowswitch.storage.fsck import check_data
+
+
+class Observing(Running):
+    """What an engine tells of itself. Any thread."""
+
+    def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
+        """The durable event log after a sequence number, in order."""
+        house = self._alive()
+        check_whole("after", after, 0)
+        check_whole("limit", limit, 1)
+        return [event_of(row, house.catalog.uuid) for row in house.catalog.events(after, limit)]
+
+    def subscribe(self, callback: Callable[[Event], None], after: int | None = None) -> Callable[[], None]:
+        """Call back with every event from now on (or after a sequence number); returns a function that ends it.
+
+        On the dispatcher's thread, in order, at least once: a callback that raises gets the same event again.
+        """
+        house = self._alive()
+        if after is None:
+            with house.catalog.read() as txn:
+                after = house.catalog.number("event", txn)
+        house.dispatcher.tell(Subscribe(callback, after))
+        return lambda: house.dispatcher.tell(Unsubscribe(callback))
+
+    def audit(self, after: int = 0, limit: int = 1000) -> list[Event]:
+        """The audit history: switches, rollbacks, failures and what recovery decided, with who and why."""
+        house = self._alive()
+        return [event_of(row, house.catalog.uuid) for row in house.catalog.events(after, limit, "audit")]
+
+    def check(self) -> list[Finding]:
+        """fsck: every invariant over everything on disk. Works beside writers and readers; may take long."""
+        house = self._alive()
+        return check_data(house.catalog, house.root)
+
+    def clean_up(self, timeout_s: float = 30) -> None:
+        """Do now what the janitor does every second: end soaks, remove what is retired, trim the journal."""
+        reply: Future[None] = Future()
+        self._alive().janitor.tell(Sweep(reply))
+        result_of(reply, timeout_s, "the clean-up")
+
+    def stats(self) -> dict[str, Any]:
+        """Counters, latency histograms (milliseconds), sizes, what is running. JSON-like."""
+        house = self._alive()
+        return {
+            **house.metrics.summary(),
+            "catalog": house.catalog.statistics(),
+            "branch_actors": self._branches.running(),
+            "builds_running": self._builds.running(),
+            "worker_pids": house.pool.pids(),
+            "queued_changes": self._queued,
+            "pins": sum(generation.pins for generation in list(house.shelf.open.values())),
+            "generations_open": len(house.shelf.open),
+            "crashes": self._supervisor.crashes,
+        }

@@ -1,0 +1,100 @@
+"""shadowswitch: rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit.
+
+from shadowswitch import Engine, Put
+
+with Engine.open("data") as engine:
+    engine.create_branch("main")
+    engine.write("main", [Put("object_type", "User", {"title": "User"})])
+    engine.rebuild("main", "SEARCH_INDEX", ["object_type"])
+    with engine.reader("main", "SEARCH_INDEX") as reader:
+        print(reader.search("user"))
+"""
+
+from shadowswitch.engine.engine import Engine
+from shadowswitch.engine.reader import Reader
+from shadowswitch.model.errors import (
+    BuildCancelled,
+    BuildFailed,
+    CorruptData,
+    DuplicateBuild,
+    EngineAlreadyOpen,
+    EngineClosed,
+    InternalFailure,
+    InvalidChange,
+    InvalidConfig,
+    InvalidName,
+    InvalidTransition,
+    JournalTrimmed,
+    LockConflict,
+    LockLost,
+    NotConverging,
+    ShadowSwitchError,
+    StaleFence,
+    StorageFull,
+    Timeout,
+    UnknownBranch,
+    UnknownIndex,
+    UnknownShadow,
+    UnsupportedFilesystem,
+    UnsupportedFormat,
+    WriteBlocked,
+)
+from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record
+from shadowswitch.model.settings import Config
+from shadowswitch.model.states import ShadowState
+from shadowswitch.model.views import (
+    BranchInfo,
+    Event,
+    Finding,
+    IndexInfo,
+    ShadowIndex,
+    SwitchRequest,
+    SwitchResult,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BranchInfo",
+    "BuildCancelled",
+    "BuildFailed",
+    "Change",
+    "Config",
+    "CorruptData",
+    "Delete",
+    "DuplicateBuild",
+    "Engine",
+    "EngineAlreadyOpen",
+    "EngineClosed",
+    "Event",
+    "Finding",
+    "Hit",
+    "IndexInfo",
+    "InternalFailure",
+    "InvalidChange",
+    "InvalidConfig",
+    "InvalidName",
+    "InvalidTransition",
+    "JournalTrimmed",
+    "LockConflict",
+    "LockLost",
+    "NotConverging",
+    "Put",
+    "Reader",
+    "Receipt",
+    "Record",
+    "ShadowIndex",
+    "ShadowState",
+    "ShadowSwitchError",
+    "StaleFence",
+    "StorageFull",
+    "SwitchRequest",
+    "SwitchResult",
+    "Timeout",
+    "UnknownBranch",
+    "UnknownIndex",
+    "UnknownShadow",
+    "UnsupportedFilesystem",
+    "UnsupportedFormat",
+    "WriteBlocked",
+]

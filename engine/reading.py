@@ -1,0 +1,96 @@
+"""Readers and live indexes: the calls."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from shadowswitch.actors.messages import Kick
+from shadowswitch.engine.reader import Reader, no_index
+from shadowswitch.engine.running import Running
+from shadowswitch.engine.viewing import index_info
+from shadowswitch.model.errors import (
+    CorruptData,
+    InvalidConfig,
+)
+from shadowswitch.model.names import check_index_type
+from shadowswitch.model.views import (
+    IndexInfo,
+)
+from shadowswitch.storage.rows import BranchRow
+
+
+class Reading(Running):
+    """Reading of what is live. Any thread."""
+
+    def index(self, branch: str, index_type: str) -> IndexInfo:
+        """What a branch serves for an index type. Raises UnknownIndex."""
+        house = self._alive()
+        row = house.catalog.index(self._branch_row(branch).number, check_index_type(index_type))
+        info = index_info(house, row) if row is not None and row.live else None
+        if info is None:
+            raise no_index(branch, index_type)
+        return info
+
+    def indexes(self, branch: str | None = None) -> list[IndexInfo]:
+        """Everything that is live, of one branch or of all."""
+        house = self._alive()
+        number = self._branch_row(branch).number if branch is not None else None
+        infos = [index_info(house, row) for row in house.catalog.indexes() if row.live and number in (None, row.branch)]
+        return [info for info in infos if info is not None]
+
+    def reader(self, branch: str, index_type: str, min_lsn: int | None = None, timeout_s: float = 5) -> Reader:
+        """A pinned reader of the live generation that shows everything up to `min_lsn`.
+
+        Raises UnknownIndex, CorruptData when the index cannot be opened, Timeout when it does not come that far in
+        time.
+        """
+        house = self._alive()
+        row = self._branch_row(branch)
+        key = (row.number, index_type)
+        while True:
+            live = house.shelf.live.get(key)
+            if live is None:
+                raise self._not_served(branch, key)
+            if not live.pin():
+                continue
+            if house.shelf.live.get(key) is live:
+                break
+            live.unpin()
+        try:
+            wanted = max(min_lsn or 0, live.ready_lsn)
+            if live.applied_lsn < wanted:
+                self._wait_for_lsn(row, live, wanted, min_lsn or 0, timeout_s)
+            lsn = live.applied_lsn
+            index_reader = live.take_reader()
+        except BaseException:
+            live.unpin()
+            raise
+
+        def release() -> None:
+            live.give_reader(index_reader)
+            live.unpin()
+
+        return Reader(index_reader, live.row.number, lsn, release)
+
+    def _wait_for_lsn(self, row: BranchRow, live: Any, wanted: int, asked: int, timeout_s: float) -> None:
+        house = self._house
+        head = house.head(row.number)
+        if asked > head:
+            raise InvalidConfig(
+                f"min_lsn {asked} is beyond the head of branch {row.name!r}, {head}", hint="use the lsn of a receipt"
+            )
+        house.follower_of(live.row.number).tell(Kick(row.number))
+        live.wait_applied(wanted, time.monotonic() + timeout_s)
+
+    def _not_served(self, branch: str, key: tuple[int, str]) -> Exception:
+        check_index_type(key[1])
+        reason = self._broken.get(key)
+        if reason is not None:
+            return CorruptData(
+                f"{key[1]} of branch {branch!r} is not served: {reason}",
+                operation="read",
+                object=branch,
+                hint="rebuild it; the records are safe",
+            )
+        return no_index(branch, key[1])

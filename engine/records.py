@@ -1,0 +1,137 @@
+"""Branches, records and changes: the calls that write and read them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+
+from shadowswitch.actors.base import result_of
+from shadowswitch.actors.house import House
+from shadowswitch.actors.messages import Write
+from shadowswitch.engine.preparing import prepare
+from shadowswitch.engine.running import Running, check_whole
+from shadowswitch.engine.viewing import branch_info
+from shadowswitch.model.digest import BUCKETS
+from shadowswitch.model.errors import (
+    Timeout,
+)
+from shadowswitch.model.names import check_branch, check_id, check_resource_type
+from shadowswitch.model.records import Change, Delete, Put, Receipt, Record
+from shadowswitch.model.views import (
+    BranchInfo,
+)
+from shadowswitch.storage.journal import changes as journal_changes
+from shadowswitch.storage.journal import get_record, read_records
+
+SCAN_SLICE = 500
+
+
+class Records(Running):
+    """Writing and reading of records. Any thread."""
+
+    def create_branch(self, name: str) -> BranchInfo:
+        """Make a branch. Raises InvalidName when the name cannot be used or is taken."""
+        check_branch(name)
+        house = self._alive()
+        row = house.transact(lambda commit: commit.create_branch(name, time.time()), "create branch")
+        return branch_info(house, row)
+
+    def branch(self, name: str) -> BranchInfo:
+        """A branch. Raises UnknownBranch."""
+        return branch_info(self._alive(), self._branch_row(name))
+
+    def branches(self) -> list[BranchInfo]:
+        """All branches, in the order of their creation."""
+        house = self._alive()
+        return [branch_info(house, row) for row in house.catalog.branches()]
+
+    def write(self, branch: str, changes: Sequence[Put | Delete], owner: str = "", timeout_s: float = 10) -> Receipt:
+        """Commit one atomic, durable batch; returns after it is on disk.
+
+        Raises UnknownBranch, InvalidChange, InvalidName (nothing was written), WriteBlocked, StorageFull,
+        and Timeout, which says whether the batch may still be written.
+        """
+        house = self._alive()
+        row = self._branch_row(branch)
+        batch = prepare(changes, house.config)
+        deadline = time.monotonic() + timeout_s
+        begun = time.perf_counter()
+        self._take_room(len(batch), deadline)
+        try:
+            reply: Future[Receipt] = Future()
+            self._branches.tell(row, Write(batch, owner, reply))
+            receipt: Receipt = result_of(reply, max(0.0, deadline - time.monotonic()), "the write")
+        finally:
+            self._give_room(len(batch))
+        house.metrics.observe("write", (time.perf_counter() - begun) * 1000)
+        return receipt
+
+    def _take_room(self, changes: int, deadline: float) -> None:
+        most = self._house.config.queue_changes_max
+        with self._room:
+            while self._queued and self._queued + changes > most:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._room.wait(left):
+                    raise Timeout(
+                        f"{self._queued} changes are waiting to be committed; nothing of this batch was written",
+                        operation="write",
+                        hint="write more slowly, or raise timeout_s",
+                    )
+            self._queued += changes
+
+    def _give_room(self, changes: int) -> None:
+        with self._room:
+            self._queued -= changes
+            self._room.notify_all()
+
+    def get(self, branch: str, resource_type: str, id: str) -> Record | None:
+        """One record as of now, or None."""
+        house = self._alive()
+        row = self._branch_row(branch)
+        check_resource_type(resource_type)
+        return get_record(house.catalog, row.number, self._types(), resource_type, check_id(id))
+
+    def _types(self) -> dict[str, int]:
+        return {name: number for number, name in self._house.catalog.types().items()}
+
+    def scan(self, branch: str, resource_type: str | None = None) -> Iterator[Record]:
+        """All records, read in slices; the order is the storage's. A record written meanwhile may or may not appear."""
+        house = self._alive()
+        row = self._branch_row(branch)
+        if resource_type is not None:
+            check_resource_type(resource_type)
+        types = {number: name for name, number in self._types().items() if resource_type in (None, name)}
+        return self._scan(house, row.number, types)
+
+    def _scan(self, house: House, branch: int, types: dict[int, str]) -> Iterator[Record]:
+        for number, name in sorted(types.items()):
+            cursor, done = b"", False
+            while not done:
+                self._alive()
+                piece = read_records(house.catalog, branch, number, name, range(BUCKETS), cursor, SCAN_SLICE)
+                cursor, done = piece.cursor, piece.done
+                for item in piece.items:
+                    yield Record(item.resource_type, item.id, item.fields or {}, item.lsn)
+
+    def count(self, branch: str, resource_type: str | None = None) -> int:
+        """How many records a branch has, of one type or of all; O(1)."""
+        house = self._alive()
+        digests = house.catalog.digests(self._branch_row(branch).number)
+        if resource_type is None:
+            return sum(digest.count for digest in digests.values())
+        digest = digests.get(self._types().get(check_resource_type(resource_type), 0))
+        return digest.count if digest is not None else 0
+
+    def head(self, branch: str) -> int:
+        """The LSN of the last change of a branch; 0 before the first."""
+        house = self._alive()
+        return house.catalog.head(self._branch_row(branch).number)[0]
+
+    def changes(self, branch: str, after: int = 0, limit: int = 1000) -> list[Change]:
+        """The journal: up to `limit` changes after an LSN, in order. Raises JournalTrimmed when they are gone."""
+        house = self._alive()
+        row = self._branch_row(branch)
+        check_whole("after", after, 0)
+        check_whole("limit", limit, 1)
+        return journal_changes(house.catalog, row.number, after, limit)

@@ -1,0 +1,91 @@
+"""Recovery: the only way to start. Decides from what is durable, and from nothing else.
+
+    found                       what it means                                  what is done
+    shadow PREPARING            the directory may be half made                 built again from the beginning of
+    preparing
+    shadow BUILDING             workers died with the host                     goes on from what each shard has stored
+    shadow BUILDING, external   its builder is another process                 left as it is
+    shadow BUILT                whole and waiting                              opened and followed
+    shadow SWITCHING            the commit did not happen (else it would be    BUILT again
+                                ACTIVE)
+    generation live, soaking    served, kept                                   opened and followed; readers wait
+    until it has
+                                                                               the head as it was at this start
+    generation retiring         marked, perhaps half removed                   the janitor goes on with it
+
+Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
+A generation that does not open is condemned if it is not live. If it is live, the index is unavailable until it is
+rebuilt, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from shadowswitch.actors.house import House
+from shadowswitch.model.errors import CorruptData, ShadowSwitchError
+from shadowswitch.model.states import ShadowState
+from shadowswitch.storage import transitions
+from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.points import point
+from shadowswitch.storage.rows import GenerationRow, ShadowRow
+
+logger = logging.getLogger("shadowswitch")
+
+
+class Recovered:
+    """What recovery found: generations to follow, builds to go on with, indexes that cannot be served."""
+
+    def __init__(self) -> None:
+        self.follow: list[Generation] = []
+        self.resume: list[ShadowRow] = []
+        self.broken: dict[tuple[int, str], str] = {}
+
+
+def recover(house: House) -> Recovered:
+    """Bring the catalog and the shelf to a state that the engine can run from. Before any actor but the
+    JournalWriter's."""
+    found = Recovered()
+    for shadow in house.catalog.shadows():
+        _recover_shadow(house, shadow, found)
+    for row in house.catalog.generations():
+        if row.role in ("live", "soaking", "standby"):
+            _open(house, row, found)
+    for index in house.catalog.indexes():
+        live = house.shelf.open.get(index.live)
+        if live is not None:
+            live.ready_lsn = house.catalog.head(index.branch)[0]
+            house.shelf.point(index.branch, index.index_type, live)
+    return found
+
+
+def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
+    point("recover.step")
+    if shadow.state == ShadowState.SWITCHING:
+        reason = "the host stopped before the switch was committed"
+        house.transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
+    elif shadow.state in (ShadowState.PREPARING, ShadowState.BUILDING) and not shadow.external:
+        house.transact(lambda c: c.audit("recovery.resumed", shadow.id, {"state": str(shadow.state)}), "recover")
+        found.resume.append(shadow)
+
+
+def _open(house: House, row: GenerationRow, found: Recovered) -> None:
+    try:
+        generation = house.open_generation(row)
+        if not generation.writer.loaded and row.role != "building":
+            raise CorruptData(f"generation {row.number} was never completed", object=row.path)
+        found.follow.append(generation)
+    except (ShadowSwitchError, OSError) as error:
+        logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
+        opened = house.shelf.open.get(row.number)
+        if opened is not None:
+            house.shelf.remove(row.number)
+            opened.close()
+        reason = f"it could not be opened: {error}"
+        if row.role == "live":
+            found.broken[row.branch, row.index_type] = reason
+            house.transact(lambda c: c.audit("recovery.broken", row.shadow_id, {"reason": reason}), "recover")
+        elif row.role == "soaking":
+            house.transact(lambda c: transitions.condemn(c, row.number, reason), "recover")
+        else:
+            house.transact(lambda c: transitions.mark_failed(c, row.shadow_id, reason), "recover")

@@ -1,0 +1,191 @@
+"""Start and stop: everything that runs in an open engine, in one list and its mirror image."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from shadowswitch.actors.base import Address
+from shadowswitch.actors.branches import Branches
+from shadowswitch.actors.builds import Builds
+from shadowswitch.actors.dispatcher import Dispatcher
+from shadowswitch.actors.follower import Follower
+from shadowswitch.actors.house import House
+from shadowswitch.actors.janitor import Janitor
+from shadowswitch.actors.journal_writer import JournalWriter
+from shadowswitch.actors.messages import Follow, Kick, Tick
+from shadowswitch.actors.supervisor import Supervisor
+from shadowswitch.actors.timers import Timers
+from shadowswitch.actors.worker_pool import WorkerPool
+from shadowswitch.engine.recovery import recover
+from shadowswitch.model.errors import (
+    EngineClosed,
+    InvalidConfig,
+    InvalidName,
+    UnknownBranch,
+)
+from shadowswitch.model.names import check_branch
+from shadowswitch.model.settings import Config
+from shadowswitch.storage import layout
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.rows import BranchRow
+
+logger = logging.getLogger("shadowswitch")
+
+STOP_TIMEOUT_S = 10.0
+
+
+class Running:
+    """An open data directory: its lock, its actors, its start and stop."""
+
+    def __init__(self, path: str | os.PathLike[str], config: Config | None = None) -> None:
+        """Take the directory's exclusive lock, recover, start. Raises EngineAlreadyOpen, UnsupportedFilesystem,
+        UnsupportedFormat, CorruptData, StorageFull."""
+        config = config or Config()
+        root = Path(path).absolute()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not config.allow_remote_filesystem:
+            layout.refuse_remote(root)
+        self._lock = layout.DirectoryLock(root)
+        self._closed = False
+        self._close_lock = threading.Lock()
+        self._branch_rows: dict[str, BranchRow] = {}
+        self._queued = 0
+        self._room = threading.Condition()
+        try:
+            self._start(root, config)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- start and stop: mirror images -----------------------------------------------------------------------------
+
+    def _start(self, root: Path, config: Config) -> None:
+        self._supervisor = Supervisor()
+        self._house = house = House(root, config, self._supervisor.crashed)
+        catalog_path = layout.make_directories(root, layout.CATALOG)
+        layout.make_directories(root, layout.GENERATIONS)
+        house.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes)
+        house.timers = Timers()
+        house.journal = Address(
+            lambda: JournalWriter.start(house.catalog, house.metrics, self._committed, house.crashed)
+        )
+        house.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
+        self._branches = Branches(house)
+        found = recover(house)
+        self._broken = found.broken
+        self._written = [deque[int]() for _ in range(config.followers)]
+        house.followers = [Address(partial(self._start_follower, number)) for number in range(config.followers)]
+        house.dispatcher = Address(lambda: Dispatcher.start(house))
+        house.janitor = Address(lambda: Janitor.start(house, self._branches))
+        self._builds = Builds(house)
+        for row in found.resume:
+            self._builds.start(row)
+        house.timers.every(config.refresh_interval_ms / 1000, self._tick_followers)
+        house.timers.every(config.janitor_interval_s, lambda: house.janitor.tell(Tick()))
+        house.timers.every(1.0, lambda: house.dispatcher.tell(Tick()))
+        house.timers.every(1.0, self._supervise)
+
+    def close(self) -> None:
+        """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        house = getattr(self, "_house", None)
+        if house is not None:
+            self._stop(house)
+        self._lock.release()
+
+    def _stop(self, house: House) -> None:
+        present = house.__dict__
+        if "timers" in present:
+            house.timers.close()
+        if hasattr(self, "_branches"):
+            self._branches.close(STOP_TIMEOUT_S)
+        house.closing = True
+        house.notify_changed()
+        if hasattr(self, "_builds"):
+            self._builds.close(STOP_TIMEOUT_S)
+        for name in ("janitor", "dispatcher"):
+            if name in present:
+                present[name].stop(STOP_TIMEOUT_S)
+        for follower in present.get("followers", []):
+            follower.stop(STOP_TIMEOUT_S)
+        if "pool" in present:
+            house.pool.close()
+        if "journal" in present:
+            house.journal.stop(STOP_TIMEOUT_S)
+        for generation in list(house.shelf.open.values()):
+            generation.close()
+        if "catalog" in present:
+            house.catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what keeps it going ---------------------------------------------------------------------------------------
+
+    def _start_follower(self, number: int) -> Any:
+        house = self._house
+        ref = Follower.start(house, number, self._written[number])
+        for generation in list(house.shelf.open.values()):
+            follows = generation.row.number % house.config.followers == number
+            if follows and not generation.closed and generation.row.role != "building":
+                ref.tell(Follow(generation))
+        return ref
+
+    def _tick_followers(self) -> None:
+        for follower in self._house.followers:
+            if follower.ref.actor_inbox.empty():
+                follower.tell(Tick())
+
+    def _committed(self, heads: dict[int, int], metadata: bool) -> None:
+        """After each commit, on the JournalWriter's thread."""
+        house = self._house
+        house.heads.update(heads)
+        for written in getattr(self, "_written", ()):
+            written.extend(heads)
+        if metadata:
+            house.notify_changed()
+            if "dispatcher" in house.__dict__:
+                house.dispatcher.tell(Kick())
+
+    def _supervise(self) -> None:
+        house = self._house
+        core = {"journal": house.journal, "dispatcher": house.dispatcher, "janitor": house.janitor}
+        core |= {f"follower {number}": address for number, address in enumerate(house.followers)}
+        self._supervisor.mend(core, self._builds)
+
+    def _alive(self) -> House:
+        if self._closed:
+            raise EngineClosed("the engine is closed", hint="open it again with Engine.open")
+        return self._house
+
+    def _branch_row(self, name: str) -> BranchRow:
+        house = self._alive()
+        row = self._branch_rows.get(name) if isinstance(name, str) else None
+        if row is None:
+            try:
+                check_branch(name)
+            except InvalidName as error:
+                raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
+            row = self._branch_rows[name] = house.catalog.branch(name)
+        return row
+
+
+def check_whole(name: str, value: int, least: int) -> None:
+    """Raise InvalidConfig unless a value is a whole number of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidConfig(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -1,0 +1,95 @@
+"""Switches and rollbacks: the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from shadowswitch.actors.base import Address, result_of
+from shadowswitch.actors.messages import RunSwitch
+from shadowswitch.actors.switcher import Switcher
+from shadowswitch.engine.building import Building
+from shadowswitch.engine.reader import no_index
+from shadowswitch.model.errors import (
+    InvalidTransition,
+    UnknownIndex,
+)
+from shadowswitch.model.names import check_index_type
+from shadowswitch.model.states import ShadowState
+from shadowswitch.model.views import (
+    SwitchRequest,
+    SwitchResult,
+)
+
+SWITCH_GRACE_S = 60.0
+
+
+class Switching(Building):
+    """Switching between generations. Any thread."""
+
+    def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
+        """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
+        house = self._alive()
+        request = request or SwitchRequest()
+        row = house.catalog.shadow(shadow_id)
+        target = house.shelf.open.get(row.generation)
+        if row.state != ShadowState.BUILT or target is None:
+            raise InvalidTransition(
+                f"shadow {shadow_id} is {row.state}, only a BUILT one can be switched to",
+                operation="switch",
+                object=shadow_id,
+                hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
+            )
+        return self._run_switch(row.branch_name, target, shadow_id, request, rollback=False)
+
+    def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
+        """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
+
+        Raises UnknownIndex when there is no previous generation (any more).
+        """
+        house = self._alive()
+        row = self._branch_row(branch)
+        index = house.catalog.index(row.number, check_index_type(index_type))
+        if index is None or not index.live:
+            raise no_index(branch, index_type)
+        target = house.shelf.open.get(index.previous)
+        if target is None or target.closed:
+            raise UnknownIndex(
+                f"{index_type} of branch {branch!r} has no previous generation to go back to",
+                operation="rollback",
+                object=branch,
+                hint="its soak time is over (Config.soak_s), or backup_current was off; rebuild instead",
+            )
+        return self._run_switch(branch, target, target.row.shadow_id, request or SwitchRequest(), rollback=True)
+
+    def _run_switch(
+        self, branch: str, target: Any, shadow_id: str, request: SwitchRequest, rollback: bool
+    ) -> SwitchResult:
+        house = self._house
+        reply: Future[SwitchResult] = Future()
+        switcher = Address(lambda: Switcher.start(house, self._branches))
+        switcher.tell(RunSwitch(branch, target, shadow_id, request, rollback, reply))
+        limit = request.switch_timeout_seconds + 2 * house.config.validation_timeout_s + SWITCH_GRACE_S
+        result: SwitchResult = result_of(reply, limit, "the switch")
+        if result.success:
+            self._broken.pop((target.row.branch, target.row.index_type), None)
+        return result
+
+    def rebuild(
+        self,
+        branch: str,
+        index_type: str,
+        resource_types: Sequence[str],
+        build_config: Mapping[str, Any] | None = None,
+        request: SwitchRequest | None = None,
+        timeout_s: float | None = None,
+    ) -> SwitchResult:
+        """Start, wait, switch. When `timeout_s` passes first, the build is cancelled and Timeout is raised."""
+        shadow = self.start_build(branch, index_type, resource_types, build_config)
+        try:
+            self.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)
+        except TimeoutError:
+            self.cancel_build(shadow.shadow_index_id, "rebuild timed out")
+            raise
+        return self.switch(shadow.shadow_index_id, request)

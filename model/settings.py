@@ -1,0 +1,75 @@
+"""The settings of an engine. Every one has a default that suits a host with two cores and a local disk."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Settings of an engine; raises InvalidConfig when a value is out of range.
+
+    Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes.
+    """
+
+    map_size_bytes: int = 64 << 30
+    """Address space for the catalog; the file on disk is as large as its content."""
+    record_size_max_bytes: int = 1 << 20
+    """Largest record, as encoded."""
+    batch_changes_max: int = 10_000
+    """Most changes in one write; a batch is one transaction, and one step for readers."""
+    batch_size_max_bytes: int = 64 << 20
+    queue_changes_max: int = 50_000
+    """Changes admitted and not yet committed; a writer beyond that waits, within its timeout."""
+    refresh_interval_ms: float = 50.0
+    """How often the live generations are brought up with the journal: the usual time from edit to searchable."""
+    flush_interval_s: float = 5.0
+    """How often a followed generation is forced to disk; the journal keeps what came since."""
+    followers: int = 2
+    seal_budget_ms: float = 50.0
+    """How long one attempt to switch may drain while writers wait; beyond it the attempt is given up."""
+    soak_s: float = 24 * 3600.0
+    """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
+    failed_keep_s: float = 3600.0
+    """How long the files of a failed build are kept for a retry."""
+    journal_keep_changes: int = 10_000
+    """Changes of each branch that are kept for `changes()` although no index needs them any more."""
+    janitor_interval_s: float = 1.0
+    branch_idle_s: float = 30.0
+    """A branch without work for that long gives its thread back."""
+    copy_slice_rows: int = 1000
+    copy_flush_rows: int = 10_000
+    """A build forces what it wrote to disk every so many rows, so that the journal's commits need not wait for it."""
+    catchup_residual_changes: int = 500
+    """A build is handed over from the workers to the host when fewer changes than this are left."""
+    catchup_rounds_max: int = 50
+    """Rounds of catch-up without getting nearer after which a build is given up as not converging."""
+    worker_nice: int = 10
+    worker_retries: int = 3
+    """How often the worker of one shard may die before the build fails."""
+    idle_workers: int = 2
+    validation_timeout_s: float = 600.0
+    validation_samples: int = 100
+    size_ratio_max: float = 10.0
+    allow_remote_filesystem: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in ("allow_remote_filesystem",):
+                continue
+            zero_allowed = name in ("journal_keep_changes", "worker_nice", "idle_workers", "worker_retries", "soak_s")
+            zero_allowed |= name in ("failed_keep_s", "validation_samples", "catchup_residual_changes")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidConfig(f"Config.{name} must be a finite number, not {value!r}")
+            if value < 0 or (value == 0 and not zero_allowed):
+                raise InvalidConfig(f"Config.{name} must be {'at least' if zero_allowed else 'above'} 0, not {value!r}")
+        if self.map_size_bytes < 1 << 20:
+            raise InvalidConfig(f"Config.map_size_bytes must be at least 1 MiB, not {self.map_size_bytes}")
+        if self.batch_size_max_bytes < self.record_size_max_bytes:
+            raise InvalidConfig("Config.batch_size_max_bytes must not be below record_size_max_bytes")
+        if self.record_size_max_bytes > 64 << 20:
+            raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")

@@ -1,0 +1,333 @@
+"""fsck: every invariant over everything on disk. Reads only; works beside a running host, from any process.
+
+Nothing is stopped for it. Each bucket of records is read in one transaction with its digest; each shard is read as of
+one of its own transactions, at an LSN H, and held against the source: a record that was changed after H is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_shard, key_hash, shard_of
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.states import ShadowState
+from shadowswitch.model.views import Finding
+from shadowswitch.storage import generation as generations
+from shadowswitch.storage import keys, layout, rows
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import Backend, IndexReader
+from shadowswitch.storage.catalog import Catalog, scan_prefix
+from shadowswitch.storage.journal import read_records, read_slice
+from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
+
+FINDINGS_MAX = 20
+"""Findings of one kind in one place; more say nothing new."""
+SLICE = 2000
+LAST = (1 << 64) - 1
+
+ROLES = {
+    ShadowState.PREPARING: {"building"},
+    ShadowState.BUILDING: {"building"},
+    ShadowState.FAILED: {"building", "retiring"},
+    ShadowState.BUILT: {"standby"},
+    ShadowState.SWITCHING: {"standby"},
+    ShadowState.ACTIVE: {"live", "soaking"},
+    ShadowState.CLEANUP: {"retiring"},
+    ShadowState.CANCELLED: {"retiring"},
+}
+
+
+def check_data(catalog: Catalog, root: Path) -> list[Finding]:
+    """Check everything; findings, empty when sound."""
+    findings: list[Finding] = []
+    types = catalog.types()
+    for branch in catalog.branches():
+        findings += _first(_check_journal(catalog, branch, types))
+        findings += _first(_check_records(catalog, branch, types))
+    findings += _first(_check_rows(catalog, root))
+    findings += _first(_check_directories(catalog, root))
+    for row in catalog.generations():
+        if row.role in ("live", "soaking", "standby"):
+            findings += _check_generation(catalog, root, row, types)
+    return findings
+
+
+def _first(found: Iterator[Finding]) -> list[Finding]:
+    listed: list[Finding] = []
+    for finding in found:
+        listed.append(finding)
+        if len(listed) == FINDINGS_MAX:
+            break
+    return listed
+
+
+# -- the catalog ---------------------------------------------------------------------------------------------------
+
+
+def _check_journal(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -> Iterator[Finding]:
+    """ST-1 and ST-2. A put whose record is absent must be followed by a delete further on."""
+    where = f"journal of branch {branch.name!r}"
+    missing: dict[tuple[int, bytes], int] = {}
+    after = catalog.head(branch.number)[1] - 1
+    last = 0
+    while True:
+        with catalog.read() as txn:
+            head, _ = catalog.head_in(txn, branch.number)
+            batch: list[tuple[int, Any]] = []
+            cursor = txn.cursor(catalog.db["journal"])
+            if cursor.set_range(keys.JOURNAL_KEY.pack(branch.number, after + 1)):
+                end = keys.JOURNAL_KEY.pack(branch.number, LAST)
+                for key, value in cursor:
+                    if bytes(key) > end or len(batch) >= SLICE:
+                        break
+                    batch.append((keys.JOURNAL_KEY.unpack(key)[1], value))
+            for lsn, value in batch:
+                yield from _check_entry(catalog, txn, branch, lsn, value, missing, where, types)
+                last = lsn
+        if not batch:
+            break
+        after = batch[-1][0]
+    if last and last != head:
+        yield Finding("ST-1", where, f"the last entry has LSN {last}, the head is {head}")
+    if head > catalog.last_lsn():
+        yield Finding("ST-1", where, f"the head {head} is above the last LSN of the catalog")
+    for (number, id), lsn in missing.items():
+        name = f"{types.get(number, number)} {id[:80]!r}"
+        yield Finding("ST-2", where, f"{name} was written at LSN {lsn}, not deleted since, and is not there")
+
+
+def _check_entry(
+    catalog: Catalog, txn: Any, branch: BranchRow, lsn: int, value: Any, missing: dict[tuple[int, bytes], int],
+    where: str, types: dict[int, str],
+) -> Iterator[Finding]:  # fmt: skip
+    try:
+        version, kind, number, batch_lsn, hashed, length = keys.JOURNAL_HEADER.unpack_from(value)
+        start = keys.JOURNAL_HEADER.size
+        id = bytes(value[start : start + length])
+        if version != keys.FORMAT or kind not in keys.KIND_NAMES or batch_lsn < lsn:
+            raise ValueError(f"format {version}, kind {kind}, batch {batch_lsn}")
+        if kind == keys.PUT:
+            keys.decode_fields(value[start + length :])
+    except Exception as error:
+        yield Finding("ST-4", where, f"entry {lsn} does not decode: {error}")
+        return
+    stored = txn.get(keys.record_key(branch.number, number, bucket_of(hashed), id), db=catalog.db["records"])
+    present = keys.record_lsn(stored) if stored is not None else 0
+    name = f"{types.get(number, number)} {id[:80]!r}"
+    if kind == keys.DELETE:
+        missing.pop((number, id), None)
+        if 0 < present < lsn:
+            yield Finding("ST-2", where, f"{name} was deleted at LSN {lsn}, and is there with LSN {present}")
+    elif present == 0:
+        missing[number, id] = lsn
+    elif present < lsn:
+        yield Finding("ST-2", where, f"{name} was written at LSN {lsn}, the record has LSN {present}")
+    else:
+        missing.pop((number, id), None)
+
+
+def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -> Iterator[Finding]:
+    """ST-3 and ST-4: every record decodes, lies in its bucket, and the buckets' digests are right."""
+    last_lsn = catalog.last_lsn()
+    for number, name in types.items():
+        for bucket in range(BUCKETS):
+            where = f"branch {branch.name!r}, type {name!r}, bucket {bucket}"
+            with catalog.read() as txn:
+                recomputed = Digest()
+                for key, value in scan_prefix(
+                    txn, catalog.db["records"], keys.RECORD_PREFIX.pack(branch.number, number, bucket)
+                ):
+                    try:
+                        lsn, id, fields = keys.split_record(value)
+                        keys.decode_fields(fields)
+                    except Exception as error:
+                        yield Finding("ST-4", where, f"the record at {bytes(key)!r} does not decode: {error}")
+                        continue
+                    hashed = key_hash(name, id)
+                    if bucket_of(hashed) != bucket:
+                        yield Finding("ST-4", where, f"{id!r} belongs to bucket {bucket_of(hashed)}")
+                    recomputed.add(hashed, lsn)
+                    if lsn > max(last_lsn, catalog.number("last_lsn", txn)):
+                        yield Finding("ST-1", where, f"{id!r} has LSN {lsn}, above the last LSN")
+                stored = txn.get(keys.TYPE_PREFIX.pack(branch.number, number), db=catalog.db["digests"])
+                kept = Digest.decode(stored) if stored is not None else Digest()
+            if kept.differing(recomputed, [bucket]):
+                yield Finding(
+                    "ST-3",
+                    where,
+                    f"the digest kept is {kept.counts[bucket]} records, {kept.sums[bucket]:016x}; the records say"
+                    f" {recomputed.counts[bucket]}, {recomputed.sums[bucket]:016x}",
+                )
+
+
+def _check_rows(catalog: Catalog, root: Path) -> Iterator[Finding]:
+    """IX-1, IX-6, ST-4: pointers, states and roles, all as of one transaction."""
+    with catalog.read() as txn:
+        shadows = {r.id: r for r in _decoded(txn, catalog, "shadows", rows.decode_shadow)}
+        gens = {r.number: r for r in _decoded(txn, catalog, "generations", rows.decode_generation)}
+        indexes = list(_decoded(txn, catalog, "indexes", rows.decode_index))
+        branches = {r.number for r in _decoded(txn, catalog, "branches", rows.decode_branch)}
+    for shadow in shadows.values():
+        yield from _check_shadow(shadow, gens.get(shadow.generation), branches)
+    live = {index.live for index in indexes if index.live}
+    for index in indexes:
+        yield from _check_index(index, gens)
+    for row in gens.values():
+        if row.role == "live" and row.number not in live:
+            yield Finding("IX-1", f"generation {row.number}", "its role is live, but no index points to it")
+        if row.shadow_id not in shadows:
+            yield Finding("ST-4", f"generation {row.number}", f"its shadow {row.shadow_id} is not there")
+
+
+def _decoded(txn: Any, catalog: Catalog, database: str, decode: Any) -> Iterator[Any]:
+    for _, value in txn.cursor(catalog.db[database]):
+        yield decode(value)
+
+
+def _check_shadow(shadow: ShadowRow, row: GenerationRow | None, branches: set[int]) -> Iterator[Finding]:
+    where = f"shadow {shadow.id}"
+    if shadow.branch not in branches:
+        yield Finding("ST-4", where, f"its branch {shadow.branch} is not there")
+    if row is None:
+        if shadow.state not in (ShadowState.CLEANUP, ShadowState.CANCELLED, ShadowState.FAILED):
+            yield Finding("IX-6", where, f"it is {shadow.state}, and its generation {shadow.generation} is not there")
+    elif row.role not in ROLES[shadow.state]:
+        yield Finding("IX-6", where, f"it is {shadow.state}, its generation {row.number} is {row.role}")
+
+
+def _check_index(index: IndexRow, gens: dict[int, GenerationRow]) -> Iterator[Finding]:
+    where = f"{index.index_type} of branch {index.branch}"
+    for number, role in ((index.live, "live"), (index.previous, "soaking")):
+        row = gens.get(number)
+        if not number:
+            continue
+        if row is None:
+            yield Finding("IX-1", where, f"its {role} generation {number} is not there")
+        elif row.role != role or (row.branch, row.index_type) != (index.branch, index.index_type):
+            yield Finding(
+                "IX-1", where, f"generation {number} should be {role} here, and is {row.role} elsewhere or not"
+            )
+
+
+def _check_directories(catalog: Catalog, root: Path) -> Iterator[Finding]:
+    """IX-5: no generation directory without a row."""
+    known = {row.path for row in catalog.generations()}
+    for path in sorted((root / layout.GENERATIONS).glob("*/*/*")):
+        relative = str(path.relative_to(root))
+        if relative not in known and relative not in {row.path for row in catalog.generations()} and path.exists():
+            yield Finding("IX-5", relative, "the catalog has no generation there; if nobody needs it, remove it")
+
+
+# -- generations ---------------------------------------------------------------------------------------------------
+
+
+def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: dict[int, str]) -> list[Finding]:
+    where = f"generation {row.number} ({row.role} {row.index_type})"
+    path = root / row.path
+    try:
+        with layout.shared_pin(path):
+            again = catalog.generation(row.number)
+            if again is None or again.role not in ("live", "soaking", "standby"):
+                return []
+            generations.check_manifest(path, row, catalog.uuid)
+            return _check_shards(catalog, path, row, where, types)
+    except (ShadowSwitchError, OSError) as error:
+        again = catalog.generation(row.number)
+        if again is None or again.role == "retiring":
+            return []
+        return [Finding("IX-1", where, f"it is not whole: {error}")]
+
+
+def _check_shards(catalog: Catalog, path: Path, row: GenerationRow, where: str, types: dict[int, str]) -> list[Finding]:
+    backend = registry.backend(row.backend)
+    findings: list[Finding] = []
+    paths = layout.shard_paths(path, row.shards)
+    for place in paths:
+        findings += [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
+    reader = backend.open_reader(paths, row.options)
+    try:
+        for shard in range(row.shards):
+            findings += _first(_ShardCheck(catalog, row, backend, shard, f"{where} shard {shard}", types).run(reader))
+    finally:
+        reader.close()
+    return findings
+
+
+class _ShardCheck:
+    """IX-2, IX-3 and ST-6 for one shard."""
+
+    def __init__(
+        self, catalog: Catalog, row: GenerationRow, backend: Backend, shard: int, where: str, types: dict[int, str]
+    ) -> None:
+        self.catalog, self.row, self.backend, self.shard, self.where = catalog, row, backend, shard, where
+        self.types = {number: name for number, name in types.items() if name in row.resource_types}
+        self.held: dict[tuple[str, str], tuple[int, bytes]] = {}
+
+    def run(self, reader: IndexReader) -> Iterator[Finding]:
+        state, rows = reader.shard_snapshot(self.shard)
+        own = Digest()
+        for record in rows:
+            key = (record.resource_type, record.id)
+            hashed = key_hash(*key)
+            own.add(hashed, record.lsn)
+            if shard_of(bucket_of(hashed), self.row.shards) != self.shard:
+                yield Finding("IX-3", self.where, f"{key} belongs to another shard")
+            if key in self.held:
+                yield Finding("IX-3", self.where, f"{key} is there twice")
+            self.held[key] = (record.lsn, _content(record.fields))
+        if own != state.digest:
+            yield Finding("IX-2", self.where, f"counters say {state.digest!r}, rows say {own!r}")
+        oldest = self.catalog.head(self.row.branch)[1]
+        head = self.catalog.head(self.row.branch)[0]
+        if state.applied_lsn + 1 < oldest and state.applied_lsn < head:
+            yield Finding("ST-6", self.where, f"it is at LSN {state.applied_lsn}, the journal begins at {oldest}")
+            return
+        yield from self._against_source(state.applied_lsn)
+
+    def _against_source(self, lsn: int) -> Iterator[Finding]:
+        for number, name in self.types.items():
+            cursor, done = b"", False
+            while not done:
+                piece = read_records(
+                    self.catalog,
+                    self.row.branch,
+                    number,
+                    name,
+                    buckets_of_shard(self.shard, self.row.shards),
+                    cursor,
+                    SLICE,
+                )
+                cursor, done = piece.cursor, piece.done
+                for item in piece.items:
+                    held = self.held.pop((item.resource_type, item.id), None)
+                    if item.lsn > lsn:
+                        continue  # changed since the snapshot
+                    key = f"{item.resource_type} {item.id[:80]!r}"
+                    if held is None:
+                        yield Finding("IX-3", self.where, f"{key} of LSN {item.lsn} is missing at LSN {lsn}")
+                    elif held[0] != item.lsn:
+                        yield Finding("IX-3", self.where, f"{key} has LSN {held[0]}, its source {item.lsn}")
+                    elif held[1] != _content(self.backend.project(self.row.options, item.fields or {})):
+                        yield Finding("IX-3", self.where, f"{key} has other content than its source at LSN {item.lsn}")
+        if self.held:
+            yield from self._not_in_source(lsn)
+
+    def _not_in_source(self, lsn: int) -> Iterator[Finding]:
+        after, head = lsn, self.catalog.head(self.row.branch)[0]
+        while after < head:
+            entries, after = read_slice(self.catalog, self.row.branch, after, head, SLICE)
+            for entry in entries:
+                self.held.pop((self.types.get(entry.type_number, ""), str(entry.id, "utf-8")), None)
+        for (name, id), (own, _) in self.held.items():
+            yield Finding(
+                "IX-3", self.where, f"{name} {id[:80]!r} of LSN {own} is there, and not in its source at LSN {lsn}"
+            )
+
+
+def _content(fields: dict[str, Any]) -> bytes:
+    return blake2b(msgspec.json.encode(fields, order="deterministic"), digest_size=8).digest()

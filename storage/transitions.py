@@ -1,0 +1,307 @@
+"""Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
+
+Each of these runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. They check
+before they change. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6).
+
+A shadow's state and its generation's role belong together (IX-6):
+
+    PREPARING BUILDING FAILED   building      BUILT SWITCHING   standby
+    ACTIVE                      live, soaking CLEANUP CANCELLED retiring, then no row
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import DuplicateBuild, InvalidTransition, StaleFence
+from shadowswitch.model.states import UNDER_WAY, ShadowState, check_move
+from shadowswitch.storage import rows
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.layout import generation_path
+from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.spec import Spec
+
+S = ShadowState
+EVENT_PREFIX = "com.shadowswitch."
+
+
+def _tell(commit: Commit, row: ShadowRow, what: str, **data: Any) -> None:
+    commit.emit(
+        EVENT_PREFIX + what,
+        row.id,
+        {"branch_name": row.branch_name, "index_type": row.index_type, "state": str(row.state), **data},
+    )
+
+
+def _move(commit: Commit, row: ShadowRow, state: ShadowState, **changes: Any) -> ShadowRow:
+    check_move(row.id, row.state, state)
+    changed = msgspec.structs.replace(row, state=state, **changes)
+    commit.put_shadow(changed)
+    return changed
+
+
+def claim_build(
+    commit: Commit,
+    shadow_id: str,
+    branch: BranchRow,
+    spec: Spec,
+    build_config: dict[str, Any],
+    external: bool,
+    service: str,
+) -> tuple[ShadowRow, GenerationRow]:
+    """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
+
+    Raises DuplicateBuild while another build of the same index is under way. The directory is made afterwards.
+    """
+    for other in commit.shadows():
+        if other.branch == branch.number and other.index_type == spec.index_type and other.state in UNDER_WAY:
+            raise DuplicateBuild(
+                f"{other.index_type} of branch {branch.name!r} is being built by shadow {other.id} ({other.state})",
+                shadow_index_id=other.id,
+                operation="start_build",
+                object=branch.name,
+                hint="wait for it, switch it or cancel it first",
+            )
+    for name in spec.resource_types:
+        commit.type_number(name)  # so that a type that has no record yet is followed from its first one
+    now = time.time()
+    number = commit.next_number("generation")
+    path = generation_path(branch.name, spec.index_type, number)
+    generation = GenerationRow(
+        rows.FORMAT, number, branch.number, spec.index_type, shadow_id, spec.backend, spec.options, spec.fingerprint,
+        spec.shards, spec.resource_types, path, "building", now, durable_lsn=commit.head(branch.number)[0],
+    )  # fmt: skip
+    shadow = ShadowRow(
+        rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, S.PREPARING,
+        "preparing", spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external, service,
+        number, path=path,
+    )  # fmt: skip
+    commit.put_generation(generation)
+    commit.put_shadow(shadow)
+    _tell(commit, shadow, "build.claimed", resource_types=spec.resource_types)
+    return shadow, generation
+
+
+def begin_building(commit: Commit, shadow_id: str) -> ShadowRow:
+    """BUILDING: the directory is there; S, the head of the branch in this very transaction, is where capture begins."""
+    row = commit.shadow(shadow_id)
+    start = commit.head(row.branch)[0]
+    row = _move(commit, row, S.BUILDING, phase="copying", start_lsn=start, started_at=time.time(), error=None)
+    commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=start))
+    _tell(commit, row, "build.started", start_lsn=start)
+    return row
+
+
+def note_progress(commit: Commit, shadow_id: str, phase: str, percent: float, eta_s: float | None) -> ShadowRow:
+    """Remember how far a build is, so that its progress does not go backwards over a restart."""
+    row = commit.shadow(shadow_id)
+    if row.state != S.BUILDING:
+        return row
+    row = msgspec.structs.replace(row, phase=phase, progress=max(percent, row.progress), eta_s=eta_s)
+    commit.put_shadow(row)
+    return row
+
+
+def mark_built(commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int) -> ShadowRow:
+    """BUILT: whole, validated and caught up; from now on a follower keeps it so."""
+    row = _move(
+        commit, commit.shadow(shadow_id), S.BUILT, phase="waiting", progress=100.0, eta_s=0.0, completed_at=time.time(),
+        applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
+    )  # fmt: skip
+    generation = commit.generation(row.generation)
+    commit.put_generation(msgspec.structs.replace(generation, role="standby"))
+    _tell(commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes)
+    return row
+
+
+def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """FAILED, with the reason; its files are kept a while for a retry."""
+    row = _move(commit, commit.shadow(shadow_id), S.FAILED, phase="failed", error=reason, completed_at=time.time())
+    generation = commit.generation(row.generation)
+    commit.put_generation(msgspec.structs.replace(generation, role="building"))
+    _tell(commit, row, "build.failed", error=reason)
+    commit.audit("build.failed", shadow_id, {"reason": reason})
+    return row
+
+
+def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """CANCELLED; the generation retires."""
+    row = _move(commit, commit.shadow(shadow_id), S.CANCELLED, phase="cancelled", error=reason or None)
+    _retire(commit, row.generation)
+    _tell(commit, row, "build.cancelled", reason=reason)
+    commit.audit("build.cancelled", shadow_id, {"reason": reason})
+    return row
+
+
+def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
+    """PREPARING again, out of FAILED, with a new fencing token."""
+    row = commit.shadow(shadow_id)
+    for other in commit.shadows():
+        same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
+        if same and other.state in UNDER_WAY:
+            raise DuplicateBuild(
+                f"another build of the index is under way: shadow {other.id}",
+                shadow_index_id=other.id,
+                operation="retry",
+            )
+    if commit.txn.get(row.generation.to_bytes(8, "big"), db=commit.db["generations"]) is None:
+        raise InvalidTransition(
+            f"the files of shadow {shadow_id} are gone", operation="retry", hint="start a new build with start_build"
+        )
+    row = _move(
+        commit, row, S.PREPARING, phase="preparing", token=commit.next_number("token"), retry_count=row.retry_count + 1
+    )
+    _tell(commit, row, "build.retried", retry_count=row.retry_count)
+    return row
+
+
+def resume_building(commit: Commit, shadow_id: str) -> ShadowRow:
+    """BUILDING again from what is stored: S stays what it was, the journal kept everything since."""
+    row = _move(commit, commit.shadow(shadow_id), S.BUILDING, phase="copying", error=None)
+    _tell(commit, row, "build.resumed", start_lsn=row.start_lsn)
+    return row
+
+
+def begin_switching(commit: Commit, shadow_id: str) -> ShadowRow:
+    """SWITCHING: from BUILT only, so that two switches of one shadow exclude each other."""
+    row = _move(commit, commit.shadow(shadow_id), S.SWITCHING, phase="validating")
+    _tell(commit, row, "switch.started")
+    return row
+
+
+def give_up_switching(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """BUILT again: nothing changed for anybody."""
+    row = _move(commit, commit.shadow(shadow_id), S.BUILT, phase="waiting")
+    _tell(commit, row, "switch.given_up", reason=reason)
+    commit.audit("switch.given_up", shadow_id, {"reason": reason})
+    return row
+
+
+def commit_switch(
+    commit: Commit,
+    generation_number: int,
+    token: int,
+    expected_live: int,
+    sealed_lsn: int,
+    soak_s: float,
+    audit: dict[str, Any],
+) -> IndexRow:
+    """THE ONLY COMMIT POINT: live = the generation, previous = the old one, states, audit, event (SW-3, SW-4).
+
+    Conditional on the expected live generation and the shadow's fencing token; raises StaleFence otherwise.
+    """
+    generation = commit.generation(generation_number)
+    shadow = commit.shadow(generation.shadow_id)
+    index = commit.index(generation.branch, generation.index_type)
+    live = index.live if index is not None else 0
+    if live != expected_live or generation.role not in ("standby", "soaking"):
+        raise StaleFence(
+            f"generation {live} is live where {expected_live} was expected; {generation_number} is {generation.role}",
+            operation="switch",
+            hint="another switch came first; look at the index and decide again",
+        )
+    if shadow.token != token:
+        raise StaleFence(
+            f"token {token} of shadow {shadow.id} is not the present one, {shadow.token}", operation="switch"
+        )
+    now = time.time()
+    if generation.role == "standby":
+        shadow = _move(commit, shadow, S.ACTIVE, phase="live", switched_at=now)
+    else:
+        shadow = msgspec.structs.replace(shadow, phase="live", switched_at=now)
+        commit.put_shadow(shadow)
+    commit.put_generation(msgspec.structs.replace(generation, role="live", switched_at=now, soak_until=None))
+    if index is not None and index.previous not in (0, generation_number, live):
+        _retire(commit, index.previous)
+    if live:
+        _soak(commit, live, now + soak_s)
+    epoch = (index.epoch if index is not None else 0) + 1
+    row = IndexRow(
+        rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now
+    )
+    commit.put_index(row)
+    what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
+    _tell(commit, shadow, "switch.committed", **what)
+    commit.audit("switch.committed", shadow.id, {**what, **audit})
+    return row
+
+
+def _soak(commit: Commit, number: int, until: float) -> None:
+    old = commit.generation(number)
+    commit.put_generation(msgspec.structs.replace(old, role="soaking", soak_until=until))
+    commit.put_shadow(msgspec.structs.replace(commit.shadow(old.shadow_id), phase="soaking"))
+
+
+def _retire(commit: Commit, number: int) -> None:
+    old = commit.generation(number)
+    commit.put_generation(msgspec.structs.replace(old, role="retiring", soak_until=None))
+    shadow = commit.shadow(old.shadow_id)
+    if shadow.state == S.ACTIVE:
+        _move(commit, shadow, S.CLEANUP, phase="retiring")
+
+
+def withdraw_first(commit: Commit, generation_number: int, reason: str) -> None:
+    """Undo a first switch that did not verify: the index has no live generation again, the shadow is cleaned up."""
+    generation = commit.generation(generation_number)
+    index = commit.index(generation.branch, generation.index_type)
+    if index is None or index.live != generation_number:
+        raise StaleFence(f"generation {generation_number} is not live", operation="switch")
+    commit.put_index(msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1))
+    condemn(commit, generation_number, reason)
+
+
+def condemn(commit: Commit, generation_number: int, reason: str) -> None:
+    """A generation that is not live turned out to be unsound: it retires and is never switched to again."""
+    generation = commit.generation(generation_number)
+    shadow = commit.shadow(generation.shadow_id)
+    _retire(commit, generation_number)
+    shadow = msgspec.structs.replace(commit.shadow(shadow.id), error=reason)
+    commit.put_shadow(shadow)
+    index = commit.index(generation.branch, generation.index_type)
+    if index is not None and index.previous == generation_number:
+        commit.put_index(msgspec.structs.replace(index, previous=0))
+    _tell(commit, shadow, "generation.condemned", generation=generation_number, reason=reason)
+    commit.audit("generation.condemned", shadow.id, {"generation": generation_number, "reason": reason})
+
+
+def retire_previous(commit: Commit, generation_number: int) -> bool:
+    """End the soak of a previous generation: it can no longer be gone back to. False if it is not soaking (any
+    more)."""
+    generation = commit.generation(generation_number)
+    index = commit.index(generation.branch, generation.index_type)
+    if generation.role != "soaking":
+        return False
+    if index is not None and index.previous == generation_number:
+        commit.put_index(msgspec.structs.replace(index, previous=0))
+    _retire(commit, generation_number)
+    commit.audit("generation.retired", generation.shadow_id, {"generation": generation_number})
+    return True
+
+
+def retire_failed(commit: Commit, shadow_id: str) -> None:
+    """The files of a failed build have been kept long enough."""
+    row = commit.shadow(shadow_id)
+    if row.state == S.FAILED:
+        _retire(commit, row.generation)
+
+
+def forget_generation(commit: Commit, number: int) -> None:
+    """The directory of a retiring generation is gone: forget the generation too."""
+    generation = commit.generation(number)
+    if generation.role != "retiring":
+        raise InvalidTransition(f"generation {number} is {generation.role}, not retiring", operation="retire")
+    commit.delete_generation(number)
+    commit.emit(EVENT_PREFIX + "generation.removed", generation.shadow_id, {"generation": number})
+
+
+def note_durable(commit: Commit, durable: dict[int, int]) -> None:
+    """Remember up to where generations are durable, before the journal is trimmed by it (ST-6)."""
+    for number, lsn in durable.items():
+        if commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is None:
+            continue
+        row = commit.generation(number)
+        if lsn > row.durable_lsn:
+            commit.put_generation(msgspec.structs.replace(row, durable_lsn=lsn))
