@@ -22,6 +22,8 @@ logger = logging.getLogger("shadowswitch")
 
 TURN_S = 0.05
 """How long one generation is served before the next one has its turn."""
+TEND_S = 0.01
+"""Housekeeping of one generation at each tick."""
 RETRY_S = 1.0
 """How long a generation that could not be brought up is left alone."""
 
@@ -39,6 +41,7 @@ class Follower(EngineActor):
         self._dirty: set[int] = set()
         self._unflushed: dict[int, float] = {}
         self._not_before: dict[int, float] = {}
+        self._untidy: set[int] = set()
         self._written = written
         self.handles(Follow, self._follow)
         self.handles(Unfollow, self._unfollow)
@@ -66,6 +69,7 @@ class Follower(EngineActor):
         for branch in list(self._dirty):
             self._serve(branch)
         self._flush_due()
+        self._tend()
 
     def _serve(self, branch: int) -> None:
         self._dirty.discard(branch)
@@ -96,6 +100,7 @@ class Follower(EngineActor):
             while writer.applied_lsn < target and time.monotonic() < turn_ends and not writer.paused:
                 if writer.apply_slice(target):
                     self._unflushed.setdefault(number, time.monotonic())
+                    self._untidy.add(number)
                 generation.advanced()
         except ShadowSwitchError as error:
             if writer.closed:
@@ -105,6 +110,21 @@ class Follower(EngineActor):
             self._not_before[number] = time.monotonic() + RETRY_S
             return False
         return writer.applied_lsn >= head
+
+    def _tend(self) -> None:
+        """A little housekeeping of every index that changed, while nobody is sealed."""
+        for number in list(self._untidy):
+            generation = self._house.shelf.open.get(number)
+            ends = time.monotonic() + TEND_S
+            more = generation is not None and not generation.closed
+            while more and generation is not None and not self._house.sealing and time.monotonic() < ends:
+                try:
+                    more = generation.writer.tend()
+                except ShadowSwitchError as error:
+                    logger.error("housekeeping of generation %d failed: %s", number, error)
+                    more = False
+            if not more:
+                self._untidy.discard(number)
 
     def _flush_due(self) -> None:
         if self._house.sealing:

@@ -26,9 +26,9 @@ from shadowswitch.storage.rows import GenerationRow
 
 logger = logging.getLogger("shadowswitch")
 
-TRIM_SLICE = 500
+TRIM_SLICE = 200
 """Journal entries removed in one transaction: a few milliseconds of the JournalWriter's time."""
-TRIM_SLICES_A_ROUND = 40
+TRIM_SLICES_A_ROUND = 100
 READER_CHECK_S = 60.0
 
 
@@ -131,7 +131,7 @@ class Janitor(EngineActor):
                 continue
             house.transact(lambda c: transitions.note_durable(c, durable), "note durable")
             removed = TRIM_SLICE
-            while removed == TRIM_SLICE and slices > 0:
+            while removed == TRIM_SLICE and slices > 0 and not house.sealing:
                 removed = house.transact(partial(_trim_slice, branch.number, below), "trim")
                 point("trim.slice")
                 slices -= 1

@@ -167,6 +167,7 @@ class Switcher(EngineActor):
         while True:
             target.writer.apply_until(house.head(target.row.branch), time.monotonic() + CATCH_UP_SLICE_S)
             house.before_seal()
+            target.writer.paused = True  # nobody else applies now, so nobody else holds its lock under the seal
             try:
                 with target.writer.lock:  # a flush that was under way has ended; none begins while we seal
                     pass
@@ -181,6 +182,7 @@ class Switcher(EngineActor):
                 )  # fmt: skip
                 outcome: SealOutcome = result_of(reply, SEAL_GRACE_S, "the seal")
             finally:
+                target.writer.paused = False
                 house.after_seal()
             tally.add(outcome)
             if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:

@@ -141,6 +141,11 @@ class GenerationWriter:
                 total.merge(shard.state().digest)
             return total
 
+    def tend(self) -> bool:
+        """Let each shard do a small piece of its housekeeping; True if there is more. Never under a seal."""
+        with self.lock:
+            return any([shard.tend() for shard in self._shards])
+
     def flush(self) -> int:
         """Make what was applied durable; returns the durable LSN. Waits for the disk: never under a seal."""
         with self.lock:
@@ -273,7 +278,7 @@ def remove_directory(path: Path) -> None:
 
 def _remove_tree(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        if path.is_symlink():
+        if path.is_symlink() or not path.is_dir():
             path.unlink()
         else:
             shutil.rmtree(path)

@@ -28,6 +28,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidChange, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.storage.backends.fts5_options import Layout
@@ -42,6 +43,11 @@ KEY_BIAS = 1 << 63
 BUSY_TIMEOUT_MS = 10_000
 HASH_SIZE_BYTES = 16 << 20
 """FTS5 collects this much of a transaction in memory before it writes a segment (its default is 1 MiB)."""
+CRISISMERGE_SEGMENTS = 1000
+"""While a copy loads, segments are merged 16 at a time when a level is full: cheapest in all, but in bursts. Afterwards
+no commit merges at all (one may be under a seal; a merge there took up to 50 ms), but `tend` does, a little at a time."""
+MERGE_PAGES = 16
+"""Pages that one `tend` writes: about a millisecond or two."""
 WRITER_CACHE_KIB = 65_536
 READER_CACHE_KIB = 8_192
 WAL_KEEP_BYTES = 64 << 20
@@ -99,6 +105,7 @@ def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -
         f"CREATE VIRTUAL TABLE fts USING fts5({names}, content='docs', content_rowid='rowid',"
         f" tokenize='{layout.tokenizer}'{prefix})",
         f"INSERT INTO fts(fts, rank) VALUES('hashsize', {HASH_SIZE_BYTES})",
+        "INSERT INTO fts(fts, rank) VALUES('automerge', 0)",
         "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), applied_lsn INTEGER NOT NULL, cursor BLOB NOT NULL,"
         " loaded INTEGER NOT NULL, digest BLOB NOT NULL)",
         "CREATE TABLE spec(options TEXT NOT NULL)",

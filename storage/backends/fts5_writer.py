@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends import fts5_store as store
@@ -25,6 +26,7 @@ from shadowswitch.storage.backends.protocol import ShardState
 _CHUNKS = (128, 16, 1)
 """Rows of one INSERT: few sizes, so that the prepared statements stay in the connection's cache."""
 _SCAN_ROWS = 4096
+_CHOSEN = "WHERE rowid IN (SELECT value FROM json_each(?))"
 
 Found = list[tuple[int, int, str, str]]
 _decode_found = msgspec.json.Decoder(Found).decode
@@ -42,14 +44,18 @@ class Fts5Writer:
         self._directory_synced = False
         self._width = 5 + len(layout.columns)
         names = ", ".join(layout.columns)
-        self._unindex = f"INSERT INTO fts(fts, rowid, {names}) SELECT 'delete', rowid, {names} FROM docs"
-        self._index = f"INSERT INTO fts(rowid, {names}) SELECT rowid, {names} FROM docs WHERE rowid > ? ORDER BY rowid"
+        self._unindex = f"INSERT INTO fts(fts, rowid, {names}) SELECT 'delete', rowid, {names} FROM docs {{}}"
+        self._index = f" UNION ALL SELECT NULL, rowid, {names} FROM docs WHERE rowid > ?"
+        self._index_only = (
+            f"INSERT INTO fts(rowid, {names}) SELECT rowid, {names} FROM docs WHERE rowid > ? ORDER BY rowid"
+        )
         row = f"({', '.join('?' * self._width)})"
         self._inserts = {size: f"INSERT INTO docs VALUES {', '.join([row] * size)}" for size in _CHUNKS}
         for pragma in (
             "synchronous=NORMAL",
             "wal_autocheckpoint=0",
             "secure_delete=OFF",
+            "temp_store=MEMORY",
             f"cache_size=-{store.WRITER_CACHE_KIB}",
             f"journal_size_limit={store.WAL_KEEP_BYTES}",
         ):
@@ -69,6 +75,9 @@ class Fts5Writer:
     def finish_load(self, applied_lsn: int) -> None:
         state = self._state
         with self._transaction("finish load") as digest:
+            self._connection.execute(
+                "INSERT INTO fts(fts, rank) VALUES('crisismerge', ?)", (store.CRISISMERGE_SEGMENTS,)
+            )
             self._save(ShardState(max(applied_lsn, state.applied_lsn), state.cursor, True, digest))
 
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
@@ -102,6 +111,12 @@ class Fts5Writer:
             if len(rows) < _SCAN_ROWS:
                 return
             rowid = rows[-1][0]
+
+    def tend(self) -> bool:
+        with store.translated("merge segments", self._path):
+            before = self._connection.total_changes
+            self._connection.execute("INSERT INTO fts(fts, rank) VALUES('merge', ?)", (store.MERGE_PAGES,))
+            return self._connection.total_changes - before > 1  # one change is the command itself
 
     def delete_bucket(self, bucket: int) -> int:
         with self._transaction("delete bucket") as digest:
@@ -177,8 +192,7 @@ class Fts5Writer:
                 digest.remove(item.key_hash, lsn)
                 deleted += item.fields is None
         fresh = sorted([item for item in newest.values() if item.fields is not None], key=_by_key_hash)
-        self._remove(gone)
-        self._insert(fresh)
+        self._write(gone, fresh)
         for item in fresh:
             digest.add(item.key_hash, item.lsn)
         return deleted + len(fresh)
@@ -192,17 +206,20 @@ class Fts5Writer:
         ).fetchone()
         return _decode_found(row[0])
 
-    def _remove(self, rowids: list[int]) -> None:
-        if rowids:
-            keys = msgspec.json.encode(rowids).decode()
-            chosen = "WHERE rowid IN (SELECT value FROM json_each(?))"
-            self._connection.execute(f"{self._unindex} {chosen} ORDER BY rowid", (keys,))
-            self._connection.execute(f"DELETE FROM docs {chosen}", (keys,))
+    def _write(self, gone: list[int], fresh: list[Item]) -> None:
+        """Replace rows. One statement writes fts, because FTS5 writes a segment at the end of each that has many
+        rows."""
+        before = self._rowid
+        self._insert(fresh)
+        keys = msgspec.json.encode(gone).decode()
+        if gone:
+            self._connection.execute(self._unindex.format(_CHOSEN) + self._index + " ORDER BY rowid", (keys, before))
+            self._connection.execute(f"DELETE FROM docs {_CHOSEN}", (keys,))
+        elif fresh:
+            self._connection.execute(self._index_only, (before,))
 
     def _insert(self, items: list[Item]) -> None:
-        if not items:
-            return
-        before = rowid = self._rowid
+        rowid = self._rowid
         texts, width = self._texts, self._width
         values: list[int | str] = []
         for item in items:
@@ -215,12 +232,11 @@ class Fts5Writer:
                 self._connection.execute(self._inserts[size], values[start : start + size * width])
                 start += size * width
                 left -= size
-        self._connection.execute(self._index, (before,))
         self._rowid = rowid
 
     def _empty(self, bucket: int, digest: Digest) -> int:
         chosen = "WHERE kh BETWEEN ? AND ?"
-        self._connection.execute(f"{self._unindex} {chosen} ORDER BY rowid", _range_of(bucket))
+        self._connection.execute(self._unindex.format(chosen) + " ORDER BY rowid", _range_of(bucket))
         removed = self._connection.execute(f"DELETE FROM docs {chosen}", _range_of(bucket)).rowcount
         digest.clear(bucket)
         self._save(msgspec.structs.replace(self._state, digest=digest))

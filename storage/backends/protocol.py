@@ -61,7 +61,8 @@ class ShardWriter(Protocol):
         ...
 
     def finish_load(self, applied_lsn: int) -> None:
-        """The copy is complete: the shard holds everything up to `applied_lsn` (the journal position before the copy)."""
+        """The copy is complete: the shard holds everything up to `applied_lsn` (the journal position before the
+        copy)."""
         ...
 
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
@@ -73,6 +74,13 @@ class ShardWriter(Protocol):
 
     def flush(self) -> int:
         """Make everything applied so far durable and keep log files small; returns the durable `applied_lsn`."""
+        ...
+
+    def tend(self) -> bool:
+        """Do a small piece of what `apply` put off (merging, compaction), a millisecond or two; True if there is more.
+
+        Changes nothing that readers or `state` show. Never called under a seal.
+        """
         ...
 
     def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:

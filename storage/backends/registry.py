@@ -1,0 +1,91 @@
+"""Which backends there are, by name; the default for each kind of index; how a host brings its own.
+
+`build_config["backend"]` is the name of a registered backend, or "module:attr" for one that any process can import:
+an instance, or a class that is called without arguments. Only the second form works in worker processes for backends
+that are not part of this library, because a registration lives in the process that made it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.storage.backends.protocol import Backend
+
+_METHODS = ("configure", "project", "create_shard", "open_writer", "open_reader", "check")
+_BUILT_IN = {
+    "fts5": "shadowswitch.storage.backends.fts5:Fts5Backend",
+    "kv": "shadowswitch.storage.backends.kv:KvBackend",
+}
+_DEFAULTS = {"SEARCH_INDEX": "fts5"}
+_registered: dict[str, Backend] = {}
+_guard = threading.Lock()
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name or "module:attr"; raises `InvalidConfig`. Any thread."""
+    if not isinstance(name, str):
+        raise InvalidConfig(f"backend is {name!r}, not a name", hint=_known())
+    with _guard:
+        found = _registered.get(name)
+    if found is not None:
+        return found
+    if name in _BUILT_IN:
+        register(load(_BUILT_IN[name]))
+        return _registered[name]
+    if ":" in name:
+        return load(name)
+    raise InvalidConfig(f"unknown backend {name!r}", hint=_known())
+
+
+def register(backend: Backend) -> None:
+    """Make a backend known by its name in this process; the newest of a name wins. Any thread."""
+    _require_backend(backend, repr(backend))
+    with _guard:
+        _registered[backend.name] = backend
+
+
+def default_backend(index_type: str) -> str:
+    """The name of the backend for an index type when the build does not say."""
+    return _DEFAULTS.get(index_type, "kv")
+
+
+def load(spec: str) -> Backend:
+    """Import a backend from "module:attr"; raises `InvalidConfig`. The host's own code runs here."""
+    module, _, attribute = spec.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+        if isinstance(found, type):
+            make: Callable[[], object] = found
+            found = make()
+    except Exception as error:
+        raise InvalidConfig(
+            f"backend {spec!r} cannot be loaded: {error}",
+            hint="use module:attr of something importable in every process",
+            cause=error,
+        ) from error
+    return _require_backend(found, spec)
+
+
+def _require_backend(found: object, spec: str) -> Backend:
+    missing = [name for name in _METHODS if not callable(getattr(found, name, None))]
+    if (
+        missing
+        or not isinstance(getattr(found, "name", None), str)
+        or not isinstance(getattr(found, "version", None), int)
+    ):
+        raise InvalidConfig(
+            f"{spec} is not a backend: it lacks {', '.join(missing) or 'name or version'}",
+            hint="see shadowswitch.storage.backends.protocol.Backend",
+        )
+    return found  # type: ignore[return-value]
+
+
+def _known() -> str:
+    with _guard:
+        names = sorted({*_BUILT_IN, *_registered})
+    return f'known: {", ".join(names)}; or "module:attr" of your own'
