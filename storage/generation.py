@@ -144,7 +144,8 @@ class GenerationWriter:
     def tend(self) -> bool:
         """Let each shard do a small piece of its housekeeping; True if there is more. Never under a seal."""
         with self.lock:
-            return any([shard.tend() for shard in self._shards])
+            more = [shard.tend() for shard in self._shards]  # each has its turn
+            return any(more)
 
     def flush(self) -> int:
         """Make what was applied durable; returns the durable LSN. Waits for the disk: never under a seal."""
