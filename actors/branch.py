@@ -81,7 +81,14 @@ class BranchActor(EngineActor):
         number = message.target.row.number
         return self._house.transact(
             lambda commit: transitions.commit_switch(
-                commit, number, message.token, message.expected_live, sealed_lsn, soak_s, message.audit
+                commit,
+                number,
+                message.token,
+                message.expected_live,
+                sealed_lsn,
+                soak_s,
+                message.strategy,
+                message.audit,
             ),
             "switch",
         )

@@ -3,6 +3,7 @@ measurements."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
+from shadowswitch.storage import publishing
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit
@@ -143,6 +145,20 @@ class House:
     def follower_of(self, number: int) -> Address:
         """The follower that keeps a generation up with the journal; always the same one."""
         return self.followers[number % len(self.followers)]
+
+    def publish(self, branch_name: str, generation: Generation, strategy: str) -> None:
+        """Make the path for outsiders lead to a live generation; after the switch, outside any seal (IX-7).
+
+        For a copy the generation stands still for as long as copying takes. Raises ShadowSwitchError or OSError; the
+        path then leads to what it led to before, and the next start tries again.
+        """
+        root = Path(self.config.published_path) if self.config.published_path else self.root / publishing.PUBLISHED
+        mark = publishing.identity(self.catalog.uuid, generation.row.number)
+        copying = strategy == "COPY_AND_REPLACE"
+        if copying:
+            generation.writer.flush()
+        with generation.writer.lock if copying else contextlib.nullcontext():
+            publishing.publish(root, branch_name, generation.row.index_type, generation.path, mark, strategy)
 
     def before_seal(self) -> None:
         """From now on nobody starts to force index files to disk."""

@@ -62,10 +62,10 @@ class Seal(msgspec.Struct, frozen=True):
     """To a BranchActor: seal, drain, commit. Reply: SealOutcome."""
 
     target: Generation
-    shadow_id: str
     token: int
     expected_live: int
     budget_s: float
+    strategy: str
     reply: Future[SealOutcome]
     audit: dict[str, Any] = {}
 

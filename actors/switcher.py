@@ -34,7 +34,7 @@ logger = logging.getLogger("shadowswitch")
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
-CATCH_UP_SLICE_S = 5.0
+CATCH_UP_S = 5.0
 SEAL_GRACE_S = 60.0
 
 
@@ -124,7 +124,8 @@ class Switcher(EngineActor):
             house.transact(lambda c: transitions.retire_previous(c, number), "retire previous")
         house.metrics.count("rollbacks" if message.rollback else "switches")
         word = "rolled back" if message.rollback else "switched"
-        text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time"
+        unpublished = self._publish(message)
+        text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time{unpublished}"
         return self._result(message, tally, True, text, validation, live)
 
     # -- validation ------------------------------------------------------------------------------------------------
@@ -152,44 +153,49 @@ class Switcher(EngineActor):
     # -- attempts --------------------------------------------------------------------------------------------------
 
     def _attempts(self, message: RunSwitch, tally: _Tally) -> SealOutcome:
-        house, target = self._house, message.target
         deadline = time.monotonic() + message.request.switch_timeout_seconds
         backoff = BACKOFF_FIRST_S
-        shadow = house.catalog.shadow(message.shadow_id)
-        index = house.catalog.index(target.row.branch, target.row.index_type)
+        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
         expected_live = index.live if index is not None else 0
-        audit = {
-            "by": message.request.performed_by,
-            "reason": message.request.reason,
-            "forced": message.request.force_switch,
-            "rollback": message.rollback,
-        }
         while True:
-            target.writer.apply_until(house.head(target.row.branch), time.monotonic() + CATCH_UP_SLICE_S)
-            house.before_seal()
-            target.writer.paused = True  # nobody else applies now, so nobody else holds its lock under the seal
-            try:
-                with target.writer.lock:  # a flush that was under way has ended; none begins while we seal
-                    pass
-                target.writer.apply_until(house.head(target.row.branch), time.monotonic() + CATCH_UP_SLICE_S)
-                reply: Future[SealOutcome] = Future()
-                self._branches.tell(
-                    house.catalog.branch(message.branch_name),
-                    Seal(
-                        target, message.shadow_id, shadow.token, expected_live,
-                        house.config.seal_budget_ms / 1000, reply, audit,
-                    ),
-                )  # fmt: skip
-                outcome: SealOutcome = result_of(reply, SEAL_GRACE_S, "the seal")
-            finally:
-                target.writer.paused = False
-                house.after_seal()
+            outcome = self._attempt(message, expected_live)
             tally.add(outcome)
             if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:
                 return outcome
-            house.metrics.count("switch_attempts_given_up")
+            self._house.metrics.count("switch_attempts_given_up")
             time.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX_S)
+
+    def _attempt(self, message: RunSwitch, expected_live: int) -> SealOutcome:
+        """Catch up, then let the branch seal, drain and commit within its budget."""
+        house, target, request = self._house, message.target, message.request
+        writer, branch = target.writer, target.row.branch
+        writer.apply_until(house.head(branch), time.monotonic() + CATCH_UP_S)
+        house.before_seal()
+        writer.paused = True  # nobody else applies now, so nobody else holds its lock under the seal
+        try:
+            writer.apply_until(house.head(branch), time.monotonic() + CATCH_UP_S)
+            reply: Future[SealOutcome] = Future()
+            seal = Seal(
+                target=target,
+                token=house.catalog.shadow(message.shadow_id).token,
+                expected_live=expected_live,
+                budget_s=house.config.seal_budget_ms / 1000,
+                strategy=request.strategy or house.config.publish_strategy,
+                reply=reply,
+                audit={
+                    "by": request.performed_by,
+                    "reason": request.reason,
+                    "forced": request.force_switch,
+                    "rollback": message.rollback,
+                },
+            )
+            self._branches.tell(house.catalog.branch(message.branch_name), seal)
+            outcome: SealOutcome = result_of(reply, SEAL_GRACE_S, "the seal")
+            return outcome
+        finally:
+            writer.paused = False
+            house.after_seal()
 
     # -- verification ----------------------------------------------------------------------------------------------
 
@@ -224,6 +230,17 @@ class Switcher(EngineActor):
             message, tally, False, f"{reason}; the index was switched back, nothing was lost", validation, old,
             verification_errors=problems, rolled_back=True,
         )  # fmt: skip
+
+    def _publish(self, message: RunSwitch) -> str:
+        """Lead outsiders to the new generation. A failure does not undo the switch; it is told, and tried again."""
+        strategy = message.request.strategy or self._house.config.publish_strategy
+        try:
+            self._house.publish(message.branch_name, message.target, strategy)
+        except (ShadowSwitchError, OSError) as error:
+            logger.error("generation %d could not be published: %s", message.target.row.number, error)
+            self._house.metrics.count("publish_errors")
+            return f"; its path for outsiders could not be brought up to date: {error}"
+        return ""
 
     # -- results ---------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import transitions
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.points import point
-from shadowswitch.storage.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.rows import GenerationRow, IndexRow, ShadowRow
 
 logger = logging.getLogger("shadowswitch")
 
@@ -56,7 +56,17 @@ def recover(house: House) -> Recovered:
         if live is not None:
             live.ready_lsn = house.catalog.head(index.branch)[0]
             house.shelf.point(index.branch, index.index_type, live)
+            _publish(house, index, live)
     return found
+
+
+def _publish(house: House, index: IndexRow, live: Generation) -> None:
+    """A crash between the commit of a switch and its publication: the live pointer is the intent."""
+    point("recover.step")
+    try:
+        house.publish(house.catalog.shadow(live.row.shadow_id).branch_name, live, index.strategy)
+    except (ShadowSwitchError, OSError) as error:
+        logger.error("generation %d could not be published: %s", live.row.number, error)
 
 
 def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:

@@ -121,9 +121,13 @@ def blocked_by_lock(
     )
 
 
+def _place(target: Target, branch: str) -> str:
+    return f"branch {branch}" if target.scope is LockScope.BRANCH else f"{target} of branch {branch}"
+
+
 def _sentence(lock: Lock, eta_s: float | None) -> str:
     kind = "a write lease on" if lock.shared else f"a lock ({lock.lock_type}) on"
-    parts = [f"{lock.owner or 'somebody'} holds {kind} {lock.target} of branch {lock.branch}"]
+    parts = [f"{lock.owner or 'somebody'} holds {kind} {_place(lock.target, lock.branch)}"]
     parts.append(f"since {lock.granted_wall:%H:%M:%S} UTC")
     if lock.reason:
         parts.append(f"reason: {lock.reason}")
@@ -184,10 +188,13 @@ def blocked_by_waiter(
         eta_s=None,
         retry_after_s=RETRY_S,
         free_resource_types=free,
-        alternatives=(f"wait in line: acquire with wait_s, {waiting} waiting already", "take a lock that does not overlap"),
+        alternatives=(
+            f"wait in line: acquire with wait_s, {waiting} waiting already",
+            "take a lock that does not overlap",
+        ),
         waiting=waiting,
         state=None,
-        message=f"{waiter.owner or 'somebody'} has been waiting longer for {first.target} of branch {branch}",
+        message=f"{waiter.owner or 'somebody'} has been waiting longer for {_place(first.target, branch)}",
     )
 
 

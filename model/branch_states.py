@@ -140,6 +140,7 @@ def start_indexing(
 
     With a lock of the whole branch the state becomes LOCKED_FOR_WRITE. With narrow locks, or with none (a shadow), it
     stays ACTIVE and drafts stay editable; a READY branch becomes ACTIVE, it is not ready before this is done.
+    A type that failed before stays failed until it, or WHOLE, is indexed again.
     Raises InvalidTransition for a closed branch, and for a resource type that is being indexed already.
     """
     if status.state in (B.ARCHIVED, B.MERGED):
@@ -162,7 +163,7 @@ def start_indexing(
     status = msgspec.structs.replace(
         status,
         indexing=(*status.indexing, *works),
-        failed=() if fresh else tuple(n for n in status.failed if n not in names),
+        failed=() if WHOLE in names else tuple(n for n in status.failed if n not in names),
         tracked=any(work.track_ready for work in works) or (status.tracked and not fresh),
         indexing_started_at=wall if fresh else status.indexing_started_at,
         indexing_completed_at=None,
@@ -215,10 +216,9 @@ def _works(
     missing = sorted((wanted or set()) - {w.resource_type for w in chosen})
     if missing or not chosen:
         pending = ", ".join(f"{w.resource_type} ({w.owner})" for w in status.indexing)
+        what = f"{', '.join(missing)} is not" if missing else "nothing is"
         raise InvalidTransition(
-            f"{', '.join(missing) or 'nothing'} is being indexed on branch {status.branch}"
-            if not missing
-            else f"{', '.join(missing)} is not being indexed on branch {status.branch}",
+            f"{what} being indexed on branch {status.branch}",
             operation=operation,
             object=status.branch,
             hint=f"under way: {pending}" if pending else "start indexing first",
@@ -256,13 +256,16 @@ def _settle(
     return status
 
 
-def after_locks(status: BranchStatus, events: Iterable[LockEvent], wall: datetime) -> BranchStatus:
-    """The status after what happened to locks. Never raises: the locks are a fact.
+def after_locks(
+    status: BranchStatus, events: Iterable[LockEvent], wall: datetime, *, held: Iterable[Lock] = ()
+) -> BranchStatus:
+    """The status after what happened to locks, and with those that are held now. Never raises: the locks are a fact.
 
     An INDEXING lock of the whole branch makes it LOCKED_FOR_WRITE when it is granted. A lock that ends takes the
     indexing under it along as failed, unless `complete_indexing` has taken that off before; the branch then goes back
     to ACTIVE, or to ERROR if it was locked to recover from that.
     """
+    locked = any(_locks_branch(lock) for lock in held)
     for event in events:
         lock = event.lock
         if lock is None:
@@ -270,7 +273,7 @@ def after_locks(status: BranchStatus, events: Iterable[LockEvent], wall: datetim
         if event.kind is LockEventKind.GRANTED and _locks_branch(lock) and status.state in MOVES[Op.LOCK][0]:
             status = move(status, Op.LOCK, wall, by=lock.owner, reason=lock.reason)
         if event.kind in ENDINGS:
-            status = _lock_ended(status, lock, event, wall)
+            status = _lock_ended(status, lock, event, wall, still_locked=locked)
     return status
 
 
@@ -278,7 +281,9 @@ def _locks_branch(lock: Lock) -> bool:
     return lock.lock_type is LockType.INDEXING and lock.scope is LockScope.BRANCH and not lock.shared
 
 
-def _lock_ended(status: BranchStatus, lock: Lock, event: LockEvent, wall: datetime) -> BranchStatus:
+def _lock_ended(
+    status: BranchStatus, lock: Lock, event: LockEvent, wall: datetime, *, still_locked: bool
+) -> BranchStatus:
     lost = tuple(w.resource_type for w in status.indexing if w.lock_id == lock.lock_id)
     if lost:
         status = msgspec.structs.replace(
@@ -286,7 +291,7 @@ def _lock_ended(status: BranchStatus, lock: Lock, event: LockEvent, wall: dateti
             indexing=tuple(w for w in status.indexing if w.lock_id != lock.lock_id),
             failed=tuple(dict.fromkeys((*status.failed, *lost))),
         )
-    if not _locks_branch(lock) or status.state is not B.LOCKED_FOR_WRITE:
+    if still_locked or not _locks_branch(lock) or status.state is not B.LOCKED_FOR_WRITE:
         return status
     reason = f"lock {event.kind.removeprefix('lock.')}: {event.reason}" if event.reason else str(event.kind)
     from_error = status.previous is B.ERROR

@@ -141,5 +141,7 @@ def check_duration(name: str, value: float, *, longest_s: float = DURATION_MAX_S
     if value < 0 or (value == 0 and not zero):
         raise InvalidConfig(f"{name} must be positive, not {value!r}", hint="give seconds greater than 0")
     if value > longest_s:
-        raise InvalidConfig(f"{name} is {value:g} s, at most {longest_s:g} are allowed", hint="ask for less, extend later")
+        raise InvalidConfig(
+            f"{name} is {value:g} s, at most {longest_s:g} are allowed", hint="ask for less, extend later"
+        )
     return float(value)

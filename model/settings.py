@@ -7,6 +7,7 @@ import math
 import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.views import STRATEGIES
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -54,13 +55,19 @@ class Config(msgspec.Struct, frozen=True):
     validation_timeout_s: float = 600.0
     validation_samples: int = 100
     size_ratio_max: float = 10.0
+    publish_strategy: str = "ATOMIC_RENAME"
+    """How `published/<branch>/<INDEX_TYPE>` is made when a SwitchRequest does not say."""
+    published_path: str = ""
+    """Where the paths for outsiders lie; "" is `published` in the data directory. May be on another file system."""
     allow_remote_filesystem: bool = False
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name in ("allow_remote_filesystem",):
+            if name in ("allow_remote_filesystem", "publish_strategy", "published_path"):
                 continue
+            if isinstance(_DEFAULTS[name], int) and not isinstance(value, int):
+                raise InvalidConfig(f"Config.{name} must be a whole number, not {value!r}")
             zero_allowed = name in ("journal_keep_changes", "worker_nice", "idle_workers", "worker_retries", "soak_s")
             zero_allowed |= name in ("failed_keep_s", "validation_samples", "catchup_residual_changes")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -73,3 +80,8 @@ class Config(msgspec.Struct, frozen=True):
             raise InvalidConfig("Config.batch_size_max_bytes must not be below record_size_max_bytes")
         if self.record_size_max_bytes > 64 << 20:
             raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")
+        if self.publish_strategy not in STRATEGIES:
+            raise InvalidConfig(f"Config.publish_strategy must be one of {', '.join(sorted(STRATEGIES))}")
+
+
+_DEFAULTS = dict(zip(Config.__struct_fields__, Config.__struct_defaults__, strict=True))

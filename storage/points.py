@@ -32,6 +32,8 @@ POINTS = (
     "switch.committed",
     "switch.pointed",
     "switch.verify",
+    "publish.staged",
+    "publish.exchanged",
     "follow.applied",
     "follow.flushed",
     "retire.marked",

@@ -96,6 +96,8 @@ class IndexRow(msgspec.Struct, array_like=True, frozen=True):
     epoch: int
     sealed_lsn: int
     switched_at: float
+    strategy: str = "ATOMIC_RENAME"
+    """How the path for outsiders is made to agree with this row, now and after a crash."""
 
 
 class EventRow(msgspec.Struct, array_like=True, frozen=True):

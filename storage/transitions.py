@@ -187,6 +187,7 @@ def commit_switch(
     expected_live: int,
     sealed_lsn: int,
     soak_s: float,
+    strategy: str,
     audit: dict[str, Any],
 ) -> IndexRow:
     """THE ONLY COMMIT POINT: live = the generation, previous = the old one, states, audit, event (SW-3, SW-4).
@@ -220,7 +221,7 @@ def commit_switch(
         _soak(commit, live, now + soak_s)
     epoch = (index.epoch if index is not None else 0) + 1
     row = IndexRow(
-        rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now
+        rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now, strategy
     )
     commit.put_index(row)
     what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
