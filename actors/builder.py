@@ -113,6 +113,7 @@ class ShadowBuilder(EngineActor):
                 options=spec.options,
                 slice_rows=config.copy_slice_rows,
                 flush_rows=config.copy_flush_rows,
+                flush_bytes=config.copy_flush_bytes,
                 residual_changes=config.catchup_residual_changes,
             )
             number = self._house.pool.submit(task, self._said, self._gone)

@@ -35,6 +35,8 @@ logger = logging.getLogger("shadowswitch")
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 CATCH_UP_S = 5.0
+CLOSE_ROUNDS_MAX = 30
+CLOSE_CHANGES = 1
 SEAL_GRACE_S = 60.0
 
 
@@ -158,7 +160,10 @@ class Switcher(EngineActor):
         index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
         expected_live = index.live if index is not None else 0
         while True:
-            outcome = self._attempt(message, expected_live)
+            try:
+                outcome = self._attempt(message, expected_live)
+            except Timeout as error:
+                outcome = SealOutcome(False, 0.0, reason=error.message)
             tally.add(outcome)
             if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:
                 return outcome
@@ -174,7 +179,7 @@ class Switcher(EngineActor):
         house.before_seal()
         writer.paused = True  # nobody else applies now, so nobody else holds its lock under the seal
         try:
-            writer.apply_until(house.head(branch), time.monotonic() + CATCH_UP_S)
+            self._come_close(target)
             reply: Future[SealOutcome] = Future()
             seal = Seal(
                 target=target,
@@ -196,6 +201,14 @@ class Switcher(EngineActor):
         finally:
             writer.paused = False
             house.after_seal()
+
+    def _come_close(self, target: Generation) -> None:
+        """Apply again and again, so that next to nothing is left for the seal: each round leaves what was written
+        during it, which is less than the round before as long as applying is faster than writing."""
+        deadline = time.monotonic() + CATCH_UP_S
+        for _ in range(CLOSE_ROUNDS_MAX):
+            if target.writer.apply_until(self._house.head(target.row.branch), deadline) <= CLOSE_CHANGES:
+                return
 
     # -- verification ----------------------------------------------------------------------------------------------
 

@@ -127,6 +127,16 @@ class Running:
         if "catalog" in present:
             house.catalog.close()
 
+    @property
+    def config(self) -> Config:
+        """The settings that the engine was opened with."""
+        return self._house.config
+
+    @property
+    def path(self) -> Path:
+        """The data directory."""
+        return self._house.root
+
     def __enter__(self) -> Self:
         return self
 

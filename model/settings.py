@@ -44,6 +44,8 @@ class Config(msgspec.Struct, frozen=True):
     copy_slice_rows: int = 1000
     copy_flush_rows: int = 10_000
     """A build forces what it wrote to disk every so many rows, so that the journal's commits need not wait for it."""
+    copy_flush_bytes: int = 8 << 20
+    """The same by the size of the records."""
     catchup_residual_changes: int = 500
     """A build is handed over from the workers to the host when fewer changes than this are left."""
     catchup_rounds_max: int = 50

@@ -41,6 +41,8 @@ class BuildShard(msgspec.Struct, frozen=True, tag=True):
     slice_rows: int
     flush_rows: int
     """Force what was written to disk every so many rows: a pile of dirty pages makes the next journal fsync wait."""
+    flush_bytes: int
+    """The same by the size of the records."""
     residual_changes: int
     """Catch up until fewer changes than this are left; the host does the rest."""
     rest_ratio: float = 0.0
@@ -95,7 +97,7 @@ class ShardBuild:
         state = writer.state()
         cursor = state.cursor
         self.already = state.digest.count
-        unflushed = 0
+        unflushed = unflushed_bytes = 0
         begun = time.monotonic()
         resume_type = RECORD_PREFIX.unpack_from(cursor)[1] if cursor else 0
         buckets = buckets_of_shard(self.task.shard, self.task.shards)
@@ -113,9 +115,10 @@ class ShardBuild:
                     writer.load(piece.items, position)
                     self.rows += len(piece.items)
                     unflushed += len(piece.items)
-                if unflushed >= self.task.flush_rows:
+                    unflushed_bytes += piece.size_bytes
+                if unflushed >= self.task.flush_rows or unflushed_bytes >= self.task.flush_bytes:
                     writer.flush()
-                    unflushed = 0
+                    unflushed = unflushed_bytes = 0
                 self.copy_s = time.monotonic() - begun
                 self.report(self._progress("copying", self.already + self.rows, 0))
                 point("copy.slice")

@@ -20,7 +20,7 @@ from shadowswitch.storage import keys, layout
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.journal import read_records, read_slice
+from shadowswitch.storage.journal import Entry, read_records, read_slice
 
 SIZE_RATIO_MAX = 10.0
 SIZE_FLOOR_BYTES = 1 << 20
@@ -151,11 +151,14 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
 
 
 def _deleted_are_absent(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
+    last: dict[tuple[int, bytes], Entry] = {}
+    after = max(0, task.lsn - DELETES_LOOKED_AT)
     try:
-        entries, _ = read_slice(catalog, task.branch, max(0, task.lsn - DELETES_LOOKED_AT), task.lsn, DELETES_LOOKED_AT)
+        while after < task.lsn:
+            entries, after = read_slice(catalog, task.branch, after, task.lsn, DELETES_LOOKED_AT)
+            last.update({(entry.type_number, entry.id): entry for entry in entries})
     except JournalTrimmed:
         return []
-    last = {(entry.type_number, entry.id): entry for entry in entries}
     problems = []
     for entry in last.values():
         if entry.kind == keys.DELETE and entry.type_number in task.types:

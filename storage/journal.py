@@ -139,6 +139,7 @@ class RecordSlice(msgspec.Struct, frozen=True):
     items: list[Item]
     cursor: bytes
     done: bool
+    size_bytes: int
 
 
 def read_records(
@@ -162,8 +163,8 @@ def read_records(
                 items.append(Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields)))
                 size += len(value)
                 if len(items) >= limit or size >= SLICE_BYTES_MAX:
-                    return RecordSlice(items, bytes(key), False)
-    return RecordSlice(items, cursor, True)
+                    return RecordSlice(items, bytes(key), False, size)
+    return RecordSlice(items, bytes(key) if items else cursor, True, size)
 
 
 def head_of(catalog: Catalog, branch: int) -> int:

@@ -124,7 +124,7 @@ class DirectoryLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = _read_holder(self._descriptor)
+            holder = read_holder(self._descriptor)
             os.close(self._descriptor)
             raise EngineAlreadyOpen(
                 f"{path} is open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
@@ -153,7 +153,8 @@ class DirectoryLock:
             os.close(descriptor)
 
 
-def _read_holder(descriptor: int) -> dict[str, Any]:
+def read_holder(descriptor: int) -> dict[str, Any]:
+    """What the holder of a LOCK file wrote into it; empty when it cannot be read."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):

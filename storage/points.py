@@ -4,6 +4,9 @@ Set the environment variable SHADOWSWITCH_POINTS before the first import, for ex
 `switch.committed=kill` (SIGKILL at the first pass), `copy.slice=kill@3` (at the third), `copy.slice=sleep:0.02`
 (at every pass), `journal.commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`.
 Worker processes inherit it. A call of `point` costs one dictionary test when nothing is set.
+
+With SHADOWSWITCH_POINTS_ONCE=<folder> a kill, raise or exit happens once over all processes: the first to come there
+leaves a file with the point's name and its process id, and the worker that replaces a killed one goes on.
 """
 
 from __future__ import annotations
@@ -55,14 +58,29 @@ class _Plan:
         self.passes += 1
         if self.nth and self.passes != self.nth:
             return
-        if self.kind == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        elif self.kind == "sleep":
+        if self.kind == "sleep":
             time.sleep(float(self.argument))
+        elif not _is_first(name):
+            return
+        elif self.kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         elif self.kind == "raise":
             raise OSError(getattr(errno, self.argument), f"injected at {name}")
         elif self.kind == "exit":
             raise SystemExit(f"injected at {name}")
+
+
+def _is_first(name: str) -> bool:
+    folder = os.environ.get("SHADOWSWITCH_POINTS_ONCE")
+    if not folder:
+        return True
+    try:
+        descriptor = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(str(os.getpid()))
+    return True
 
 
 def _parse(text: str) -> dict[str, _Plan]:
