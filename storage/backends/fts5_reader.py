@@ -59,9 +59,9 @@ class Fts5Reader:
         self._all = f"SELECT type, id, lsn, {names} FROM docs NOT INDEXED ORDER BY rowid"
         score = f"bm25(fts, {', '.join(map(repr, layout.weights))})"
         best = f"SELECT rowid AS r, {score} AS s FROM fts WHERE fts MATCH ?"
-        joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r ORDER BY s, type, id LIMIT ?"
-        self._search = joined.format(f"{best} ORDER BY s LIMIT ?")
-        self._search_ties = joined.format(best)
+        joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id LIMIT ?"
+        self._search = joined.format(f"{best} ORDER BY s LIMIT ?", "")
+        self._search_ties = joined.format(best, "WHERE s <= ?")
         try:
             for path in self._paths:
                 self._connections.append(self._connect(path))
@@ -132,9 +132,13 @@ class Fts5Reader:
         """The best of one shard. The cheap statement cuts ties at the limit anywhere; then the exact one decides."""
         path, connection = self._paths[shard], self._connections[shard]
         try:
-            rows = connection.execute(self._search, (expression, limit + 1, limit + 1)).fetchall()
-            if len(rows) > limit and rows[limit][2] == rows[limit - 1][2]:
-                rows = connection.execute(self._search_ties, (expression, limit)).fetchall()
+            connection.execute("BEGIN")
+            try:
+                rows = connection.execute(self._search, (expression, limit + 1, limit + 1)).fetchall()
+                if len(rows) > limit and rows[limit][2] == rows[limit - 1][2]:
+                    rows = connection.execute(self._search_ties, (expression, rows[limit][2], limit)).fetchall()
+            finally:
+                connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and "fts5:" in str(error):
                 raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
