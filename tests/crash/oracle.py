@@ -1,0 +1,255 @@
+"""The oracle: opens what a crash left and demands that nothing that was promised is missing. Run as a script:
+
+    python -m tests.crash.oracle DATA LEDGER          prints one line of JSON, status 1 when something is wrong
+
+The demands (`Demands`) are made after the first recovery, after more work on the recovered engine, and after a second
+recovery. They are made from the ledger, never from what the engine says about itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from shadowswitch import Change as JournalChange
+from shadowswitch import Config, Engine, ShadowState, UnknownBranch, UnknownIndex
+from tests.crash.ledger import Batch, Key, Ledger, Told
+from tests.crash.running import wait_until
+from tests.crash.workload import BRANCHES, INDEX, PATIENCE_S, Life, Scribe, config
+
+UNDER_WAY = (ShadowState.PREPARING, ShadowState.BUILDING)
+RESTING = (ShadowState.BUILT, ShadowState.FAILED, ShadowState.CANCELLED)
+JOURNAL_PAGE = 5000
+Held = dict[Key, tuple[int, str]]
+"""(resource type, id) -> (LSN, title)."""
+
+
+class Demands:
+    """Everything that is demanded of an engine that was just opened; `problems` says what was not fulfilled."""
+
+    def __init__(self, engine: Engine, told: Told, may_fail: tuple[str, ...] = ()) -> None:
+        self.engine = engine
+        self.told = told
+        self.may_fail = may_fail
+        self.problems = list(told.problems)
+        self.resumed = 0
+
+    def all(self) -> list[str]:
+        """Make every demand."""
+        self.builds_end()
+        self.problems += [f"check: {finding}" for finding in self.engine.check()]
+        for branch in sorted(self.told.branches()):
+            try:
+                held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}
+            except UnknownBranch:
+                held = {}
+            self.records(branch, held)
+            self.journal(branch)
+            self.index(branch, held)
+        return self.problems
+
+    def no(self, text: str) -> None:
+        """Note that a demand was not fulfilled."""
+        self.problems.append(text)
+
+    # -- builds ----------------------------------------------------------------------------------------------------
+
+    def builds_end(self) -> None:
+        """Builds that were under way go on, from where they were, to their end."""
+        for shadow in self.engine.shadows():
+            if shadow.state in UNDER_WAY:
+                self.resumed += 1
+                self.engine.wait_for(shadow.shadow_index_id, *RESTING, timeout_s=PATIENCE_S)
+        for shadow in self.engine.shadows():
+            error = shadow.error or ""
+            if shadow.state == "FAILED" and not any(text in error for text in self.may_fail):
+                self.no(f"the build of generation {shadow.generation} failed: {error}")
+        self.no_build_began_twice()
+
+    def no_build_began_twice(self) -> None:
+        """A build that had begun to copy is never prepared anew."""
+        begun: dict[str, int] = {}
+        for event in self.engine.events(limit=100_000):
+            if event.type.endswith("build.started"):
+                begun[event.subject] = begun.get(event.subject, 0) + 1
+        for subject, times in begun.items():
+            if times > 1:
+                self.no(f"the build of shadow {subject} was begun {times} times")
+
+    # -- records ---------------------------------------------------------------------------------------------------
+
+    def records(self, branch: str, held: Held) -> None:
+        """No acknowledged write is lost, no acknowledged delete is back, nothing is there that nobody wrote."""
+        last: dict[Key, tuple[int, str | None]] = {}
+        for batch in self.told.acked(branch):
+            for position, change in enumerate(batch.changes):
+                last[change.resource_type, change.id] = (batch.lsn_of(position), change.title)
+        may_be: dict[Key, set[str | None]] = {}
+        for batch in self.told.open(branch):
+            for change in batch.changes:
+                may_be.setdefault((change.resource_type, change.id), set()).add(change.title)
+        for key in last.keys() | may_be.keys() | held.keys():
+            self.record(f"{branch} {key}", last.get(key, (0, None)), held.get(key, (0, None)), may_be.get(key, set()))
+
+    def record(
+        self, where: str, acked: tuple[int, str | None], found: tuple[int, str | None], may_be: set[str | None]
+    ) -> None:
+        """One record: as the last acknowledged change left it, or newer and by an unanswered one."""
+        if found == acked or (found[1] is None and (acked[1] is None or None in may_be)):
+            return
+        if found[1] is None:
+            self.no(f"lost: {where} was acknowledged as {acked} and is gone")
+        elif found[0] <= acked[0]:
+            self.no(f"lost: {where} was acknowledged as {acked} and is {found}")
+        elif found[1] not in may_be:
+            self.no(f"{where} is {found}, which nobody wrote; acknowledged was {acked}")
+
+    # -- the journal -----------------------------------------------------------------------------------------------
+
+    def journal(self, branch: str) -> None:
+        """Every acknowledged batch stands in the journal at its LSNs; all else in it is whole intended batches."""
+        try:
+            oldest = self.engine.branch(branch).oldest_lsn
+        except UnknownBranch:
+            return
+        found = {change.lsn: change for change in self._changes(branch, oldest - 1)}
+        for batch in self.told.acked(branch):
+            for position, change in enumerate(batch.changes):
+                lsn = batch.lsn_of(position)
+                if lsn < oldest:
+                    continue
+                entry = found.pop(lsn, None)
+                if entry is None:
+                    self.no(f"lost: {branch} LSN {lsn} of batch {batch.name} is not in the journal")
+                elif not _same(entry, change.resource_type, change.id, change.title):
+                    self.no(f"{branch} LSN {lsn} should be {change}, and is {entry}")
+        self._whole_intents(branch, [found[lsn] for lsn in sorted(found)], oldest)
+
+    def _changes(self, branch: str, after: int) -> Iterator[JournalChange]:
+        while page := self.engine.changes(branch, after, JOURNAL_PAGE):
+            yield from page
+            after = page[-1].lsn
+
+    def _whole_intents(self, branch: str, rest: list[JournalChange], oldest: int) -> None:
+        waiting = self.told.open(branch)
+        while rest:
+            batch = next((b for b in waiting if _begins_with(rest, b)), None)
+            if batch is not None:
+                waiting.remove(batch)
+                rest = rest[len(batch.changes) :]
+            elif rest[0].lsn == oldest:  # the end of a batch whose beginning was trimmed
+                rest = rest[1:]
+                oldest += 1
+            else:
+                self.no(f"{branch} LSN {rest[0].lsn} belongs to no whole batch that was intended: {rest[0]}")
+                return
+
+    # -- indexes ---------------------------------------------------------------------------------------------------
+
+    def index(self, branch: str, held: Held) -> None:
+        """Exactly the expected generation is live, once, and it is whole: each record at exactly its source's LSN."""
+        key = (branch, INDEX)
+        allowed = {self.told.live[key]} if key in self.told.live else {0}
+        allowed |= self.told.may_be_live.get(key, set())
+        try:
+            live = self.engine.index(branch, INDEX).generation
+        except (UnknownIndex, UnknownBranch):
+            live = 0
+        if live not in allowed:
+            self.no(f"generation {live} is live on {branch}, expected was one of {sorted(allowed)}")
+        serving = [s.generation for s in self.engine.shadows() if s.branch_name == branch and s.phase == "live"]
+        if serving != ([live] if live else []):
+            self.no(f"on {branch} the shadows of generations {serving} say that they are live, the index says {live}")
+        if live:
+            self.whole(branch, live, held)
+
+    def whole(self, branch: str, live: int, held: Held) -> None:
+        """What the reader gives is what the records are."""
+        with self.engine.reader(branch, INDEX, min_lsn=self.engine.head(branch), timeout_s=PATIENCE_S) as reader:
+            if reader.generation != live:
+                self.no(f"readers get generation {reader.generation}, the index says {live}")
+            count = self.engine.count(branch)
+            if not reader.count() == count == len(held):
+                self.no(f"the index counts {reader.count()}, the engine {count}, a scan {len(held)}")
+            listed = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in reader.scan()}
+            if listed != held:
+                odd = sorted(listed.items() ^ held.items())[:5]
+                self.no(f"the index of {branch} and its source differ, for example {odd}")
+            for key, (lsn, _) in held.items():
+                record = reader.get(*key)
+                if record is None or record.lsn != lsn:
+                    self.no(f"{key} of LSN {lsn} is read as {record}")
+
+
+def _same(entry: JournalChange, resource_type: str, id: str, title: str | None) -> bool:
+    found = entry.fields["title"] if entry.fields is not None else None
+    return (entry.resource_type, entry.id, found) == (resource_type, id, title)
+
+
+def _begins_with(rest: list[JournalChange], batch: Batch) -> bool:
+    if len(rest) < len(batch.changes):
+        return False
+    pairs = list(zip(rest, batch.changes, strict=False))
+    in_a_row = all(entry.lsn == rest[0].lsn + place for place, (entry, _) in enumerate(pairs))
+    return in_a_row and all(_same(e, c.resource_type, c.id, c.title) for e, c in pairs)
+
+
+def work_on(engine: Engine, ledger: Ledger) -> None:
+    """All is well again: records can be written and found, an index can be built, switched to and rolled back from."""
+    for branch in BRANCHES:
+        if branch not in {info.name for info in engine.branches()}:
+            engine.create_branch(branch)
+    Scribe(engine, ledger, 99, 60).some("main", 5)
+    life = Life(engine, ledger)
+    for shadow in engine.shadows("main", "BUILT"):
+        life.switch(shadow.shadow_index_id)
+    life.switch(life.build())
+    Scribe(engine, ledger, 98, 60).some("main", 5)
+    if engine.index("main", INDEX).previous_generation:
+        life.rollback()
+    engine.clean_up(PATIENCE_S)
+
+
+def threads_left() -> list[str]:
+    """A closed engine leaves no thread behind."""
+
+    def names() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("shadowswitch")]
+
+    try:
+        wait_until(lambda: not names(), "all threads of the engine have ended", 20)
+    except TimeoutError:
+        return [f"threads outlive the engine: {names()}"]
+    return []
+
+
+def judge(data: Path, path: Path, settings: Config, may_fail: tuple[str, ...] = ()) -> dict[str, object]:
+    """Recover, demand, work, demand, recover again, demand."""
+    ledger = Ledger(path)
+    with Engine.open(data, settings) as engine:
+        first = Demands(engine, Told(path), may_fail)
+        problems = first.all()
+        deaths = engine.stats()["counters"].get("worker_deaths", 0)
+        if not problems:
+            work_on(engine, ledger)
+            problems = Demands(engine, Told(path), may_fail).all()
+    problems += threads_left()
+    if not problems:
+        with Engine.open(data, settings) as engine:
+            problems = [f"second recovery: {text}" for text in Demands(engine, Told(path), may_fail).all()]
+    ledger.close()
+    return {"problems": problems[:20], "resumed": first.resumed, "worker_deaths": deaths, **Told(path).counts()}
+
+
+def main() -> None:
+    """The script."""
+    found = judge(Path(sys.argv[1]), Path(sys.argv[2]), config(), tuple(sys.argv[3:]))
+    print(json.dumps(found))
+    sys.exit(1 if found["problems"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Starting the scripts of these tests as processes of their own, with a deadline, and killing what is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import msgspec
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 100.0
+POLL_S = 0.005
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How a process ended: its id, its status (negative: the signal), the end of what it said."""
+
+    pid: int
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def killed(self) -> bool:
+        """Did a SIGKILL end it?"""
+        return self.status in (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+
+class Scene:
+    """One run: its data directory, its ledger, and the folder where points leave their mark."""
+
+    def __init__(self, folder: Path, data: Path | None = None) -> None:
+        self.folder = folder
+        self.data = data or folder / "data"
+        self.ledger = folder / "ledger"
+        self.marks = folder / "marks"
+        self.marks.mkdir(parents=True, exist_ok=True)
+
+    def command(self, script: str, *arguments: str) -> list[str]:
+        """The command line of one of the scripts of this folder."""
+        return [sys.executable, "-m", f"tests.crash.{script}", str(self.data), str(self.ledger), *arguments]
+
+    def workload(self, *arguments: str, points: str = "", once: bool = True) -> Ended:
+        """Run the workload, with points planned."""
+        return run(self.command("workload", *arguments), self.environment(points, once))
+
+    def oracle(self, *arguments: str, points: str = "") -> Ended:
+        """Run the oracle, with points planned."""
+        return run(self.command("oracle", *arguments), self.environment(points))
+
+    def environment(self, points: str, once: bool = True) -> dict[str, str]:
+        """What the process finds in its environment, apart from ours."""
+        marks = {"SHADOWSWITCH_POINTS_ONCE": str(self.marks)} if once else {}
+        return {"SHADOWSWITCH_POINTS": points, **marks} if points else {}
+
+    def verdict(self, *arguments: str) -> dict[str, Any]:
+        """Run the oracle and demand that it finds nothing; its figures."""
+        ended = self.oracle(*arguments)
+        assert ended.status == 0, f"the oracle says: {ended.output}\n{ended.errors}"
+        figures: dict[str, Any] = json.loads(ended.output)
+        return figures
+
+    def passed(self, name: str) -> int:
+        """The id of the process that passed a point as planned; 0 when none did."""
+        mark = self.marks / name
+        return int(mark.read_text() or 0) if mark.exists() else 0
+
+    def clear(self) -> None:
+        """Remove the data: hundreds of runs would fill a disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Ours, without what another test may have planned, and `more`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SHADOWSWITCH_")}
+    return {**kept, **more}
+
+
+def start(command: Sequence[str], more: Mapping[str, str], **how: Any) -> subprocess.Popen[str]:
+    """Start a process in a session of its own, so that `finish` can end whatever it started."""
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, **how,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    """Kill the process and its group, if they are still there."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.wait(DEADLINE_S)
+
+
+def run(command: Sequence[str], more: Mapping[str, str], timeout_s: float = DEADLINE_S) -> Ended:
+    """Run to the end. Raises TimeoutError with what it had said when it does not come."""
+    process = start(command, more)
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        finish(process)
+        output, errors = process.communicate()
+        raise TimeoutError(f"{' '.join(command)} did not end: {output[-2000:]}\n{errors[-4000:]}") from error
+    finally:
+        finish(process)
+    return Ended(process.pid, process.returncode, output[-4000:], errors[-4000:])
+
+
+def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
+    """Look again and again until something holds that no event tells of. Raises TimeoutError."""
+    ends = time.monotonic() + timeout_s
+    pause = Event()
+    while not holds():
+        if time.monotonic() > ends:
+            raise TimeoutError(f"it did not come to pass: {what}")
+        pause.wait(POLL_S)

@@ -1,0 +1,139 @@
+"""Whatever dies at a named point, nothing is lost: a real SIGKILL at each, then the oracle.
+
+A point in the host kills the host; one in a worker process kills the worker, and the host goes on with another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from shadowswitch.storage.points import POINTS
+from tests.crash.ledger import Told
+from tests.crash.running import Scene, finish, start, wait_until
+
+pytestmark = pytest.mark.slow
+
+IN_WORKERS = {"build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice"}
+"""Points that only worker processes pass."""
+LATER_PASSES = {
+    "write.admitted": (30,),
+    "journal.before_commit": (2, 40),
+    "journal.committed": (7, 40),
+    "build.claimed": (4,),
+    "copy.slice": (5,),
+    "switch.sealed": (3,),
+    "switch.drained": (2,),
+    "switch.committed": (2, 3),
+    "switch.pointed": (3,),
+    "follow.applied": (20,),
+    "follow.flushed": (5,),
+}
+"""The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""
+CASES = [(name, 1) for name in POINTS] + [(name, nth) for name, more in LATER_PASSES.items() for nth in more]
+SELDOM = {"publish.staged": 1, "publish.exchanged": 1, "trim.slice": 1, "retire.marked": 2, "retire.removed": 2}
+"""How often the workload passes a point at least, where it is less than three times."""
+MORE_CASES = [(name, nth) for name in POINTS for nth in (2, 3) if nth <= SELDOM.get(name, 3)]
+MORE_CASES += [(name, nth) for name in ("write.admitted", "journal.committed") for nth in range(4, 100)]
+SLOW_COPY = "copy.slice=sleep:0.03"
+"""Lets writers get in while the workers copy, so that there is something to catch up."""
+
+
+def ids(cases: list[tuple[str, int]]) -> list[str]:
+    return [f"{name}@{nth}" for name, nth in cases]
+
+
+@pytest.mark.parametrize(("name", "nth"), CASES, ids=ids(CASES))
+def test_kill_at_every_named_point(tmp_path: Path, name: str, nth: int) -> None:
+    kill_at(name, nth, tmp_path)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(("name", "nth"), MORE_CASES, ids=ids(MORE_CASES))
+def test_kill_at_later_passes_of_every_named_point(tmp_path: Path, name: str, nth: int) -> None:
+    kill_at(name, nth, tmp_path)
+
+
+def kill_at(name: str, nth: int, tmp_path: Path) -> None:
+    """Kill whoever comes there for the nth time, then ask the oracle."""
+    scene = Scene(tmp_path)
+    slow = f";{SLOW_COPY}" if name == "catchup.slice" else ""
+    ended = scene.workload(points=f"{name}=kill@{nth}{slow}")
+    victim = scene.passed(name)
+    assert victim, f"the workload never passed {name} {nth} times: {ended.output} {ended.errors}"
+    if victim == ended.pid:
+        assert ended.killed, f"{name} killed the host, but it ended with {ended.status}: {ended.errors}"
+        assert name not in IN_WORKERS
+    else:
+        assert name in IN_WORKERS, f"{name} was passed by a worker process"
+        assert ended.status == 0, f"a worker died at {name}, and the host ended with {ended.status}: {ended.errors}"
+        told = Told(scene.ledger)
+        assert [note["worker_deaths"] for note in told.notes if note["kind"] == "end"] == [1]
+    figures = scene.verdict()
+    print(f"{name}@{nth}: {figures}")
+    scene.clear()
+
+
+RECOVERIES = [
+    ("journal.committed@40", "recover.step@1"),
+    ("switch.validated", "journal.before_commit@1"),
+    ("switch.validated", "journal.committed@1"),
+    ("switch.sealed@2", "recover.step@2"),
+    ("switch.committed@2", "follow.applied@1"),
+    ("build.claimed", "build.prepared@1"),
+    ("build.prepared@2", "journal.committed@2"),
+    ("build.validated@2", "build.built@1"),
+    ("retire.removed", "retire.marked@1"),
+    ("trim.slice", "trim.slice@1"),
+]
+"""A first kill that leaves something to recover, and a kill while that is recovered (or in the work after it)."""
+
+
+@pytest.mark.parametrize(("before", "during"), RECOVERIES, ids=[f"{b}-{d}" for b, d in RECOVERIES])
+def test_kill_during_recovery(tmp_path: Path, before: str, during: str) -> None:
+    scene = Scene(tmp_path)
+    first, _, nth = before.partition("@")
+    ended = scene.workload(points=f"{first}=kill@{nth or 1}")
+    assert ended.killed, f"{before}: {ended.status} {ended.errors}"
+    (scene.marks / first).unlink(missing_ok=True)
+    point, _, nth = during.partition("@")
+    again = scene.oracle(points=f"{point}=kill@{nth}")
+    assert again.killed, f"recovery after {before} never passed {during}: {again.status} {again.output} {again.errors}"
+    print(f"{before}, then {during}: {scene.verdict()}")
+    scene.clear()
+
+
+def stored(data: Path) -> list[int]:
+    """How many records each shard of the first generation holds."""
+    rows = []
+    for shard in sorted(data.glob("generations/main/*/00000001/shard-*/shard.sqlite")):
+        try:
+            with closing(sqlite3.connect(f"file:{shard}?mode=ro", uri=True)) as connection:
+                rows.append(int(connection.execute("SELECT count(*) FROM docs").fetchone()[0]))
+        except sqlite3.Error:
+            rows.append(0)
+    return rows or [0]
+
+
+def test_a_resumed_build_copies_only_what_is_missing(tmp_path: Path) -> None:
+    """A shard has about 130 records, in slices of 10. When each has stored 60, some 8 slices are missing; a worker that
+    starts over passes 14 and is killed at the 12th, and the oracle sees its death."""
+    scene = Scene(tmp_path)
+    process = start(scene.command("workload"), scene.environment("copy.slice=sleep:0.1", once=False))
+    try:
+        wait_until(lambda: min(stored(scene.data)) >= 60, "each shard has 60 records")
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        finish(process)
+    print(f"the shards had {stored(scene.data)} records when the host was killed")
+    again = scene.oracle(points="copy.slice=kill@12")
+    figures = json.loads(again.output)
+    assert again.status == 0, f"the oracle says: {figures}"
+    assert figures["resumed"] == 1
+    assert figures["worker_deaths"] == 0, "a resumed worker copied again what was stored"

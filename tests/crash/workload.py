@@ -1,0 +1,236 @@
+"""The workload: the whole life of an index in about a second, with writers and a reader beside it. Run as a script:
+
+    python -m tests.crash.workload DATA LEDGER [small]
+
+Every durable step of the engine is passed at least once. Intents and acknowledgements go into the ledger.
+Ends with status 0 when it came to its end; a test kills it before.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shadowswitch import (
+    Config,
+    Delete,
+    Engine,
+    EngineClosed,
+    Put,
+    ShadowSwitchError,
+    SwitchRequest,
+    SwitchResult,
+)
+from tests.crash.ledger import Change, Ledger
+
+INDEX = "SEARCH_INDEX"
+TYPES = ("link_type", "object_type")
+BRANCHES = ("main", "feature/가지")
+BUILD = {"shards": 2, "parallel_workers": 2, "columns": ["title"]}
+WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")
+PATIENCE_S = 60.0
+PACE_S = 0.002
+
+
+def config(**changes: Any) -> Config:
+    """Small slices, quick followers, a short journal; the janitor comes when it is called."""
+    settings: dict[str, Any] = {
+        "copy_slice_rows": 10,
+        "copy_flush_rows": 100,
+        "catchup_residual_changes": 5,
+        "refresh_interval_ms": 10.0,
+        "flush_interval_s": 0.05,
+        "journal_keep_changes": 50,
+        "janitor_interval_s": 3600.0,
+        "map_size_bytes": 1 << 30,
+        "validation_samples": 10,
+        "worker_nice": 0,
+    }
+    return Config(**(settings | changes))
+
+
+class Scribe:
+    """Writes batches and keeps the ledger. One for each writing thread."""
+
+    def __init__(self, engine: Engine, ledger: Ledger, seed: int, keys: int) -> None:
+        self.engine = engine
+        self.ledger = ledger
+        self.chance = random.Random(seed)
+        self.keys = keys
+
+    def batch(self, branch: str, changes: list[tuple[str, str, bool]]) -> bool:
+        """Write changes given as (resource type, id, is it a put); True when acknowledged."""
+        name = self.ledger.new_batch()
+        titled = [
+            Change(kind, id, f"{name}/{position} {self.chance.choice(WORDS)}" if put else None)
+            for position, (kind, id, put) in enumerate(changes)
+        ]
+        rows = [[change.resource_type, change.id, change.title] for change in titled]
+        self.ledger.enter("intent", batch=name, branch=branch, changes=rows)
+        try:
+            receipt = self.engine.write(branch, [_wire(change) for change in titled], timeout_s=PATIENCE_S)
+        except ShadowSwitchError as error:
+            self.ledger.enter("refused", batch=name, error=type(error).__name__, text=str(error))
+            return False
+        self.ledger.enter("ack", batch=name, lsn=receipt.lsn)
+        return True
+
+    def seed(self, branch: str, batches: int, size: int) -> None:
+        """Fill a branch, `size` new records in each batch."""
+        for number in range(batches):
+            ids = range(number * size, (number + 1) * size)
+            self.batch(branch, [(TYPES[id % 2], f"r{id}", True) for id in ids])
+
+    def some(self, branch: str, batches: int) -> None:
+        """Random puts, updates and deletes; one to five changes in a batch, keys at times twice in one."""
+        for _ in range(batches):
+            self.one(branch)
+
+    def one(self, branch: str) -> bool:
+        """One random batch."""
+        size = self.chance.randint(1, 5)
+        chosen = [self.chance.randrange(self.keys) for _ in range(size)]
+        return self.batch(branch, [(TYPES[id % 2], f"r{id}", self.chance.random() < 0.7) for id in chosen])
+
+
+def _wire(change: Change) -> Put | Delete:
+    if change.title is None:
+        return Delete(change.resource_type, change.id)
+    return Put(change.resource_type, change.id, {"title": change.title})
+
+
+class Beside:
+    """A thread that does one thing again and again until it is told to stop; a failure is a problem of the run."""
+
+    def __init__(self, ledger: Ledger, turn: Callable[[], object]) -> None:
+        self._ledger = ledger
+        self._turn = turn
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(PACE_S):
+            try:
+                self._turn()
+            except EngineClosed:
+                return
+            except Exception as error:
+                self._ledger.enter("problem", text=f"{type(error).__name__}: {error}")
+                return
+
+    def stop(self) -> None:
+        """Stop and wait for the turn that is under way."""
+        self._stop.set()
+        self._thread.join(PATIENCE_S)
+
+
+def reading(engine: Engine, ledger: Ledger) -> Callable[[], None]:
+    """A reader's turn: it gets an answer, and never an older state than before (SW-2)."""
+    seen = [0]
+
+    def turn() -> None:
+        with engine.reader("main", INDEX, timeout_s=PATIENCE_S) as reader:
+            reader.search("amber", 5)
+            if reader.lsn < seen[0]:
+                ledger.enter("problem", text=f"SW-2 a reader saw LSN {seen[0]} and then {reader.lsn}")
+            seen[0] = reader.lsn
+
+    return turn
+
+
+class Life:
+    """What the main thread does to the indexes."""
+
+    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+        self.engine = engine
+        self.ledger = ledger
+
+    def build(self, branch: str = "main") -> str:
+        """Start a build and wait until it is BUILT."""
+        shadow = self.engine.start_build(branch, INDEX, TYPES, BUILD).shadow_index_id
+        self.engine.wait_for(shadow, "BUILT", timeout_s=PATIENCE_S)
+        return shadow
+
+    def switch(self, shadow: str, branch: str = "main", request: SwitchRequest | None = None) -> SwitchResult:
+        """Switch; the ledger knows before what may become live."""
+        target = self.engine.shadow(shadow).generation
+        self.ledger.enter("switching", branch=branch, index_type=INDEX, generation=target)
+        return self._switched(branch, self.engine.switch(shadow, request or patient()))
+
+    def rollback(self, branch: str = "main") -> SwitchResult:
+        """Back to the previous generation."""
+        target = self.engine.index(branch, INDEX).previous_generation
+        self.ledger.enter("switching", branch=branch, index_type=INDEX, generation=target)
+        return self._switched(branch, self.engine.rollback(branch, INDEX, patient()))
+
+    def _switched(self, branch: str, result: SwitchResult) -> SwitchResult:
+        if result.success:
+            self.ledger.enter("switched", branch=branch, index_type=INDEX, generation=result.generation)
+        else:
+            self.ledger.enter("problem", text=f"not switched: {result.message}")
+        return result
+
+    def cancelled_build(self) -> None:
+        """A build that is given up on the way."""
+        shadow = self.engine.start_build("main", INDEX, TYPES, BUILD).shadow_index_id
+        self.engine.cancel_build(shadow, "no longer wanted")
+
+
+def patient(**changes: Any) -> SwitchRequest:
+    """A request that a slow machine does not refuse."""
+    return SwitchRequest(**({"switch_timeout_seconds": PATIENCE_S} | changes))
+
+
+def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
+    """Seed, build, switch, switch again, roll back, cancel, switch, clean up; writers and a reader beside it."""
+    life = Life(engine, ledger)
+    scribe = Scribe(engine, ledger, 1, 60 * scale)
+    for branch in BRANCHES:
+        engine.create_branch(branch)
+    scribe.seed("main", 6, 10 * scale)
+    scribe.seed(BRANCHES[1], 1, 10)
+    writers = [Scribe(engine, ledger, seed, 60 * scale) for seed in (2, 3)]
+    beside = [Beside(ledger, lambda w=writer: w.one("main")) for writer in writers]  # type: ignore[misc]
+    life.switch(life.build())
+    beside.append(Beside(ledger, reading(engine, ledger)))
+    scribe.some("main", 5)
+    second = life.build()
+    scribe.some("main", 5)
+    life.switch(second)
+    scribe.some("main", 5)
+    life.rollback()
+    scribe.some("main", 5)
+    life.cancelled_build()
+    life.switch(life.build(), request=patient(strategy="ATOMIC_RENAME"))
+    for thread in beside:
+        thread.stop()
+    life.switch(life.build(BRANCHES[1]), BRANCHES[1])
+    scribe.seed("main", 2, 30 * scale)
+    with engine.reader("main", INDEX, min_lsn=engine.head("main"), timeout_s=PATIENCE_S):
+        pass
+    engine.clean_up(PATIENCE_S)
+    scribe.some("main", 5)
+
+
+def main(data: Path, path: Path, scale: int) -> None:
+    """The life, a clean stop, a start, a little more, a clean stop."""
+    recorder = os.environ.get("RECORDER_LOG")
+    ledger = Ledger(path, Path(recorder) if recorder else None)
+    with Engine.open(data, config()) as engine:
+        whole_life(engine, ledger, scale)
+        deaths = engine.stats()["counters"].get("worker_deaths", 0)
+        ledger.enter("end", worker_deaths=deaths)
+    with Engine.open(data, config()) as engine:
+        Scribe(engine, ledger, 4, 60).some("main", 3)
+        engine.clean_up(PATIENCE_S)
+    ledger.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), 1 if "small" in sys.argv else 5)
