@@ -19,16 +19,17 @@ from typing import Any
 
 from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import BeginBuild, CancelBuild, Follow, Step, WorkerGone, WorkerSaid
+from shadowswitch.actors.messages import BeginBuild, CancelBuild, Follow, Step, Tune, WorkerGone, WorkerSaid
+from shadowswitch.actors.pacing import DISK_INTERVAL_S, Pacing
 from shadowswitch.actors.validator import Validation, repair, validate
-from shadowswitch.model.errors import BuildCancelled, EngineClosed, NotConverging, ShadowSwitchError
+from shadowswitch.model.errors import BuildCancelled, EngineClosed, ShadowSwitchError
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import generation as generations
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.copying import BuildShard, Progress
-from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.generation import APPLY_SLICE, Generation
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.worker import Done, Failed
@@ -38,6 +39,8 @@ logger = logging.getLogger("shadowswitch")
 NOTE_INTERVAL_S = 5.0
 """How often the progress is written down, for a restart."""
 STEP_S = 0.02
+BUSY_STEP_S = 0.2
+BUSY_SLICE = 4 * APPLY_SLICE
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 
 
@@ -59,15 +62,17 @@ class ShadowBuilder(EngineActor):
         self._progress: dict[int, Progress] = {}
         self._rows_total = 0
         self._head_at_start = 0
-        self._rounds_without_gain = 0
         self._residual = 0
         self._ended = False
+        self._pacing = Pacing(house, row)
+        self._applied = self._pacing.control
         self._generation: Generation | None = None
         self.handles(BeginBuild, self._begin)
         self.handles(WorkerSaid, self._worker_said)
         self.handles(WorkerGone, self._worker_gone)
         self.handles(Step, self._step)
         self.handles(CancelBuild, self._cancel)
+        self.handles(Tune, self._tune)
 
     # -- preparing and copying -------------------------------------------------------------------------------------
 
@@ -116,7 +121,7 @@ class ShadowBuilder(EngineActor):
                 flush_bytes=config.copy_flush_bytes,
                 residual_changes=config.catchup_residual_changes,
             )
-            number = self._house.pool.submit(task, self._said, self._gone)
+            number = self._house.pool.submit(task, self._said, self._gone, self._applied)
             self._running[number] = shard
 
     def _said(self, task: int, answer: Any) -> None:
@@ -141,6 +146,7 @@ class ShadowBuilder(EngineActor):
         elif isinstance(answer, Progress):
             self._progress[shard] = answer
             self._measure()
+            self._watch_disk()
         elif isinstance(answer, Done):
             del self._running[message.task]
             self._progress[shard] = answer.progress
@@ -160,6 +166,29 @@ class ShadowBuilder(EngineActor):
             return
         self._waiting.insert(0, shard)
         self._start_workers()
+
+    def _tune(self, message: Tune) -> None:
+        self._pacing.tune(message.share, message.paused)
+        self._apply_control()
+        message.reply.set_result(None)
+
+    def _apply_control(self) -> None:
+        """Hand on a change of pace to the workers; when the build may go on, it does."""
+        control, was = self._pacing.control, self._applied
+        if control == was:
+            return
+        self._applied = control
+        for task in self._running:
+            self._house.pool.tune(task, control)
+        if was.paused != control.paused:
+            self._note("paused" if control.paused else "copying")
+            if not control.paused and self._generation is not None:
+                self._tell(Step())
+
+    def _watch_disk(self) -> None:
+        if self._pacing.watch_disk():
+            self._house.timers.after(DISK_INTERVAL_S, lambda: self._tell(Step()))
+        self._apply_control()
 
     # -- progress --------------------------------------------------------------------------------------------------
 
@@ -199,39 +228,38 @@ class ShadowBuilder(EngineActor):
         row = self._house.catalog.generation(self._row.generation)
         assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
         self._generation = self._house.open_generation(row)
-        self._residual_before = 1 << 62
         self._tell(Step())
 
     def _step(self, _: Step) -> None:
-        if self._ended or self._generation is None:
+        if self._ended:
+            return
+        self._watch_disk()
+        if self._generation is None or self._pacing.control.paused:
             return
         writer = self._generation.writer
         head = self._house.head(self._row.branch)
-        ends = time.monotonic() + STEP_S
+        begun = time.monotonic()
+        # on the first signs of falling behind: more share and bigger batches
+        ends = begun + (BUSY_STEP_S if self._pacing.behind else STEP_S)
         while writer.applied_lsn < head and time.monotonic() < ends:
-            writer.apply_slice(head)
+            writer.apply_slice(head, BUSY_SLICE if self._pacing.behind else APPLY_SLICE)
         if writer.applied_lsn < head:
-            self._tell(Step())
+            self._next_step(time.monotonic() - begun)
             return
         self._measure()
         residual = self._house.head(self._row.branch) - writer.applied_lsn
         if residual > self._house.config.catchup_residual_changes:
-            self._judge_convergence(residual)
-            self._tell(Step())
+            self._pacing.judge(residual)
+            self._next_step(time.monotonic() - begun)
             return
         self._validate()
 
-    def _judge_convergence(self, residual: int) -> None:
-        """After a whole round: is less left than after the round before?"""
-        self._rounds_without_gain = 0 if residual < self._residual_before else self._rounds_without_gain + 1
-        self._residual_before = min(residual, self._residual_before)
-        if self._rounds_without_gain >= self._house.config.catchup_rounds_max:
-            raise NotConverging(
-                f"NOT_CONVERGING: {residual} changes are left after {self._rounds_without_gain} rounds without gain",
-                operation="build",
-                object=self._id,
-                hint="write more slowly, use more shards, or try again at a quieter time",
-            )
+    def _next_step(self, worked_s: float) -> None:
+        share = 1.0 if self._pacing.behind else self._pacing.share
+        if share >= 1.0:
+            self._tell(Step())
+        else:
+            self._house.timers.after(worked_s * (1.0 - share) / share, lambda: self._tell(Step()))
 
     def _validate(self) -> None:
         assert self._generation is not None
@@ -259,6 +287,7 @@ class ShadowBuilder(EngineActor):
         point("build.validated")
         lsn = generation.writer.flush()
         self._ended = True
+        self._pacing.end()
         self._house.transact(
             lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes), "build"
         )
@@ -289,6 +318,7 @@ class ShadowBuilder(EngineActor):
     def _end(self) -> None:
         """Stop all work: nothing of this build writes any file after this."""
         self._ended = True
+        self._pacing.end()
         for task in list(self._running):
             self._house.pool.kill(task)
         self._running.clear()

@@ -13,13 +13,14 @@ import msgspec
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import BeginBuild, CancelBuild, Unfollow
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.actors.messages import BeginBuild, CancelBuild, Tune, Unfollow
+from shadowswitch.model.errors import InvalidConfig, InvalidTransition, StorageFull
 from shadowswitch.model.states import ShadowState, check_move
-from shadowswitch.storage import transitions
+from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.rows import BranchRow, ShadowRow
 from shadowswitch.storage.spec import make_spec
 
+S = ShadowState
 CANCEL_TIMEOUT_S = 30.0
 
 
@@ -44,12 +45,30 @@ class Builds:
         """Claim a build durably and start its builder."""
         spec = make_spec(index_type, resource_types, build_config)
         config = _plain(build_config or {})
+        self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
         row, _ = self._house.transact(
             lambda c: transitions.claim_build(c, shadow_id, branch, spec, config, external, service_name), "start build"
         )
         self.start(row)
         return row
+
+    def _preflight(self, branch: BranchRow, index_type: str) -> None:
+        """Is there room? A shadow will be about as large as the live index, or twice what the catalog holds."""
+        index = self._house.catalog.index(branch.number, index_type)
+        live = self._house.shelf.open.get(index.live) if index is not None else None
+        if live is not None:
+            estimate = int(1.2 * layout.directory_size_bytes(live.path))
+        else:
+            estimate = 2 * int(self._house.catalog.statistics()["map_used_bytes"])
+        free, reserve = layout.free_bytes(self._house.root), self._house.config.disk_reserve_bytes
+        if free < estimate + reserve:
+            raise StorageFull(
+                f"the build may need {estimate} bytes, and {free} are free, of which {reserve} stay in reserve",
+                operation="start_build",
+                object=branch.name,
+                hint="free space, or lower Config.disk_reserve_bytes",
+            )
 
     def start(self, row: ShadowRow) -> None:
         """Start (or go on with) the build of a PREPARING or BUILDING shadow."""
@@ -68,6 +87,17 @@ class Builds:
         row = self._house.transact(lambda c: transitions.mark_retrying(c, shadow_id), "retry build")
         self.start(row)
         return row
+
+    def tune(self, shadow_id: str, share: float | None, paused: bool | None) -> None:
+        """Throttle, pause or let go on a running build. Raises InvalidTransition when it is not running."""
+        with self._lock:
+            address = self._builders.get(shadow_id)
+        row = self._house.catalog.shadow(shadow_id)
+        if address is None or not address.ref.is_alive() or row.state not in (S.PREPARING, S.BUILDING):
+            raise InvalidTransition(f"shadow {shadow_id} is {row.state}, not being built", operation="tune build")
+        reply: Future[None] = Future()
+        address.tell(Tune(share, paused, reply))
+        result_of(reply, CANCEL_TIMEOUT_S, "the change")
 
     def cancel(self, shadow_id: str, reason: str) -> None:
         """End a build wherever it stands; when this returns, nothing of it writes any file."""

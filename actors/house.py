@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
 from shadowswitch.storage import publishing
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import Generation, GenerationWriter
@@ -29,6 +30,7 @@ from shadowswitch.storage.rows import GenerationRow
 
 logger = logging.getLogger("shadowswitch")
 T = TypeVar("T")
+Validator = Callable[[IndexReader], Iterable[str]]
 
 TRANSACT_TIMEOUT_S = 30.0
 
@@ -84,6 +86,10 @@ class House:
         """The head LSN of each branch written to since the start; the catalog knows the others."""
         self.meters: dict[str, ProgressMeter] = {}
         """The progress of running builds, by shadow id."""
+        self.validators: dict[str, Validator] = {}
+        """Checks that the host registered, by name."""
+        self.delays: dict[int, float] = {}
+        """Seconds by which each write of a branch is slowed, while a build of it cannot keep up."""
         self.changed = threading.Condition()
         """Notified after every metadata transaction: something may have changed its state."""
         self.sealing = 0

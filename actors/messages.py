@@ -115,6 +115,14 @@ class Step(msgspec.Struct, frozen=True):
     """A builder to itself: the next small piece of work."""
 
 
+class Tune(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: throttle (share of the time it may work), pause or go on. Reply: None."""
+
+    share: float | None
+    paused: bool | None
+    reply: Future[None]
+
+
 class CancelBuild(msgspec.Struct, frozen=True):
     """To a ShadowBuilder: end it. Reply: None, once the shadow is CANCELLED and its workers are gone."""
 

@@ -21,7 +21,7 @@ from shadowswitch.actors.base import EngineActor, result_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome
-from shadowswitch.actors.validator import Validation, repair, validate
+from shadowswitch.actors.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.verifier import verify
 from shadowswitch.model.errors import ShadowSwitchError, Timeout
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
@@ -135,18 +135,23 @@ class Switcher(EngineActor):
     def _validated(self, message: RunSwitch) -> Validation:
         house, target = self._house, message.target
         checks = list(dict.fromkeys([*message.request.validation_checks, "DIGEST"]))
-        found = validate(house, target, checks)
+        own = [check for check in checks if check not in house.validators]
+        found = validate(house, target, own, queries=message.request.queries)
         if found.differing_buckets:
             house.metrics.count("buckets_repaired", len(found.differing_buckets))
             repair(house, target, found.differing_buckets)
-            found = validate(house, target, checks)
+            found = validate(house, target, own, queries=message.request.queries)
+        for check in checks:
+            if check in house.validators:
+                found = run_validator(house, target, check, found)
         return found
 
     def _refusal(self, message: RunSwitch, found: Validation) -> str:
         if not found.errors:
             return ""
         fatal = found.differing_buckets or any(
-            errors and check not in ADVISORY_CHECKS for check, errors in found.findings.items()
+            errors and check not in ADVISORY_CHECKS and check not in self._house.validators
+            for check, errors in found.findings.items()
         )
         if message.request.force_switch and not fatal:
             return ""

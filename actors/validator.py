@@ -3,6 +3,7 @@ reads it."""
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from shadowswitch.storage.inspection import Inspect, Inspected
 from shadowswitch.storage.journal import read_records
 from shadowswitch.storage.worker import Answer, Failed
 
+logger = logging.getLogger("shadowswitch")
+
 POLL_S = 0.05
 REPAIR_SLICE = 1000
 
@@ -34,7 +37,11 @@ class Validation(msgspec.Struct, frozen=True):
 
 
 def validate(
-    house: House, generation: Generation, checks: list[str], stop_asked: Callable[[], bool] = lambda: False
+    house: House,
+    generation: Generation,
+    checks: list[str],
+    stop_asked: Callable[[], bool] = lambda: False,
+    queries: tuple[str, ...] = (),
 ) -> Validation:
     """Hold the generation at the head of its branch and check it in a worker process, outside any lock.
 
@@ -48,6 +55,7 @@ def validate(
         lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
         writer.apply_until(lsn, deadline)
         live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
+        compared = live if live is not None and live is not generation else None
         task = Inspect(
             data=str(house.root),
             path=str(generation.path),
@@ -61,7 +69,13 @@ def validate(
             digest=source.encode(),
             samples=house.config.validation_samples,
             seed=random.getrandbits(32),
-            live_path=str(live.path) if live is not None and live is not generation else "",
+            live_path=str(compared.path) if compared is not None else "",
+            live_backend=compared.row.backend if compared is not None else "",
+            live_options=compared.row.options if compared is not None else {},
+            live_shards=compared.row.shards if compared is not None else 0,
+            queries=list(queries or (compared.asked if compared is not None else ())),
+            query_overlap_min=house.config.query_overlap_min,
+            query_latency_ratio_max=house.config.query_latency_ratio_max,
             size_ratio_max=house.config.size_ratio_max,
         )
         return _summary(_run(house, task, deadline, stop_asked))
@@ -138,3 +152,21 @@ def repair(house: House, generation: Generation, buckets: list[int]) -> None:
             writer.repair(shard, bucket, items)
     finally:
         writer.paused = False
+
+
+def run_validator(house: House, generation: Generation, name: str, found: Validation) -> Validation:
+    """Let a validator of the host look at a standby generation; what it returns or raises is a finding.
+
+    It runs on the calling thread, in the host's process, and gets an `IndexReader`.
+    """
+    reader = generation.take_reader()
+    try:
+        problems = [str(problem) for problem in house.validators[name](reader)]
+    except Exception as error:
+        logger.exception("validator %s failed", name)
+        problems = [f"it failed: {error!r}"]
+    finally:
+        generation.give_reader(reader)
+    return msgspec.structs.replace(
+        found, findings={**found.findings, name: problems}, errors=[*found.errors, *(f"{name}: {p}" for p in problems)]
+    )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from shadowswitch.storage.copying import Progress
+from shadowswitch.storage.copying import Control, Progress
 from shadowswitch.storage.worker import Answer, Task, decode_answer
 
 logger = logging.getLogger("shadowswitch")
@@ -58,6 +58,10 @@ class _Process:
         with contextlib.suppress(OSError):  # a dead process is noticed by the listener
             self.channel.sendall(msgspec.json.encode(task) + b"\n")
 
+    def tune(self, control: Control) -> None:
+        with contextlib.suppress(OSError):
+            self.channel.sendall(msgspec.json.encode(control) + b"\n")
+
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self.channel.makefile("rb") as lines:
             for line in lines:
@@ -94,7 +98,7 @@ class WorkerPool:
         self._busy: dict[int, _Process] = {}
         self._closed = False
 
-    def submit(self, task: Task, said: Said, gone: Gone) -> int:
+    def submit(self, task: Task, said: Said, gone: Gone, control: Control | None = None) -> int:
         """Start a task; returns its number. `said` gets its progress and its end, `gone` the death of its process."""
         with self._lock:
             if self._closed:
@@ -104,8 +108,16 @@ class WorkerPool:
                 self._idle.pop()
             process = self._idle.pop() if self._idle else _Process(self._data, self._nice, self)
             self._busy[number] = process
+        process.tune(control or Control())
         process.give(number, task, said, gone)
         return number
+
+    def tune(self, number: int, control: Control) -> None:
+        """Throttle, pause or let go on a running task; one that has ended is left alone."""
+        with self._lock:
+            process = self._busy.get(number)
+        if process is not None:
+            process.tune(control)
 
     def kill(self, number: int) -> None:
         """End the process of a task at once; its `gone` is not called."""

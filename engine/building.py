@@ -46,6 +46,26 @@ class Building(Running):
         self._builds.cancel(shadow_id, reason)
         return shadow_index(house, house.catalog.shadow(shadow_id))
 
+    def pause_build(self, shadow_id: str) -> ShadowIndex:
+        """Let a running build stand still until `resume_build`. Raises InvalidTransition when none is running."""
+        return self._tune(shadow_id, paused=True)
+
+    def resume_build(self, shadow_id: str) -> ShadowIndex:
+        """Let a paused build go on."""
+        return self._tune(shadow_id, paused=False)
+
+    def throttle_build(self, shadow_id: str, share: float) -> ShadowIndex:
+        """Let a running build work only a share of the time, above 0 and at most 1."""
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidConfig(f"share must be above 0 and at most 1, not {share!r}")
+        return self._tune(shadow_id, share=float(share))
+
+    def _tune(self, shadow_id: str, share: float | None = None, paused: bool | None = None) -> ShadowIndex:
+        house = self._alive()
+        house.catalog.shadow(shadow_id)
+        self._builds.tune(shadow_id, share, paused)
+        return shadow_index(house, house.catalog.shadow(shadow_id))
+
     def retry_build(self, shadow_id: str) -> ShadowIndex:
         """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild."""
         house = self._alive()

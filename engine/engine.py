@@ -11,11 +11,10 @@ import os
 from shadowswitch.engine.observing import Observing
 from shadowswitch.engine.reading import Reading
 from shadowswitch.engine.records import Records
-from shadowswitch.engine.switching import Switching
 from shadowswitch.model.settings import Config
 
 
-class Engine(Records, Switching, Reading, Observing):
+class Engine(Records, Reading, Observing):
     """One open data directory. Make it with `Engine.open`; close it, or use it as a context manager."""
 
     @classmethod

@@ -61,6 +61,7 @@ class Observing(Running):
         return {
             **house.metrics.summary(),
             "catalog": house.catalog.statistics(),
+            "journal": self._journal_figures(),
             "branch_actors": self._branches.running(),
             "builds_running": self._builds.running(),
             "worker_pids": house.pool.pids(),
@@ -69,3 +70,20 @@ class Observing(Running):
             "generations_open": len(house.shelf.open),
             "crashes": self._supervisor.crashes,
         }
+
+    def _journal_figures(self) -> list[dict[str, Any]]:
+        """For each branch: how long its journal is, in LSNs, and which generations hold it back, from where on."""
+        house = self._house
+        holders: dict[int, list[dict[str, Any]]] = {}
+        for row in house.catalog.generations():
+            opened = house.shelf.open.get(row.number)
+            durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
+            if row.role != "retiring":
+                what = {"generation": row.number, "role": row.role, "durable_lsn": max(durable, row.durable_lsn)}
+                holders.setdefault(row.branch, []).append(what)
+        figures = []
+        for branch in house.catalog.branches():
+            head, oldest = house.catalog.head(branch.number)
+            held = sorted(holders.get(branch.number, []), key=lambda what: int(what["durable_lsn"]))
+            figures.append({"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "held_by": held})
+        return figures

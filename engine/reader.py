@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from shadowswitch.model.errors import EngineClosed, UnknownIndex
+from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.storage import layout
 from shadowswitch.storage.backends import registry
@@ -25,9 +25,19 @@ class Reader:
     shows a generation that follows the live one and keeps its files from being removed.
     """
 
-    def __init__(self, reader: IndexReader, generation: int, lsn: int, release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        reader: IndexReader,
+        generation: int,
+        lsn: int,
+        release: Callable[[], None],
+        asked: Callable[[str], None] = lambda query: None,
+        trouble: Callable[[CorruptData], None] = lambda error: None,
+    ) -> None:
         self._reader: IndexReader | None = reader
         self._release = release
+        self._asked = asked
+        self._trouble = trouble
         self.generation = generation
         """The number of the pinned generation."""
         self.lsn = lsn
@@ -35,7 +45,13 @@ class Reader:
 
     def search(self, query: str, limit: int = 10) -> list[Hit]:
         """The best `limit` hits, best first. Raises InvalidConfig for a limit below 1."""
-        return self._open().search(query, limit)
+        reader = self._open()
+        self._asked(query)
+        try:
+            return reader.search(query, limit)
+        except CorruptData as error:
+            self._trouble(error)
+            raise
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""

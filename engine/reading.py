@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from shadowswitch.actors.messages import Kick
 from shadowswitch.engine.reader import Reader, no_index
-from shadowswitch.engine.running import Running
+from shadowswitch.engine.soaking import Soaking
 from shadowswitch.engine.viewing import index_info
 from shadowswitch.model.errors import (
     CorruptData,
@@ -20,7 +21,7 @@ from shadowswitch.model.views import (
 from shadowswitch.storage.rows import BranchRow
 
 
-class Reading(Running):
+class Reading(Soaking):
     """Reading of what is live. Any thread."""
 
     def index(self, branch: str, index_type: str) -> IndexInfo:
@@ -71,7 +72,9 @@ class Reading(Running):
             live.give_reader(index_reader)
             live.unpin()
 
-        return Reader(index_reader, live.row.number, lsn, release)
+        return Reader(
+            index_reader, live.row.number, lsn, release, live.asked.append, partial(self._distrust, live.row.number)
+        )
 
     def _wait_for_lsn(self, row: BranchRow, live: Any, wanted: int, asked: int, timeout_s: float) -> None:
         house = self._house

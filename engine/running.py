@@ -56,6 +56,7 @@ class Running:
         self._closed = False
         self._close_lock = threading.Lock()
         self._branch_rows: dict[str, BranchRow] = {}
+        self._distrusted: set[int] = set()
         self._queued = 0
         self._room = threading.Condition()
         try:

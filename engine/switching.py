@@ -20,7 +20,9 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
     SwitchRequest,
     SwitchResult,
+    check_known,
 )
+from shadowswitch.storage import transitions
 
 SWITCH_GRACE_S = 60.0
 
@@ -32,6 +34,7 @@ class Switching(Building):
         """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
         house = self._alive()
         request = request or SwitchRequest()
+        check_known(request, house.validators)
         row = house.catalog.shadow(shadow_id)
         target = house.shelf.open.get(row.generation)
         if row.state != ShadowState.BUILT or target is None:
@@ -61,7 +64,13 @@ class Switching(Building):
                 object=branch,
                 hint="its soak time is over (Config.soak_s), or backup_current was off; rebuild instead",
             )
-        return self._run_switch(branch, target, target.row.shadow_id, request or SwitchRequest(), rollback=True)
+        request = request or SwitchRequest()
+        check_known(request, house.validators)
+        return self._run_switch(branch, target, target.row.shadow_id, request, rollback=True)
+
+    def _condemn(self, generation: int, reason: str) -> None:
+        """What was gone back from for a reason is not gone forward to again."""
+        self._house.transact(lambda commit: transitions.condemn(commit, generation, reason), "condemn")
 
     def _run_switch(
         self, branch: str, target: Any, shadow_id: str, request: SwitchRequest, rollback: bool

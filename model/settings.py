@@ -50,6 +50,17 @@ class Config(msgspec.Struct, frozen=True):
     """A build is handed over from the workers to the host when fewer changes than this are left."""
     catchup_rounds_max: int = 50
     """Rounds of catch-up without getting nearer after which a build is given up as not converging."""
+    write_delay_max_ms: float = 20.0
+    """By how much a single write may be slowed for a build that cannot keep up, before that build is given up."""
+    build_share: float = 1.0
+    """Share of the time that a build may work, 0 to 1; throttle_build changes it for a running one."""
+    disk_reserve_bytes: int = 256 << 20
+    """Free space below which builds stand still; below half of it they are given up. Writers are never stopped."""
+    query_overlap_min: float = 0.5
+    """QUERY_COMPARISON: least share of the live index's hits that the shadow must give too, on average."""
+    query_latency_ratio_max: float = 5.0
+    health_interval_s: float = 1.0
+    """How often the host's health check is asked about an index while it soaks."""
     worker_nice: int = 10
     worker_retries: int = 3
     """How often the worker of one shard may die before the build fails."""
@@ -71,7 +82,14 @@ class Config(msgspec.Struct, frozen=True):
             if isinstance(_DEFAULTS[name], int) and not isinstance(value, int):
                 raise InvalidConfig(f"Config.{name} must be a whole number, not {value!r}")
             zero_allowed = name in ("journal_keep_changes", "worker_nice", "idle_workers", "worker_retries", "soak_s")
-            zero_allowed |= name in ("failed_keep_s", "validation_samples", "catchup_residual_changes")
+            zero_allowed |= name in (
+                "failed_keep_s",
+                "validation_samples",
+                "catchup_residual_changes",
+                "write_delay_max_ms",
+                "disk_reserve_bytes",
+                "query_overlap_min",
+            )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidConfig(f"Config.{name} must be a finite number, not {value!r}")
             if value < 0 or (value == 0 and not zero_allowed):
@@ -82,6 +100,8 @@ class Config(msgspec.Struct, frozen=True):
             raise InvalidConfig("Config.batch_size_max_bytes must not be below record_size_max_bytes")
         if self.record_size_max_bytes > 64 << 20:
             raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")
+        if self.build_share > 1 or self.query_overlap_min > 1:
+            raise InvalidConfig("Config.build_share and query_overlap_min are shares, at most 1")
         if self.publish_strategy not in STRATEGIES:
             raise InvalidConfig(f"Config.publish_strategy must be one of {', '.join(sorted(STRATEGIES))}")
 

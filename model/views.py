@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,9 @@ import msgspec
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.states import ShadowState
 
-ADVISORY_CHECKS = frozenset({"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK"})
+ADVISORY_CHECKS = frozenset(
+    {"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK", "QUERY_COMPARISON"}
+)
 """`force_switch` may override these; the digest, the drain and the fence it never does."""
 CHECKS = ADVISORY_CHECKS | {"DIGEST"}
 DEFAULT_CHECKS = ("RECORD_COUNT_VALIDATION", "SIZE_COMPARISON", "INTEGRITY_CHECK", "DIGEST", "SAMPLE_READ_BACK")
@@ -92,13 +95,12 @@ class SwitchRequest(msgspec.Struct, frozen=True):
     strategy: str | None = None
     performed_by: str = ""
     reason: str = ""
+    queries: tuple[str, ...] = ()
+    """For QUERY_COMPARISON; without any, the last ones that readers of the live index asked."""
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.validation_checks) - CHECKS)
-        if unknown:
-            raise InvalidConfig(
-                f"unknown validation check {', '.join(unknown)}", hint=f"known checks: {', '.join(sorted(CHECKS))}"
-            )
+        if isinstance(self.validation_checks, str) or isinstance(self.queries, str):
+            raise InvalidConfig("validation_checks and queries are lists of strings")
         if not 0 < self.switch_timeout_seconds <= SWITCH_TIMEOUT_S_MAX:
             raise InvalidConfig(
                 f"switch_timeout_seconds must be above 0 and at most {SWITCH_TIMEOUT_S_MAX},"
@@ -106,6 +108,16 @@ class SwitchRequest(msgspec.Struct, frozen=True):
             )
         if self.strategy is not None and self.strategy not in STRATEGIES:
             raise InvalidConfig(f"unknown strategy {self.strategy!r}", hint=f"known: {', '.join(sorted(STRATEGIES))}")
+
+
+def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:
+    """Raise InvalidConfig if a request names a check that nobody knows."""
+    known = CHECKS | set(registered)
+    unknown = sorted(set(request.validation_checks) - known)
+    if unknown:
+        raise InvalidConfig(
+            f"unknown validation check {', '.join(unknown)}", hint=f"known checks: {', '.join(sorted(known))}"
+        )
 
 
 class SwitchResult(msgspec.Struct, frozen=True):

@@ -45,8 +45,13 @@ class BuildShard(msgspec.Struct, frozen=True, tag=True):
     """The same by the size of the records."""
     residual_changes: int
     """Catch up until fewer changes than this are left; the host does the rest."""
-    rest_ratio: float = 0.0
-    """Seconds of rest for each second of work; 0 is full speed."""
+
+
+class Control(msgspec.Struct, frozen=True, tag=True):
+    """To a running task: how much of the time it may work, and whether it stands still."""
+
+    share: float = 1.0
+    paused: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
@@ -60,15 +65,20 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     change_rate: float
 
 
+PAUSE_POLL_S = 0.02
+STALLED_ROUNDS_MAX = 3
+"""Rounds of catch-up that leave no less than the one before, after which the host decides what to do."""
+
 Report = Callable[[Progress], None]
 
 
 class ShardBuild:
     """One shard being built."""
 
-    def __init__(self, catalog: Catalog, task: BuildShard, report: Report) -> None:
+    def __init__(self, catalog: Catalog, task: BuildShard, report: Report, control: Callable[[], Control]) -> None:
         self.catalog = catalog
         self.task = task
+        self.control = control
         self.report = report
         self.rows = 0
         self.changes = 0
@@ -129,6 +139,7 @@ class ShardBuild:
     def _catch_up(self, writer: ShardWriter) -> None:
         begun = time.monotonic()
         applied = writer.state().applied_lsn
+        least, stalled = 1 << 62, 0
         while True:
             head, _ = self.catalog.head(self.task.branch)
             before = self.changes
@@ -143,13 +154,21 @@ class ShardBuild:
                 self.report(self._progress("catching_up", writer.state().digest.count, applied))
                 point("catchup.slice")
                 self._rest(slice_begun)
-            if self.changes - before <= self.task.residual_changes:
+            round_changes = self.changes - before
+            stalled = 0 if round_changes < least else stalled + 1
+            least = min(least, round_changes)
+            if round_changes <= self.task.residual_changes or stalled >= STALLED_ROUNDS_MAX:
                 return
             writer.flush()
 
     def _rest(self, since: float) -> None:
-        if self.task.rest_ratio > 0:
-            time.sleep((time.monotonic() - since) * self.task.rest_ratio)
+        """Leave the machine to others: for the share of the time that is not ours, or until we may go on."""
+        worked = time.monotonic() - since
+        control = self.control()
+        if control.share < 1.0:
+            time.sleep(worked * (1.0 - control.share) / control.share)
+        while self.control().paused:
+            time.sleep(PAUSE_POLL_S)
 
     def _progress(self, phase: str, rows: int, applied: int) -> Progress:
         return Progress(

@@ -19,6 +19,7 @@ import os
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from shadowswitch.storage.journal import coalesce, read_slice
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow
 
+QUERIES_KEPT = 100
 APPLY_SLICE = 500
 """Changes applied in one transaction while people wait for nothing: a few milliseconds of work."""
 
@@ -180,6 +182,8 @@ class Generation:
         self.closed = False
         self.ready_lsn = 0
         """After a restart nothing older than this is shown: the head of the branch as it was at the start."""
+        self.asked: deque[str] = deque(maxlen=QUERIES_KEPT)
+        """The last queries, for QUERY_COMPARISON."""
         self.progress = threading.Condition()
         self._lock = threading.Lock()
         self._idle: list[IndexReader] = []

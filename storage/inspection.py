@@ -9,6 +9,8 @@ records of the source through the ordinary reader and compares field by field, a
 from __future__ import annotations
 
 import random
+import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ SIZE_RATIO_MAX = 10.0
 SIZE_FLOOR_BYTES = 1 << 20
 """Below a mebibyte a size says nothing: fixed costs of a file dominate."""
 DELETES_LOOKED_AT = 1000
+QUERY_HITS = 10
+LATENCY_FLOOR_S = 0.002
+"""Faster than this is fast enough: below, a ratio compares noise."""
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
@@ -44,6 +49,12 @@ class Inspect(msgspec.Struct, frozen=True, tag=True):
     samples: int
     seed: int
     live_path: str = ""
+    live_backend: str = ""
+    live_options: dict[str, Any] = {}
+    live_shards: int = 0
+    queries: list[str] = []
+    query_overlap_min: float = 0.5
+    query_latency_ratio_max: float = 5.0
     size_ratio_max: float = SIZE_RATIO_MAX
 
 
@@ -115,6 +126,8 @@ def _run(
         backend = registry.backend(task.backend)
         paths = layout.shard_paths(Path(task.path), task.shards)
         return [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
+    if check == "QUERY_COMPARISON":
+        return _compare_queries(task, reader)
     if check == "SAMPLE_READ_BACK":
         return _read_back(catalog, task, reader)
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
@@ -128,6 +141,37 @@ def _compare_sizes(task: Inspect, size: int) -> list[str]:
     if large / small <= task.size_ratio_max:
         return []
     return [f"the shadow has {size} bytes, the live index {live}: more than {task.size_ratio_max} times apart"]
+
+
+def _compare_queries(task: Inspect, reader: IndexReader) -> list[str]:
+    """Do both indexes answer much alike, and as fast? Judged by averages, for a rebuild has a reason."""
+    if not task.live_path or not task.queries:
+        return []
+    backend = registry.backend(task.live_backend)
+    live = backend.open_reader(layout.shard_paths(Path(task.live_path), task.live_shards), task.live_options)
+    try:
+        old = [_answer(live, query) for query in task.queries]
+    finally:
+        live.close()
+    new = [_answer(reader, query) for query in task.queries]
+    shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
+    problems = []
+    overlap = statistics.mean(shares) if shares else 1.0
+    if overlap < task.query_overlap_min:
+        problems.append(
+            f"the shadow gives {overlap:.0%} of the hits of the live index for {len(shares)} queries,"
+            f" {task.query_overlap_min:.0%} were expected"
+        )
+    slow, fast = (max(LATENCY_FLOOR_S, statistics.median(s for _, s in side)) for side in (new, old))
+    if slow / fast > task.query_latency_ratio_max:
+        problems.append(f"the shadow takes {slow * 1000:.1f} ms for a query, the live index {fast * 1000:.1f} ms")
+    return problems
+
+
+def _answer(reader: IndexReader, query: str) -> tuple[set[tuple[str, str]], float]:
+    begun = time.perf_counter()
+    hits = reader.search(query, QUERY_HITS)
+    return {(hit.resource_type, hit.id) for hit in hits}, time.perf_counter() - begun
 
 
 def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:

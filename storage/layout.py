@@ -88,6 +88,12 @@ def directory_size_bytes(path: Path) -> int:
     return total
 
 
+def free_bytes(path: Path) -> int:
+    """Bytes that an unprivileged process may still write to the file system that holds `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
 def filesystem_type(path: Path) -> str:
     """The type of the file system that holds `path`, by /proc/self/mountinfo; "" where that cannot be read."""
     device = path.stat().st_dev

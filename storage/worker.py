@@ -28,7 +28,7 @@ import msgspec
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError, Timeout
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.copying import BuildShard, Progress, ShardBuild
+from shadowswitch.storage.copying import BuildShard, Control, Progress, ShardBuild
 from shadowswitch.storage.inspection import Inspect, Inspected, inspect
 
 SHARD_LOCK_TIMEOUT_S = 10.0
@@ -50,9 +50,10 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 Task = BuildShard | Inspect
+Line = BuildShard | Inspect | Control
 Answer = Progress | Done | Inspected | Failed
 
-decode_task = msgspec.json.Decoder(Task).decode
+decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
 
 
@@ -81,22 +82,27 @@ class Worker:
     def __init__(self, channel: socket.socket, data: Path) -> None:
         self._channel = channel
         self._catalog = Catalog(data / layout.CATALOG, readonly=True)
-        self._tasks: queue.Queue[bytes] = queue.Queue()
+        self._tasks: queue.Queue[Task] = queue.Queue()
+        self._control = Control()
         self._last_report = 0.0
         threading.Thread(target=self._listen, name="host", daemon=True).start()
 
     def _listen(self) -> None:
         with self._channel.makefile("rb") as lines:
-            for line in lines:
-                self._tasks.put(line)
+            for text in lines:
+                line = decode_line(text)
+                if isinstance(line, Control):
+                    self._control = line
+                else:
+                    self._tasks.put(line)
         os._exit(0)  # the host is gone: stop writing its files this instant
 
     def run(self) -> None:
         """Serve tasks for ever; the listening thread ends the process."""
         while True:
-            line = self._tasks.get()
+            task = self._tasks.get()
             try:
-                answer: Answer = self._perform(decode_task(line))
+                answer: Answer = self._perform(task)
             except ShadowSwitchError as error:
                 answer = Failed(type(error).__name__, str(error), "")
             except Exception as error:
@@ -107,7 +113,7 @@ class Worker:
         if isinstance(task, BuildShard):
             with shard_lock(Path(task.path)):
                 self._last_report = 0.0
-                return Done(ShardBuild(self._catalog, task, self._report).run())
+                return Done(ShardBuild(self._catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
             return inspect(self._catalog, task)
         raise InternalFailure(f"unknown task {task!r}")
