@@ -1,0 +1,249 @@
+"""The environment of a `kv` shard: its databases, its keys, who has it open, and what LMDB's errors mean.
+
+A shard is the directory that holds `kv/data.mdb` and `kv/lock.mdb`, with two databases:
+
+    rows   type \\0 id                      ->  LSN (8 bytes, big-endian), MessagePack of fields
+           (first 460 bytes) \\xff (hash)   ->  LSN, MessagePack of [type, id, fields]: a key of more than 500 bytes
+    meta   b"state"                        ->  MessagePack of Meta
+
+UTF-8 holds no \\xff, so a shortened key is never the key of another record.
+
+LMDB must not be opened twice by one process: its locks belong to the process. `open_environment` therefore hands out
+references to one environment for each data file; other processes open their own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, StorageFull, Timeout
+from shadowswitch.storage.backends.protocol import ShardState
+
+FOLDER = "kv"
+FORMAT = 1
+KEY_BYTES_MAX = 500
+"""LMDB allows 511."""
+HEAD_BYTES = 460
+READERS_MAX = 512
+"""Read transactions at one moment, over all processes."""
+
+_STATE = b"state"
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
+
+
+class Meta(msgspec.Struct, frozen=True, array_like=True):
+    """The one value of `meta`."""
+
+    format: int
+    options: str
+    applied_lsn: int
+    cursor: bytes
+    loaded: bool
+    digest: bytes
+
+
+class Environment:
+    """One open environment of this process, shared by reference. The count is guarded by `_guard`."""
+
+    def __init__(self, path: Path, map_size_mib: int, create: bool) -> None:
+        self.path = path
+        self.references = 0
+        self.env = lmdb.open(
+            os.fspath(path / FOLDER),
+            map_size=map_size_mib << 20,
+            mode=0o600,
+            create=create,
+            sync=False,
+            max_dbs=2,
+            max_readers=READERS_MAX,
+            lib_version=0,
+        )
+        try:
+            self.rows = self.env.open_db(b"rows", create=create)
+            self.meta = self.env.open_db(b"meta", create=create)
+        except BaseException:
+            self.env.close()
+            raise
+
+    def read_meta(self, transaction: lmdb.Transaction) -> Meta:
+        """The state as of a transaction; raises `CorruptData`."""
+        data = transaction.get(_STATE, db=self.meta)
+        try:
+            if data is not None:
+                return msgspec.msgpack.decode(data, type=Meta)
+        except msgspec.DecodeError:
+            pass
+        raise CorruptData("the state of the shard is damaged", object=str(self.path), hint="build the index again")
+
+    def write_meta(self, transaction: lmdb.Transaction, meta: Meta) -> None:
+        """Store the state."""
+        transaction.put(_STATE, msgspec.msgpack.encode(meta), db=self.meta)
+
+
+_guard = threading.Lock()
+_open: dict[tuple[int, int, int], Environment] = {}
+
+
+def open_environment(path: Path, options: Mapping[str, Any]) -> Environment:
+    """A reference to the environment of an existing shard; give it back with `release`. Any thread.
+
+    Raises `CorruptData` when there is none, or when it is of another format or other options.
+    """
+    with translated("open shard", path), _guard:
+        data = path / FOLDER / "data.mdb"
+        status = data.stat()
+        identity = (os.getpid(), status.st_dev, status.st_ino)
+        environment = _open.get(identity)
+        if environment is None:
+            environment = Environment(path, options["map_size_mib"], create=False)
+            try:
+                _fit_file(environment, data)
+                environment.env.reader_check()
+                _verify(environment, options)
+            except BaseException:
+                environment.env.close()
+                raise
+            _open[identity] = environment
+        else:
+            _verify(environment, options)
+        environment.references += 1
+        return environment
+
+
+def release(environment: Environment) -> None:
+    """Give a reference back; the last one closes the environment."""
+    with _guard:
+        environment.references -= 1
+        if environment.references == 0:
+            for identity in [key for key, value in _open.items() if value is environment]:
+                del _open[identity]
+            environment.env.close()
+
+
+def _fit_file(environment: Environment, data: Path) -> None:
+    """Make the file as long as its header says; the gap reads as zeros, which LMDB refuses with an error.
+
+    Without it a file that a power cut left too short would end the whole process with SIGBUS.
+    """
+    size_bytes = (environment.env.info()["last_pgno"] + 1) * environment.env.stat()["psize"]
+    if data.stat().st_size < size_bytes:
+        os.truncate(data, size_bytes)
+
+
+def _verify(environment: Environment, options: Mapping[str, Any]) -> None:
+    with environment.env.begin() as transaction:
+        meta = environment.read_meta(transaction)
+    if meta.format != FORMAT or meta.options != options_text(options):
+        raise CorruptData(
+            "the shard was built with other options or another format",
+            object=str(environment.path),
+            hint="build the index again",
+        )
+
+
+def create(path: Path, options: Mapping[str, Any]) -> None:
+    """An empty, durable shard in `path`; what was in it is removed."""
+    with translated("create shard", path):
+        shutil.rmtree(path, ignore_errors=True)
+        (path / FOLDER).mkdir(parents=True)
+        environment = Environment(path, options["map_size_mib"], create=True)
+        try:
+            with environment.env.begin(write=True) as transaction:
+                empty = Meta(FORMAT, options_text(options), 0, b"", False, Digest().encode())
+                environment.write_meta(transaction, empty)
+            environment.env.sync(True)
+        finally:
+            environment.env.close()
+        for folder in (path / FOLDER, path, path.parent):
+            _sync_directory(folder)
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """What of the options shapes the stored rows, in the one form in which it is compared."""
+    return msgspec.json.encode({"fields": options["fields"]}).decode()
+
+
+def state_of(meta: Meta) -> ShardState:
+    """The state in the words of the protocol."""
+    return ShardState(meta.applied_lsn, meta.cursor, meta.loaded, Digest.decode(meta.digest))
+
+
+def full_key(resource_type: str, id: str) -> bytes:
+    """The key of a record, however long."""
+    return f"{resource_type}\0{id}".encode()
+
+
+def stored_key(full: bytes) -> bytes:
+    """The key under which LMDB holds a record."""
+    if len(full) <= KEY_BYTES_MAX:
+        return full
+    return full[:HEAD_BYTES] + b"\xff" + blake2b(full, digest_size=32).digest()
+
+
+def is_shortened(key: bytes) -> bool:
+    """Whether the full key is in the value."""
+    return key[HEAD_BYTES : HEAD_BYTES + 1] == b"\xff"
+
+
+def encode_row(key: bytes, lsn: int, resource_type: str, id: str, fields: dict[str, Any]) -> bytes:
+    """The value of a row."""
+    content: Any = [resource_type, id, fields] if is_shortened(key) else fields
+    return lsn.to_bytes(8, "big") + msgspec.msgpack.encode(content)
+
+
+def decode_row(key: bytes, value: bytes) -> tuple[str, str, int, dict[str, Any]]:
+    """(resource_type, id, lsn, fields) of a row; raises `CorruptData`."""
+    try:
+        content = msgspec.msgpack.decode(value[8:])
+        if is_shortened(key):
+            resource_type, id, fields = content
+        else:
+            (resource_type, id), fields = key.decode().split("\0", 1), content
+        if not isinstance(fields, dict):
+            raise ValueError("fields is not an object")
+        return resource_type, id, int.from_bytes(value[:8], "big"), fields
+    except (ValueError, TypeError) as error:
+        raise CorruptData(f"the row {key[:80]!r} is damaged", hint="build the index again", cause=error) from error
+
+
+@contextmanager
+def translated(operation: str, path: Path) -> Iterator[None]:
+    """Turns what LMDB and the operating system raise into this library's errors."""
+    try:
+        yield
+    except (lmdb.Error, OSError) as error:
+        raise _translate(error, operation, path) from error
+
+
+def _translate(error: Exception, operation: str, path: Path) -> ShadowSwitchError:
+    at: dict[str, Any] = {"operation": operation, "object": str(path)}
+    text = str(error)
+    if isinstance(error, lmdb.MapFullError):
+        hint = "build the index again with a larger map_size_mib; what was stored before is intact"
+        return StorageFull("the map of the index is full", hint=hint, **at)
+    if isinstance(error, lmdb.DiskError) or any(words in text for words in _FULL_TEXTS):
+        return StorageFull(f"no room for the index: {text}", hint="free some disk space", **at)
+    if isinstance(error, lmdb.ReadersFullError):
+        return Timeout("too many readers at one moment", hint="close some and try again", **at)
+    if "closed" in text or "deleted" in text:
+        return EngineClosed("the shard was closed", hint="open it again", **at)
+    return CorruptData(f"the shard cannot be used: {text}", hint="check the disk, build the index again", **at)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
