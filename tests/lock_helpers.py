@@ -1,0 +1,51 @@
+"""Short ways to build locks in tests: a wall clock that stands still, requests with ids that count up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from shadowswitch.model.branch_states import BranchStatus
+from shadowswitch.model.lock_records import Grant, Lock, LockRequest
+from shadowswitch.model.lock_scopes import BRANCH, LockType, Target, index_target, resource_target, type_target
+from shadowswitch.model.lock_step import Step
+from shadowswitch.model.locks import LockTable
+
+WALL = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+STATUS = BranchStatus("main", WALL)
+OBJECTS, LINKS = type_target("object_type"), type_target("link_type")
+USER, TEAM = resource_target("object_type", "User"), resource_target("object_type", "Team")
+SEARCH, GRAPH = index_target("SEARCH_INDEX"), index_target("GRAPH_INDEX")
+
+
+def ask(lock_id: str, target: Target = BRANCH, lock_type: LockType = LockType.MANUAL, **more: Any) -> LockRequest:
+    return LockRequest(lock_id, lock_type, target, **more)
+
+
+def take(
+    table: LockTable, now: float, *requests: LockRequest, owner: str = "alice", under: tuple[int, ...] = ()
+) -> tuple[LockTable, Lock]:
+    """Acquire at once; the table after it and the first of the locks."""
+    step = table.acquire(now, WALL, requests, owner=owner, under=under)
+    assert isinstance(step.value, Grant)
+    return step.table, step.value.locks[0]
+
+
+def wait(table: LockTable, now: float, wait_s: float, *requests: LockRequest, owner: str, waiter_id: str) -> LockTable:
+    """Acquire with a deadline; the table after it."""
+    return table.acquire(now, WALL, requests, owner=owner, wait_s=wait_s, waiter_id=waiter_id).table
+
+
+def kinds(step: Step[LockTable, Any]) -> list[str]:
+    """What a step tells of, in short."""
+    return [event.kind.removeprefix("lock.") for event in step.events]
+
+
+def new() -> LockTable:
+    """A table without a lock."""
+    return LockTable("main")
+
+
+def may_write(table: LockTable, now: float, *keys: tuple[str, str | None], **more: object) -> bool:
+    """Whether a write of these records would be admitted."""
+    return table.check_write(now, WALL, keys, status=STATUS, **more).value.allowed  # type: ignore[arg-type]

@@ -1,0 +1,71 @@
+"""A lock table that is stored and loaded again: by a successor, after a restart, after a reboot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shadowswitch.model.lock_records import Lock, LockTableState, ProgressReport
+from shadowswitch.model.locks import LockTable
+from tests.lock_helpers import (
+    SEARCH,
+    USER,
+    WALL,
+    ask,
+    take,
+    wait,
+)
+
+
+def stored(state: LockTableState) -> LockTableState:
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=LockTableState)
+
+
+def busy() -> tuple[LockTable, Lock]:
+    table, lock = take(
+        LockTable("main", clock_id="boot-1"), 100, ask("a", USER, ttl_s=1000, heartbeat_s=10, reason="edit")
+    )
+    table = table.heartbeat(105, WALL, "a", lock.token, ProgressReport(40, message="half way")).table
+    return wait(table, 106, 60, ask("b"), owner="bob", waiter_id="b"), lock
+
+
+def test_a_successor_in_the_same_process_resumes_with_locks_and_waiters_as_they_were() -> None:
+    table, _ = busy()
+    again = LockTable.resume(stored(table.dump(110)))
+    assert again.dump(110) == table.dump(110)
+    assert again.next_due() == table.next_due()
+
+
+def test_after_a_restart_a_holder_has_one_grace_interval_to_be_heard_and_waiters_are_gone() -> None:
+    table, lock = busy()
+    again = LockTable.load(stored(table.dump(106)), 500, 30, clock_id="boot-1")
+    assert again.waiters == ()
+    kept = again.require(529.9, "a", lock.token)
+    assert (kept.heartbeat_by, kept.expires_at) == (530, 1100)
+    assert again.live(530) == ()
+    assert again.heartbeat(529, WALL, "a", lock.token).value.heartbeat_by == 559
+
+
+def test_on_the_same_clock_a_time_to_live_that_ran_out_meanwhile_stays_run_out() -> None:
+    table, _ = busy()
+    assert LockTable.load(table.dump(106), 1100, 30, clock_id="boot-1").live(1100) == ()
+
+
+def test_on_another_clock_a_lock_has_left_what_it_had_left_when_saved() -> None:
+    table, lock = busy()
+    again = LockTable.load(table.dump(106), 3, 30, clock_id="boot-2")
+    kept = again.require(4, "a", lock.token)
+    assert (kept.granted_at, kept.expires_at, kept.heartbeat_by) == (-3, 997, 33)
+    assert kept.progress is not None
+    assert kept.progress.at == 2
+    late = LockTable.load(table.dump(1099), 3, 30, clock_id="boot-2").locks["a"]
+    assert late.expires_at == 33
+
+
+def test_tokens_grow_over_restarts_and_above_a_floor_that_the_owner_gives() -> None:
+    table, lock = busy()
+    state = table.release(107, WALL, ("a", lock.token)).table.dump(107)
+    again = LockTable.load(stored(state), 0, 0, clock_id="boot-2")
+    assert again.next_token == state.next_token > lock.token
+    assert LockTable.load(state, 0, 0, min_token=900).next_token == 900
+    fenced = take(LockTable.load(state, 0, 0, min_token=900), 0, ask("z", SEARCH), owner="zoe")[1]
+    assert fenced.token == 900

@@ -1,0 +1,111 @@
+"""Waiting for locks: first come first served, with a deadline, and nobody starves."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from shadowswitch.model.errors import LockConflict
+from shadowswitch.model.lock_scopes import (
+    BRANCH,
+    DEFAULT_TTL_S,
+    LockType,
+)
+from shadowswitch.model.lock_step import Queued
+from shadowswitch.model.locks import WAITERS_MAX, LockTable
+from tests.lock_helpers import (
+    LINKS,
+    OBJECTS,
+    TEAM,
+    USER,
+    WALL,
+    ask,
+    kinds,
+    may_write,
+    new,
+    take,
+    wait,
+)
+
+
+def test_waiters_are_served_first_come_first_served() -> None:
+    table, lock = take(new(), 0, ask("a"))
+    for name in "bcd":
+        table = wait(table, 1, 60, ask(name, OBJECTS), owner=name, waiter_id=name)
+    step = table.release(2, WALL, ("a", lock.token))
+    assert [grant.waiter_id for grant in step.grants] == ["b"]
+    assert step.grants[0].locks[0].expires_at == 2 + DEFAULT_TTL_S[LockType.MANUAL]
+    step = step.table.release(3, WALL, ("b", step.grants[0].locks[0].token))
+    assert [grant.waiter_id for grant in step.grants] == ["c"]
+
+
+def test_a_wide_lock_is_not_starved_by_narrow_ones_that_come_later() -> None:
+    table, user = take(new(), 0, ask("a", USER))
+    table = wait(table, 1, 60, ask("wide", BRANCH), owner="bob", waiter_id="wide")
+    with pytest.raises(LockConflict) as refused:
+        table.acquire(2, WALL, [ask("c", TEAM)], owner="carol")
+    assert (refused.value.blocked.cause, refused.value.blocked.holder) == ("QUEUE", "bob")
+    assert may_write(table, 2, ("object_type", "Team")), "who waits for a lock blocks no write"
+    table = wait(table, 2, 60, ask("c", TEAM), owner="carol", waiter_id="narrow")
+    step = table.release(3, WALL, ("a", user.token))
+    assert [grant.waiter_id for grant in step.grants] == ["wide"]
+
+
+def test_a_waiter_is_not_served_before_an_earlier_one_that_it_overlaps() -> None:
+    table, _ = take(new(), 0, ask("a", USER))
+    table, links = take(table, 0, ask("x", LINKS))
+    table = wait(table, 1, 60, ask("wide", BRANCH), owner="bob", waiter_id="wide")
+    table = wait(table, 2, 60, ask("c", TEAM), owner="carol", waiter_id="narrow")
+    assert table.release(3, WALL, ("x", links.token)).grants == ()
+
+
+def test_a_request_passes_waiters_that_it_does_not_overlap() -> None:
+    table, _ = take(new(), 0, ask("a", USER))
+    table = wait(table, 1, 60, ask("b", OBJECTS), owner="bob", waiter_id="b")
+    assert take(table, 2, ask("c", LINKS), owner="carol")[1].owner == "carol"
+
+
+def test_a_holder_may_go_on_under_its_lock_past_those_who_wait_for_that_lock() -> None:
+    table, outer = take(new(), 0, ask("a", OBJECTS))
+    table = wait(table, 1, 60, ask("b", BRANCH), owner="bob", waiter_id="b")
+    table, inner = take(table, 2, ask("c", USER), under=(outer.token,))
+    step = table.release(3, WALL, ("a", outer.token))
+    assert step.grants == ()
+    assert [g.waiter_id for g in step.table.release(4, WALL, ("c", inner.token)).grants] == ["b"]
+
+
+def test_a_waiter_past_its_deadline_gets_nothing_and_lets_the_next_pass() -> None:
+    table, _ = take(new(), 0, ask("a", USER))
+    table = wait(table, 1, 9, ask("b", OBJECTS), owner="bob", waiter_id="b")
+    table = wait(table, 2, 60, ask("c", TEAM), owner="carol", waiter_id="c")
+    assert table.next_due() == 10
+    step = table.expire_due(10, WALL)
+    assert [waiter.waiter_id for waiter in step.gave_up] == ["b"]
+    assert [grant.waiter_id for grant in step.grants] == ["c"]
+
+
+def test_a_waiter_whose_process_died_is_dropped_and_lets_the_next_pass() -> None:
+    table, _ = take(new(), 0, ask("a", USER))
+    table = wait(table, 1, 60, ask("b", OBJECTS), owner="bob", waiter_id="b")
+    table = wait(table, 2, 60, ask("c", TEAM), owner="carol", waiter_id="c")
+    step = table.drop_waiter(3, WALL, "b", reason="process 77 died")
+    assert step.value
+    assert kinds(step) == ["wait_dropped", "granted"]
+    assert not step.table.drop_waiter(4, WALL, "b").value
+
+
+def test_the_answer_to_a_waiter_tells_its_place_in_the_queue() -> None:
+    table, _ = take(new(), 0, ask("a"))
+    table = wait(table, 1, 60, ask("b"), owner="bob", waiter_id="b")
+    queued = table.acquire(2, WALL, [ask("c", USER)], owner="carol", wait_s=5, waiter_id="c").value
+    assert isinstance(queued, Queued)
+    assert (queued.ahead, queued.waiter.deadline, queued.blocked.holder, queued.blocked.waiting) == (1, 7, "alice", 1)
+
+
+def test_a_queue_that_is_full_refuses_the_next() -> None:
+    table, _ = take(new(), 0, ask("a"))
+    waiter = table.acquire(1, WALL, [ask("b")], owner="bob", wait_s=9, waiter_id="b").table.waiters[0]
+    crowd = [msgspec.structs.replace(waiter, waiter_id=f"w{n}") for n in range(WAITERS_MAX)]
+    full = LockTable("main", next_token=2, locks=table.locks.values(), waiters=crowd)
+    with pytest.raises(LockConflict):
+        full.acquire(2, WALL, [ask("c")], owner="carol", wait_s=9, waiter_id="c")
