@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shadowswitch.model.digest import key_hash
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import EngineClosed, InvalidConfig
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.storage.backends import fts5_store as store
 from shadowswitch.storage.backends.fts5_options import Layout
@@ -53,6 +53,7 @@ class Fts5Reader:
         self._paths = tuple(shards)
         self._options = options
         self._layout = layout = Layout(options)
+        self._closed = False
         self._connections: list[sqlite3.Connection] = []
         names = ", ".join(layout.columns)
         self._get = f"SELECT type, id, lsn, {names} FROM docs WHERE kh = ? AND type = ? AND id = ?"
@@ -107,6 +108,8 @@ class Fts5Reader:
 
     def shard_snapshot(self, shard: int) -> tuple[ShardState, Iterator[Record]]:
         path = self._paths[shard]
+        if self._closed:
+            raise EngineClosed("the reader was closed", operation="scan", object=str(path), hint="open another")
         connection = self._connect(path)
         try:
             with store.translated("scan", path):
@@ -119,8 +122,9 @@ class Fts5Reader:
         return state, _Snapshot(self, connection, cursor, path)
 
     def close(self) -> None:
-        while self._connections:
-            self._connections.pop().close()
+        for connection in self._connections:
+            connection.close()
+        self._closed = True
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         connection = store.open_existing(path, self._options, "ro")

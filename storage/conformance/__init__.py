@@ -1,1 +1,24 @@
-"""The conformance suite that every backend must pass; also for people who write their own."""
+"""The conformance suite: every promise of `storage.backends.protocol` (BK-1 to BK-6) as tests, for any backend.
+
+In a test file of your own:
+
+    import pytest
+
+    pytest.register_assert_rewrite("shadowswitch.storage.conformance")
+
+    from shadowswitch.storage.conformance import BackendConformance
+
+
+    class TestMyBackend(BackendConformance):
+        backend_spec = "my_package.my_module:MyBackend"   # importable: some tests use it in other processes
+        build_config = {"some_option": 1}
+
+        def query_for(self, resource_type, id, word):     # a query that finds a record with fields_for(word)
+            return word
+
+pytest is needed to run it, not to use the library. Every random choice comes from a seed that the failure shows.
+"""
+
+from shadowswitch.storage.conformance.suite import BackendConformance
+
+__all__ = ["BackendConformance"]

@@ -1,0 +1,93 @@
+"""Buckets: scanning, emptying and replacing one; finding what is not as it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowswitch.model.digest import BUCKETS, bucket_of, key_hash
+from shadowswitch.storage.backends.protocol import Backend, ShardWriter
+from shadowswitch.storage.conformance.base import Shards
+from shadowswitch.storage.conformance.expected import Batches, Expected, assert_holds, item
+
+
+class Repairing(Shards):
+    """`scan(bucket)`, `delete_bucket`, `repair_bucket`, `check` (BK-3)."""
+
+    def _filled(self, writer: ShardWriter, seed: int) -> tuple[Batches, Expected]:
+        batches, expected = Batches(seed, self.fields_for), Expected()
+        items = batches.puts(300)
+        for shard in (writer, expected):
+            shard.load(items, b"c")
+            shard.finish_load(batches.lsn)
+        return batches, expected
+
+    def test_the_scans_of_the_buckets_partition_the_rows(self, writer: ShardWriter) -> None:
+        self._filled(writer, 31)
+        rows = [(bucket, row) for bucket in range(BUCKETS) for row in writer.scan(bucket)]
+        assert sorted(row for _, row in rows) == sorted(writer.scan())
+        assert all(bucket_of(key_hash(row[0], row[1])) == bucket for bucket, row in rows)
+
+    def test_emptying_a_bucket_takes_its_rows_and_no_other(
+        self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
+    ) -> None:
+        _, expected = self._filled(writer, 32)
+        for bucket in (0, 17, BUCKETS - 1, 17):
+            assert writer.delete_bucket(bucket) == expected.delete_bucket(bucket)
+        self.assert_same(backend, options, path, writer, expected)
+
+    def test_a_repaired_bucket_holds_exactly_what_was_given(
+        self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
+    ) -> None:
+        batches, expected = self._filled(writer, 33)
+        fresh = [one for one in batches.changes(400) if one.fields is not None]
+        for bucket in (3, 40, BUCKETS - 1):
+            items = [one for one in fresh if bucket_of(one.key_hash) == bucket]
+            for shard in (writer, expected):
+                shard.repair_bucket(bucket, items)
+        assert writer.state().applied_lsn < batches.lsn
+        self.assert_same(backend, options, path, writer, expected)
+
+    def test_a_repair_may_bring_back_an_older_version(self, writer: ShardWriter) -> None:
+        bucket = bucket_of(key_hash("t", "a"))
+        writer.apply([item(9, "t", "a", self.fields_for("elm"))], 9)
+        writer.repair_bucket(bucket, [item(4, "t", "a", self.fields_for("fir"))])
+        assert list(writer.scan(bucket)) == [("t", "a", 4)]
+        writer.repair_bucket(bucket, [])
+        assert list(writer.scan()) == []
+
+    def test_a_repaired_shard_goes_on_with_the_journal(self, writer: ShardWriter) -> None:
+        batches, expected = self._filled(writer, 34)
+        for shard in (writer, expected):
+            shard.delete_bucket(5)
+            shard.repair_bucket(6, [])
+        for _ in range(3):
+            items = batches.changes(100)
+            assert writer.apply(items, batches.lsn) == expected.apply(items, batches.lsn)
+        assert_holds(writer, expected)
+
+    def test_check_is_quiet_beside_a_writer_and_finds_a_row_changed_behind_its_back(
+        self, backend: Backend, options: dict[str, Any], path: Path
+    ) -> None:
+        writer = backend.open_writer(path, options)
+        batches, _ = self._filled(writer, 35)
+        assert backend.check(path, options) == []
+        writer.apply(batches.changes(50), batches.lsn)
+        assert backend.check(path, options) == []
+        victim = sorted(writer.scan())[7]
+        writer.flush()
+        writer.close()
+        self.alter_row(path, victim[0], victim[1])
+        findings = backend.check(path, options)
+        print(findings)
+        assert findings
+
+    @pytest.mark.parametrize("field", ["applied_lsn", "digest"])
+    def test_the_state_given_out_is_a_copy(self, writer: ShardWriter, field: str) -> None:
+        self._filled(writer, 36)
+        before = writer.state()
+        writer.state().digest.clear(0)
+        writer.state().digest.add(1, 1)
+        assert getattr(writer.state(), field) == getattr(before, field)

@@ -1,0 +1,15 @@
+"""The suite, put together from its parts."""
+
+from __future__ import annotations
+
+from shadowswitch.storage.conformance.applying import Applying
+from shadowswitch.storage.conformance.hostile import Hostile
+from shadowswitch.storage.conformance.killing import Killing
+from shadowswitch.storage.conformance.loading import Loading
+from shadowswitch.storage.conformance.opening import Opening
+from shadowswitch.storage.conformance.reading import Reading
+from shadowswitch.storage.conformance.repairing import Repairing
+
+
+class BackendConformance(Opening, Loading, Applying, Repairing, Reading, Hostile, Killing):
+    """Everything a backend promises. `base.Hooks` says what to override."""

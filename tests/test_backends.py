@@ -1,0 +1,118 @@
+"""The conformance suite over the backends that come with the library, and the registry that finds them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+
+pytest.register_assert_rewrite("shadowswitch.storage.conformance")
+
+from shadowswitch.model.errors import InvalidConfig  # noqa: E402
+from shadowswitch.storage.backends import registry  # noqa: E402
+from shadowswitch.storage.backends.fts5 import Fts5Backend  # noqa: E402
+from shadowswitch.storage.backends.kv import KvBackend  # noqa: E402
+from shadowswitch.storage.conformance import BackendConformance  # noqa: E402
+
+FTS5 = "shadowswitch.storage.backends.fts5:Fts5Backend"
+
+
+class OnFts5(BackendConformance):
+    """fts5 with whatever options."""
+
+    backend_spec = FTS5
+    wrong_configs = (
+        {"analyzer": "x"},
+        {"tokenizer": "porter'); DROP TABLE docs; --"},
+        {"tokenizer": "unicode61 remove_diacritics 3"},
+        {"tokenizer": "unicode61 remove_diacritics"},
+        {"tokenizer": "porter trigram"},
+        {"tokenizer": ""},
+        {"tokenizer": 7},
+        {"columns": []},
+        {"columns": "title"},
+        {"columns": ["title", "title"]},
+        {"columns": [["title"]]},
+        {"columns": {"title": 0}},
+        {"columns": {"title": float("nan")}},
+        {"columns": {"title": "heavy"}},
+        {"columns": {"": 1}},
+        {"columns": [f"c{number}" for number in range(65)]},
+        {"prefix": 2},
+        {"prefix": [0]},
+        {"prefix": [2, 2]},
+        {"prefix": [True]},
+        {"prefix": list(range(1, 10))},
+    )
+
+    def alter_row(self, path: Path, resource_type: str, id: str) -> None:
+        with closing(sqlite3.connect(path / "shard.sqlite")) as connection, connection:
+            done = connection.execute("UPDATE docs SET c0 = 'planted' WHERE type = ? AND id = ?", (resource_type, id))
+            assert done.rowcount == 1
+
+
+class TestFts5ByDefault(OnFts5):
+    pass
+
+
+class TestFts5WithColumns(OnFts5):
+    build_config = {"columns": {"title": 3, "nested": 1}, "tokenizer": "porter", "prefix": [2, 3]}
+
+
+class TestKv(BackendConformance):
+    backend_spec = "shadowswitch.storage.backends.kv:KvBackend"
+    build_config = {"map_size_mib": 256}
+    wrong_configs = ({"columns": 1}, {"fields": "title"}, {"fields": [1]}, {"map_size_mib": 0}, {"map_size_mib": "4"})
+
+    def query_for(self, resource_type: str, id: str, word: str) -> str:
+        return id
+
+    def alter_row(self, path: Path, resource_type: str, id: str) -> None:
+        with lmdb.open(str(path / "kv"), max_dbs=2, lib_version=0) as env, env.begin(write=True) as transaction:
+            rows = env.open_db(b"rows", txn=transaction, create=False)
+            key = f"{resource_type}\0{id}".encode()
+            value = transaction.get(key, db=rows)
+            assert value is not None
+            transaction.put(key, (int.from_bytes(value[:8], "big") + 1).to_bytes(8, "big") + value[8:], db=rows)
+
+
+class TestKvWithFields(TestKv):
+    build_config = {"fields": ["title", "size", "absent"], "map_size_mib": 256}
+
+
+def test_the_registry_knows_backends_by_name_and_by_import() -> None:
+    assert isinstance(registry.backend("fts5"), Fts5Backend)
+    assert isinstance(registry.backend("kv"), KvBackend)
+    assert isinstance(registry.backend(FTS5), Fts5Backend)
+    assert registry.backend("fts5") is registry.backend("fts5")
+    assert registry.default_backend("SEARCH_INDEX") == "fts5"
+    assert registry.default_backend("GRAPH_INDEX") == "kv"
+
+
+@pytest.mark.parametrize(
+    "name", ["lucene", "", None, "no_such_module:x", "json:nothing", "json:loads", "json:JSONDecoder", ":", "..:x"]
+)
+def test_an_unknown_backend_is_refused_and_the_known_ones_are_named(name: Any) -> None:
+    with pytest.raises(InvalidConfig) as refused:
+        registry.backend(name)
+    assert refused.value.hint
+
+
+def test_a_host_registers_a_backend_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+
+    class Mine(KvBackend):
+        name = "mine"
+
+    mine = Mine()
+    registry.register(mine)
+    assert registry.backend("mine") is mine
+    with pytest.raises(InvalidConfig, match="mine") as refused:
+        registry.backend("theirs")
+    assert "mine" in refused.value.hint
+    with pytest.raises(InvalidConfig):
+        registry.register(object())  # type: ignore[arg-type]
