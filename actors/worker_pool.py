@@ -63,9 +63,10 @@ class _Process:
             self.channel.sendall(msgspec.json.encode(control) + b"\n")
 
     def _listen(self) -> None:
-        with contextlib.suppress(OSError), self.channel.makefile("rb") as lines:
-            for line in lines:
+        with contextlib.suppress(OSError, msgspec.DecodeError), self.channel.makefile("rb") as lines:
+            for line in lines:  # the last line of a worker that was killed may be cut off
                 self._heard(decode_answer(line))
+        self.kill()
         status = self.process.wait()
         self.channel.close()
         self.pool.lost(self, f"worker process {self.process.pid} ended with status {status}")

@@ -88,14 +88,16 @@ class Worker:
         threading.Thread(target=self._listen, name="host", daemon=True).start()
 
     def _listen(self) -> None:
-        with self._channel.makefile("rb") as lines:
-            for text in lines:
-                line = decode_line(text)
-                if isinstance(line, Control):
-                    self._control = line
-                else:
-                    self._tasks.put(line)
-        os._exit(0)  # the host is gone: stop writing its files this instant
+        try:
+            with self._channel.makefile("rb") as lines:
+                for text in lines:
+                    line = decode_line(text)
+                    if isinstance(line, Control):
+                        self._control = line
+                    else:
+                        self._tasks.put(line)
+        finally:  # the host is gone, or was killed with our answers unread (then reading raises): stop this instant
+            os._exit(0)
 
     def run(self) -> None:
         """Serve tasks for ever; the listening thread ends the process."""

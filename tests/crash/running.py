@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 100.0
 POLL_S = 0.005
+WORKERS_END_S = 30.0
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -51,11 +52,28 @@ class Scene:
 
     def workload(self, *arguments: str, points: str = "", once: bool = True) -> Ended:
         """Run the workload, with points planned."""
-        return run(self.command("workload", *arguments), self.environment(points, once))
+        return self.run(self.command("workload", *arguments), self.environment(points, once))
 
     def oracle(self, *arguments: str, points: str = "") -> Ended:
         """Run the oracle, with points planned."""
-        return run(self.command("oracle", *arguments), self.environment(points))
+        return self.run(self.command("oracle", *arguments), self.environment(points))
+
+    def run(
+        self, command: Sequence[str], more: Mapping[str, str] | None = None, timeout_s: float = DEADLINE_S
+    ) -> Ended:
+        """Run a host on this data to its end; no worker process may outlive it."""
+        try:
+            ended = run(command, more, self.folder, timeout_s)
+            wait_until(lambda: not self.workers(), "every worker process ends with its host", WORKERS_END_S)
+        finally:
+            for pid in self.workers():
+                kill(pid)
+        return ended
+
+    def workers(self) -> list[int]:
+        """The worker processes that have this data directory."""
+        wanted = (b"storage.worker", os.fsencode(self.data))
+        return [pid for pid, command in commands() if all(part in command for part in wanted)]
 
     def environment(self, points: str, once: bool = True) -> dict[str, str]:
         """What the process finds in its environment, apart from ours."""
@@ -87,10 +105,7 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 def start(command: Sequence[str], more: Mapping[str, str], **how: Any) -> subprocess.Popen[str]:
     """Start a process in a session of its own, so that `finish` can end whatever it started."""
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, **how,
-    )  # fmt: skip
+    return subprocess.Popen(command, cwd=ROOT, env=environment(more), text=True, start_new_session=True, **how)
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -102,18 +117,40 @@ def finish(process: subprocess.Popen[str]) -> None:
     process.wait(DEADLINE_S)
 
 
-def run(command: Sequence[str], more: Mapping[str, str], timeout_s: float = DEADLINE_S) -> Ended:
-    """Run to the end. Raises TimeoutError with what it had said when it does not come."""
-    process = start(command, more)
+def run(command: Sequence[str], more: Mapping[str, str], folder: Path, timeout_s: float = DEADLINE_S) -> Ended:
+    """Run to the end. Raises TimeoutError with what it had said when it does not come.
+
+    It speaks into files: a pipe would stay open for as long as any of its children lives.
+    """
+    said, complained = folder / "stdout", folder / "stderr"
+    with said.open("w") as output, complained.open("w") as errors:
+        process = start(command, more, stdout=output, stderr=errors)
     try:
-        output, errors = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        finish(process)
-        output, errors = process.communicate()
-        raise TimeoutError(f"{' '.join(command)} did not end: {output[-2000:]}\n{errors[-4000:]}") from error
+        status = process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        text = said.read_text()[-2000:] + complained.read_text()[-4000:]
+        raise TimeoutError(f"{' '.join(command)} did not end: {text}") from None
     finally:
         finish(process)
-    return Ended(process.pid, process.returncode, output[-4000:], errors[-4000:])
+    return Ended(process.pid, status, said.read_text()[-4000:], complained.read_text()[-4000:])
+
+
+def commands() -> Iterator[tuple[int, bytes]]:
+    """The command line of every process."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                yield int(folder.name), (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, unless it is gone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
