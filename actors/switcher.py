@@ -121,14 +121,18 @@ class Switcher(EngineActor):
         problems = self._verify(message, tally)
         if problems:
             return self._switch_back(message, tally, live, problems, validation)
-        if not message.request.backup_current and live is not None:
-            number = live.row.number
-            house.transact(lambda c: transitions.retire_previous(c, number), "retire previous")
+        self._retire_old(message, live)
         house.metrics.count("rollbacks" if message.rollback else "switches")
         word = "rolled back" if message.rollback else "switched"
         unpublished = self._publish(message)
         text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time{unpublished}"
         return self._result(message, tally, True, text, validation, live)
+
+    def _retire_old(self, message: RunSwitch, live: Generation | None) -> None:
+        """No soak for what nobody wants back, or for a live generation that could not even be opened."""
+        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
+        if index is not None and index.previous and (live is None or not message.request.backup_current):
+            self._house.transact(lambda c: transitions.retire_previous(c, index.previous), "retire previous")
 
     # -- validation ------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ class Running:
         self._close_lock = threading.Lock()
         self._branch_rows: dict[str, BranchRow] = {}
         self._distrusted: set[int] = set()
+        self._stopping = threading.Event()
+        self._helpers: list[threading.Thread] = []
         self._queued = 0
         self._room = threading.Condition()
         try:
@@ -99,6 +101,9 @@ class Running:
             if self._closed:
                 return
             self._closed = True
+        self._stopping.set()
+        for thread in self._helpers:
+            thread.join(timeout=STOP_TIMEOUT_S)
         house = getattr(self, "_house", None)
         if house is not None:
             self._stop(house)

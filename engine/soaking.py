@@ -36,13 +36,12 @@ class Soaking(Switching):
         self._health = check
         if check is not None and self._health_thread is None:
             self._health_thread = threading.Thread(target=self._watch_health, name="shadowswitch-health", daemon=True)
+            self._helpers.append(self._health_thread)
             self._health_thread.start()
         house.notify_changed()
 
     def _watch_health(self) -> None:
-        pause = threading.Event()
-        while not self._closed:
-            pause.wait(self._house.config.health_interval_s)
+        while not self._stopping.wait(self._house.config.health_interval_s):
             try:
                 self._ask_health()
             except ShadowSwitchError as error:

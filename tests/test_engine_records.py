@@ -81,7 +81,7 @@ def test_branches_are_apart_and_share_one_order_of_lsns(engine: Engine) -> None:
 
 
 BAD_CHANGES: list[Any] = [
-    Put("object_type", "a", {"x": {1, 2}}),  # type: ignore[dict-item]
+    Put("object_type", "a", {"x": {1, 2}}),
     Put("object_type", "a", {"x": float("nan")}),
     Put("object_type", "a", {"x": 1 << 70}),
     Put("object_type", "a", {1: "x"}),  # type: ignore[dict-item]
@@ -179,8 +179,7 @@ def test_many_writers_share_commits_and_each_gets_its_own_lsn(engine: Engine) ->
     receipts: list[int] = []
 
     def write(number: int) -> None:
-        for n in range(25):
-            receipts.append(engine.write("main", [put(f"{number}-{n}")]).lsn)
+        receipts.extend([engine.write("main", [put(f"{number}-{n}")]).lsn for n in range(25)])
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(16)]
     for thread in threads:
