@@ -49,18 +49,24 @@ def record_key(branch: int, type_number: int, bucket: int, id: bytes) -> bytes:
 
 def record_lsn(value: bytes | memoryview) -> int:
     """The LSN of a stored record, without decoding the rest."""
-    version, lsn, _ = RECORD_HEADER.unpack_from(value)
+    return _record_header(value)[0]
+
+
+def _record_header(value: bytes | memoryview) -> tuple[int, int]:
+    """(LSN, id length); raises CorruptData for anything that is no record."""
+    try:
+        version, lsn, length = RECORD_HEADER.unpack_from(value)
+    except struct.error as error:
+        raise CorruptData(f"a record is cut off: {error}", hint="run `shadowswitch check`") from error
     if version != FORMAT:
         raise CorruptData(f"a record has the unknown format {version}", hint="run `shadowswitch check`")
-    return int(lsn)
+    return lsn, length
 
 
 def split_record(value: bytes | memoryview) -> tuple[int, str, memoryview]:
     """A stored record as (lsn, id, encoded fields)."""
     view = memoryview(value)
-    version, lsn, length = RECORD_HEADER.unpack_from(view)
-    if version != FORMAT:
-        raise CorruptData(f"a record has the unknown format {version}", hint="run `shadowswitch check`")
+    lsn, length = _record_header(view)
     start = RECORD_HEADER.size
     return lsn, str(view[start : start + length], "utf-8"), view[start + length :]
 
