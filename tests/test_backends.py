@@ -16,6 +16,7 @@ from shadowswitch.model.errors import InvalidConfig  # noqa: E402
 from shadowswitch.storage.backends import registry  # noqa: E402
 from shadowswitch.storage.backends.fts5 import Fts5Backend  # noqa: E402
 from shadowswitch.storage.backends.kv import KvBackend  # noqa: E402
+from shadowswitch.storage.backends.protocol import Backend  # noqa: E402
 from shadowswitch.storage.conformance import BackendConformance  # noqa: E402
 
 FTS5 = "shadowswitch.storage.backends.fts5:Fts5Backend"
@@ -108,7 +109,7 @@ def test_a_host_registers_a_backend_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     class Mine(KvBackend):
         name = "mine"
 
-    mine = Mine()
+    mine: Backend = Mine()
     registry.register(mine)
     assert registry.backend("mine") is mine
     with pytest.raises(InvalidConfig, match="mine") as refused:

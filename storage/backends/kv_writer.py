@@ -59,6 +59,10 @@ class KvWriter:
             environment.env.reader_check()
         return applied_lsn
 
+    def tend(self) -> bool:
+        self._opened()
+        return False  # LMDB puts nothing off
+
     def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:
         for resource_type, id, lsn, _ in self._scan(bucket):
             yield resource_type, id, lsn

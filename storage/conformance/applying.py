@@ -13,6 +13,9 @@ from shadowswitch.storage.backends.protocol import Backend, ShardWriter
 from shadowswitch.storage.conformance.base import Shards
 from shadowswitch.storage.conformance.expected import Batches, Expected, assert_holds, item
 
+TURNS_MAX = 10_000
+"""A backend that always has more to tend to would keep a follower busy for ever."""
+
 
 class _Broken(Exception):
     """What a batch raises that cannot be read to its end."""
@@ -82,6 +85,24 @@ class Applying(Shards):
         assert writer.state().digest.count == 0
         assert writer.apply([item(4, "t", "a", self.fields_for("elm"))], 4) == 1
         assert list(writer.scan()) == [("t", "a", 4)]
+
+    def test_tending_comes_to_an_end_and_changes_nothing_that_shows(
+        self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
+    ) -> None:
+        batches, expected = Batches(25, self.fields_for), Expected()
+        for shard in (writer, expected):
+            shard.finish_load(0)
+        for number in range(40):
+            items = batches.changes(20)
+            for shard in (writer, expected):
+                shard.apply(items, batches.lsn)
+            if number % 3 == 0:
+                writer.tend()
+        turns = 0
+        while writer.tend():
+            turns += 1
+            assert turns < TURNS_MAX
+        self.assert_same(backend, options, path, writer, expected)
 
     def test_an_empty_batch_moves_applied_lsn(self, writer: ShardWriter) -> None:
         assert writer.apply([], 9) == 0

@@ -94,5 +94,5 @@ def _read(backend: Backend, options: Any, path: Path) -> None:
 
 def main(role: str, spec: str, options: str, path: str, *arguments: str) -> None:
     """The whole process."""
-    run = {"write": _write, "read": _read}[role]
-    run(registry.load(spec), json.loads(options), Path(path), *arguments)
+    roles: dict[str, Callable[..., None]] = {"write": _write, "read": _read}
+    roles[role](registry.load(spec), json.loads(options), Path(path), *arguments)
