@@ -236,14 +236,15 @@ def test_a_full_disk_is_storage_full_and_nothing_of_the_batch_is_kept(index: Ind
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count={pages + 2}")
     with pytest.raises(StorageFull) as full:
-        index.add(**{f"id{number}": "much text " * 500 for number in range(50)})
+        index.add(a="replaced", **{f"id{number}": "much text " * 500 for number in range(50)})
     assert full.value.recoverable
     assert full.value.hint
     assert index.writer.state() == before
     assert index.writer.flush() == before.applied_lsn
     connection.execute("PRAGMA max_page_count=1073741823")
     index.add(b="later")
-    assert sorted(index.writer.scan()) == [("t", "a", 1), ("t", "b", 52)]
+    assert sorted(index.writer.scan()) == [("t", "a", 1), ("t", "b", 53)]
+    assert index.find("kept") == ["a"]
 
 
 def test_a_second_writer_that_never_ends_is_a_timeout_and_costs_nothing(index: Index) -> None:

@@ -12,6 +12,9 @@ from shadowswitch.storage.backends.protocol import Backend, ShardWriter
 from shadowswitch.storage.conformance.base import Shards
 from shadowswitch.storage.conformance.expected import Batches, Expected, assert_holds, item
 
+MANY = 10_000
+"""More rows than a backend is likely to read in one go."""
+
 
 class Repairing(Shards):
     """`scan(bucket)`, `delete_bucket`, `repair_bucket`, `check` (BK-3)."""
@@ -29,6 +32,14 @@ class Repairing(Shards):
         rows = [(bucket, row) for bucket in range(BUCKETS) for row in writer.scan(bucket)]
         assert sorted(row for _, row in rows) == sorted(writer.scan())
         assert all(bucket_of(key_hash(row[0], row[1])) == bucket for bucket, row in rows)
+
+    def test_a_scan_of_many_rows_gives_each_once(self, writer: ShardWriter) -> None:
+        items = [item(lsn, "t", f"id-{lsn}", self.fields_for("elm")) for lsn in range(1, MANY + 1)]
+        writer.load(items, b"c")
+        rows = sorted((one.resource_type, one.id, one.lsn) for one in items)
+        assert sorted(writer.scan()) == rows
+        bucket = bucket_of(items[0].key_hash)
+        assert sorted(writer.scan(bucket)) == [row for row in rows if bucket_of(key_hash(row[0], row[1])) == bucket]
 
     def test_emptying_a_bucket_takes_its_rows_and_no_other(
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
