@@ -78,7 +78,7 @@ def inspect(catalog: Catalog, task: Inspect) -> Inspected:
         source = Digest.decode(task.digest)
         for check in task.checks:
             try:
-                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters, size)
+                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters)
             except ShadowSwitchError as error:
                 findings[check] = [str(error)]
     except ShadowSwitchError as error:
@@ -110,7 +110,6 @@ def _run(
     source: Digest,
     recomputed: Digest,
     counters: list[str],
-    size: int,
 ) -> list[str]:
     if check == "DIGEST":
         differing = recomputed.differing(source)
@@ -121,7 +120,7 @@ def _run(
             return []
         return [f"the shadow holds {recomputed.count} records, its source {source.count} at LSN {task.lsn}"]
     if check == "SIZE_COMPARISON":
-        return _compare_sizes(task, size)
+        return _compare_sizes(task)
     if check == "INTEGRITY_CHECK":
         backend = registry.backend(task.backend)
         paths = layout.shard_paths(Path(task.path), task.shards)
@@ -133,10 +132,11 @@ def _run(
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
 
 
-def _compare_sizes(task: Inspect, size: int) -> list[str]:
+def _compare_sizes(task: Inspect) -> list[str]:
     if not task.live_path:
         return []
-    live = layout.directory_size_bytes(Path(task.live_path))
+    size = layout.directory_size_bytes(Path(task.path), logs=False)
+    live = layout.directory_size_bytes(Path(task.live_path), logs=False)
     small, large = sorted((max(size, SIZE_FLOOR_BYTES), max(live, SIZE_FLOOR_BYTES)))
     if large / small <= task.size_ratio_max:
         return []

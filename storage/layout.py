@@ -78,11 +78,20 @@ def write_durably(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def directory_size_bytes(path: Path) -> int:
-    """The bytes that the files below a directory occupy on disk; files that vanish meanwhile count as nothing."""
+LOG_SUFFIXES = ("-wal", "-shm", ".lock")
+"""Files whose size says how busy an index is, not how large."""
+
+
+def directory_size_bytes(path: Path, logs: bool = True) -> int:
+    """The bytes that the files below a directory occupy on disk, with or without write-ahead logs.
+
+    Files that vanish meanwhile count as nothing.
+    """
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
+            if not logs and name.endswith(LOG_SUFFIXES):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 total += os.stat(os.path.join(folder, name), follow_symlinks=False).st_blocks * 512
     return total

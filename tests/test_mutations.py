@@ -1,0 +1,159 @@
+"""Mutation proof: deliberately wrong variants of the protocol are caught, each by an oracle that the right one passes.
+
+Every mutant is a copy of the library with one textual change. What catches it may be the library's own defence (a
+digest that differs, a switch refused) or the audit; with the digest check removed too, only the audit is left.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCENARIO = Path(__file__).with_name("rebuild_scenario.py")
+SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
+"""So that much is written while records are being copied, and between copy and catch-up."""
+TIMEOUT_S = 100
+
+LATE_COPY = (
+    """                self._copy(writer)
+                writer.finish_load(self.task.start_lsn)
+                writer.flush()
+                point("copy.loaded")
+            self._catch_up(writer)
+""",
+    """                load, held = writer.load, []
+                writer.load = lambda items, cursor: held.append((items, cursor))
+                self._copy(writer)
+                point("copy.loaded")
+                writer.finish_load(self.task.start_lsn)
+                self._catch_up(writer)
+                for items, cursor in held:
+                    load(items, cursor)
+            self._catch_up(writer)
+""",
+)
+NO_CAPTURE = ("                writer.apply(items, reached)\n", "                writer.apply([], reached)\n")
+
+MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+    "no capture": (SLOW, {"storage/copying.py": [NO_CAPTURE]}),
+    "capture begun after the snapshot": (
+        SLOW,
+        {
+            "storage/copying.py": [
+                (
+                    "writer.finish_load(self.task.start_lsn)",
+                    "writer.finish_load(self.catalog.head(self.task.branch)[0])",
+                )
+            ]
+        },
+    ),
+    "replay beside copy with blind upsert": (
+        SLOW,
+        {
+            "storage/copying.py": [LATE_COPY],
+            "storage/backends/fts5_writer.py": [("if item.lsn <= lsn:", "if item.lsn == lsn:")],
+        },
+    ),
+    "copy inserts if absent": (SLOW, {"storage/copying.py": [LATE_COPY]}),
+    "replay out of order per key": (
+        SLOW,
+        {
+            "storage/journal.py": [
+                (
+                    "            last[entry.type_number, entry.id] = entry\n",
+                    "            last.setdefault((entry.type_number, entry.id), entry)\n",
+                )
+            ]
+        },
+    ),
+    "checkpoint advanced on read": (
+        "copy.slice=kill@4",
+        {
+            "storage/copying.py": [
+                (
+                    "                    writer.load(piece.items, position)\n",
+                    "                    writer.load([], position)\n"
+                    '                    point("copy.slice")\n'
+                    "                    writer.load(piece.items, position)\n",
+                )
+            ]
+        },
+    ),
+    "digest check removed too": (
+        SLOW,
+        {
+            "storage/copying.py": [NO_CAPTURE],
+            "storage/inspection.py": [
+                ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
+                ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
+            ],
+            "actors/branch.py": [("        if differing:\n", "        if False:\n")],
+        },
+    ),
+    "a write acknowledged although it was dropped": (
+        SLOW,
+        {
+            "storage/commit.py": [
+                ("        if not self._journal:\n", "        if not self._journal or self.last_lsn % 97 == 0:\n")
+            ]
+        },
+    ),
+}
+
+
+def copy_of_the_library(target: Path, patches: dict[str, list[tuple[str, str]]]) -> Path:
+    """The packages as they are installed, patched; returns what to put on PYTHONPATH."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, folder in setup["package-dir"].items():
+        place = target.joinpath(*package.split("."))
+        place.mkdir(parents=True, exist_ok=True)
+        for file in (ROOT / folder).glob("*.py"):
+            shutil.copy(file, place / file.name)
+    for name, changes in patches.items():
+        file = target / "shadowswitch" / name
+        text = file.read_text()
+        for old, new in changes:
+            assert text.count(old) == 1, f"{name} no longer has exactly one {old!r}: bring the mutant up to date"
+            text = text.replace(old, new)
+        file.write_text(text)
+    return target
+
+
+def run_scenario(
+    tmp_path: Path, points: str, patches: dict[str, list[tuple[str, str]]], rebuilds: int
+) -> tuple[int, str]:
+    library = copy_of_the_library(tmp_path / "library", patches)
+    environment = {**os.environ, "PYTHONPATH": str(library), "SHADOWSWITCH_POINTS": points}
+    done = subprocess.run(
+        [sys.executable, str(SCENARIO), str(tmp_path / "data"), str(rebuilds)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("points", [SLOW, "copy.slice=kill@4"])
+def test_the_right_protocol_passes_the_oracle(tmp_path: Path, points: str) -> None:
+    status, output = run_scenario(tmp_path, points, {}, rebuilds=4)
+    assert status == 0, output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_protocol_is_caught(tmp_path: Path, name: str) -> None:
+    points, patches = MUTANTS[name]
+    status, output = run_scenario(tmp_path, points, patches, rebuilds=3)
+    assert status == 1, f"the mutant survived: {output}"
+    assert "Traceback" not in output.splitlines()[0]
+    print(name, "was caught by:", *output.splitlines()[1:4], sep="\n  ")
