@@ -84,19 +84,37 @@ def validate(
 
 
 def _run(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], bool]) -> Inspected:
-    answer: Future[Answer] = Future()
+    """A worker process that dies is replaced, as often as that of a shard."""
+    deaths = 0
+    while True:
+        result = _ask(house, task, deadline, stop_asked)
+        if isinstance(result, Inspected):
+            return result
+        if not isinstance(result, str):
+            text = f"{result.kind}: {result.message}" if isinstance(result, Failed) else repr(result)
+            raise InternalFailure(f"the validation failed: {text}", hint="see the log")
+        deaths += 1
+        house.metrics.count("worker_deaths")
+        if deaths > house.config.worker_retries:
+            raise InternalFailure(
+                f"the worker of the validation died {deaths} times, at last: {result}", hint="try again"
+            )
+
+
+def _ask(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
+    """The worker's answer, or how it died."""
+    answer: Future[Answer | str] = Future()
 
     def said(_: int, message: Answer) -> None:
         answer.set_result(message)
 
     def gone(_: int, how: str) -> None:
-        answer.set_exception(InternalFailure(f"the validation was cut short: {how}", hint="try again"))
+        answer.set_result(how)
 
     number = house.pool.submit(task, said, gone)
     while True:
         try:
-            result = answer.result(POLL_S)
-            break
+            return answer.result(POLL_S)
         except TimeoutError:
             if stop_asked():
                 house.pool.kill(number)
@@ -108,10 +126,6 @@ def _run(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], 
                     operation="validate",
                     hint="raise Config.validation_timeout_s",
                 ) from None
-    if isinstance(result, Failed):
-        raise InternalFailure(f"the validation failed: {result.kind}: {result.message}", hint="see the log")
-    assert isinstance(result, Inspected)
-    return result
 
 
 def _summary(found: Inspected) -> Validation:

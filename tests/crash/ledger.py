@@ -7,6 +7,7 @@ power cut of the data's disk can touch it:
     {"kind": "ack", "batch": "812.5", "lsn": 41}            written after `Engine.write` returned
     {"kind": "refused", "batch": "812.5", "error": "StorageFull"}
     {"kind": "switching" | "switched", "branch": "main", "index_type": "SEARCH_INDEX", "generation": 2}
+    {"kind": "not switched", "text": "..."}                 a switch was refused or given up
     {"kind": "problem", "text": "..."}                      a promise that was seen broken while the run was alive
 
 A title of None is a delete. Every title names its batch, so a record tells who wrote it. `at` is the length of the
@@ -90,6 +91,7 @@ class Told:
         self.live: dict[Key, int] = {}
         self.may_be_live: dict[Key, set[int]] = {}
         self.problems: list[str] = []
+        self.refusals: list[str] = []
         self.notes: list[dict[str, Any]] = []
         self._upto = upto
         for entry in entries(path, upto):
@@ -108,6 +110,8 @@ class Told:
             self._switch(kind, (entry["branch"], entry["index_type"]), entry["generation"])
         elif kind == "problem":
             self.problems.append(entry["text"])
+        elif kind == "not switched":
+            self.refusals.append(entry["text"])
         else:
             self.notes.append(entry)
 

@@ -58,9 +58,7 @@ class Scene:
         """Run the oracle, with points planned."""
         return self.run(self.command("oracle", *arguments), self.environment(points))
 
-    def run(
-        self, command: Sequence[str], more: Mapping[str, str] | None = None, timeout_s: float = DEADLINE_S
-    ) -> Ended:
+    def run(self, command: Sequence[str], more: Mapping[str, str], timeout_s: float = DEADLINE_S) -> Ended:
         """Run a host on this data to its end; no worker process may outlive it."""
         try:
             ended = run(command, more, self.folder, timeout_s)

@@ -1,6 +1,6 @@
 """The workload: the whole life of an index in about a second, with writers and a reader beside it. Run as a script:
 
-    python -m tests.crash.workload DATA LEDGER [small]
+    python -m tests.crash.workload DATA LEDGER [whole | small | tiny]
 
 Every durable step of the engine is passed at least once. Intents and acknowledgements go into the ledger.
 Ends with status 0 when it came to its end; a test kills it before.
@@ -31,7 +31,7 @@ from tests.crash.ledger import Change, Ledger
 INDEX = "SEARCH_INDEX"
 TYPES = ("link_type", "object_type")
 BRANCHES = ("main", "feature/가지")
-BUILD = {"shards": 2, "parallel_workers": 2, "columns": ["title"]}
+BUILD: dict[str, Any] = {"shards": 2, "parallel_workers": 2, "columns": ["title"]}
 WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")
 PATIENCE_S = 60.0
 PACE_S = 0.002
@@ -147,13 +147,14 @@ def reading(engine: Engine, ledger: Ledger) -> Callable[[], None]:
 class Life:
     """What the main thread does to the indexes."""
 
-    def __init__(self, engine: Engine, ledger: Ledger) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, build_config: dict[str, Any] = BUILD) -> None:
         self.engine = engine
         self.ledger = ledger
+        self.build_config = build_config
 
     def build(self, branch: str = "main") -> str:
         """Start a build and wait until it is BUILT."""
-        shadow = self.engine.start_build(branch, INDEX, TYPES, BUILD).shadow_index_id
+        shadow = self.engine.start_build(branch, INDEX, TYPES, self.build_config).shadow_index_id
         self.engine.wait_for(shadow, "BUILT", timeout_s=PATIENCE_S)
         return shadow
 
@@ -173,12 +174,12 @@ class Life:
         if result.success:
             self.ledger.enter("switched", branch=branch, index_type=INDEX, generation=result.generation)
         else:
-            self.ledger.enter("problem", text=f"not switched: {result.message}")
+            self.ledger.enter("not switched", text=result.message)
         return result
 
     def cancelled_build(self) -> None:
         """A build that is given up on the way."""
-        shadow = self.engine.start_build("main", INDEX, TYPES, BUILD).shadow_index_id
+        shadow = self.engine.start_build("main", INDEX, TYPES, self.build_config).shadow_index_id
         self.engine.cancel_build(shadow, "no longer wanted")
 
 
@@ -218,12 +219,31 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
     scribe.some("main", 5)
 
 
-def main(data: Path, path: Path, scale: int) -> None:
+def tiny_life(engine: Engine, ledger: Ledger) -> None:
+    """As few system calls as tell the whole story: nothing beside the main thread, one shard, a handful of records."""
+    life = Life(engine, ledger, {**BUILD, "shards": 1, "parallel_workers": 1})
+    scribe = Scribe(engine, ledger, 1, 12)
+    engine.create_branch("main")
+    scribe.seed("main", 1, 12)
+    life.switch(life.build())
+    scribe.some("main", 2)
+    life.switch(life.build())
+    scribe.some("main", 2)
+    life.rollback()
+    scribe.some("main", 1)
+    life.switch(life.build(), request=patient(strategy="ATOMIC_RENAME"))
+    engine.clean_up(PATIENCE_S)
+
+
+def main(data: Path, path: Path, size: str) -> None:
     """The life, a clean stop, a start, a little more, a clean stop."""
     recorder = os.environ.get("RECORDER_LOG")
     ledger = Ledger(path, Path(recorder) if recorder else None)
     with Engine.open(data, config()) as engine:
-        whole_life(engine, ledger, scale)
+        if size == "tiny":
+            tiny_life(engine, ledger)
+        else:
+            whole_life(engine, ledger, 1 if size == "small" else 5)
         deaths = engine.stats()["counters"].get("worker_deaths", 0)
         ledger.enter("end", worker_deaths=deaths)
     with Engine.open(data, config()) as engine:
@@ -233,4 +253,4 @@ def main(data: Path, path: Path, scale: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), 1 if "small" in sys.argv else 5)
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "whole")
