@@ -19,6 +19,7 @@ from shadowswitch.actors.follower import Follower
 from shadowswitch.actors.house import House
 from shadowswitch.actors.janitor import Janitor
 from shadowswitch.actors.journal_writer import JournalWriter
+from shadowswitch.actors.keepers import load_keepers
 from shadowswitch.actors.messages import Follow, Kick, Tick
 from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
@@ -81,6 +82,7 @@ class Running:
         )
         house.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
         self._branches = Branches(house)
+        load_keepers(house)
         found = recover(house)
         self._broken = found.broken
         self._written = [deque[int]() for _ in range(config.followers)]
@@ -157,8 +159,9 @@ class Running:
         house = self._house
         ref = Follower.start(house, number, self._written[number])
         for generation in list(house.shelf.open.values()):
-            follows = generation.row.number % house.config.followers == number
-            if follows and not generation.closed and generation.row.role != "building":
+            mine = generation.row.number % house.config.followers == number
+            row = house.catalog.generation(generation.row.number) if mine and not generation.closed else None
+            if row is not None and row.role in ("live", "soaking", "standby"):
                 ref.tell(Follow(generation))
         return ref
 

@@ -14,7 +14,7 @@ from shadowswitch import Engine, Put
 RECORDS = 200_000
 WRITES = 1_500
 WORKER_MIB_MAX = 200
-"""A worker holds a slice of records, SQLite's cache (64 MiB) and the terms of a transaction (16 MiB): no more for more."""
+"""A worker holds a slice of records, SQLite's cache (64 MiB) and the terms of a transaction (16 MiB)."""
 HOST_GROWTH_MIB_MAX = 100
 KIND = "SEARCH_INDEX"
 

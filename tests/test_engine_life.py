@@ -1,0 +1,354 @@
+"""Opening and closing, other processes, supervision, events, the path for outsiders."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pykka
+import pytest
+
+from shadowswitch import (
+    Config,
+    Engine,
+    EngineAlreadyOpen,
+    EngineClosed,
+    Event,
+    InternalFailure,
+    InvalidConfig,
+    Put,
+    SwitchRequest,
+    UnsupportedFilesystem,
+    UnsupportedFormat,
+)
+from shadowswitch.actors.messages import Barrier, Kick, Sweep, Tick
+from shadowswitch.engine.reader import outside_reader
+from shadowswitch.storage import layout
+from shadowswitch.storage.catalog import Catalog
+
+Eventually = Callable[[Callable[[], bool]], None]
+KIND = "SEARCH_INDEX"
+
+
+def put(id: str, text: str = "hello") -> Put:
+    return Put("object_type", id, {"text": text})
+
+
+def run_python(script: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_open_names_the_holder_in_this_and_in_another_process(engine: Engine) -> None:
+    with pytest.raises(EngineAlreadyOpen) as caught:
+        Engine.open(engine.path)
+    assert caught.value.holder["pid"] == os.getpid()
+    script = """
+import sys
+from shadowswitch import Engine, EngineAlreadyOpen
+try:
+    Engine.open(sys.argv[1])
+except EngineAlreadyOpen as error:
+    print(error.holder["pid"], error)
+"""
+    output = run_python(script, str(engine.path)).stdout
+    assert output.startswith(f"{os.getpid()} ")
+    assert "close that engine first" in output
+
+
+def test_a_killed_holder_leaves_no_lock_and_what_it_wrote(tmp_path: Path, open_engine: Any) -> None:
+    script = """
+import os, signal, sys
+from shadowswitch import Engine, Put
+engine = Engine.open(sys.argv[1])
+engine.create_branch("main")
+engine.write("main", [Put("object_type", "a", {"text": "acknowledged"})])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = run_python(script, str(tmp_path / "data"))
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    engine = open_engine()
+    record = engine.get("main", "object_type", "a")
+    assert record is not None
+
+
+def test_files_belong_to_their_user_alone(engine: Engine) -> None:
+    assert stat.S_IMODE(engine.path.stat().st_mode) == 0o700
+    for name in ("catalog/data.mdb", "LOCK"):
+        assert stat.S_IMODE((engine.path / name).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
+def test_a_remote_file_system_is_refused_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(layout, "filesystem_type", lambda path: kind)  # there is no such mount to test with
+    with pytest.raises(UnsupportedFilesystem, match=kind):
+        Engine.open(tmp_path / "data")
+    Engine.open(tmp_path / "data", Config(allow_remote_filesystem=True)).close()
+
+
+def test_another_format_is_refused(open_engine: Any) -> None:
+    engine = open_engine()
+    engine.close()
+    catalog = Catalog(engine.path / layout.CATALOG)
+    with catalog.env.begin(write=True) as txn:
+        txn.put(b"format", b"shadowswitch-99", db=catalog.db["meta"])
+    catalog.close()
+    with pytest.raises(UnsupportedFormat, match="shadowswitch-99"):
+        Engine.open(engine.path)
+
+
+def test_a_symbolic_link_inside_the_data_directory_is_not_followed_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "generations").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsupportedFilesystem, match="symbolic link"):
+        Engine.open(tmp_path / "data")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"followers": 0},
+        {"followers": 1.5},
+        {"soak_s": -1},
+        {"seal_budget_ms": float("nan")},
+        {"map_size_bytes": 10},
+        {"publish_strategy": "MOVE"},
+        {"build_share": 2.0},
+        {"record_size_max_bytes": 1 << 40},
+    ],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfig):
+        Config(**settings)
+
+
+def test_a_closed_engine_says_so_and_closes_twice(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+    for call in (lambda: engine.write("main", [put("a")]), engine.branches, engine.check, engine.stats):
+        with pytest.raises(EngineClosed):
+            call()
+
+
+# -- other processes -------------------------------------------------------------------------------------------------
+
+SEARCH = """
+import sys
+from pathlib import Path
+from shadowswitch.engine.reader import outside_reader
+from shadowswitch.storage.catalog import Catalog
+data = Path(sys.argv[1])
+catalog = Catalog(data / "catalog", readonly=True)
+with outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
+    print(reader.generation, [hit.id for hit in reader.search("hello")], flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_reads_beside_the_host_and_its_death_lets_go(engine: Engine, eventually: Eventually) -> None:
+    engine.write("main", [put("a")])
+    path = engine.rebuild("main", KIND, ["object_type"]).new_index_path
+    arguments = [sys.executable, "-c", SEARCH, str(engine.path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        try:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == "1 ['a']\n"
+            for _ in range(2):
+                engine.rebuild("main", KIND, ["object_type"], request=SwitchRequest(backup_current=False))
+            engine.clean_up()
+            assert os.path.exists(str(path))  # marked for removal, and held
+        finally:
+            reader.kill()
+    eventually(lambda: not os.path.exists(str(path)))
+
+
+def test_a_directory_can_be_read_when_no_host_runs(engine: Engine) -> None:
+    engine.write("main", [put("a")])
+    engine.rebuild("main", KIND, ["object_type"])
+    engine.close()
+    catalog = Catalog(engine.path / layout.CATALOG, readonly=True)
+    with outside_reader(engine.path, catalog, "main", KIND) as reader:
+        assert [hit.id for hit in reader.search("hello")] == ["a"]
+    catalog.close()
+
+
+# -- supervision -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt, AssertionError])
+def test_whatever_a_transaction_raises_fails_its_caller_and_nobody_else(
+    engine: Engine, error: type[BaseException]
+) -> None:
+    def work(commit: Any) -> None:
+        raise error("planted")
+
+    with pytest.raises(InternalFailure, match="planted"):
+        engine._house.transact(work, "test", timeout_s=10)
+    assert engine.write("main", [put("a")]).lsn == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_an_actor_whose_handler_fails_mends_itself(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually, error: type[BaseException]
+) -> None:
+    house = engine._house
+
+    def fail(*_: object) -> None:
+        raise error("planted")
+
+    monkeypatch.setattr(house, "head", fail)  # what the follower does first
+    for follower in house.followers:
+        follower.tell(Kick(1))
+    monkeypatch.setattr(house.catalog, "generations", fail)  # what the janitor does first
+    house.janitor.tell(Tick())
+    eventually(lambda: len(engine._supervisor.crashes) >= 2)
+    monkeypatch.undo()
+    assert all(address.ref.is_alive() for address in [*house.followers, house.janitor, house.journal])
+    engine.write("main", [put("a")])
+    assert engine.rebuild("main", KIND, ["object_type"]).success
+
+
+def test_a_host_that_stops_all_actors_hangs_nobody_and_the_engine_works_again(
+    engine: Engine, eventually: Eventually
+) -> None:
+    engine.write("main", [put("a")])
+    engine.rebuild("main", KIND, ["object_type"])
+    pykka.ActorRegistry.stop_all()
+
+    def works() -> bool:
+        try:
+            receipt = engine.write("main", [put("b", "again")], timeout_s=1)
+            with engine.reader("main", KIND, min_lsn=receipt.lsn, timeout_s=1) as reader:
+                return [hit.id for hit in reader.search("again")] == ["b"]
+        except (InternalFailure, EngineClosed, TimeoutError):
+            return False
+
+    eventually(works)
+    engine.clean_up()
+
+
+def test_the_actors_of_the_host_live_on(engine: Engine) -> None:
+    class Host(pykka.ThreadingActor):
+        use_daemon_thread = True
+
+        def on_receive(self, message: object) -> object:
+            return message
+
+    host = Host.start()
+    try:
+
+        def work(commit: Any) -> None:
+            raise SystemExit("planted")
+
+        with pytest.raises(InternalFailure):
+            engine._house.transact(work, "test", timeout_s=10)
+        engine.close()
+        assert host.ask("still there", timeout=5) == "still there"
+    finally:
+        host.stop()
+
+
+def test_messages_to_a_stopped_actor_are_answered(engine: Engine) -> None:
+    from concurrent.futures import Future
+
+    janitor = engine._house.janitor
+    janitor.ref.stop()
+    reply: Future[None] = Future()
+    janitor.tell(Sweep(reply))
+    with pytest.raises(InternalFailure):
+        reply.result(5)
+    head: Future[int] = Future()
+    engine._house.journal.tell(Barrier(1, head))
+    assert head.result(5) == 0
+
+
+# -- events ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_transition_is_an_event_and_subscribers_get_them_in_order(engine: Engine, eventually: Eventually) -> None:
+    got: list[Event] = []
+    failed = threading.Event()
+
+    def callback(event: Event) -> None:
+        if event.sequence == 2 and not failed.is_set():
+            failed.set()
+            raise RuntimeError("not now")  # it gets the same event again
+        got.append(event)
+
+    end = engine.subscribe(callback, after=0)
+    engine.write("main", [put("a")])
+    engine.rebuild("main", KIND, ["object_type"])
+    engine.rollback  # noqa: B018  nothing to go back to yet: no event
+    names = [event.type.removeprefix("com.shadowswitch.") for event in engine.events()]
+    assert names == ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed"]
+    eventually(lambda: [event.sequence for event in got] == [1, 2, 3, 4, 5])
+    assert failed.is_set()
+    assert len({event.id for event in got}) == 5
+    assert engine.events(after=3)[0].sequence == 4
+    end()
+
+
+# -- the path for outsiders ------------------------------------------------------------------------------------------
+
+
+def test_the_published_path_is_never_absent_or_torn_through_many_switches(engine: Engine) -> None:
+    engine.write("main", [put(str(n)) for n in range(20)])
+    engine.rebuild("main", KIND, ["object_type"])
+    engine.rebuild("main", KIND, ["object_type"])
+    path = engine.path / "published" / "main" / KIND
+    stop = threading.Event()
+    failures: list[str] = []
+    opened: list[str] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                manifest = (path / "manifest.json").read_text()
+                opened.append(manifest)
+            except OSError as error:
+                failures.append(repr(error))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(24):
+            strategy = "COPY_AND_REPLACE" if number % 3 == 2 else "ATOMIC_RENAME"
+            request = SwitchRequest(strategy=strategy, validation_checks=("DIGEST",))
+            result = engine.rollback("main", KIND, request)
+            assert result.success, result.message
+            manifest = (path / "manifest.json").read_text()
+            assert f'"generation": {result.generation},' in manifest
+            assert path.is_symlink() == (strategy == "ATOMIC_RENAME")
+    finally:
+        stop.set()
+        reader.join()
+    assert failures == []
+    assert all(manifest.endswith("}") for manifest in opened)
+
+
+def test_a_path_that_was_left_behind_is_reconciled_at_the_next_start(engine: Engine, open_engine: Any) -> None:
+    engine.write("main", [put("a")])
+    engine.rebuild("main", KIND, ["object_type"])
+    second = engine.rebuild("main", KIND, ["object_type"])
+    path = engine.path / "published" / "main" / KIND
+    engine.close()
+    path.unlink()
+    path.symlink_to("../../generations/main/SEARCH_INDEX/00000001")  # as before the second switch
+    again = open_engine()
+    assert os.path.realpath(path) == again.index("main", KIND).path == second.new_index_path
