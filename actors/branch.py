@@ -13,6 +13,7 @@ from typing import Any
 
 from shadowswitch.actors.base import EngineActor, result_of
 from shadowswitch.actors.house import House
+from shadowswitch.actors.keepers import keeper_of
 from shadowswitch.actors.messages import Append, Barrier, Seal, SealOutcome, Write
 from shadowswitch.model.errors import ShadowSwitchError, Timeout
 from shadowswitch.storage import transitions
@@ -22,17 +23,37 @@ from shadowswitch.storage.rows import BranchRow, IndexRow
 BARRIER_TIMEOUT_S = 10.0
 
 
-class BranchActor(EngineActor):
-    """Owns one branch: what may be written, and when it is sealed."""
+class Load:
+    """What a BranchActor was sent and has handled; when they are equal it has nothing to do."""
 
-    def __init__(self, house: House, row: BranchRow) -> None:
+    def __init__(self) -> None:
+        self.sent = 0
+        self.handled = 0
+
+
+class BranchActor(EngineActor):
+    """Owns one branch: its locks, what may be written, and when it is sealed."""
+
+    def __init__(self, house: House, row: BranchRow, load: Load) -> None:
         super().__init__(f"shadowswitch-branch-{row.number}", house.crashed)
         self._house = house
         self._row = row
+        self._load = load
+        self._locks = keeper_of(house, row)
         self.handles(Write, self._write)
         self.handles(Seal, self._seal)
+        for kind, handler in self._locks.handlers().items():
+            self.handles(kind, handler)
+
+    def on_receive(self, message: Any) -> None:
+        """Handle one message, and count it."""
+        try:
+            super().on_receive(message)
+        finally:
+            self._load.handled += 1
 
     def _write(self, message: Write) -> None:
+        self._locks.admit(message)
         point("write.admitted")
         self._house.journal.tell(Append(self._row.number, message.batch, message.reply))
 

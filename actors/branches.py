@@ -1,7 +1,8 @@
 """Which BranchActors run. They start when somebody sends to their branch and stop when they have been idle.
 
 A message is put into a mailbox only under the lock under which an idle actor is taken out of the map, so that none is
-ever sent to an actor that is about to stop.
+ever sent to an actor that is about to stop. An actor is idle when it has handled all that it was sent, and nobody waits
+for a lock: so no message, no lock and no waiter is lost, and a branch never has two actors at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from typing import Any
 
 from shadowswitch.actors.base import Address, fail_reply
-from shadowswitch.actors.branch import BranchActor
+from shadowswitch.actors.branch import BranchActor, Load
 from shadowswitch.actors.house import House
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.rows import BranchRow
@@ -24,8 +25,10 @@ class Branches:
         self._house = house
         self._lock = threading.Lock()
         self._actors: dict[int, Address] = {}
+        self._loads: dict[int, Load] = {}
         self._used: dict[int, float] = {}
         self._closed = False
+        house.tell_branch = self.tell
 
     def tell(self, row: BranchRow, message: Any) -> None:
         """Send to a branch's actor, starting it if need be."""
@@ -35,8 +38,10 @@ class Branches:
                 return
             address = self._actors.get(row.number)
             if address is None or not address.ref.is_alive():
-                address = Address(lambda: BranchActor.start(self._house, row))
+                load = self._loads[row.number] = Load()
+                address = Address(lambda: BranchActor.start(self._house, row, load))
                 self._actors[row.number] = address
+            self._loads[row.number].sent += 1
             self._used[row.number] = time.monotonic()
             address.tell(message)
 
@@ -46,12 +51,18 @@ class Branches:
         with self._lock:
             long_ago = time.monotonic() - idle_s
             for number, used in list(self._used.items()):
-                if used < long_ago and self._actors[number].ref.actor_inbox.empty():
-                    del self._used[number]
+                if used < long_ago and self._is_idle(number):
+                    del self._used[number], self._loads[number]
                     stopped.append(self._actors.pop(number))
+                    if self._house.keepers[number].forgettable:
+                        del self._house.keepers[number]
         for address in stopped:  # behind what it may still be handling
             address.ref.stop(block=False)
         return len(stopped)
+
+    def _is_idle(self, number: int) -> bool:
+        load = self._loads[number]
+        return load.sent == load.handled and not self._house.keepers[number].waiting
 
     def running(self) -> int:
         """How many branch actors run."""
@@ -65,3 +76,5 @@ class Branches:
         deadline = time.monotonic() + timeout_s
         for address in actors:
             address.stop(max(0.1, deadline - time.monotonic()))
+        for keeper in list(self._house.keepers.values()):
+            keeper.close()

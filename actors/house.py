@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import Transact
@@ -26,7 +26,10 @@ from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import Generation, GenerationWriter
-from shadowswitch.storage.rows import GenerationRow
+from shadowswitch.storage.rows import BranchRow, GenerationRow
+
+if TYPE_CHECKING:
+    from shadowswitch.actors.lock_keeper import LockKeeper
 
 logger = logging.getLogger("shadowswitch")
 T = TypeVar("T")
@@ -75,6 +78,8 @@ class House:
     followers: list[Address]
     dispatcher: Address
     janitor: Address
+    tell_branch: Callable[[BranchRow, Any], None]
+    """Sends to a branch's actor; set by `Branches`."""
 
     def __init__(self, root: Path, config: Config, crashed: Callable[[str, BaseException], None]) -> None:
         self.root = root
@@ -90,6 +95,8 @@ class House:
         """Checks that the host registered, by name."""
         self.delays: dict[int, float] = {}
         """Seconds by which each write of a branch is slowed, while a build of it cannot keep up."""
+        self.keepers: dict[int, LockKeeper] = {}
+        """The locks of each branch that ever had any or whose actor runs, by branch number."""
         self.changed = threading.Condition()
         """Notified after every metadata transaction: something may have changed its state."""
         self.sealing = 0

@@ -12,7 +12,11 @@ from typing import Any
 
 import msgspec
 
+from shadowswitch.model.blocked import WritePermission
+from shadowswitch.model.branch_states import BranchOperation
 from shadowswitch.model.digest import Digest
+from shadowswitch.model.lock_info import Lock
+from shadowswitch.model.lock_records import LockRequest, ProgressReport
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.storage.commit import Commit, Prepared
@@ -56,6 +60,87 @@ class Write(msgspec.Struct, frozen=True):
     batch: list[Prepared]
     owner: str
     reply: Future[Receipt]
+    tokens: tuple[int, ...] = ()
+
+
+class AcquireLock(msgspec.Struct, frozen=True):
+    """To a BranchActor: grant all of these locks or none, within `wait_s`. Reply: the locks, or LockConflict."""
+
+    requests: tuple[LockRequest, ...]
+    owner: str
+    wait_s: float
+    under: tuple[int, ...]
+    reply: Future[tuple[Lock, ...]]
+
+
+class AbandonLocks(msgspec.Struct, frozen=True):
+    """To a BranchActor: nobody waits for the answer to this AcquireLock any more; undo it whatever became of it."""
+
+    request: AcquireLock
+
+
+class HeartbeatLock(msgspec.Struct, frozen=True):
+    """To a BranchActor: the holder lives, and may say how far it is. Reply: the lock, or LockLost."""
+
+    lock_id: str
+    token: int
+    progress: ProgressReport | None
+    reply: Future[Lock]
+
+
+class ExtendLock(msgspec.Struct, frozen=True):
+    """To a BranchActor: add to the time to live. Reply: the lock, or LockLost."""
+
+    lock_id: str
+    token: int
+    extra_s: float
+    reply: Future[Lock]
+
+
+class ReleaseLock(msgspec.Struct, frozen=True):
+    """To a BranchActor: give a lock back. Reply: the lock as it was, or LockLost."""
+
+    lock_id: str
+    token: int
+    reply: Future[Lock]
+
+
+class ForceUnlock(msgspec.Struct, frozen=True):
+    """To a BranchActor: take away every lock; kept in the audit history. Reply: the locks that were held."""
+
+    by: str
+    reason: str
+    reply: Future[tuple[Lock, ...]]
+
+
+class CheckWrite(msgspec.Struct, frozen=True):
+    """To a BranchActor: may this be written at this moment? Reply: WritePermission, or LockLost."""
+
+    action: str
+    resource_type: str
+    resource_id: str | None
+    owner: str
+    tokens: tuple[int, ...]
+    reply: Future[WritePermission]
+
+
+class ListLocks(msgspec.Struct, frozen=True):
+    """To a BranchActor: which locks are held now? Reply: the locks, in order of grant."""
+
+    reply: Future[tuple[Lock, ...]]
+
+
+class MoveBranch(msgspec.Struct, frozen=True):
+    """To a BranchActor: change the state of the branch. Reply: the new state, or InvalidTransition."""
+
+    operation: BranchOperation
+    by: str
+    reason: str
+    reply: Future[str]
+
+
+class LocksDue(msgspec.Struct, frozen=True):
+    """From the timers to a BranchActor: a lock or a waiter has reached its time."""
 
 
 class Seal(msgspec.Struct, frozen=True):

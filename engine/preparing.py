@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from shadowswitch.model.digest import key_hash
-from shadowswitch.model.errors import InvalidChange
+from shadowswitch.model.errors import InvalidChange, InvalidConfig
 from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.model.records import Delete, Put
 from shadowswitch.model.settings import Config
@@ -100,3 +100,11 @@ def _check_json_like(value: Any, where: str, depth: int) -> None:
             operation="write",
             hint="use dict, list, str, int, float, bool and None",
         )
+
+
+def lock_tokens(tokens: Iterable[int]) -> tuple[int, ...]:
+    """Fencing tokens as a tuple; raises InvalidConfig for what cannot be one."""
+    found = tuple(tokens) if isinstance(tokens, Iterable) else (None,)
+    if any(not isinstance(token, int) or isinstance(token, bool) for token in found):
+        raise InvalidConfig(f"tokens must be those of locks, not {tokens!r:.80}", hint="give [lock.token]")
+    return tuple(token for token in found if token is not None)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Write
-from shadowswitch.engine.preparing import prepare
+from shadowswitch.engine.preparing import lock_tokens, prepare
 from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.digest import BUCKETS
@@ -46,10 +46,18 @@ class Records(Running):
         house = self._alive()
         return [branch_info(house, row) for row in house.catalog.branches()]
 
-    def write(self, branch: str, changes: Sequence[Put | Delete], owner: str = "", timeout_s: float = 10) -> Receipt:
+    def write(
+        self,
+        branch: str,
+        changes: Sequence[Put | Delete],
+        owner: str = "",
+        timeout_s: float = 10,
+        tokens: Iterable[int] = (),
+    ) -> Receipt:
         """Commit one atomic, durable batch; returns after it is on disk.
 
-        Raises UnknownBranch, InvalidChange, InvalidName (nothing was written), WriteBlocked, StorageFull,
+        `tokens` are those of locks that `owner` holds; only with them a write goes through under its own lock.
+        Raises UnknownBranch, InvalidChange, InvalidName (nothing was written), WriteBlocked, LockLost, StorageFull,
         and Timeout, which says whether the batch may still be written.
         """
         house = self._alive()
@@ -60,7 +68,7 @@ class Records(Running):
         self._take_room(len(batch), deadline)
         try:
             reply: Future[Receipt] = Future()
-            self._branches.tell(row, Write(batch, owner, reply))
+            self._branches.tell(row, Write(batch, owner, reply, tokens=lock_tokens(tokens)))
             receipt: Receipt = result_of(reply, max(0.0, deadline - time.monotonic()), "the write")
         finally:
             self._give_room(len(batch))

@@ -23,7 +23,9 @@ def branch_info(house: House, row: BranchRow) -> BranchInfo:
     """A branch, as of now."""
     head, oldest = house.catalog.head(row.number)
     count = sum(digest.count for digest in house.catalog.digests(row.number).values())
-    return BranchInfo(row.name, row.state, head, count, oldest, _moment(row.created_at))
+    keeper = house.keepers.get(row.number)
+    state = str(keeper.state_now()) if keeper is not None else row.state
+    return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
 
 
 def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:

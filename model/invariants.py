@@ -1,7 +1,8 @@
 """The registry of invariants. Code, tests and documents cite these ids.
 
 ST: what the catalog holds; IX: generations and the live pointer; SW: what readers and writers see of a switch;
-BK: what a backend promises (spelled out in `storage.backends.protocol`).
+BK: what a backend promises (spelled out in `storage.backends.protocol`); LK: what the lock table promises (see
+`model.locks`).
 """
 
 from __future__ import annotations
@@ -35,5 +36,11 @@ INVARIANTS: Final = MappingProxyType(
         "BK-4": "what flush returned survives a power cut",
         "BK-5": "readers and the writer of a shard never block each other",
         "BK-6": "no query string raises anything but InvalidConfig",
+        "LK-1": "two exclusive locks that overlap are held only if the later was asked for under the earlier",
+        "LK-2": "the token of a grant is larger than every token granted before on its branch, also over restarts",
+        "LK-3": "an expired lock blocks nobody, and its token opens nothing",
+        "LK-4": "a waiter is passed only by requests that do not overlap it, or made under what it waits for",
+        "LK-5": "several locks asked for together are granted in one step or not at all",
+        "LK-6": "after every step no waiter could be granted",
     }
 )

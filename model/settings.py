@@ -41,6 +41,8 @@ class Config(msgspec.Struct, frozen=True):
     janitor_interval_s: float = 1.0
     branch_idle_s: float = 30.0
     """A branch without work for that long gives its thread back."""
+    lock_grace_s: float = 30.0
+    """How long the holder of a lock has after a restart to be heard of, even if its heartbeats were missed."""
     copy_slice_rows: int = 1000
     copy_flush_rows: int = 10_000
     """A build forces what it wrote to disk every so many rows, so that the journal's commits need not wait for it."""

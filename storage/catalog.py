@@ -10,6 +10,7 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     digests        branch, type -> Digest of the live records
     shadows        shadow id -> ShadowRow                  generations    number -> GenerationRow
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
+    locks          branch number -> LocksRow (see `lock_rows`)
 
 Only the JournalWriter begins write transactions (see `commit`). Readers use short transactions: no read
 transaction outlives one call of this module, because a long one makes the file grow without bound.

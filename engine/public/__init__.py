@@ -12,6 +12,8 @@ with Engine.open("data") as engine:
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
+from shadowswitch.model.blocked import Blocked, WritePermission
+from shadowswitch.model.branch_states import BranchState
 from shadowswitch.model.errors import (
     BuildCancelled,
     BuildFailed,
@@ -39,6 +41,9 @@ from shadowswitch.model.errors import (
     UnsupportedFormat,
     WriteBlocked,
 )
+from shadowswitch.model.lock_info import Lock
+from shadowswitch.model.lock_records import ProgressReport
+from shadowswitch.model.lock_scopes import LockScope, LockType
 from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record
 from shadowswitch.model.settings import Config
 from shadowswitch.model.states import ShadowState
@@ -55,7 +60,9 @@ from shadowswitch.model.views import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Blocked",
     "BranchInfo",
+    "BranchState",
     "BuildCancelled",
     "BuildFailed",
     "Change",
@@ -76,9 +83,13 @@ __all__ = [
     "InvalidName",
     "InvalidTransition",
     "JournalTrimmed",
+    "Lock",
     "LockConflict",
     "LockLost",
+    "LockScope",
+    "LockType",
     "NotConverging",
+    "ProgressReport",
     "Put",
     "Reader",
     "Receipt",
@@ -97,4 +108,5 @@ __all__ = [
     "UnsupportedFilesystem",
     "UnsupportedFormat",
     "WriteBlocked",
+    "WritePermission",
 ]

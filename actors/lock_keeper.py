@@ -1,0 +1,360 @@
+"""The locks and the status of one branch in this process: used by its BranchActor, kept while that sleeps.
+
+Every step of the lock table is computed, stored with its events in one transaction, and only then adopted and answered.
+The transaction goes through the JournalWriter's mailbox behind every write that this branch has admitted, so a lock is
+answered only after those are committed: no write that was admitted before a lock shows up under it.
+
+Before anything else the table is brought up to now and that is stored, so no answer relies on an expiry that a restart
+could undo (LK-3). After a transaction of unknown outcome the revision of the stored row decides whether its step
+happened; until then nothing is admitted. A waiter's reply lives here, not in the actor (LK-4): a successor serves it.
+
+Only the BranchActor's thread calls methods; `held` never changes in place, so any thread may read it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from shadowswitch.actors.base import result_of
+from shadowswitch.actors.messages import (
+    AbandonLocks,
+    AcquireLock,
+    Barrier,
+    CheckWrite,
+    ExtendLock,
+    ForceUnlock,
+    HeartbeatLock,
+    ListLocks,
+    LocksDue,
+    MoveBranch,
+    ReleaseLock,
+    Write,
+)
+from shadowswitch.model.branch_states import BranchState, BranchStatus, after_locks, move
+from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, Timeout, WriteBlocked
+from shadowswitch.model.lock_info import lock_info
+from shadowswitch.model.lock_records import LockEvent
+from shadowswitch.model.lock_step import Queued, Step
+from shadowswitch.model.locks import LockTable
+from shadowswitch.storage import rows
+from shadowswitch.storage.lock_rows import LocksRow, find_locks, save_locks
+from shadowswitch.storage.rows import BranchRow
+
+if TYPE_CHECKING:
+    from shadowswitch.actors.house import House
+
+V = TypeVar("V")
+Audit = tuple[str, dict[str, Any]]
+
+BARRIER_TIMEOUT_S = 10.0
+AGAIN_S = 1.0
+"""When to try again to store a step that could not be stored."""
+
+
+class Held(NamedTuple):
+    """The lock table and the status of a branch at one moment; `revision` is that of the stored row, 0 for none."""
+
+    revision: int
+    table: LockTable
+    status: BranchStatus
+
+
+class LockKeeper:
+    """Keeps one branch's lock table; see above."""
+
+    def __init__(self, house: House, row: BranchRow, held: Held, clock: Callable[[], float] = time.monotonic) -> None:
+        self.row = row
+        self.held = held
+        self._house = house
+        self._clock = clock
+        self._doubt: Held | None = None
+        self._waiting: dict[str, AcquireLock] = {}
+        self._armed: float | None = None
+        self.quiet = _is_quiet(held)
+        """Whether a write needs no look at the table: nothing is held, nobody waits, the branch is ACTIVE."""
+        self._arm()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether somebody waits for a lock: the actor must not be stopped as idle."""
+        return bool(self._waiting)
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether it knows nothing but what any new keeper of the branch would."""
+        return self.quiet and self.held.revision == 0
+
+    def handlers(self) -> dict[type, Callable[[Any], None]]:
+        """What the BranchActor leaves to its keeper, by message type."""
+        answered: dict[type, Callable[[Any], Any]] = {
+            HeartbeatLock: self._heartbeat,
+            ExtendLock: self._extend,
+            ReleaseLock: self._release,
+            ForceUnlock: self._force,
+            CheckWrite: self._check,
+            ListLocks: self._list,
+            MoveBranch: self._move,
+        }
+        return {
+            AcquireLock: self._acquire,
+            AbandonLocks: self._abandon,
+            LocksDue: self._due,
+            **{kind: partial(_answer, handler) for kind, handler in answered.items()},
+        }
+
+    # -- writes ----------------------------------------------------------------------------------------------------
+
+    def admit(self, message: Write) -> None:
+        """Return if a write may go on at this moment, in the order of the mailbox; raise WriteBlocked or LockLost."""
+        if self.quiet and not message.tokens:
+            return
+        now, wall = self._moment()
+        keys = ((change.resource_type, str(change.id, "utf-8")) for change in message.batch)
+        blocked = self._permission(now, wall, keys, message.owner, message.tokens).blocked
+        if blocked is not None:
+            self._house.metrics.count("writes_blocked")
+            hint = blocked.alternatives[0] if blocked.alternatives else ""
+            raise WriteBlocked(blocked.message, blocked=blocked, operation="write", object=self.row.name, hint=hint)
+
+    def _check(self, message: CheckWrite) -> Any:
+        now, wall = self._moment()
+        keys = [(message.resource_type, message.resource_id)]
+        return self._permission(now, wall, keys, message.owner, message.tokens, message.action)
+
+    def _permission(
+        self,
+        now: float,
+        wall: datetime,
+        keys: Iterable[tuple[str, str | None]],
+        owner: str,
+        tokens: tuple[int, ...],
+        action: str = "write",
+    ) -> Any:
+        step = self.held.table.check_write(
+            now,
+            wall,
+            keys,
+            status=self.held.status,
+            owner=owner,
+            tokens=tokens,
+            known_types=self._known_types(),
+            action=action,
+        )
+        return step.value
+
+    def _known_types(self) -> Iterator[str]:
+        """Read only when somebody is refused."""
+        types = self._house.catalog.types()
+        for number, digest in self._house.catalog.digests(self.row.number).items():
+            if digest.count:
+                yield types[number]
+
+    # -- locks -----------------------------------------------------------------------------------------------------
+
+    def _acquire(self, message: AcquireLock) -> None:
+        if not message.reply.set_running_or_notify_cancel():
+            return
+        now, wall = self._moment()
+        waiter_id = message.requests[0].lock_id
+        step = self.held.table.acquire(
+            now,
+            wall,
+            message.requests,
+            owner=message.owner,
+            wait_s=message.wait_s,
+            waiter_id=waiter_id,
+            under=message.under,
+            known_types=self._known_types(),
+        )
+        if isinstance(step.value, Queued):
+            self._waiting[waiter_id] = message
+            self._take(step, now, wall, "wait for a lock")
+            return
+        self._take(step, now, wall, "acquire a lock")
+        self._house.metrics.count("locks_granted")
+        message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))
+
+    def _abandon(self, message: AbandonLocks) -> None:
+        now, wall = self._moment()
+        requests = message.request.requests
+        gone = self._waiting.pop(requests[0].lock_id, None)
+        if gone is not None:
+            self._take(
+                self.held.table.drop_waiter(now, wall, requests[0].lock_id, reason="the caller left"),
+                now,
+                wall,
+                "leave",
+            )
+        held = [self.held.table.locks[r.lock_id] for r in requests if r.lock_id in self.held.table.locks]
+        if held:
+            pairs = [(lock.lock_id, lock.token) for lock in held]
+            self._take(self.held.table.release(now, wall, *pairs, reason="the caller left"), now, wall, "leave")
+
+    def _heartbeat(self, message: HeartbeatLock) -> Any:
+        now, wall = self._moment()
+        step = self.held.table.heartbeat(now, wall, message.lock_id, message.token, message.progress)
+        return lock_info(self._take(step, now, wall, "heartbeat"), now, wall)
+
+    def _extend(self, message: ExtendLock) -> Any:
+        now, wall = self._moment()
+        step = self.held.table.extend(now, wall, message.lock_id, message.token, message.extra_s)
+        return lock_info(self._take(step, now, wall, "extend a lock"), now, wall)
+
+    def _release(self, message: ReleaseLock) -> Any:
+        now, wall = self._moment()
+        step = self.held.table.release(now, wall, (message.lock_id, message.token))
+        (lock,) = self._take(step, now, wall, "release a lock")
+        return lock_info(lock, now, wall)
+
+    def _force(self, message: ForceUnlock) -> Any:
+        now, wall = self._moment()
+        step = self.held.table.force_unlock(now, wall, by=message.by, reason=message.reason)
+        taken = [{"lock_id": lock.lock_id, "owner": lock.owner, "target": str(lock.target)} for lock in step.value]
+        audit = ("lock.forced", {"by": message.by, "reason": message.reason, "locks": taken})
+        return tuple(lock_info(lock, now, wall) for lock in self._take(step, now, wall, "force unlock", audit))
+
+    def _list(self, _: ListLocks) -> Any:
+        now, wall = self._moment()
+        return tuple(lock_info(lock, now, wall) for lock in self.held.table.live(now))
+
+    def _move(self, message: MoveBranch) -> str:
+        now, wall = self._moment()
+        status = move(self.held.status, message.operation, wall, by=message.by, reason=message.reason)
+        what = {"operation": str(message.operation), "by": message.by, "reason": message.reason}
+        self._store(self.held.table, status, (), now, "change the state of the branch", ("branch.state", what))
+        return str(status.state)
+
+    def _due(self, _: LocksDue) -> None:
+        self._armed = None
+        try:
+            self._moment()
+        except ShadowSwitchError:
+            self._call_in(AGAIN_S)
+            raise
+        self._arm()
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _moment(self) -> tuple[float, datetime]:
+        """Now, with the table brought up to it: what expired is stored and adopted, and so is whose turn it is."""
+        self._resolve()
+        now, wall = self._clock(), datetime.now(UTC)
+        self._take(self.held.table.expire_due(now, wall), now, wall, "expire locks")
+        return now, wall
+
+    def _take(self, step: Step[LockTable, V], now: float, wall: datetime, what: str, audit: Audit | None = None) -> V:
+        """Make a step happen, durably if it grants or ends anything."""
+        held = self.held
+        status = after_locks(held.status, step.events, wall, held=step.table.locks.values())
+        if step.must_persist or status is not held.status or audit is not None:
+            self._store(step.table, status, step.events, now, what, audit)
+        elif step.table is not held.table:
+            self._adopt(Held(held.revision, step.table, status))
+        return step.value
+
+    def _store(
+        self,
+        table: LockTable,
+        status: BranchStatus,
+        events: tuple[LockEvent, ...],
+        now: float,
+        what: str,
+        audit: Audit | None,
+    ) -> None:
+        wanted = Held(self.held.revision + 1, table, status)
+        row = LocksRow(rows.FORMAT, self.row.number, wanted.revision, table.dump(now), status)
+        self._doubt, self.quiet = wanted, False
+        try:
+            self._house.transact(lambda commit: save_locks(commit, self.row, row, events, audit), what)
+        except BaseException:
+            self._call_in(AGAIN_S)
+            raise
+        self._doubt = None
+        self._adopt(wanted)
+
+    def _resolve(self) -> None:
+        """After a transaction of unknown outcome: behind a barrier, what is stored decides."""
+        if self._doubt is None:
+            return
+        reply: Future[int] = Future()
+        self._house.journal.tell(Barrier(self.row.number, reply))
+        result_of(reply, BARRIER_TIMEOUT_S, "the barrier of the locks")
+        stored = find_locks(self._house.catalog, self.row.number)
+        happened = stored is not None and stored.revision == self._doubt.revision
+        held, self._doubt = self._doubt if happened else self.held, None
+        self._adopt(held)
+
+    def _adopt(self, held: Held) -> None:
+        self.held = held
+        self.quiet = _is_quiet(held)
+        self._arm()
+        if self._waiting:
+            self._answer_waiters(held.table)
+
+    def _answer_waiters(self, table: LockTable) -> None:
+        queued = {waiter.waiter_id for waiter in table.waiters}
+        now, wall = self._clock(), datetime.now(UTC)
+        for waiter_id in [i for i in self._waiting if i not in queued]:
+            message = self._waiting.pop(waiter_id)
+            locks = [table.locks[r.lock_id] for r in message.requests if r.lock_id in table.locks]
+            if len(locks) == len(message.requests):
+                self._house.metrics.count("locks_granted")
+                message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in locks))
+            else:
+                message.reply.set_exception(self._gave_up(message, table, now, wall))
+
+    def _gave_up(self, message: AcquireLock, table: LockTable, now: float, wall: datetime) -> ShadowSwitchError:
+        """What a waiter is told whose deadline passed: who is in the way now."""
+        try:
+            table.acquire(
+                now,
+                wall,
+                message.requests,
+                owner=message.owner,
+                under=message.under,
+                known_types=self._known_types(),
+            )
+        except ShadowSwitchError as error:
+            return error
+        return Timeout(
+            f"the lock did not become free within {message.wait_s:g} s",
+            operation="lock",
+            hint="it is free now: try again",
+        )
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        due = self.held.table.next_due()
+        if due is not None and (self._armed is None or due < self._armed):
+            self._armed = due
+            self._call_in(max(0.0, due - self._clock()))
+
+    def _call_in(self, delay_s: float) -> None:
+        self._house.timers.after(delay_s, partial(self._house.tell_branch, self.row, LocksDue()))
+
+    def close(self) -> None:
+        """Answer whoever still waits; the engine closes."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        for message in waiting:
+            message.reply.set_exception(EngineClosed("the engine was closed while you waited", hint="open it again"))
+
+    def state_now(self) -> BranchState:
+        """The state of the branch, with what has expired and was not swept yet. Any thread."""
+        held, now, wall = self.held, self._clock(), datetime.now(UTC)
+        step = held.table.expire_due(now, wall)
+        return after_locks(held.status, step.events, wall, held=step.table.locks.values()).state
+
+
+def _is_quiet(held: Held) -> bool:
+    return not held.table.locks and not held.table.waiters and held.status.state is BranchState.ACTIVE
+
+
+def _answer(handler: Callable[[Any], Any], message: Any) -> None:
+    if message.reply.set_running_or_notify_cancel():
+        message.reply.set_result(handler(message))
