@@ -23,8 +23,10 @@ from shadowswitch.storage.backends import fts5_store as store
 from shadowswitch.storage.backends.fts5_options import Layout
 from shadowswitch.storage.backends.protocol import ShardState
 
-_CHUNKS = (128, 16, 1)
-"""Rows of one INSERT: few sizes, so that the prepared statements stay in the connection's cache."""
+_CHUNKS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows of one INSERT. Each halves the one before, so any batch needs few statements, and all stay prepared."""
+_VARIABLES_MAX = 32_766
+"""SQLite's limit of `?` in one statement, as it is built by default."""
 _SCAN_ROWS = 4096
 _CHOSEN = "WHERE rowid IN (SELECT value FROM json_each(?))"
 
@@ -50,7 +52,8 @@ class Fts5Writer:
             f"INSERT INTO fts(rowid, {names}) SELECT rowid, {names} FROM docs WHERE rowid > ? ORDER BY rowid"
         )
         row = f"({', '.join('?' * self._width)})"
-        self._inserts = {size: f"INSERT INTO docs VALUES {', '.join([row] * size)}" for size in _CHUNKS}
+        sizes = [size for size in _CHUNKS if size * self._width <= _VARIABLES_MAX]
+        self._inserts = {size: f"INSERT INTO docs VALUES {', '.join([row] * size)}" for size in sizes}
         for pragma in (
             "synchronous=NORMAL",
             "wal_autocheckpoint=0",
@@ -227,9 +230,9 @@ class Fts5Writer:
             values += (rowid, item.key_hash - store.KEY_BIAS, item.lsn, item.resource_type, item.id)
             values += texts(item.fields or {})
         start, left = 0, len(items)
-        for size in _CHUNKS:
+        for size, insert in self._inserts.items():
             while left >= size:
-                self._connection.execute(self._inserts[size], values[start : start + size * width])
+                self._connection.execute(insert, values[start : start + size * width])
                 start += size * width
                 left -= size
         self._rowid = rowid
