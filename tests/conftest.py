@@ -34,6 +34,7 @@ def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
     `sound=False` is for a test that plants damage: no check at its end.
     """
     opened: list[tuple[Engine, bool]] = []
+    before = set(running())
 
     def open_(path: Path | None = None, *, sound: bool = True, **settings: Any) -> Engine:
         engine = Engine.open(path or data_dir, Config(**{**FAST, **settings}))
@@ -49,18 +50,13 @@ def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
     finally:
         for engine, _ in opened:
             engine.close()
-    nothing_is_left_behind()
+    wait_until(lambda: before.issuperset(running()), 10.0, f"the end of {running()}")
 
 
-def nothing_is_left_behind() -> None:
-    """No actor, no thread and no worker process outlives its engine."""
-    wait_until(lambda: not left_behind(), 10.0, f"the end of {left_behind()}")
-
-
-def left_behind() -> list[str]:
-    """What still runs of any engine of this process."""
+def running() -> list[str]:
+    """What runs of any engine of this process; nothing of it may outlive its engine."""
     actors = [str(ref) for ref in pykka.ActorRegistry.get_all() if issubclass(ref.actor_class, EngineActor)]
-    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("shadowswitch-")]
+    threads = [f"{t.name} {t.ident}" for t in threading.enumerate() if t.name.startswith("shadowswitch-")]
     return actors + threads + [f"worker {pid}" for pid in worker_processes()]
 
 
