@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,12 @@ import msgspec
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from shadowswitch import Engine, ShadowIndex, ShadowState, ShadowSwitchError, SwitchResult, UnknownBranch, __version__
 from shadowswitch.actors.dispatcher import event_of
+from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import outside_reader
+from shadowswitch.model.errors import ShadowSwitchError, UnknownBranch
+from shadowswitch.model.states import ShadowState
+from shadowswitch.model.views import ShadowIndex, SwitchResult
 from shadowswitch.service import output
 from shadowswitch.service.demo import run_demo
 from shadowswitch.service.importer import import_folder
@@ -32,7 +36,7 @@ from shadowswitch.storage.fsck import check_data
 app = App(
     name="shadowswitch",
     help="Rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit.",
-    version=__version__,
+    version=version("shadowswitch"),
     help_format="markdown",
 )
 

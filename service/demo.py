@@ -20,7 +20,9 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch import Engine, ShadowIndex, ShadowState, SwitchResult
+from shadowswitch.engine.engine import Engine
+from shadowswitch.model.states import ShadowState
+from shadowswitch.model.views import ShadowIndex, SwitchResult
 from shadowswitch.service.importer import RESOURCE_TYPE, Imported, import_folder
 from shadowswitch.service.workload import Acked, Searcher, Writer, audit, longest_gap_ms
 

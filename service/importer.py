@@ -8,8 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from shadowswitch import Engine, Put, ShadowSwitchError
+from shadowswitch.engine.engine import Engine
+from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import check_id
+from shadowswitch.model.records import Put
 
 RESOURCE_TYPE = "file"
 BATCH_CHANGES = 200

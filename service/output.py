@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from shadowswitch import ShadowIndex
+from shadowswitch.model.views import ShadowIndex
 from shadowswitch.service.demo import Live, Report
 
 LINE_INTERVAL_S = 2.0

@@ -9,7 +9,9 @@ from itertools import pairwise
 
 import msgspec
 
-from shadowswitch import Delete, Engine, Put, Reader
+from shadowswitch.engine.engine import Engine
+from shadowswitch.engine.reader import Reader
+from shadowswitch.model.records import Delete, Put
 from shadowswitch.service.importer import RESOURCE_TYPE
 
 THINK_S = 0.001
