@@ -77,7 +77,10 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
     """An empty, durable shard in `path`; what was in it is removed."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+        path.mkdir(mode=0o700, parents=True)
+        os.close(
+            os.open(path / FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        )  # SQLite keeps the mode, for -wal too
         connection = connect(path, "rwc")
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -156,7 +156,8 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
     """An empty, durable shard in `path`; what was in it is removed."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
-        (path / FOLDER).mkdir(parents=True)
+        path.mkdir(mode=0o700, parents=True)
+        (path / FOLDER).mkdir(mode=0o700)
         environment = Environment(path, options["map_size_mib"], create=True)
         try:
             with environment.env.begin(write=True) as transaction:
