@@ -21,6 +21,9 @@ from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, IndexRow
 
 BARRIER_TIMEOUT_S = 10.0
+COMMIT_TIMEOUT_S = 600.0
+"""A commit that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
+while the disk stalls nobody else could write either."""
 
 
 class Load:
@@ -112,6 +115,7 @@ class BranchActor(EngineActor):
                 message.audit,
             ),
             "switch",
+            COMMIT_TIMEOUT_S,
         )
 
     def _point_at_what_is_durable(self, message: Seal) -> None:

@@ -37,7 +37,8 @@ BACKOFF_MAX_S = 2.0
 CATCH_UP_S = 5.0
 CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
-SEAL_GRACE_S = 60.0
+SEAL_GRACE_S = 700.0
+"""Longer than a BranchActor waits for its commit."""
 
 
 class _Tally:

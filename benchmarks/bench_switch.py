@@ -3,9 +3,9 @@
     python benchmarks/bench_switch.py [--records 100000] [--switches 200] [--writers 2] [--readers 2] [--json]
 
 Closed loops with 1 ms of thought in the host's own process, as a host has them. A stall is the longest time without a
-success of one loop in a window of one second: around the end of each switch, and in quiet windows before. The switches go back
-and forth between two generations (`rollback`), which is the same sealed switch as the first one; DIGEST is checked each
-time. The run fails if fsck finds anything, or if any acknowledged write is not in the index.
+success of one loop in a window of one second: around the end of each switch, and in quiet windows before. The switches
+go back and forth between two generations (`rollback`), which is the same sealed switch as the first one; DIGEST is
+checked each time. The run fails if fsck finds anything, or if any acknowledged write is not in the index.
 """
 
 from __future__ import annotations
