@@ -2,271 +2,60 @@
 
 Imports a folder, builds and switches a first index, then rebuilds it with other tokenizers while writers edit and
 readers search. The audit reads every acknowledged change back; whatever is lost, revived or went back in time is a
-failure.
+failure, and the exit status says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import statistics
 import sysconfig
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
+from shadowswitch.model.errors import UnknownBranch
 from shadowswitch.model.states import ShadowState
-from shadowswitch.model.views import ShadowIndex, SwitchResult
+from shadowswitch.model.views import Event, ShadowIndex, SwitchRequest
+from shadowswitch.service.audit import Audited, audit
 from shadowswitch.service.importer import RESOURCE_TYPE, Imported, import_folder
-from shadowswitch.service.workload import Acked, Searcher, Writer, audit, longest_gap_ms
+from shadowswitch.service.progress import Show, build_details
+from shadowswitch.service.report import Build, Report, latency, problems_of, stalls_of
+from shadowswitch.service.workload import INDEX_TYPE, Acked, Load, Loop
+from shadowswitch.storage import layout
 
 BRANCH = "main"
+FIRST = "unicode61"
 TOKENIZERS = ("porter", "ascii", "unicode61")
+"""Trigram would do as well; its index is several times larger than the texts, and adds nothing to the story."""
 WRITERS = 4
 READERS = 4
 EDITED_MAX_BYTES = 16 << 10
 """Writers edit files up to this size; larger ones are only indexed. Indexing a text takes about a millisecond for every
 10 KiB, and the texts being committed when a switch begins are indexed under its seal."""
-WINDOW_S = 1.0
-QUIET_S = 3.0
 BUILD_TIMEOUT_S = 300.0
-
-Show = Callable[["Live"], None]
-
-
-class Live(msgspec.Struct):
-    """What the demo is doing at the moment, for a display."""
-
-    title: str = ""
-    phase: str = ""
-    percent: float = 0.0
-    eta_s: float | None = None
-    lag_changes: int = 0
-    writes: int = 0
-    searches: int = 0
+SWITCH_TIMEOUT_S = 60.0
+"""A machine that is busy with something else may need several attempts within the seal's budget."""
+LOOK_S = 0.05
+MADE_BY_DEMO = "made-by-demo"
+"""Lies in a data directory that a demo made: only there it may edit what it finds."""
 
 
-class Build(msgspec.Struct, frozen=True):
-    """One rebuild: what was built, how long each phase took (seconds), and its switch."""
+class Plan(msgspec.Struct, frozen=True):
+    """How much and how long. `seconds` is the time under load besides the rebuilds, cut in four: before, between and
+    after them; `window_s` the width of the windows in which stalls are compared."""
 
-    tokenizer: str
-    seconds: float
-    phases: dict[str, float]
-    switch: SwitchResult
-    at: float
-    """When the switch was asked for and when it ended, by perf_counter."""
-    ended: float
-
-
-class Report(msgspec.Struct):
-    """What the demo found. `ok` is its verdict."""
-
-    corpus: str
-    imported: Imported
-    import_s: float
-    builds: list[Build]
-    sealed_ms_p50: float
-    sealed_ms_max: float
-    writes: int
-    searches: int
-    write_errors: list[str]
-    read_errors: list[str]
-    back_in_time: list[str]
-    stalls_ms: dict[str, dict[str, float]]
-    audited: int
-    audited_deletes: int
-    audit: list[str]
-    check: list[str]
-    generations_read: int
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Every switch succeeded, nothing is lost, revived, refused or out of order, and fsck finds nothing."""
-        switched = all(build.switch.success for build in self.builds)
-        return switched and not (self.write_errors or self.read_errors or self.back_in_time or self.audit or self.check)
-
-
-class Demo:
-    """One run."""
-
-    def __init__(self, engine: Engine, corpus: Path, show: Show, files_max: int | None = None) -> None:
-        self.engine = engine
-        self.corpus = corpus
-        self.show = show
-        self.files_max = files_max
-        self.live = Live()
-        self.stop = threading.Event()
-        self.writers: list[Writer] = []
-        self.searchers: list[Searcher] = []
-
-    def run(self, quiet_s: float = QUIET_S, window_s: float = WINDOW_S) -> Report:
-        """All of it; about a minute on two cores for the standard library."""
-        begun = time.perf_counter()
-        self._tell("importing", 0.0)
-        self.engine.create_branch(BRANCH)
-        imported = import_folder(self.engine, BRANCH, self.corpus, self.files_max)
-        import_s = time.perf_counter() - begun
-        builds = [self._build("unicode61", "first build")]
-        self._start_load()
-        try:
-            quiet = self._quiet(quiet_s)
-            for number, tokenizer in enumerate(TOKENIZERS, 1):
-                builds.append(self._build(tokenizer, f"rebuild {number} of {len(TOKENIZERS)} ({tokenizer})"))
-                self._wait(window_s)
-        finally:
-            self._stop_load()
-        return self._report(imported, import_s, builds, quiet, window_s, begun)
-
-    # -- load ------------------------------------------------------------------------------------------------------
-
-    def _start_load(self) -> None:
-        small = [
-            (record.id, record.fields["text"])
-            for record in self.engine.scan(BRANCH, RESOURCE_TYPE)
-            if record.fields["size_bytes"] <= EDITED_MAX_BYTES
-        ]
-        if not small:
-            raise ValueError(f"{self.corpus} has no text files")
-        words = _words(text for _, text in small[:500])
-        shares = [small[number::WRITERS] or small[:1] for number in range(min(WRITERS, len(small)))]
-        self.writers = [Writer(n, self.engine, BRANCH, own, self.stop) for n, own in enumerate(shares)]
-        self.searchers = [Searcher(n, self.engine, BRANCH, words, self.stop) for n in range(READERS)]
-        for loop in (*self.writers, *self.searchers):
-            loop.start()
-
-    def _stop_load(self) -> None:
-        self.stop.set()
-        for loop in (*self.writers, *self.searchers):
-            loop.join(timeout=60)
-
-    def _quiet(self, seconds: float) -> tuple[float, float]:
-        self._tell("quiet time, to compare with", 0.0)
-        begun = time.perf_counter()
-        self._wait(seconds)
-        return begun, time.perf_counter()
-
-    def _wait(self, seconds: float) -> None:
-        ends = time.perf_counter() + seconds
-        while time.perf_counter() < ends:
-            self._tell(self.live.title, self.live.percent)
-            threading.Event().wait(0.1)
-
-    def _tell(self, title: str, percent: float, status: ShadowIndex | None = None) -> None:
-        self.live = Live(title, percent=percent)
-        if status is not None:
-            self.live.phase, self.live.eta_s = status.phase, status.estimated_completion_seconds
-            self.live.lag_changes = status.lag_changes
-        self.live.writes = sum(len(writer.done) for writer in self.writers)
-        self.live.searches = sum(len(searcher.done) for searcher in self.searchers)
-        self.show(self.live)
-
-    # -- builds ----------------------------------------------------------------------------------------------------
-
-    def _build(self, tokenizer: str, title: str) -> Build:
-        begun = time.perf_counter()
-        shadow = self.engine.start_build(BRANCH, "SEARCH_INDEX", [RESOURCE_TYPE], {"tokenizer": tokenizer})
-        phases: dict[str, float] = {}
-        last = begun
-        while shadow.state in (ShadowState.PREPARING, ShadowState.BUILDING):
-            threading.Event().wait(0.05)
-            shadow = self.engine.shadow(shadow.shadow_index_id)
-            now = time.perf_counter()
-            phases[shadow.phase] = phases.get(shadow.phase, 0.0) + now - last
-            last = now
-            self._tell(title, shadow.build_progress_percent, shadow)
-            if now - begun > BUILD_TIMEOUT_S:
-                self.engine.cancel_build(shadow.shadow_index_id, "the demo ran out of time")
-        self.engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=1)
-        phases.pop("waiting", None)
-        at = time.perf_counter()
-        result = self.engine.switch(shadow.shadow_index_id)
-        ended = time.perf_counter()
-        phases["switching"] = ended - at
-        return Build(tokenizer, ended - begun, phases, result, at, ended)
-
-    # -- report ----------------------------------------------------------------------------------------------------
-
-    def _report(
-        self,
-        imported: Imported,
-        import_s: float,
-        builds: list[Build],
-        quiet: tuple[float, float],
-        window_s: float,
-        begun: float,
-    ) -> Report:
-        self._tell("auditing", 100.0)
-        acked: dict[str, Acked] = {}
-        for writer in self.writers:
-            acked.update(writer.acked)
-        sealed = [build.switch.sealed_ms for build in builds]
-        problems = audit(self.engine, BRANCH, acked)
-        self._tell("checking every invariant", 100.0)
-        found = [str(finding) for finding in self.engine.check()]
-        return Report(
-            corpus=str(self.corpus),
-            imported=imported,
-            import_s=import_s,
-            builds=builds,
-            sealed_ms_p50=statistics.median(sealed),
-            sealed_ms_max=max(sealed),
-            writes=sum(len(writer.done) for writer in self.writers),
-            searches=sum(len(searcher.done) for searcher in self.searchers),
-            write_errors=[error for writer in self.writers for error in writer.errors],
-            read_errors=[error for searcher in self.searchers for error in searcher.errors],
-            back_in_time=[error for searcher in self.searchers for error in searcher.back_in_time],
-            stalls_ms=self._stalls(builds[1:], quiet, window_s),
-            audited=len(acked),
-            audited_deletes=sum(last.marker is None for last in acked.values()),
-            audit=problems,
-            check=found,
-            generations_read=len({g for searcher in self.searchers for g in searcher.generations}),
-            seconds=time.perf_counter() - begun,
-        )
-
-    def _stalls(self, builds: list[Build], quiet: tuple[float, float], window_s: float) -> dict[str, dict[str, float]]:
-        """The longest time without a success, in windows of equal width: around each switch, and in quiet time."""
-        switches = [(build.ended - window_s / 2, build.ended + window_s / 2) for build in builds]
-        first, last = quiet
-        count = max(1, int((last - first) / window_s))
-        quiets = [(first + n * window_s, first + (n + 1) * window_s) for n in range(count)]
-        found = {}
-        for who, loops in (("writers", self.writers), ("readers", self.searchers)):
-            times = [loop.done for loop in loops]
-            found[who] = {
-                "quiet_median": _median_gap(times, quiets),
-                "quiet_worst": _worst_gap(times, quiets),
-                "switch_median": _median_gap(times, switches),
-                "switch_worst": _worst_gap(times, switches),
-            }
-        return found
-
-
-def _gaps(times: list[list[float]], windows: list[tuple[float, float]]) -> list[float]:
-    return [longest_gap_ms(done, begin, end) for done in times for begin, end in windows]
-
-
-def _median_gap(times: list[list[float]], windows: list[tuple[float, float]]) -> float:
-    return statistics.median(_gaps(times, windows) or [0.0])
-
-
-def _worst_gap(times: list[list[float]], windows: list[tuple[float, float]]) -> float:
-    return max(_gaps(times, windows), default=0.0)
-
-
-def _words(texts: Any) -> list[str]:
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(set(re.findall(r"[a-z]{4,12}", text)))
-    common = [word for word, _ in counts.most_common(400)][50:]
-    return common or list(counts) or ["the"]
+    seconds: float = 24.0
+    window_s: float = 1.0
+    files_max: int = 50_000
+    size_max_bytes: int = 64 << 20
+    """Both keep the demo under two minutes on two cores, whatever folder it is given."""
 
 
 def default_corpus() -> Path:
@@ -274,21 +63,211 @@ def default_corpus() -> Path:
     return Path(sysconfig.get_paths()["stdlib"])
 
 
-def run_demo(
-    corpus: Path | None, keep: Path | None, show: Show, files_max: int | None = None, **times: float
-) -> Report:
-    """Run the demo in `keep`, which must not have been used before, or in a temporary directory that is removed."""
+def run_demo(corpus: Path | None, keep: Path | None, show: Show, plan: Plan | None = None) -> Report:
+    """Run the demo in `keep`, which is new or empty or was made by a demo, or in a temporary directory."""
     corpus = corpus or default_corpus()
     if not corpus.is_dir():
         raise ValueError(f"{corpus} is not a folder")
-    if keep is not None:
-        if keep.exists() and any(keep.iterdir()):
-            raise ValueError(f"{keep} is not empty; give a new folder")
-        return _run_in(keep, corpus, show, files_max, times)
-    with tempfile.TemporaryDirectory(prefix="shadowswitch-demo-") as temporary:
-        return _run_in(Path(temporary), corpus, show, files_max, times)
+    with _directory(keep) as data, Engine.open(data) as engine:
+        return Demo(engine, corpus, show, plan or Plan()).run()
 
 
-def _run_in(data: Path, corpus: Path, show: Show, files_max: int | None, times: dict[str, float]) -> Report:
-    with Engine.open(data) as engine:
-        return Demo(engine, corpus, show, files_max).run(**times)
+@contextlib.contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="shadowswitch-demo-") as temporary:
+            yield Path(temporary)
+        return
+    if keep.exists() and not keep.is_dir():
+        raise ValueError(f"{keep} is not a folder")
+    if keep.exists() and any(keep.iterdir()) and not (keep / MADE_BY_DEMO).exists():
+        raise ValueError(f"{keep} is not empty, and no demo made it; a demo edits what it finds, so give a new folder")
+    keep.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (keep / MADE_BY_DEMO).touch(mode=0o600)
+    yield keep
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, engine: Engine, corpus: Path, show: Show, plan: Plan) -> None:
+        self.engine = engine
+        self.corpus = corpus
+        self.show = show
+        self.plan = plan
+        self.load = Load(engine, BRANCH)
+        self.rates = _Rates()
+        self.acked: dict[str, Acked] = {}
+        """What is known of the records that no writer has."""
+        self.committed: dict[str, float] = {}
+        """When the switch to each shadow was committed, by perf_counter."""
+
+    def run(self) -> Report:
+        """All of it; less than a minute on two cores for the standard library."""
+        begun = time.perf_counter()
+        imported = self._import()
+        import_s = time.perf_counter() - begun
+        unsubscribe = self.engine.subscribe(self._on_event)
+        builds = [self._build(FIRST, "first index")]
+        self._start_load()
+        try:
+            self._wait("quiet time, to compare with")
+            for number, tokenizer in enumerate(TOKENIZERS, 1):
+                builds.append(self._build(tokenizer, f"rebuild {number}/{len(TOKENIZERS)} {tokenizer}"))
+                self._wait(f"on the new index ({tokenizer})")
+        finally:
+            self.load.end()
+            unsubscribe()
+        return self._report(begun, imported, import_s, builds)
+
+    # -- import and load -------------------------------------------------------------------------------------------
+
+    def _import(self) -> Imported:
+        title = "import"
+        self.show(title, 0.0, str(self.corpus))
+        try:
+            self.engine.branch(BRANCH)
+        except UnknownBranch:
+            self.engine.create_branch(BRANCH)
+        imported = import_folder(
+            self.engine,
+            BRANCH,
+            self.corpus,
+            files_max=self.plan.files_max,
+            size_max_bytes=self.plan.size_max_bytes,
+            stored=lambda id, lsn: self.acked.update({id: Acked(lsn)}),
+            progressed=lambda done, total: self.show(title, 100 * done / max(1, total), f"{done / 1e6:.1f} MB"),
+        )
+        if not self.acked:
+            raise ValueError(f"{self.corpus} has no text files")
+        for record in self.engine.scan(BRANCH, RESOURCE_TYPE):  # a kept directory may hold more than this folder
+            self.acked.setdefault(record.id, Acked(record.lsn))
+        return imported
+
+    def _start_load(self) -> None:
+        records = ((record.id, record.fields) for record in self.engine.scan(BRANCH, RESOURCE_TYPE))
+        texts = [(id, fields["text"]) for id, fields in records if fields["size_bytes"] <= EDITED_MAX_BYTES]
+        if not texts:
+            raise ValueError(f"{self.corpus} has no text file of at most {EDITED_MAX_BYTES} bytes to edit")
+        words = common_words(text for _, text in texts[:500])
+        self.load.start(texts, words, self.acked, WRITERS, READERS)
+
+    def _wait(self, title: str) -> None:
+        """Let the load run for its share of the time."""
+        seconds = self.plan.seconds / (len(TOKENIZERS) + 1)
+        begun = time.perf_counter()
+        while (passed := time.perf_counter() - begun) < seconds:
+            self._tell(title, 100 * passed / seconds)
+            time.sleep(min(LOOK_S, seconds))
+
+    def _tell(self, title: str, percent: float, details: str = "") -> None:
+        writes, searches = self.rates.of(self.load.counts())
+        rates = f"{writes:.0f} writes/s  {searches:.0f} searches/s" if self.load.loops else ""
+        self.show(title, percent, "  ".join(filter(None, (details, rates))))
+
+    # -- builds ----------------------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        """On the dispatcher's thread, right after the commit."""
+        if event.type.endswith("switch.committed"):
+            self.committed[event.subject] = time.perf_counter()
+
+    def _build(self, tokenizer: str, title: str) -> Build:
+        begun = time.perf_counter()
+        shadow = self.engine.start_build(BRANCH, INDEX_TYPE, [RESOURCE_TYPE], {"tokenizer": tokenizer})
+        id = shadow.shadow_index_id
+        phases_s = self._follow(shadow, title, begun)
+        built = self.engine.wait_for(id, "BUILT", timeout_s=1)
+        self._tell(title, 100.0, "switching")
+        asked = time.perf_counter()
+        result = self.engine.switch(id, SwitchRequest(switch_timeout_seconds=SWITCH_TIMEOUT_S, reason="demo"))
+        ended = time.perf_counter()
+        phases_s["switching"] = ended - asked
+        committed = self.committed.get(id, ended)
+        return Build(tokenizer, built.record_count or 0, ended - begun, phases_s, result, begun, committed, ended)
+
+    def _follow(self, shadow: ShadowIndex, title: str, begun: float) -> dict[str, float]:
+        """Show a build until it is done; returns how long each phase was seen."""
+        phases_s: dict[str, float] = {}
+        last = begun
+        while shadow.state in (ShadowState.PREPARING, ShadowState.BUILDING):
+            time.sleep(LOOK_S)
+            now = time.perf_counter()
+            phases_s[shadow.phase] = phases_s.get(shadow.phase, 0.0) + now - last
+            last = now
+            self._tell(title, shadow.build_progress_percent, build_details(shadow))
+            if now - begun > BUILD_TIMEOUT_S:
+                self.engine.cancel_build(shadow.shadow_index_id, "the demo ran out of time")
+            shadow = self.engine.shadow(shadow.shadow_index_id)
+        return phases_s
+
+    # -- report ----------------------------------------------------------------------------------------------------
+
+    def _audit(self) -> Audited:
+        self.show("audit", 0.0, "reading every acknowledged change back")
+        for writer in self.load.writers:
+            self.acked |= writer.acked
+        return audit(self.engine, BRANCH, self.acked)
+
+    def _report(self, begun: float, imported: Imported, import_s: float, builds: list[Build]) -> Report:
+        load, rebuilds, stats = self.load, builds[1:], self.engine.stats()
+        audited = self._audit()
+        self.show("check of every invariant", 0.0, "")
+        checked = time.perf_counter()
+        check = [str(finding) for finding in self.engine.check()]
+        problems = problems_of(load, builds, audited, check)
+        sealed = [build.switch.sealed_ms for build in rebuilds]
+        kinds = sum((writer.kinds for writer in load.writers), Counter[str]())
+        writes, searches = load.counts()
+        groups: dict[str, Sequence[Loop]] = {"writers": load.writers, "readers": load.searchers}
+        return Report(
+            ok=not problems,
+            problems=problems,
+            corpus=str(self.corpus),
+            filesystem=layout.filesystem_type(self.engine.path),
+            seconds=time.perf_counter() - begun,
+            imported=imported,
+            import_s=import_s,
+            builds=[build.since(begun) for build in builds],
+            sealed_p50_ms=statistics.median(sealed),
+            sealed_max_ms=max(sealed),
+            window_s=self.plan.window_s,
+            load_s=load.ended - load.begun,
+            stalls={who: stalls_of(loops, load, rebuilds, self.plan.window_s) for who, loops in groups.items()},
+            writes=writes,
+            writes_by_kind=dict(sorted(kinds.items())),
+            write_p50_ms=latency(stats, "write", "p50_ms"),
+            write_p99_ms=latency(stats, "write", "p99_ms"),
+            searches=searches,
+            generations_read=len({number for searcher in load.searchers for number in searcher.generations}),
+            failed_writes=sum(writer.failures for writer in load.writers),
+            failed_reads=sum(searcher.failures for searcher in load.searchers),
+            reads_back_in_time=sum(len(searcher.back_in_time) for searcher in load.searchers),
+            audit=audited,
+            check=check,
+            check_s=time.perf_counter() - checked,
+        )
+
+
+class _Rates:
+    """Writes and searches per second, over about a second."""
+
+    def __init__(self) -> None:
+        self.at, self.counts, self.rates = time.monotonic(), (0, 0), (0.0, 0.0)
+
+    def of(self, counts: tuple[int, int]) -> tuple[float, float]:
+        now = time.monotonic()
+        if now - self.at >= 1.0:
+            span = now - self.at
+            self.rates = ((counts[0] - self.counts[0]) / span, (counts[1] - self.counts[1]) / span)
+            self.at, self.counts = now, counts
+        return self.rates
+
+
+def common_words(texts: Iterable[str]) -> list[str]:
+    """Words that are in many of the texts, but not in all: what a search has some work with."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(set(re.findall(r"[a-z]{4,12}", text)))
+    common = [word for word, _ in counts.most_common(400)]
+    return common[50:] or common or ["the"]

@@ -1,104 +1,179 @@
-"""A folder of text files as records of resource type `file`, with the fields path, name, text and size_bytes."""
+"""A folder of text files as records of resource type `file`: id is the path below the folder, with `/`.
+
+    {"path": "json/decoder.py", "name": "decoder.py", "text": "...", "size_bytes": 12473}
+    {"path": "old.txt", "name": "old.txt", "text": "...", "size_bytes": 12, "encoding": "latin-1"}    not UTF-8
+
+A file that is in the branch already with the same content is left as it is; one that is no longer in the folder stays
+in the branch.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Put
 
 RESOURCE_TYPE = "file"
 BATCH_CHANGES = 200
 BATCH_BYTES = 4 << 20
+"""A batch is one transaction; a larger one would make the writers beside it wait for longer."""
+WRITE_TIMEOUT_S = 60.0
 OTHER_FIELDS_BYTES = 8192
-"""Room in a record for path, name and sizes."""
-LEFT_OUT = frozenset({".git", "__pycache__", "node_modules", "site-packages"})
+"""Room in a record for everything but the text: the path twice (2,000 bytes at most), names of fields, sizes."""
+LEFT_OUT = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages"})
 """Folders that hold no text of the user's own."""
 SNIFFED_BYTES = 8192
 """A NUL byte in the first 8 KiB means binary, as git and grep have it."""
 
+Stored = Callable[[str, int], None]
+"""Is called with id and LSN of every file that is in the branch now, after its commit."""
+Progressed = Callable[[int, int], None]
+"""Is called with the bytes done and all bytes."""
+
 
 class Imported(msgspec.Struct):
-    """What an import did: files and bytes written, files skipped by reason, the LSN of the last write."""
+    """What an import did. `skipped` counts by reason; `lsn` is that of the last write, 0 when there was none."""
 
     files: int = 0
-    bytes: int = 0
-    lsn: int = 0
+    unchanged: int = 0
+    size_bytes: int = 0
     not_utf8: int = 0
-    skipped: dict[str, int] = {}
+    lsn: int = 0
+    skipped: dict[str, int] = msgspec.field(default_factory=dict)
 
     def skip(self, reason: str) -> None:
-        """Count a file that was not imported."""
+        """Count a file or folder that was not imported."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
-def text_files(folder: Path, imported: Imported, size_max_bytes: int, files_max: int | None = None) -> Iterator[Put]:
-    """The text files below a folder, in order, as puts. Symbolic links are not followed; skipped files are counted."""
-    found = 0
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in LEFT_OUT)
+class _Skip(Exception):
+    """Why a file is not imported."""
+
+
+def import_folder(
+    engine: Engine,
+    branch: str,
+    folder: Path,
+    *,
+    files_max: int | None = None,
+    size_max_bytes: int | None = None,
+    stored: Stored = lambda id, lsn: None,
+    progressed: Progressed = lambda done, total: None,
+) -> Imported:
+    """Write a folder's text files to a branch, in batches bounded by count and by bytes."""
+    return _Import(engine, branch, folder, stored).run(files_max, size_max_bytes, progressed)
+
+
+class _Import:
+    def __init__(self, engine: Engine, branch: str, folder: Path, stored: Stored) -> None:
+        self.engine = engine
+        self.branch = branch
+        self.folder = folder
+        self.stored = stored
+        self.result = Imported()
+        self.text_max_bytes = engine.config.record_size_max_bytes - OTHER_FIELDS_BYTES
+        self.empty = engine.count(branch, RESOURCE_TYPE) == 0
+        self.batch: list[Put] = []
+        self.batch_bytes = 0
+
+    def run(self, files_max: int | None, size_max_bytes: int | None, progressed: Progressed) -> Imported:
+        listed = list(list_files(self.folder, self.engine.path, self.result))
+        total, seen, taken = sum(size for _, size in listed), 0, 0
+        for path, size in listed:
+            if taken == files_max or (size_max_bytes is not None and self.result.size_bytes >= size_max_bytes):
+                self.result.skip("beyond the limit")
+                continue
+            try:
+                self._take(path)
+                taken += 1
+            except _Skip as reason:
+                self.result.skip(str(reason))
+            seen += size
+            progressed(seen, total)
+        self._flush()
+        return self.result
+
+    def _take(self, path: Path) -> None:
+        id = path.relative_to(self.folder).as_posix()
+        fields = read_fields(path, id, self.text_max_bytes)
+        self.result.size_bytes += fields["size_bytes"]
+        self.result.not_utf8 += "encoding" in fields
+        present = None if self.empty else self.engine.get(self.branch, RESOURCE_TYPE, id)
+        if present is not None and present.fields == fields:
+            self.result.unchanged += 1
+            self.stored(id, present.lsn)
+            return
+        size = fields["size_bytes"]
+        if self.batch and (len(self.batch) >= BATCH_CHANGES or self.batch_bytes + size > BATCH_BYTES):
+            self._flush()
+        self.batch.append(Put(RESOURCE_TYPE, id, fields))
+        self.batch_bytes += size
+
+    def _flush(self) -> None:
+        if not self.batch:
+            return
+        batch, self.batch, self.batch_bytes = self.batch, [], 0
+        receipt = self.engine.write(self.branch, batch, owner="import", timeout_s=WRITE_TIMEOUT_S)
+        self.result.files += len(batch)
+        self.result.lsn = receipt.lsn
+        for lsn, put in enumerate(batch, receipt.lsn - receipt.count + 1):  # a batch has LSNs in a row
+            self.stored(put.id, lsn)
+
+
+def list_files(folder: Path, left_out: Path, imported: Imported) -> Iterator[tuple[Path, int]]:
+    """Regular files below a folder with their sizes, in order. Symbolic links are not followed: each is counted as
+    skipped, as is everything else that is no file. `left_out` is the data directory itself, should it lie inside."""
+    unreadable = lambda error: imported.skip("unreadable folder")  # noqa: E731
+    own = left_out.resolve()
+    for where, folders, names in os.walk(folder, onerror=unreadable):
+        for name in sorted(folders):
+            if name in LEFT_OUT or Path(where, name).resolve() == own:
+                imported.skip("folder left out")
+                folders.remove(name)
+            elif Path(where, name).is_symlink():
+                imported.skip("symbolic link")
+        folders.sort()
         for name in sorted(names):
             path = Path(where, name)
-            put = _read(path, folder, imported, size_max_bytes)
-            if put is not None:
-                yield put
-                found += 1
-                if found == files_max:
-                    return
+            try:
+                found = path.lstat()
+            except OSError:
+                imported.skip("unreadable")
+                continue
+            if stat.S_ISREG(found.st_mode):
+                yield path, found.st_size
+            else:
+                imported.skip("symbolic link" if stat.S_ISLNK(found.st_mode) else "not a file")
 
 
-def _read(path: Path, folder: Path, imported: Imported, size_max_bytes: int) -> Put | None:
-    id = path.relative_to(folder).as_posix()
-    if path.is_symlink() or not path.is_file():
-        imported.skip("not a regular file")
-        return None
+def read_fields(path: Path, id: str, text_max_bytes: int) -> dict[str, Any]:
+    """The record of a file; raises _Skip with the reason when it cannot be one."""
     try:
         check_id(id)
-        if path.stat().st_size > size_max_bytes:
-            imported.skip("too large")
-            return None
-        data = path.read_bytes()
-    except ShadowSwitchError:
-        imported.skip("name cannot be an id")
-        return None
+        with path.open("rb") as file:
+            data = file.read(text_max_bytes + 1)
+    except InvalidName:
+        raise _Skip("name cannot be an id") from None
     except OSError:
-        imported.skip("unreadable")
-        return None
+        raise _Skip("unreadable") from None
     if b"\0" in data[:SNIFFED_BYTES]:
-        imported.skip("binary")
-        return None
+        raise _Skip("binary")
+    if len(data) > text_max_bytes:
+        raise _Skip("too large")
+    fields: dict[str, Any] = {"path": id, "name": path.name, "text": "", "size_bytes": len(data)}
     try:
-        text = data.decode()
+        fields["text"] = data.decode()
     except UnicodeDecodeError:
-        text = data.decode("latin-1")
-        imported.not_utf8 += 1
-    if len(text.encode()) > size_max_bytes:
-        imported.skip("too large")
-        return None
-    imported.bytes += len(data)
-    return Put(RESOURCE_TYPE, id, {"path": id, "name": path.name, "text": text, "size_bytes": len(data)})
-
-
-def import_folder(engine: Engine, branch: str, folder: Path, files_max: int | None = None) -> Imported:
-    """Write a folder's text files to a branch, in batches; a file that is there already is replaced."""
-    imported = Imported()
-    limit = engine.config.record_size_max_bytes - OTHER_FIELDS_BYTES
-    batch: list[Put] = []
-    size = 0
-    for put in text_files(folder, imported, limit, files_max):
-        batch.append(put)
-        size += len(put.fields["text"])
-        if len(batch) >= BATCH_CHANGES or size >= BATCH_BYTES:
-            imported.lsn = engine.write(branch, batch, timeout_s=60).lsn
-            imported.files += len(batch)
-            batch, size = [], 0
-    if batch:
-        imported.lsn = engine.write(branch, batch, timeout_s=60).lsn
-        imported.files += len(batch)
-    return imported
+        fields |= {"text": data.decode("latin-1"), "encoding": "latin-1"}
+        if len(fields["text"].encode()) > text_max_bytes:  # a byte above 127 takes two in UTF-8
+            raise _Skip("too large") from None
+    return fields

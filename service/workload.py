@@ -1,11 +1,12 @@
-"""Writers and readers under whom the demo rebuilds: closed loops that remember what was acknowledged."""
+"""Writers and readers under whom the demo rebuilds: closed loops that remember what was acknowledged and seen."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -14,23 +15,36 @@ from shadowswitch.engine.reader import Reader
 from shadowswitch.model.records import Delete, Put
 from shadowswitch.service.importer import RESOURCE_TYPE
 
+INDEX_TYPE = "SEARCH_INDEX"
 THINK_S = 0.001
+"""A loop that never thinks would only measure who gets the interpreter."""
+DELETES = 0.125
+EXAMPLES_MAX = 20
+"""Errors kept of each loop; more say nothing new, and a loop that only fails would fill the memory."""
+JOIN_TIMEOUT_S = 60.0
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """The last acknowledged change of a record: its LSN, and the marker word it wrote (None: deleted)."""
+    """The last acknowledged change of a record: its LSN, whether it was a delete, the marker word of its last text
+    and that of the text before ("": the text is as imported)."""
 
     lsn: int
-    marker: str | None
+    deleted: bool = False
+    marker: str = ""
+    former: str = ""
 
 
 class Loop(threading.Thread):
     """A closed loop with a millisecond of thought; `done` has the time (perf_counter) of each success."""
 
-    def __init__(self, name: str, stop: threading.Event) -> None:
+    def __init__(self, name: str, engine: Engine, branch: str, stop: threading.Event, seed: int) -> None:
         super().__init__(name=name, daemon=True)
+        self.engine = engine
+        self.branch = branch
         self.stop = stop
+        self.chance = random.Random(seed)
         self.done: list[float] = []
+        self.failures = 0
         self.errors: list[str] = []
 
     def run(self) -> None:
@@ -40,101 +54,152 @@ class Loop(threading.Thread):
                 self.step()
                 self.done.append(time.perf_counter())
             except Exception as error:
-                self.errors.append(f"{self.name}: {type(error).__name__}: {error}")
+                self.fail(f"{type(error).__name__}: {error}")
             self.stop.wait(THINK_S)
 
     def step(self) -> None:
         """One operation."""
-        raise AssertionError("a Loop does nothing by itself")
+        raise NotImplementedError
+
+    def fail(self, text: str) -> None:
+        """Count a failure."""
+        self.failures += 1
+        if len(self.errors) < EXAMPLES_MAX:
+            self.errors.append(f"{self.name}: {text}")
 
 
 class Writer(Loop):
-    """Edits, deletes and re-creates records of its own; nobody else writes them."""
+    """Edits, deletes and creates again records of its own; nobody else writes them, so what it knows is exact."""
 
     def __init__(
-        self, number: int, engine: Engine, branch: str, own: list[tuple[str, str]], stop: threading.Event
+        self,
+        number: int,
+        engine: Engine,
+        branch: str,
+        stop: threading.Event,
+        own: Sequence[tuple[str, str]],
+        acked: dict[str, Acked],
+        run: str,
     ) -> None:
-        super().__init__(f"writer {number}", stop)
-        self.engine = engine
-        self.branch = branch
+        """`own` are ids and texts of its records, `acked` what is known of them; `run` makes its marker words unlike
+        those of another run over the same data."""
+        super().__init__(f"writer {number}", engine, branch, stop, seed=number)
+        self.marker = f"edit{run}w{number}x"
         self.own = own
-        self.chance = random.Random(number)
-        self.acked: dict[str, Acked] = {}
-        self.number = number
-        self.edits = 0
+        self.acked = acked
+        self.kinds: Counter[str] = Counter()
 
     def step(self) -> None:
-        """One durable write: an edit with a new marker word, or (one in eight) a delete."""
+        """One durable write. When it fails, nobody knows whether it happened, so the record is known no more."""
         id, text = self.chance.choice(self.own)
-        self.edits += 1
-        if self.chance.random() < 0.125:
+        last = self.acked.pop(id, Acked(0))
+        if not last.deleted and self.chance.random() < DELETES:
             receipt = self.engine.write(self.branch, [Delete(RESOURCE_TYPE, id)], owner=self.name)
-            self.acked[id] = Acked(receipt.lsn, None)
+            self.acked[id] = Acked(receipt.lsn, True, last.marker, last.former)
+            self.kinds["deletes"] += 1
             return
-        marker = f"edit{self.number}x{self.edits}"
+        marker = f"{self.marker}{len(self.done) + self.failures}"
         fields = {"path": id, "name": id.rsplit("/", 1)[-1], "text": f"{marker} {text}", "size_bytes": len(text)}
         receipt = self.engine.write(self.branch, [Put(RESOURCE_TYPE, id, fields)], owner=self.name)
-        self.acked[id] = Acked(receipt.lsn, marker)
+        self.acked[id] = Acked(receipt.lsn, False, marker, last.marker)
+        self.kinds["creates again" if last.deleted else "edits"] += 1
 
 
 class Searcher(Loop):
-    """Searches, and watches that nothing goes back in time: neither the index's LSN nor the version of a record."""
+    """Searches and looks up, and watches that nothing goes back in time: neither the index nor any record (SW-2)."""
 
-    def __init__(self, number: int, engine: Engine, branch: str, words: list[str], stop: threading.Event) -> None:
-        super().__init__(f"reader {number}", stop)
-        self.engine = engine
-        self.branch = branch
+    def __init__(
+        self,
+        number: int,
+        engine: Engine,
+        branch: str,
+        stop: threading.Event,
+        words: Sequence[str],
+        ids: Sequence[str],
+    ) -> None:
+        super().__init__(f"reader {number}", engine, branch, stop, seed=1000 + number)
         self.words = words
-        self.chance = random.Random(1000 + number)
+        self.ids = ids
         self.last_lsn = 0
         self.seen: dict[str, int] = {}
         self.back_in_time: list[str] = []
         self.generations: set[int] = set()
 
     def step(self) -> None:
-        """Open a reader, search, look."""
-        with self.engine.reader(self.branch, "SEARCH_INDEX") as reader:
-            self._look(reader)
+        """Open a reader, search for a word, look up one record."""
+        with self.engine.reader(self.branch, INDEX_TYPE) as reader:
+            self.look(reader)
 
-    def _look(self, reader: Reader) -> None:
-        if reader.lsn < self.last_lsn:
-            self.back_in_time.append(f"{self.name}: the index went from LSN {self.last_lsn} to {reader.lsn}")
-        self.last_lsn = reader.lsn
+    def look(self, reader: Reader) -> None:
+        """Search, and hold what is found against what was seen before."""
         self.generations.add(reader.generation)
+        if reader.lsn < self.last_lsn:
+            self._went_back("the index", self.last_lsn, reader.lsn)
+        self.last_lsn = reader.lsn
         for hit in reader.search(self.chance.choice(self.words), limit=10):
-            if hit.lsn < self.seen.get(hit.id, 0):
-                self.back_in_time.append(f"{self.name}: {hit.id} went from LSN {self.seen[hit.id]} to {hit.lsn}")
-            self.seen[hit.id] = hit.lsn
+            self._saw(hit.id, hit.lsn)
+        found = reader.get(RESOURCE_TYPE, self.chance.choice(self.ids))
+        if found is not None:
+            self._saw(found.id, found.lsn)
+
+    def _saw(self, id: str, lsn: int) -> None:
+        if lsn < self.seen.get(id, 0):
+            self._went_back(id, self.seen[id], lsn)
+        self.seen[id] = lsn
+
+    def _went_back(self, what: str, before: int, now: int) -> None:
+        self.back_in_time.append(f"{self.name}: {what} went from LSN {before} back to {now}")
 
 
-def longest_gap_ms(times: list[float], begin: float, end: float) -> float:
-    """The longest time without a success in a window, in milliseconds; its borders count as successes."""
-    inside = [begin, *(t for t in times if begin < t < end), end]
-    return max(later - earlier for earlier, later in pairwise(inside)) * 1000
+class Load:
+    """All loops of a run: started together, stopped together."""
 
+    def __init__(self, engine: Engine, branch: str) -> None:
+        self.engine = engine
+        self.branch = branch
+        self.stop = threading.Event()
+        self.writers: list[Writer] = []
+        self.searchers: list[Searcher] = []
+        self.begun = self.ended = 0.0
 
-def audit(engine: Engine, branch: str, acked: dict[str, Acked], search_samples: int = 200) -> list[str]:
-    """Read every acknowledged change back through the live index. Returns what is lost, revived or not found.
+    @property
+    def loops(self) -> list[Loop]:
+        """Writers and readers."""
+        return [*self.writers, *self.searchers]
 
-    Exact: the index must hold just the version that was acknowledged last, for nobody else writes these records.
-    """
-    problems = []
-    head = engine.head(branch)
-    chance = random.Random(0)
-    searched = set(chance.sample(sorted(acked), min(search_samples, len(acked))))
-    with engine.reader(branch, "SEARCH_INDEX", min_lsn=head, timeout_s=30) as reader:
-        for id, last in acked.items():
-            held = reader.get(RESOURCE_TYPE, id)
-            if last.marker is None and held is not None:
-                problems.append(f"{id}: deleted at LSN {last.lsn}, and is back with LSN {held.lsn}")
-            elif last.marker is not None and held is None:
-                problems.append(f"{id}: written at LSN {last.lsn}, and is lost")
-            elif held is not None and held.lsn != last.lsn:
-                problems.append(f"{id}: acknowledged at LSN {last.lsn}, the index has LSN {held.lsn}")
-            elif last.marker is not None and id in searched:
-                found = [hit.id for hit in reader.search(last.marker, limit=5)]
-                if found != [id]:
-                    problems.append(f"{id}: a search for its marker {last.marker} finds {found}")
-        if reader.count() != engine.count(branch):
-            problems.append(f"the index holds {reader.count()} records, the branch {engine.count(branch)}")
-    return problems
+    def start(
+        self,
+        texts: Sequence[tuple[str, str]],
+        words: Sequence[str],
+        acked: dict[str, Acked],
+        writers: int,
+        readers: int,
+    ) -> None:
+        """Start the loops; each writer has its share of the texts, and takes what is known of them out of `acked`."""
+        run = str(self.engine.head(self.branch))
+        for number in range(min(writers, len(texts))):
+            own = texts[number::writers]
+            known = {id: acked.pop(id) for id, _ in own if id in acked}
+            self.writers.append(Writer(number, self.engine, self.branch, self.stop, own, known, run))
+        ids = [id for id, _ in texts]
+        for number in range(readers):
+            self.searchers.append(Searcher(number, self.engine, self.branch, self.stop, words, ids))
+        self.begun = time.perf_counter()
+        for loop in self.loops:
+            loop.start()
+
+    def end(self) -> None:
+        """Stop all; one that does not stop is a failure of its own."""
+        if self.stop.is_set():
+            return
+        self.ended = time.perf_counter()
+        self.stop.set()
+        deadline = time.monotonic() + JOIN_TIMEOUT_S
+        for loop in self.loops:
+            loop.join(timeout=max(0.0, deadline - time.monotonic()))
+            if loop.is_alive():
+                loop.fail(f"hangs: it did not come back within {JOIN_TIMEOUT_S:.0f} s")
+
+    def counts(self) -> tuple[int, int]:
+        """Writes and searches done so far."""
+        return sum(len(writer.done) for writer in self.writers), sum(len(s.done) for s in self.searchers)

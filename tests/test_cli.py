@@ -1,194 +1,249 @@
-"""The command line: exit statuses, JSON, reading beside a running host, and the demo with its audit."""
+"""Every command, as users and scripts call it: output, JSON, exit status, beside a running host, interrupted."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-import sqlite3
-import subprocess
-import sys
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from shadowswitch import Engine
-from shadowswitch.service import demo as demo_module
+from shadowswitch import Engine, Put
+from shadowswitch.service import changing
 from shadowswitch.service.cli import main
-from shadowswitch.service.importer import import_folder
-from shadowswitch.service.workload import Acked, audit, longest_gap_ms
-
-KIND = "SEARCH_INDEX"
+from tests.cli_helpers import Cli, spawn, texts
 
 
 @pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    (folder / "deep" / "er").mkdir(parents=True)
-    for n in range(40):
-        (folder / f"file{n}.txt").write_text(f"hello number n{n} " + "filler words here " * 20)
-    (folder / "deep" / "er" / "nested.md").write_text("a nested treasure")
-    (folder / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
-    (folder / "binary.bin").write_bytes(b"\x00\x01")
-    (folder / "big.txt").write_text("x" * (2 << 20))
-    (folder / "link.txt").symlink_to(folder / "file1.txt")
-    return folder
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
 
 
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
+@pytest.fixture
+def data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A data directory with forty records on `main`, made by the command line."""
+    assert main(["import", "main", str(texts(tmp_path / "texts")), "--data", str(tmp_path / "data")]) == 0
     capsys.readouterr()
-    status = run(*arguments, "--json")
-    return status, json.loads(capsys.readouterr().out)
+    return tmp_path / "data"
 
 
 @pytest.fixture
-def data(tmp_path: Path, texts: Path) -> Path:
-    path = tmp_path / "data"
-    assert run("import", "main", texts, "--data", path) == 0
-    return path
+def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The same with a live index."""
+    assert main(["build", "main", "SEARCH_INDEX", "--data", str(data), "--switch"]) == 0
+    capsys.readouterr()
+    return data
 
 
-def test_import_takes_text_and_counts_what_it_left_out(
-    tmp_path: Path, texts: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, found = run_json(capsys, "import", "main", texts, "--data", tmp_path / "data")
-    assert status == 0
-    assert (found["files"], found["not_utf8"]) == (42, 1)
-    assert found["skipped"] == {"binary": 1, "too large": 1, "not a regular file": 1}
-    with Engine.open(tmp_path / "data") as engine:
-        record = engine.get("main", "file", "deep/er/nested.md")
-        assert record is not None
-        assert record.fields["text"] == "a nested treasure"
-        assert import_folder(engine, "main", texts).files == 42  # again: replaced
-        assert engine.count("main") == 42
+def hits(cli: Cli, data: Path, query: str) -> list[str]:
+    found = cli.json("search", "main", query, "--data", data)
+    return sorted(hit["id"] for hit in found["hits"])
 
 
-def test_the_whole_story_by_command_line(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, found = run_json(capsys, "build", "main", KIND, "--data", data, "--tokenizer", "porter")
-    assert (status, found["shadow"]["state"], found["switch"]) == (0, "BUILT", None)
-    status, switched = run_json(capsys, "switch", found["shadow"]["shadow_index_id"], "--data", data)
-    assert (status, switched["success"]) == (0, True)
-    status, hits = run_json(capsys, "search", "main", "treasures", "--data", data)  # porter: treasure
-    assert [hit["id"] for hit in hits["hits"]] == ["deep/er/nested.md"]
-    assert run("build", "main", "--data", data, "--switch", "--option", 'columns=["name"]', "--workers", "1") == 0
-    status, hits = run_json(capsys, "search", "main", "treasures", "--data", data)
-    assert hits["hits"] == []
-    status, back = run_json(capsys, "rollback", "main", KIND, "--data", data)
-    assert (status, back["generation"]) == (0, switched["generation"])
-    status, shown = run_json(capsys, "status", "--data", data)
-    assert shown["host"] is None
-    assert shown["indexes"][0]["generation"] == switched["generation"]
-    status, events = run_json(capsys, "events", "--data", data, "--limit", 2)
-    assert [event["sequence"] for event in events] == [1, 2]
-    assert run_json(capsys, "check", "--data", data) == (0, [])
+# -- the story -----------------------------------------------------------------------------------------------------
 
 
-def test_a_built_shadow_is_cancelled(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, found = run_json(capsys, "build", "main", "--data", data)
-    shadow = found["shadow"]["shadow_index_id"]
-    assert run_json(capsys, "cancel", shadow, "--data", data, "--reason", "no")[1]["state"] == "CANCELLED"
-    assert run("cancel", shadow, "--data", data) == 1
-    assert "final" in capsys.readouterr().err
+def test_import_build_switch_search_and_roll_back(cli: Cli, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", texts(tmp_path / "texts")
+    assert cli.json("import", "main", folder, "--data", data)["files"] == 40
+    assert cli.json("import", "main", folder, "--data", data)["unchanged"] == 40
+
+    first = cli.json("build", "main", "--data", data, "--tokenizer", "ascii", "--switch")
+    assert (first["shadow"]["record_count"], first["switch"]["success"]) == (40, True)
+    assert hits(cli, data, "unique7") == ["part1/file7.txt"]
+    assert hits(cli, data, "sing") == []
+
+    second = cli.json("build", "main", "SEARCH_INDEX", "--data", data, "--tokenizer", "porter")
+    assert second["switch"] is None
+    assert hits(cli, data, "sing") == []  # in the shadow, not yet live
+    shadow = second["shadow"]["shadow_index_id"]
+    assert cli.json("status", shadow, "--data", data)["switch_ready"] is True
+    assert cli.json("switch", shadow, "--data", data)["success"] is True
+    assert len(hits(cli, data, "sing")) == 10
+
+    assert cli.json("rollback", "main", "--data", data)["success"] is True
+    assert hits(cli, data, "sing") == []
+    assert cli.json("rollback", "main", "SEARCH_INDEX", "--data", data)["success"] is True
+    assert len(hits(cli, data, "sing")) == 10
+    assert cli.json("check", "--data", data) == []
 
 
-def test_no_is_one_and_a_wrong_call_is_two(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    no = [
-        ("search", "main", "x", "--data", data),
-        ("search", "other", "x", "--data", data),
-        ("switch", "nonsense", "--data", data),
-        ("rollback", "main", KIND, "--data", data),
-        ("status", "--data", tmp_path / "nowhere"),
-        ("build", "main", "--data", tmp_path / "nowhere"),
-    ]
-    for call in no:
-        assert run(*call) == 1, call
-        assert capsys.readouterr().err.startswith("shadowswitch: ")
-    assert not (tmp_path / "nowhere").exists()
-    wrong = [("bogus",), ("search", "main"), ("switch",), ("search", "main", "x", "--data", data, "--limit", "ten")]
-    for call in wrong:
-        assert run(*call) == 2, call
-    assert run("build", "main", "--data", data, "--tokenizer", "nonsense") == 1
-    assert run("import", "main", tmp_path / "missing", "--data", data) == 2
+def test_people_get_tables_and_sentences(cli: Cli, live: Path, tmp_path: Path) -> None:
+    assert "40 unchanged" in cli("import", "main", tmp_path / "texts", "--data", live)
+    built = cli("build", "main", "--data", live, "--tokenizer", "porter")
+    shadow = built.split()[0]
+    assert "is BUILT with 40 records" in built
+    assert "switched to generation" in cli("switch", shadow, "--data", live)
+    assert "rolled back to generation" in cli("rollback", "main", "--data", live)
+    found = cli("search", "main", "unique7", "--data", live)
+    assert "1 hits" in found
+    assert "part1/file7.txt" in found
+    status = cli("status", "--data", live)
+    assert "not open in any process" in status
+    assert shadow in status  # whole, so that it can be copied
+    assert "SEARCH_INDEX" in cli("status", shadow, "--data", live)
+    assert "switch.committed" in cli("events", "--data", live)
+    assert cli("check", "--data", live) == "sound\n"
 
 
-def test_reading_commands_work_beside_a_running_host_and_changing_ones_name_it(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with Engine.open(data) as engine:
-        engine.rebuild("main", KIND, ["file"])
-        for command in ("status", "check", "events"):
-            done = _command(command, "--data", str(data), "--json")
-            assert done.returncode == 0, done.stderr
-            json.loads(done.stdout)
-        done = _command("search", "main", "treasure", "--data", str(data), "--json")
-        assert [hit["id"] for hit in json.loads(done.stdout)["hits"]] == ["deep/er/nested.md"]
-        done = _command("build", "main", "--data", str(data))
-        assert done.returncode == 1
-        assert "is open in process" in done.stderr
+def test_progress_is_lines_on_standard_error_without_a_terminal(cli: Cli, data: Path) -> None:
+    cli("build", "main", "--data", data)
+    assert "build SEARCH_INDEX of main" in cli.err
+    assert "\x1b" not in cli.err
 
 
-def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "shadowswitch", *arguments], capture_output=True, text=True, timeout=60, check=False
+def test_status_tells_branches_indexes_and_shadows(cli: Cli, live: Path) -> None:
+    found = cli.json("status", "--data", live)
+    assert found["host"] is None
+    (branch,), (index,), (shadow,) = found["branches"], found["indexes"], found["shadows"]
+    assert (branch["name"], branch["record_count"], branch["head_lsn"]) == ("main", 40, 40)
+    assert (index["branch_name"], index["record_count"], index["lag_changes"]) == ("main", 40, 0)
+    assert (index["shadow_index_id"], shadow["state"]) == (shadow["shadow_index_id"], "ACTIVE")
+    assert cli.json("status", shadow["shadow_index_id"], "--data", live) == shadow
+
+
+def test_events_come_in_order_and_after_a_number(cli: Cli, live: Path) -> None:
+    everything = cli.json("events", "--data", live)
+    assert [event["sequence"] for event in everything] == list(range(1, len(everything) + 1))
+    assert everything[-1]["type"] == "com.shadowswitch.switch.committed"
+    assert cli.json("events", "--data", live, "--after", 2, "--limit", 2) == everything[2:4]
+    assert cli.json("events", "--data", live, "--after", len(everything)) == []
+
+
+def test_cancel_discards_a_built_shadow(cli: Cli, data: Path) -> None:
+    shadow = cli.json("build", "main", "--data", data)["shadow"]["shadow_index_id"]
+    assert cli.json("cancel", shadow, "--data", data, "--reason", "not wanted")["state"] == "CANCELLED"
+    assert "CANCELLED" in cli.error("switch", shadow, "--data", data, status=1)
+    another = cli("build", "main", "--data", data).split()[0]
+    assert cli("cancel", another, "--data", data) == f"{another} is CANCELLED\n"
+
+
+# -- options of build ----------------------------------------------------------------------------------------------
+
+
+def test_build_options_reach_the_backend(cli: Cli, data: Path) -> None:
+    built = cli.json(
+        *("build", "main", "SEARCH_INDEX", "--data", data, "--backend", "fts5", "--tokenizer", "porter", "--switch"),
+        *("--column", "name", "--column", "path", "--workers", 1, "--option", "prefix=[2, 3]", "--option", "shards=3"),
     )
+    config = built["shadow"]["build_config"]
+    expected = {"backend": "fts5", "tokenizer": "porter", "columns": ["name", "path"], "prefix": [2, 3], "shards": 3}
+    assert {name: config[name] for name in expected} == expected
+    assert hits(cli, data, "amber") == []  # only in the text
+    assert hits(cli, data, "file7.txt") == ["part1/file7.txt"]
 
 
-def test_check_says_no_to_damage(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("build", "main", "--data", data, "--switch") == 0
-    file = next((data / "generations").glob("*/*/*/shard-000/shard.sqlite"))
-    connection = sqlite3.connect(file)
-    with connection:
-        connection.execute("UPDATE docs SET c0 = 'altered' WHERE rowid = 1")
-    connection.close()
-    status, findings = run_json(capsys, "check", "--data", data)
-    assert status == 1
-    assert "IX-3" in {finding["invariant"] for finding in findings}
+def test_an_option_is_json_or_else_a_string() -> None:
+    options = ["a=1", "b=[1]", 'c="x"', "d=porter", "e=x=y", "f="]
+    assert changing.build_config(None, None, None, None, options) == {
+        "a": 1, "b": [1], "c": "x", "d": "porter", "e": "x=y", "f": "",
+    }  # fmt: skip
 
 
-def test_every_command_has_help() -> None:
-    done = _command("--help")
-    commands = ("demo", "import", "build", "switch", "rollback", "cancel", "search", "status", "events", "check")
-    assert [name for name in commands if name not in done.stdout] == []
-    for name in commands:
-        assert "Example" in _command(name, "--help").stdout
-
-
-@pytest.mark.slow
-def test_the_demo_tells_its_story_and_keeps_its_data(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_module.Demo.run, "__defaults__", (0.3, 0.2))
-    status, report = run_json(capsys, "demo", texts, "--keep", tmp_path / "kept")
-    assert (status, report["ok"]) == (0, True)
-    assert [build["tokenizer"] for build in report["builds"]] == ["unicode61", "porter", "ascii", "unicode61"]
-    assert report["audited"] > 0
-    assert report["audit"] == report["check"] == report["read_errors"] == report["back_in_time"] == []
-    assert report["writes"] > 10
-    assert report["searches"] > 10
-    assert run("check", "--data", tmp_path / "kept") == 0
-    assert run("demo", texts, "--keep", tmp_path / "kept") == 2  # not empty
-
-
-def test_the_audit_of_the_demo_finds_what_is_lost_revived_or_old(data: Path) -> None:
+def test_build_covers_all_types_of_the_branch_or_those_named(cli: Cli, data: Path) -> None:
     with Engine.open(data) as engine:
-        engine.rebuild("main", KIND, ["file"])
-        lsn = {record.id: record.lsn for record in engine.scan("main")}
-        assert audit(engine, "main", {}) == []
-        sound = {"file1.txt": Acked(lsn["file1.txt"], "n1"), "file99.txt": Acked(5, None)}
-        assert audit(engine, "main", sound) == []
-        planted = {
-            "lost.txt": Acked(99, "marker"),
-            "file1.txt": Acked(98, None),
-            "file2.txt": Acked(lsn["file2.txt"] + 1, "n2"),
-            "file3.txt": Acked(lsn["file3.txt"], "notthere"),
-        }
-        problems = audit(engine, "main", planted)
-    assert [word for word in ("is lost", "is back", "the index has LSN", "finds []") if word not in str(problems)] == []
+        engine.write("main", [Put("note", "n1", {"text": "a note"})])
+        engine.create_branch("empty")
+    assert cli.json("build", "main", "--data", data, "--switch")["shadow"]["resource_types"] == ["file", "note"]
+    only = cli.json("build", "main", "--data", data, "--resource-type", "note", "--switch")["shadow"]
+    assert (only["resource_types"], only["record_count"]) == (["note"], 1)
+    assert "has no records" in cli.error("build", "empty", "--data", data, status=1)
 
 
-def test_the_longest_gap_counts_from_border_to_border() -> None:
-    assert longest_gap_ms([1.0, 1.5, 1.6], 0.9, 2.0) == pytest.approx(500)
-    assert longest_gap_ms([], 0.0, 2.0) == pytest.approx(2000)
+# -- help ----------------------------------------------------------------------------------------------------------
+
+
+def test_help_has_an_example_for_every_command(cli: Cli) -> None:
+    overview = cli("--help")
+    for command in ("demo", "import", "build", "switch", "rollback", "cancel", "search", "status", "events", "check"):
+        assert command in overview
+        text = cli(command, "--help")
+        assert f"shadowswitch {command} " in text.replace("\n", " ")
+        assert "--json" in text
+    assert cli("--version").strip()
+
+
+# -- beside a running host -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(live: Path) -> Iterator[Engine]:
+    """This process holds the directory; commands run in processes of their own."""
+    with Engine.open(live) as engine:
+        yield engine
+        assert engine.check() == []
+
+
+def ran(*arguments: object) -> tuple[int, str, str]:
+    process = spawn(*arguments)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_reading_commands_work_beside_a_running_host(host: Engine, live: Path) -> None:
+    receipt = host.write("main", [Put("file", "new.txt", {"text": "freshly written"})])
+    with host.reader("main", "SEARCH_INDEX", min_lsn=receipt.lsn):
+        pass
+    status, out, err = ran("search", "main", "freshly", "--data", live, "--json")
+    assert (status, err) == (0, "")
+    assert [hit["id"] for hit in json.loads(out)["hits"]] == ["new.txt"]
+    status, out, _ = ran("status", "--data", live, "--json")
+    assert (status, json.loads(out)["host"]["pid"]) == (0, os.getpid())
+    status, out, _ = ran("check", "--data", live, "--json")
+    assert (status, json.loads(out)) == (0, [])
+    status, out, _ = ran("events", "--data", live, "--json")
+    assert (status, json.loads(out)[-1]["type"]) == (0, "com.shadowswitch.switch.committed")
+
+
+def test_changing_commands_beside_a_running_host_say_who_holds_it(host: Engine, live: Path, tmp_path: Path) -> None:
+    for call in (["build", "main"], ["rollback", "main"], ["import", "main", tmp_path / "texts"], ["switch", "x"]):
+        status, out, err = ran(*call, "--data", live)
+        assert (status, out) == (1, "")
+        assert f"process {os.getpid()}" in err
+        assert err.count("\n") == 1
+
+
+def test_status_does_not_hinder_an_engine_that_is_starting(
+    live: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never takes the directory's lock, not for a moment: the engine would take it for another engine."""
+    taken: list[int] = []
+    flock = fcntl.flock
+
+    def spied(descriptor: int, operation: int) -> None:
+        taken.append(os.fstat(descriptor).st_ino)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", spied)
+    assert cli.json("status", "--data", live)["host"] is None
+    assert taken  # the pin of the index
+    assert (live / "LOCK").stat().st_ino not in taken
+
+
+# -- interrupted, and cut off --------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_during_a_build_cancels_it_with_status_130(live: Path, cli: Cli) -> None:
+    process = spawn("build", "main", "--data", live, points="copy.slice=sleep:30")
+    assert process.stderr is not None
+    assert "build SEARCH_INDEX" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "shadowswitch: interrupted"
+    assert "Traceback" not in err
+    assert [shadow["state"] for shadow in cli.json("status", "--data", live)["shadows"]] == ["ACTIVE", "CANCELLED"]
+    assert cli.json("check", "--data", live) == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(live: Path) -> None:
+    for arguments in (["--json"], []):
+        read, write = os.pipe()
+        os.close(read)
+        process = spawn("events", "--data", live, *arguments, stdout=write)
+        os.close(write)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (1, "")

@@ -1,0 +1,86 @@
+"""How long work goes, on standard error: bars on a terminal, lines now and then elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from shadowswitch.model.views import ShadowIndex
+
+LINE_INTERVAL_S = 2.0
+"""Where there is no terminal, a line at the beginning of each step and then so often."""
+
+Show = Callable[[str, float, str], None]
+"""Takes the title of the present step, its percent, and details. A new title ends the step before."""
+
+
+@contextmanager
+def steps(quiet: bool = False, title_width: int = 30) -> Iterator[Show]:
+    """A display of steps that follow each other."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda title, percent, details: None
+    elif not console.is_terminal:
+        yield _Lines(console).show
+    else:
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn(f"{{task.description:<{title_width}}}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[details]}"),
+        )
+        with Progress(*columns, console=console) as progress:
+            bars = _Bars(progress)
+            yield bars.show
+            bars.end()
+
+
+def build_details(shadow: ShadowIndex) -> str:
+    """Phase, ETA and lag of a build."""
+    eta = shadow.estimated_completion_seconds
+    parts = [shadow.phase.replace("_", " "), f"ETA {eta:.0f} s" if eta is not None else "", f"lag {shadow.lag_changes}"]
+    return "  ".join(filter(None, parts))
+
+
+class _Bars:
+    """One bar for each step; those that are done stay above, with a tick and their time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._title = ""
+        self._task: TaskID | None = None
+
+    def show(self, title: str, percent: float, details: str) -> None:
+        if self._task is None or title != self._title:
+            self.end()
+            self._title = title
+            self._task = self._progress.add_task(escape(title), total=100, details="")
+        # a bar at 100 % counts as finished, and its clock stops: only the end of the step does that
+        self._progress.update(self._task, completed=min(percent, 99.9), details=escape(details))
+
+    def end(self) -> None:
+        """The present step is done."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=100, details="")
+            self._task = None
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._title = ""
+        self._at = 0.0
+
+    def show(self, title: str, percent: float, details: str) -> None:
+        now = time.monotonic()
+        if title != self._title or now - self._at >= LINE_INTERVAL_S:
+            self._title, self._at = title, now
+            line = f"{title}  {percent:.0f} %  {details}".rstrip()
+            self._console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,145 @@
+"""Commands that read: they open the catalog read only, so they work beside a running host and change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+from shadowswitch.actors.dispatcher import event_of
+from shadowswitch.engine.reader import outside_reader
+from shadowswitch.model.views import Event
+from shadowswitch.service import output
+from shadowswitch.service.directory import Data, Json, No, open_catalog
+from shadowswitch.service.status import shadow_status, status_of
+from shadowswitch.storage.fsck import check_data
+from shadowswitch.storage.transitions import EVENT_PREFIX
+
+After = Annotated[int, Parameter(validator=Number(gte=0), help="Begin after this sequence number.")]
+Limit = Annotated[int, Parameter(validator=Number(gte=1), help="At most so many.")]
+
+
+def add_to(app: App) -> None:
+    """Make these commands of the application."""
+    for command in (search, status, events, check):
+        app.command(command)
+
+
+def search(
+    branch: str, query: str, *, data: Data, index_type: str = "SEARCH_INDEX", limit: Limit = 10, json: Json = False
+) -> None:
+    """Search a live index; works beside a running host.
+
+    Words are all wanted, "..." is a phrase, a trailing * finds words that begin so.
+
+    Example: `shadowswitch search main "event loop" --data ./data --limit 3`
+
+    Parameters
+    ----------
+    index_type
+        Which index of the branch.
+    """
+    with open_catalog(data) as catalog, outside_reader(data, catalog, branch, index_type) as reader:
+        hits = reader.search(query, limit)
+        lsn, generation = reader.lsn, reader.generation
+    if json:
+        output.print_json({"hits": hits, "lsn": lsn, "generation": generation})
+        return
+    rows = [[hit.resource_type, hit.id, f"{hit.score:.3f}", hit.lsn] for hit in hits]
+    output.table(f"{len(hits)} hits, LSN {lsn}, generation {generation}", ["type", "id", "score", "lsn"], rows)
+
+
+def status(shadow_id: str | None = None, *, data: Data, json: Json = False) -> None:
+    """Who has the data directory open; branches, live indexes and shadows. Works beside a running host.
+
+    Example: `shadowswitch status --data ./data`
+
+    Parameters
+    ----------
+    shadow_id
+        Only this shadow, in full.
+    """
+    with open_catalog(data) as catalog:
+        found = shadow_status(catalog.shadow(shadow_id)) if shadow_id is not None else status_of(catalog, data)
+    if json:
+        output.print_json(found)
+    elif shadow_id is not None:
+        output.table(f"shadow {shadow_id}", ["", ""], [[name, _cell(value)] for name, value in found.items()])
+    else:
+        _print_status(found)
+
+
+COLUMNS = {
+    "branches": ("name", "state", "record_count", "head_lsn", "created_at"),
+    "indexes": (
+        "branch_name", "index_type", "generation", "previous_generation", "record_count", "lag_changes", "build_config",
+        "switched_at",
+    ),
+    "shadows": (
+        "shadow_index_id", "branch_name", "index_type", "state", "phase", "build_progress_percent", "record_count",
+        "error",
+    ),
+}  # fmt: skip
+"""What a person wants to see of each; `--json` has more."""
+HEADINGS = {
+    "branch_name": "branch", "build_progress_percent": "%", "lag_changes": "lag", "previous_generation": "previous",
+    "record_count": "records",
+}  # fmt: skip
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    host = found["host"]
+    output.say(f"open in process {host['pid']}: {host['command']}" if host else "not open in any process")
+    for title, columns in COLUMNS.items():
+        headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
+        output.table(title, headings, [[_cell(row[name]) for name in columns] for row in found[title]])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if hasattr(value, "isoformat"):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def events(*, data: Data, after: After = 0, limit: Limit = 100, json: Json = False) -> None:
+    """The event log, in order, as CloudEvents; works beside a running host.
+
+    Example: `shadowswitch events --data ./data --after 100`
+    """
+    with open_catalog(data) as catalog:
+        found = [event_of(row, catalog.uuid) for row in catalog.events(after, limit)]
+    if json:
+        output.print_json(found)
+        return
+    output.table("events", ["", "time", "event", "subject", "data"], map(_event_row, found))
+
+
+def _event_row(event: Event) -> list[str]:
+    data = "  ".join(f"{name}={_cell(value)}" for name, value in event.data.items())
+    kind = event.type.removeprefix(EVENT_PREFIX)
+    return [str(event.sequence), f"{event.time:%Y-%m-%d %H:%M:%S}", kind, event.subject, data]
+
+
+def check(*, data: Data, json: Json = False) -> None:
+    """Verify every invariant over everything on disk; exit status 1 when something is found. Works beside a host.
+
+    Example: `shadowswitch check --data ./data`
+    """
+    console = Console(stderr=True)
+    waiting = contextlib.nullcontext() if json or not console.is_terminal else console.status("checking everything")
+    with open_catalog(data) as catalog, waiting:
+        findings = check_data(catalog, data.absolute())
+    if json:
+        output.print_json(findings)
+    else:
+        for finding in findings:
+            output.say(str(finding))
+        output.say(f"{len(findings)} findings" if findings else "sound")
+    if findings:
+        raise No

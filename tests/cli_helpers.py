@@ -1,0 +1,75 @@
+"""The command line as tests call it: in this process, or as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowswitch.service.cli import main
+
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")
+
+
+def texts(folder: Path, count: int = 40) -> Path:
+    """A folder of small text files."""
+    for number in range(count):
+        path = folder / f"part{number % 3}" / f"file{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        words = " ".join(WORDS[(number + k) % len(WORDS)] for k in range(5))
+        path.write_text(f"{words} singing in the {number}th evening with unique{number}\n")
+    return folder
+
+
+class Cli:
+    """Calls commands in this process and looks at what they print."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.err = ""
+
+    def __call__(self, *arguments: object, status: int = 0) -> str:
+        """Run a command, demand its exit status, return what it printed."""
+        found = main([str(argument) for argument in arguments])
+        out, self.err = self._capsys.readouterr()
+        assert found == status, f"{arguments} ended with {found}\n{out}\n{self.err}"
+        return out
+
+    def json(self, *arguments: object, status: int = 0) -> Any:
+        """Run a command with --json and return the value; nothing else may be printed."""
+        out = self(*arguments, "--json", status=status)
+        if status == 0:
+            assert self.err == ""
+        return json.loads(out)
+
+    def error(self, *arguments: object, status: int) -> str:
+        """Run a command that must fail; returns its one line."""
+        assert self(*arguments, status=status) == ""
+        assert self.err.startswith("shadowswitch: "), self.err
+        assert self.err.count("\n") == 1, self.err
+        return self.err
+
+
+def spawn(*arguments: object, points: str = "", stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A command in a process of its own; `points` as SHADOWSWITCH_POINTS has them."""
+    command = [sys.executable, "-m", "shadowswitch", *map(str, arguments)]
+    environment = {**os.environ, "SHADOWSWITCH_POINTS": points}
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def lose_one_row(generations: Path) -> str:
+    """Make one shard below a folder forget a record, behind everybody's back; returns the record's id."""
+    for path in sorted(generations.rglob("*")):
+        if path.is_file() and path.read_bytes()[:15] == b"SQLite format 3":
+            with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+                lost = connection.execute("DELETE FROM docs WHERE rowid = (SELECT min(rowid) FROM docs) RETURNING id")
+                (id,) = lost.fetchone()
+                return str(id)
+    raise AssertionError(f"no shard with a row below {generations}")
