@@ -75,11 +75,10 @@ class Ledger:
 
 
 def entries(path: Path, upto: int | None = None) -> Iterator[dict[str, Any]]:
-    """The entries of a ledger. With `upto`, what was known when the recorder had written so much: an intent counts from
-    the beginning, because its write may have been on the disk before the entry was made."""
+    """The entries of a ledger; with `upto`, those that were made before the recorder had written more than that."""
     for line in path.read_bytes().splitlines():
         entry = json.loads(line)
-        if upto is None or entry["kind"] in ("intent", "switching") or entry.get("at", 0) <= upto:
+        if upto is None or entry.get("at", 0) <= upto:
             yield entry
 
 
@@ -93,7 +92,6 @@ class Told:
         self.problems: list[str] = []
         self.refusals: list[str] = []
         self.notes: list[dict[str, Any]] = []
-        self._upto = upto
         for entry in entries(path, upto):
             self._take(entry)
 
@@ -120,10 +118,7 @@ class Told:
             self.may_be_live.setdefault(index, set()).add(generation)
             return
         self.live[index] = generation
-        if self._upto is None:
-            self.may_be_live[index] = {generation}
-        else:
-            self.may_be_live.setdefault(index, set()).add(generation)
+        self.may_be_live[index] = set()
 
     def branches(self) -> set[str]:
         """Every branch that a batch was meant for."""

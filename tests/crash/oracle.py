@@ -1,6 +1,7 @@
 """The oracle: opens what a crash left and demands that nothing that was promised is missing. Run as a script:
 
     python -m tests.crash.oracle DATA LEDGER          prints one line of JSON, status 1 when something is wrong
+    python -m tests.crash.oracle serve                answers each line of JSON, a `Question`, with one
 
 The demands (`Demands`) are made after the first recovery, after more work on the recovered engine, and after a second
 recovery. They are made from the ledger, never from what the engine says about itself.
@@ -13,6 +14,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
 
 from shadowswitch import Change as JournalChange
 from shadowswitch import Config, Engine, ShadowState, UnknownBranch, UnknownIndex
@@ -248,8 +251,36 @@ def judge(data: Path, path: Path, settings: Config, may_fail: tuple[str, ...] = 
     return {"problems": problems[:20], "resumed": first.resumed, "worker_deaths": deaths, **Told(path).counts()}
 
 
+class Question(msgspec.Struct, frozen=True):
+    """What to judge; `upto` is the position of the recorder's log at which the power failed."""
+
+    data: str
+    ledger: str
+    upto: int
+
+
+def answer(question: Question) -> list[str]:
+    """What is wrong with a data directory after a power cut; makes the demands after one recovery."""
+    try:
+        with Engine.open(question.data, config()) as engine:
+            problems = Demands(engine, Told(Path(question.ledger), question.upto)).all()
+    except Exception as error:
+        problems = [f"{type(error).__name__}: {error}"]
+    return [*problems, *threads_left()]
+
+
+def serve() -> None:
+    """Answer until the input ends."""
+    for line in sys.stdin:
+        problems = answer(msgspec.json.decode(line, type=Question))
+        print(json.dumps({"answer": problems[:10]}), flush=True)
+
+
 def main() -> None:
     """The script."""
+    if sys.argv[1] == "serve":
+        serve()
+        return
     found = judge(Path(sys.argv[1]), Path(sys.argv[2]), config(), tuple(sys.argv[3:]))
     print(json.dumps(found))
     sys.exit(1 if found["problems"] else 0)

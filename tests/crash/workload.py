@@ -50,6 +50,7 @@ def config(**changes: Any) -> Config:
         "map_size_bytes": 1 << 30,
         "validation_samples": 10,
         "worker_nice": 0,
+        "disk_reserve_bytes": 1 << 20,
     }
     return Config(**(settings | changes))
 
