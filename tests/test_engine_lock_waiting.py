@@ -1,0 +1,96 @@
+"""Waiting for locks through a real engine: order, deadlines, sleeping actors, many threads."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from shadowswitch import Engine, ShadowSwitchError
+from tests.engine_lock_helpers import Eventually, OpenEngine, refused_lock, waiting
+
+
+def test_those_who_wait_are_served_in_order(engine: Engine, eventually: Eventually) -> None:
+    served: list[str] = []
+
+    def take(owner: str) -> None:
+        lock = engine.acquire_lock("main", "MANUAL", owner, wait_s=60)
+        served.append(owner)
+        engine.release_lock(lock.lock_id, lock.token)
+
+    first = engine.acquire_lock("main", "MANUAL", "first")
+    with ThreadPoolExecutor(5) as pool:
+        tasks = []
+        for number in range(5):
+            tasks.append(pool.submit(take, str(number)))
+            eventually(lambda: waiting(engine) == len(tasks))
+        engine.release_lock(first.lock_id, first.token)
+        for task in tasks:
+            task.result(60)
+    assert served == ["0", "1", "2", "3", "4"]
+    assert engine.locks() == []
+
+
+def test_a_wait_ends_at_its_deadline_with_who_is_in_the_way(engine: Engine) -> None:
+    lock = engine.acquire_lock("main", "MANUAL", "alice")
+    assert refused_lock(engine, "bob", wait_s=0.05).holder == "alice"
+    assert waiting(engine) == 0
+    engine.release_lock(lock.lock_id, lock.token)
+    engine.acquire_lock("main", "MANUAL", "carl")
+
+
+def test_a_lock_that_expires_goes_to_who_waits(engine: Engine) -> None:
+    engine.acquire_lock("main", "MANUAL", "alice", ttl_s=0.05)
+    assert engine.acquire_lock("main", "MANUAL", "bob", wait_s=60).owner == "bob"
+
+
+def test_a_branch_with_a_waiter_is_not_idle_and_one_with_a_lock_may_sleep(
+    open_engine: OpenEngine, eventually: Eventually
+) -> None:
+    engine = open_engine(branch_idle_s=0.01)
+    engine.create_branch("main")
+    first = engine.acquire_lock("main", "MANUAL", "alice", heartbeat_s=1000)
+    eventually(lambda: engine.stats()["branch_actors"] == 0)
+    engine.heartbeat(first.lock_id, first.token, 10)
+    eventually(lambda: engine.stats()["branch_actors"] == 0)
+    assert [lock.progress_percent for lock in engine.locks("main")] == [10], "a heartbeat is not lost in its sleep"
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(engine.acquire_lock, "main", "MANUAL", "bob", wait_s=60)
+        eventually(lambda: waiting(engine) == 1)
+        engine.clean_up()
+        engine.clean_up()
+        assert engine.stats()["branch_actors"] == 1
+        engine.release_lock(first.lock_id, first.token)
+        assert task.result(60).token > first.token
+
+
+def test_closing_answers_those_who_wait(engine: Engine, eventually: Eventually) -> None:
+    engine.acquire_lock("main", "MANUAL", "alice")
+    with ThreadPoolExecutor(1) as pool:
+        task = pool.submit(engine.acquire_lock, "main", "MANUAL", "bob", wait_s=600)
+        eventually(lambda: waiting(engine) == 1)
+        engine.close()
+        with pytest.raises(ShadowSwitchError, match="closed"):
+            task.result(60)
+
+
+def test_two_hundred_threads_take_and_give_back_without_deadlock(engine: Engine) -> None:
+    inside: list[int] = []
+
+    def work(number: int) -> int:
+        narrow = number % 4 != 0
+        one = {"scope": "RESOURCE", "resource_type": "object_type", "resource_id": str(number % 3)}
+        more: dict[str, Any] = one if narrow else {}
+        lock = engine.acquire_lock("main", "MANUAL", f"thread {number}", wait_s=100, **more)
+        if not narrow:
+            inside.append(number)
+            assert inside == [number], "LK-1 a lock of the branch is alone"
+            inside.remove(number)
+        engine.release_lock(lock.lock_id, lock.token)
+        return lock.token
+
+    with ThreadPoolExecutor(200) as pool:
+        tokens = list(pool.map(work, range(200)))
+    assert sorted(tokens) == list(range(1, 201)), "LK-2"
+    assert engine.locks() == []
