@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from shadowswitch.actors.base import EngineActor, result_of
+from shadowswitch.actors.branch_life import BranchLife
 from shadowswitch.actors.house import House
 from shadowswitch.actors.keepers import keeper_of
 from shadowswitch.actors.messages import Append, Barrier, Seal, SealOutcome, Write
@@ -45,7 +46,7 @@ class BranchActor(EngineActor):
         self._locks = keeper_of(house, row)
         self.handles(Write, self._write)
         self.handles(Seal, self._seal)
-        for kind, handler in self._locks.handlers().items():
+        for kind, handler in (self._locks.handlers() | BranchLife(self._locks).handlers()).items():
             self.handles(kind, handler)
 
     def on_receive(self, message: Any) -> None:

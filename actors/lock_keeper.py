@@ -31,11 +31,10 @@ from shadowswitch.actors.messages import (
     HeartbeatLock,
     ListLocks,
     LocksDue,
-    MoveBranch,
     ReleaseLock,
     Write,
 )
-from shadowswitch.model.branch_states import BranchState, BranchStatus, after_locks, move
+from shadowswitch.model.branch_states import BranchState, BranchStatus, after_locks
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, Timeout, WriteBlocked
 from shadowswitch.model.lock_info import lock_info
 from shadowswitch.model.lock_records import LockEvent
@@ -98,13 +97,12 @@ class LockKeeper:
             ForceUnlock: self._force,
             CheckWrite: self._check,
             ListLocks: self._list,
-            MoveBranch: self._move,
         }
         return {
             AcquireLock: self._acquire,
             AbandonLocks: self._abandon,
             LocksDue: self._due,
-            **{kind: partial(_answer, handler) for kind, handler in answered.items()},
+            **{kind: partial(answer, handler) for kind, handler in answered.items()},
         }
 
     # -- writes ----------------------------------------------------------------------------------------------------
@@ -113,7 +111,7 @@ class LockKeeper:
         """Return if a write may go on at this moment, in the order of the mailbox; raise WriteBlocked or LockLost."""
         if self.quiet and not message.tokens:
             return
-        now, wall = self._moment()
+        now, wall = self.moment()
         keys = ((change.resource_type, str(change.id, "utf-8")) for change in message.batch)
         blocked = self._permission(now, wall, keys, message.owner, message.tokens).blocked
         if blocked is not None:
@@ -122,7 +120,7 @@ class LockKeeper:
             raise WriteBlocked(blocked.message, blocked=blocked, operation="write", object=self.row.name, hint=hint)
 
     def _check(self, message: CheckWrite) -> Any:
-        now, wall = self._moment()
+        now, wall = self.moment()
         keys = [(message.resource_type, message.resource_id)]
         return self._permission(now, wall, keys, message.owner, message.tokens, message.action)
 
@@ -159,7 +157,7 @@ class LockKeeper:
     def _acquire(self, message: AcquireLock) -> None:
         if not message.reply.set_running_or_notify_cancel():
             return
-        now, wall = self._moment()
+        now, wall = self.moment()
         waiter_id = message.requests[0].lock_id
         step = self.held.table.acquire(
             now,
@@ -180,7 +178,7 @@ class LockKeeper:
         message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))
 
     def _abandon(self, message: AbandonLocks) -> None:
-        now, wall = self._moment()
+        now, wall = self.moment()
         requests = message.request.requests
         gone = self._waiting.pop(requests[0].lock_id, None)
         if gone is not None:
@@ -196,43 +194,36 @@ class LockKeeper:
             self._take(self.held.table.release(now, wall, *pairs, reason="the caller left"), now, wall, "leave")
 
     def _heartbeat(self, message: HeartbeatLock) -> Any:
-        now, wall = self._moment()
+        now, wall = self.moment()
         step = self.held.table.heartbeat(now, wall, message.lock_id, message.token, message.progress)
         return lock_info(self._take(step, now, wall, "heartbeat"), now, wall)
 
     def _extend(self, message: ExtendLock) -> Any:
-        now, wall = self._moment()
+        now, wall = self.moment()
         step = self.held.table.extend(now, wall, message.lock_id, message.token, message.extra_s)
         return lock_info(self._take(step, now, wall, "extend a lock"), now, wall)
 
     def _release(self, message: ReleaseLock) -> Any:
-        now, wall = self._moment()
+        now, wall = self.moment()
         step = self.held.table.release(now, wall, (message.lock_id, message.token))
         (lock,) = self._take(step, now, wall, "release a lock")
         return lock_info(lock, now, wall)
 
     def _force(self, message: ForceUnlock) -> Any:
-        now, wall = self._moment()
+        now, wall = self.moment()
         step = self.held.table.force_unlock(now, wall, by=message.by, reason=message.reason)
         taken = [{"lock_id": lock.lock_id, "owner": lock.owner, "target": str(lock.target)} for lock in step.value]
         audit = ("lock.forced", {"by": message.by, "reason": message.reason, "locks": taken})
         return tuple(lock_info(lock, now, wall) for lock in self._take(step, now, wall, "force unlock", audit))
 
     def _list(self, _: ListLocks) -> Any:
-        now, wall = self._moment()
+        now, wall = self.moment()
         return tuple(lock_info(lock, now, wall) for lock in self.held.table.live(now))
-
-    def _move(self, message: MoveBranch) -> str:
-        now, wall = self._moment()
-        status = move(self.held.status, message.operation, wall, by=message.by, reason=message.reason)
-        what = {"operation": str(message.operation), "by": message.by, "reason": message.reason}
-        self._store(self.held.table, status, (), now, "change the state of the branch", ("branch.state", what))
-        return str(status.state)
 
     def _due(self, _: LocksDue) -> None:
         self._armed = None
         try:
-            self._moment()
+            self.moment()
         except ShadowSwitchError:
             self._call_in(AGAIN_S)
             raise
@@ -240,7 +231,7 @@ class LockKeeper:
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
-    def _moment(self) -> tuple[float, datetime]:
+    def moment(self) -> tuple[float, datetime]:
         """Now, with the table brought up to it: what expired is stored and adopted, and so is whose turn it is."""
         self._resolve()
         now, wall = self._clock(), datetime.now(UTC)
@@ -252,12 +243,12 @@ class LockKeeper:
         held = self.held
         status = after_locks(held.status, step.events, wall, held=step.table.locks.values())
         if step.must_persist or status is not held.status or audit is not None:
-            self._store(step.table, status, step.events, now, what, audit)
+            self.store(step.table, status, step.events, now, what, audit)
         elif step.table is not held.table:
             self._adopt(Held(held.revision, step.table, status))
         return step.value
 
-    def _store(
+    def store(
         self,
         table: LockTable,
         status: BranchStatus,
@@ -266,6 +257,7 @@ class LockKeeper:
         what: str,
         audit: Audit | None,
     ) -> None:
+        """Make a table and a status durable, with the events that led there, then adopt them and answer who waited."""
         wanted = Held(self.held.revision + 1, table, status)
         row = LocksRow(rows.FORMAT, self.row.number, wanted.revision, table.dump(now), status)
         self._doubt, self.quiet = wanted, False
@@ -355,6 +347,7 @@ def _is_quiet(held: Held) -> bool:
     return not held.table.locks and not held.table.waiters and held.status.state is BranchState.ACTIVE
 
 
-def _answer(handler: Callable[[Any], Any], message: Any) -> None:
+def answer(handler: Callable[[Any], Any], message: Any) -> None:
+    """Let a handler answer a message, unless nobody waits for it any more."""
     if message.reply.set_running_or_notify_cancel():
         message.reply.set_result(handler(message))

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.blocked import WritePermission
-from shadowswitch.model.branch_states import BranchOperation
+from shadowswitch.model.branch_states import BranchOperation, BranchState, Completion
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.lock_info import Lock
 from shadowswitch.model.lock_records import LockRequest, ProgressReport
@@ -136,7 +136,28 @@ class MoveBranch(msgspec.Struct, frozen=True):
     operation: BranchOperation
     by: str
     reason: str
-    reply: Future[str]
+    reply: Future[BranchState]
+
+
+class StartIndexing(msgspec.Struct, frozen=True):
+    """To a BranchActor: indexing begins, under all of these locks or, in a shadow, under none. Reply: the locks."""
+
+    requests: tuple[LockRequest, ...]
+    resource_types: tuple[str, ...] | None
+    owner: str
+    track_ready: bool
+    reason: str
+    reply: Future[tuple[Lock, ...]]
+
+
+class EndIndexing(msgspec.Struct, frozen=True):
+    """To a BranchActor: indexing of these types (None: of all) is over. Reply: Completion, or InvalidTransition."""
+
+    resource_types: tuple[str, ...] | None
+    owner: str
+    failed: bool
+    reason: str
+    reply: Future[Completion]
 
 
 class LocksDue(msgspec.Struct, frozen=True):

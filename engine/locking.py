@@ -1,4 +1,4 @@
-"""Locks and the states of branches: the calls."""
+"""Locks: the calls."""
 
 from __future__ import annotations
 
@@ -16,20 +16,16 @@ from shadowswitch.actors.messages import (
     ForceUnlock,
     HeartbeatLock,
     ListLocks,
-    MoveBranch,
     ReleaseLock,
 )
 from shadowswitch.engine.preparing import lock_tokens
 from shadowswitch.engine.running import Running
-from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.blocked import WritePermission
-from shadowswitch.model.branch_states import BranchOperation
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost
 from shadowswitch.model.lock_info import Lock
 from shadowswitch.model.lock_records import LockRequest, ProgressReport
 from shadowswitch.model.lock_scopes import LockScope, LockType, check_duration, target
 from shadowswitch.model.names import check_id, check_resource_type
-from shadowswitch.model.views import BranchInfo
 from shadowswitch.storage.rows import BranchRow
 
 ANSWER_TIMEOUT_S = 10.0
@@ -73,10 +69,10 @@ class Locking(Running):
             target(scope, resource_type, resource_id),
             ttl_s,
             heartbeat_s,
-            _text("reason", reason, REASON_CHARS_MAX),
+            text_of("reason", reason, REASON_CHARS_MAX),
         )
         wait_s = check_duration("wait_s", wait_s, zero=True)
-        owner = _text("owner", owner, OWNER_CHARS_MAX)
+        owner = text_of("owner", owner, OWNER_CHARS_MAX)
         message = AcquireLock((request,), owner, wait_s, lock_tokens(tokens), Future())
         self._branches.tell(row, message)
         try:
@@ -109,7 +105,7 @@ class Locking(Running):
 
     def force_unlock(self, branch: str, admin: str, reason: str) -> list[Lock]:
         """Take away every lock of a branch; their holders are fenced out. Who and why is kept in `audit`."""
-        by, why = _text("admin", admin, OWNER_CHARS_MAX), _text("reason", reason, REASON_CHARS_MAX)
+        by, why = text_of("admin", admin, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
         return list(self._ask(self._branch_row(branch), ForceUnlock(by, why, Future()), "the unlocking"))
 
     def locks(self, branch: str | None = None) -> list[Lock]:
@@ -148,30 +144,6 @@ class Locking(Running):
         permission: WritePermission = self._ask(row, message, "the check")
         return permission
 
-    # -- states of a branch ----------------------------------------------------------------------------------------
-
-    def archive_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
-        """Close a branch for good; it stays readable. Raises InvalidTransition while it is locked."""
-        return self._move_branch(branch, BranchOperation.ARCHIVE, by, reason)
-
-    def merge_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
-        """Note that a READY branch was merged elsewhere; it admits no write until it is reopened."""
-        return self._move_branch(branch, BranchOperation.MERGE, by, reason)
-
-    def reopen_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
-        """Go on working on a READY or MERGED branch."""
-        return self._move_branch(branch, BranchOperation.REOPEN, by, reason)
-
-    def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
-        """Say that the cause of a branch's ERROR is gone."""
-        return self._move_branch(branch, BranchOperation.RECOVER, by, reason)
-
-    def _move_branch(self, branch: str, operation: BranchOperation, by: str, reason: str) -> BranchInfo:
-        row = self._branch_row(branch)
-        who, why = _text("by", by, OWNER_CHARS_MAX), _text("reason", reason, REASON_CHARS_MAX)
-        self._ask(row, MoveBranch(operation, who, why, Future()), "the change of state")
-        return branch_info(self._alive(), row)
-
     # -- how -------------------------------------------------------------------------------------------------------
 
     def _ask(self, row: BranchRow, message: Any, what: str) -> Any:
@@ -201,7 +173,8 @@ def _lock_type(name: LockType | str) -> LockType:
         raise InvalidConfig(f"unknown lock type {name!r:.80}", hint=f"one of {', '.join(LockType)}") from None
 
 
-def _text(name: str, value: str, most: int) -> str:
+def text_of(name: str, value: str, most: int) -> str:
+    """A text that can be stored; raises InvalidConfig otherwise."""
     if not isinstance(value, str) or len(value) > most:
         raise InvalidConfig(f"{name} must be a string of at most {most} characters", hint=f"shorten the {name}")
     try:

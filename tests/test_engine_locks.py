@@ -16,6 +16,7 @@ from shadowswitch import (
     Engine,
     InvalidConfig,
     InvalidTransition,
+    LockConflict,
     LockLost,
     ProgressReport,
     Put,
@@ -317,3 +318,43 @@ def test_an_archived_branch_admits_no_write_and_stays_readable(open_engine: Open
     with pytest.raises(InvalidTransition):
         engine.reopen_branch("main")
     assert [entry.data["reason"] for entry in engine.audit()] == ["done"]
+
+
+def test_indexing_in_parts_makes_a_branch_ready_when_the_last_is_done(engine: Engine) -> None:
+    locks = engine.start_indexing("main", "indexer", ["object_type", "link_type"], reason="rebuild")
+    assert [lock.resource_type for lock in locks] == ["object_type", "link_type"]
+    assert engine.branch("main").state == "ACTIVE", "drafts stay editable"
+    engine.write("main", [put("a", "draft")])
+    assert blocked_write(engine, put("a")).lock_type == "INDEXING"
+    with pytest.raises(LockConflict):
+        engine.start_indexing("main", "other")
+    part = engine.complete_indexing("main", "indexer", ["link_type"])
+    assert (part.completed, part.remaining) == (("link_type",), ("object_type",))
+    engine.write("main", [put("a", "link_type")])
+    engine.complete_indexing("main", "indexer")
+    assert (engine.branch("main").state, engine.locks()) == ("READY", [])
+    with pytest.raises(InvalidTransition):
+        engine.complete_indexing("main")
+    assert engine.merge_branch("main").state == "MERGED"
+    assert engine.reopen_branch("main").state == "ACTIVE"
+
+
+def test_indexing_that_fails_or_loses_its_lock_does_not_make_a_branch_ready(
+    engine: Engine, eventually: Eventually
+) -> None:
+    engine.start_indexing("main", "indexer")
+    assert engine.branch("main").state == "LOCKED_FOR_WRITE"
+    assert engine.complete_indexing("main", failed=True, reason="disk").status.state == "ERROR"
+    assert blocked_write(engine, put("a")).state == "ERROR"
+    assert engine.recover_branch("main").state == "ACTIVE"
+    engine.start_indexing("main", "indexer", ttl_s=0.05)
+    eventually(lambda: engine.branch("main").state == "ACTIVE")
+    with pytest.raises(InvalidTransition):
+        engine.complete_indexing("main", "indexer")
+    assert engine.start_indexing("main", "indexer", ["object_type"], shadow=True) == []
+    engine.write("main", [put("a")])
+    engine.complete_indexing("main", "indexer")
+    assert engine.branch("main").state == "ACTIVE", "the whole branch failed before and was not indexed again"
+    engine.start_indexing("main", "indexer", shadow=True)
+    engine.complete_indexing("main", "indexer")
+    assert engine.branch("main").state == "READY"

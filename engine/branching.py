@@ -1,0 +1,102 @@
+"""The states of branches, and indexing that is told of: the calls."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
+from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, text_of
+from shadowswitch.engine.viewing import branch_info
+from shadowswitch.model.branch_states import BranchOperation, Completion
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.lock_info import Lock
+from shadowswitch.model.lock_records import LockRequest
+from shadowswitch.model.lock_scopes import BRANCH, LockType, type_target
+from shadowswitch.model.names import check_resource_type
+from shadowswitch.model.views import BranchInfo
+
+
+class Branching(Locking):
+    """What state a branch is in. Any thread."""
+
+    def start_indexing(
+        self,
+        branch: str,
+        owner: str,
+        resource_types: Sequence[str] | None = None,
+        *,
+        shadow: bool = False,
+        ttl_s: float | None = None,
+        heartbeat_s: float | None = None,
+        track_ready: bool = True,
+        reason: str = "",
+    ) -> list[Lock]:
+        """Tell that indexing begins: of the whole branch, which locks it, or of some types, which locks only those.
+
+        In a `shadow` nothing is locked. With `track_ready` the branch becomes READY when the last of it completes and
+        none failed. A lock that ends before `complete_indexing` counts as a failure. Raises LockConflict,
+        InvalidTransition; then nothing was begun.
+        """
+        row = self._branch_row(branch)
+        types = _types_of(resource_types)
+        why = text_of("reason", reason, REASON_CHARS_MAX)
+        targets = [BRANCH] if types is None else [type_target(name) for name in types]
+        requests = tuple(
+            LockRequest(f"{row.number}-{uuid.uuid4().hex}", LockType.INDEXING, wanted, ttl_s, heartbeat_s, why)
+            for wanted in targets
+            if not shadow
+        )
+        who = text_of("owner", owner, OWNER_CHARS_MAX)
+        return list(self._ask(row, StartIndexing(requests, types, who, track_ready, why, Future()), "the start"))
+
+    def complete_indexing(
+        self,
+        branch: str,
+        owner: str = "",
+        resource_types: Sequence[str] | None = None,
+        *,
+        failed: bool = False,
+        reason: str = "",
+    ) -> Completion:
+        """Tell that indexing of these types (None: of all, of this owner if given) is over; its locks are released.
+
+        The answer says what `completed`, what is `remaining`, and the `status` of the branch. Raises InvalidTransition
+        when it is not being indexed (any more), for example because its lock expired.
+        """
+        row = self._branch_row(branch)
+        who, why = text_of("owner", owner, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
+        message = EndIndexing(_types_of(resource_types), who, failed, why, Future())
+        completion: Completion = self._ask(row, message, "the completion")
+        return completion
+
+    def archive_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """Close a branch for good; it stays readable. Raises InvalidTransition while it is locked."""
+        return self._move_branch(branch, BranchOperation.ARCHIVE, by, reason)
+
+    def merge_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """Note that a READY branch was merged elsewhere; it admits no write until it is reopened."""
+        return self._move_branch(branch, BranchOperation.MERGE, by, reason)
+
+    def reopen_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """Go on working on a READY or MERGED branch."""
+        return self._move_branch(branch, BranchOperation.REOPEN, by, reason)
+
+    def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """Say that the cause of a branch's ERROR is gone."""
+        return self._move_branch(branch, BranchOperation.RECOVER, by, reason)
+
+    def _move_branch(self, branch: str, operation: BranchOperation, by: str, reason: str) -> BranchInfo:
+        row = self._branch_row(branch)
+        who, why = text_of("by", by, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
+        self._ask(row, MoveBranch(operation, who, why, Future()), "the change of state")
+        return branch_info(self._alive(), row)
+
+
+def _types_of(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not names or len(set(names)) < len(names):
+        raise InvalidConfig("resource_types must be a list of different names", hint="leave it out for all of them")
+    return tuple(check_resource_type(name) for name in names)
