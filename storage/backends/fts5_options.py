@@ -24,6 +24,8 @@ PREFIXES_MAX = 8
 WHOLE = "text"
 """The name of the one column when no columns are asked for."""
 
+_SEQUENCES = (list, tuple)
+_CONTAINERS = (dict, list, tuple, str, Mapping)
 Texts = Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
@@ -120,7 +122,13 @@ class Layout:
 
 
 def _whole_text(fields: Mapping[str, Any]) -> tuple[str]:
-    return (strings_in(fields),)
+    found: list[str] = []
+    for value in fields.values():
+        if type(value) is str:
+            found.append(value)
+        elif isinstance(value, _CONTAINERS):
+            _collect(value, found)
+    return (found[0] if len(found) == 1 else "\n".join(found),)
 
 
 def _texts_of(names: tuple[str, ...]) -> Texts:
@@ -135,6 +143,12 @@ def _texts_of(names: tuple[str, ...]) -> Texts:
 def strings_in(value: Any) -> str:
     """All strings inside a JSON-like value (not the names of fields), in order, joined by newlines."""
     found: list[str] = []
+    _collect(value, found)
+    return "\n".join(found)
+
+
+def _collect(value: Any, found: list[str]) -> None:
+    """Append all strings inside a value, without recursion: how deep records nest is their writers' business."""
     stack = [value]
     while stack:
         top = stack.pop()
@@ -142,6 +156,5 @@ def strings_in(value: Any) -> str:
             found.append(top)
         elif isinstance(top, Mapping):
             stack.extend(reversed(list(top.values())))
-        elif isinstance(top, (list, tuple)):
+        elif isinstance(top, _SEQUENCES):
             stack.extend(reversed(top))
-    return "\n".join(found)
