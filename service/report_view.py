@@ -101,11 +101,11 @@ def _print_verdict(report: Report) -> None:
         (f"every invariant checked in {report.check_s:.1f} s", len(report.check), "findings"),
     )  # fmt: skip
     for what, count, trouble in facts:
-        mark = Text("✗ ", style="red") if count else Text("✓ ", style="green")
-        console.print(mark + Text(f"{what}: {count} {trouble}"), soft_wrap=True)
+        mark = ("✗ ", "red") if count else ("✓ ", "green")
+        console.print(Text.assemble(mark, f"{what}: {count} {trouble}"), soft_wrap=True)
     for problem in report.problems[:PROBLEMS_SHOWN]:
         console.print(Text(f"    {problem}"), soft_wrap=True)
     if len(report.problems) > PROBLEMS_SHOWN:
         output.say(f"    and {len(report.problems) - PROBLEMS_SHOWN} more")
-    verdict = Text("all is well", style="green bold") if report.ok else Text("NOT WELL", style="red bold")
-    console.print(verdict + Text(f" after {report.seconds:.0f} s", style="not bold"))
+    verdict = ("all is well", "green bold") if report.ok else ("NOT WELL", "red bold")
+    console.print(Text.assemble(verdict, f" after {report.seconds:.0f} s"))
