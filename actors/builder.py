@@ -40,6 +40,7 @@ NOTE_INTERVAL_S = 5.0
 """How often the progress is written down, for a restart."""
 STEP_S = 0.02
 BUSY_STEP_S = 0.2
+JUDGED_EVERY_S = 1.0
 BUSY_SLICE = 4 * APPLY_SLICE
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 
@@ -228,6 +229,9 @@ class ShadowBuilder(EngineActor):
         row = self._house.catalog.generation(self._row.generation)
         assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
         self._generation = self._house.open_generation(row)
+        self._round_target = self._house.head(self._row.branch)
+        self._round_changes = 0
+        self._judged_at = time.monotonic()
         self._tell(Step())
 
     def _step(self, _: Step) -> None:
@@ -236,23 +240,37 @@ class ShadowBuilder(EngineActor):
         self._watch_disk()
         if self._generation is None or self._pacing.control.paused:
             return
-        writer = self._generation.writer
-        head = self._house.head(self._row.branch)
+        writer, target = self._generation.writer, self._round_target
         begun = time.monotonic()
         # on the first signs of falling behind: more share and bigger batches
         ends = begun + (BUSY_STEP_S if self._pacing.behind else STEP_S)
-        while writer.applied_lsn < head and time.monotonic() < ends:
-            writer.apply_slice(head, BUSY_SLICE if self._pacing.behind else APPLY_SLICE)
-        if writer.applied_lsn < head:
-            self._next_step(time.monotonic() - begun)
-            return
+        while writer.applied_lsn < target and time.monotonic() < ends:
+            self._round_changes += writer.apply_slice(target, BUSY_SLICE if self._pacing.behind else APPLY_SLICE)
         self._measure()
-        residual = self._house.head(self._row.branch) - writer.applied_lsn
-        if residual > self._house.config.catchup_residual_changes:
-            self._pacing.judge(residual)
+        if self._round_ended(writer.applied_lsn):
+            self._validate()
+        else:
             self._next_step(time.monotonic() - begun)
-            return
-        self._validate()
+
+    def _round_ended(self, applied: int) -> bool:
+        """A round of catch-up takes the shadow to where the head was when it began. Was it short enough?
+
+        A round that takes long is judged on the way, by what is left: with writers who are faster than the replay each
+        round takes longer than the one before.
+        """
+        now = time.monotonic()
+        if applied < self._round_target:
+            if now - self._judged_at > JUDGED_EVERY_S:
+                self._judged_at = now
+                self._pacing.judge(self._house.head(self._row.branch) - applied)
+            return False
+        changes, self._round_changes = self._round_changes, 0
+        self._round_target = self._house.head(self._row.branch)
+        if changes <= self._house.config.catchup_residual_changes:
+            return True
+        self._judged_at = now
+        self._pacing.judge(changes)
+        return False
 
     def _next_step(self, worked_s: float) -> None:
         share = 1.0 if self._pacing.behind else self._pacing.share

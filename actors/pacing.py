@@ -70,7 +70,7 @@ class Pacing:
         return short
 
     def judge(self, residual: int) -> None:
-        """After a whole round of catch-up that left `residual` changes. Raises NotConverging with the rates."""
+        """After a whole round of catch-up that had `residual` changes. Raises NotConverging with the rates."""
         config, now = self._house.config, time.monotonic()
         head = self._house.head(self._row.branch)
         (head_before, before), self._at = self._at, (head, now)
@@ -84,8 +84,9 @@ class Pacing:
         if self._rounds >= config.catchup_rounds_max:
             rate = (head - head_before) / max(1e-9, now - before)
             raise NotConverging(
-                f"NOT_CONVERGING: {residual} changes are left after {self._rounds} rounds without gain, although every"
-                f" write is slowed by {config.write_delay_max_ms:g} ms; {rate:.0f} changes a second still come in",
+                f"NOT_CONVERGING: {residual} changes were left after {self._rounds} rounds without gain,"
+                f" although every write is slowed by {config.write_delay_max_ms:g} ms;"
+                f" {rate:.0f} changes a second still come in",
                 operation="build",
                 object=self._row.id,
                 hint="write more slowly, use more shards, or try again at a quieter time",

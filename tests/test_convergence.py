@@ -1,0 +1,123 @@
+"""Writers that are faster than the replay; builds that give way to a full disk; copies on another file system."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowswitch import BuildFailed, Engine, Put, ShadowState, StorageFull, SwitchRequest
+from shadowswitch.storage import layout, points
+
+Eventually = Callable[[Callable[[], bool]], None]
+KIND = "SEARCH_INDEX"
+
+
+@pytest.fixture(autouse=True)
+def _no_points_left() -> Iterator[None]:
+    yield
+    points.plan_points("")
+
+
+class Flood:
+    """Writers that never rest."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.stop = threading.Event()
+        self.threads = [threading.Thread(target=self._write, args=(n,)) for n in range(2)]
+
+    def _write(self, number: int) -> None:
+        n = 0
+        while not self.stop.is_set():
+            n += 1
+            self.engine.write(
+                "main", [Put("object_type", f"{number}-{n % 50}-{m}", {"text": f"e{n}"}) for m in range(300)]
+            )
+
+    def __enter__(self) -> None:
+        for thread in self.threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(timeout=30)
+
+
+def test_a_build_that_cannot_keep_up_slows_writers_a_little_and_then_says_so(open_engine: Any) -> None:
+    engine = open_engine(catchup_rounds_max=6, catchup_residual_changes=10)
+    engine.create_branch("main")
+    engine.write("main", [Put("object_type", "a", {"text": "x"})])
+    points.plan_points("follow.applied=sleep:0.15")  # the replay of the host; workers are at full speed
+    with Flood(engine):
+        shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
+        with pytest.raises(BuildFailed, match="NOT_CONVERGING") as caught:
+            engine.wait_for(shadow.shadow_index_id, timeout_s=100)
+    points.plan_points("")
+    assert "changes a second still come in" in str(caught.value)
+    assert engine.stats()["counters"]["writes_slowed"] > 0
+    assert engine._house.delays == {}
+    engine.retry_build(shadow.shadow_index_id)  # at a quieter time
+    engine.wait_for(shadow.shadow_index_id, timeout_s=60)
+    assert engine.switch(shadow.shadow_index_id).success
+
+
+def test_a_build_is_refused_when_there_is_no_room_for_it(open_engine: Any) -> None:
+    engine = open_engine(disk_reserve_bytes=1 << 60)
+    engine.create_branch("main")
+    assert engine.write("main", [Put("object_type", "a", {"text": "x"})]).lsn == 1  # writers go on
+    with pytest.raises(StorageFull, match="stay in reserve"):
+        engine.start_build("main", KIND, ["object_type"])
+    assert engine.shadows() == []
+
+
+def test_a_build_stands_still_on_a_full_disk_and_goes_on_when_there_is_room(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    engine.write("main", [Put("object_type", str(n), {"text": "x"}) for n in range(2000)])
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.3")
+    shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
+    reserve = engine.config.disk_reserve_bytes
+    monkeypatch.setattr(layout, "free_bytes", lambda path: reserve - 1)  # test_io_errors has a disk that is really full
+    eventually(lambda: engine.shadow(shadow.shadow_index_id).phase == "paused")
+    engine.write("main", [Put("object_type", "meanwhile", {"text": "y"})])
+    monkeypatch.setattr(layout, "free_bytes", lambda path: 10 * reserve)
+    assert engine.wait_for(shadow.shadow_index_id, timeout_s=60).state == ShadowState.BUILT
+
+
+def test_a_build_is_given_up_when_the_disk_is_nearly_full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.write("main", [Put("object_type", str(n), {"text": "x"}) for n in range(2000)])
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.3")
+    shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
+    monkeypatch.setattr(layout, "free_bytes", lambda path: 10)
+    with pytest.raises(BuildFailed, match="gave way to the writers"):
+        engine.wait_for(shadow.shadow_index_id, timeout_s=60)
+    monkeypatch.undo()
+    engine.retry_build(shadow.shadow_index_id)
+    assert engine.wait_for(shadow.shadow_index_id, timeout_s=60).state == ShadowState.BUILT
+
+
+def test_a_copy_is_published_on_another_file_system(open_engine: Any) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+        pytest.skip("there is no second file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=other) as folder:
+        engine = open_engine(published_path=folder, publish_strategy="COPY_AND_REPLACE")
+        engine.create_branch("main")
+        path = Path(folder) / "main" / KIND
+        for n in range(3):
+            engine.write("main", [Put("object_type", str(n), {"text": "hello"})])
+            result = engine.rebuild("main", KIND, ["object_type"])
+            assert result.success, result.message
+            assert f'"generation": {result.generation},' in (path / "manifest.json").read_text()
+            assert not path.is_symlink()
+        assert list((Path(folder) / ".staging").iterdir()) == []
+        request = SwitchRequest(strategy="ATOMIC_RENAME")
+        assert engine.rollback("main", KIND, request).success
+        assert os.path.realpath(path) == engine.index("main", KIND).path
