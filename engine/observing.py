@@ -65,7 +65,7 @@ class Observing(Running):
             "branch_actors": self._branches.running(),
             "builds_running": self._builds.running(),
             "worker_pids": house.pool.pids(),
-            "queued_changes": self._queued,
+            "queued_changes": self._room.queued,
             "pins": sum(generation.pins for generation in list(house.shelf.open.values())),
             "generations_open": len(house.shelf.open),
             "crashes": self._supervisor.crashes,

@@ -13,9 +13,6 @@ from shadowswitch.engine.preparing import lock_tokens, prepare
 from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.digest import BUCKETS
-from shadowswitch.model.errors import (
-    Timeout,
-)
 from shadowswitch.model.names import check_branch, check_id, check_resource_type
 from shadowswitch.model.records import Change, Delete, Put, Receipt, Record
 from shadowswitch.model.views import (
@@ -65,37 +62,19 @@ class Records(Running):
         batch = prepare(changes, house.config)
         deadline = time.monotonic() + timeout_s
         begun = time.perf_counter()
-        self._take_room(len(batch), deadline)
+        self._room.take(len(batch), house.config.queue_changes_max, deadline)
         try:
             reply: Future[Receipt] = Future()
             self._branches.tell(row, Write(batch, owner, reply, tokens=lock_tokens(tokens)))
             receipt: Receipt = result_of(reply, max(0.0, deadline - time.monotonic()), "the write")
         finally:
-            self._give_room(len(batch))
+            self._room.give(len(batch))
         delay_s = house.delays.get(row.number)
         if delay_s:  # a build cannot keep up: every writer gives way a little, bounded by Config.write_delay_max_ms
             time.sleep(delay_s)
             house.metrics.count("writes_slowed")
         house.metrics.observe("write", (time.perf_counter() - begun) * 1000)
         return receipt
-
-    def _take_room(self, changes: int, deadline: float) -> None:
-        most = self._house.config.queue_changes_max
-        with self._room:
-            while self._queued and self._queued + changes > most:
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._room.wait(left):
-                    raise Timeout(
-                        f"{self._queued} changes are waiting to be committed; nothing of this batch was written",
-                        operation="write",
-                        hint="write more slowly, or raise timeout_s",
-                    )
-            self._queued += changes
-
-    def _give_room(self, changes: int) -> None:
-        with self._room:
-            self._queued -= changes
-            self._room.notify_all()
 
     def get(self, branch: str, resource_type: str, id: str) -> Record | None:
         """One record as of now, or None."""

@@ -25,6 +25,7 @@ from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.worker_pool import WorkerPool
 from shadowswitch.engine.recovery import recover
+from shadowswitch.engine.room import Room
 from shadowswitch.model.errors import (
     EngineClosed,
     InvalidConfig,
@@ -60,8 +61,7 @@ class Running:
         self._distrusted: set[int] = set()
         self._stopping = threading.Event()
         self._helpers: list[threading.Thread] = []
-        self._queued = 0
-        self._room = threading.Condition()
+        self._room = Room()
         try:
             self._start(root, config)
         except BaseException:
