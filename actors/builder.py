@@ -359,7 +359,11 @@ class ShadowBuilder(EngineActor):
             self.stop()
             return
         reason = str(error) if isinstance(error, ShadowSwitchError) else f"{type(error).__name__}: {error}"
-        self._fail(reason)
+        try:
+            self._fail(reason)
+        except ShadowSwitchError as second:  # no room for that either: the supervisor goes on with the build
+            logger.error("shadow %s failed (%s), which cannot be recorded now: %s", self._id, reason, second)
+            self.stop()
 
     def on_stop(self) -> None:
         """However the actor ends: no worker goes on without it."""

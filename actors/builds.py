@@ -135,6 +135,8 @@ class Builds:
 
     def mend(self) -> list[str]:
         """Start again the builders that died although their shadow is under way; returns their shadows' ids."""
+        if self._house.catalog.failed is not None:
+            return []
         with self._lock:
             dead = [i for i, address in self._builders.items() if not address.ref.is_alive()]
         mended = []

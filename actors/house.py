@@ -129,7 +129,8 @@ class House:
     def wait_changed(self, is_so: Callable[[], T | None], deadline: float | None, what: str) -> T:
         """Wait until `is_so` gives something; it is asked again after every metadata transaction.
 
-        Raises Timeout at the (monotonic) deadline and EngineClosed when the engine closes.
+        Raises Timeout at the (monotonic) deadline, EngineClosed when the engine closes, and what the disk did to the
+        catalog when nothing can change any more.
         """
         while True:
             with self.changed:
@@ -138,6 +139,8 @@ class House:
                     return found
                 if self.closing:
                     raise EngineClosed("the engine is closed", operation=what, hint="open it again")
+                if self.catalog.failed is not None:
+                    raise self.catalog.failed
                 left = 1.0 if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     raise Timeout(

@@ -42,7 +42,6 @@ class JournalWriter(EngineActor):
         self._pending: list[Append | Transact] = []
         self._pending_changes = 0
         self._flush_sent = False
-        self._broken: ShadowSwitchError | None = None
         self.handles(Append, self._append)
         self.handles(Transact, self._transact)
         self.handles(Barrier, self._barrier)
@@ -77,8 +76,8 @@ class JournalWriter(EngineActor):
         group = [message for message in group if message.reply.set_running_or_notify_cancel()]
         if not group:
             return
-        if self._broken is not None:
-            self._refuse(group, self._broken)
+        if self._catalog.failed is not None:
+            self._refuse(group, self._catalog.failed)
             return
         try:
             self._commit(group)
@@ -127,14 +126,14 @@ class JournalWriter(EngineActor):
         if isinstance(error, ShadowSwitchError) and not _is_io_error(error.__cause__):
             return error
         if _is_io_error(error) or _is_io_error(error.__cause__):
-            self._broken = CorruptData(
+            self._catalog.failed = CorruptData(
                 f"the disk failed while the catalog was written: {error}",
                 operation="commit",
                 hint="nothing of this was acknowledged; check the disk, then close and open the engine again",
                 cause=error,
             )
             self._crashed(self.name, error)
-            return self._broken
+            return self._catalog.failed
         self._crashed(self.name, error)
         return wrap(error, self.name)
 
@@ -148,6 +147,8 @@ class JournalWriter(EngineActor):
 
 def _is_io_error(error: BaseException | None) -> bool:
     """An error of the disk other than lack of space."""
+    if isinstance(error, lmdb.PanicError):
+        return True
     if isinstance(error, lmdb.DiskError | lmdb.Error):
         code = error.args[1] if len(error.args) > 1 else None
         text = str(error)

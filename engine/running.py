@@ -35,7 +35,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.names import check_branch
 from shadowswitch.model.settings import Config
 from shadowswitch.storage import layout
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.catalog import Catalog, disk_errors
 from shadowswitch.storage.rows import BranchRow
 
 logger = logging.getLogger("shadowswitch")
@@ -51,10 +51,11 @@ class Running:
         UnsupportedFormat, CorruptData, StorageFull."""
         config = config or Config()
         root = Path(path).absolute()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not config.allow_remote_filesystem:
-            layout.refuse_remote(root)
-        self._lock = layout.DirectoryLock(root)
+        with disk_errors("open"):
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not config.allow_remote_filesystem:
+                layout.refuse_remote(root)
+            self._lock = layout.DirectoryLock(root)
         self._closed = False
         self._close_lock = threading.Lock()
         self._branch_rows: dict[str, BranchRow] = {}
@@ -63,7 +64,8 @@ class Running:
         self._helpers: list[threading.Thread] = []
         self._room = Room()
         try:
-            self._start(root, config)
+            with disk_errors("open"):
+                self._start(root, config)
         except BaseException:
             self.close()
             raise

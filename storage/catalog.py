@@ -19,6 +19,8 @@ transaction outlives one call of this module, because a long one makes the file 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +29,20 @@ from typing import Any
 import lmdb
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import CorruptData, StorageFull, UnknownBranch, UnknownShadow, UnsupportedFormat
+from shadowswitch.model.errors import (
+    CorruptData,
+    ShadowSwitchError,
+    StorageFull,
+    UnknownBranch,
+    UnknownShadow,
+    UnsupportedFormat,
+)
 from shadowswitch.storage import rows
 from shadowswitch.storage.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 
 FORMAT = b"shadowswitch-1"
+LOCK_FILE = "lock.mdb"
 DATABASES = (
     "meta", "types", "branches", "branch_names", "heads", "records", "journal", "digests",
     "shadows", "generations", "indexes", "outbox", "audit", "locks",
@@ -45,7 +55,7 @@ MAP_SIZE_BYTES = 64 << 30
 
 @contextlib.contextmanager
 def disk_errors(operation: str) -> Iterator[None]:
-    """Turn what LMDB raises for the disk into StorageFull or CorruptData."""
+    """Turn what LMDB and the operating system raise for the disk into StorageFull or CorruptData."""
     try:
         yield
     except lmdb.MapFullError as error:
@@ -62,6 +72,14 @@ def disk_errors(operation: str) -> Iterator[None]:
         raise CorruptData(
             f"the catalog is damaged: {error}", operation=operation, hint="restore the data directory from a backup"
         ) from error
+    except (lmdb.Error, OSError) as error:
+        code = getattr(error, "code", getattr(error, "errno", None))
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"the disk is full: {error}", operation=operation, hint="free disk space") from error
+        if code == errno.EIO or isinstance(error, lmdb.PanicError):  # LMDB panics ever after a failed write of its head
+            hint = "check the disk, then close and open the engine again"
+            raise CorruptData(f"the disk failed: {error}", operation=operation, hint=hint) from error
+        raise
 
 
 class Catalog:
@@ -73,6 +91,9 @@ class Catalog:
     def __init__(self, path: Path, *, readonly: bool = False, map_size_bytes: int = MAP_SIZE_BYTES) -> None:
         """Open (and, unless readonly, make) the environment. Raises CorruptData, StorageFull, UnsupportedFormat."""
         self.readonly = readonly
+        self.failed: ShadowSwitchError | None = None
+        """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
+        self._lock_file = -1
         with disk_errors("open"):
             self.env = lmdb.open(
                 str(path),
@@ -85,10 +106,11 @@ class Catalog:
                 lib_version=0,
             )
             try:
+                self._lock_file = -1 if readonly else _reserve(path / LOCK_FILE)
                 self.stale_readers_cleared = 0 if readonly else self.env.reader_check()
                 self._open_databases()
             except BaseException:
-                self.env.close()
+                self.close()
                 raise
 
     def _open_databases(self) -> None:
@@ -117,6 +139,9 @@ class Catalog:
     def close(self) -> None:
         """Close the environment. Idempotent."""
         self.env.close()
+        descriptor, self._lock_file = self._lock_file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
@@ -275,6 +300,19 @@ class Catalog:
             "readers": info["num_readers"],
             "entries": entries,
         }
+
+
+def _reserve(lock_file: Path) -> int:
+    """Give LMDB's lock file its blocks. It is sparse and mapped: on a full disk the first reader in a new page of it
+    would end the process with SIGBUS. The descriptor stays open as long as the environment, because closing any
+    descriptor of a file drops all POSIX locks that the process has on it, LMDB's too."""
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def name_key(name: str) -> bytes:

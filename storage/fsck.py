@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_shard, key_hash, shard_of
-from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.errors import ShadowSwitchError, StorageFull
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import generation as generations
@@ -44,7 +44,7 @@ ROLES = {
 
 
 def check_data(catalog: Catalog, root: Path) -> list[Finding]:
-    """Check everything; findings, empty when sound."""
+    """Check everything; findings, empty when sound. Raises StorageFull when there is no room to check an index."""
     findings: list[Finding] = []
     types = catalog.types()
     for branch in catalog.branches():
@@ -241,6 +241,8 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
                 return []
             generations.check_manifest(path, row, catalog.uuid)
             return _check_shards(catalog, path, row, where, types)
+    except StorageFull:
+        raise  # there is no room for the copy that a check works on: that says nothing about the generation
     except (ShadowSwitchError, OSError) as error:
         again = catalog.generation(row.number)
         if again is None or again.role == "retiring":

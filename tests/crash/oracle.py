@@ -44,7 +44,15 @@ class Demands:
         """Make every demand."""
         self.problems += [f"not switched: {text}" for text in self.told.refusals if not self.allowed(text)]
         self.builds_end()
+        self.findings()
+        return self.promises()
+
+    def findings(self) -> None:
+        """The engine's own check finds nothing."""
         self.problems += [f"check: {finding}" for finding in self.engine.check()]
+
+    def promises(self) -> list[str]:
+        """What the ledger promises, branch by branch."""
         for branch in sorted(self.told.branches()):
             try:
                 held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}

@@ -51,11 +51,11 @@ def traced(command: list[str], output: Path | str, calls: str, *more: str) -> li
     return ["strace", "-f", "-qq", "-o", str(output), "-e", f"trace={calls}", *more, *command]
 
 
-def injected(scene: Scene, command: list[str], case: Case, what: str) -> list[str]:
+def injected(scene: Scene, command: list[str], case: Case, what: str, output: Path | str = "/dev/null") -> list[str]:
     """A command line in which `what` happens at the n-th use; `nth` 0: every use, below 0: every one from there on."""
     when = "" if case.nth == 0 else f":when={case.nth}" if case.nth > 0 else f":when={-case.nth}+"
     path = str(scene.data / case.path)
-    return traced(command, "/dev/null", case.call, "-P", path, "-e", f"inject={case.call}:{what}{when}")
+    return traced(command, output, case.call, "-P", path, "-e", f"inject={case.call}:{what}{when}")
 
 
 def record(scene: Scene, command: list[str], calls: str = WRITING) -> list[Case]:

@@ -73,6 +73,10 @@ class Scribe:
         ]
         rows = [[change.resource_type, change.id, change.title] for change in titled]
         self.ledger.enter("intent", batch=name, branch=branch, changes=rows)
+        return self.told(name, branch, titled)
+
+    def told(self, name: str, branch: str, titled: list[Change]) -> bool:
+        """Write what was intended, and enter what became of it."""
         try:
             receipt = self.engine.write(branch, [_wire(change) for change in titled], timeout_s=PATIENCE_S)
         except ShadowSwitchError as error:

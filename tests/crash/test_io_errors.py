@@ -1,0 +1,129 @@
+"""The disk fails or fills up: no false acknowledgement, the live index goes on, the failing build says why, and all is
+well again when the disk is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.crash import disks, tracing
+from tests.crash.ledger import Told, entries
+from tests.crash.running import Scene
+from tests.crash.tracing import LOCKING, Case
+
+CASES_MAX = 24
+PARTS = 20
+NO_STRACE, NO_DISK = tracing.missing(), disks.missing()
+DISK_BYTES = 64 << 20
+NO_SPACE_CALLS = {"pwrite64", "write", "writev", "pwritev", "openat", "mkdir", "rename", "ftruncate", "symlink"}
+NO_SPACE_CALLS |= {"fsync", "fdatasync", "fallocate"}
+UNDERSTOOD = ("no room", "free", "No space left", "Input/output", "disk I/O", "disk failed", "the disk")
+"""A reason that a person understands holds one of these."""
+
+pytestmark = pytest.mark.slow
+
+
+def notes(scene: Scene, kind: str) -> list[dict[str, Any]]:
+    return [entry for entry in entries(scene.ledger) if entry["kind"] == kind]
+
+
+def fail_at(case: Case, error: str, forever: bool, folder: Path) -> bool:
+    """Inject an error, once or from there on; demand sense while it lasts, everything after it. True if it struck."""
+    scene = Scene(folder)
+    when = Case(case.path, case.call, -case.nth if forever else case.nth)
+    trace = folder / "trace"
+    command = scene.command("trouble", "injected")
+    line = tracing.injected(scene, command, when, f"error={error}", trace)
+    ended = scene.run(line, {})
+    what = f"{error} at {case}{' and ever after' if forever else ''}"
+    assert ended.status in (0, 3), f"{what}: the host ended with {ended.status}: {ended.output} {ended.errors}"
+    struck = "(INJECTED)" in trace.read_text(errors="replace")
+    for note in notes(scene, "unserved"):
+        own = f"/{note['generation']:08d}" in case.path
+        assert own, f"{what}: generation {note['generation']} could not be read: {note['text']}"
+    texts = [note["text"] for note in notes(scene, "trouble")] + [ended.output] * (ended.status == 3)
+    for text in texts + Told(scene.ledger).refusals:
+        assert any(word in text for word in UNDERSTOOD), f"{what}: nobody understands {text!r}"
+    try:
+        scene.verdict("")
+    except AssertionError as problem:
+        raise AssertionError(f"{what}: {problem}") from problem
+    scene.clear()
+    return struck
+
+
+def fail_at_all(cases: list[Case], folder: Path) -> None:
+    struck = 0
+    for number, case in enumerate(cases):
+        error = "ENOSPC" if number % 2 and case.call in NO_SPACE_CALLS else "EIO"
+        struck += fail_at(case, error, number % 3 == 0, folder / f"{number}")
+    print(f"I/O errors: {len(cases)} runs, {struck} with an injected error, 0 violations")
+    assert struck >= len(cases) * 0.6
+
+
+def recorded(folder: Path) -> list[Case]:
+    scene = Scene(folder / "recorded")
+    cases = [case for case in tracing.record(scene, scene.command("trouble", "injected")) if case.call not in LOCKING]
+    scene.clear()
+    return cases
+
+
+@pytest.mark.skipif(bool(NO_STRACE), reason=NO_STRACE)
+@pytest.mark.timeout(900)
+def test_an_error_of_the_disk_at_any_call(tmp_path: Path) -> None:
+    fail_at_all(tracing.spread(recorded(tmp_path), CASES_MAX), tmp_path)
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(bool(NO_STRACE), reason=NO_STRACE)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_an_error_of_the_disk_at_really_any_call(tmp_path: Path, part: int) -> None:
+    fail_at_all(recorded(tmp_path)[part::PARTS], tmp_path)
+
+
+def demand(scene: Scene, *arguments: str) -> None:
+    """Run the script of trouble and demand that it saw no promise broken, then ask the oracle."""
+    ended = scene.run(scene.command("trouble", *arguments), {})
+    assert ended.status == 0, f"the host ended with {ended.status}: {ended.output} {ended.errors}"
+    told = Told(scene.ledger)
+    assert not told.problems, "\n".join(told.problems[:10])
+    assert not notes(scene, "unserved")
+    for note in notes(scene, "trouble"):
+        assert any(word in note["text"] for word in UNDERSTOOD), f"nobody understands {note}"
+    print(f"{arguments[0]}: {told.counts()}, {len(notes(scene, 'trouble'))} steps refused")
+
+
+@pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK)
+@pytest.mark.timeout(300)
+def test_a_full_disk_refuses_what_it_cannot_store_and_recovers_without_a_restart(tmp_path: Path) -> None:
+    with disks.small_disk(tmp_path, DISK_BYTES) as disk:
+        scene = Scene(tmp_path / "scene", disk / "data")
+        demand(scene, "full", str(disk / "ballast"))
+        freed = next(n for n, entry in enumerate(entries(scene.ledger)) if entry["kind"] == "freed")
+        refused = [(n, e["error"]) for n, e in enumerate(entries(scene.ledger)) if e["kind"] == "refused"]
+        assert refused, "nothing was refused on a full disk"
+        assert {error for _, error in refused} == {"StorageFull"}
+        assert all(number < freed for number, _ in refused)
+        scene.verdict("")
+
+
+@pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK)
+@pytest.mark.timeout(300)
+def test_a_build_without_room_fails_and_the_writers_go_on(tmp_path: Path) -> None:
+    with disks.small_disk(tmp_path, DISK_BYTES) as disk:
+        scene = Scene(tmp_path / "scene", disk / "data")
+        demand(scene, "beside", str(disk / "ballast"))
+        assert not notes(scene, "refused"), "a writer was refused for the sake of a shadow"
+        scene.verdict("")
+
+
+@pytest.mark.timeout(300)
+def test_a_full_map_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    demand(scene, "map")
+    assert {note["error"] for note in notes(scene, "refused")} == {"StorageFull"}
+    scene.verdict("")
