@@ -68,14 +68,14 @@ class Crew:
         self.errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
-    def start(self, work: Callable[[], None], count: int = 1) -> None:
+    def start(self, work: Callable[[], object], count: int = 1) -> None:
         """Do `work` again and again, on `count` threads."""
         for _ in range(count):
             thread = threading.Thread(target=self._loop, args=(work,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _loop(self, work: Callable[[], None]) -> None:
+    def _loop(self, work: Callable[[], object]) -> None:
         try:
             while not self.stop.is_set():
                 work()

@@ -1,0 +1,149 @@
+"""Events: told if and only if what they tell of was committed; in order, at least once, also after a restart."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from shadowswitch import Engine, Event, SwitchRequest
+from shadowswitch.storage import points
+from tests.engine_helpers import KIND, TYPES, built, fill, live, wait_until
+
+STORY = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed"]
+
+
+def told(events: list[Event], subject: str = "") -> list[str]:
+    """The short types of events, of one subject."""
+    return [e.type.removeprefix("com.shadowswitch.") for e in events if subject in ("", e.subject)]
+
+
+def test_a_rebuild_tells_its_story_in_order(filled: Engine) -> None:
+    result = filled.rebuild("main", KIND, TYPES)
+    events = filled.events()
+    assert told(events, result.shadow_index_id) == STORY
+    assert [event.sequence for event in events] == sorted({event.sequence for event in events})
+    assert len({event.id for event in events}) == len(events)
+    committed = events[-1]
+    assert committed.data["branch_name"] == "main"
+    assert committed.data["sealed_lsn"] == result.sealed_lsn
+    assert committed.source.startswith("/shadowswitch/")
+
+
+def test_events_are_read_on_from_where_one_was(filled: Engine) -> None:
+    filled.rebuild("main", KIND, TYPES)
+    every = filled.events()
+    assert filled.events(after=every[1].sequence, limit=2) == every[2:4]
+    assert filled.events(after=every[-1].sequence) == []
+
+
+def test_failures_and_cancellations_are_told_with_their_reason(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=raise:EIO@1")
+    shadow = filled.start_build("main", KIND, TYPES, {"parallel_workers": 1})
+    filled.wait_for(shadow.shadow_index_id, "FAILED", timeout_s=30)
+    filled.retry_build(shadow.shadow_index_id)
+    filled.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=30)
+    filled.cancel_build(shadow.shadow_index_id, "not wanted")
+    story = told(filled.events(), shadow.shadow_index_id)
+    assert story[2:6] == ["build.failed", "build.retried", "build.resumed", "build.completed"]
+    assert story[6] == "build.cancelled"
+    failed = next(event for event in filled.events() if event.type.endswith("build.failed"))
+    assert "injected" in failed.data["error"]
+
+
+def test_a_switch_that_is_given_up_is_told_and_nothing_is_said_of_a_commit(filled: Engine) -> None:
+    shadow = built(filled)
+    filled.add_validator("NEVER", lambda reader: ["no"])
+    assert not filled.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=("NEVER",))).success
+    story = told(filled.events(), shadow.shadow_index_id)
+    assert story[-2:] == ["switch.started", "switch.given_up"]
+    assert "switch.committed" not in story
+
+
+def test_a_subscriber_gets_every_event_once_and_in_order_from_where_it_asks(filled: Engine) -> None:
+    live(filled)
+    old: list[Event] = []
+    new: list[Event] = []
+    filled.subscribe(old.append, after=0)
+    filled.subscribe(new.append)
+    before = len(filled.events())
+    live(filled)
+    wait_until(lambda: len(old) == len(filled.events()))
+    assert old == filled.events()
+    assert new == filled.events()[before:]
+
+
+def test_a_subscriber_that_has_left_gets_nothing_more(filled: Engine) -> None:
+    seen: list[Event] = []
+    stays: list[Event] = []
+    leave = filled.subscribe(seen.append)
+    filled.subscribe(stays.append)
+    leave()
+    live(filled)
+    wait_until(lambda: "switch.committed" in told(stays))
+    assert seen == []
+
+
+def test_a_subscriber_that_raises_gets_the_same_event_again_and_others_are_not_kept_waiting(filled: Engine) -> None:
+    tries: list[int] = []
+    fine: list[Event] = []
+
+    def clumsy(event: Event) -> None:
+        tries.append(event.sequence)
+        if len(tries) < 3:
+            raise ValueError("not yet")
+
+    filled.subscribe(clumsy, after=0)
+    filled.subscribe(fine.append, after=0)
+    live(filled)
+    wait_until(lambda: len(fine) == len(filled.events()))
+    wait_until(lambda: len(tries) >= len(filled.events()) + 2)
+    assert tries[:3] == [tries[0]] * 3
+    assert tries[2:] == [event.sequence for event in filled.events()]
+
+
+def test_a_subscriber_may_call_the_engine(filled: Engine) -> None:
+    seen: list[Any] = []
+    filled.subscribe(lambda event: seen.append((event.type, filled.count("main"), len(filled.shadows()))), after=0)
+    live(filled)
+    wait_until(lambda: len(seen) >= len(filled.events()))
+
+
+def test_a_subscriber_that_never_ends_does_not_keep_the_engine_from_writing_and_switching(filled: Engine) -> None:
+    release = threading.Event()
+
+    def hang(_: Event) -> None:
+        release.wait(60)
+
+    filled.subscribe(hang, after=0)
+    live(filled)
+    fill(filled, 100)
+    release.set()
+
+
+def test_events_survive_a_restart(open_engine: Any) -> None:
+    first = open_engine()
+    first.create_branch("main")
+    fill(first, 10)
+    live(first)
+    events = first.events()
+    first.close()
+    second = open_engine()
+    assert second.events()[: len(events)] == events
+    seen: list[Event] = []
+    second.subscribe(seen.append, after=events[2].sequence)
+    wait_until(lambda: len(seen) >= len(events) - 3)
+    live(second)
+    wait_until(lambda: seen == second.events(after=events[2].sequence))
+
+
+def test_an_event_is_not_told_when_its_transaction_fails(filled: Engine) -> None:
+    shadow = built(filled)
+    count = len(filled.events())
+    points.plan_points("journal.before_commit=raise:ENOSPC@1")
+    with pytest.raises(Exception, match=r"room|disk|No space"):
+        filled.switch(shadow.shadow_index_id)
+    points.plan_points("")
+    assert len(filled.events()) == count
+    assert filled.switch(shadow.shadow_index_id).success
