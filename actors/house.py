@@ -167,19 +167,24 @@ class House:
         """The follower that keeps a generation up with the journal; always the same one."""
         return self.followers[number % len(self.followers)]
 
-    def publish(self, branch_name: str, generation: Generation, strategy: str) -> None:
+    def publish(self, branch_name: str, generation: Generation, strategy: str) -> bool:
         """Make the path for outsiders lead to a live generation; after the switch, outside any seal (IX-7).
 
         For a copy the generation stands still for as long as copying takes. Raises ShadowSwitchError or OSError; the
-        path then leads to what it led to before, and the next start tries again.
+        path then leads to what it led to before, and the next start tries again. False when it led there already.
         """
-        root = Path(self.config.published_path) if self.config.published_path else self.root / publishing.PUBLISHED
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
         copying = strategy == "COPY_AND_REPLACE"
         if copying:
             generation.writer.flush()
         with generation.writer.lock if copying else contextlib.nullcontext():
-            publishing.publish(root, branch_name, generation.row.index_type, generation.path, mark, strategy)
+            index_type = generation.row.index_type
+            return publishing.publish(self.published, branch_name, index_type, generation.path, mark, strategy)
+
+    @property
+    def published(self) -> Path:
+        """The folder of the paths for outsiders."""
+        return Path(self.config.published_path) if self.config.published_path else self.root / publishing.PUBLISHED
 
     def before_seal(self) -> None:
         """From now on nobody starts to force index files to disk."""

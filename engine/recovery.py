@@ -25,7 +25,7 @@ import logging
 from shadowswitch.actors.house import House
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.states import ShadowState
-from shadowswitch.storage import transitions
+from shadowswitch.storage import publishing, transitions
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow, IndexRow, ShadowRow
@@ -51,6 +51,7 @@ def recover(house: House) -> Recovered:
     for row in house.catalog.generations():
         if row.role in ("live", "soaking", "standby"):
             _open(house, row, found)
+    publishing.clean_staging(house.published)
     for index in house.catalog.indexes():
         live = house.shelf.open.get(index.live)
         if live is not None:
@@ -63,8 +64,10 @@ def recover(house: House) -> Recovered:
 def _publish(house: House, index: IndexRow, live: Generation) -> None:
     """A crash between the commit of a switch and its publication: the live pointer is the intent."""
     point("recover.step")
+    shadow = house.catalog.shadow(live.row.shadow_id)
     try:
-        house.publish(house.catalog.shadow(live.row.shadow_id).branch_name, live, index.strategy)
+        if house.publish(shadow.branch_name, live, index.strategy):
+            house.transact(lambda c: c.audit("recovery.published", shadow.id, {"generation": index.live}), "recover")
     except (ShadowSwitchError, OSError) as error:
         logger.error("generation %d could not be published: %s", live.row.number, error)
 

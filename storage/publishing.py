@@ -76,6 +76,7 @@ def publish(root: Path, branch: str, index_type: str, generation: Path, mark: st
         _put_in_place(staged, path)
         point("publish.exchanged")
         layout.sync_directory(path.parent)
+        _keep_for_a_while(staged, staging / f"{directory_name(branch)}-{index_type}.previous")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
@@ -90,9 +91,12 @@ def publish(root: Path, branch: str, index_type: str, generation: Path, mark: st
     return True
 
 
-def withdraw(root: Path, branch: str, index_type: str) -> None:
-    """An index has no live generation any more: its path goes."""
-    _remove(published_path(root, branch, index_type))
+def clean_staging(root: Path) -> None:
+    """Remove what a killed host had prepared and not put in place. Before anything is published."""
+    staging = root / STAGING
+    if staging.is_dir() and not staging.is_symlink():
+        for path in staging.iterdir():
+            _remove(path)
 
 
 def _link_text(path: Path, generation: Path) -> str:
@@ -114,6 +118,13 @@ def _sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _keep_for_a_while(staged: Path, previous: Path) -> None:
+    """A copy that was exchanged stays until the next one: somebody may be on the way from the path to a file in it."""
+    _remove(previous)
+    if staged.is_dir() and not staged.is_symlink():
+        os.rename(staged, previous)
 
 
 def _put_in_place(staged: Path, path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_copy_is_published_on_another_file_system(open_engine: Any) -> None:
             assert result.success, result.message
             assert f'"generation": {result.generation},' in (path / "manifest.json").read_text()
             assert not path.is_symlink()
-        assert list((Path(folder) / ".staging").iterdir()) == []
+        assert len(list((Path(folder) / ".staging").iterdir())) == 1  # the copy before, for who is still in it
         request = SwitchRequest(strategy="ATOMIC_RENAME")
         assert engine.rollback("main", KIND, request).success
         assert os.path.realpath(path) == engine.index("main", KIND).path

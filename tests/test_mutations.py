@@ -157,3 +157,78 @@ def test_a_wrong_protocol_is_caught(tmp_path: Path, name: str) -> None:
     assert status == 1, f"the mutant survived: {output}"
     assert "Traceback" not in output.splitlines()[0]
     print(name, "was caught by:", *output.splitlines()[1:4], sep="\n  ")
+
+
+MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+    "done recorded before the effect": (
+        "test_points.py -k named_point[retire.removed@1]",
+        {
+            "actors/janitor.py": [
+                (
+                    """        remove_directory(path)
+        point("retire.removed")
+        house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
+""",
+                    """        house.transact(lambda c: transitions.forget_generation(c, row.number), "retire")
+        point("retire.removed")
+        remove_directory(path)
+""",
+                )
+            ]
+        },
+    ),
+    "journal trimmed too early": (
+        "test_safety.py -k trimmed",
+        {
+            "actors/janitor.py": [
+                (
+                    "            below = min(needed.get(branch.number, head), head - ",
+                    "            below = min(head, head - ",
+                )
+            ]
+        },
+    ),
+    "deleted before the pins were looked at": (
+        "test_safety.py -k pinned",
+        {
+            "actors/janitor.py": [
+                ("            if opened.pins or not", "            if not"),
+                ("if layout.pinned_elsewhere(path):", "if False:"),
+            ]
+        },
+    ),
+    "fence not checked": (
+        "test_safety.py -k token",
+        {"storage/transitions.py": [("    if shadow.token != token:\n", "    if False:\n")]},
+    ),
+    "expected generation not checked": (
+        "test_safety.py -k expects",
+        {"storage/transitions.py": [("    if live != expected_live or generation", "    if generation")]},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS_OF_SAFETY)
+def test_an_unsafe_variant_is_caught(tmp_path: Path, name: str) -> None:
+    which, patches = MUTANTS_OF_SAFETY[name]
+    file, _, expression = which.partition(" -k ")
+    found = next((ROOT / "tests").rglob(file))
+    for library, expected in ((tmp_path / "right", {}), (tmp_path / "wrong", patches)):
+        copy_of_the_library(library, expected)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(found), "-k", _words(expression)],
+            env={**os.environ, "PYTHONPATH": str(library)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert "passed" in done.stdout or "failed" in done.stdout, done.stdout + done.stderr
+        assert (done.returncode == 0) == (not expected), f"{name}: {done.stdout[-3000:]}"
+
+
+def _words(expression: str) -> str:
+    """pytest's -k takes no brackets: every word must occur."""
+    return " and ".join(word for word in expression.replace("[", " ").replace("]", " ").replace("@", " ").split())

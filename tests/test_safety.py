@@ -1,0 +1,98 @@
+"""Removal, trimming and the fence, each in a short test that an unsafe variant fails (see test_mutations)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shadowswitch import Engine, Put, StaleFence, SwitchRequest
+from shadowswitch.storage import transitions
+
+KIND = "SEARCH_INDEX"
+Eventually = Callable[[Callable[[], bool]], None]
+HOLD = """
+import sys
+from pathlib import Path
+from shadowswitch.storage.layout import shared_pin
+with shared_pin(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def put(n: int) -> Put:
+    return Put("object_type", str(n), {"text": f"hello w{n}"})
+
+
+def built(engine: Engine) -> str:
+    shadow = engine.start_build("main", KIND, ["object_type"])
+    return engine.wait_for(shadow.shadow_index_id, timeout_s=30).shadow_index_id
+
+
+def test_the_journal_is_not_trimmed_below_what_a_paused_build_needs(open_engine: Any) -> None:
+    engine = open_engine(journal_keep_changes=0)
+    engine.create_branch("main")
+    engine.write("main", [put(n) for n in range(500)])
+    shadow = engine.start_build("main", KIND, ["object_type"])
+    engine.pause_build(shadow.shadow_index_id)
+    for _ in range(5):
+        engine.write("main", [put(n) for n in range(500)])
+    engine.clean_up()
+    assert engine.branch("main").oldest_lsn <= 501
+    engine.resume_build(shadow.shadow_index_id)
+    engine.wait_for(shadow.shadow_index_id, timeout_s=30)
+
+
+def test_a_pinned_generation_is_not_removed_here_nor_elsewhere(engine: Engine) -> None:
+    engine.write("main", [put(1)])
+    once = SwitchRequest(backup_current=False)
+    engine.rebuild("main", KIND, ["object_type"], request=once)
+    mine = engine.reader("main", KIND)
+    path = engine.index("main", KIND).path
+    arguments = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            engine.rebuild("main", KIND, ["object_type"], request=once)
+            engine.clean_up()
+            assert len(mine.search("hello")) == 1
+            mine.close()
+            engine.clean_up()
+            assert os.path.exists(path)
+        finally:
+            other.kill()
+    engine.clean_up()
+    assert not os.path.exists(path)
+
+
+def test_a_switch_with_a_stale_token_is_refused(engine: Engine) -> None:
+    engine.write("main", [put(1)])
+    shadow = engine._house.catalog.shadow(built(engine))
+    engine._house.transact(lambda c: transitions.begin_switching(c, shadow.id), "test")
+    with pytest.raises(StaleFence):
+        engine._house.transact(
+            lambda c: transitions.commit_switch(c, shadow.generation, shadow.token - 1, 0, 1, 60, "ATOMIC_RENAME", {}),
+            "test",
+        )
+    engine._house.transact(lambda c: transitions.give_up_switching(c, shadow.id, "test"), "test")
+    engine.cancel_build(shadow.id)
+
+
+def test_a_switch_that_expects_another_generation_is_refused(engine: Engine) -> None:
+    engine.write("main", [put(1)])
+    engine.rebuild("main", KIND, ["object_type"])
+    shadow = engine._house.catalog.shadow(built(engine))
+    engine._house.transact(lambda c: transitions.begin_switching(c, shadow.id), "test")
+    with pytest.raises(StaleFence):
+        engine._house.transact(
+            lambda c: transitions.commit_switch(c, shadow.generation, shadow.token, 99, 1, 60, "ATOMIC_RENAME", {}),
+            "test",
+        )
+    engine._house.transact(lambda c: transitions.give_up_switching(c, shadow.id, "test"), "test")
+    engine.cancel_build(shadow.id)
