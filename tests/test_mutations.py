@@ -41,6 +41,16 @@ LATE_COPY = (
 )
 NO_CAPTURE = ("                writer.apply(items, reached)\n", "                writer.apply([], reached)\n")
 
+BLIND = {
+    "storage/inspection.py": [
+        ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
+        ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
+    ],
+    "actors/branch.py": [("        if differing:\n", "        if False:\n")],
+    "actors/switcher.py": [("        if problems:\n", "        if False:\n")],
+}
+"""The library's own defences taken away: validation, the digest under the seal, verification."""
+
 MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "no capture": (SLOW, {"storage/copying.py": [NO_CAPTURE]}),
     "capture begun after the snapshot": (
@@ -90,11 +100,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         SLOW,
         {
             "storage/copying.py": [NO_CAPTURE],
-            "storage/inspection.py": [
-                ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
-                ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
-            ],
-            "actors/branch.py": [("        if differing:\n", "        if False:\n")],
+            **BLIND,
         },
     ),
     "a write acknowledged although it was dropped": (
@@ -143,9 +149,11 @@ def run_scenario(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("points", [SLOW, "copy.slice=kill@4"])
-def test_the_right_protocol_passes_the_oracle(tmp_path: Path, points: str) -> None:
-    status, output = run_scenario(tmp_path, points, {}, rebuilds=4)
+@pytest.mark.parametrize(("points", "patches"), [(SLOW, {}), ("copy.slice=kill@4", {}), (SLOW, BLIND)])
+def test_the_right_protocol_passes_the_oracle(
+    tmp_path: Path, points: str, patches: dict[str, list[tuple[str, str]]]
+) -> None:
+    status, output = run_scenario(tmp_path, points, patches, rebuilds=4)
     assert status == 0, output
 
 
@@ -157,6 +165,15 @@ def test_a_wrong_protocol_is_caught(tmp_path: Path, name: str) -> None:
     assert status == 1, f"the mutant survived: {output}"
     assert "Traceback" not in output.splitlines()[0]
     print(name, "was caught by:", *output.splitlines()[1:4], sep="\n  ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MUTANTS)[:6])
+def test_a_wrong_protocol_without_its_defences_is_caught_by_the_audit_alone(tmp_path: Path, name: str) -> None:
+    points, patches = MUTANTS[name]
+    status, output = run_scenario(tmp_path, points, {**patches, **BLIND}, rebuilds=4)
+    assert status == 1, f"the mutant survived: {output}"
+    assert any(word in output for word in ("lost:", "revived:", "back in time:", "duplicate:")), output
 
 
 MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {

@@ -1,0 +1,63 @@
+"""A host killed in the midst of its commits: what it acknowledged is there. A library that acknowledges before the
+commit is caught by the same test.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shadowswitch import Engine
+from tests.engine_helpers import outside_environment
+from tests.rebuild_scenario import TYPE
+from tests.test_mutations import SCENARIO, copy_of_the_library
+
+LAST = (
+    "        for message, result in zip(group, results, strict=True):\n            message.reply.set_result(result)\n"
+)
+ACK_BEFORE_COMMIT = {
+    "actors/journal_writer.py": [
+        ("        commit.run(work)\n", "        commit.run(lambda c: (work(c), acknowledge(), time.sleep(0.03)))\n"),
+        (
+            "        commit = Commit(self._catalog, self._counters)\n",
+            "        commit = Commit(self._catalog, self._counters)\n"
+            "\n"
+            "        def acknowledge() -> None:\n"
+            "            for message, result in zip(group, results):\n"
+            "                if isinstance(message, Append):\n"
+            "                    message.reply.set_result(result)\n",
+        ),
+        (LAST, LAST.replace("            message", "            if isinstance(message, Transact): message")),
+    ]
+}
+
+
+def lost_acks(tmp_path: Path, patches: dict[str, list[tuple[str, str]]], nth: int) -> tuple[int, list[str]]:
+    """Let a host write until it is killed before a commit; how many writes it acknowledged, and which are lost."""
+    library = copy_of_the_library(tmp_path / "library", patches)
+    environment = outside_environment(PYTHONPATH=str(library), SHADOWSWITCH_POINTS=f"journal.before_commit=kill@{nth}")
+    command = [sys.executable, str(SCENARIO), str(tmp_path / "data"), "acks"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    acked = done.stdout.splitlines()
+    with Engine.open(tmp_path / "data") as engine:
+        lost = [id for id in acked if engine.get("main", TYPE, id) is None]
+        assert engine.check() == []
+    return len(acked), lost
+
+
+@pytest.mark.parametrize("nth", [6, 20, 77])
+def test_what_a_killed_host_acknowledged_is_there(tmp_path: Path, nth: int) -> None:
+    count, lost = lost_acks(tmp_path, {}, nth)
+    assert lost == []
+    assert count > 0
+
+
+@pytest.mark.slow
+def test_a_library_that_acknowledges_before_the_commit_is_caught(tmp_path: Path) -> None:
+    _, lost = lost_acks(tmp_path, ACK_BEFORE_COMMIT, 20)
+    assert lost, "the mutant survived"
