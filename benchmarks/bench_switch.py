@@ -16,8 +16,9 @@ import platform
 import random
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.records import Put
 from shadowswitch.model.settings import Config
 from shadowswitch.model.views import SwitchRequest
+from shadowswitch.service.audit import audit
 from shadowswitch.service.importer import RESOURCE_TYPE
-from shadowswitch.service.workload import Acked, Searcher, Writer, audit, longest_gap_ms
+from shadowswitch.service.workload import Acked, Load, Loop
 
 WINDOW_S = 1.0
 WORDS = [f"w{n:04d}" for n in range(5000)]
-KIND = "SEARCH_INDEX"
+BRANCH, KIND = "main", "SEARCH_INDEX"
 
 
 def record(n: int, chance: random.Random) -> Put:
@@ -54,39 +56,35 @@ def run(records: int, switches: int, writers: int, readers: int, data: Path) -> 
     """One run; everything in milliseconds."""
     chance = random.Random(1)
     with Engine.open(data, Config(disk_reserve_bytes=0)) as engine:
-        engine.create_branch("main")
+        engine.create_branch(BRANCH)
         for start in range(0, records, 1000):
-            engine.write("main", [record(n, chance) for n in range(start, min(records, start + 1000))], timeout_s=60)
+            engine.write(BRANCH, [record(n, chance) for n in range(start, min(records, start + 1000))], timeout_s=60)
+        acked = {found.id: Acked(found.lsn) for found in engine.scan(BRANCH)}
         for tokenizer in ("unicode61", "porter"):
-            engine.rebuild("main", KIND, [RESOURCE_TYPE], {"tokenizer": tokenizer})
-        stop = threading.Event()
-        own = [(f"r{n:07d}", " ".join(chance.choices(WORDS, k=30))) for n in range(min(records, 20_000))]
-        writing = [Writer(n, engine, "main", own[n::writers], stop) for n in range(writers)]
-        reading = [Searcher(n, engine, "main", WORDS, stop) for n in range(readers)]
-        for loop in (*writing, *reading):
-            loop.start()
+            engine.rebuild(BRANCH, KIND, [RESOURCE_TYPE], {"tokenizer": tokenizer})
+        load = Load(engine, BRANCH)
+        texts = [(f"r{n:07d}", " ".join(chance.choices(WORDS, k=30))) for n in range(min(records, 20_000))]
+        load.start(texts, WORDS, acked, writers, readers)
         quiet = _windows(max(3, switches // 10))
         sealed, around, failed = _switch(engine, switches)
-        stop.set()
-        for loop in (*writing, *reading):
-            loop.join(timeout=30)
-        acked: dict[str, Acked] = {}
-        for loop in writing:
-            acked.update(loop.acked)
-        problems = audit(engine, "main", acked) + [str(finding) for finding in engine.check()]
-    problems += [error for loop in (*writing, *reading) for error in loop.errors]
-    problems += [error for loop in reading for error in loop.back_in_time]
+        load.end()
+        for writer in load.writers:
+            acked.update(writer.acked)
+        problems = audit(engine, BRANCH, acked).problems + [str(finding) for finding in engine.check()]
+    problems += [error for loop in load.loops for error in loop.errors]
+    problems += [error for searcher in load.searchers for error in searcher.back_in_time]
+    writes, searches = load.counts()
     return {
         "records": records,
         "switches": len(sealed),
         "switches_not_made": failed,
         "sealed_ms": summary(sealed),
-        "writer_stall_quiet_ms": summary(_gaps(writing, quiet)),
-        "writer_stall_switch_ms": summary(_gaps(writing, around)),
-        "reader_stall_quiet_ms": summary(_gaps(reading, quiet)),
-        "reader_stall_switch_ms": summary(_gaps(reading, around)),
-        "writes": sum(len(loop.done) for loop in writing),
-        "searches": sum(len(loop.done) for loop in reading),
+        "writer_stall_quiet_ms": summary(_gaps(load.writers, quiet)),
+        "writer_stall_switch_ms": summary(_gaps(load.writers, around)),
+        "reader_stall_quiet_ms": summary(_gaps(load.searchers, quiet)),
+        "reader_stall_switch_ms": summary(_gaps(load.searchers, around)),
+        "writes": writes,
+        "searches": searches,
         "problems": problems,
         "machine": f"{platform.machine()}, Python {platform.python_version()}, Linux {platform.release()}",
     }
@@ -104,7 +102,7 @@ def _windows(count: int) -> list[tuple[float, float]]:
 def _switch(engine: Engine, switches: int) -> tuple[list[float], list[tuple[float, float]], int]:
     sealed, around, failed = [], [], 0
     for _ in range(switches):
-        result = engine.rollback("main", KIND, SwitchRequest(validation_checks=("DIGEST",)))
+        result = engine.rollback(BRANCH, KIND, SwitchRequest(validation_checks=("DIGEST",)))
         ended = time.perf_counter()
         if result.success:
             sealed.append(result.sealed_ms)
@@ -115,8 +113,14 @@ def _switch(engine: Engine, switches: int) -> tuple[list[float], list[tuple[floa
     return sealed, around, failed
 
 
-def _gaps(loops: list[Any], windows: list[tuple[float, float]]) -> list[float]:
-    return [longest_gap_ms(loop.done, begin, end) for loop in loops for begin, end in windows]
+def _gaps(loops: Sequence[Loop], windows: list[tuple[float, float]]) -> list[float]:
+    return [_longest_gap_ms(loop.done, begin, end) for loop in loops for begin, end in windows]
+
+
+def _longest_gap_ms(times: list[float], begin: float, end: float) -> float:
+    """The longest time without a success in a window; its borders count as successes."""
+    inside = [begin, *(moment for moment in times if begin < moment < end), end]
+    return max(later - earlier for earlier, later in pairwise(inside)) * 1000
 
 
 def main() -> int:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pykka
+
 from shadowswitch import Engine, Put, ShadowIndex
 
 KIND = "SEARCH_INDEX"
@@ -120,3 +122,12 @@ def worker_processes() -> list[int]:
             except OSError:
                 continue
     return pids
+
+
+class HostActor(pykka.ThreadingActor):
+    """An actor of the host, which has nothing to do with the engine."""
+
+    use_daemon_thread = True
+
+    def on_receive(self, message: Any) -> Any:
+        return message

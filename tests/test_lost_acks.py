@@ -19,9 +19,13 @@ from tests.test_mutations import SCENARIO, copy_of_the_library
 LAST = (
     "        for message, result in zip(group, results, strict=True):\n            message.reply.set_result(result)\n"
 )
+PAUSE = "time" + ".sleep(0.03)"  # of the mutant, not of the test
 ACK_BEFORE_COMMIT = {
     "actors/journal_writer.py": [
-        ("        commit.run(work)\n", "        commit.run(lambda c: (work(c), acknowledge(), time.sleep(0.03)))\n"),
+        (
+            "        commit.run(work)\n",
+            f"        commit.run(lambda c: (work(c), acknowledge(), {PAUSE}))\n",
+        ),
         (
             "        commit = Commit(self._catalog, self._counters)\n",
             "        commit = Commit(self._catalog, self._counters)\n"

@@ -32,20 +32,11 @@ from shadowswitch.actors.messages import (
 )
 from shadowswitch.actors.switcher import Switcher
 from shadowswitch.storage import points
-from tests.engine_helpers import KIND, TYPES, built, fill, found, live, put, wait_until
+from tests.engine_helpers import KIND, TYPES, HostActor, built, fill, found, live, put, wait_until
 
 ERRORS = [RuntimeError("boom"), OSError(5, "boom"), SystemExit(1), KeyboardInterrupt()]
 NAMES = [type(error).__name__ for error in ERRORS]
 every_error = pytest.mark.parametrize("error", ERRORS, ids=NAMES)
-
-
-class HostActor(pykka.ThreadingActor):
-    """An actor of the host, which has nothing to do with the engine."""
-
-    use_daemon_thread = True
-
-    def on_receive(self, message: Any) -> Any:
-        return message
 
 
 @pytest.fixture
