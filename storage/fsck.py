@@ -137,7 +137,7 @@ def _check_entry(
 
 
 def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -> Iterator[Finding]:
-    """ST-3 and ST-4: every record decodes, lies in its bucket, and the buckets' digests are right."""
+    """ST-2 to ST-4: every record decodes, lies in its bucket, is in the journal; the buckets' digests are right."""
     last_lsn = catalog.last_lsn()
     for number, name in types.items():
         for bucket in range(BUCKETS):
@@ -159,6 +159,7 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                     recomputed.add(hashed, lsn)
                     if lsn > max(last_lsn, catalog.number("last_lsn", txn)):
                         yield Finding("ST-1", where, f"{id!r} has LSN {lsn}, above the last LSN")
+                    yield from _check_last_entry(catalog, txn, branch, lsn, value, f"{where}, {id[:80]!r}")
                 stored = txn.get(keys.TYPE_PREFIX.pack(branch.number, number), db=catalog.db["digests"])
                 kept = Digest.decode(stored) if stored is not None else Digest()
             if kept.differing(recomputed, [bucket]):
@@ -168,6 +169,18 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                     f"the digest kept is {kept.counts[bucket]} records, {kept.sums[bucket]:016x}; the records say"
                     f" {recomputed.counts[bucket]}, {recomputed.sums[bucket]:016x}",
                 )
+
+
+def _check_last_entry(
+    catalog: Catalog, txn: Any, branch: BranchRow, lsn: int, value: Any, where: str
+) -> Iterator[Finding]:
+    """ST-2 from the record's side: what wrote it is in the journal, as far back as the journal is kept."""
+    entry = txn.get(keys.JOURNAL_KEY.pack(branch.number, lsn), db=catalog.db["journal"])
+    if entry is None:
+        if lsn >= catalog.head_in(txn, branch.number)[1]:
+            yield Finding("ST-2", where, f"it has LSN {lsn}, and the journal has no such entry")
+    elif entry[keys.JOURNAL_HEADER.size :] != value[keys.RECORD_HEADER.size :]:
+        yield Finding("ST-2", where, f"it is not what the journal says was written at LSN {lsn}")
 
 
 def _check_rows(catalog: Catalog, root: Path) -> Iterator[Finding]:

@@ -163,6 +163,39 @@ def test_a_journal_that_lost_its_end_is_found(data: Path) -> None:
     assert "ST-1" in found(data)
 
 
+def test_a_gap_in_the_midst_of_the_journal_is_found(data: Path) -> None:
+    with raw(data) as (txn, db):
+        assert txn.delete(keys.JOURNAL_KEY.pack(1, 6), db=db["journal"])
+    (finding,) = check(data)
+    assert finding.invariant == "ST-2"
+    assert "'5'" in finding.where
+
+
+def test_a_journal_and_a_head_that_lost_their_end_together_are_found(data: Path) -> None:
+    with raw(data) as (txn, db):
+        assert txn.delete(keys.JOURNAL_KEY.pack(1, 301), db=db["journal"])
+        txn.put(keys.BRANCH.pack(1), keys.HEAD.pack(300, 1), db=db["heads"])
+    assert "ST-2" in found(data)
+
+
+def test_an_altered_entry_of_the_journal_is_found(data: Path) -> None:
+    with raw(data) as (txn, db):
+        value = stored(txn, keys.JOURNAL_KEY.pack(1, 6), db["journal"])
+        txn.put(keys.JOURNAL_KEY.pack(1, 6), value.replace(b"hello", b"jello"), db=db["journal"])
+    assert found(data) == {"ST-2"}
+
+
+def test_a_shard_without_its_file_is_found(data: Path) -> None:
+    (data / "generations" / "main" / KIND / "00000002" / "shard-001" / "shard.sqlite").unlink()
+    assert found(data) & {"IX-1", "IX-4"}
+
+
+@pytest.mark.parametrize("text", ["", "not json", "[]", '{"generation": 2}'])
+def test_a_manifest_that_says_nothing_is_found(data: Path, text: str) -> None:
+    (data / "generations" / "main" / KIND / "00000002" / "manifest.json").write_text(text)
+    assert found(data) == {"IX-1"}
+
+
 @pytest.mark.parametrize(
     "alter",
     [lambda row: rows.IndexRow(1, row.branch, row.index_type, 1, 2, 9, 0, 0.0), lambda row: rows.IndexRow(
