@@ -126,7 +126,7 @@ def test_a_resumed_build_copies_only_what_is_missing(tmp_path: Path) -> None:
     """A shard has about 130 records, in slices of 10. When each has stored 60, some 8 slices are missing; a worker that
     starts over passes 14 and is killed at the 12th, and the oracle sees its death."""
     scene = Scene(tmp_path)
-    process = start(scene.command("workload"), scene.environment("copy.slice=sleep:0.1", once=False))
+    process = start(scene.command("workload"), scene.environment("copy.slice=sleep:0.3", once=False))
     try:
         wait_until(lambda: min(stored(scene.data)) >= 60, "each shard has 60 records")
         os.kill(process.pid, signal.SIGKILL)
