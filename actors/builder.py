@@ -28,6 +28,7 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import generation as generations
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.catalog import disk_errors
 from shadowswitch.storage.copying import BuildShard, Progress
 from shadowswitch.storage.generation import APPLY_SLICE, Generation
 from shadowswitch.storage.points import point
@@ -99,7 +100,8 @@ class ShadowBuilder(EngineActor):
         path = house.root / spec.path
         if row.start_lsn and (path / layout.MANIFEST).exists():  # a retry of a build that had begun
             return house.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
-        generations.create(house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend))
+        with disk_errors("build"):
+            generations.create(house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend))
         point("build.prepared")
         return house.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
 
@@ -221,6 +223,7 @@ class ShadowBuilder(EngineActor):
         self._noted = time.monotonic()
         percent, eta = self._meter.percent, self._meter.eta_s
         self._house.transact(lambda c: transitions.note_progress(c, self._id, phase, percent, eta), "note progress")
+        self._house.stuck.pop(self._id, None)
 
     # -- catching up, validating -----------------------------------------------------------------------------------
 
@@ -363,6 +366,7 @@ class ShadowBuilder(EngineActor):
             self._fail(reason)
         except ShadowSwitchError as second:  # no room for that either: the supervisor goes on with the build
             logger.error("shadow %s failed (%s), which cannot be recorded now: %s", self._id, reason, second)
+            self._house.stuck[self._id] = reason
             self.stop()
 
     def on_stop(self) -> None:

@@ -101,6 +101,10 @@ class House:
         """Seconds by which each write of a branch is slowed, while a build of it cannot keep up."""
         self.keepers: dict[int, LockKeeper] = {}
         """The locks of each branch that ever had any or whose actor runs, by branch number."""
+        self.switching: dict[str, str] = {}
+        """The shadows that Switchers are at work on, by the urn of the actor."""
+        self.stuck: dict[str, str] = {}
+        """Why a build stands still whose failure cannot even be recorded, by shadow id."""
         self.changed = threading.Condition()
         """Notified after every metadata transaction: something may have changed its state."""
         self.sealing = 0

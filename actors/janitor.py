@@ -56,6 +56,7 @@ class Janitor(EngineActor):
         steps: list[Callable[[], None]] = [
             self._end_soaks,
             self._end_failed,
+            self._end_orphaned_switches,
             self._remove_retired,
             self._trim,
             self._idle,
@@ -73,6 +74,17 @@ class Janitor(EngineActor):
         for row in self._house.catalog.generations():
             if row.role == "soaking" and row.soak_until is not None and row.soak_until <= now:
                 self._house.transact(partial(transitions.retire_previous, generation_number=row.number), "end soak")
+
+    def _end_orphaned_switches(self) -> None:
+        """A switch that was given up while the catalog had no room for that: the shadow is BUILT again now."""
+        for row in self._house.catalog.shadows():
+            if row.state == ShadowState.SWITCHING and row.id not in list(self._house.switching.values()):
+                self._house.transact(partial(self._end_switch, row.id), "end orphaned switch")
+
+    def _end_switch(self, shadow_id: str, commit: Commit) -> None:
+        running = shadow_id in list(self._house.switching.values())
+        if not running and commit.shadow(shadow_id).state == ShadowState.SWITCHING:
+            transitions.give_up_switching(commit, shadow_id, "the switch ended, which could not be recorded before")
 
     def _end_failed(self) -> None:
         before = time.time() - self._house.config.failed_keep_s

@@ -83,21 +83,28 @@ class Switcher(EngineActor):
         try:
             if not message.reply.set_running_or_notify_cancel():
                 return
-            tally = _Tally()
-            if not message.rollback:
-                self._house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+            self._house.switching[self.actor_urn] = message.shadow_id
             try:
-                result = self._switch(message, tally)
-            except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
-                self._restore(message, str(error))
-                nothing = Validation({}, [], [], 0, 0)
-                result = self._result(message, tally, False, f"not switched: {error}", nothing, None)
-            except BaseException as error:
-                self._restore(message, repr(error))
-                raise
+                result = self._begin(message)
+            finally:
+                del self._house.switching[self.actor_urn]
             message.reply.set_result(result)
         finally:
             self.stop()
+
+    def _begin(self, message: RunSwitch) -> SwitchResult:
+        tally = _Tally()
+        if not message.rollback:
+            self._house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+        try:
+            return self._switch(message, tally)
+        except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
+            self._restore(message, str(error))
+            nothing = Validation({}, [], [], 0, 0)
+            return self._result(message, tally, False, f"not switched: {error}", nothing, None)
+        except BaseException as error:
+            self._restore(message, repr(error))
+            raise
 
     def _restore(self, message: RunSwitch, reason: str) -> None:
         """An attempt that failed in an unforeseen way: nothing was committed, the shadow is BUILT again."""

@@ -12,6 +12,7 @@ from shadowswitch.model.errors import (
     BuildCancelled,
     BuildFailed,
     InvalidConfig,
+    Timeout,
 )
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
@@ -113,6 +114,10 @@ class Building(Running):
             return None
 
         deadline = time.monotonic() + timeout_s if timeout_s is not None else None
-        return house.wait_changed(
-            arrived, deadline, f"waiting for shadow {shadow_id} to be {' or '.join(sorted(wanted))}"
-        )
+        what = f"waiting for shadow {shadow_id} to be {' or '.join(sorted(wanted))}"
+        try:
+            return house.wait_changed(arrived, deadline, what)
+        except Timeout as error:
+            if shadow_id not in house.stuck:
+                raise
+            raise Timeout(f"{error.message}; it stands still: {house.stuck[shadow_id]}", operation="wait") from None

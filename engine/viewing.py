@@ -58,7 +58,7 @@ def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
         started_at=moment(row.started_at),
         completed_at=moment(row.completed_at),
         switched_at=moment(row.switched_at),
-        error=row.error,
+        error=row.error or (house.stuck.get(row.id) if running else None),
         service_name=row.service_name,
         external=row.external,
         build_config=row.build_config,

@@ -15,13 +15,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from shadowswitch import Engine, ShadowState, ShadowSwitchError, StorageFull, UnknownBranch, UnknownIndex
+from shadowswitch import Engine, ShadowState, ShadowSwitchError, UnknownBranch, UnknownIndex
 from tests.crash.ledger import Change, Ledger, Told
-from tests.crash.oracle import Demands
-from tests.crash.workload import BUILD, INDEX, PATIENCE_S, Beside, Life, Scribe, config, patient
+from tests.crash.oracle import RESTING, Demands
+from tests.crash.workload import BUILD, INDEX, PATIENCE_S, TYPES, Beside, Life, Scribe, config, patient
 
 LARGE = "x" * 20_000
 READERS = 200
@@ -76,12 +75,19 @@ def injected(data: Path, ledger: Ledger) -> None:
         troubled.step("create branch", lambda: engine.create_branch("main"))
         troubled.step("seed", lambda: scribe.seed("main", 1, 12))
         for number in range(2):
-            troubled.step(f"rebuild {number}", lambda: life.switch(life.build()))
+            troubled.step(f"rebuild {number}", lambda: life.switch(afresh(engine, life)))
             troubled.step(f"write {number}", lambda: scribe.some("main", 2))
         troubled.step("roll back", lambda: has_previous(engine) and life.rollback())
-        troubled.step("rebuild 2", lambda: life.switch(life.build(), request=patient(strategy="ATOMIC_RENAME")))
+        troubled.step("rebuild 2", lambda: life.switch(afresh(engine, life), request=patient(strategy="ATOMIC_RENAME")))
         troubled.step("clean up", lambda: engine.clean_up(PATIENCE_S))
         troubled.step("write 3", lambda: scribe.some("main", 2))
+
+
+def afresh(engine: Engine, life: Life) -> str:
+    """Build; a shadow that could not be switched to is given up first."""
+    for shadow in engine.shadows("main", "BUILT"):
+        engine.cancel_build(shadow.shadow_index_id, "its switch failed")
+    return life.build()
 
 
 def has_previous(engine: Engine) -> bool:
@@ -155,11 +161,11 @@ def prepared(engine: Engine, ledger: Ledger) -> tuple[Troubled, Life, Large]:
     return Troubled(engine, ledger), life, scribe
 
 
-def demand(engine: Engine, ledger: Ledger, path: Path) -> None:
-    """The demands of the oracle, now, on the running engine. A full disk may have no room for a check."""
+def demand(engine: Engine, ledger: Ledger, path: Path, is_full: bool = False) -> None:
+    """The demands of the oracle, now, on the running engine. A full disk has no room to end a build, or to check."""
     demands = Demands(engine, Told(path), ("",))
-    demands.builds_end()
-    with suppress(StorageFull):
+    if not is_full:
+        demands.builds_end()
         demands.findings()
     for problem in demands.promises():
         ledger.enter("problem", text=problem)
@@ -169,6 +175,7 @@ def full(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
     """The disk is filled to the last block, and freed; the engine is not restarted."""
     with Engine.open(data, config()) as engine:
         troubled, life, scribe = prepared(engine, ledger)
+        under_way = engine.start_build("main", INDEX, TYPES, BUILD).shadow_index_id
         fill(ballast, 0)
         until_refused(scribe, ledger)
         many_readers(engine, ledger)
@@ -176,12 +183,16 @@ def full(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
         if troubled.step("build", life.build):
             ledger.enter("problem", text="a build found room on a full disk")
         troubled.step("clean up", lambda: engine.clean_up(PATIENCE_S))
-        demand(engine, ledger, path)
+        demand(engine, ledger, path, is_full=True)
         ballast.unlink()
         ledger.enter("freed")
         if not scribe.large():
             ledger.enter("problem", text="a write is refused although there is room again")
-        troubled.step("build again", lambda: life.switch(life.build()))
+        troubled.step(
+            "the build that was under way", lambda: engine.wait_for(under_way, *RESTING, timeout_s=PATIENCE_S)
+        )
+        engine.clean_up(PATIENCE_S)
+        troubled.step("build again", lambda: life.switch(afresh(engine, life)))
         demand(engine, ledger, path)
 
 
