@@ -116,10 +116,11 @@ class Builds:
                     return
                 if address.ref.is_alive():
                     raise
+        # marked first: a switch that came in between keeps its shadow, and what is live goes on being followed
+        self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
         unfollow: Future[None] = Future()
         self._house.follower_of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
-        self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
 
     def _forget_ended(self) -> None:
         for shadow_id, address in list(self._builders.items()):

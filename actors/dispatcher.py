@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import Kick, Subscribe, Tick, Unsubscribe
+from shadowswitch.actors.messages import Kick, Tick
+from shadowswitch.actors.subscribers import Subscriber
 from shadowswitch.model.views import Event
 from shadowswitch.storage.rows import EventRow
 
 logger = logging.getLogger("shadowswitch")
 
 BATCH = 100
-PAUSE_FIRST_S = 0.1
-PAUSE_MAX_S = 30.0
 
 
 def event_of(row: EventRow, uuid: str) -> Event:
@@ -31,46 +29,29 @@ def event_of(row: EventRow, uuid: str) -> Event:
     return Event(row.sequence, row.id, row.type, f"/shadowswitch/{uuid}", row.subject, time_, row.data)
 
 
-class _Subscriber:
-    def __init__(self, callback: Callable[[Event], None], after: int) -> None:
-        self.callback = callback
-        self.after = after
-        self.pause_s = PAUSE_FIRST_S
-        self.not_before = 0.0
-
-
 class Dispatcher(EngineActor):
     """Calls subscribers on its own thread; a slow one delays the others, a failing one does not."""
 
     def __init__(self, house: House) -> None:
         super().__init__("shadowswitch-dispatcher", house.crashed)
         self._house = house
-        self._subscribers: list[_Subscriber] = []
-        self.handles(Subscribe, self._subscribe)
-        self.handles(Unsubscribe, self._unsubscribe)
         self.handles(Kick, lambda _: self._deliver())
         self.handles(Tick, lambda _: self._deliver())
 
-    def _subscribe(self, message: Subscribe) -> None:
-        self._subscribers.append(_Subscriber(message.callback, message.after))
-        self._deliver()
-
-    def _unsubscribe(self, message: Unsubscribe) -> None:
-        self._subscribers = [s for s in self._subscribers if s.callback is not message.callback]
-
     def _deliver(self) -> None:
-        for subscriber in self._subscribers:
+        for subscriber in self._house.subscribers.present():
             if time.monotonic() >= subscriber.not_before:
                 self._deliver_to(subscriber)
 
-    def _deliver_to(self, subscriber: _Subscriber) -> None:
+    def _deliver_to(self, subscriber: Subscriber) -> None:
         while rows := self._house.catalog.events(subscriber.after, BATCH):
             for row in rows:
+                if subscriber.left:
+                    return
                 try:
                     subscriber.callback(event_of(row, self._house.catalog.uuid))
                 except Exception:
                     logger.exception("a subscriber failed on event %d; it will get it again", row.sequence)
-                    subscriber.not_before = time.monotonic() + subscriber.pause_s
-                    subscriber.pause_s = min(2 * subscriber.pause_s, PAUSE_MAX_S)
+                    subscriber.failed(time.monotonic())
                     return
-                subscriber.after, subscriber.pause_s = row.sequence, PAUSE_FIRST_S
+                subscriber.took(row.sequence)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import Transact
+from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.worker_pool import WorkerPool
 from shadowswitch.model.errors import EngineClosed, Timeout
@@ -93,6 +94,7 @@ class House:
         self.shelf = Shelf()
         self.heads: dict[int, int] = {}
         """The head LSN of each branch written to since the start; the catalog knows the others."""
+        self.subscribers = Subscribers()
         self.meters: dict[str, ProgressMeter] = {}
         """The progress of running builds, by shadow id."""
         self.validators: dict[str, Validator] = {}

@@ -259,19 +259,6 @@ class Kick(msgspec.Struct, frozen=True):
     branch: int = 0
 
 
-class Subscribe(msgspec.Struct, frozen=True):
-    """To the Dispatcher: call back with every event after a sequence number."""
-
-    callback: Callable[[Any], None]
-    after: int
-
-
-class Unsubscribe(msgspec.Struct, frozen=True):
-    """To the Dispatcher: stop calling back."""
-
-    callback: Callable[[Any], None]
-
-
 class Sweep(msgspec.Struct, frozen=True):
     """To the Janitor: one full round now. Reply: None."""
 

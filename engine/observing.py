@@ -8,7 +8,8 @@ from typing import Any
 
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.dispatcher import event_of
-from shadowswitch.actors.messages import Subscribe, Sweep, Unsubscribe
+from shadowswitch.actors.messages import Kick, Sweep
+from shadowswitch.actors.subscribers import Subscriber
 from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.model.views import (
     Event,
@@ -36,8 +37,10 @@ class Observing(Running):
         if after is None:
             with house.catalog.read() as txn:
                 after = house.catalog.number("event", txn)
-        house.dispatcher.tell(Subscribe(callback, after))
-        return lambda: house.dispatcher.tell(Unsubscribe(callback))
+        subscriber = Subscriber(callback, after)
+        house.subscribers.add(subscriber)
+        house.dispatcher.tell(Kick())
+        return lambda: house.subscribers.remove(subscriber)
 
     def audit(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """The audit history: switches, rollbacks, failures and what recovery decided, with who and why."""

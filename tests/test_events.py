@@ -85,6 +85,20 @@ def test_a_subscriber_that_has_left_gets_nothing_more(filled: Engine) -> None:
     assert seen == []
 
 
+def test_a_callback_that_subscribed_twice_leaves_once_at_a_time(filled: Engine) -> None:
+    seen: list[Event] = []
+    leave = filled.subscribe(seen.append)
+    filled.subscribe(seen.append)
+    callback = seen.append
+    first, _ = filled.subscribe(callback), filled.subscribe(callback)
+    leave()
+    first()
+    first()
+    before = len(filled.events())
+    live(filled)
+    wait_until(lambda: len(seen) == 2 * (len(filled.events()) - before))
+
+
 def test_a_subscriber_that_raises_gets_the_same_event_again_and_others_are_not_kept_waiting(filled: Engine) -> None:
     tries: list[int] = []
     fine: list[Event] = []

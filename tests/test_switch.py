@@ -130,6 +130,31 @@ def test_rollback_and_switch_at_once_leave_one_live_generation(filled: Engine) -
     assert found(filled, "word7") == {"7"}
 
 
+def test_a_cancellation_that_comes_too_late_leaves_the_new_index_followed(filled: Engine) -> None:
+    shadow = built(filled)
+    points.plan_points("follow.applied=sleep:1.0@1")  # the follower is busy, so a cancellation is, too
+    filled.write("main", [put("a", "edited")])
+    outcomes: list[object] = []
+
+    def cancel() -> None:
+        try:
+            outcomes.append(filled.cancel_build(shadow.shadow_index_id).state)
+        except InvalidTransition as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    try:
+        outcomes.append(filled.switch(shadow.shadow_index_id).success)
+    except InvalidTransition as error:
+        outcomes.append(error)
+    thread.join(30)
+    assert len(outcomes) == 2
+    if filled.shadow(shadow.shadow_index_id).state == ShadowState.ACTIVE:
+        filled.write("main", [put("b", "edited")])
+        wait_until(lambda: found(filled, "edited") == {"a", "b"})
+
+
 # -- the budget ------------------------------------------------------------------------------------------------------
 
 
