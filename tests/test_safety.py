@@ -74,6 +74,7 @@ def test_a_pinned_generation_is_not_removed_here_nor_elsewhere(engine: Engine) -
 def test_a_switch_with_a_stale_token_is_refused(engine: Engine) -> None:
     engine.write("main", [put(1)])
     shadow = engine._house.catalog.shadow(built(engine))
+    engine._house.switching["test"] = shadow.id  # or the janitor would end it
     engine._house.transact(lambda c: transitions.begin_switching(c, shadow.id), "test")
     with pytest.raises(StaleFence):
         engine._house.transact(
@@ -88,6 +89,7 @@ def test_a_switch_that_expects_another_generation_is_refused(engine: Engine) -> 
     engine.write("main", [put(1)])
     engine.rebuild("main", KIND, ["object_type"])
     shadow = engine._house.catalog.shadow(built(engine))
+    engine._house.switching["test"] = shadow.id  # or the janitor would end it
     engine._house.transact(lambda c: transitions.begin_switching(c, shadow.id), "test")
     with pytest.raises(StaleFence):
         engine._house.transact(
