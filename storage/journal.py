@@ -157,14 +157,16 @@ def read_records(
         position = txn.cursor(catalog.db["records"])
         if position.set_range(start):
             for key, value in position:
-                if bytes(key) > end:
+                last = bytes(key)
+                if last > end:
                     break
+                cursor = last  # of a record of this range, never of what lies behind it
                 lsn, id, fields = keys.split_record(value)
                 items.append(Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields)))
                 size += len(value)
                 if len(items) >= limit or size >= SLICE_BYTES_MAX:
-                    return RecordSlice(items, bytes(key), False, size)
-    return RecordSlice(items, bytes(key) if items else cursor, True, size)
+                    return RecordSlice(items, cursor, False, size)
+    return RecordSlice(items, cursor, True, size)
 
 
 def head_of(catalog: Catalog, branch: int) -> int:
