@@ -67,7 +67,7 @@ def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
         found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptData(
-            f"generation {row.number} has no readable manifest in {path}",
+            f"generation {row.number} has no readable manifest in {path}: {error}",
             object=str(path),
             hint="rebuild the index; its records are safe in the catalog",
         ) from error
