@@ -22,7 +22,7 @@ NO_SPACE_CALLS = {"pwrite64", "write", "writev", "pwritev", "openat", "mkdir", "
 NO_SPACE_CALLS |= {"fsync", "fdatasync", "fallocate"}
 SLOW_COPY = "copy.slice=sleep:0.02"
 """Lets a disk become full while a build is under way."""
-UNDERSTOOD = ("no room", "free", "No space left", "Input/output", "disk I/O", "disk failed", "the disk", "unable to open")
+UNDERSTOOD = ("no room", "free", "No space left", "Input/output", "disk I/O", "the disk", "unable to open")
 """A reason that a person understands holds one of these."""
 
 pytestmark = pytest.mark.slow
