@@ -11,7 +11,7 @@ from typing import Any
 
 import pykka
 
-from shadowswitch import Engine, Put, ShadowIndex
+from shadowswitch import Delete, Engine, Put, ShadowIndex, ShadowSwitchError
 
 KIND = "SEARCH_INDEX"
 TYPES = ["object_type"]
@@ -50,6 +50,23 @@ def found(engine: Engine, query: str, branch: str = "main", **how: Any) -> set[s
     """The ids that the live index gives for a query."""
     with engine.reader(branch, KIND, **how) as reader:
         return {hit.id for hit in reader.search(query, limit=1000)}
+
+
+def works(engine: Engine) -> None:
+    """The whole round: write, build, switch, read one's own write, roll back."""
+    fill(engine, 20, text="works")
+    live(engine)
+    receipt = engine.write("main", [put("again", "worksagain"), Delete("object_type", "1")])
+    assert found(engine, "worksagain", min_lsn=receipt.lsn) == {"again"}
+    assert engine.check() == []
+
+
+def attempt(call: Callable[[], object]) -> object:
+    """What a call returned, or the error of this library that it raised."""
+    try:
+        return call()
+    except ShadowSwitchError as error:
+        return error
 
 
 def wait_until(is_so: Callable[[], object], deadline_s: float = 30.0, what: str = "it") -> None:
