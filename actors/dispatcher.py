@@ -45,6 +45,9 @@ class Dispatcher(EngineActor):
 
     def _deliver_to(self, subscriber: Subscriber) -> None:
         while rows := self._house.catalog.events(subscriber.after, BATCH):
+            if rows[0].sequence > subscriber.after + 1:
+                logger.warning("events %d to %d were removed undelivered", subscriber.after + 1, rows[0].sequence - 1)
+                self._house.metrics.count("events_missed", rows[0].sequence - subscriber.after - 1)
             for row in rows:
                 if subscriber.left:
                     return

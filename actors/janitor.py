@@ -21,6 +21,7 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import remove_directory
+from shadowswitch.storage.outbox import trim_events
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow
 
@@ -59,6 +60,7 @@ class Janitor(EngineActor):
             self._end_orphaned_switches,
             self._remove_retired,
             self._trim,
+            self._trim_events,
             self._idle,
         ]
         for step in steps:
@@ -151,11 +153,25 @@ class Janitor(EngineActor):
             if slices <= 0:
                 return
 
+    def _trim_events(self) -> None:
+        """Bound the outbox and the audit history (EV-1: only the oldest go)."""
+        house = self._house
+        for database, keep in (("outbox", house.config.events_keep), ("audit", house.config.audit_keep)):
+            oldest, newest = house.catalog.span(database)
+            for _ in range(TRIM_SLICES_A_ROUND):
+                if newest - oldest < keep or house.sealing:
+                    break
+                oldest += house.transact(partial(_trim_events, database, keep), "trim events")
+
     def _idle(self) -> None:
         self._branches.stop_idle(self._house.config.branch_idle_s)
         if time.monotonic() - self._readers_checked > READER_CHECK_S:
             self._readers_checked = time.monotonic()
             self._house.catalog.env.reader_check()
+
+
+def _trim_events(database: str, keep: int, commit: Commit) -> int:
+    return trim_events(commit, database, keep, TRIM_SLICE)
 
 
 def _trim_slice(branch: int, below: int, commit: Commit) -> int:

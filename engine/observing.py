@@ -22,11 +22,19 @@ class Observing(Running):
     """What an engine tells of itself. Any thread."""
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
-        """The durable event log after a sequence number, in order."""
+        """Up to `limit` events of the durable log after a sequence number, in order; see docs/events.md.
+
+        Sequence numbers have no gaps: when the first is not `after` + 1, those between were removed
+        (`Config.events_keep`).
+        """
         house = self._alive()
         check_whole("after", after, 0)
         check_whole("limit", limit, 1)
         return [event_of(row, house.catalog.uuid) for row in house.catalog.events(after, limit)]
+
+    def event_span(self) -> tuple[int, int]:
+        """The sequence numbers of the oldest and the newest event kept; (newest + 1, newest) when there is none."""
+        return self._alive().catalog.span()
 
     def subscribe(self, callback: Callable[[Event], None], after: int | None = None) -> Callable[[], None]:
         """Call back with every event from now on (or after a sequence number); returns a function that ends it.

@@ -67,7 +67,9 @@ def _publish(house: House, index: IndexRow, live: Generation) -> None:
     shadow = house.catalog.shadow(live.row.shadow_id)
     try:
         if house.publish(shadow.branch_name, live, index.strategy):
-            house.transact(lambda c: c.audit("recovery.published", shadow.id, {"generation": index.live}), "recover")
+            house.transact(
+                lambda c: transitions.note_recovery(c, "published", shadow, generation=index.live), "recover"
+            )
     except (ShadowSwitchError, OSError) as error:
         logger.error("generation %d could not be published: %s", live.row.number, error)
 
@@ -78,7 +80,7 @@ def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
         reason = "the host stopped before the switch was committed"
         house.transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
     elif shadow.state in (ShadowState.PREPARING, ShadowState.BUILDING) and not shadow.external:
-        house.transact(lambda c: c.audit("recovery.resumed", shadow.id, {"state": str(shadow.state)}), "recover")
+        house.transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
         found.resume.append(shadow)
 
 
@@ -97,7 +99,8 @@ def _open(house: House, row: GenerationRow, found: Recovered) -> None:
         reason = f"it could not be opened: {error}"
         if row.role == "live":
             found.broken[row.branch, row.index_type] = reason
-            house.transact(lambda c: c.audit("recovery.broken", row.shadow_id, {"reason": reason}), "recover")
+            shadow = house.catalog.shadow(row.shadow_id)
+            house.transact(lambda c: transitions.note_recovery(c, "broken", shadow, reason=reason), "recover")
         elif row.role == "soaking":
             house.transact(lambda c: transitions.condemn(c, row.number, reason), "recover")
         else:

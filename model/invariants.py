@@ -1,8 +1,8 @@
 """The registry of invariants. Code, tests and documents cite these ids.
 
 ST: what the catalog holds; IX: generations and the live pointer; SW: what readers and writers see of a switch;
-BK: what a backend promises (spelled out in `storage.backends.protocol`); LK: what the lock table promises (see
-`model.locks`).
+BK: what a backend promises (spelled out in `storage.backends.protocol`); EV: what the event log promises; LK: what
+the lock table promises (see `model.locks`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ INVARIANTS: Final = MappingProxyType(
         "BK-4": "what flush returned survives a power cut",
         "BK-5": "readers and the writer of a shard never block each other",
         "BK-6": "no query string raises anything but InvalidConfig",
+        "EV-1": "events and audit rows are numbered without gaps, and the newest has the number that was given last",
+        "EV-2": "every event that is told is listed in model.events",
         "LK-1": "two exclusive locks that overlap are held only if the later was asked for under the earlier",
         "LK-2": "the token of a grant is larger than every token granted before on its branch, also over restarts",
         "LK-3": "an expired lock blocks nobody, and its token opens nothing",

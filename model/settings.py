@@ -38,6 +38,10 @@ class Config(msgspec.Struct, frozen=True):
     """How long the files of a failed build are kept for a retry."""
     journal_keep_changes: int = 10_000
     """Changes of each branch that are kept for `changes()` although no index needs them any more."""
+    events_keep: int = 100_000
+    """The newest events that are kept; older ones are removed, delivered or not."""
+    audit_keep: int = 1_000_000
+    """The newest entries of the audit history that are kept."""
     janitor_interval_s: float = 1.0
     branch_idle_s: float = 30.0
     """A branch without work for that long gives its thread back."""

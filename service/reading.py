@@ -12,12 +12,12 @@ from rich.console import Console
 
 from shadowswitch.actors.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
+from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.views import Event
 from shadowswitch.service import output
 from shadowswitch.service.directory import Data, Json, No, open_catalog
 from shadowswitch.service.status import shadow_status, status_of
 from shadowswitch.storage.fsck import check_data
-from shadowswitch.storage.transitions import EVENT_PREFIX
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Begin after this sequence number.")]
 Limit = Annotated[int, Parameter(validator=Number(gte=1), help="At most so many.")]

@@ -289,6 +289,21 @@ class Catalog:
                         break
         return found
 
+    def span(self, database: str = "outbox") -> tuple[int, int]:
+        """The sequence numbers of the oldest and the newest event (or audit row) kept; (1, 0) when there is none."""
+        with self.read() as txn:
+            return self.span_in(txn, database)
+
+    def span_in(self, txn: lmdb.Transaction, database: str) -> tuple[int, int]:
+        """As `span`, inside a transaction."""
+        cursor = txn.cursor(self.db[database])
+        if not cursor.first():
+            newest = self.number("audit" if database == "audit" else "event", txn)
+            return newest + 1, newest
+        oldest = int(SEQUENCE.unpack(cursor.key())[0])
+        cursor.last()
+        return oldest, int(SEQUENCE.unpack(cursor.key())[0])
+
     def statistics(self) -> dict[str, Any]:
         """Sizes: used and reserved bytes of the map, entries by database, the number of open read transactions."""
         with self.read() as txn:

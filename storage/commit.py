@@ -18,6 +18,7 @@ import msgspec
 
 from shadowswitch.model.digest import Digest, bucket_of
 from shadowswitch.model.errors import InvalidName
+from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage import keys, rows
 from shadowswitch.storage.catalog import Catalog, disk_errors, name_key
@@ -191,6 +192,7 @@ class Commit:
         row = BranchRow(rows.FORMAT, self.next_number("branch"), name, "ACTIVE", now)
         self.put_branch(row)
         self.txn.put(name_key(name), keys.BRANCH.pack(row.number), db=self.db["branch_names"])
+        self.emit("branch.created", name, {"branch_name": name})
         return row
 
     def put_branch(self, row: BranchRow) -> None:
@@ -236,9 +238,10 @@ class Commit:
             keys.BRANCH.pack(row.branch) + row.index_type.encode(), rows.encode_row(row), db=self.db["indexes"]
         )
 
-    def emit(self, type: str, subject: str, data: dict[str, Any]) -> None:
-        """Add an event to the outbox: delivered if, and only if, this transaction commits."""
-        self._put_event("outbox", "event", type, subject, data)
+    def emit(self, kind: str, subject: str, data: dict[str, Any]) -> None:
+        """Add an event of `EVENT_TYPES` to the outbox: delivered if, and only if, this transaction commits."""
+        assert kind in EVENT_TYPES, f"EV-2 {kind} is not listed in model.events"
+        self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, data)
 
     def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
         """Add a decision to the audit history."""

@@ -24,6 +24,7 @@ from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog import Catalog, scan_prefix
 from shadowswitch.storage.journal import read_records, read_slice
 from shadowswitch.storage.lock_rows import check_locks
+from shadowswitch.storage.outbox import check_events
 from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
 
 FINDINGS_MAX = 20
@@ -52,6 +53,7 @@ def check_data(catalog: Catalog, root: Path) -> list[Finding]:
         findings += _first(_check_records(catalog, branch, types))
     findings += _first(_check_rows(catalog, root))
     findings += _first(check_locks(catalog))
+    findings += _first(check_events(catalog))
     findings += _first(_check_directories(catalog, root))
     for row in catalog.generations():
         if row.role in ("live", "soaking", "standby"):

@@ -24,8 +24,6 @@ from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.keys import BRANCH
 from shadowswitch.storage.rows import BranchRow
 
-EVENT_PREFIX = "com.shadowswitch."
-
 
 class LocksRow(msgspec.Struct, array_like=True, frozen=True):
     """The lock table and the status of one branch."""
@@ -70,12 +68,12 @@ def save_locks(
     commit.txn.put(BRANCH.pack(row.branch), rows.encode_row(row), db=commit.db["locks"])
     for event in events:
         if event.kind in DURABLE and event.lock is not None:
-            commit.emit(EVENT_PREFIX + event.kind, event.lock.lock_id, _told(branch, event))
+            commit.emit(str(event.kind), event.lock.lock_id, _told(branch, event))
     if row.status.state != state:
         status = row.status
         commit.put_branch(msgspec.structs.replace(branch, state=str(status.state)))
         what = {"branch_name": branch.name, "state": str(status.state), "previous": state}
-        commit.emit(EVENT_PREFIX + "branch.state", branch.name, {**what, "by": status.by, "reason": status.reason})
+        commit.emit("branch.state", branch.name, {**what, "by": status.by, "reason": status.reason})
     if audit is not None:
         commit.audit(audit[0], branch.name, audit[1])
 

@@ -25,12 +25,11 @@ from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, Shadow
 from shadowswitch.storage.spec import Spec
 
 S = ShadowState
-EVENT_PREFIX = "com.shadowswitch."
 
 
 def _tell(commit: Commit, row: ShadowRow, what: str, **data: Any) -> None:
     commit.emit(
-        EVENT_PREFIX + what,
+        what,
         row.id,
         {"branch_name": row.branch_name, "index_type": row.index_type, "state": str(row.state), **data},
     )
@@ -113,7 +112,9 @@ def mark_built(commit: Commit, shadow_id: str, applied_lsn: int, record_count: i
     )  # fmt: skip
     generation = commit.generation(row.generation)
     commit.put_generation(msgspec.structs.replace(generation, role="standby"))
-    _tell(commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes)
+    _tell(
+        commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes, applied_lsn=applied_lsn
+    )
     return row
 
 
@@ -216,7 +217,7 @@ def commit_switch(
         commit.put_shadow(shadow)
     commit.put_generation(msgspec.structs.replace(generation, role="live", switched_at=now, soak_until=None))
     if index is not None and index.previous not in (0, generation_number, live):
-        _retire(commit, index.previous)
+        _retire_and_tell(commit, index.previous)
     if live:
         _soak(commit, live, now + soak_s)
     epoch = (index.epoch if index is not None else 0) + 1
@@ -225,7 +226,7 @@ def commit_switch(
     )
     commit.put_index(row)
     what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
-    _tell(commit, shadow, "switch.committed", **what)
+    _tell(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
     commit.audit("switch.committed", shadow.id, {**what, **audit})
     return row
 
@@ -242,6 +243,12 @@ def _retire(commit: Commit, number: int) -> None:
     shadow = commit.shadow(old.shadow_id)
     if shadow.state == S.ACTIVE:
         _move(commit, shadow, S.CLEANUP, phase="retiring")
+
+
+def _retire_and_tell(commit: Commit, number: int) -> None:
+    _retire(commit, number)
+    shadow = commit.shadow(commit.generation(number).shadow_id)
+    _tell(commit, shadow, "generation.retired", generation=number)
 
 
 def withdraw_first(commit: Commit, generation_number: int, reason: str) -> None:
@@ -277,7 +284,7 @@ def retire_previous(commit: Commit, generation_number: int) -> bool:
         return False
     if index is not None and index.previous == generation_number:
         commit.put_index(msgspec.structs.replace(index, previous=0))
-    _retire(commit, generation_number)
+    _retire_and_tell(commit, generation_number)
     commit.audit("generation.retired", generation.shadow_id, {"generation": generation_number})
     return True
 
@@ -286,7 +293,7 @@ def retire_failed(commit: Commit, shadow_id: str) -> None:
     """The files of a failed build have been kept long enough."""
     row = commit.shadow(shadow_id)
     if row.state == S.FAILED:
-        _retire(commit, row.generation)
+        _retire_and_tell(commit, row.generation)
 
 
 def forget_generation(commit: Commit, number: int) -> None:
@@ -295,7 +302,13 @@ def forget_generation(commit: Commit, number: int) -> None:
     if generation.role != "retiring":
         raise InvalidTransition(f"generation {number} is {generation.role}, not retiring", operation="retire")
     commit.delete_generation(number)
-    commit.emit(EVENT_PREFIX + "generation.removed", generation.shadow_id, {"generation": number})
+    commit.emit("generation.removed", generation.shadow_id, {"generation": number})
+
+
+def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> None:
+    """Tell what recovery did about a shadow: resumed its build, published it, or found it broken."""
+    _tell(commit, shadow, f"recovery.{what}", **data)
+    commit.audit(f"recovery.{what}", shadow.id, {"state": str(shadow.state), **data})
 
 
 def note_durable(commit: Commit, durable: dict[int, int]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from shadowswitch import Engine, Event, SwitchRequest
+from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES, to_cloud_event
 from shadowswitch.storage import points
-from tests.engine_helpers import KIND, TYPES, built, fill, live, wait_until
+from tests.engine_helpers import KIND, ROOT, TYPES, built, fill, live, wait_until
 
 STORY = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed"]
 
@@ -161,3 +164,82 @@ def test_an_event_is_not_told_when_its_transaction_fails(filled: Engine) -> None
     points.plan_points("")
     assert len(filled.events()) == count
     assert filled.switch(shadow.shadow_index_id).success
+
+
+def test_an_end_of_soak_a_rollback_and_a_retirement_are_told(filled: Engine) -> None:
+    first, second = live(filled), live(filled)
+    filled.rollback("main", KIND, SwitchRequest(performed_by="me", reason="slow"))
+    live(filled)
+    story = filled.events()
+    (back,) = (event for event in story if event.type.endswith("rollback.committed"))
+    assert (back.data["generation"], back.data["previous"], back.data["by"]) == (first, second, "me")
+    retired = [event.data["generation"] for event in story if event.type.endswith("generation.retired")]
+    assert retired == [second]
+
+
+def test_branches_and_locks_are_told(engine: Engine) -> None:
+    lock = engine.acquire_lock("main", "MAINTENANCE", "me", reason="tidy")
+    engine.release_lock(lock.lock_id, lock.token)
+    assert told(engine.events()) == ["branch.created", "lock.granted", "lock.released"]
+
+
+def test_what_recovery_did_is_told(open_engine: Any) -> None:
+    first = open_engine(copy_slice_rows=10)
+    first.create_branch("main")
+    fill(first, 500)
+    points.plan_points("publish.staged=raise:EIO")
+    live(first)
+    points.plan_points("")
+    first.close()
+    second = open_engine()
+    assert told(second.events())[-1] == "recovery.published"
+
+
+def test_only_the_newest_events_are_kept_and_the_gap_can_be_seen(open_engine: Any) -> None:
+    engine = open_engine(events_keep=5, audit_keep=2)
+    for n in range(30):
+        engine.create_branch(f"branch {n}")
+    engine.create_branch("main")
+    fill(engine, 10)
+    live(engine)
+    live(engine)
+    engine.clean_up()
+    oldest, newest = engine.event_span()
+    assert newest - oldest == 4
+    kept = engine.events()
+    assert [event.sequence for event in kept] == list(range(oldest, newest + 1))
+    assert len(engine.audit()) == 2
+    late: list[Event] = []
+    engine.subscribe(late.append, after=1)
+    wait_until(lambda: len(late) >= 5)
+    assert late[0].sequence == engine.event_span()[0]
+    assert engine.stats()["counters"]["events_missed"] == late[0].sequence - 2
+
+
+def test_a_gap_in_the_event_log_is_found(open_engine: Any, data_dir: Any) -> None:
+    engine = open_engine(sound=False)
+    for n in range(5):
+        engine.create_branch(f"branch {n}")
+    engine._house.transact(
+        lambda commit: commit.txn.delete((3).to_bytes(8, "big"), db=commit.db["outbox"]), "plant a gap"
+    )
+    assert [str(finding) for finding in engine.check()] == ["EV-1 outbox: number 4 comes after 2"]
+
+
+def test_what_is_told_is_listed_and_every_type_is_in_the_documentation(filled: Engine) -> None:
+    live(filled)
+    assert {event.type for event in filled.events()} <= {EVENT_PREFIX + kind for kind in EVENT_TYPES}
+    lines = (ROOT / "docs" / "events.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")] == [
+        f"| `{k}` | {text} |" for k, text in EVENT_TYPES.items()
+    ]
+
+
+def test_an_event_travels_as_a_cloud_event(filled: Engine) -> None:
+    live(filled)
+    last = filled.events()[-1]
+    sent = to_cloud_event(last)
+    assert (sent["specversion"], sent["id"], sent["type"]) == ("1.0", last.id, last.type)
+    assert int(sent["sequence"]) == last.sequence
+    assert datetime.fromisoformat(sent["time"]) == last.time
+    assert json.loads(json.dumps(sent)) == sent

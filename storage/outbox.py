@@ -1,0 +1,43 @@
+"""The event log on disk: how it is bounded, and fsck of it.
+
+The databases `outbox` and `audit` hold one `EventRow` for each sequence number, in the order of the transactions that
+told of something (EV-1). Rows are added by `Commit.emit` and `Commit.audit`, and only the oldest are ever removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shadowswitch.model.views import Finding
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.keys import SEQUENCE
+
+COUNTERS = {"outbox": "event", "audit": "audit"}
+"""Which counter of `meta` numbers the rows of which database."""
+SLICE = 2000
+
+
+def trim_events(commit: Commit, database: str, keep: int, limit: int) -> int:
+    """Remove up to `limit` of the oldest rows, so that the newest `keep` stay; returns how many went."""
+    oldest, newest = commit.catalog.span_in(commit.txn, database)
+    last = min(newest - keep, oldest + limit - 1)
+    for sequence in range(oldest, last + 1):
+        commit.txn.delete(SEQUENCE.pack(sequence), db=commit.db[database])
+    return max(0, last - oldest + 1)
+
+
+def check_events(catalog: Catalog) -> Iterator[Finding]:
+    """fsck: numbers without gaps, the newest the one given last (EV-1)."""
+    for database, counter in COUNTERS.items():
+        with catalog.read() as txn:
+            oldest, newest = catalog.span_in(txn, database)
+            given = catalog.number(counter, txn)
+        if newest != given:
+            yield Finding("EV-1", database, f"the newest has number {newest}, and {given} were given")
+        after = oldest - 1
+        while rows := catalog.events(after, SLICE, database):
+            for row in rows:
+                if row.sequence != after + 1 and row.sequence > catalog.span(database)[0]:
+                    yield Finding("EV-1", database, f"number {row.sequence} comes after {after}")
+                after = row.sequence
