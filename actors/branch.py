@@ -17,6 +17,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.keepers import keeper_of
 from shadowswitch.actors.messages import Append, Barrier, Seal, SealOutcome, Write
 from shadowswitch.model.errors import ShadowSwitchError, Timeout
+from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import transitions
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, IndexRow
@@ -79,16 +80,21 @@ class BranchActor(EngineActor):
     def _drain_and_commit(self, message: Seal, begun: float) -> SealOutcome:
         deadline = time.monotonic() + message.budget_s
         target = message.target
+        step = _Steps(self._house.metrics, begun)
         sealed_lsn = self._barrier()
+        step("seal_barrier")
         point("switch.sealed")
         drained = target.writer.apply_until(sealed_lsn, deadline)
+        step("seal_drain")
         point("switch.drained")
         head, source = self._house.catalog.source_digest(self._row.number, set(target.writer.types))
         assert head == sealed_lsn, f"SW-3 the branch moved from {sealed_lsn} to {head} while it was sealed"
         differing = target.writer.digest().differing(source)
         if differing:
             return SealOutcome(False, _ms(begun), sealed_lsn, drained, "the digest differs from the source", differing)
+        step("seal_digest")
         row = self._commit(message, sealed_lsn)
+        step("seal_commit")
         point("switch.committed")
         self._house.shelf.point(self._row.number, target.row.index_type, target)
         target.advanced()
@@ -130,6 +136,19 @@ class BranchActor(EngineActor):
         """The branch keeps nothing in memory that is not durable; only the pointer may have to be set right."""
         if isinstance(message, Seal):
             self._point_at_what_is_durable(message)
+
+
+class _Steps:
+    """Where the time of a seal goes: each call observes, in milliseconds, what passed since the last one."""
+
+    def __init__(self, metrics: Metrics, begun: float) -> None:
+        self._metrics = metrics
+        self._last = begun
+
+    def __call__(self, name: str) -> None:
+        now = time.perf_counter()
+        self._metrics.observe(name, (now - self._last) * 1000)
+        self._last = now
 
 
 def _ms(begun: float) -> float:
