@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from shadowswitch import (
     BuildCancelled,
-    BuildFailed,
     Delete,
     DuplicateBuild,
     Engine,
@@ -24,19 +22,14 @@ from shadowswitch import (
     UnknownShadow,
 )
 from shadowswitch.storage import points
+from tests.engine_helpers import KIND, fill, found, put
 
 Eventually = Callable[[Callable[[], bool]], None]
-KIND = "SEARCH_INDEX"
-
-
-def put(id: str, text: str = "hello") -> Put:
-    return Put("object_type", id, {"text": f"{text} word{id}"})
 
 
 @pytest.fixture
 def filled(engine: Engine) -> Engine:
-    for n in range(0, 3000, 500):
-        engine.write("main", [put(str(m)) for m in range(n, n + 500)])
+    fill(engine, 3000)
     return engine
 
 
@@ -49,11 +42,6 @@ def _no_points_left() -> Iterator[None]:
 def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
     """Workers started from now on copy slowly, so that there is time to do something meanwhile."""
     monkeypatch.setenv("SHADOWSWITCH_POINTS", f"copy.slice=sleep:{seconds}")
-
-
-def ids(engine: Engine, query: str, **how: Any) -> set[str]:
-    with engine.reader("main", KIND, **how) as reader:
-        return {hit.id for hit in reader.search(query, limit=100)}
 
 
 # -- builds ----------------------------------------------------------------------------------------------------------
@@ -84,9 +72,9 @@ def test_what_is_written_during_the_copy_is_in_the_index(filled: Engine, monkeyp
     filled.write("main", [put("0", "changed"), Delete("object_type", "1"), put("new", "fresh")])
     filled.wait_for(shadow.shadow_index_id, timeout_s=30)
     assert filled.switch(shadow.shadow_index_id).success
-    assert ids(filled, "changed") == {"0"}
-    assert ids(filled, "word1") == set()
-    assert ids(filled, "fresh") == {"new"}
+    assert found(filled, "changed") == {"0"}
+    assert found(filled, "word1") == set()
+    assert found(filled, "fresh") == {"new"}
 
 
 def test_a_second_build_of_the_same_index_is_a_duplicate_and_others_are_not(
@@ -150,33 +138,6 @@ def test_a_built_shadow_can_be_discarded(filled: Engine, eventually: Eventually)
     eventually(lambda: not os.path.exists(shadow.shadow_index_path))
     with pytest.raises(InvalidTransition):
         filled.switch(shadow.shadow_index_id)
-
-
-def test_a_killed_worker_is_started_again_and_goes_on_from_its_checkpoint(
-    filled: Engine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
-) -> None:
-    slow_copy(monkeypatch, 0.3)
-    shadow = filled.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
-    eventually(lambda: filled.shadow(shadow.shadow_index_id).build_progress_percent > 0)
-    os.kill(filled.stats()["worker_pids"][0], signal.SIGKILL)
-    done = filled.wait_for(shadow.shadow_index_id, timeout_s=60)
-    assert done.record_count == 3000
-    assert filled.stats()["counters"]["worker_deaths"] == 1
-
-
-def test_a_build_whose_worker_dies_again_and_again_fails_and_can_be_retried(
-    filled: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SHADOWSWITCH_POINTS", "build.shard_opened=kill")
-    shadow = filled.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
-    with pytest.raises(BuildFailed, match="died"):
-        filled.wait_for(shadow.shadow_index_id, timeout_s=60)
-    monkeypatch.delenv("SHADOWSWITCH_POINTS")
-    filled.write("main", [put("meanwhile", "later")])
-    assert filled.retry_build(shadow.shadow_index_id).state == ShadowState.PREPARING
-    assert filled.wait_for(shadow.shadow_index_id, timeout_s=30).retry_count == 1
-    assert filled.switch(shadow.shadow_index_id).success
-    assert ids(filled, "later") == {"meanwhile"}
 
 
 def test_a_build_pauses_and_goes_on(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

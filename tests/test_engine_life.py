@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -18,7 +16,6 @@ import pytest
 from shadowswitch import (
     Config,
     Engine,
-    EngineAlreadyOpen,
     EngineClosed,
     Event,
     InternalFailure,
@@ -26,7 +23,6 @@ from shadowswitch import (
     Put,
     SwitchRequest,
     UnsupportedFilesystem,
-    UnsupportedFormat,
 )
 from shadowswitch.actors.messages import Barrier, Kick, Sweep, Tick
 from shadowswitch.engine.reader import outside_reader
@@ -48,66 +44,6 @@ def run_python(script: str, *arguments: str, timeout: float = 60) -> subprocess.
 
 
 # -- opening ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_second_open_names_the_holder_in_this_and_in_another_process(engine: Engine) -> None:
-    with pytest.raises(EngineAlreadyOpen) as caught:
-        Engine.open(engine.path)
-    assert caught.value.holder["pid"] == os.getpid()
-    script = """
-import sys
-from shadowswitch import Engine, EngineAlreadyOpen
-try:
-    Engine.open(sys.argv[1])
-except EngineAlreadyOpen as error:
-    print(error.holder["pid"], error)
-"""
-    output = run_python(script, str(engine.path)).stdout
-    assert output.startswith(f"{os.getpid()} ")
-    assert "close that engine first" in output
-
-
-def test_a_killed_holder_leaves_no_lock_and_what_it_wrote(tmp_path: Path, open_engine: Any) -> None:
-    script = """
-import os, signal, sys
-from shadowswitch import Engine, Put
-engine = Engine.open(sys.argv[1])
-engine.create_branch("main")
-engine.write("main", [Put("object_type", "a", {"text": "acknowledged"})])
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = run_python(script, str(tmp_path / "data"))
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    engine = open_engine()
-    record = engine.get("main", "object_type", "a")
-    assert record is not None
-
-
-def test_files_belong_to_their_user_alone(engine: Engine) -> None:
-    assert stat.S_IMODE(engine.path.stat().st_mode) == 0o700
-    for name in ("catalog/data.mdb", "LOCK"):
-        assert stat.S_IMODE((engine.path / name).stat().st_mode) == 0o600
-
-
-@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs"])
-def test_a_remote_file_system_is_refused_unless_forced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr(layout, "filesystem_type", lambda path: kind)  # there is no such mount to test with
-    with pytest.raises(UnsupportedFilesystem, match=kind):
-        Engine.open(tmp_path / "data")
-    Engine.open(tmp_path / "data", Config(allow_remote_filesystem=True)).close()
-
-
-def test_another_format_is_refused(open_engine: Any) -> None:
-    engine = open_engine()
-    engine.close()
-    catalog = Catalog(engine.path / layout.CATALOG)
-    with catalog.env.begin(write=True) as txn:
-        txn.put(b"format", b"shadowswitch-99", db=catalog.db["meta"])
-    catalog.close()
-    with pytest.raises(UnsupportedFormat, match="shadowswitch-99"):
-        Engine.open(engine.path)
 
 
 def test_a_symbolic_link_inside_the_data_directory_is_not_followed_out_of_it(tmp_path: Path) -> None:
@@ -159,23 +95,6 @@ with outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
     print(reader.generation, [hit.id for hit in reader.search("hello")], flush=True)
     sys.stdin.read()
 """
-
-
-def test_another_process_reads_beside_the_host_and_its_death_lets_go(engine: Engine, eventually: Eventually) -> None:
-    engine.write("main", [put("a")])
-    path = engine.rebuild("main", KIND, ["object_type"]).new_index_path
-    arguments = [sys.executable, "-c", SEARCH, str(engine.path)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
-        try:
-            assert reader.stdout is not None
-            assert reader.stdout.readline() == "1 ['a']\n"
-            for _ in range(2):
-                engine.rebuild("main", KIND, ["object_type"], request=SwitchRequest(backup_current=False))
-            engine.clean_up()
-            assert os.path.exists(str(path))  # marked for removal, and held
-        finally:
-            reader.kill()
-    eventually(lambda: not os.path.exists(str(path)))
 
 
 def test_a_directory_can_be_read_when_no_host_runs(engine: Engine) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from shadowswitch import (
     CorruptData,
-    Delete,
     Engine,
     EngineClosed,
     InvalidConfig,
@@ -22,19 +21,14 @@ from shadowswitch import (
     UnknownIndex,
 )
 from shadowswitch.storage import points
+from tests.engine_helpers import KIND, fill, found, put
 
 Eventually = Callable[[Callable[[], bool]], None]
-KIND = "SEARCH_INDEX"
-
-
-def put(id: str, text: str = "hello") -> Put:
-    return Put("object_type", id, {"text": f"{text} word{id}"})
 
 
 @pytest.fixture
 def filled(engine: Engine) -> Engine:
-    for n in range(0, 3000, 500):
-        engine.write("main", [put(str(m)) for m in range(n, n + 500)])
+    fill(engine, 3000)
     return engine
 
 
@@ -42,16 +36,6 @@ def filled(engine: Engine) -> Engine:
 def _no_points_left() -> Iterator[None]:
     yield
     points.plan_points("")
-
-
-def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
-    """Workers started from now on copy slowly, so that there is time to do something meanwhile."""
-    monkeypatch.setenv("SHADOWSWITCH_POINTS", f"copy.slice=sleep:{seconds}")
-
-
-def ids(engine: Engine, query: str, **how: Any) -> set[str]:
-    with engine.reader("main", KIND, **how) as reader:
-        return {hit.id for hit in reader.search(query, limit=100)}
 
 
 # -- switches --------------------------------------------------------------------------------------------------------
@@ -92,35 +76,6 @@ def test_only_one_of_two_switches_of_a_shadow_takes_place(filled: Engine) -> Non
     assert results.count(InvalidTransition) == 3
 
 
-def test_a_drain_that_exceeds_its_budget_is_given_up_and_nothing_changes(open_engine: Any) -> None:
-    engine = open_engine(seal_budget_ms=0.001)
-    engine.create_branch("main")
-    engine.write("main", [put("a")])
-    shadow = engine.start_build("main", KIND, ["object_type"])
-    engine.wait_for(shadow.shadow_index_id, timeout_s=30)
-    stop = threading.Event()
-
-    def write(number: int) -> None:
-        for n in range(1_000):
-            if stop.wait(0.02):
-                return
-            engine.write("main", [put(f"w{number}-{n}-{m}") for m in range(600)])  # one slice of the drain each
-
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    try:
-        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.5))
-    finally:
-        stop.set()
-        for writer in writers:
-            writer.join()
-    if not result.success:  # a lucky seal may find less than two slices to drain
-        assert "when its time was over" in result.message
-        assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
-        assert engine.indexes() == []
-
-
 def test_a_switch_that_does_not_verify_goes_back_by_itself(filled: Engine) -> None:
     first = filled.rebuild("main", KIND, ["object_type"])
     shadow = filled.start_build("main", KIND, ["object_type"])
@@ -130,7 +85,7 @@ def test_a_switch_that_does_not_verify_goes_back_by_itself(filled: Engine) -> No
     assert (result.success, result.rolled_back, result.verification_passed) == (False, True, False)
     assert filled.index("main", KIND).generation == first.generation
     assert filled.shadow(shadow.shadow_index_id).state == ShadowState.CLEANUP
-    assert ids(filled, "word7") == {"7"}
+    assert found(filled, "word7") == {"7"}
 
 
 def test_a_first_switch_that_does_not_verify_leaves_no_index(filled: Engine) -> None:
@@ -173,20 +128,6 @@ def test_query_comparison_refuses_a_shadow_that_answers_otherwise(engine: Engine
 # -- rollback --------------------------------------------------------------------------------------------------------
 
 
-def test_rolling_back_and_forward_loses_nothing(filled: Engine) -> None:
-    first = filled.rebuild("main", KIND, ["object_type"])
-    second = filled.rebuild("main", KIND, ["object_type"], {"tokenizer": "porter"})
-    after = filled.write("main", [put("0", "since"), Delete("object_type", "1")])
-    back = filled.rollback("main", KIND)
-    assert (back.success, back.generation) == (True, first.generation)
-    assert ids(filled, "since") == {"0"}
-    assert ids(filled, "word1", min_lsn=after.lsn) == set()
-    filled.write("main", [put("2", "again")])
-    forward = filled.rollback("main", KIND)
-    assert (forward.success, forward.generation) == (True, second.generation)
-    assert ids(filled, "again") == {"2"}
-
-
 def test_there_is_nothing_to_go_back_to_after_the_soak(open_engine: Any, eventually: Eventually) -> None:
     engine = open_engine(soak_s=0)
     engine.create_branch("main")
@@ -200,14 +141,6 @@ def test_there_is_nothing_to_go_back_to_after_the_soak(open_engine: Any, eventua
     eventually(lambda: not os.path.exists(str(old)))
     with pytest.raises(UnknownIndex, match="no previous generation"):
         engine.rollback("main", KIND)
-
-
-def test_without_a_backup_the_old_generation_goes_at_once(filled: Engine, eventually: Eventually) -> None:
-    filled.rebuild("main", KIND, ["object_type"])
-    result = filled.rebuild("main", KIND, ["object_type"], request=SwitchRequest(backup_current=False))
-    assert result.success
-    assert result.backup_path is None
-    eventually(lambda: not os.path.exists(str(result.old_index_path)))
 
 
 def test_an_unwell_index_goes_back_by_itself(open_engine: Any, eventually: Eventually) -> None:
@@ -245,7 +178,7 @@ def test_a_reader_shows_what_was_written_before_it(filled: Engine) -> None:
     filled.rebuild("main", KIND, ["object_type"])
     for n in range(50):
         receipt = filled.write("main", [put("0", f"edit{n}")])
-        assert ids(filled, f"edit{n}", min_lsn=receipt.lsn) == {"0"}
+        assert found(filled, f"edit{n}", min_lsn=receipt.lsn) == {"0"}
     with pytest.raises(InvalidConfig, match="beyond the head"):
         filled.reader("main", KIND, min_lsn=10**9)
 
@@ -254,18 +187,6 @@ def test_reading_without_an_index_says_what_to_do(engine: Engine) -> None:
     with pytest.raises(UnknownIndex, match="start_build"):
         engine.reader("main", KIND)
     assert engine.indexes() == []
-
-
-def test_after_a_restart_nothing_older_is_shown(open_engine: Any) -> None:
-    first = open_engine(refresh_interval_ms=60_000)
-    first.create_branch("main")
-    first.write("main", [put("a", "old")])
-    first.rebuild("main", KIND, ["object_type"])
-    first.write("main", [put("a", "new")])  # committed, not yet followed
-    first.close()
-    second = open_engine(refresh_interval_ms=60_000)
-    assert ids(second, "new") == {"a"}
-    assert ids(second, "old") == set()
 
 
 def test_a_live_index_that_cannot_be_opened_is_said_so_and_can_be_rebuilt(open_engine: Any) -> None:
@@ -280,4 +201,4 @@ def test_a_live_index_that_cannot_be_opened_is_said_so_and_can_be_rebuilt(open_e
         second.reader("main", KIND)
     assert second.get("main", "object_type", "a") is not None
     assert second.rebuild("main", KIND, ["object_type"]).success
-    assert ids(second, "worda") == {"a"}
+    assert found(second, "worda") == {"a"}
