@@ -89,9 +89,12 @@ class BranchActor(EngineActor):
         point("switch.drained")
         head, source = self._house.catalog.source_digest(self._row.number, set(target.writer.types))
         assert head == sealed_lsn, f"SW-3 the branch moved from {sealed_lsn} to {head} while it was sealed"
-        differing = target.writer.digest().differing(source)
+        differing = target.writer.differing(source)
         if differing:
-            return SealOutcome(False, _ms(begun), sealed_lsn, drained, "the digest differs from the source", differing)
+            proof = "number of records" if target.row.opaque else "digest"
+            return SealOutcome(
+                False, _ms(begun), sealed_lsn, drained, f"the {proof} differs from the source", differing
+            )
         step("seal_digest")
         row = self._commit(message, sealed_lsn)
         step("seal_commit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,13 @@ from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, Tune, Unfollow
-from shadowswitch.model.errors import InvalidConfig, InvalidTransition, StorageFull
+from shadowswitch.model.errors import InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
 from shadowswitch.model.states import ShadowState, check_move
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.rows import BranchRow, ShadowRow
 from shadowswitch.storage.spec import make_spec
+
+logger = logging.getLogger("shadowswitch")
 
 S = ShadowState
 CANCEL_TIMEOUT_S = 30.0
@@ -43,15 +46,14 @@ class Builds:
         service_name: str,
     ) -> ShadowRow:
         """Claim a build durably and start its builder."""
-        spec = make_spec(index_type, resource_types, build_config)
-        config = _plain(build_config or {})
+        spec = make_spec(index_type, resource_types, build_config, external)
+        config = plain("build_config", build_config or {})
         self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
         row, _ = self._house.transact(
             lambda c: transitions.claim_build(c, shadow_id, branch, spec, config, external, service_name), "start build"
         )
-        self.start(row)
-        return row
+        return self.start(row)
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
         """Is there room? A shadow will be about as large as the live index, or twice what the catalog holds."""
@@ -70,23 +72,32 @@ class Builds:
                 hint="free space, or lower Config.disk_reserve_bytes",
             )
 
-    def start(self, row: ShadowRow) -> None:
-        """Start (or go on with) the build of a PREPARING or BUILDING shadow."""
+    def start(self, row: ShadowRow) -> ShadowRow:
+        """Start (or go on with) the build of a PREPARING or BUILDING shadow; an external one is only prepared."""
+        if row.external:
+            return self._house.external.prepare(row)
         workers = make_spec(row.index_type, row.resource_types, row.build_config).parallel_workers
         with self._lock:
             if self._closed:
-                return
+                return row
             self._forget_ended()
             address = Address(lambda: ShadowBuilder.start(self._house, row, workers))
             self._builders[row.id] = address
         address.tell(BeginBuild())
+        return row
+
+    def go_on(self, row: ShadowRow) -> None:
+        """At an open: as `start`, but no room for the directory of an external build does not fail the open."""
+        try:
+            self.start(row)
+        except ShadowSwitchError as error:
+            logger.error("shadow %s does not go on: %s", row.id, error)
 
     def retry(self, shadow_id: str) -> ShadowRow:
         """FAILED to PREPARING, and on."""
         self._house.catalog.shadow(shadow_id)
         row = self._house.transact(lambda c: transitions.mark_retrying(c, shadow_id), "retry build")
-        self.start(row)
-        return row
+        return self.start(row)
 
     def tune(self, shadow_id: str, share: float | None, paused: bool | None) -> None:
         """Throttle, pause or let go on a running build. Raises InvalidTransition when it is not running."""
@@ -160,10 +171,10 @@ class Builds:
                 address.stop(timeout_s)
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A build_config as it is stored; raises InvalidConfig when it is not JSON-like."""
+def plain(what: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A build_config or summary as it is stored; raises InvalidConfig when it is not JSON-like."""
     try:
-        plain: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(dict(config)))
+        found: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(dict(config)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidConfig(f"build_config cannot be stored: {error}", hint="use JSON-like values") from error
-    return plain
+        raise InvalidConfig(f"{what} cannot be stored: {error}", hint="use JSON-like values") from error
+    return found

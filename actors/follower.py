@@ -50,6 +50,8 @@ class Follower(EngineActor):
 
     def _follow(self, message: Follow) -> None:
         row = message.generation.row
+        if row.opaque:
+            return
         self._by_branch.setdefault(row.branch, {})[row.number] = message.generation
         self._serve(row.branch)
 

@@ -31,6 +31,7 @@ from shadowswitch.storage.generation import Generation, GenerationWriter
 from shadowswitch.storage.rows import BranchRow, GenerationRow
 
 if TYPE_CHECKING:
+    from shadowswitch.actors.external_builds import ExternalBuilds
     from shadowswitch.actors.lock_keeper import LockKeeper
 
 logger = logging.getLogger("shadowswitch")
@@ -83,6 +84,7 @@ class House:
     followers: list[Address]
     dispatcher: Address
     janitor: Address
+    external: ExternalBuilds
     tell_branch: Callable[[BranchRow, Any], None]
     """Sends to a branch's actor; set by `Branches`."""
 

@@ -57,6 +57,7 @@ class Janitor(EngineActor):
         steps: list[Callable[[], None]] = [
             self._end_soaks,
             self._end_failed,
+            self._house.external.fail_silent,
             self._end_orphaned_switches,
             self._remove_retired,
             self._trim,
@@ -134,7 +135,7 @@ class Janitor(EngineActor):
         durable = {g.row.number: g.writer.durable_lsn for g in list(house.shelf.open.values()) if not g.closed}
         needed: dict[int, int] = {}
         for row in generations:
-            if row.role != "retiring":
+            if row.needs_journal:
                 lsn = max(row.durable_lsn, durable.get(row.number, 0))
                 needed[row.branch] = min(needed.get(row.branch, lsn), lsn)
         slices = TRIM_SLICES_A_ROUND

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TypeVar
 
 import msgspec
 
@@ -15,13 +16,15 @@ from shadowswitch.actors.house import House
 from shadowswitch.model.digest import buckets_of_shard, shard_of
 from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
 from shadowswitch.model.records import Item
+from shadowswitch.storage.delivery import CheckDelivery, Delivered
 from shadowswitch.storage.generation import Generation
-from shadowswitch.storage.inspection import Inspect, Inspected
+from shadowswitch.storage.inspection import Inspect, Inspected, compare_sizes
 from shadowswitch.storage.journal import read_records
-from shadowswitch.storage.worker import Answer, Failed
+from shadowswitch.storage.worker import Answer, Failed, Task
 
 logger = logging.getLogger("shadowswitch")
 
+A = TypeVar("A")
 POLL_S = 0.05
 REPAIR_SLICE = 1000
 
@@ -50,6 +53,8 @@ def validate(
     """
     writer = generation.writer
     deadline = time.monotonic() + house.config.validation_timeout_s
+    if generation.row.opaque:
+        return _validate_opaque(house, generation, checks, deadline, stop_asked)
     writer.paused = True
     try:
         lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
@@ -78,17 +83,43 @@ def validate(
             query_latency_ratio_max=house.config.query_latency_ratio_max,
             size_ratio_max=house.config.size_ratio_max,
         )
-        return _summary(_run(house, task, deadline, stop_asked))
+        return _summary(ask_worker(house, task, Inspected, deadline, stop_asked))
     finally:
         writer.paused = False
 
 
-def _run(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], bool]) -> Inspected:
-    """A worker process that dies is replaced, as often as that of a shard."""
+def _validate_opaque(
+    house: House, generation: Generation, checks: list[str], deadline: float, stop_asked: Callable[[], bool]
+) -> Validation:
+    """Of an index in an unknown format: its files, its count, its size, and that nothing is newer than it.
+
+    Raises InvalidTransition when something is: whatever the checks, it cannot be switched to.
+    """
+    lsn, source = house.catalog.source_digest(generation.row.branch, set(generation.writer.types))
+    generation.writer.apply_until(lsn, deadline)
+    delivered = ask_worker(
+        house, CheckDelivery(str(generation.path), generation.row.shadow_id), Delivered, deadline, stop_asked
+    )
+    findings: dict[str, list[str]] = {check: [] for check in checks}
+    if "INTEGRITY_CHECK" in checks:
+        findings["INTEGRITY_CHECK"] = delivered.problems
+    if delivered.record_count != source.count:
+        text = f"the shadow holds {delivered.record_count} records, its source {source.count} at LSN {lsn}"
+        findings["RECORD_COUNT_VALIDATION"] = [text]
+    live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
+    if "SIZE_COMPARISON" in checks and live is not None and live is not generation:
+        findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, house.config.size_ratio_max)
+    return _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
+
+
+def ask_worker(
+    house: House, task: Task, expected: type[A], deadline: float, stop_asked: Callable[[], bool] = lambda: False
+) -> A:
+    """A worker's answer to a task; a process that dies is replaced, as often as that of a shard."""
     deaths = 0
     while True:
         result = _ask(house, task, deadline, stop_asked)
-        if isinstance(result, Inspected):
+        if isinstance(result, expected):
             return result
         if not isinstance(result, str):
             text = f"{result.kind}: {result.message}" if isinstance(result, Failed) else repr(result)
@@ -101,7 +132,7 @@ def _run(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], 
             )
 
 
-def _ask(house: House, task: Inspect, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
+def _ask(house: House, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
     """The worker's answer, or how it died."""
     answer: Future[Answer | str] = Future()
 

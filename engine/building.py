@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shadowswitch.engine.running import Running
+from shadowswitch.actors.builds import plain
+from shadowswitch.actors.external_builds import Claim
+from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.engine.viewing import shadow_index
 from shadowswitch.model.errors import (
     BuildCancelled,
@@ -18,6 +21,8 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
     ShadowIndex,
 )
+
+ERROR_CHARS_MAX = 10_000
 
 
 class Building(Running):
@@ -32,14 +37,68 @@ class Building(Running):
         external: bool = False,
         service_name: str = "",
     ) -> ShadowIndex:
-        """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName."""
+        """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
+
+        With `external` somebody else builds it: the answer says where (`shadow_index_path`), and from which LSN on
+        changes are kept (`start_lsn`). See docs/external-builds.md.
+        """
         house = self._alive()
-        if external:
-            raise InvalidConfig("external builds are not available in this version", hint="leave external=False")
         row = self._builds.claim(
             self._branch_row(branch), index_type, resource_types, build_config, external, service_name
         )
         return shadow_index(house, row)
+
+    def report_progress(
+        self,
+        shadow_id: str,
+        percent: float,
+        estimated_completion_s: float | None = None,
+        record_count: int | None = None,
+    ) -> ShadowIndex:
+        """From an external builder: it lives, and is so far. Raises InvalidTransition when it is to stop building.
+
+        Without any report for `Config.external_timeout_s` the build fails.
+        """
+        house = self._alive()
+        _check_number("percent", percent, 100)
+        if estimated_completion_s is not None:
+            _check_number("estimated_completion_s", estimated_completion_s, float("inf"))
+        if record_count is not None:
+            check_whole("record_count", record_count, 0)
+        house.external.progress(shadow_id, float(percent), estimated_completion_s, record_count)
+        return shadow_index(house, house.catalog.shadow(shadow_id))
+
+    def complete_build(
+        self,
+        shadow_id: str,
+        index_size_bytes: int | None,
+        record_count: int | None,
+        applied_lsn: int | None = None,
+        build_summary: Mapping[str, Any] | None = None,
+    ) -> ShadowIndex:
+        """From an external builder: all is in place. The engine looks at it, which may take long; then it is BUILT.
+
+        A claim may be None; one that differs from what is there raises CompletionRefused, as does anything that is
+        wrong with the files: the shadow stays BUILDING. An index in a format that only its builder knows may be
+        completed again while it is BUILT, with a higher `applied_lsn`. Raises InvalidTransition, Timeout.
+        """
+        house = self._alive()
+        for name, value in (
+            ("index_size_bytes", index_size_bytes), ("record_count", record_count), ("applied_lsn", applied_lsn)
+        ):  # fmt: skip
+            if value is not None:
+                check_whole(name, value, 0)
+        summary = plain("build_summary", build_summary or {})
+        house.external.complete(shadow_id, Claim(index_size_bytes, record_count, applied_lsn, summary))
+        return shadow_index(house, house.catalog.shadow(shadow_id))
+
+    def fail_build(self, shadow_id: str, error: str) -> ShadowIndex:
+        """From an external builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING."""
+        house = self._alive()
+        if not isinstance(error, str) or not error or len(error) > ERROR_CHARS_MAX:
+            raise InvalidConfig(f"error must be a text of 1 to {ERROR_CHARS_MAX} characters")
+        house.external.fail(shadow_id, error)
+        return shadow_index(house, house.catalog.shadow(shadow_id))
 
     def cancel_build(self, shadow_id: str, reason: str = "") -> ShadowIndex:
         """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
@@ -121,3 +180,10 @@ class Building(Running):
             if shadow_id not in house.stuck:
                 raise
             raise Timeout(f"{error.message}; it stands still: {house.stuck[shadow_id]}", operation="wait") from None
+
+
+def _check_number(name: str, value: float, most: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not 0 <= value <= most:
+        limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
+        raise InvalidConfig(f"{name} must be a number {limit}, not {value!r}")

@@ -89,7 +89,7 @@ class Observing(Running):
         for row in house.catalog.generations():
             opened = house.shelf.open.get(row.number)
             durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
-            if row.role != "retiring":
+            if row.needs_journal:
                 what = {"generation": row.number, "role": row.role, "durable_lsn": max(durable, row.durable_lsn)}
                 holders.setdefault(row.branch, []).append(what)
         figures = []

@@ -4,7 +4,8 @@
     shadow PREPARING            the directory may be half made                 built again from the beginning of
     preparing
     shadow BUILDING             workers died with the host                     goes on from what each shard has stored
-    shadow BUILDING, external   its builder is another process                 left as it is
+    shadow PREPARING, external  nobody was told of its directory yet           its directory is made
+    shadow BUILDING, external   its builder is another process                 left as it is; its time begins anew
     shadow BUILT                whole and waiting                              opened and followed
     shadow SWITCHING            the commit did not happen (else it would be    BUILT again
                                 ACTIVE)
@@ -55,7 +56,7 @@ def recover(house: House) -> Recovered:
     for index in house.catalog.indexes():
         live = house.shelf.open.get(index.live)
         if live is not None:
-            live.ready_lsn = house.catalog.head(index.branch)[0]
+            live.ready_lsn = 0 if live.row.opaque else house.catalog.head(index.branch)[0]
             house.shelf.point(index.branch, index.index_type, live)
             _publish(house, index, live)
     return found
@@ -79,7 +80,7 @@ def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
     if shadow.state == ShadowState.SWITCHING:
         reason = "the host stopped before the switch was committed"
         house.transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
-    elif shadow.state in (ShadowState.PREPARING, ShadowState.BUILDING) and not shadow.external:
+    elif shadow.state == ShadowState.PREPARING or (shadow.state == ShadowState.BUILDING and not shadow.external):
         house.transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
         found.resume.append(shadow)
 

@@ -15,6 +15,7 @@ from shadowswitch.actors.base import Address
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.builds import Builds
 from shadowswitch.actors.dispatcher import Dispatcher
+from shadowswitch.actors.external_builds import ExternalBuilds
 from shadowswitch.actors.follower import Follower
 from shadowswitch.actors.house import House
 from shadowswitch.actors.janitor import Janitor
@@ -90,10 +91,11 @@ class Running:
         self._written = [deque[int]() for _ in range(config.followers)]
         house.followers = [Address(partial(self._start_follower, number)) for number in range(config.followers)]
         house.dispatcher = Address(lambda: Dispatcher.start(house))
+        house.external = ExternalBuilds(house)
         house.janitor = Address(lambda: Janitor.start(house, self._branches))
         self._builds = Builds(house)
         for row in found.resume:
-            self._builds.start(row)
+            self._builds.go_on(row)
         house.timers.every(config.refresh_interval_ms / 1000, self._tick_followers)
         house.timers.every(config.janitor_interval_s, lambda: house.janitor.tell(Tick()))
         house.timers.every(1.0, lambda: house.dispatcher.tell(Tick()))

@@ -4,7 +4,7 @@
     |- opening      EngineAlreadyOpen, EngineClosed, UnsupportedFilesystem, UnsupportedFormat
     |- naming       InvalidName, InvalidChange, InvalidConfig, UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
-    |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging
+    |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition, StaleFence
     |- locking      LockConflict, LockLost
     |- any time     Timeout, CorruptData, InternalFailure
@@ -138,6 +138,14 @@ class BuildFailed(ShadowSwitchError):
 
 class BuildCancelled(ShadowSwitchError):
     """The build was cancelled."""
+
+
+class CompletionRefused(ShadowSwitchError):
+    """What an external builder left is not what it should be; `problems` says all that is wrong."""
+
+    def __init__(self, message: str, *, problems: list[str] | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.problems = problems or []
 
 
 class NotConverging(BuildFailed):

@@ -34,6 +34,8 @@ class Config(msgspec.Struct, frozen=True):
     """How long one attempt to switch may drain while writers wait; beyond it the attempt is given up."""
     soak_s: float = 24 * 3600.0
     """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
+    external_timeout_s: float = 900.0
+    """An external build of whose builder nothing is heard for that long fails."""
     failed_keep_s: float = 3600.0
     """How long the files of a failed build are kept for a retry."""
     journal_keep_changes: int = 10_000

@@ -22,6 +22,7 @@ from shadowswitch.storage import keys, layout, rows
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog import Catalog, scan_prefix
+from shadowswitch.storage.delivery import CheckDelivery, check_delivery
 from shadowswitch.storage.journal import read_records, read_slice
 from shadowswitch.storage.lock_rows import check_locks
 from shadowswitch.storage.outbox import check_events
@@ -255,6 +256,9 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
             if again is None or again.role not in ("live", "soaking", "standby"):
                 return []
             generations.check_manifest(path, row, catalog.uuid)
+            if row.opaque:
+                found = check_delivery(CheckDelivery(str(path), row.shadow_id))
+                return [Finding("IX-4", where, problem) for problem in found.problems]
             return _check_shards(catalog, path, row, where, types)
     except StorageFull:
         raise  # there is no room for the copy that a check works on: that says nothing about the generation

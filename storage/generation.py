@@ -23,10 +23,11 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from shadowswitch.model.digest import Digest
+from shadowswitch.model.digest import BUCKETS, Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
 from shadowswitch.model.records import Item
 from shadowswitch.storage import layout
+from shadowswitch.storage.backends.external import ExternalShard
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.journal import coalesce, read_slice
@@ -143,6 +144,22 @@ class GenerationWriter:
                 total.merge(shard.state().digest)
             return total
 
+    def differing(self, source: Digest) -> list[int]:
+        """The buckets in which this is not what its source is (SW-3). Of an opaque index only the count is known."""
+        if not self.row.opaque:
+            return self.digest().differing(source)
+        with self.lock:
+            told = sum(shard.record_count for shard in self._shards if isinstance(shard, ExternalShard))
+        return [] if told == source.count else list(range(BUCKETS))
+
+    def adopt(self) -> None:
+        """The builder of an opaque index brought it further: take over what its manifest says now."""
+        with self.lock:
+            for shard in self._shards:
+                if isinstance(shard, ExternalShard):
+                    shard.adopt()
+            self.applied_lsn = min(shard.state().applied_lsn for shard in self._shards)
+
     def tend(self) -> bool:
         """Let each shard do a small piece of its housekeeping; True if there is more. Never under a seal."""
         with self.lock:
@@ -237,6 +254,8 @@ class Generation:
 
     def warm(self) -> None:
         """Open a reader and let it touch the index, so that the first user does not pay for it."""
+        if self.row.opaque:
+            return
         reader = self.take_reader()
         try:
             reader.count()

@@ -120,7 +120,7 @@ def _run(
             return []
         return [f"the shadow holds {recomputed.count} records, its source {source.count} at LSN {task.lsn}"]
     if check == "SIZE_COMPARISON":
-        return _compare_sizes(task)
+        return compare_sizes(Path(task.path), Path(task.live_path), task.size_ratio_max) if task.live_path else []
     if check == "INTEGRITY_CHECK":
         backend = registry.backend(task.backend)
         paths = layout.shard_paths(Path(task.path), task.shards)
@@ -132,15 +132,14 @@ def _run(
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
 
 
-def _compare_sizes(task: Inspect) -> list[str]:
-    if not task.live_path:
-        return []
-    size = layout.directory_size_bytes(Path(task.path), logs=False)
-    live = layout.directory_size_bytes(Path(task.live_path), logs=False)
+def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
+    """SIZE_COMPARISON: are two indexes about as large?"""
+    size = layout.directory_size_bytes(shadow, logs=False)
+    live = layout.directory_size_bytes(live_path, logs=False)
     small, large = sorted((max(size, SIZE_FLOOR_BYTES), max(live, SIZE_FLOOR_BYTES)))
-    if large / small <= task.size_ratio_max:
+    if large / small <= ratio_max:
         return []
-    return [f"the shadow has {size} bytes, the live index {live}: more than {task.size_ratio_max} times apart"]
+    return [f"the shadow has {size} bytes, the live index {live}: more than {ratio_max} times apart"]
 
 
 def _compare_queries(task: Inspect, reader: IndexReader) -> list[str]:

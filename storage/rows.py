@@ -16,6 +16,8 @@ import msgspec
 from shadowswitch.model.states import ShadowState
 
 FORMAT = 1
+EXTERNAL = "external"
+"""The backend of an index in a format that only its builder knows."""
 
 
 class BranchRow(msgspec.Struct, array_like=True, frozen=True):
@@ -83,6 +85,16 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     switched_at: float | None = None
     soak_until: float | None = None
     boot_id: str = ""
+
+    @property
+    def opaque(self) -> bool:
+        """Is it in a format that only its builder knows? Then it does not follow the journal."""
+        return self.backend == EXTERNAL
+
+    @property
+    def needs_journal(self) -> bool:
+        """Must the changes after its durable LSN be kept for it?"""
+        return self.role != "retiring" and not (self.opaque and self.role in ("live", "soaking"))
 
 
 class IndexRow(msgspec.Struct, array_like=True, frozen=True):

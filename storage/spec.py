@@ -13,6 +13,7 @@ from shadowswitch.model.digest import BUCKETS
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_index_type, check_resource_type
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.rows import EXTERNAL
 
 WORKERS_MAX = 32
 _OWN_OPTIONS = frozenset({"backend", "parallel_workers", "shards", "full_rebuild"})
@@ -30,17 +31,24 @@ class Spec(msgspec.Struct, frozen=True):
     fingerprint: str
 
 
-def make_spec(index_type: str, resource_types: Sequence[str], build_config: Mapping[str, Any] | None) -> Spec:
-    """Check what a caller wants built. Raises InvalidName or InvalidConfig before anything is written."""
+def make_spec(
+    index_type: str, resource_types: Sequence[str], build_config: Mapping[str, Any] | None, external: bool = False
+) -> Spec:
+    """Check what a caller wants built. Raises InvalidName or InvalidConfig before anything is written.
+
+    An `external` build that names no backend is in a format that only its builder knows.
+    """
     config = dict(build_config or {})
     check_index_type(index_type)
     if isinstance(resource_types, str) or not resource_types:
         raise InvalidConfig("resource_types must be a list of at least one resource type", operation="start_build")
     types = sorted({check_resource_type(name) for name in resource_types})
-    name = config.get("backend") or registry.default_backend(index_type)
+    name = config.get("backend") or (EXTERNAL if external else registry.default_backend(index_type))
+    if name == EXTERNAL and not external:
+        raise InvalidConfig(f"only an external build can be of backend {EXTERNAL!r}", hint="name another backend")
     backend = registry.backend(name)
     workers = _whole(config, "parallel_workers", min(2, os.cpu_count() or 1), WORKERS_MAX)
-    shards = _whole(config, "shards", workers, BUCKETS)
+    shards = _whole(config, "shards", 1 if external else workers, 1 if name == EXTERNAL else BUCKETS)
     options = backend.configure({key: value for key, value in config.items() if key not in _OWN_OPTIONS})
     identity = msgspec.json.encode([name, backend.version, options, shards, types], order="deterministic")
     fingerprint = blake2b(identity, digest_size=16).hexdigest()

@@ -111,11 +111,49 @@ def mark_built(commit: Commit, shadow_id: str, applied_lsn: int, record_count: i
         applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
     )  # fmt: skip
     generation = commit.generation(row.generation)
-    commit.put_generation(msgspec.structs.replace(generation, role="standby"))
+    durable = max(generation.durable_lsn, applied_lsn)
+    commit.put_generation(msgspec.structs.replace(generation, role="standby", durable_lsn=durable))
     _tell(
         commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes, applied_lsn=applied_lsn
     )
     return row
+
+
+def mark_delivered(
+    commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, summary: dict[str, Any]
+) -> ShadowRow:
+    """BUILT by an external builder, and looked at; or, BUILT before, brought further by it."""
+    row = commit.shadow(shadow_id)
+    if row.state == S.BUILDING:
+        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes)
+    elif row.state != S.BUILT:
+        raise InvalidTransition(f"shadow {shadow_id} is {row.state}", operation="complete build", object=shadow_id)
+    row = msgspec.structs.replace(
+        row, applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes, summary=summary, error=None
+    )
+    commit.put_shadow(row)
+    commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=applied_lsn))
+    commit.audit("build.delivered", shadow_id, {"applied_lsn": applied_lsn, "record_count": record_count})
+    return row
+
+
+def note_external(
+    commit: Commit, shadow_id: str, percent: float, eta_s: float | None, record_count: int | None
+) -> None:
+    """What an external builder says of its progress; it never goes back."""
+    row = note_progress(commit, shadow_id, "building", percent, eta_s)
+    if row.state == S.BUILDING and record_count is not None:
+        commit.put_shadow(msgspec.structs.replace(row, record_count=record_count))
+
+
+def note_refused(commit: Commit, shadow_id: str, problems: list[str]) -> None:
+    """A completion was refused: the shadow stays what it is, and says why."""
+    row = commit.shadow(shadow_id)
+    if row.state == S.BUILDING:
+        row = msgspec.structs.replace(row, error="; ".join(problems))
+        commit.put_shadow(row)
+    _tell(commit, row, "build.refused", problems=problems)
+    commit.audit("build.refused", shadow_id, {"problems": problems})
 
 
 def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:

@@ -29,6 +29,7 @@ from shadowswitch.model.errors import InternalFailure, ShadowSwitchError, Timeou
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.copying import BuildShard, Control, Progress, ShardBuild
+from shadowswitch.storage.delivery import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.inspection import Inspect, Inspected, inspect
 
 SHARD_LOCK_TIMEOUT_S = 10.0
@@ -49,9 +50,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     progress: Progress
 
 
-Task = BuildShard | Inspect
-Line = BuildShard | Inspect | Control
-Answer = Progress | Done | Inspected | Failed
+Task = BuildShard | Inspect | CheckDelivery
+Line = BuildShard | Inspect | CheckDelivery | Control
+Answer = Progress | Done | Inspected | Delivered | Failed
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -118,6 +119,8 @@ class Worker:
                 return Done(ShardBuild(self._catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
             return inspect(self._catalog, task)
+        if isinstance(task, CheckDelivery):
+            return check_delivery(task)
         raise InternalFailure(f"unknown task {task!r}")
 
     def _report(self, progress: Progress) -> None:

@@ -17,6 +17,7 @@ from shadowswitch.model.branch_states import BranchState
 from shadowswitch.model.errors import (
     BuildCancelled,
     BuildFailed,
+    CompletionRefused,
     CorruptData,
     DuplicateBuild,
     EngineAlreadyOpen,
@@ -66,6 +67,7 @@ __all__ = [
     "BuildCancelled",
     "BuildFailed",
     "Change",
+    "CompletionRefused",
     "Config",
     "CorruptData",
     "Delete",

@@ -18,6 +18,7 @@ _METHODS = ("configure", "project", "create_shard", "open_writer", "open_reader"
 _BUILT_IN = {
     "fts5": "shadowswitch.storage.backends.fts5:Fts5Backend",
     "kv": "shadowswitch.storage.backends.kv:KvBackend",
+    "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }
 _DEFAULTS = {"SEARCH_INDEX": "fts5"}
 _registered: dict[str, Backend] = {}
