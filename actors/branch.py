@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from shadowswitch.actors.base import EngineActor, result_of
+from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.branch_life import BranchLife
 from shadowswitch.actors.house import House
 from shadowswitch.actors.keepers import keeper_of
@@ -22,7 +22,6 @@ from shadowswitch.storage import transitions
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, IndexRow
 
-BARRIER_TIMEOUT_S = 10.0
 COMMIT_TIMEOUT_S = 600.0
 """A commit that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
 while the disk stalls nobody else could write either."""
@@ -81,7 +80,7 @@ class BranchActor(EngineActor):
         deadline = time.monotonic() + message.budget_s
         target = message.target
         step = _Steps(self._house.metrics, begun)
-        sealed_lsn = self._barrier()
+        sealed_lsn = self._barrier(deadline, message.budget_s)
         step("seal_barrier")
         point("switch.sealed")
         drained = target.writer.apply_until(sealed_lsn, deadline)
@@ -96,6 +95,8 @@ class BranchActor(EngineActor):
                 False, _ms(begun), sealed_lsn, drained, f"the {proof} differs from the source", differing
             )
         step("seal_digest")
+        if time.monotonic() > deadline:  # the last moment: a commit that has begun cannot be bounded any more
+            return SealOutcome(False, _ms(begun), sealed_lsn, drained, _over(message.budget_s, "barrier and drain"))
         row = self._commit(message, sealed_lsn)
         step("seal_commit")
         point("switch.committed")
@@ -104,11 +105,15 @@ class BranchActor(EngineActor):
         point("switch.pointed")
         return SealOutcome(True, _ms(begun), sealed_lsn, drained, epoch=row.epoch)
 
-    def _barrier(self) -> int:
+    def _barrier(self, deadline: float, budget_s: float) -> int:
+        """Wait until every admitted write is on disk; no longer than the budget, for writers wait, too."""
         reply: Future[int] = Future()
         self._house.journal.tell(Barrier(self._row.number, reply))
-        head: int = result_of(reply, BARRIER_TIMEOUT_S, "the barrier of a switch")
-        return head
+        try:
+            return reply.result(max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            reply.cancel()
+            raise Timeout(_over(budget_s, "the commit of the writes before it"), operation="switch") from None
 
     def _commit(self, message: Seal, sealed_lsn: int) -> IndexRow:
         soak_s = self._house.config.soak_s
@@ -152,6 +157,10 @@ class _Steps:
         now = time.perf_counter()
         self._metrics.observe(name, (now - self._last) * 1000)
         self._last = now
+
+
+def _over(budget_s: float, what: str) -> str:
+    return f"{what} took longer than the {budget_s * 1000:g} ms that writers may wait (Config.seal_budget_ms)"
 
 
 def _ms(begun: float) -> float:

@@ -31,7 +31,8 @@ class Config(msgspec.Struct, frozen=True):
     """How often a followed generation is forced to disk; the journal keeps what came since."""
     followers: int = 2
     seal_budget_ms: float = 50.0
-    """How long one attempt to switch may drain while writers wait; beyond it the attempt is given up."""
+    """How long one attempt to switch may keep writers waiting before it begins to commit; beyond it the attempt is given
+    up. The commit itself, one transaction of a few pages, takes as long as the disk takes for it."""
     soak_s: float = 24 * 3600.0
     """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
     external_timeout_s: float = 900.0

@@ -15,8 +15,8 @@ from shadowswitch.actors.base import EngineActor
 from shadowswitch.storage import points
 from tests.engine_helpers import put, wait_until, worker_processes
 
-FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20}
-"""Settings for tests: nothing waits for a timer longer than it must."""
+FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20, "seal_budget_ms": 2000.0}
+"""Settings for tests: nothing waits for a timer longer than it must, and no seal is given up on a loaded machine."""
 
 OpenEngine = Callable[..., Engine]
 

@@ -183,13 +183,46 @@ def switch_under_load(engine: Engine) -> SwitchResult:
 
 
 def test_a_switch_over_its_budget_is_given_up_and_tried_again_until_it_fits(open_engine: Any) -> None:
-    engine = open_engine(seal_budget_ms=0.5)
+    engine = open_engine(seal_budget_ms=10)
     engine.create_branch("main")
     fill(engine, 100)
     result = next(r for r in (switch_under_load(engine) for _ in range(10)) if r.attempts > 1 or not r.success)
     assert result.success, result.message
     assert engine.write("main", [put("after", "later")]).count == 1
     assert found(engine, "later", min_lsn=engine.head("main")) == {"after"}
+
+
+@pytest.mark.parametrize("slow", ["switch.sealed=sleep:0.3", "switch.drained=sleep:0.3"])
+def test_a_seal_that_is_late_before_its_commit_gives_up_instead_of_committing_late(
+    open_engine: Any, slow: str
+) -> None:
+    engine = open_engine(seal_budget_ms=200)
+    engine.create_branch("main")
+    fill(engine, 100)
+    first = live(engine)
+    shadow = built(engine)
+    points.plan_points(slow)
+    result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=1))
+    points.plan_points("")
+    assert not result.success
+    assert "Config.seal_budget_ms" in result.message
+    assert engine.index("main", KIND).generation == first
+    assert engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=60)).success
+
+
+def test_a_seal_does_not_wait_longer_than_its_budget_for_the_writes_before_it(open_engine: Any) -> None:
+    engine = open_engine(seal_budget_ms=100)
+    engine.create_branch("main")
+    fill(engine, 100)
+    shadow = built(engine)
+    points.plan_points("journal.before_commit=sleep:0.5")
+    with crew() as hands:
+        hands.start(lambda: engine.write("main", [put("w")], timeout_s=60))
+        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=1))
+        assert not result.success
+        assert "the commit of the writes before it" in result.message
+    points.plan_points("")
+    assert engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=60)).success
 
 
 def test_writers_are_let_go_after_every_attempt_that_is_given_up(open_engine: Any) -> None:

@@ -51,6 +51,7 @@ def config(**changes: Any) -> Config:
         "validation_samples": 10,
         "worker_nice": 0,
         "disk_reserve_bytes": 1 << 20,
+        "seal_budget_ms": 2000.0,
     }
     return Config(**(settings | changes))
 
