@@ -6,6 +6,7 @@ import random
 
 from shadowswitch.actors.house import House
 from shadowswitch.model.digest import BUCKETS
+from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.journal import read_records
 
@@ -20,24 +21,30 @@ def verify(house: House, generation: Generation, sealed_lsn: int) -> list[str]:
         return [f"readers do not get generation {row.number}"]
     try:
         reader = live.take_reader()
-        if row.opaque:  # that it can be opened at all is everything that can be seen of it
+        try:
+            if row.opaque:  # that it can be opened at all is everything that can be seen of it
+                return []
+            return _read(house, generation, reader, sealed_lsn)
+        finally:
             live.give_reader(reader)
-            return []
-        problems = []
-        applied = reader.applied_lsn()
-        if applied < sealed_lsn:
-            problems.append(f"readers see LSN {applied}, the branch was sealed at {sealed_lsn} (SW-2)")
-        reader.search("a", 1)
-        chance = random.Random()
-        for _ in range(SAMPLES):
-            number, name = chance.choice(sorted(generation.writer.types.items()))
-            bucket = chance.randrange(BUCKETS)
-            piece = read_records(house.catalog, row.branch, number, name, range(bucket, bucket + 1), b"", 1)
-            for item in piece.items:
-                held = reader.get(item.resource_type, item.id)
-                if item.lsn <= sealed_lsn and (held is None or held.lsn < item.lsn):
-                    problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} cannot be read (IX-3)")
-        live.give_reader(reader)
-        return problems
     finally:
         live.unpin()
+
+
+def _read(house: House, generation: Generation, reader: IndexReader, sealed_lsn: int) -> list[str]:
+    problems = []
+    applied = reader.applied_lsn()
+    if applied < sealed_lsn:
+        problems.append(f"readers see LSN {applied}, the branch was sealed at {sealed_lsn} (SW-2)")
+    reader.search("a", 1)
+    chance = random.Random()
+    types = sorted(generation.writer.types.items())
+    for _ in range(SAMPLES):
+        number, name = chance.choice(types)
+        bucket = chance.randrange(BUCKETS)
+        piece = read_records(house.catalog, generation.row.branch, number, name, range(bucket, bucket + 1), b"", 1)
+        for item in piece.items:
+            held = reader.get(item.resource_type, item.id)
+            if item.lsn <= sealed_lsn and (held is None or held.lsn < item.lsn):
+                problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} cannot be read (IX-3)")
+    return problems

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -15,14 +19,16 @@ from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.rows import GenerationRow
 
+logger = logging.getLogger("shadowswitch")
+
 
 class Reader:
     """A pinned reader of one generation: it is not removed while this is open (SW-1, SW-5).
 
     It shows what the generation holds at each search: more and more of the journal while the generation is followed,
-    never
-    less. For one thread at a time. Close it, or use it as a context manager; a reader kept for long after a switch
-    shows a generation that follows the live one and keeps its files from being removed.
+    never less. One call at a time; a second thread waits. Close it, or use it as a context manager; a reader kept for
+    long after a switch shows a generation that follows the live one and keeps its files from being removed. When the
+    engine closes, the reader is closed with it: calls raise EngineClosed.
     """
 
     def __init__(
@@ -38,6 +44,9 @@ class Reader:
         self._release = release
         self._asked = asked
         self._trouble = trouble
+        self._turn = threading.Lock()
+        self._scans: list[Iterator[Record]] = []
+        self._why = ("the reader is closed", "open another with engine.reader")
         self.generation = generation
         """The number of the pinned generation."""
         self.lsn = lsn
@@ -45,39 +54,77 @@ class Reader:
 
     def search(self, query: str, limit: int = 10) -> list[Hit]:
         """The best `limit` hits, best first. Raises InvalidConfig for a limit below 1."""
-        reader = self._open()
-        self._asked(query)
-        try:
+        with self._using() as reader:
+            self._asked(query)
             return reader.search(query, limit)
-        except CorruptData as error:
-            self._trouble(error)
-            raise
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""
-        return self._open().get(resource_type, id)
+        with self._using() as reader:
+            return reader.get(resource_type, id)
 
     def count(self) -> int:
         """How many records the index holds."""
-        return self._open().count()
+        with self._using() as reader:
+            return reader.count()
 
     def scan(self) -> Iterator[Record]:
-        """Everything that the index holds, in the backend's order. May take long."""
-        return self._open().scan()
+        """Everything that the index holds, in the backend's order, each shard as of one moment. May take long."""
+        with self._using() as reader:
+            rows = reader.scan()
+            self._scans.append(rows)
+        return self._rows(rows)
+
+    def _rows(self, rows: Iterator[Record]) -> Iterator[Record]:
+        try:
+            while True:
+                with self._using():
+                    row = next(rows, None)
+                if row is None:
+                    return
+                yield row
+        finally:
+            with contextlib.suppress(ValueError):
+                self._scans.remove(rows)
+            _end(rows)
 
     def applied_lsn(self) -> int:
         """Every change up to here is visible now."""
-        return self._open().applied_lsn()
+        with self._using() as reader:
+            return reader.applied_lsn()
 
-    def _open(self) -> IndexReader:
-        if self._reader is None:
-            raise EngineClosed("the reader is closed", operation="read", hint="open another with engine.reader")
-        return self._reader
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[IndexReader]:
+        with self._turn:
+            if self._reader is None:
+                raise EngineClosed(self._why[0], operation="read", hint=self._why[1])
+            try:
+                yield self._reader
+            except CorruptData as error:
+                self._trouble(error)
+                raise
 
     def close(self) -> None:
         """Let go of the generation. Idempotent."""
+        with self._turn:
+            self._let_go()
+
+    def shut(self, timeout_s: float) -> bool:
+        """The engine closes: so does this, behind the call that runs; False if that does not end in time."""
+        if not self._turn.acquire(timeout=timeout_s):
+            return False
+        try:
+            self._why = ("the engine is closed", "open it again with Engine.open")
+            self._let_go()
+        finally:
+            self._turn.release()
+        return True
+
+    def _let_go(self) -> None:
         if self._reader is not None:
             self._reader = None
+            while self._scans:
+                _end(self._scans.pop())
             self._release()
 
     def __enter__(self) -> Reader:
@@ -87,6 +134,41 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _end(rows: Iterator[Record]) -> None:
+    """Let go of what a scan holds, wherever it stands."""
+    close = getattr(rows, "close", None)
+    if close is not None:
+        close()
+
+
+class OpenReaders:
+    """The readers that an engine gave out, so that none of them outlives it. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._closed = False
+
+    def add(self, reader: Reader) -> None:
+        """A reader was given out. Raises EngineClosed, and closes it, when the engine has closed meanwhile."""
+        with self._lock:
+            if not self._closed:
+                self._open.add(reader)
+                return
+        reader.close()
+        raise EngineClosed("the engine is closed", operation="read", hint="open it again with Engine.open")
+
+    def shut(self, timeout_s: float) -> None:
+        """Close all, each behind the call that runs in it, in `timeout_s` seconds together."""
+        with self._lock:
+            self._closed = True
+            readers = list(self._open)
+        deadline = time.monotonic() + timeout_s
+        for reader in readers:
+            if not reader.shut(max(0.0, deadline - time.monotonic())):
+                logger.warning("a reader of generation %d is still at work while the engine closes", reader.generation)
 
 
 RETRIES = 100

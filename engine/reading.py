@@ -72,9 +72,10 @@ class Reading(Soaking):
             live.give_reader(index_reader)
             live.unpin()
 
-        return Reader(
-            index_reader, live.row.number, lsn, release, live.asked.append, partial(self._distrust, live.row.number)
-        )
+        number = live.row.number
+        reader = Reader(index_reader, number, lsn, release, live.asked.append, partial(self._distrust, number))
+        self._readers.add(reader)
+        return reader
 
     def _wait_for_lsn(self, row: BranchRow, live: Any, wanted: int, asked: int, timeout_s: float) -> None:
         house = self._house

@@ -25,6 +25,7 @@ from shadowswitch.actors.messages import Follow, Kick, Tick
 from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.worker_pool import WorkerPool
+from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import recover
 from shadowswitch.engine.room import Room
 from shadowswitch.model.errors import (
@@ -63,6 +64,7 @@ class Running:
         self._distrusted: set[int] = set()
         self._stopping = threading.Event()
         self._helpers: list[threading.Thread] = []
+        self._readers = OpenReaders()
         self._room = Room()
         try:
             with disk_errors("open"):
@@ -123,6 +125,7 @@ class Running:
             self._branches.close(STOP_TIMEOUT_S)
         house.closing = True
         house.notify_changed()
+        self._readers.shut(STOP_TIMEOUT_S)
         if hasattr(self, "_builds"):
             self._builds.close(STOP_TIMEOUT_S)
         for name in ("janitor", "dispatcher"):

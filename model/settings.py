@@ -21,7 +21,8 @@ class Config(msgspec.Struct, frozen=True):
     record_size_max_bytes: int = 1 << 20
     """Largest record, as encoded."""
     batch_changes_max: int = 10_000
-    """Most changes in one write; a batch is one transaction, and one step for readers."""
+    """Most changes in one write. A batch is one transaction of the records and of each shard of an index; readers of an
+    index with several shards may see it arrive shard by shard (docs/the-fine-print.md)."""
     batch_size_max_bytes: int = 64 << 20
     queue_changes_max: int = 50_000
     """Changes admitted and not yet committed; a writer beyond that waits, within its timeout."""
@@ -31,8 +32,8 @@ class Config(msgspec.Struct, frozen=True):
     """How often a followed generation is forced to disk; the journal keeps what came since."""
     followers: int = 2
     seal_budget_ms: float = 50.0
-    """How long one attempt to switch may keep writers waiting before it begins to commit; beyond it the attempt is given
-    up. The commit itself, one transaction of a few pages, takes as long as the disk takes for it."""
+    """How long one attempt to switch may keep writers waiting before it begins to commit; beyond it the attempt is
+    given up. The commit itself, one transaction of a few pages, takes as long as the disk takes for it."""
     soak_s: float = 24 * 3600.0
     """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
     external_timeout_s: float = 900.0

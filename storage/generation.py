@@ -231,8 +231,12 @@ class Generation:
             return self.backend.open_reader(layout.shard_paths(self.path, self.row.shards), self.row.options)
 
     def give_reader(self, reader: IndexReader) -> None:
-        """Put an index reader back for the next user."""
-        self._idle.append(reader)
+        """Put an index reader back for the next user; when the generation is closed there is none."""
+        with self._lock:
+            if not self.closed:
+                self._idle.append(reader)
+                return
+        reader.close()
 
     def wait_applied(self, lsn: int, deadline: float) -> None:
         """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline."""
@@ -273,12 +277,14 @@ class Generation:
         return True
 
     def close(self) -> None:
-        """Close writer and readers. Idempotent. Whoever still searches gets EngineClosed."""
-        self.closed = True
+        """Close writer and idle readers, and each reader that is given back later. Idempotent."""
+        with self._lock:
+            self.closed = True
+            idle, self._idle = self._idle, []
         with self.writer.lock:
             self.writer.close()
-        while self._idle:
-            self._idle.pop().close()
+        for reader in idle:
+            reader.close()
         self.advanced()
 
 

@@ -1,7 +1,8 @@
 """Reading the journal and the records: slices, each in one short read transaction.
 
 Who needs a stretch of the journal calls `read_slice` again and again; a slice ends at the end of a write batch, so that
-whoever applies whole slices shows whole batches. `coalesce` keeps the last change of each key.
+whoever applies a whole slice in one transaction shows whole batches (an index of several shards: shard by shard).
+`coalesce` keeps the last change of each key.
 """
 
 from __future__ import annotations

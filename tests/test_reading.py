@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, InvalidConfig, Put, SwitchRequest, Timeout, UnknownIndex
+from shadowswitch import Delete, Engine, EngineClosed, InvalidConfig, Put, SwitchRequest, Timeout, UnknownIndex
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, outside_environment, put, wait_until
 
 OUTSIDER = """
@@ -234,6 +236,71 @@ def test_a_reader_that_is_never_closed_does_not_keep_the_engine_from_closing(ope
     reader.close()
     again = open_engine()
     assert len(found(again, "hello")) == 10
+
+
+@pytest.mark.parametrize("backend", ["fts5", "kv"])
+def test_readers_that_are_open_when_the_engine_closes_hold_nothing_and_say_so(open_engine: Any, backend: str) -> None:
+    engine = open_engine()
+    engine.create_branch("main")
+    fill(engine, 10)
+    live(engine, backend=backend)
+    reader = engine.reader("main", KIND)
+    scan = reader.scan()
+    next(scan)
+    engine.close()
+    assert index_files_open(engine.path) == []
+    calls: list[Callable[[], object]] = [
+        lambda: reader.search("hello"),
+        lambda: reader.get("object_type", "1"),
+        reader.count,
+        reader.applied_lsn,
+        reader.scan,
+        lambda: next(scan),
+    ]
+    for call in calls:
+        with pytest.raises(EngineClosed, match="the engine is closed"):
+            call()
+    reader.close()
+
+
+def index_files_open(data: Path) -> list[str]:
+    """The files of generations that this process holds open or has mapped."""
+    held = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_link(name)]
+    held += Path("/proc/self/maps").read_text().splitlines()
+    return [name for name in held if f"{data}/generations" in name]
+
+
+def _is_link(name: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{name}")
+
+
+def test_the_engine_closes_behind_the_search_that_runs(open_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_engine()
+    engine.create_branch("main")
+    fill(engine, 10)
+    live(engine)
+    reader = engine.reader("main", KIND)
+    inner, begun, go_on = reader._reader, threading.Event(), threading.Event()
+    found: list[object] = []
+
+    def slow(query: str, limit: int) -> object:
+        begun.set()
+        assert go_on.wait(30)
+        return type(inner).search(inner, query, limit)
+
+    monkeypatch.setattr(inner, "search", slow)
+    searching = threading.Thread(target=lambda: found.append(len(reader.search("hello"))))
+    closing = threading.Thread(target=engine.close)
+    searching.start()
+    assert begun.wait(30)
+    closing.start()
+    wait_until(lambda: engine._house.closing)
+    go_on.set()
+    searching.join(30)
+    closing.join(30)
+    assert found == [10]
+    with pytest.raises(EngineClosed):
+        reader.count()
 
 
 def test_what_an_index_does_not_cover_is_not_found_in_it(engine: Engine) -> None:

@@ -193,9 +193,7 @@ def test_a_switch_over_its_budget_is_given_up_and_tried_again_until_it_fits(open
 
 
 @pytest.mark.parametrize("slow", ["switch.sealed=sleep:0.3", "switch.drained=sleep:0.3"])
-def test_a_seal_that_is_late_before_its_commit_gives_up_instead_of_committing_late(
-    open_engine: Any, slow: str
-) -> None:
+def test_a_seal_that_is_late_before_its_commit_gives_up_instead_of_committing_late(open_engine: Any, slow: str) -> None:
     engine = open_engine(seal_budget_ms=200)
     engine.create_branch("main")
     fill(engine, 100)

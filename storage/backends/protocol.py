@@ -13,7 +13,7 @@ What a backend promises, and the conformance suite (`shadowswitch.storage.confor
 * BK-4 `apply` does not wait for the disk. `flush` does: what it returns is on disk for good. After a power cut a shard
   opens at some `applied_lsn` between the last flushed one and the newest, with BK-1 to BK-3 intact.
 * BK-5 Readers, in this and other processes, never block the writer and are never blocked; a search sees whole
-  transactions, and an open reader sees what `apply` committed at its next search.
+  transactions of each shard, and an open reader sees what `apply` committed at its next search.
 * BK-6 Whatever a user types as a query is an answer or `InvalidConfig`, never another exception.
 
 Threads: a writer is used by one thread at a time (its owner serialises), a reader likewise; neither is bound to the
