@@ -23,6 +23,7 @@ from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import remove_directory
 from shadowswitch.storage.outbox import trim_events
 from shadowswitch.storage.points import point
+from shadowswitch.storage.received import count_received, trim_received
 from shadowswitch.storage.rows import GenerationRow
 
 logger = logging.getLogger("shadowswitch")
@@ -164,6 +165,9 @@ class Janitor(EngineActor):
                     break
                 oldest += house.transact(partial(_trim_events, database, keep), "trim events")
 
+        if count_received(house.catalog) > house.config.received_keep:
+            house.transact(partial(_trim_received, house.config.received_keep), "forget events")
+
     def _idle(self) -> None:
         self._branches.stop_idle(self._house.config.branch_idle_s)
         if time.monotonic() - self._readers_checked > READER_CHECK_S:
@@ -173,6 +177,10 @@ class Janitor(EngineActor):
 
 def _trim_events(database: str, keep: int, commit: Commit) -> int:
     return trim_events(commit, database, keep, TRIM_SLICE)
+
+
+def _trim_received(keep: int, commit: Commit) -> int:
+    return trim_received(commit, keep, TRIM_SLICE)
 
 
 def _trim_slice(branch: int, below: int, commit: Commit) -> int:

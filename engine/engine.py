@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 
-from shadowswitch.engine.branching import Branching
 from shadowswitch.engine.observing import Observing
-from shadowswitch.engine.reading import Reading
-from shadowswitch.engine.records import Records
+from shadowswitch.engine.receiving import Receiving
 from shadowswitch.model.settings import Config
 
 
-class Engine(Records, Reading, Branching, Observing):
+class Engine(Receiving, Observing):
     """One open data directory. Make it with `Engine.open`; close it, or use it as a context manager."""
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Room for changes that were admitted and are not committed yet: bounded, first come first served.
+"""Room for changes that were admitted and are not committed yet: bounded, first come first served. And turns by key.
 
 Without the order a large batch would wait for ever behind a stream of small ones, and of many equal writers some would
 run into their timeouts although the queue moves.
@@ -6,9 +6,11 @@ run into their timeouts although the queue moves.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 
 from shadowswitch.model.errors import Timeout
 
@@ -52,3 +54,28 @@ class Room:
             self.queued -= changes
             if self._line:
                 self._moved.notify_all()
+
+
+class Turns:
+    """One caller at a time for each key; the next one waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._turns: dict[bytes, tuple[threading.Lock, int]] = {}
+
+    @contextlib.contextmanager
+    def of(self, key: bytes) -> Iterator[None]:
+        """Wait for the turn of this key, and have it."""
+        with self._lock:
+            turn, waiting = self._turns.get(key, (threading.Lock(), 0))
+            self._turns[key] = (turn, waiting + 1)
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                turn, waiting = self._turns[key]
+                if waiting == 1:
+                    del self._turns[key]
+                else:
+                    self._turns[key] = (turn, waiting - 1)

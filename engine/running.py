@@ -27,7 +27,7 @@ from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.worker_pool import WorkerPool
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import recover
-from shadowswitch.engine.room import Room
+from shadowswitch.engine.room import Room, Turns
 from shadowswitch.model.errors import (
     EngineClosed,
     InvalidConfig,
@@ -66,6 +66,7 @@ class Running:
         self._helpers: list[threading.Thread] = []
         self._readers = OpenReaders()
         self._room = Room()
+        self._turns = Turns()
         try:
             with disk_errors("open"):
                 self._start(root, config)

@@ -2,7 +2,7 @@
 
     ShadowSwitchError
     |- opening      EngineAlreadyOpen, EngineClosed, UnsupportedFilesystem, UnsupportedFormat
-    |- naming       InvalidName, InvalidChange, InvalidConfig, UnknownBranch, UnknownShadow, UnknownIndex
+    |- naming       InvalidName, InvalidChange, InvalidConfig, InvalidEvent, UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition, StaleFence
@@ -86,6 +86,10 @@ class InvalidChange(ShadowSwitchError, ValueError):
 
 class InvalidConfig(ShadowSwitchError, ValueError):
     """A setting, build_config or request value that is unknown or out of range."""
+
+
+class InvalidEvent(ShadowSwitchError, ValueError):
+    """An event from outside that is no CloudEvent of an accepted type, or of a source that is not heard."""
 
 
 class UnknownBranch(ShadowSwitchError, LookupError):

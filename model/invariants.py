@@ -38,6 +38,7 @@ INVARIANTS: Final = MappingProxyType(
         "BK-6": "no query string raises anything but InvalidConfig",
         "EV-1": "events and audit rows are numbered without gaps, and the newest has the number that was given last",
         "EV-2": "every event that is told is listed in model.events",
+        "EV-3": "an event from outside has one outcome, as long as it is remembered",
         "LK-1": "two exclusive locks that overlap are held only if the later was asked for under the earlier",
         "LK-2": "the token of a grant is larger than every token granted before on its branch, also over restarts",
         "LK-3": "an expired lock blocks nobody, and its token opens nothing",

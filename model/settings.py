@@ -7,6 +7,7 @@ import math
 import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.incoming import IncomingRules
 from shadowswitch.model.views import STRATEGIES
 
 
@@ -83,11 +84,15 @@ class Config(msgspec.Struct, frozen=True):
     published_path: str = ""
     """Where the paths for outsiders lie; "" is `published` in the data directory. May be on another file system."""
     allow_remote_filesystem: bool = False
+    incoming: IncomingRules = IncomingRules()
+    """What events from outside may bring about."""
+    received_keep: int = 100_000
+    """The newest events from outside that are remembered, so that the same one has one outcome."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name in ("allow_remote_filesystem", "publish_strategy", "published_path"):
+            if name in ("allow_remote_filesystem", "publish_strategy", "published_path", "incoming"):
                 continue
             if isinstance(_DEFAULTS[name], int) and not isinstance(value, int):
                 raise InvalidConfig(f"Config.{name} must be a whole number, not {value!r}")

@@ -2,7 +2,7 @@
 
 Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to ST-4, see `model.invariants`):
 
-    meta           format, uuid, last_lsn, token, generation, branch, event, clean
+    meta           format, uuid, last_lsn, token, generation, branch, event, audit, received
     types          type number -> resource type name; numbers are never reused
     branches       branch number -> BranchRow             branch_names   BLAKE2b-128 of a name -> branch number
     heads          branch number -> head LSN, oldest kept LSN
@@ -10,7 +10,8 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     digests        branch, type -> Digest of the live records
     shadows        shadow id -> ShadowRow                  generations    number -> GenerationRow
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
-    locks          branch number -> LocksRow (see `lock_rows`)
+    locks          branch number -> LocksRow (see `lock_rows`)   received     see `received`
+    positions      name -> sequence number of the last event that somebody outside took
 
 Only the JournalWriter begins write transactions (see `commit`). Readers use short transactions: no read
 transaction outlives one call of this module, because a long one makes the file grow without bound.
@@ -45,8 +46,10 @@ FORMAT = b"shadowswitch-1"
 LOCK_FILE = "lock.mdb"
 DATABASES = (
     "meta", "types", "branches", "branch_names", "heads", "records", "journal", "digests",
-    "shadows", "generations", "indexes", "outbox", "audit", "locks",
+    "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
 )  # fmt: skip
+LATER = frozenset({"received", "positions"})
+"""Made by the next host, in directories that an older version wrote; who only reads can do without."""
 READERS_MAX = 1024
 """LMDB's default of 126 concurrent read transactions is less than a busy host's threads."""
 MAP_SIZE_BYTES = 64 << 30
@@ -115,7 +118,10 @@ class Catalog:
 
     def _open_databases(self) -> None:
         if self.readonly:
-            self.db = {name: self.env.open_db(name.encode(), create=False) for name in DATABASES}
+            self.db = {}
+            for name in DATABASES:
+                with contextlib.suppress(lmdb.NotFoundError) if name in LATER else contextlib.nullcontext():
+                    self.db[name] = self.env.open_db(name.encode(), create=False)
             with self.env.begin() as txn:
                 self._check_format(txn)
             return

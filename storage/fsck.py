@@ -26,6 +26,7 @@ from shadowswitch.storage.delivery import CheckDelivery, check_delivery
 from shadowswitch.storage.journal import read_records, read_slice
 from shadowswitch.storage.lock_rows import check_locks
 from shadowswitch.storage.outbox import check_events
+from shadowswitch.storage.received import check_received
 from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
 
 FINDINGS_MAX = 20
@@ -55,6 +56,7 @@ def check_data(catalog: Catalog, root: Path) -> list[Finding]:
     findings += _first(_check_rows(catalog, root))
     findings += _first(check_locks(catalog))
     findings += _first(check_events(catalog))
+    findings += _first(check_received(catalog))
     findings += _first(_check_directories(catalog, root))
     for row in catalog.generations():
         if row.role in ("live", "soaking", "standby"):

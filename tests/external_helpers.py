@@ -77,3 +77,14 @@ def fts5(engine: Engine, shadow: ShadowIndex, skip: str = "", upto: int | None =
     writer.finish_load(upto if upto is not None else shadow.start_lsn)
     writer.flush()
     writer.close()
+
+
+def incoming(kind: str, id: str = "1", **data: Any) -> dict[str, Any]:
+    """An event of another service."""
+    return {
+        "specversion": "1.0",
+        "id": id,
+        "source": "funnel-service",
+        "type": kind,
+        "data": {"branch_name": "main", **data},
+    }

@@ -25,6 +25,7 @@ from shadowswitch.model.errors import (
     InternalFailure,
     InvalidChange,
     InvalidConfig,
+    InvalidEvent,
     InvalidName,
     InvalidTransition,
     JournalTrimmed,
@@ -42,6 +43,7 @@ from shadowswitch.model.errors import (
     UnsupportedFormat,
     WriteBlocked,
 )
+from shadowswitch.model.incoming import EventOutcome, IncomingRules
 from shadowswitch.model.lock_info import Lock
 from shadowswitch.model.lock_records import ProgressReport
 from shadowswitch.model.lock_scopes import LockScope, LockType
@@ -76,12 +78,15 @@ __all__ = [
     "EngineAlreadyOpen",
     "EngineClosed",
     "Event",
+    "EventOutcome",
     "Finding",
     "Hit",
+    "IncomingRules",
     "IndexInfo",
     "InternalFailure",
     "InvalidChange",
     "InvalidConfig",
+    "InvalidEvent",
     "InvalidName",
     "InvalidTransition",
     "JournalTrimmed",
