@@ -11,6 +11,7 @@
 PYTHON ?=
 DIR ?=
 ARGS ?=
+SEEDS ?= 10000
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.13 python3.12 python3.11 python3)
 FOLDERS := engine actors storage model service
 BIN := .venv/bin
@@ -31,8 +32,12 @@ test: .venv/.installed-dev ## all tests except the long ones (ARGS="-k name")
 torture: .venv/.installed-dev ## the long tests: many kills, many schedules
 	$(BIN)/pytest -m torture $(ARGS)
 
-simulate: .venv/.installed-dev ## random schedules by seed, replayable
-	$(BIN)/pytest $(or $(wildcard tests/simulation tests/test_simulat*.py),$(error this checkout holds no simulation)) $(ARGS)
+simulate: .venv/.installed-dev ## random schedules by seed (SEEDS=100000, or one with its trace: SEED=4711)
+ifdef SEED
+	$(BIN)/python -m tests.simulation.runs --seed $(SEED) $(ARGS)
+else
+	SEEDS=$(SEEDS) $(BIN)/pytest -s tests/simulation/test_simulation.py -k ten_thousand_seeds $(ARGS)
+endif
 
 bench: .venv/.installed-dev ## every benchmark, one after the other
 	@set -e; for script in $(or $(wildcard benchmarks/bench_*.py),$(error this checkout holds no benchmark)); do \

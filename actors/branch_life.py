@@ -85,6 +85,7 @@ class BranchLife:
             resource_types=message.resource_types,
             owner=message.owner or None,
             reason=message.reason,
+            held=table.locks.values(),
         )
         status = done.status
         events: tuple[Any, ...] = ()

@@ -13,6 +13,7 @@ Only the BranchActor's thread calls methods; `held` never changes in place, so a
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -53,6 +54,8 @@ Audit = tuple[str, dict[str, Any]]
 BARRIER_TIMEOUT_S = 10.0
 AGAIN_S = 1.0
 """When to try again to store a step that could not be stored."""
+EARLY_S = 0.001
+"""By how much a timer may be early, if only by rounding; what is then not yet due is waited for anew."""
 
 
 class Held(NamedTuple):
@@ -73,7 +76,8 @@ class LockKeeper:
         self._clock = clock
         self._doubt: Held | None = None
         self._waiting: dict[str, AcquireLock] = {}
-        self._armed: float | None = None
+        self._armed: list[float] = []
+        self._not_before = 0.0
         self.quiet = _is_quiet(held)
         """Whether a write needs no look at the table: nothing is held, nobody waits, the branch is ACTIVE."""
         self._arm()
@@ -221,11 +225,13 @@ class LockKeeper:
         return tuple(lock_info(lock, now, wall) for lock in self.held.table.live(now))
 
     def _due(self, _: LocksDue) -> None:
-        self._armed = None
+        soon = self._clock() + EARLY_S
+        while self._armed and self._armed[0] <= soon:
+            heapq.heappop(self._armed)
         try:
             self.moment()
         except ShadowSwitchError:
-            self._call_in(AGAIN_S)
+            self._arm_again()
             raise
         self._arm()
 
@@ -264,7 +270,7 @@ class LockKeeper:
         try:
             self._house.transact(lambda commit: save_locks(commit, self.row, row, events, audit), what)
         except BaseException:
-            self._call_in(AGAIN_S)
+            self._arm_again()
             raise
         self._doubt = None
         self._adopt(wanted)
@@ -323,12 +329,20 @@ class LockKeeper:
 
     def _arm(self) -> None:
         due = self.held.table.next_due()
-        if due is not None and (self._armed is None or due < self._armed):
-            self._armed = due
-            self._call_in(max(0.0, due - self._clock()))
+        if due is not None:
+            self._arm_at(max(due, self._not_before))
 
-    def _call_in(self, delay_s: float) -> None:
-        self._house.timers.after(delay_s, partial(self._house.tell_branch, self.row, LocksDue()))
+    def _arm_again(self) -> None:
+        """What was due could not be stored; not to be tried again at once, the disk may be full for hours."""
+        self._not_before = self._clock() + AGAIN_S
+        self._arm_at(self._not_before)
+
+    def _arm_at(self, when: float) -> None:
+        """Have `LocksDue` sent then, unless one comes before: each would send the next, and they never became fewer."""
+        if not self._armed or when < self._armed[0]:
+            heapq.heappush(self._armed, when)
+            delay_s = max(0.0, when - self._clock())
+            self._house.timers.after(delay_s, partial(self._house.tell_branch, self.row, LocksDue()))
 
     def close(self) -> None:
         """Answer whoever still waits; the engine closes."""

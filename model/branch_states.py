@@ -182,14 +182,15 @@ def complete_indexing(
     resource_types: Iterable[str] | None = None,
     owner: str | None = None,
     reason: str = "",
+    held: Iterable[Lock] = (),
 ) -> Completion:
     """Indexing of these resource types succeeded (None: all of it, of `owner` if given). Release the locks returned.
 
-    The branch becomes READY when the last of it is done, none of it failed, and somebody asked to track that.
-    Raises InvalidTransition when nothing of what is named is being indexed.
+    The branch becomes READY when the last of it is done, none of it failed, and somebody asked to track that; but not
+    while another indexing lock of all of it is `held`. Raises InvalidTransition when nothing of it is being indexed.
     """
     done = _works(status, resource_types, owner, "complete indexing")
-    return _finish(status, done, wall, by=by, reason=reason or "indexing completed", failed=False)
+    return _finish(status, done, wall, by=by, reason=reason or "indexing completed", failed=False, held=held)
 
 
 def fail_indexing(
@@ -200,11 +201,12 @@ def fail_indexing(
     resource_types: Iterable[str] | None = None,
     owner: str | None = None,
     reason: str = "",
+    held: Iterable[Lock] = (),
 ) -> Completion:
     """Indexing failed. Of the whole branch: the state becomes ERROR. Of single types: the branch stays as editable
     as it was, but does not become READY in this run. Raises InvalidTransition when nothing of it is being indexed."""
     done = _works(status, resource_types, owner, "fail indexing")
-    return _finish(status, done, wall, by=by, reason=reason or "indexing failed", failed=True)
+    return _finish(status, done, wall, by=by, reason=reason or "indexing failed", failed=True, held=held)
 
 
 def _works(
@@ -227,7 +229,14 @@ def _works(
 
 
 def _finish(
-    status: BranchStatus, done: tuple[IndexingWork, ...], wall: datetime, *, by: str, reason: str, failed: bool
+    status: BranchStatus,
+    done: tuple[IndexingWork, ...],
+    wall: datetime,
+    *,
+    by: str,
+    reason: str,
+    failed: bool,
+    held: Iterable[Lock],
 ) -> Completion:
     left = tuple(w for w in status.indexing if w not in done)
     still_needed = {w.lock_id for w in left}
@@ -238,8 +247,9 @@ def _finish(
         failed=tuple(dict.fromkeys((*status.failed, *names))) if failed else status.failed,
         indexing_completed_at=wall if not (left or failed or status.failed) else None,
     )
-    after = _settle(after, done, wall, by=by, reason=reason, failed=failed)
     release = tuple(dict.fromkeys(w.lock_id for w in done if w.lock_id and w.lock_id not in still_needed))
+    if not any(_locks_branch(lock) for lock in held if lock.lock_id not in release):
+        after = _settle(after, done, wall, by=by, reason=reason, failed=failed)
     return Completion(after, release, () if failed else names, tuple(w.resource_type for w in left))
 
 

@@ -188,3 +188,12 @@ def test_the_branch_stays_locked_while_a_second_indexing_lock_of_it_is_held() ->
     step = table.release(1, WALL, ("a", outer.token))
     status = after_locks(at(B.LOCKED_FOR_WRITE), step.events, WALL, held=step.table.locks.values())
     assert status.state is B.LOCKED_FOR_WRITE
+
+
+def test_indexing_that_ends_beside_another_lock_of_the_branch_leaves_it_locked() -> None:
+    _, lock = take(LockTable("main"), 0, ask("other", BRANCH, LockType.INDEXING), owner="other")
+    locked = move(at(B.ACTIVE), Op.LOCK, WALL)
+    for end in (complete_indexing, fail_indexing):
+        status = start_indexing(locked, WALL, [work("object_type")])
+        assert end(status, WALL, held=[lock]).status.state is B.LOCKED_FOR_WRITE
+        assert end(status, WALL, held=[]).status.state is not B.LOCKED_FOR_WRITE

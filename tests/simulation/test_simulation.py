@@ -1,0 +1,92 @@
+"""Many seeds without a violation; the same seed twice is the same run; nothing real is left in the simulated library.
+
+make simulate SEEDS=100000 runs more of them, make simulate SEED=4711 shows one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from shadowswitch.actors import base, lock_keeper
+from tests.engine_helpers import ROOT, outside_environment
+from tests.simulation import runs, seams
+from tests.simulation.host import Store
+from tests.simulation.world import Violation
+
+SEEDS = int(os.environ.get("SEEDS") or 10_000)
+PROCESSES = min(2, os.cpu_count() or 1)
+TIMEOUT_S = 280 + SEEDS // 20
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with runs.simulating() as store:
+        yield store
+
+
+def simulate(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.simulation.runs", *arguments]
+    settings = outside_environment(**environment)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_ten_thousand_seeds_without_a_violation() -> None:
+    share = -(-SEEDS // PROCESSES)
+    todo = [simulate("--seeds", str(share), "--from", str(share * number)) for number in range(PROCESSES)]
+    try:
+        told = [process.communicate(timeout=TIMEOUT_S)[0] for process in todo]
+    finally:
+        for process in todo:
+            process.kill()
+    print(*told, sep="\n")
+    assert [process.returncode for process in todo] == [0] * len(todo), "\n".join(told)
+
+
+def test_the_seeds_lead_to_everything_that_can_happen(store: Store) -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(150):
+        counts += runs.run_seed(seed, store).counts
+    expected = {
+        "restarts", "reboots", "ENOSPC", "EIO", "lock.granted", "lock.released", "lock.expired", "lock.forced",
+        "lock.extended", "locks that were waited for", "writes under a lock", "write: WriteBlocked", "write: LockLost",
+        "release: LockLost", "heartbeat: LockLost", "acquire: LockConflict", "write: StorageFull", "write: Timeout",
+    }  # fmt: skip
+    assert expected <= set(counts), sorted(expected - set(counts))
+
+
+@pytest.mark.parametrize("seed", [0, 21, 397])
+def test_a_seed_is_the_same_run_again_in_every_process(store: Store, seed: int) -> None:
+    here = runs.run_seed(seed, store).world.told()
+    assert here == runs.run_seed(seed, store).world.told()
+    elsewhere = simulate("--seed", str(seed), PYTHONHASHSEED=str(seed + 1)).communicate(timeout=60)[0]
+    assert elsewhere.splitlines() == here
+
+
+def test_a_violation_tells_its_seed_what_happened_and_how_to_see_it_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "SETTLED_S", -100.0)
+    with pytest.raises(Violation, match=r"(?s)^seed 3: .*done token.*make simulate SEED=3$"):
+        runs.run_seed(3, store)
+
+
+def test_nothing_real_is_left_in_the_simulated_library(store: Store) -> None:
+    assert seams.reality_left() == []
+
+
+def test_the_library_is_itself_again_afterwards() -> None:
+    with runs.simulating():
+        pass
+    assert "_start_actor_loop" not in vars(base.EngineActor)
+    assert vars(lock_keeper)["time"] is time

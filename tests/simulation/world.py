@@ -1,0 +1,331 @@
+"""The world of one simulation: one thread, one seed, virtual time.
+
+Every actor and every client is a task, a greenlet. A task runs until it waits: for a message, for an answer, for time
+to pass, or at one of the library's named points. Then the seed decides which of all tasks that could go on does so,
+and whether time passes meanwhile. So each step is one message handled, or a piece of it between two points.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, NoReturn
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+STEPS_MAX = 20_000
+"""A seed that needs more hangs."""
+LATENCY_S = 1e-6
+"""A timer is never early, not even by a rounding error."""
+BOOTED_AT_S = 1000.0
+WALL_AT_BOOT_S = 1_800_000_000.0
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Task:
+    """A greenlet that the world schedules. `lazy` ones are seldom chosen: a slow disk, a starved thread."""
+
+    def __init__(self, name: str, run: Callable[[], object], hub: greenlet) -> None:
+        self.name = name
+        self.greenlet = greenlet(run, parent=hub)
+        self.ready = False
+        self.dead = False
+        self.lazy = False
+
+
+class World:
+    """Tasks, timers and clocks of one seed."""
+
+    present: World | None = None
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.now = BOOTED_AT_S
+        """True time. What the library is shown is `monotonic` and `wall`."""
+        self.booted = 0.0
+        self.wall_offset = WALL_AT_BOOT_S
+        self.boot = "boot-1"
+        self.steps = 0
+        self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
+        self.crashed = False
+        self.actors: list[Any] = []
+        """References to every actor that was ever started here."""
+        self.reached: Callable[[str], None] = lambda name: None
+        """Called at each named point of the library, by the task that comes there."""
+        self.watcher: Any = None
+        """Who is told of what happens inside transactions."""
+        self.slow: frozenset[str] = frozenset()
+        """Names of tasks that are lazy in this seed."""
+        self.dawdling = 0.0
+        self.freezing = 0.0
+        """Chances, at each step, that a little time passes, and that the whole machine stands still for seconds."""
+        self.troubles = 0
+        self.broken = False
+        """How often anything happened after which a caller may see a timeout; whether that still goes on."""
+        self._hub = getcurrent()
+        self._task: Task | None = None
+        self._tasks: list[Task] = []
+        self._ready: list[Task] = []
+        self._timers: list[tuple[float, int, list[Callable[[], None]]]] = []
+        self._order = itertools.count()
+        self._ids = itertools.count(1)
+        self._burying = False
+
+    # -- clocks and chance -----------------------------------------------------------------------------------------
+
+    def monotonic(self) -> float:
+        """What the monotonic clock of the machine shows; it begins again at a reboot."""
+        return self.now - self.booted
+
+    def wall(self) -> float:
+        """What the wall clock shows, in seconds since the epoch."""
+        return self.now + self.wall_offset
+
+    def chance(self, share: float) -> bool:
+        """True in this share of the cases."""
+        return share > 0 and self.random.random() < share
+
+    def next_id(self) -> int:
+        """A number that was not given before."""
+        return next(self._ids)
+
+    def note(self, text: str, *details: Any) -> None:
+        """A line of the trace; formatted only when somebody reads it."""
+        self.trace.append((self.now, text, details))
+
+    def told(self) -> list[str]:
+        """The trace, for people."""
+        return [f"{at - BOOTED_AT_S:10.4f}  {text % details if details else text}" for at, text, details in self.trace]
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, run: Callable[[], object]) -> Task | None:
+        """A new task; its first step may come at any time."""
+        if self._burying:
+            return None
+        task = Task(name, run, self._hub)
+        task.lazy = name in self.slow
+        self._tasks.append(task)
+        self.wake(task)
+        return task
+
+    def wake(self, task: Task) -> None:
+        """The task can go on."""
+        if not task.ready and not task.dead and not self._burying:
+            task.ready = True
+            self._ready.append(task)
+
+    def at(self, when: float, call: Callable[[], None]) -> list[Callable[[], None]]:
+        """Call at a (true) time; clear the list that is returned to forget it."""
+        entry = [call]
+        if not self._burying:
+            heapq.heappush(self._timers, (when, next(self._order), entry))
+        return entry
+
+    def current(self) -> Task:
+        """The task that runs. What dies never waits again."""
+        task = self._task
+        if task is None or task.dead:
+            raise GreenletExit
+        return task
+
+    def _switch(self) -> None:
+        task = self.current()
+        self._hub.switch()
+        if task.dead:
+            raise GreenletExit
+
+    def pause(self) -> None:
+        """Let others go first, perhaps."""
+        self.wake(self.current())
+        self._switch()
+
+    def sleep(self, delay_s: float) -> None:
+        """Let time pass."""
+        task = self.current()
+        until = self.now + max(0.0, delay_s)
+        self.at(until, partial(self.wake, task))
+        while self.now < until:
+            self._switch()
+
+    def wait(self, future: Future[Any], timeout_s: float | None) -> None:
+        """Until the future is done or the time is over."""
+        if future.done():
+            return
+        task = self.current()
+        until = None if timeout_s is None else self.now + timeout_s
+        alarm = self.at(until, partial(self.wake, task)) if until is not None else []
+        future.add_done_callback(lambda _: self.wake(task))
+        while not future.done() and (until is None or self.now < until):
+            self._switch()
+        alarm.clear()
+
+    def die(self) -> NoReturn:
+        """The process of the engine dies here and now; from a task."""
+        self.crashed = True
+        self._hub.switch()
+        raise GreenletExit
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self, until: Callable[[], bool], each_step: Callable[[], None]) -> bool:
+        """Steps until `until`; False when nothing is left that could happen. Stops early when the process dies."""
+        while not until():
+            if not self._step():
+                return False
+            each_step()
+            if self.crashed:
+                return True
+            if self.steps > STEPS_MAX:
+                raise Violation(f"no end after {STEPS_MAX} steps; ready: {sorted(t.name for t in self._ready)}")
+        return True
+
+    def _step(self) -> bool:
+        self._forget_cleared()
+        self._time_passes()
+        due = bool(self._timers) and self._timers[0][0] <= self.now
+        if not self._ready and not due:
+            if not self._timers:
+                return False
+            self.now = self._timers[0][0]
+            due = True
+        self.steps += 1
+        ready = self._ready
+        which = self.random.randrange(len(ready) + due)
+        if which < len(ready) and ready[which].lazy and len(ready) + due > 1:
+            which = self.random.randrange(len(ready) + due)
+        if which == len(ready):
+            _, _, entry = heapq.heappop(self._timers)
+            entry[0]()
+            return True
+        task = ready[which]
+        ready[which] = ready[-1]
+        ready.pop()
+        task.ready = False
+        self._task = task
+        task.greenlet.switch()
+        self._task = None
+        return True
+
+    def _time_passes(self) -> None:
+        if self.dawdling and self.random.random() < self.dawdling:
+            self.now += self.random.random() * 0.02
+        if self.freezing and self.random.random() < self.freezing:
+            pause_s = self.random.choice((0.3, 2.0, 7.0, 45.0, 90.0))
+            self.troubles += pause_s > 5
+            self.now += pause_s
+            self.note("the machine stands still for %g s", pause_s)
+
+    def _forget_cleared(self) -> None:
+        while self._timers and not self._timers[0][2]:
+            heapq.heappop(self._timers)
+
+    def bury(self) -> None:
+        """End every task where it stands; nothing that they do on the way has any effect. From the hub."""
+        self._burying = True
+        tasks, self._tasks = self._tasks, []
+        self._ready.clear()
+        self._timers.clear()
+        for task in tasks:
+            task.dead = True
+        for task in tasks:
+            for _ in range(100):
+                if not task.greenlet:
+                    break
+                self._task = task
+                task.greenlet.throw(GreenletExit)
+        self._task = None
+        self._burying = False
+        self.crashed = False
+
+
+def present() -> World:
+    """The world that the library lives in."""
+    assert World.present is not None, "no world"
+    return World.present
+
+
+class VirtualFuture(Future[Any]):
+    """A future on whose result a task waits without holding up the thread; remembers when it was answered."""
+
+    answered_at = 0.0
+    _one_thread = threading.Condition()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = self._one_thread
+
+    def result(self, timeout: float | None = None) -> Any:
+        present().wait(self, timeout)
+        return super().result(0)
+
+    def set_result(self, result: Any) -> None:
+        self._answered()
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._answered()
+        super().set_exception(exception)
+
+    def _answered(self) -> None:
+        self.answered_at = present().now
+
+
+class VirtualInbox:
+    """A mailbox: first in, first out; taking a message out is a step of its own."""
+
+    def __init__(self) -> None:
+        self._letters: deque[Any] = deque()
+        self._owner: Task | None = None
+
+    def put(self, letter: Any, /) -> None:
+        self._letters.append(letter)
+        if self._owner is not None:
+            present().wake(self._owner)
+
+    def get(self) -> Any:
+        world = present()
+        self._owner = world.current()
+        if self._letters:
+            world.pause()
+        while not self._letters:
+            world._switch()
+        return self._letters.popleft()
+
+    def empty(self) -> bool:
+        return not self._letters
+
+
+class VirtualTimers:
+    """What `actors.timers.Timers` is to the library."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._closed = False
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._world.at(self._world.now + max(0.0, delay_s) + LATENCY_S, partial(self._call, call))
+
+    def every(self, period_s: float, call: Callable[[], None]) -> None:
+        def again() -> None:
+            self.after(period_s, again)
+            call()
+
+        self.after(period_s, again)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if not self._closed:
+            call()
+
+    def close(self) -> None:
+        self._closed = True
