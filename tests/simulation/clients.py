@@ -115,7 +115,7 @@ class Client:
             lock_type=lock_type,
             tokens=(mine[1].token,) if mine is not None else (),
             wait_s=random.choice((0.0, 0.0, 0.5, 3.0, 10.0)),
-            ttl_s=random.choice((0.2, 1.0, 1.0, 4.0)),
+            ttl_s=random.choice((0.2, 1.0, 5.0, 5.0)),
             heartbeat_s=random.choice((None, None, 0.2, 1.0)),
         )
         lock = self._do(op, lambda: self._ask(op, target))

@@ -1,8 +1,7 @@
-"""The process of the engine in a world: the same calls, handlers and catalog as an Engine, and no index files.
+"""The process of the engine in a world: a real Engine, opened as always, without threads and worker processes.
 
-What `engine.running` starts is started here in the same order, except what needs threads, processes and files of
-indexes: worker pool, builds, followers, dispatcher. It dies with `World.crashed` at any step, or at a named point
-inside a transaction, and what was committed is all that the next one finds.
+It dies with `World.crashed` at any step, or at a named point inside a transaction, and what was committed is all that
+the next one finds.
 """
 
 from __future__ import annotations
@@ -11,46 +10,46 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from shadowswitch.actors.base import Address
-from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
-from shadowswitch.actors.janitor import Janitor
-from shadowswitch.actors.journal_writer import JournalWriter
-from shadowswitch.actors.keepers import load_keepers
-from shadowswitch.actors.messages import Tick
-from shadowswitch.engine.branching import Branching
-from shadowswitch.engine.records import Records
-from shadowswitch.engine.room import Room
+from shadowswitch.engine.engine import Engine
 from shadowswitch.model.settings import Config
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit, Counters
-from tests.simulation.world import VirtualTimers, World
 
 BRANCHES = ("main", "side")
-MAP_SIZE_BYTES = 16 << 20
-CONFIG = {"map_size_bytes": MAP_SIZE_BYTES, "lock_grace_s": 5.0}
+GRACE_S = 5.0
+SETTINGS: dict[str, Any] = {
+    "map_size_bytes": 16 << 20,
+    "lock_grace_s": GRACE_S,
+    "followers": 1,
+    "refresh_interval_ms": 1e9,
+    "allow_remote_filesystem": True,
+}
 
 
 class Store:
-    """A folder for catalogs, which every seed finds in the same state: two empty branches."""
+    """A data directory, which every seed finds in the same state: two empty branches."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "catalog"
-        self.folder.mkdir(mode=0o700)
-        catalog = Catalog(self.folder, map_size_bytes=MAP_SIZE_BYTES)
+        self.folder = folder
+        catalog_path = folder / "catalog"
+        catalog_path.mkdir(mode=0o700)
+        catalog = Catalog(catalog_path, map_size_bytes=SETTINGS["map_size_bytes"])
         for name in BRANCHES:
             Commit(catalog, Counters(catalog)).run(lambda commit, name=name: commit.create_branch(name, 0.0))  # type: ignore[misc]
         catalog.close()
-        self._empty = (self.folder / "data.mdb").read_bytes()
+        self._data = catalog_path / "data.mdb"
+        self._empty = self._data.read_bytes()
 
     def reset(self) -> None:
         """As it was in the beginning."""
-        (self.folder / "data.mdb").write_bytes(self._empty)
+        self._data.write_bytes(self._empty)
 
 
 def scratch() -> Path:
-    """Where stores lie: in memory, if the machine has that."""
+    """Where data directories lie: in memory, if the machine has that."""
     memory = Path("/dev/shm")
     base = memory if os.access(memory, os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="shadowswitch-simulation-", dir=base))
@@ -60,27 +59,13 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class Host(Records, Branching):
+class Host(Engine):
     """An open engine in a world."""
 
-    def __init__(self, world: World, store: Store, idle_s: float, janitor_s: float) -> None:
-        self._world = world
-        self._closed = False
-        self._branch_rows = {}
-        self._room = Room()
-        self.crashes: list[tuple[str, BaseException]] = []
-        config = Config(**CONFIG, branch_idle_s=idle_s, janitor_interval_s=janitor_s)  # type: ignore[arg-type]
-        self._house = house = House(store.folder.parent, config, lambda name, error: self.crashes.append((name, error)))
-        house.catalog = Catalog(store.folder, map_size_bytes=MAP_SIZE_BYTES)
-        house.timers = VirtualTimers(world)  # type: ignore[assignment]
-        house.journal = Address(
-            lambda: JournalWriter.start(house.catalog, house.metrics, self._committed, house.crashed)
-        )
-        self._branches = Branches(house)
-        load_keepers(house)
-        house.followers = []
-        house.janitor = Address(lambda: Janitor.start(house, self._branches))
-        house.timers.every(config.janitor_interval_s, lambda: house.janitor.tell(Tick()))
+    def __init__(self, store: Store, idle_s: float, janitor_s: float) -> None:
+        self.crashes: list[dict[str, Any]] = []
+        super().__init__(store.folder, Config(**SETTINGS, branch_idle_s=idle_s, janitor_interval_s=janitor_s))
+        self.crashes = self._supervisor.crashes
 
     @property
     def house(self) -> House:
@@ -91,7 +76,7 @@ class Host(Records, Branching):
         """Whether the disk failed, so that only opening it again helps."""
         return self._house.catalog.failed is not None
 
-    def actors(self) -> int:
+    def awake(self) -> int:
         """How many branches are awake."""
         return self._branches.running()
 

@@ -143,7 +143,7 @@ class Oracle:
             "commit of locks, revision %d: %s; %s", row.revision, [f"{e.kind} {_of(e)}" for e in events], branch.state
         )
         for event in events:
-            self.counts[event.kind] += 1
+            self.counts[str(event.kind)] += 1
             if event.lock is not None:
                 self._told(at, branch, event.kind, event.lock)
         self._check_state(before, branch, row)

@@ -23,8 +23,9 @@ import lmdb as real_lmdb
 import pykka
 
 from shadowswitch.actors import base, keepers
-from shadowswitch.storage import points
-from tests.simulation.world import VirtualFuture, VirtualInbox, World, present
+from shadowswitch.engine import running
+from shadowswitch.storage import layout, points
+from tests.simulation.world import VirtualFuture, VirtualInbox, VirtualPykkaFuture, VirtualTimers, World, present
 
 
 class VirtualTime:
@@ -82,6 +83,22 @@ class VirtualPoints(dict[str, Any]):
         return None
 
 
+class NoWorkers:
+    """Worker processes are not simulated."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class NoLock:
+    """The hold on the data directory; of the processes of one world only one lives at a time."""
+
+    def __init__(self, _: Any) -> None: ...
+
+    def release(self) -> None: ...
+
+
 CLOCK = VirtualTime()
 NAMES: dict[int, Any] = {
     id(real_time): CLOCK,
@@ -137,6 +154,10 @@ def _replace(replaced: Replaced) -> None:
                 replaced.put(function, "__defaults__", tuple(CLOCKS.get(id(d), d) for d in defaults))
     replaced.put(base.EngineActor, "_start_actor_loop", _start_actor_loop)
     replaced.put(base.EngineActor, "_create_actor_inbox", staticmethod(VirtualInbox))
+    replaced.put(base.EngineActor, "_create_future", staticmethod(VirtualPykkaFuture))
+    replaced.put(running, "Timers", lambda: VirtualTimers(present()))
+    replaced.put(running, "WorkerPool", NoWorkers)
+    replaced.put(layout, "DirectoryLock", NoLock)
     replaced.put(keepers, "boot_id", lambda: present().boot)
     replaced.put(points, "_plans", VirtualPoints())
     replaced.put(logging.getLogger("shadowswitch"), "disabled", True)

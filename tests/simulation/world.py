@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, NoReturn
 
+import pykka
 from greenlet import GreenletExit, getcurrent, greenlet
 
 STEPS_MAX = 20_000
@@ -66,6 +67,8 @@ class World:
         """Who is told of what happens inside transactions."""
         self.slow: frozenset[str] = frozenset()
         """Names of tasks that are lazy in this seed."""
+        self.period_s = 0.0
+        """Periodic timers come no more often than this."""
         self.dawdling = 0.0
         self.freezing = 0.0
         """Chances, at each step, that a little time passes, and that the whole machine stands still for seconds."""
@@ -281,6 +284,26 @@ class VirtualFuture(Future[Any]):
         self.answered_at = present().now
 
 
+class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
+    """The same for Pykka's own futures, by which an actor is asked to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done: VirtualFuture = VirtualFuture()
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        present().wait(self._done, timeout)
+        return super().get(timeout=0.0)
+
+    def set(self, value: Any = None) -> None:
+        super().set(value)
+        self._done.set_result(None)
+
+    def set_exception(self, exc_info: Any = None) -> None:
+        super().set_exception(exc_info)
+        self._done.set_result(None)
+
+
 class VirtualInbox:
     """A mailbox: first in, first out; taking a message out is a step of its own."""
 
@@ -317,6 +340,8 @@ class VirtualTimers:
         self._world.at(self._world.now + max(0.0, delay_s) + LATENCY_S, partial(self._call, call))
 
     def every(self, period_s: float, call: Callable[[], None]) -> None:
+        period_s = max(period_s, self._world.period_s)
+
         def again() -> None:
             self.after(period_s, again)
             call()
