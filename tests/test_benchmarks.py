@@ -1,28 +1,101 @@
-"""Benchmarks are run with tiny parameters, so that none of them rots. Their figures are not judged here."""
+"""Benchmarks and the simulation run with tiny parameters, so that none of them rots. Figures are not judged here."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from benchmarks.common import Report, decode_report
+from benchmarks.ledger import Key, Ledger
+from tests.engine_helpers import outside_environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def report_of(tmp_path: Path, module: str, *arguments: str) -> Report:
+    """Run a script as a user would, and read what it reports."""
+    written = tmp_path / "report.json"
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(written), "--folder", str(tmp_path)]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=ROOT,
+        env=outside_environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert written.exists(), done.stdout + done.stderr
+    report = decode_report(written.read_bytes())
+    assert (done.returncode, report.problems) == (0, []), done.stdout + done.stderr
+    assert report.figures
+    assert msgspec.json.decode(msgspec.json.encode(report))["title"]
+    return report
 
 
 @pytest.mark.slow
-def test_the_switch_benchmark_runs_and_finds_nothing_lost() -> None:
-    arguments = ["--records", "2000", "--switches", "3", "--json"]
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / "bench_switch.py"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert (found["switches"], found["problems"]) == (3, [])
-    assert found["sealed_ms"]["max"] > 0
+def test_the_simulation_shows_the_failures_of_the_other_ways_and_none_of_ours(tmp_path: Path) -> None:
+    size = "--developers 10 --branches 1 --minutes 0.015 --rebuilds 1 --records 400 --think-s 0.008"
+    # on a loaded machine an edit may take long to become visible; that is judged on a quiet one
+    options = f"{size} --gap-ms 30 --slow-copy-s 0.15 --stale-s 30 --expect-failures --plots {tmp_path / 'plots'}"
+    report = report_of(tmp_path, "simulate", *options.split())
+    assert [target.met for target in report.targets] == [True, True]
+    assert all((tmp_path / "plots" / name).read_text().endswith("</svg>\n") for name in report.plots)
+
+
+KEYS: list[Key] = [("main", "object_type", str(n)) for n in range(6)]
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Six records: imported at LSN 1 to 6; 0 was edited at 7, 1 deleted at 8, 2 edited at 9 with unknown outcome."""
+    ledger = Ledger()
+    for lsn, key in enumerate(KEYS, 1):
+        ledger.imported(key, lsn)
+    ledger.acked(KEYS[0], 7, deleted=False)
+    ledger.acked(KEYS[1], 8, deleted=True)
+    ledger.unknown(KEYS[2])
+    return ledger
+
+
+SOUND = {KEYS[0]: 7, KEYS[3]: 4, KEYS[4]: 5, KEYS[5]: 6}
+
+
+def test_the_auditor_accepts_what_was_acknowledged_and_leaves_open_what_nobody_knows(ledger: Ledger) -> None:
+    for unknown in ({}, {KEYS[2]: 3}, {KEYS[2]: 9}):
+        found = ledger.audit_whole("main", SOUND | unknown)
+        assert (found.lost, found.revived) == (set(), set())
+
+
+@pytest.mark.parametrize(
+    ("held", "lost", "revived"),
+    [
+        ({KEYS[0]: 1}, {(KEYS[0], 7)}, set()),
+        ({KEYS[1]: 2}, set(), {(KEYS[1], 8)}),
+        ({("main", "object_type", "never"): 99}, set(), {(("main", "object_type", "never"), 99)}),
+    ],
+    ids=["an older version", "a deleted record", "a record that nobody wrote"],
+)
+def test_the_auditor_finds_what_is_wrong(
+    ledger: Ledger, held: dict[Key, int], lost: set[object], revived: set[object]
+) -> None:
+    found = ledger.audit_whole("main", SOUND | held)
+    assert (found.lost, found.revived) == (lost, revived)
+
+
+def test_the_auditor_finds_what_is_missing(ledger: Ledger) -> None:
+    held = {key: lsn for key, lsn in SOUND.items() if key != KEYS[3]}
+    assert ledger.audit_whole("main", held).lost == {(KEYS[3], 4)}
+
+
+def test_the_auditor_leaves_alone_what_changes_while_it_looks(ledger: Ledger) -> None:
+    def moving(key: Key) -> int | None:
+        ledger.acked(key, 100, deleted=False)
+        return 1
+
+    assert ledger.audit_changed("main", 1e-9, lambda key: 1, lambda key: 7 if key == KEYS[0] else None).lost
+    assert not ledger.audit_changed("main", 1e-9, moving, lambda key: 7 if key == KEYS[0] else None).lost

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Delete, Engine, EngineClosed, InvalidConfig, Put, SwitchRequest, Timeout, UnknownIndex
+from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, outside_environment, put, wait_until
 
 OUTSIDER = """
@@ -157,6 +158,17 @@ def test_a_reader_that_waits_in_vain_gets_a_timeout_and_leaves_no_pin(engine: En
     assert len(found(engine, "hello")) == 10, "without min_lsn it answers at once, from what it holds"
     generation.writer.paused = False
     assert "a" in found(engine, "hello", min_lsn=receipt.lsn)
+
+
+def test_the_head_of_a_branch_may_be_asked_for_although_memory_does_not_know_it_yet(engine: Engine) -> None:
+    fill(engine, 10)
+    live(engine)
+    before = engine.head("main")
+    points.plan_points("journal.committed=sleep:0.5")  # durable, and not yet told to anybody
+    with crew() as hands:
+        hands.start(lambda: engine.write("main", [put("late", "late")]))
+        wait_until(lambda: engine.head("main") > before)
+        assert found(engine, "late", min_lsn=engine.head("main"), timeout_s=30) == {"late"}
 
 
 def test_min_lsn_of_another_branch_is_refused_rather_than_waited_for(engine: Engine) -> None:
