@@ -17,6 +17,7 @@ from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import Transact
 from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
+from shadowswitch.actors.watches import Watches
 from shadowswitch.actors.worker_pool import WorkerPool
 from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.model.metrics import Metrics
@@ -84,6 +85,7 @@ class House:
     followers: list[Address]
     dispatcher: Address
     janitor: Address
+    watcher: Address
     external: ExternalBuilds
     tell_branch: Callable[[BranchRow, Any], None]
     """Sends to a branch's actor; set by `Branches`."""
@@ -97,6 +99,7 @@ class House:
         self.heads: dict[int, int] = {}
         """The head LSN of each branch written to since the start; the catalog knows the others."""
         self.subscribers = Subscribers()
+        self.watches = Watches()
         self.meters: dict[str, ProgressMeter] = {}
         """The progress of running builds, by shadow id."""
         self.validators: dict[str, Validator] = {}

@@ -259,6 +259,12 @@ class Kick(msgspec.Struct, frozen=True):
     branch: int = 0
 
 
+class WatchesChanged(msgspec.Struct, frozen=True):
+    """To the Watcher: somebody watches another folder, or one less. Reply: None, once that is so."""
+
+    reply: Future[None] | None
+
+
 class Sweep(msgspec.Struct, frozen=True):
     """To the Janitor: one full round now. Reply: None."""
 

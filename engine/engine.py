@@ -10,10 +10,11 @@ import os
 
 from shadowswitch.engine.observing import Observing
 from shadowswitch.engine.receiving import Receiving
+from shadowswitch.engine.watching import Watching
 from shadowswitch.model.settings import Config
 
 
-class Engine(Receiving, Observing):
+class Engine(Receiving, Watching, Observing):
     """One open data directory. Make it with `Engine.open`; close it, or use it as a context manager."""
 
     @classmethod

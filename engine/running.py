@@ -24,6 +24,7 @@ from shadowswitch.actors.keepers import load_keepers
 from shadowswitch.actors.messages import Follow, Kick, Tick
 from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
+from shadowswitch.actors.watcher import Watcher
 from shadowswitch.actors.worker_pool import WorkerPool
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import recover
@@ -96,6 +97,7 @@ class Running:
         house.dispatcher = Address(lambda: Dispatcher.start(house))
         house.external = ExternalBuilds(house)
         house.janitor = Address(lambda: Janitor.start(house, self._branches))
+        house.watcher = Address(lambda: Watcher.start(house))
         self._builds = Builds(house)
         for row in found.resume:
             self._builds.go_on(row)
@@ -129,7 +131,7 @@ class Running:
         self._readers.shut(STOP_TIMEOUT_S)
         if hasattr(self, "_builds"):
             self._builds.close(STOP_TIMEOUT_S)
-        for name in ("janitor", "dispatcher"):
+        for name in ("watcher", "janitor", "dispatcher"):
             if name in present:
                 present[name].stop(STOP_TIMEOUT_S)
         for follower in present.get("followers", []):
@@ -192,6 +194,7 @@ class Running:
     def _supervise(self) -> None:
         house = self._house
         core = {"journal": house.journal, "dispatcher": house.dispatcher, "janitor": house.janitor}
+        core["watcher"] = house.watcher
         core |= {f"follower {number}": address for number, address in enumerate(house.followers)}
         self._supervisor.mend(core, self._builds)
 
