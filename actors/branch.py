@@ -15,6 +15,7 @@ from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.branch_life import BranchLife
 from shadowswitch.actors.house import House
 from shadowswitch.actors.keepers import keeper_of
+from shadowswitch.actors.lock_answers import LockAnswers
 from shadowswitch.actors.messages import Append, Barrier, Seal, SealOutcome, Write
 from shadowswitch.model.errors import ShadowSwitchError, Timeout
 from shadowswitch.model.metrics import Metrics
@@ -46,8 +47,9 @@ class BranchActor(EngineActor):
         self._locks = keeper_of(house, row)
         self.handles(Write, self._write)
         self.handles(Seal, self._seal)
-        for kind, handler in (self._locks.handlers() | BranchLife(self._locks).handlers()).items():
-            self.handles(kind, handler)
+        for part in (self._locks, LockAnswers(self._locks), BranchLife(self._locks)):
+            for kind, handler in part.handlers().items():
+                self.handles(kind, handler)
 
     def on_receive(self, message: Any) -> None:
         """Handle one message, and count it."""
@@ -59,7 +61,7 @@ class BranchActor(EngineActor):
     def _write(self, message: Write) -> None:
         self._locks.admit(message)
         point("write.admitted")
-        self._house.journal.tell(Append(self._row.number, message.batch, message.reply))
+        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, message.owner, message.tokens))
 
     def _seal(self, message: Seal) -> None:
         if not message.reply.set_running_or_notify_cancel():

@@ -7,9 +7,12 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.actors.lock_keeper import LockKeeper, answer
+from shadowswitch.actors.lock_progress import with_progress
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
+from shadowswitch.model.blocked import blocked_by_lock
 from shadowswitch.model.branch_states import (
     WHOLE,
+    BranchOperation,
     BranchState,
     Completion,
     IndexingWork,
@@ -19,9 +22,14 @@ from shadowswitch.model.branch_states import (
     move,
     start_indexing,
 )
+from shadowswitch.model.errors import LockConflict
 from shadowswitch.model.lock_info import Lock, lock_info
 from shadowswitch.model.lock_records import Grant
-from shadowswitch.model.lock_scopes import LockScope
+from shadowswitch.model.lock_records import Lock as LockRecord
+from shadowswitch.model.lock_scopes import BRANCH, LockScope
+
+CLOSING = (BranchOperation.ARCHIVE, BranchOperation.MERGE)
+"""Operations after which nobody may write: they wait for those who hold something."""
 
 
 class BranchLife:
@@ -42,9 +50,25 @@ class BranchLife:
         now, wall = self._keeper.moment()
         held = self._keeper.held
         status = move(held.status, message.operation, wall, by=message.by, reason=message.reason)
+        in_the_way = next((lock for lock in held.table.live(now) if not lock.is_claim), None)
+        if message.operation in CLOSING and in_the_way is not None:
+            raise self._still_held(in_the_way, message.operation, now)
         what = {"operation": str(message.operation), "by": message.by, "reason": message.reason}
         self._keeper.store(held.table, status, (), now, "change the state of the branch", ("branch.state", what))
         return status.state
+
+    def _still_held(self, lock: LockRecord, operation: BranchOperation, now: float) -> LockConflict:
+        """Whoever holds a lock or a lease relies on the branch being open."""
+        lock = self._keeper.measured(lock)
+        table = self._keeper.held.table
+        blocked = blocked_by_lock(lock, BRANCH, now, held=table.locks.values(), known_types=(), waiting=0)
+        return LockConflict(
+            f"branch {lock.branch} cannot be closed now: {blocked.message}",
+            blocked=blocked,
+            operation=operation.lower(),
+            object=lock.branch,
+            hint="wait until it is released, or force_unlock first",
+        )
 
     def _start(self, message: StartIndexing) -> tuple[Lock, ...]:
         """Locks and works in one transaction, or neither."""
@@ -53,7 +77,12 @@ class BranchLife:
         locks: tuple[Any, ...] = ()
         events: tuple[Any, ...] = ()
         if message.requests:
-            step = table.acquire(now, wall, message.requests, owner=message.owner)
+            try:
+                step = table.acquire(
+                    now, wall, message.requests, owner=message.owner, known_types=self._keeper.known_types()
+                )
+            except LockConflict as error:
+                raise with_progress(error, self._keeper.retold) from None
             assert isinstance(step.value, Grant), "LK-5 without a wait it is granted whole or refused"
             table, locks, events = step.table, step.value.locks, step.events
             status = after_locks(status, events, wall, held=table.locks.values())

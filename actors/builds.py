@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -14,8 +15,9 @@ import msgspec
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.house import House
+from shadowswitch.actors.lock_progress import blocked_by_build
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, Tune, Unfollow
-from shadowswitch.model.errors import InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
+from shadowswitch.model.errors import DuplicateBuild, InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
 from shadowswitch.model.states import ShadowState, check_move
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.rows import BranchRow, ShadowRow
@@ -50,9 +52,14 @@ class Builds:
         config = plain("build_config", build_config or {})
         self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
-        row, _ = self._house.transact(
-            lambda c: transitions.claim_build(c, shadow_id, branch, spec, config, external, service_name), "start build"
-        )
+        try:
+            row, _ = self._house.transact(
+                lambda c: transitions.claim_build(c, shadow_id, branch, spec, config, external, service_name),
+                "start build",
+            )
+        except DuplicateBuild as error:
+            error.blocked = blocked_by_build(self._house, error.shadow_index_id, time.monotonic())
+            raise
         return self.start(row)
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:

@@ -99,6 +99,10 @@ class ExternalBuilds:
         self._house.transact(lambda c: transitions.mark_failed(c, shadow_id, error), "fail build")
         self._house.metrics.count("builds_failed")
 
+    def heard_at(self, shadow_id: str) -> float | None:
+        """When (monotonic) its builder was last heard of; None if it never was, or since the start of the engine."""
+        return self._heard.get(shadow_id)
+
     def fail_silent(self) -> None:
         """For the Janitor: fail the builds of which nothing was heard for too long. Every start is a new beginning."""
         limit = self._house.config.external_timeout_s

@@ -22,6 +22,7 @@ from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFul
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit, Counters
+from shadowswitch.storage.lock_rows import check_fence
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
@@ -99,6 +100,8 @@ class JournalWriter(EngineActor):
         def work(commit: Commit) -> None:
             for message in group:
                 if isinstance(message, Append):
+                    if message.tokens:
+                        check_fence(commit, message.branch, message.owner, message.tokens)
                     results.append(commit.write(message.branch, message.batch))
                 else:
                     commit.flush_changes()

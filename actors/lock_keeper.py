@@ -22,23 +22,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from shadowswitch.actors.base import result_of
+from shadowswitch.actors.lock_progress import known_types, measured, retold, with_progress
 from shadowswitch.actors.messages import (
     AbandonLocks,
     AcquireLock,
     Barrier,
-    CheckWrite,
     ExtendLock,
     ForceUnlock,
     HeartbeatLock,
-    ListLocks,
     LocksDue,
+    NoteLocks,
     ReleaseLock,
     Write,
 )
+from shadowswitch.model.blocked import Blocked, WritePermission
 from shadowswitch.model.branch_states import BranchState, BranchStatus, after_locks
-from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, Timeout, WriteBlocked
+from shadowswitch.model.errors import EngineClosed, LockConflict, ShadowSwitchError, Timeout, WriteBlocked
 from shadowswitch.model.lock_info import lock_info
-from shadowswitch.model.lock_records import LockEvent
+from shadowswitch.model.lock_records import Lock, LockEvent
 from shadowswitch.model.lock_step import Queued, Step
 from shadowswitch.model.locks import LockTable
 from shadowswitch.storage import rows
@@ -56,6 +57,9 @@ AGAIN_S = 1.0
 """When to try again to store a step that could not be stored."""
 EARLY_S = 0.001
 """By how much a timer may be early, if only by rounding; what is then not yet due is waited for anew."""
+NOTE_S = 0.5
+"""Heartbeats, progress and waiters need not survive a restart; they are written down so late, for `status` and `locks`
+beside the host."""
 
 
 class Held(NamedTuple):
@@ -78,6 +82,8 @@ class LockKeeper:
         self._waiting: dict[str, AcquireLock] = {}
         self._armed: list[float] = []
         self._not_before = 0.0
+        self._noted = held.table
+        self._note_planned = False
         self.quiet = _is_quiet(held)
         """Whether a write needs no look at the table: nothing is held, nobody waits, the branch is ACTIVE."""
         self._arm()
@@ -99,13 +105,12 @@ class LockKeeper:
             ExtendLock: self._extend,
             ReleaseLock: self._release,
             ForceUnlock: self._force,
-            CheckWrite: self._check,
-            ListLocks: self._list,
         }
         return {
             AcquireLock: self._acquire,
             AbandonLocks: self._abandon,
             LocksDue: self._due,
+            NoteLocks: self._note,
             **{kind: partial(answer, handler) for kind, handler in answered.items()},
         }
 
@@ -117,18 +122,13 @@ class LockKeeper:
             return
         now, wall = self.moment()
         keys = ((change.resource_type, str(change.id, "utf-8")) for change in message.batch)
-        blocked = self._permission(now, wall, keys, message.owner, message.tokens).blocked
+        blocked = self.permission(now, wall, keys, message.owner, message.tokens).blocked
         if blocked is not None:
             self._house.metrics.count("writes_blocked")
             hint = blocked.alternatives[0] if blocked.alternatives else ""
             raise WriteBlocked(blocked.message, blocked=blocked, operation="write", object=self.row.name, hint=hint)
 
-    def _check(self, message: CheckWrite) -> Any:
-        now, wall = self.moment()
-        keys = [(message.resource_type, message.resource_id)]
-        return self._permission(now, wall, keys, message.owner, message.tokens, message.action)
-
-    def _permission(
+    def permission(
         self,
         now: float,
         wall: datetime,
@@ -136,7 +136,8 @@ class LockKeeper:
         owner: str,
         tokens: tuple[int, ...],
         action: str = "write",
-    ) -> Any:
+    ) -> WritePermission:
+        """May this be written at this moment? For a table that was brought up to now. Raises LockLost."""
         step = self.held.table.check_write(
             now,
             wall,
@@ -144,17 +145,30 @@ class LockKeeper:
             status=self.held.status,
             owner=owner,
             tokens=tokens,
-            known_types=self._known_types(),
+            known_types=self.known_types(),
             action=action,
         )
-        return step.value
+        answer = step.value
+        if answer.blocked is None:
+            return answer
+        blocked = self.retold(answer.blocked)
+        return WritePermission(False, blocked.message, blocked)
 
-    def _known_types(self) -> Iterator[str]:
-        """Read only when somebody is refused."""
-        types = self._house.catalog.types()
-        for number, digest in self._house.catalog.digests(self.row.number).items():
-            if digest.count:
-                yield types[number]
+    def known_types(self) -> Iterator[str]:
+        """The resource types of the branch; read only when somebody is refused."""
+        return known_types(self._house, self.row.number)
+
+    def measured(self, lock: Lock) -> Lock:
+        """The lock, with the progress of the build that is the work under it, if it named one."""
+        return measured(self._house, lock, self._clock())
+
+    def retold(self, blocked: Blocked) -> Blocked:
+        """A refusal with progress and ETA measured from the build that is the work under the lock, if there is one."""
+        lock = self.held.table.locks.get(blocked.lock_id or "")
+        if lock is None or not lock.build:
+            return blocked
+        held, types = self.held.table.locks.values(), self.known_types()
+        return retold(blocked, self.measured(lock), self._clock(), held=held, types=types)
 
     # -- locks -----------------------------------------------------------------------------------------------------
 
@@ -163,21 +177,24 @@ class LockKeeper:
             return
         now, wall = self.moment()
         waiter_id = message.requests[0].lock_id
-        step = self.held.table.acquire(
-            now,
-            wall,
-            message.requests,
-            owner=message.owner,
-            wait_s=message.wait_s,
-            waiter_id=waiter_id,
-            under=message.under,
-            known_types=self._known_types(),
-        )
+        try:
+            step = self.held.table.acquire(
+                now,
+                wall,
+                message.requests,
+                owner=message.owner,
+                wait_s=message.wait_s,
+                waiter_id=waiter_id,
+                under=message.under,
+                known_types=self.known_types(),
+            )
+        except LockConflict as error:
+            raise with_progress(error, self.retold) from None
         if isinstance(step.value, Queued):
             self._waiting[waiter_id] = message
-            self._take(step, now, wall, "wait for a lock")
+            self.take(step, now, wall, "wait for a lock")
             return
-        self._take(step, now, wall, "acquire a lock")
+        self.take(step, now, wall, "acquire a lock")
         self._house.metrics.count("locks_granted")
         message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))
 
@@ -186,7 +203,7 @@ class LockKeeper:
         requests = message.request.requests
         gone = self._waiting.pop(requests[0].lock_id, None)
         if gone is not None:
-            self._take(
+            self.take(
                 self.held.table.drop_waiter(now, wall, requests[0].lock_id, reason="the caller left"),
                 now,
                 wall,
@@ -195,22 +212,22 @@ class LockKeeper:
         held = [self.held.table.locks[r.lock_id] for r in requests if r.lock_id in self.held.table.locks]
         if held:
             pairs = [(lock.lock_id, lock.token) for lock in held]
-            self._take(self.held.table.release(now, wall, *pairs, reason="the caller left"), now, wall, "leave")
+            self.take(self.held.table.release(now, wall, *pairs, reason="the caller left"), now, wall, "leave")
 
     def _heartbeat(self, message: HeartbeatLock) -> Any:
         now, wall = self.moment()
         step = self.held.table.heartbeat(now, wall, message.lock_id, message.token, message.progress)
-        return lock_info(self._take(step, now, wall, "heartbeat"), now, wall)
+        return lock_info(self.take(step, now, wall, "heartbeat"), now, wall)
 
     def _extend(self, message: ExtendLock) -> Any:
         now, wall = self.moment()
         step = self.held.table.extend(now, wall, message.lock_id, message.token, message.extra_s)
-        return lock_info(self._take(step, now, wall, "extend a lock"), now, wall)
+        return lock_info(self.take(step, now, wall, "extend a lock"), now, wall)
 
     def _release(self, message: ReleaseLock) -> Any:
         now, wall = self.moment()
         step = self.held.table.release(now, wall, (message.lock_id, message.token))
-        (lock,) = self._take(step, now, wall, "release a lock")
+        (lock,) = self.take(step, now, wall, "release a lock")
         return lock_info(lock, now, wall)
 
     def _force(self, message: ForceUnlock) -> Any:
@@ -218,11 +235,7 @@ class LockKeeper:
         step = self.held.table.force_unlock(now, wall, by=message.by, reason=message.reason)
         taken = [{"lock_id": lock.lock_id, "owner": lock.owner, "target": str(lock.target)} for lock in step.value]
         audit = ("lock.forced", {"by": message.by, "reason": message.reason, "locks": taken})
-        return tuple(lock_info(lock, now, wall) for lock in self._take(step, now, wall, "force unlock", audit))
-
-    def _list(self, _: ListLocks) -> Any:
-        now, wall = self.moment()
-        return tuple(lock_info(lock, now, wall) for lock in self.held.table.live(now))
+        return tuple(lock_info(lock, now, wall) for lock in self.take(step, now, wall, "force unlock", audit))
 
     def _due(self, _: LocksDue) -> None:
         soon = self._clock() + EARLY_S
@@ -241,10 +254,10 @@ class LockKeeper:
         """Now, with the table brought up to it: what expired is stored and adopted, and so is whose turn it is."""
         self._resolve()
         now, wall = self._clock(), datetime.now(UTC)
-        self._take(self.held.table.expire_due(now, wall), now, wall, "expire locks")
+        self.take(self.held.table.expire_due(now, wall), now, wall, "expire locks")
         return now, wall
 
-    def _take(self, step: Step[LockTable, V], now: float, wall: datetime, what: str, audit: Audit | None = None) -> V:
+    def take(self, step: Step[LockTable, V], now: float, wall: datetime, what: str, audit: Audit | None = None) -> V:
         """Make a step happen, durably if it grants or ends anything."""
         held = self.held
         status = after_locks(held.status, step.events, wall, held=step.table.locks.values())
@@ -252,7 +265,19 @@ class LockKeeper:
             self.store(step.table, status, step.events, now, what, audit)
         elif step.table is not held.table:
             self._adopt(Held(held.revision, step.table, status))
+            self._plan_note()
         return step.value
+
+    def _plan_note(self) -> None:
+        if not self._note_planned:
+            self._note_planned = True
+            self._house.timers.after(NOTE_S, partial(self._house.tell_branch, self.row, NoteLocks()))
+
+    def _note(self, _: NoteLocks) -> None:
+        self._note_planned = False
+        now = self.moment()[0]
+        if self.held.table is not self._noted:
+            self.store(self.held.table, self.held.status, (), now, "note who waits", None)
 
     def store(
         self,
@@ -273,6 +298,7 @@ class LockKeeper:
             self._arm_again()
             raise
         self._doubt = None
+        self._noted = table
         self._adopt(wanted)
 
     def _resolve(self) -> None:
@@ -315,8 +341,10 @@ class LockKeeper:
                 message.requests,
                 owner=message.owner,
                 under=message.under,
-                known_types=self._known_types(),
+                known_types=self.known_types(),
             )
+        except LockConflict as error:
+            return with_progress(error, self.retold)
         except ShadowSwitchError as error:
             return error
         return Timeout(

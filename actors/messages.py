@@ -15,7 +15,7 @@ import msgspec
 from shadowswitch.model.blocked import WritePermission
 from shadowswitch.model.branch_states import BranchOperation, BranchState, Completion
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.lock_info import Lock
+from shadowswitch.model.lock_info import Lock, LockWaiter
 from shadowswitch.model.lock_records import LockRequest, ProgressReport
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.views import SwitchRequest, SwitchResult
@@ -25,11 +25,13 @@ from shadowswitch.storage.worker import Answer
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
-    """To the JournalWriter: commit a batch of changes of a branch. Reply: Receipt."""
+    """To the JournalWriter: commit a batch of changes of a branch, if `tokens` still hold. Reply: Receipt, LockLost."""
 
     branch: int
     batch: list[Prepared]
     reply: Future[Receipt]
+    owner: str = ""
+    tokens: tuple[int, ...] = ()
 
 
 class Transact(msgspec.Struct, frozen=True):
@@ -114,7 +116,7 @@ class ForceUnlock(msgspec.Struct, frozen=True):
 
 
 class CheckWrite(msgspec.Struct, frozen=True):
-    """To a BranchActor: may this be written at this moment? Reply: WritePermission, or LockLost."""
+    """To a BranchActor: may this be written at this moment, or for as long as a lease? Reply: WritePermission."""
 
     action: str
     resource_type: str
@@ -122,12 +124,21 @@ class CheckWrite(msgspec.Struct, frozen=True):
     owner: str
     tokens: tuple[int, ...]
     reply: Future[WritePermission]
+    lease: LockRequest | None = None
+
+
+class ConfirmLock(msgspec.Struct, frozen=True):
+    """To a BranchActor: is this still held under this token? Reply: the lock, or LockLost."""
+
+    lock_id: str
+    token: int
+    reply: Future[Lock]
 
 
 class ListLocks(msgspec.Struct, frozen=True):
-    """To a BranchActor: which locks are held now? Reply: the locks, in order of grant."""
+    """To a BranchActor: who holds what, and who waits? Reply: the locks in order of grant, the waiters in line."""
 
-    reply: Future[tuple[Lock, ...]]
+    reply: Future[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]
 
 
 class MoveBranch(msgspec.Struct, frozen=True):
@@ -158,6 +169,10 @@ class EndIndexing(msgspec.Struct, frozen=True):
     failed: bool
     reason: str
     reply: Future[Completion]
+
+
+class NoteLocks(msgspec.Struct, frozen=True):
+    """From the timers to a BranchActor: write down who waits and who was heard of, for those who only read."""
 
 
 class LocksDue(msgspec.Struct, frozen=True):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
 
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
-from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, text_of
+from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, new_lock_id, text_of
 from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.branch_states import BranchOperation, Completion
 from shadowswitch.model.errors import InvalidConfig
@@ -32,19 +31,21 @@ class Branching(Locking):
         heartbeat_s: float | None = None,
         track_ready: bool = True,
         reason: str = "",
+        shadow_index_id: str = "",
     ) -> list[Lock]:
         """Tell that indexing begins: of the whole branch, which locks it, or of some types, which locks only those.
 
         In a `shadow` nothing is locked. With `track_ready` the branch becomes READY when the last of it completes and
-        none failed. A lock that ends before `complete_indexing` counts as a failure. Raises LockConflict,
-        InvalidTransition; then nothing was begun.
+        none failed. With `shadow_index_id` blocked people are told the progress of that build. A lock that ends before
+        `complete_indexing` counts as a failure. Raises LockConflict, InvalidTransition; then nothing was begun.
         """
         row = self._branch_row(branch)
         types = _types_of(resource_types)
         why = text_of("reason", reason, REASON_CHARS_MAX)
         targets = [BRANCH] if types is None else [type_target(name) for name in types]
+        build = self._build_of(row, shadow_index_id)
         requests = tuple(
-            LockRequest(f"{row.number}-{uuid.uuid4().hex}", LockType.INDEXING, wanted, ttl_s, heartbeat_s, why)
+            LockRequest(new_lock_id(row), LockType.INDEXING, wanted, ttl_s, heartbeat_s, why, build=build)
             for wanted in targets
             if not shadow
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -12,6 +12,7 @@ from shadowswitch.actors.messages import (
     AbandonLocks,
     AcquireLock,
     CheckWrite,
+    ConfirmLock,
     ExtendLock,
     ForceUnlock,
     HeartbeatLock,
@@ -22,15 +23,25 @@ from shadowswitch.engine.preparing import lock_tokens
 from shadowswitch.engine.running import Running
 from shadowswitch.model.blocked import WritePermission
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost
-from shadowswitch.model.lock_info import Lock
+from shadowswitch.model.lock_info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.lock_records import LockRequest, ProgressReport
-from shadowswitch.model.lock_scopes import LockScope, LockType, check_duration, target
+from shadowswitch.model.lock_scopes import (
+    LEASE_TTL_MAX_S,
+    LockScope,
+    LockType,
+    check_duration,
+    resource_target,
+    target,
+    type_target,
+)
 from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.storage.rows import BranchRow
 
 ANSWER_TIMEOUT_S = 10.0
 OWNER_CHARS_MAX = 200
 REASON_CHARS_MAX = 2000
+LOCKS_MAX = 1000
+"""Locks in one request: the table is stored whole with each change."""
 
 
 class Locking(Running):
@@ -50,39 +61,86 @@ class Locking(Running):
         wait_s: float = 0,
         *,
         tokens: Iterable[int] = (),
+        shadow_index_id: str = "",
     ) -> Lock:
         """Take a lock, at once or, with `wait_s`, when its turn comes: first come, first served.
 
         Returns after every write that was admitted before is committed. The lock ends by `release_lock`, after
         `ttl_s` (by default what its type says), or after three missed intervals of `heartbeat_s`. `tokens` are those
-        of locks that `owner` holds and that the new one may overlap. Raises LockConflict, whose `blocked` says who,
-        why and what else can be done; UnknownBranch, InvalidConfig, InvalidName, LockLost for a stale token.
+        of locks that `owner` holds and that the new one may overlap. With `shadow_index_id` progress and ETA of the
+        work under the lock are measured from that build, else from what `heartbeat` reports. Raises LockConflict,
+        whose `blocked` says who, why and what else can be done; UnknownBranch, UnknownShadow, InvalidConfig,
+        InvalidName, LockLost for a stale token.
+        """
+        wanted = LockSpec(
+            lock_type, scope, resource_type, resource_id, ttl_s, heartbeat_s, reason, shadow_index_id=shadow_index_id
+        )
+        (lock,) = self.acquire_locks(branch, [wanted], owner, wait_s, tokens=tokens)
+        return lock
+
+    def acquire_locks(
+        self,
+        branch: str,
+        requests: Sequence[LockSpec],
+        owner: str,
+        wait_s: float = 0,
+        *,
+        tokens: Iterable[int] = (),
+    ) -> list[Lock]:
+        """Take several locks of a branch, all or none, as `acquire_lock` takes one; in the order of `requests`.
+
+        While somebody waits for several nothing of it is held, so two who want the same in another order do not wait
+        for each other. Each lock has its own token and is released on its own.
         """
         row = self._branch_row(branch)
-        if resource_type is not None:
-            check_resource_type(resource_type)
-        if resource_id is not None:
-            check_id(resource_id)
-        request = LockRequest(
-            f"{row.number}-{uuid.uuid4().hex}",
-            _lock_type(lock_type),
-            target(scope, resource_type, resource_id),
-            ttl_s,
-            heartbeat_s,
-            text_of("reason", reason, REASON_CHARS_MAX),
-        )
+        if isinstance(requests, LockSpec) or not all(isinstance(wanted, LockSpec) for wanted in requests):
+            raise InvalidConfig("requests must be a list of LockSpec", hint='give [LockSpec("MANUAL", ...)]')
         wait_s = check_duration("wait_s", wait_s, zero=True)
         owner = text_of("owner", owner, OWNER_CHARS_MAX)
-        message = AcquireLock((request,), owner, wait_s, lock_tokens(tokens), Future())
+        asked = tuple(self._request(row, wanted) for wanted in requests)
+        if not asked or len(asked) > LOCKS_MAX:
+            raise InvalidConfig(f"ask for 1 to {LOCKS_MAX} locks, not {len(asked)}", hint="a wider scope covers more")
+        message = AcquireLock(asked, owner, wait_s, lock_tokens(tokens), Future())
         self._branches.tell(row, message)
         try:
-            (lock,) = result_of(message.reply, wait_s + ANSWER_TIMEOUT_S, "the lock")
+            return list(result_of(message.reply, wait_s + ANSWER_TIMEOUT_S, "the lock"))
         except (LockConflict, LockLost, InvalidConfig, EngineClosed):
             raise
         except BaseException:  # nobody may go on holding what nobody knows of
             self._branches.tell(row, AbandonLocks(message))
             raise
-        return lock  # type: ignore[no-any-return]
+
+    def _request(self, row: BranchRow, wanted: LockSpec) -> LockRequest:
+        if wanted.resource_type is not None:
+            check_resource_type(wanted.resource_type)
+        if wanted.resource_id is not None:
+            check_id(wanted.resource_id)
+        return LockRequest(
+            new_lock_id(row),
+            _lock_type(wanted.lock_type),
+            target(wanted.scope, wanted.resource_type, wanted.resource_id),
+            wanted.ttl_s,
+            wanted.heartbeat_s,
+            text_of("reason", wanted.reason, REASON_CHARS_MAX),
+            build=self._build_of(row, wanted.shadow_index_id),
+        )
+
+    def _build_of(self, row: BranchRow, shadow_index_id: str) -> str:
+        if shadow_index_id and self._house.catalog.shadow(shadow_index_id).branch != row.number:
+            raise InvalidConfig(
+                f"shadow {shadow_index_id} is not of branch {row.name}",
+                hint="name a build of the branch that is locked",
+            )
+        return shadow_index_id
+
+    def confirm_lock(self, lock_id: str, token: int) -> Lock:
+        """Is this lock, or the lease of a WritePermission, still held under this token? Raises LockLost if not.
+
+        True at this moment: a host with its own storage asks last before it commits there, and lets its storage
+        refuse a token smaller than the largest that it has seen for an overlapping lock (docs/locks.md).
+        """
+        row = self._holder_row(lock_id, token)
+        return self._ask(row, ConfirmLock(lock_id, token, Future()), "the confirmation")  # type: ignore[no-any-return]
 
     def heartbeat(self, lock_id: str, token: int, progress: ProgressReport | float | None = None) -> Lock:
         """Say that the holder lives, and how far its work is (percent, or a ProgressReport). Raises LockLost.
@@ -110,17 +168,22 @@ class Locking(Running):
 
     def locks(self, branch: str | None = None) -> list[Lock]:
         """The locks that are held now, of one branch or of all."""
+        return [lock for locks, _ in self._listed(branch) for lock in locks]
+
+    def lock_waiters(self, branch: str | None = None) -> list[LockWaiter]:
+        """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
+        return [waiter for _, waiters in self._listed(branch) for waiter in waiters]
+
+    def _listed(self, branch: str | None) -> Iterator[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]:
         house = self._alive()
         if branch is not None:
             rows = [self._branch_row(branch)]
         else:
             rows = [keeper.row for _, keeper in sorted(house.keepers.copy().items())]
-        found: list[Lock] = []
         for row in rows:
             keeper = house.keepers.get(row.number)
             if keeper is not None and not keeper.quiet:
-                found += self._ask(row, ListLocks(Future()), "the list of locks")
-        return found
+                yield self._ask(row, ListLocks(Future()), "the list of locks")
 
     def check_write(
         self,
@@ -131,16 +194,22 @@ class Locking(Running):
         owner: str = "",
         *,
         tokens: Iterable[int] = (),
+        lease_s: float | None = None,
     ) -> WritePermission:
         """Whether this may be written at this moment; `action` is write, create, update, delete or read.
 
-        Only `write` admits and commits in one step. Raises LockLost for a stale token.
+        A host that writes into a storage of its own gives `lease_s`, at most 60, and an `owner`: a permission then
+        comes with a lease (`lock_id`, `token`, `expires_at`) that no overlapping lock is granted beside. Write, then
+        give it back with `release_lock`; `confirm_lock` says whether it still holds, `extend_lock` lengthens it. While
+        somebody waits for an overlapping lock no new lease is given. Raises LockLost for a stale token.
         """
         row = self._branch_row(branch)
         check_resource_type(resource_type)
         if resource_id is not None:
             check_id(resource_id)
-        message = CheckWrite(action, resource_type, resource_id, owner, lock_tokens(tokens), Future())
+        lease = None if lease_s is None else _lease(row, resource_type, resource_id, lease_s)
+        owner = text_of("owner", owner, OWNER_CHARS_MAX)
+        message = CheckWrite(action, resource_type, resource_id, owner, lock_tokens(tokens), Future(), lease)
         permission: WritePermission = self._ask(row, message, "the check")
         return permission
 
@@ -164,6 +233,17 @@ class Locking(Running):
                 hint="acquire it again",
             )
         return keeper.row
+
+
+def new_lock_id(row: BranchRow) -> str:
+    """An id for a lock; it begins with the number of its branch, see `_holder_row`."""
+    return f"{row.number}-{uuid.uuid4().hex}"
+
+
+def _lease(row: BranchRow, resource_type: str, resource_id: str | None, lease_s: float) -> LockRequest:
+    covered = type_target(resource_type) if resource_id is None else resource_target(resource_type, resource_id)
+    check_duration("lease_s", lease_s, longest_s=LEASE_TTL_MAX_S)
+    return LockRequest(new_lock_id(row), LockType.MANUAL, covered, lease_s, reason="write lease", shared=True)
 
 
 def _lock_type(name: LockType | str) -> LockType:

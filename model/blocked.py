@@ -60,11 +60,18 @@ class Blocked(msgspec.Struct, frozen=True):
 
 
 class WritePermission(msgspec.Struct, frozen=True):
-    """The answer of the moment to "may I write this"; `blocked` is there exactly when `allowed` is False."""
+    """The answer of the moment to "may I write this"; `blocked` is there exactly when `allowed` is False.
+
+    With a lease the answer stays true until `expires_at`, or until the lease is given back: locks that overlap wait.
+    Without one `lock_id` is "" and `token` 0, and the answer may be outdated when it arrives.
+    """
 
     allowed: bool
     reason: str
     blocked: Blocked | None = None
+    lock_id: str = ""
+    token: int = 0
+    expires_at: datetime | None = None
 
 
 ALLOWED = WritePermission(True, "nothing is in the way")

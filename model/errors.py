@@ -129,11 +129,13 @@ class JournalTrimmed(ShadowSwitchError):
 
 
 class DuplicateBuild(ShadowSwitchError):
-    """Another build of the same branch and index type is under way; `shadow_index_id` names it."""
+    """Another build of the same branch and index type is under way; `shadow_index_id` names it, and `blocked` says who
+    builds, since when, how far that is and what else can be done."""
 
-    def __init__(self, message: str, *, shadow_index_id: str = "", **details: Any) -> None:
+    def __init__(self, message: str, *, shadow_index_id: str = "", blocked: Any = None, **details: Any) -> None:
         super().__init__(message, **details)
         self.shadow_index_id = shadow_index_id
+        self.blocked = blocked
 
 
 class BuildFailed(ShadowSwitchError):

@@ -31,6 +31,41 @@ class Lock(msgspec.Struct, frozen=True):
     progress_message: str = ""
     eta_s: float | None = None
     shared: bool = False
+    build: str = ""
+
+
+class LockSpec(msgspec.Struct, frozen=True):
+    """One of several locks that are asked for together; the fields are the arguments of `Engine.acquire_lock`."""
+
+    lock_type: LockType | str
+    scope: LockScope | str = "BRANCH"
+    resource_type: str | None = None
+    resource_id: str | None = None
+    ttl_s: float | None = None
+    heartbeat_s: float | None = None
+    reason: str = ""
+    shadow_index_id: str = ""
+
+
+class LockWaiter(msgspec.Struct, frozen=True):
+    """Somebody who waits for locks, all or none: what for, since when, and when they give up."""
+
+    owner: str
+    wants: tuple[str, ...]
+    reason: str
+    since: datetime
+    deadline: datetime
+
+
+def waiter_info(waiter: lock_records.Waiter, now: float, wall: datetime) -> LockWaiter:
+    """A waiter, told at `now` (monotonic) and `wall` (the same moment, for people)."""
+    return LockWaiter(
+        owner=waiter.owner,
+        wants=tuple(f"{request.lock_type} on {request.target}" for request in waiter.requests),
+        reason=waiter.requests[0].reason,
+        since=waiter.since_wall,
+        deadline=wall + timedelta(seconds=waiter.deadline - now),
+    )
 
 
 def lock_info(lock: lock_records.Lock, now: float, wall: datetime) -> Lock:
@@ -58,4 +93,5 @@ def lock_info(lock: lock_records.Lock, now: float, wall: datetime) -> Lock:
         progress_message=progress.message if progress else "",
         eta_s=progress.remaining_s(now) if progress else None,
         shared=lock.shared,
+        build=lock.build,
     )

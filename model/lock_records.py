@@ -55,6 +55,7 @@ class LockRequest(msgspec.Struct, frozen=True):
     """One lock that is asked for; `lock_id` is made by the caller and unique over all branches.
 
     A `shared` lock is a write lease: leases do not exclude each other, only exclusive locks, and they block no write.
+    `build` names the shadow whose build is the work under the lock: progress and ETA are measured from it.
     """
 
     lock_id: str
@@ -64,6 +65,7 @@ class LockRequest(msgspec.Struct, frozen=True):
     heartbeat_s: float | None = None
     reason: str = ""
     shared: bool = False
+    build: str = ""
 
 
 class Lock(msgspec.Struct, frozen=True):
@@ -85,6 +87,7 @@ class Lock(msgspec.Struct, frozen=True):
     last_heartbeat: float | None = None
     progress: Progress | None = None
     shared: bool = False
+    build: str = ""
 
     @property
     def scope(self) -> LockScope:

@@ -131,6 +131,7 @@ class Draft:
             heartbeat_s=beat,
             heartbeat_by=None if beat is None else self.now + MISSED_HEARTBEATS_MAX * beat,
             shared=request.shared,
+            build=request.build,
         )
 
     def grant_waiters(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.branch_states import BranchStatus
+from shadowswitch.model.lock_checks import lost
 from shadowswitch.model.lock_records import DURABLE, LockEvent, LockTableState
 from shadowswitch.model.lock_scopes import overlaps
 from shadowswitch.model.views import Finding
@@ -67,7 +68,7 @@ def save_locks(
     state = before.status.state if before is not None else branch.state
     commit.txn.put(BRANCH.pack(row.branch), rows.encode_row(row), db=commit.db["locks"])
     for event in events:
-        if event.kind in DURABLE and event.lock is not None:
+        if event.kind in DURABLE and event.lock is not None and not event.lock.shared:  # a lease of seconds is no news
             commit.emit(str(event.kind), event.lock.lock_id, _told(branch, event))
     if row.status.state != state:
         status = row.status
@@ -76,6 +77,21 @@ def save_locks(
         commit.emit("branch.state", branch.name, {**what, "by": status.by, "reason": status.reason})
     if audit is not None:
         commit.audit(audit[0], branch.name, audit[1])
+
+
+def check_fence(commit: Commit, branch: int, owner: str, tokens: Iterable[int]) -> None:
+    """In the transaction of a write under locks: raise LockLost unless each token is still that of a stored lock.
+
+    Whoever got a lock after them did so in an earlier transaction, which ended theirs: so a write that was admitted and
+    then held up, however long, cannot land behind the next holder's (LK-3).
+    """
+    stored = commit.txn.get(BRANCH.pack(branch), db=commit.db["locks"])
+    table = decode_locks(stored).table if stored is not None else None
+    held = {lock.token: lock for lock in table.locks if lock.owner == owner} if table is not None else {}
+    for token in tokens:
+        if token not in held:
+            endings = table.endings if table is not None else ()
+            raise lost("", token, None, endings, table.saved_at if table is not None else 0.0)
 
 
 def _told(branch: BranchRow, event: LockEvent) -> dict[str, Any]:

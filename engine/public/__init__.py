@@ -44,7 +44,7 @@ from shadowswitch.model.errors import (
     WriteBlocked,
 )
 from shadowswitch.model.incoming import EventOutcome, IncomingRules
-from shadowswitch.model.lock_info import Lock
+from shadowswitch.model.lock_info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.lock_records import ProgressReport
 from shadowswitch.model.lock_scopes import LockScope, LockType
 from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record
@@ -94,7 +94,9 @@ __all__ = [
     "LockConflict",
     "LockLost",
     "LockScope",
+    "LockSpec",
     "LockType",
+    "LockWaiter",
     "NotConverging",
     "ProgressReport",
     "Put",
