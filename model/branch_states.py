@@ -70,7 +70,10 @@ WHOLE = "*"
 
 
 class IndexingWork(msgspec.Struct, frozen=True):
-    """One resource type being indexed. `lock_id` is "" when it is built in the shadow, which locks nothing."""
+    """One resource type being indexed. `lock_id` is "" when it is built in the shadow, which locks nothing.
+
+    `shadow_id` names the shadow whose switch completes it, `index_type` the index: one type may be indexed for several.
+    """
 
     resource_type: str
     owner: str
@@ -78,6 +81,13 @@ class IndexingWork(msgspec.Struct, frozen=True):
     lock_id: str = ""
     whole_branch: bool = False
     track_ready: bool = True
+    index_type: str = ""
+    shadow_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called where indexing is told of: the resource type, and the index if one was named."""
+        return f"{self.resource_type} in {self.index_type}" if self.index_type else self.resource_type
 
 
 class BranchStatus(msgspec.Struct, frozen=True):

@@ -34,6 +34,11 @@ def say(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table; what is in the cells is never taken for markup."""
+    console().print(drawn(title, columns, rows))
+
+
+def drawn(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """As `table`, to be printed later."""
     drawn = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     target = console()
@@ -43,7 +48,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
         drawn.add_column(column, overflow="fold", no_wrap=short and target.width >= WIDTH_WITHOUT_TERMINAL)
     for row in cells:
         drawn.add_row(*map(Text, row))
-    target.print(drawn)
+    return drawn
 
 
 def size(bytes_: int | None) -> str:

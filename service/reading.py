@@ -16,16 +16,21 @@ from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.views import Event
 from shadowswitch.service import output
 from shadowswitch.service.directory import Data, Json, No, open_catalog
+from shadowswitch.service.lock_view import LOCK_HEADINGS, follow, lock_cells, show
+from shadowswitch.service.locks import locks_of
 from shadowswitch.service.status import shadow_status, status_of
 from shadowswitch.storage.fsck import check_data
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Begin after this sequence number.")]
+Watch = Annotated[
+    bool, Parameter(negative="", show_default=False, help="Go on and show every change, until interrupted.")
+]
 Limit = Annotated[int, Parameter(validator=Number(gte=1), help="At most so many.")]
 
 
 def add_to(app: App) -> None:
     """Make these commands of the application."""
-    for command in (search, status, events, check):
+    for command in (search, status, locks, events, check):
         app.command(command)
 
 
@@ -74,7 +79,7 @@ def status(shadow_id: str | None = None, *, data: Data, json: Json = False) -> N
 
 
 COLUMNS = {
-    "branches": ("name", "state", "record_count", "head_lsn", "created_at"),
+    "branches": ("name", "state", "record_count", "head_lsn", "locks", "waiting", "created_at"),
     "indexes": (
         "branch_name", "index_type", "generation", "previous_generation", "record_count", "lag_changes", "build_config",
         "switched_at",
@@ -97,6 +102,24 @@ def _print_status(found: dict[str, Any]) -> None:
     for title, columns in COLUMNS.items():
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
         output.table(title, headings, [[_cell(row[name]) for name in columns] for row in found[title]])
+    if found["locks"]:
+        output.table("locks", ["branch", *LOCK_HEADINGS], [[lock.branch, *lock_cells(lock)] for lock in found["locks"]])
+    if found["waiters"]:
+        cells = [[waiter["branch"], waiter["owner"], ", ".join(waiter["wants"])] for waiter in found["waiters"]]
+        output.table("waiting for locks", ["branch", "owner", "for"], cells)
+
+
+def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) -> None:
+    """Who holds what on a branch, who waits, what is being built; works beside a running host.
+
+    Example: `shadowswitch locks main --data ./data --watch`
+    """
+    with open_catalog(data) as catalog:
+        if not watch:
+            show(locks_of(catalog, data, branch), json)
+            return
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(lambda: locks_of(catalog, data, branch), json)
 
 
 def _cell(value: Any) -> str:

@@ -11,34 +11,51 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.engine.viewing import moment
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.lock_info import Lock, LockWaiter
 from shadowswitch.model.states import ShadowState
+from shadowswitch.service.held import held_and_waiting
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.lock_rows import all_locks
 from shadowswitch.storage.rows import BranchRow, IndexRow, ShadowRow
 
 
 def status_of(catalog: Catalog, data: Path) -> dict[str, Any]:
-    """Host, branches, live indexes and shadows, JSON-like."""
+    """Host, branches, live indexes and shadows, locks and who waits for them, JSON-like."""
     branches = {row.number: row for row in catalog.branches()}
     live = (row for row in catalog.indexes() if row.live)
+    host = holder_of(data)
+    stored = {row.branch: row for row in all_locks(catalog)}
+    held = {number: held_and_waiting(catalog, row, hosted=host is not None) for number, row in stored.items()}
     return {
-        "host": holder_of(data),
-        "branches": [_branch(catalog, row) for row in branches.values()],
+        "host": host,
+        "branches": [_branch(catalog, row, held.get(row.number)) for row in branches.values()],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live],
         "shadows": [shadow_status(row) for row in catalog.shadows()],
+        "locks": [lock for locks, _ in held.values() for lock in locks],
+        "waiters": [
+            {"branch": branches[number].name, **msgspec.structs.asdict(waiter)}
+            for number, (_, waiters) in held.items()
+            for waiter in waiters
+        ],
     }
 
 
-def _branch(catalog: Catalog, row: BranchRow) -> dict[str, Any]:
+def _branch(catalog: Catalog, row: BranchRow, held: tuple[list[Lock], tuple[LockWaiter, ...]] | None) -> dict[str, Any]:
     head, oldest = catalog.head(row.number)
+    locks, waiters = held or ([], ())
     return {
         "name": row.name,
         "state": row.state,
         "head_lsn": head,
         "record_count": sum(digest.count for digest in catalog.digests(row.number).values()),
+        "locks": len(locks),
+        "waiting": len(waiters),
         "oldest_lsn": oldest,
         "created_at": moment(row.created_at),
     }
