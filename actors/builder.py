@@ -21,7 +21,7 @@ from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, Follow, Step, Tune, WorkerGone, WorkerSaid
 from shadowswitch.actors.pacing import DISK_INTERVAL_S, Pacing
-from shadowswitch.actors.validator import Validation, repair, validate
+from shadowswitch.actors.validator import Validation, finish_manifest, repair, validate
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, ShadowSwitchError
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.states import ShadowState
@@ -307,10 +307,13 @@ class ShadowBuilder(EngineActor):
         assert generation is not None
         point("build.validated")
         lsn = generation.writer.flush()
+        with disk_errors("build"):
+            written = finish_manifest(self._house, generation, self._row.branch_name, lsn, found)
+        point("build.manifest")
         self._ended = True
         self._pacing.end()
         self._house.transact(
-            lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes), "build"
+            lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes, written), "build"
         )
         self._meter.finish()
         point("build.built")

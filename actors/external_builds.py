@@ -24,7 +24,7 @@ import msgspec
 
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Follow
-from shadowswitch.actors.validator import ask_worker, validate
+from shadowswitch.actors.validator import ask_worker, finish_manifest, validate
 from shadowswitch.model.errors import (
     BuildCancelled,
     CompletionRefused,
@@ -247,12 +247,11 @@ class ExternalBuilds:
             checked = validate(house, generation, CHECKS, partial(self._cancelled, row.id))
             self._refuse_if(row, checked.errors)
             lsn = writer.flush()
-            done = self._mark_built(
-                row,
-                lsn,
-                msgspec.structs.replace(found, record_count=checked.rows, size_bytes=checked.size_bytes),
-                claim,
-            )
+            with disk_errors("build"):
+                written = finish_manifest(house, generation, row.branch_name, lsn, checked)
+            point("build.manifest")
+            seen = msgspec.structs.replace(found, record_count=checked.rows, size_bytes=checked.size_bytes)
+            done = self._mark_built(row, lsn, seen, claim, written)
         except BaseException as error:
             self._let_go(generation)
             if self._cancelled(row.id) and not isinstance(error, CompletionRefused):
@@ -261,11 +260,16 @@ class ExternalBuilds:
         house.follower_of(spec.number).tell(Follow(generation))
         return done
 
-    def _mark_built(self, row: ShadowRow, lsn: int, found: Delivered, claim: Claim) -> ShadowRow:
+    def _mark_built(
+        self, row: ShadowRow, lsn: int, found: Delivered, claim: Claim, manifest_hash: str = ""
+    ) -> ShadowRow:
         point("build.validated")
         summary = claim.build_summary or {}
         done = self._house.transact(
-            lambda c: transitions.mark_delivered(c, row.id, lsn, found.record_count, found.size_bytes, summary), "build"
+            lambda c: transitions.mark_delivered(
+                c, row.id, lsn, found.record_count, found.size_bytes, summary, manifest_hash
+            ),
+            "build",
         )
         point("build.built")
         self._house.metrics.count("builds")

@@ -3,7 +3,6 @@ measurements."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import threading
@@ -110,6 +109,10 @@ class House:
         """The locks of each branch that ever had any or whose actor runs, by branch number."""
         self.switching: dict[str, str] = {}
         """The shadows that Switchers are at work on, by the urn of the actor."""
+        self.publishing = threading.Lock()
+        """Held while a path for outsiders is brought up to date."""
+        self.unpublished: set[tuple[int, str]] = set()
+        """The indexes whose path for outsiders could not be brought up to date."""
         self.stuck: dict[str, str] = {}
         """Why a build stands still whose failure cannot even be recorded, by shadow id."""
         self.changed = threading.Condition()
@@ -181,16 +184,28 @@ class House:
     def publish(self, branch_name: str, generation: Generation, strategy: str) -> bool:
         """Make the path for outsiders lead to a live generation; after the switch, outside any seal (IX-7).
 
-        For a copy the generation stands still for as long as copying takes. Raises ShadowSwitchError or OSError; the
-        path then leads to what it led to before, and the next start tries again. False when it led there already.
+        A copy is as of one LSN, and the generation goes on meanwhile. Raises ShadowSwitchError or OSError; the path
+        then leads to what it led to before, and the janitor tries again. False when it led there already, or when the
+        generation is not live any more.
         """
+        row = generation.row
+        key = (row.branch, row.index_type)
+        with self.publishing:  # one after the other, so that a slow copy is never put in the place of a newer one
+            if self.shelf.live.get(key) is not generation:
+                return False
+            self.unpublished.add(key)
+            mark = publishing.identity(self.catalog.uuid, row.number)
+            done = publishing.publish(
+                self.published, branch_name, row.index_type, generation.path, mark, strategy, generation.copy_to
+            )
+            self.unpublished.discard(key)
+        return done
+
+    def is_published(self, branch_name: str, generation: Generation, strategy: str) -> bool:
+        """Does the path for outsiders lead to this generation (IX-7)?"""
+        path = publishing.published_path(self.published, branch_name, generation.row.index_type)
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
-        copying = strategy == "COPY_AND_REPLACE"
-        if copying:
-            generation.writer.flush()
-        with generation.writer.lock if copying else contextlib.nullcontext():
-            index_type = generation.row.index_type
-            return publishing.publish(self.published, branch_name, index_type, generation.path, mark, strategy)
+        return publishing.is_published(path, generation.path, mark, strategy)
 
     @property
     def published(self) -> Path:

@@ -32,6 +32,7 @@ TRIM_SLICE = 200
 """Journal entries removed in one transaction: a few milliseconds of the JournalWriter's time."""
 TRIM_SLICES_A_ROUND = 100
 READER_CHECK_S = 60.0
+PUBLISH_AGAIN_S = 5.0
 
 
 class Janitor(EngineActor):
@@ -42,6 +43,7 @@ class Janitor(EngineActor):
         self._house = house
         self._branches = branches
         self._readers_checked = time.monotonic()
+        self._publish_not_before = 0.0
         self.handles(Tick, self._tick)
         self.handles(Sweep, self._sweep)
 
@@ -61,6 +63,7 @@ class Janitor(EngineActor):
             self._house.external.fail_silent,
             self._end_orphaned_switches,
             self._remove_retired,
+            self._publish_again,
             self._trim,
             self._trim_events,
             self._idle,
@@ -118,6 +121,21 @@ class Janitor(EngineActor):
         point("retire.removed")
         house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
         house.metrics.count("generations_removed")
+
+    def _publish_again(self) -> None:
+        """What could not be published when it was switched to: outsiders are led to it as soon as that is possible."""
+        house = self._house
+        for key in list(house.unpublished):
+            if time.monotonic() < self._publish_not_before or house.publishing.locked():
+                return
+            row, generation = house.catalog.index(*key), house.shelf.live.get(key)
+            if row is None or generation is None:
+                house.unpublished.discard(key)
+                continue
+            self._publish_not_before = time.monotonic() + PUBLISH_AGAIN_S
+            branch = house.catalog.shadow(generation.row.shadow_id).branch_name
+            if house.publish(branch, generation, row.strategy):
+                logger.info("generation %d is published at last", generation.row.number)
 
     def _let_go(self, number: int) -> bool:
         reply: Future[None] = Future()

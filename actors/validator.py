@@ -16,10 +16,12 @@ from shadowswitch.actors.house import House
 from shadowswitch.model.digest import buckets_of_shard, shard_of
 from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
 from shadowswitch.model.records import Item
+from shadowswitch.storage import manifest
 from shadowswitch.storage.delivery import CheckDelivery, Delivered
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.inspection import Inspect, Inspected, compare_sizes
 from shadowswitch.storage.journal import read_records
+from shadowswitch.storage.manifest import ClosedFile
 from shadowswitch.storage.worker import Answer, Failed, Task
 
 logger = logging.getLogger("shadowswitch")
@@ -37,6 +39,7 @@ class Validation(msgspec.Struct, frozen=True):
     differing_buckets: list[int]
     rows: int
     size_bytes: int
+    closed_files: dict[str, ClosedFile] = {}
 
 
 def validate(
@@ -82,6 +85,7 @@ def validate(
             query_overlap_min=house.config.query_overlap_min,
             query_latency_ratio_max=house.config.query_latency_ratio_max,
             size_ratio_max=house.config.size_ratio_max,
+            manifest_hash=_manifest_hash(house, generation),
         )
         return _summary(ask_worker(house, task, Inspected, deadline, stop_asked))
     finally:
@@ -161,7 +165,19 @@ def _ask(house: House, task: Task, deadline: float, stop_asked: Callable[[], boo
 
 def _summary(found: Inspected) -> Validation:
     errors = [f"{check}: {finding}" for check, findings in found.findings.items() for finding in findings]
-    return Validation(found.findings, errors, found.differing_buckets, found.rows, found.size_bytes)
+    return Validation(found.findings, errors, found.differing_buckets, found.rows, found.size_bytes, found.closed_files)
+
+
+def _manifest_hash(house: House, generation: Generation) -> str:
+    row = house.catalog.generation(generation.row.number)
+    return row.manifest_hash if row is not None else ""
+
+
+def finish_manifest(house: House, generation: Generation, branch_name: str, lsn: int, found: Validation) -> str:
+    """The build passed: write that into the manifest, with the checksums that the validation took; its own checksum."""
+    digest = manifest.short(generation.writer.digest())
+    built = manifest.Built(lsn, found.rows, digest, found.closed_files)
+    return manifest.write_manifest(generation.path, generation.row, branch_name, house.catalog.uuid, built)
 
 
 def repair(house: House, generation: Generation, buckets: list[int]) -> None:

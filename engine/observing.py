@@ -58,7 +58,24 @@ class Observing(Running):
     def check(self) -> list[Finding]:
         """fsck: every invariant over everything on disk. Works beside writers and readers; may take long."""
         house = self._alive()
-        return check_data(house.catalog, house.root)
+        return check_data(house.catalog, house.root) + self._check_published()
+
+    def _check_published(self) -> list[Finding]:
+        """IX-7. While an index is switched its path comes a moment later, so that is not looked at."""
+        house = self._house
+        findings = []
+        for row in house.catalog.indexes():
+            live = house.shelf.live.get((row.branch, row.index_type))
+            if live is None or house.switching or house.publishing.locked():
+                continue
+            name = house.catalog.shadow(live.row.shadow_id).branch_name
+            if house.is_published(name, live, row.strategy) or house.switching:
+                continue
+            if house.catalog.index(row.branch, row.index_type) == row:
+                where = f"{row.index_type} of branch {name!r}"
+                problem = f"its path for outsiders does not lead to generation {live.row.number}"
+                findings.append(Finding("IX-7", where, problem))
+        return findings
 
     def clean_up(self, timeout_s: float = 30) -> None:
         """Do now what the janitor does every second: end soaks, remove what is retired, trim the journal."""

@@ -25,6 +25,7 @@ INVARIANTS: Final = MappingProxyType(
         "IX-5": "every generation directory on disk belongs to a generation in the catalog",
         "IX-6": "a shadow's state and its generation's role agree",
         "IX-7": "the published path of an index leads to its live generation, or to a whole copy of it",
+        "IX-8": "the manifest and the closed files of a built generation are as they were when it was built",
         "SW-1": "a reader sees one complete generation",
         "SW-2": "what readers see of a key never goes back to an older LSN",
         "SW-3": "at the commit of a switch the digest of the shadow equals that of its source at the sealed LSN",

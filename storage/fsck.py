@@ -17,7 +17,6 @@ from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_sha
 from shadowswitch.model.errors import ShadowSwitchError, StorageFull
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import Finding
-from shadowswitch.storage import generation as generations
 from shadowswitch.storage import keys, layout, rows
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
@@ -25,6 +24,7 @@ from shadowswitch.storage.catalog import Catalog, scan_prefix
 from shadowswitch.storage.delivery import CheckDelivery, check_delivery
 from shadowswitch.storage.journal import read_records, read_slice
 from shadowswitch.storage.lock_rows import check_locks
+from shadowswitch.storage.manifest import check_closed_files, check_manifest
 from shadowswitch.storage.outbox import check_events
 from shadowswitch.storage.received import check_received
 from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
@@ -257,11 +257,12 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
             again = catalog.generation(row.number)
             if again is None or again.role not in ("live", "soaking", "standby"):
                 return []
-            generations.check_manifest(path, row, catalog.uuid)
+            check_manifest(path, row, catalog.uuid)
+            changed = [Finding("IX-8", where, problem) for problem in check_closed_files(path, again.manifest_hash)]
             if row.opaque:
                 found = check_delivery(CheckDelivery(str(path), row.shadow_id))
                 return [Finding("IX-4", where, problem) for problem in found.problems]
-            return _check_shards(catalog, path, row, where, types)
+            return changed + _check_shards(catalog, path, row, where, types)
     except StorageFull:
         raise  # there is no room for the copy that a check works on: that says nothing about the generation
     except (ShadowSwitchError, OSError) as error:

@@ -2,8 +2,7 @@
 
 Owns `generations/<branch>/<TYPE>/<number>/`:
 
-    manifest.json    {"format": 1, "catalog": "<uuid>", "generation": 12, "branch": "main", ...
-                      "backend": "fts5", "options": {...}, "fingerprint": "9c1a...", "shards": 2, ...}
+    manifest.json    see `storage.manifest`
     PINS             readers of any process hold a shared lock on it
     shard-000/ ...   see `backends.protocol`
 
@@ -14,7 +13,6 @@ remember an applied LSN that is not ahead of what it holds, the journal has the 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
@@ -24,13 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shadowswitch.model.digest import BUCKETS, Digest
-from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
+from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.model.records import Item
 from shadowswitch.storage import layout
 from shadowswitch.storage.backends.external import ExternalShard
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.journal import coalesce, read_slice
+from shadowswitch.storage.manifest import check_manifest, write_manifest
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow
 
@@ -45,39 +44,8 @@ def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, 
     (path / layout.PINS).touch(mode=0o600)
     for shard in layout.shard_paths(path, row.shards):
         backend.create_shard(shard, row.options)
-    manifest = {
-        "format": 1,
-        "catalog": catalog_uuid,
-        "generation": row.number,
-        "branch": branch_name,
-        "index_type": row.index_type,
-        "backend": row.backend,
-        "options": row.options,
-        "fingerprint": row.fingerprint,
-        "shards": row.shards,
-        "resource_types": row.resource_types,
-    }
-    layout.write_durably(path / layout.MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    write_manifest(path, row, branch_name, catalog_uuid)
     return path
-
-
-def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
-    """Raise CorruptData unless the directory says that it is this generation of this catalog."""
-    try:
-        manifest = json.loads((path / layout.MANIFEST).read_bytes())
-        found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptData(
-            f"generation {row.number} has no readable manifest in {path}: {error}",
-            object=str(path),
-            hint="rebuild the index; its records are safe in the catalog",
-        ) from error
-    if found != (catalog_uuid, row.number, row.fingerprint, row.shards):
-        raise CorruptData(
-            f"{path} holds another generation than number {row.number} of this catalog",
-            object=str(path),
-            hint="was the directory copied here? Rebuild the index",
-        )
 
 
 class GenerationWriter:
@@ -266,6 +234,25 @@ class Generation:
             reader.search("a", 1)
         finally:
             self.give_reader(reader)
+
+    def copy_to(self, target: Path) -> None:
+        """Make a whole copy as of one LSN, for outsiders; the writer goes on meanwhile. Raises StorageFull, OSError.
+
+        No file of a shard is opened by any other hand than its backend's. What is copied need not be durable yet.
+        """
+        shards = layout.shard_paths(self.path, self.row.shards)
+        left_out = {layout.PINS, *(shard.name for shard in shards)}
+
+        def ignored(folder: str, names: list[str]) -> set[str]:
+            return {n for n in names if n in left_out or n.endswith(".lock")} if Path(folder) == self.path else set()
+
+        shutil.copytree(self.path, target, symlinks=True, ignore=ignored)
+        with self.writer.lock:  # for the moment in which the snapshots begin: all shards are at one LSN
+            snapshot = self.backend.snapshot(shards, self.row.options)
+        try:
+            snapshot.copy(layout.shard_paths(target, self.row.shards))
+        finally:
+            snapshot.close()
 
     def close_if_unpinned(self) -> bool:
         """Close writer and readers unless somebody in this process holds the generation; True when it is closed."""

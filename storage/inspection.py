@@ -2,8 +2,9 @@
 meanwhile.
 
 Every check reads what is stored, not what somebody counted: `DIGEST` recomputes the digest from the rows of each shard,
-`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` is the backend's own, `SAMPLE_READ_BACK` reads random
-records of the source through the ordinary reader and compares field by field, and looks for deleted ones.
+`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` is the backend's own and the checksums of closed files,
+`SAMPLE_READ_BACK` reads random records of the source through the ordinary reader and compares field by field, and
+looks for deleted ones.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.journal import Entry, read_records, read_slice
+from shadowswitch.storage.manifest import ClosedFile, check_closed_files, checksums
 
 SIZE_RATIO_MAX = 10.0
 SIZE_FLOOR_BYTES = 1 << 20
@@ -56,6 +58,8 @@ class Inspect(msgspec.Struct, frozen=True, tag=True):
     query_overlap_min: float = 0.5
     query_latency_ratio_max: float = 5.0
     size_ratio_max: float = SIZE_RATIO_MAX
+    manifest_hash: str = ""
+    """"" while the build is under way; then the closed files are not yet compared, but told."""
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
@@ -65,6 +69,8 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     differing_buckets: list[int]
     rows: int
     size_bytes: int
+    closed_files: dict[str, ClosedFile] = {}
+    """The closed files of a build that is under way, if their integrity was asked for."""
 
 
 def inspect(catalog: Catalog, task: Inspect) -> Inspected:
@@ -86,7 +92,13 @@ def inspect(catalog: Catalog, task: Inspect) -> Inspected:
     finally:
         reader.close()
     differing = recomputed.differing(Digest.decode(task.digest))
-    return Inspected(findings, differing, recomputed.count, size)
+    closed: dict[str, ClosedFile] = {}
+    if "INTEGRITY_CHECK" in task.checks and not task.manifest_hash:
+        try:
+            closed = checksums(Path(task.path), registry.backend(task.backend), task.shards, task.options)
+        except OSError as error:
+            findings.setdefault("INTEGRITY_CHECK", []).append(f"a closed file cannot be read: {error}")
+    return Inspected(findings, differing, recomputed.count, size, closed)
 
 
 def _recompute(reader: IndexReader, shards: int, total: Digest) -> list[str]:
@@ -124,7 +136,8 @@ def _run(
     if check == "INTEGRITY_CHECK":
         backend = registry.backend(task.backend)
         paths = layout.shard_paths(Path(task.path), task.shards)
-        return [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
+        found = [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
+        return found + check_closed_files(Path(task.path), task.manifest_hash)
     if check == "QUERY_COMPARISON":
         return _compare_queries(task, reader)
     if check == "SAMPLE_READ_BACK":

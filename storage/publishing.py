@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from shadowswitch.model.errors import StorageFull, UnsupportedFilesystem
@@ -53,11 +54,19 @@ def is_published(path: Path, generation: Path, mark: str, strategy: str) -> bool
     return path.is_symlink() and os.readlink(path) == _link_text(path, generation)
 
 
-def publish(root: Path, branch: str, index_type: str, generation: Path, mark: str, strategy: str) -> bool:
+def publish(
+    root: Path,
+    branch: str,
+    index_type: str,
+    generation: Path,
+    mark: str,
+    strategy: str,
+    copy_to: Callable[[Path], None],
+) -> bool:
     """Make the path of an index lead to a generation; False when it did already. Idempotent, durable.
 
-    For COPY_AND_REPLACE the caller holds the generation still. Raises StorageFull or UnsupportedFilesystem; the path
-    then leads to what it led to before.
+    For COPY_AND_REPLACE `copy_to(target)` makes a whole copy; it need not be durable yet. Raises StorageFull or
+    UnsupportedFilesystem; the path then leads to what it led to before.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = layout.make_directories(root, f"{directory_name(branch)}") / index_type
@@ -68,7 +77,9 @@ def publish(root: Path, branch: str, index_type: str, generation: Path, mark: st
     try:
         _remove(staged)
         if strategy == "COPY_AND_REPLACE":
-            _copy(generation, staged, mark)
+            copy_to(staged)
+            point("publish.copied")
+            _finish_copy(staged, mark)
         else:
             staged.symlink_to(_link_text(path, generation))
         layout.sync_directory(staging)
@@ -103,8 +114,7 @@ def _link_text(path: Path, generation: Path) -> str:
     return os.path.relpath(generation, path.parent)
 
 
-def _copy(generation: Path, staged: Path, mark: str) -> None:
-    shutil.copytree(generation, staged, symlinks=True, ignore=shutil.ignore_patterns("*.lock", "*-shm", layout.PINS))
+def _finish_copy(staged: Path, mark: str) -> None:
     (staged / MARK).write_text(mark)
     for folder, _, names in os.walk(staged, topdown=False):
         for name in names:

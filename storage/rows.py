@@ -85,6 +85,8 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     switched_at: float | None = None
     soak_until: float | None = None
     boot_id: str = ""
+    manifest_hash: str = ""
+    """The checksum of the manifest as it was when the build passed its validation; "" before."""
 
     @property
     def opaque(self) -> bool:

@@ -104,7 +104,9 @@ def note_progress(commit: Commit, shadow_id: str, phase: str, percent: float, et
     return row
 
 
-def mark_built(commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int) -> ShadowRow:
+def mark_built(
+    commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, manifest_hash: str
+) -> ShadowRow:
     """BUILT: whole, validated and caught up; from now on a follower keeps it so."""
     row = _move(
         commit, commit.shadow(shadow_id), S.BUILT, phase="waiting", progress=100.0, eta_s=0.0, completed_at=time.time(),
@@ -112,7 +114,9 @@ def mark_built(commit: Commit, shadow_id: str, applied_lsn: int, record_count: i
     )  # fmt: skip
     generation = commit.generation(row.generation)
     durable = max(generation.durable_lsn, applied_lsn)
-    commit.put_generation(msgspec.structs.replace(generation, role="standby", durable_lsn=durable))
+    commit.put_generation(
+        msgspec.structs.replace(generation, role="standby", durable_lsn=durable, manifest_hash=manifest_hash)
+    )
     _tell(
         commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes, applied_lsn=applied_lsn
     )
@@ -120,12 +124,18 @@ def mark_built(commit: Commit, shadow_id: str, applied_lsn: int, record_count: i
 
 
 def mark_delivered(
-    commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, summary: dict[str, Any]
+    commit: Commit,
+    shadow_id: str,
+    applied_lsn: int,
+    record_count: int,
+    size_bytes: int,
+    summary: dict[str, Any],
+    manifest_hash: str,
 ) -> ShadowRow:
     """BUILT by an external builder, and looked at; or, BUILT before, brought further by it."""
     row = commit.shadow(shadow_id)
     if row.state == S.BUILDING:
-        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes)
+        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes, manifest_hash)
     elif row.state != S.BUILT:
         raise InvalidTransition(f"shadow {shadow_id} is {row.state}", operation="complete build", object=shadow_id)
     row = msgspec.structs.replace(
@@ -160,7 +170,7 @@ def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     """FAILED, with the reason; its files are kept a while for a retry."""
     row = _move(commit, commit.shadow(shadow_id), S.FAILED, phase="failed", error=reason, completed_at=time.time())
     generation = commit.generation(row.generation)
-    commit.put_generation(msgspec.structs.replace(generation, role="building"))
+    commit.put_generation(msgspec.structs.replace(generation, role="building", manifest_hash=""))
     _tell(commit, row, "build.failed", error=reason)
     commit.audit("build.failed", shadow_id, {"reason": reason})
     return row

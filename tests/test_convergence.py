@@ -121,3 +121,5 @@ def test_a_copy_is_published_on_another_file_system(open_engine: Any) -> None:
         request = SwitchRequest(strategy="ATOMIC_RENAME")
         assert engine.rollback("main", KIND, request).success
         assert os.path.realpath(path) == engine.index("main", KIND).path
+        assert engine.check() == []
+        engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -20,6 +21,15 @@ def generation(root: Path, number: int) -> Path:
     for name in ("one", "two"):
         (path / "shard-000" / name).write_text(str(number) * 100)
     return path
+
+
+def publish(root: Path, branch: str, index_type: str, source: Path, mark: str, strategy: str) -> bool:
+    """Publish plain files, for which any copy will do."""
+
+    def copy_to(target: Path) -> None:
+        shutil.copytree(source, target)
+
+    return publishing.publish(root, branch, index_type, source, mark, strategy, copy_to)
 
 
 class Reader(threading.Thread):
@@ -50,14 +60,14 @@ def test_five_hundred_switches_are_never_seen_half_done(tmp_path: Path, strategy
     generations = [generation(tmp_path, number) for number in (1, 2)]
     root = tmp_path / "published"
     path = publishing.published_path(root, "feature/x", KIND)
-    publishing.publish(root, "feature/x", KIND, generations[0], "c/1", strategy)
+    publish(root, "feature/x", KIND, generations[0], "c/1", strategy)
     reader = Reader(path)
     reader.start()
     try:
         for number in range(1, 501):
             which = number % 2
-            assert publishing.publish(root, "feature/x", KIND, generations[which], f"c/{which + 1}", strategy)
-            assert not publishing.publish(root, "feature/x", KIND, generations[which], f"c/{which + 1}", strategy)
+            assert publish(root, "feature/x", KIND, generations[which], f"c/{which + 1}", strategy)
+            assert not publish(root, "feature/x", KIND, generations[which], f"c/{which + 1}", strategy)
     finally:
         reader.stop.set()
         reader.join(timeout=30)
@@ -73,7 +83,7 @@ def test_the_strategy_may_change_from_link_to_copy_and_back(tmp_path: Path) -> N
     for number, (source, strategy) in enumerate(
         [(one, "ATOMIC_RENAME"), (two, "COPY_AND_REPLACE"), (one, "ATOMIC_RENAME")]
     ):
-        publishing.publish(root, "main", KIND, source, f"c/{number}", strategy)
+        publish(root, "main", KIND, source, f"c/{number}", strategy)
         assert path.is_symlink() == (strategy == "ATOMIC_RENAME")
         assert (path / "shard-000" / "one").read_text() == (source / "shard-000" / "one").read_text()
     assert one.is_dir()
@@ -82,7 +92,7 @@ def test_the_strategy_may_change_from_link_to_copy_and_back(tmp_path: Path) -> N
 
 def test_what_a_killed_host_had_staged_is_removed(tmp_path: Path) -> None:
     root = tmp_path / "published"
-    publishing.publish(root, "main", KIND, generation(tmp_path, 1), "c/1", "COPY_AND_REPLACE")
+    publish(root, "main", KIND, generation(tmp_path, 1), "c/1", "COPY_AND_REPLACE")
     (root / publishing.STAGING / "left over").mkdir()
     (root / publishing.STAGING / "left over" / "file").write_text("half")
     publishing.clean_staging(root)
@@ -96,5 +106,5 @@ def test_a_link_planted_in_the_published_folder_is_not_followed_out_of_it(tmp_pa
     root.mkdir()
     (root / "main").symlink_to(tmp_path / "outside")
     with pytest.raises(UnsupportedFilesystem):
-        publishing.publish(root, "main", KIND, generation(tmp_path, 1), "c/1", "ATOMIC_RENAME")
+        publish(root, "main", KIND, generation(tmp_path, 1), "c/1", "ATOMIC_RENAME")
     assert list((tmp_path / "outside").iterdir()) == []

@@ -53,6 +53,30 @@ class ExternalBackend:
         """The checksums are looked at as a whole, see `storage.delivery`."""
         return []
 
+    def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> ExternalSnapshot:
+        """Nothing changes these files: they can be copied one by one."""
+        return ExternalSnapshot(shards)
+
+    def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        """Its builder's own manifest lists them all, see `storage.delivery`."""
+        return []
+
+
+class ExternalSnapshot:
+    """See `backends.protocol.Snapshot`."""
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        self._shards = list(shards)
+
+    def copy(self, targets: Sequence[Path]) -> None:
+        """Plain copies; no link is followed."""
+        for path, target in zip(self._shards, targets, strict=True):
+            if path.is_dir():
+                shutil.copytree(path, target, symlinks=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
 
 def _manifest(shard: Path) -> BuildManifest:
     try:

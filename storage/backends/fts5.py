@@ -1,7 +1,7 @@
 """The `fts5` backend: full-text search with SQLite FTS5, the default for SEARCH_INDEX. No server, no extra install.
 
 The parts: `fts5_options` (what may be configured, and the text of a record), `fts5_store` (the file, its schema and
-errors), `fts5_writer`, `fts5_reader`, `fts5_check`.
+errors), `fts5_writer`, `fts5_reader`, `fts5_check`, `fts5_copy`.
 
 Durability: WAL with `synchronous=NORMAL`. A commit does not wait for the disk, a power cut costs only the newest
 transactions, which the journal brings back; checkpoints happen in `flush` and nowhere else.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shadowswitch.storage.backends import fts5_check, fts5_options, fts5_store
+from shadowswitch.storage.backends.fts5_copy import Fts5Snapshot
 from shadowswitch.storage.backends.fts5_options import Layout
 from shadowswitch.storage.backends.fts5_reader import Fts5Reader
 from shadowswitch.storage.backends.fts5_writer import Fts5Writer
@@ -48,3 +49,9 @@ class Fts5Backend:
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return fts5_check.check(path, options)
+
+    def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Fts5Snapshot:
+        return Fts5Snapshot(shards, options)
+
+    def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        return []  # the one file of a shard changes with every checkpoint

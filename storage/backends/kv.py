@@ -1,7 +1,8 @@
 """The `kv` backend: records by key in LMDB, the default for every index type but SEARCH_INDEX.
 
 It stands for any derived structure that is looked up by key: `get`, `scan`, and `search` by the beginning of an id.
-The parts: `kv_store` (the environment, keys, errors), `kv_writer`, `kv_reader`.
+The parts: `kv_store` (the environment, keys, errors), `kv_writer`, `kv_reader`,
+`kv_copy`.
 
 Durability: LMDB with `sync=False`; a commit does not wait for the disk, `flush` does. A crash of the process loses
 nothing. A power cut is another matter: the operating system writes pages in any order, so what was committed after the
@@ -21,6 +22,7 @@ import msgspec
 from shadowswitch.model.digest import Digest, key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.storage.backends import kv_store
+from shadowswitch.storage.backends.kv_copy import KvSnapshot
 from shadowswitch.storage.backends.kv_reader import KvReader
 from shadowswitch.storage.backends.kv_writer import KvWriter
 
@@ -75,6 +77,12 @@ class KvBackend:
             return [error.message]
         finally:
             kv_store.release(environment)
+
+    def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> KvSnapshot:
+        return KvSnapshot(shards, options)
+
+    def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        return []  # the one file of a shard changes with every commit
 
 
 def _fields(value: Any) -> list[str] | None:

@@ -138,6 +138,21 @@ class IndexReader(Protocol):
         ...
 
 
+class Snapshot(Protocol):
+    """All shards of a generation as of the moment in which it was made. Any thread, one at a time."""
+
+    def copy(self, targets: Sequence[Path]) -> None:
+        """Make a whole copy of each shard in a directory of its own, which must not be there yet; the writer goes on.
+
+        The engine forces it to disk. A copy is opened by programs of outsiders, which must not need to write there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything. Idempotent."""
+        ...
+
+
 class Backend(Protocol):
     """A kind of index. Instances are stateless and importable in worker processes."""
 
@@ -171,4 +186,18 @@ class Backend(Protocol):
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         """The backend's own integrity check of one shard; findings, empty when sound. Reads everything."""
+        ...
+
+    def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Snapshot:
+        """Hold all shards as they are, to be copied beside their writer, which stands still only during this call.
+
+        Only the backend knows how its files may be opened: closing any descriptor of a file drops the POSIX locks that
+        this process has on it.
+        """
+        ...
+
+    def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        """The files of a shard, by their paths below it, that nothing changes any more once it was built: not `apply`,
+        `repair_bucket`, `tend` or `flush`. Their checksums are kept and looked at. None that is ever locked by `fcntl`.
+        """
         ...

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.storage.backends.protocol import Backend
 
-_METHODS = ("configure", "project", "create_shard", "open_writer", "open_reader", "check")
+_METHODS = (
+    "configure", "project", "create_shard", "open_writer", "open_reader", "check", "snapshot", "closed_files",
+)  # fmt: skip
 _BUILT_IN = {
     "fts5": "shadowswitch.storage.backends.fts5:Fts5Backend",
     "kv": "shadowswitch.storage.backends.kv:KvBackend",

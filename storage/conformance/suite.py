@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shadowswitch.storage.conformance.applying import Applying
+from shadowswitch.storage.conformance.copying import Copying
 from shadowswitch.storage.conformance.hostile import Hostile
 from shadowswitch.storage.conformance.killing import Killing
 from shadowswitch.storage.conformance.loading import Loading
@@ -11,5 +12,5 @@ from shadowswitch.storage.conformance.reading import Reading
 from shadowswitch.storage.conformance.repairing import Repairing
 
 
-class BackendConformance(Opening, Loading, Applying, Repairing, Reading, Hostile, Killing):
+class BackendConformance(Opening, Loading, Applying, Repairing, Reading, Copying, Hostile, Killing):
     """Everything a backend promises. `base.Hooks` says what to override."""

@@ -37,7 +37,14 @@ LATER_PASSES = {
 }
 """The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""
 CASES = [(name, 1) for name in POINTS] + [(name, nth) for name, more in LATER_PASSES.items() for nth in more]
-SELDOM = {"publish.staged": 1, "publish.exchanged": 1, "trim.slice": 1, "retire.marked": 2, "retire.removed": 2}
+SELDOM = {
+    "publish.copied": 1,
+    "publish.staged": 1,
+    "publish.exchanged": 1,
+    "trim.slice": 1,
+    "retire.marked": 2,
+    "retire.removed": 2,
+}
 SELDOM |= dict.fromkeys(IN_WORKERS - {"copy.slice"}, 1)
 """How often the workload passes a point at least, where it is less than three times."""
 MORE_CASES = [(name, nth) for name in POINTS for nth in (2, 3) if nth <= SELDOM.get(name, 3)]

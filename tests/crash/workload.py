@@ -209,7 +209,7 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
     scribe.some("main", 5)
     second = life.build()
     scribe.some("main", 5)
-    life.switch(second)
+    life.switch(second, request=patient(strategy="COPY_AND_REPLACE"))
     scribe.some("main", 5)
     life.rollback()
     scribe.some("main", 5)
