@@ -47,7 +47,7 @@ class BranchActor(EngineActor):
         self._locks = keeper_of(house, row)
         self.handles(Write, self._write)
         self.handles(Seal, self._seal)
-        for part in (self._locks, LockAnswers(self._locks), BranchLife(self._locks)):
+        for part in (self._locks, LockAnswers(self._locks), BranchLife(house, self._locks)):
             for kind, handler in part.handlers().items():
                 self.handles(kind, handler)
 

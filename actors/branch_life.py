@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from shadowswitch.actors.house import House
 from shadowswitch.actors.lock_keeper import LockKeeper, answer
 from shadowswitch.actors.lock_progress import with_progress
-from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
+from shadowswitch.actors.messages import EndIndexing, MoveBranch, SettleBuild, StartIndexing, TrackBuild
 from shadowswitch.model.blocked import blocked_by_lock
 from shadowswitch.model.branch_states import (
     WHOLE,
@@ -19,6 +20,7 @@ from shadowswitch.model.branch_states import (
     after_locks,
     complete_indexing,
     fail_indexing,
+    forget_shadow,
     move,
     start_indexing,
 )
@@ -27,6 +29,8 @@ from shadowswitch.model.lock_info import Lock, lock_info
 from shadowswitch.model.lock_records import Grant
 from shadowswitch.model.lock_records import Lock as LockRecord
 from shadowswitch.model.lock_scopes import BRANCH, LockScope
+from shadowswitch.model.states import ShadowState
+from shadowswitch.storage.rows import ShadowRow
 
 CLOSING = (BranchOperation.ARCHIVE, BranchOperation.MERGE)
 """Operations after which nobody may write: they wait for those who hold something."""
@@ -35,7 +39,8 @@ CLOSING = (BranchOperation.ARCHIVE, BranchOperation.MERGE)
 class BranchLife:
     """Changes the status that a LockKeeper holds. On the BranchActor's thread."""
 
-    def __init__(self, keeper: LockKeeper) -> None:
+    def __init__(self, house: House, keeper: LockKeeper) -> None:
+        self._house = house
         self._keeper = keeper
 
     def handlers(self) -> dict[type, Callable[[Any], None]]:
@@ -44,6 +49,8 @@ class BranchLife:
             MoveBranch: partial(answer, self._move),
             StartIndexing: partial(answer, self._start),
             EndIndexing: partial(answer, self._end),
+            TrackBuild: partial(answer, self._track),
+            SettleBuild: partial(answer, self._settle),
         }
 
     def _move(self, message: MoveBranch) -> BranchState:
@@ -125,3 +132,40 @@ class BranchLife:
             status = after_locks(status, events, wall, held=table.locks.values())
         self._keeper.store(table, status, events, now, "end indexing", None)
         return done
+
+    def _track(self, message: TrackBuild) -> ShadowRow:
+        """The claim of a build and what its switch will complete: one transaction."""
+        now, wall = self._keeper.moment()
+        table, status = self._keeper.held.table, forget_shadow(self._keeper.held.status, message.shadow_id)
+        works = [
+            IndexingWork(name, message.owner, wall, index_type=message.index_type, shadow_id=message.shadow_id)
+            for name in message.resource_types
+        ]
+        status = start_indexing(status, wall, works, reason=f"build of {message.index_type}")
+        row = self._keeper.store(table, status, (), now, "start build", None, message.claim)
+        assert row is not None, "what the transaction of the claim gave"
+        return row
+
+    def _settle(self, message: SettleBuild) -> BranchState:
+        """Live and verified: completed. Failed, cancelled or gone back from: failed. Under way: nothing yet."""
+        now, wall = self._keeper.moment()
+        held = self._keeper.held
+        succeeded = outcome_of(self._house, message.shadow_id)
+        if succeeded is None or not any(work.shadow_id == message.shadow_id for work in held.status.indexing):
+            return held.status.state
+        end = complete_indexing if succeeded else fail_indexing
+        locks = held.table.locks.values()
+        done = end(held.status, wall, by="shadowswitch", shadow_id=message.shadow_id, held=locks)
+        self._keeper.store(held.table, done.status, (), now, "end indexing", None)
+        return done.status.state
+
+
+def outcome_of(house: House, shadow_id: str) -> bool | None:
+    """Whether a build has become live for good (True), never will (False), or may yet (None). Any thread."""
+    row = house.catalog.find_shadow(shadow_id)
+    if row is None or row.state in (ShadowState.FAILED, ShadowState.CANCELLED, ShadowState.CLEANUP):
+        return False
+    if row.state != ShadowState.ACTIVE or shadow_id in list(house.switching.values()):
+        return None
+    index = house.catalog.index(row.branch, row.index_type)
+    return index is not None and index.live == row.generation

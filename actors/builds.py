@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,10 +16,11 @@ from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.house import House
 from shadowswitch.actors.lock_progress import blocked_by_build
-from shadowswitch.actors.messages import BeginBuild, CancelBuild, Tune, Unfollow
+from shadowswitch.actors.messages import BeginBuild, CancelBuild, TrackBuild, Tune, Unfollow
 from shadowswitch.model.errors import DuplicateBuild, InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
 from shadowswitch.model.states import ShadowState, check_move
 from shadowswitch.storage import layout, transitions
+from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.rows import BranchRow, ShadowRow
 from shadowswitch.storage.spec import make_spec
 
@@ -27,6 +28,8 @@ logger = logging.getLogger("shadowswitch")
 
 S = ShadowState
 CANCEL_TIMEOUT_S = 30.0
+OWNER = "shadowswitch"
+"""Who indexes, where no service is named."""
 
 
 class Builds:
@@ -46,21 +49,35 @@ class Builds:
         build_config: Mapping[str, Any] | None,
         external: bool,
         service_name: str,
+        track_ready: bool = False,
     ) -> ShadowRow:
         """Claim a build durably and start its builder."""
         spec = make_spec(index_type, resource_types, build_config, external)
         config = plain("build_config", build_config or {})
         self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
-        try:
-            row, _ = self._house.transact(
-                lambda c: transitions.claim_build(c, shadow_id, branch, spec, config, external, service_name),
-                "start build",
+
+        def work(commit: Commit) -> ShadowRow:
+            row, _ = transitions.claim_build(
+                commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready
             )
+            return row
+
+        types = tuple(spec.resource_types)
+        what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, work, Future()) if track_ready else None
+        return self.start(self._begin(branch, work, what))
+
+    def _begin(self, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None) -> ShadowRow:
+        """PREPARING, in one transaction; if it is tracked, through the actor of its branch."""
+        try:
+            if track is None:
+                return self._house.transact(work, "start build")
+            self._house.tell_branch(branch, track)
+            row: ShadowRow = result_of(track.reply, CANCEL_TIMEOUT_S, "the start of the build")
+            return row
         except DuplicateBuild as error:
             error.blocked = blocked_by_build(self._house, error.shadow_index_id, time.monotonic())
             raise
-        return self.start(row)
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
         """Is there room? A shadow will be about as large as the live index, or twice what the catalog holds."""
@@ -102,9 +119,15 @@ class Builds:
 
     def retry(self, shadow_id: str) -> ShadowRow:
         """FAILED to PREPARING, and on."""
-        self._house.catalog.shadow(shadow_id)
-        row = self._house.transact(lambda c: transitions.mark_retrying(c, shadow_id), "retry build")
-        return self.start(row)
+        row = self._house.catalog.shadow(shadow_id)
+        branch = self._house.catalog.branch(row.branch_name)
+
+        def work(commit: Commit) -> ShadowRow:
+            return transitions.mark_retrying(commit, shadow_id)
+
+        types = tuple(row.resource_types)
+        track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Future())
+        return self.start(self._begin(branch, work, track if row.track_ready else None))
 
     def tune(self, shadow_id: str, share: float | None, paused: bool | None) -> None:
         """Throttle, pause or let go on a running build. Raises InvalidTransition when it is not running."""

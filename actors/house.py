@@ -107,6 +107,8 @@ class House:
         """Seconds by which each write of a branch is slowed, while a build of it cannot keep up."""
         self.keepers: dict[int, LockKeeper] = {}
         """The locks of each branch that ever had any or whose actor runs, by branch number."""
+        self.tracked: dict[int, tuple[str, ...]] = {}
+        """The builds that make their branch READY when they are switched to, by branch number."""
         self.switching: dict[str, str] = {}
         """The shadows that Switchers are at work on, by the urn of the actor."""
         self.publishing = threading.Lock()

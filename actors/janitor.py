@@ -13,9 +13,10 @@ from concurrent.futures import Future
 from functools import partial
 
 from shadowswitch.actors.base import EngineActor
+from shadowswitch.actors.branch_life import outcome_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import Sweep, Tick, Unfollow
+from shadowswitch.actors.messages import SettleBuild, Sweep, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import holds, layout, transitions
@@ -62,6 +63,7 @@ class Janitor(EngineActor):
             self._end_failed,
             self._house.external.fail_silent,
             self._end_orphaned_switches,
+            self._settle_tracked,
             self._remove_retired,
             self._publish_again,
             self._trim,
@@ -87,6 +89,14 @@ class Janitor(EngineActor):
         for row in self._house.catalog.shadows():
             if row.state == ShadowState.SWITCHING and row.id not in list(self._house.switching.values()):
                 self._house.transact(partial(self._end_switch, row.id), "end orphaned switch")
+
+    def _settle_tracked(self) -> None:
+        """Builds whose branch becomes READY with them: tell it how those ended, also after a crash in between."""
+        for number, shadows in list(self._house.tracked.items()):
+            for shadow_id in shadows:
+                keeper = self._house.keepers.get(number)
+                if keeper is not None and outcome_of(self._house, shadow_id) is not None:
+                    self._branches.tell(keeper.row, SettleBuild(shadow_id, Future()))
 
     def _end_switch(self, shadow_id: str, commit: Commit) -> None:
         running = shadow_id in list(self._house.switching.values())

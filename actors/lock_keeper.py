@@ -13,7 +13,6 @@ Only the BranchActor's thread calls methods; `held` never changes in place, so a
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from shadowswitch.actors.base import result_of
+from shadowswitch.actors.lock_alarm import LockAlarm
 from shadowswitch.actors.lock_progress import known_types, measured, retold, with_progress
 from shadowswitch.actors.messages import (
     AbandonLocks,
@@ -43,23 +43,18 @@ from shadowswitch.model.lock_records import Lock, LockEvent
 from shadowswitch.model.lock_step import Queued, Step
 from shadowswitch.model.locks import LockTable
 from shadowswitch.storage import rows
+from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.lock_rows import LocksRow, find_locks, save_locks
 from shadowswitch.storage.rows import BranchRow
 
 if TYPE_CHECKING:
     from shadowswitch.actors.house import House
 
+U = TypeVar("U")
 V = TypeVar("V")
 Audit = tuple[str, dict[str, Any]]
 
 BARRIER_TIMEOUT_S = 10.0
-AGAIN_S = 1.0
-"""When to try again to store a step that could not be stored."""
-EARLY_S = 0.001
-"""By how much a timer may be early, if only by rounding; what is then not yet due is waited for anew."""
-NOTE_S = 0.5
-"""Heartbeats, progress and waiters need not survive a restart; they are written down so late, for `status` and `locks`
-beside the host."""
 
 
 class Held(NamedTuple):
@@ -80,13 +75,12 @@ class LockKeeper:
         self._clock = clock
         self._doubt: Held | None = None
         self._waiting: dict[str, AcquireLock] = {}
-        self._armed: list[float] = []
-        self._not_before = 0.0
+        self._alarm = LockAlarm(house, row, clock)
         self._noted = held.table
-        self._note_planned = False
         self.quiet = _is_quiet(held)
         """Whether a write needs no look at the table: nothing is held, nobody waits, the branch is ACTIVE."""
-        self._arm()
+        self._alarm.arm(self.held.table.next_due())
+        self._track()
 
     @property
     def waiting(self) -> bool:
@@ -238,15 +232,13 @@ class LockKeeper:
         return tuple(lock_info(lock, now, wall) for lock in self.take(step, now, wall, "force unlock", audit))
 
     def _due(self, _: LocksDue) -> None:
-        soon = self._clock() + EARLY_S
-        while self._armed and self._armed[0] <= soon:
-            heapq.heappop(self._armed)
+        self._alarm.rang()
         try:
             self.moment()
         except ShadowSwitchError:
-            self._arm_again()
+            self._alarm.again()
             raise
-        self._arm()
+        self._alarm.arm(self.held.table.next_due())
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -265,16 +257,11 @@ class LockKeeper:
             self.store(step.table, status, step.events, now, what, audit)
         elif step.table is not held.table:
             self._adopt(Held(held.revision, step.table, status))
-            self._plan_note()
+            self._alarm.plan_note()
         return step.value
 
-    def _plan_note(self) -> None:
-        if not self._note_planned:
-            self._note_planned = True
-            self._house.timers.after(NOTE_S, partial(self._house.tell_branch, self.row, NoteLocks()))
-
     def _note(self, _: NoteLocks) -> None:
-        self._note_planned = False
+        self._alarm.noted()
         now = self.moment()[0]
         if self.held.table is not self._noted:
             self.store(self.held.table, self.held.status, (), now, "note who waits", None)
@@ -287,19 +274,30 @@ class LockKeeper:
         now: float,
         what: str,
         audit: Audit | None,
-    ) -> None:
-        """Make a table and a status durable, with the events that led there, then adopt them and answer who waited."""
+        also: Callable[[Commit], U] | None = None,
+    ) -> U | None:
+        """Make a table and a status durable, with the events that led there, then adopt them and answer who waited.
+
+        `also` is done in the same transaction, and its value returned; if it raises nothing has happened.
+        """
         wanted = Held(self.held.revision + 1, table, status)
         row = LocksRow(rows.FORMAT, self.row.number, wanted.revision, table.dump(now), status)
         self._doubt, self.quiet = wanted, False
+
+        def save(commit: Commit) -> U | None:
+            found = also(commit) if also is not None else None
+            save_locks(commit, self.row, row, events, audit)
+            return found
+
         try:
-            self._house.transact(lambda commit: save_locks(commit, self.row, row, events, audit), what)
+            found = self._house.transact(save, what)
         except BaseException:
-            self._arm_again()
+            self._alarm.again()
             raise
         self._doubt = None
         self._noted = table
         self._adopt(wanted)
+        return found
 
     def _resolve(self) -> None:
         """After a transaction of unknown outcome: behind a barrier, what is stored decides."""
@@ -316,9 +314,18 @@ class LockKeeper:
     def _adopt(self, held: Held) -> None:
         self.held = held
         self.quiet = _is_quiet(held)
-        self._arm()
+        self._alarm.arm(self.held.table.next_due())
+        self._track()
         if self._waiting:
             self._answer_waiters(held.table)
+
+    def _track(self) -> None:
+        """Let the Janitor know whether a build is under way here whose end the branch waits for."""
+        shadows = tuple(dict.fromkeys(work.shadow_id for work in self.held.status.indexing if work.shadow_id))
+        if shadows:
+            self._house.tracked[self.row.number] = shadows
+        else:
+            self._house.tracked.pop(self.row.number, None)
 
     def _answer_waiters(self, table: LockTable) -> None:
         queued = {waiter.waiter_id for waiter in table.waiters}
@@ -354,23 +361,6 @@ class LockKeeper:
         )
 
     # -- time ------------------------------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        due = self.held.table.next_due()
-        if due is not None:
-            self._arm_at(max(due, self._not_before))
-
-    def _arm_again(self) -> None:
-        """What was due could not be stored; not to be tried again at once, the disk may be full for hours."""
-        self._not_before = self._clock() + AGAIN_S
-        self._arm_at(self._not_before)
-
-    def _arm_at(self, when: float) -> None:
-        """Have `LocksDue` sent then, unless one comes before: each would send the next, and they never became fewer."""
-        if not self._armed or when < self._armed[0]:
-            heapq.heappush(self._armed, when)
-            delay_s = max(0.0, when - self._clock())
-            self._house.timers.after(delay_s, partial(self._house.tell_branch, self.row, LocksDue()))
 
     def close(self) -> None:
         """Answer whoever still waits; the engine closes."""

@@ -21,6 +21,7 @@ from shadowswitch.model.records import Receipt
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.storage.commit import Commit, Prepared
 from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.rows import ShadowRow
 from shadowswitch.storage.worker import Answer
 
 
@@ -159,6 +160,24 @@ class StartIndexing(msgspec.Struct, frozen=True):
     track_ready: bool
     reason: str
     reply: Future[tuple[Lock, ...]]
+
+
+class TrackBuild(msgspec.Struct, frozen=True):
+    """To a BranchActor: claim a build, and note what its switch will complete, in one transaction. Reply: ShadowRow."""
+
+    shadow_id: str
+    index_type: str
+    resource_types: tuple[str, ...]
+    owner: str
+    claim: Callable[[Commit], ShadowRow]
+    reply: Future[ShadowRow]
+
+
+class SettleBuild(msgspec.Struct, frozen=True):
+    """To a BranchActor: a tracked build may have ended; complete or fail what it indexed. Reply: the new state."""
+
+    shadow_id: str
+    reply: Future[BranchState]
 
 
 class EndIndexing(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from typing import Any
 from shadowswitch.actors.base import EngineActor, result_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome
+from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome, SettleBuild
 from shadowswitch.actors.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.verifier import verify
 from shadowswitch.model.errors import ShadowSwitchError, Timeout
@@ -37,6 +37,7 @@ BACKOFF_MAX_S = 2.0
 CATCH_UP_S = 5.0
 CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
+SETTLE_S = 10.0
 SEAL_GRACE_S = 700.0
 """Longer than a BranchActor waits for its commit."""
 
@@ -88,9 +89,20 @@ class Switcher(EngineActor):
                 result = self._begin(message)
             finally:
                 del self._house.switching[self.actor_urn]
+            if result.success and self._house.catalog.shadow(message.shadow_id).track_ready:
+                self._settle(message)
             message.reply.set_result(result)
         finally:
             self.stop()
+
+    def _settle(self, message: RunSwitch) -> None:
+        """The branch may be READY now. If that cannot be stored at this moment, the janitor tries again."""
+        settle = SettleBuild(message.shadow_id, Future())
+        try:
+            self._branches.tell(self._house.catalog.branch(message.branch_name), settle)
+            result_of(settle.reply, SETTLE_S, "the completion of the indexing")
+        except ShadowSwitchError as error:
+            logger.warning("branch %s does not know yet that it was indexed: %s", message.branch_name, error)
 
     def _begin(self, message: RunSwitch) -> SwitchResult:
         tally = _Tally()

@@ -36,15 +36,18 @@ class Building(Running):
         build_config: Mapping[str, Any] | None = None,
         external: bool = False,
         service_name: str = "",
+        track_ready: bool = False,
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
 
         With `external` somebody else builds it: the answer says where (`shadow_index_path`), and from which LSN on
-        changes are kept (`start_lsn`). See docs/external-builds.md.
+        changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes READY when
+        this shadow, and all else that is being indexed and tracked, is live and verified; InvalidTransition if it is
+        MERGED or ARCHIVED.
         """
         house = self._alive()
         row = self._builds.claim(
-            self._branch_row(branch), index_type, resource_types, build_config, external, service_name
+            self._branch_row(branch), index_type, resource_types, build_config, external, service_name, track_ready
         )
         return shadow_index(house, row)
 

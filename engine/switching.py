@@ -93,9 +93,13 @@ class Switching(Building):
         build_config: Mapping[str, Any] | None = None,
         request: SwitchRequest | None = None,
         timeout_s: float | None = None,
+        track_ready: bool = False,
     ) -> SwitchResult:
-        """Start, wait, switch. When `timeout_s` passes first, the build is cancelled and Timeout is raised."""
-        shadow = self.start_build(branch, index_type, resource_types, build_config)
+        """Start, wait, switch; with `track_ready` the branch is READY then, see `start_build`.
+
+        When `timeout_s` passes first, the build is cancelled and Timeout is raised.
+        """
+        shadow = self.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
         try:
             self.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)
         except TimeoutError:

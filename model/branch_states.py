@@ -160,8 +160,8 @@ def start_indexing(
             object=status.branch,
             hint="reopen a merged branch first; an archived one is final",
         )
-    names = [work.resource_type for work in works]
-    twice = sorted({n for n in names if names.count(n) > 1} | {w.resource_type for w in status.indexing} & set(names))
+    names = [work.name for work in works]
+    twice = sorted({n for n in names if names.count(n) > 1} | {w.name for w in status.indexing} & set(names))
     if twice:
         raise InvalidTransition(
             f"{', '.join(twice)} of branch {status.branch} is being indexed already",
@@ -191,15 +191,17 @@ def complete_indexing(
     by: str = "",
     resource_types: Iterable[str] | None = None,
     owner: str | None = None,
+    shadow_id: str = "",
     reason: str = "",
     held: Iterable[Lock] = (),
 ) -> Completion:
     """Indexing of these resource types succeeded (None: all of it, of `owner` if given). Release the locks returned.
 
-    The branch becomes READY when the last of it is done, none of it failed, and somebody asked to track that; but not
-    while another indexing lock of all of it is `held`. Raises InvalidTransition when nothing of it is being indexed.
+    What is built in a tracked shadow is completed by the switch of that shadow, named `shadow_id` then, and by nothing
+    else. The branch becomes READY when the last is done, none failed, and somebody asked to track that; but not while
+    another indexing lock of all of it is `held`. Raises InvalidTransition when nothing of it is being indexed.
     """
-    done = _works(status, resource_types, owner, "complete indexing")
+    done = _works(status, resource_types, owner, shadow_id, "complete indexing")
     return _finish(status, done, wall, by=by, reason=reason or "indexing completed", failed=False, held=held)
 
 
@@ -210,24 +212,31 @@ def fail_indexing(
     by: str = "",
     resource_types: Iterable[str] | None = None,
     owner: str | None = None,
+    shadow_id: str = "",
     reason: str = "",
     held: Iterable[Lock] = (),
 ) -> Completion:
     """Indexing failed. Of the whole branch: the state becomes ERROR. Of single types: the branch stays as editable
     as it was, but does not become READY in this run. Raises InvalidTransition when nothing of it is being indexed."""
-    done = _works(status, resource_types, owner, "fail indexing")
+    done = _works(status, resource_types, owner, shadow_id, "fail indexing")
     return _finish(status, done, wall, by=by, reason=reason or "indexing failed", failed=True, held=held)
 
 
+def forget_shadow(status: BranchStatus, shadow_id: str) -> BranchStatus:
+    """The status without what was indexed in a shadow: it is begun anew."""
+    left = tuple(w for w in status.indexing if w.shadow_id != shadow_id)
+    return status if left == status.indexing else msgspec.structs.replace(status, indexing=left)
+
+
 def _works(
-    status: BranchStatus, resource_types: Iterable[str] | None, owner: str | None, operation: str
+    status: BranchStatus, resource_types: Iterable[str] | None, owner: str | None, shadow_id: str, operation: str
 ) -> tuple[IndexingWork, ...]:
     wanted = None if resource_types is None else set(resource_types)
-    candidates = tuple(w for w in status.indexing if owner is None or w.owner == owner)
+    candidates = tuple(w for w in status.indexing if w.shadow_id == shadow_id and owner in (None, w.owner))
     chosen = tuple(w for w in candidates if wanted is None or w.resource_type in wanted)
     missing = sorted((wanted or set()) - {w.resource_type for w in chosen})
     if missing or not chosen:
-        pending = ", ".join(f"{w.resource_type} ({w.owner})" for w in status.indexing)
+        pending = ", ".join(f"{w.name} ({w.owner})" for w in status.indexing)
         what = f"{', '.join(missing)} is not" if missing else "nothing is"
         raise InvalidTransition(
             f"{what} being indexed on branch {status.branch}",
@@ -250,7 +259,7 @@ def _finish(
 ) -> Completion:
     left = tuple(w for w in status.indexing if w not in done)
     still_needed = {w.lock_id for w in left}
-    names = tuple(w.resource_type for w in done)
+    names = tuple(w.name for w in done)
     after = msgspec.structs.replace(
         status,
         indexing=left,
@@ -260,7 +269,7 @@ def _finish(
     release = tuple(dict.fromkeys(w.lock_id for w in done if w.lock_id and w.lock_id not in still_needed))
     if not any(_locks_branch(lock) for lock in held if lock.lock_id not in release):
         after = _settle(after, done, wall, by=by, reason=reason, failed=failed)
-    return Completion(after, release, () if failed else names, tuple(w.resource_type for w in left))
+    return Completion(after, release, () if failed else names, tuple(w.name for w in left))
 
 
 def _settle(
@@ -304,7 +313,7 @@ def _locks_branch(lock: Lock) -> bool:
 def _lock_ended(
     status: BranchStatus, lock: Lock, event: LockEvent, wall: datetime, *, still_locked: bool
 ) -> BranchStatus:
-    lost = tuple(w.resource_type for w in status.indexing if w.lock_id == lock.lock_id)
+    lost = tuple(w.name for w in status.indexing if w.lock_id == lock.lock_id)
     if lost:
         status = msgspec.structs.replace(
             status,

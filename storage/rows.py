@@ -62,6 +62,7 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     retry_count: int = 0
     path: str = ""
     summary: dict[str, Any] = {}
+    track_ready: bool = False
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

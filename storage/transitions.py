@@ -50,6 +50,8 @@ def claim_build(
     build_config: dict[str, Any],
     external: bool,
     service: str,
+    *,
+    track_ready: bool = False,
 ) -> tuple[ShadowRow, GenerationRow]:
     """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
 
@@ -76,7 +78,7 @@ def claim_build(
     shadow = ShadowRow(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, S.PREPARING,
         "preparing", spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external, service,
-        number, path=path,
+        number, path=path, track_ready=track_ready,
     )  # fmt: skip
     commit.put_generation(generation)
     commit.put_shadow(shadow)

@@ -1,0 +1,144 @@
+"""When a branch becomes READY: after the rebuild and switch of all that is tracked, in place or in the shadow."""
+
+from __future__ import annotations
+
+import pytest
+
+from shadowswitch import DuplicateBuild, Engine, InvalidTransition, SwitchRequest
+from shadowswitch.storage import points
+from tests.engine_helpers import KIND, TYPES, built, found, put
+from tests.engine_lock_helpers import Eventually, OpenEngine
+
+
+def state(engine: Engine) -> str:
+    return engine.branch("main").state
+
+
+@pytest.fixture
+def some(engine: Engine) -> Engine:
+    """An engine with a few records of two types."""
+    engine.write("main", [put(str(n)) for n in range(20)] + [put("1", resource_type="link_type")])
+    return engine
+
+
+def tracked(engine: Engine, kind: str = KIND, types: list[str] = TYPES) -> str:
+    shadow = engine.start_build("main", kind, types, {"parallel_workers": 1}, track_ready=True)
+    return shadow.shadow_index_id
+
+
+def test_a_tracked_rebuild_in_the_shadow_makes_the_branch_ready(some: Engine) -> None:
+    assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}).success
+    assert state(some) == "ACTIVE", "nobody asked to track that"
+    assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}, track_ready=True).success
+    assert state(some) == "READY"
+    some.write("main", [put("draft")])
+    assert some.merge_branch("main", "alice", "done").state == "MERGED"
+
+
+def test_it_stays_active_and_editable_until_the_switch(some: Engine) -> None:
+    shadow_id = tracked(some)
+    some.wait_for(shadow_id, "BUILT", timeout_s=60)
+    some.write("main", [put("draft")])
+    some.clean_up()
+    assert state(some) == "ACTIVE"
+    assert some.switch(shadow_id).success
+    assert state(some) == "READY"
+    assert found(some, "worddraft") == {"draft"}
+
+
+def test_ready_comes_with_the_last_of_several_in_either_mode(some: Engine) -> None:
+    one = tracked(some)
+    other = tracked(some, "GRAPH_INDEX", ["object_type", "link_type"])
+    some.start_indexing("main", "indexer", ["object_type", "link_type"])
+    for shadow_id in (one, other):
+        some.wait_for(shadow_id, "BUILT", timeout_s=60)
+        assert some.switch(shadow_id).success
+        assert state(some) == "ACTIVE"
+    done = some.complete_indexing("main", "indexer", ["link_type"])
+    assert (done.completed, done.remaining) == (("link_type",), ("object_type",))
+    assert state(some) == "ACTIVE"
+    some.complete_indexing("main", "indexer")
+    assert state(some) == "READY"
+
+
+def test_what_is_built_in_a_shadow_is_not_completed_by_hand(some: Engine) -> None:
+    tracked(some)
+    with pytest.raises(InvalidTransition):
+        some.complete_indexing("main")
+    assert state(some) == "ACTIVE"
+
+
+def test_a_failed_or_cancelled_build_makes_nothing_ready_until_it_is_built_again(
+    some: Engine, eventually: Eventually
+) -> None:
+    failed = tracked(some, "GRAPH_INDEX")
+    some.cancel_build(failed, "not wanted")
+    eventually(lambda: not some._house.tracked)
+    assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}, track_ready=True).success
+    assert state(some) == "ACTIVE", "one that was tracked did not succeed"
+    assert some.rebuild("main", "GRAPH_INDEX", TYPES, {"parallel_workers": 1}, track_ready=True).success
+    assert state(some) == "READY"
+
+
+def test_a_switch_that_does_not_verify_makes_nothing_ready(some: Engine, eventually: Eventually) -> None:
+    some.rebuild("main", KIND, TYPES, {"parallel_workers": 1})
+    shadow_id = tracked(some)
+    some.wait_for(shadow_id, "BUILT", timeout_s=60)
+    points.plan_points("switch.verify=raise")
+    assert not some.switch(shadow_id).success
+    points.plan_points("")
+    eventually(lambda: not some._house.tracked)
+    assert state(some) == "ACTIVE"
+
+
+def test_a_switch_that_is_refused_leaves_it_pending(some: Engine) -> None:
+    some.add_validator("NEVER", lambda reader: ["no"])
+    shadow_id = tracked(some)
+    some.wait_for(shadow_id, "BUILT", timeout_s=60)
+    assert not some.switch(shadow_id, SwitchRequest(validation_checks=("NEVER",))).success
+    some.clean_up()
+    assert state(some) == "ACTIVE"
+    assert some.switch(shadow_id).success
+    assert state(some) == "READY"
+
+
+def test_a_retry_is_tracked_again(some: Engine, eventually: Eventually) -> None:
+    shadow = some.start_build("main", KIND, TYPES, {"backend": "fts5"}, external=True, track_ready=True)
+    some.fail_build(shadow.shadow_index_id, "no room")
+    eventually(lambda: not some._house.tracked)
+    some.retry_build(shadow.shadow_index_id)
+    assert some._house.tracked
+    some.fail_build(shadow.shadow_index_id, "no room")
+    some.retry_build(shadow.shadow_index_id)
+    assert some._house.tracked, "whether or not anybody has noticed the failure yet"
+
+
+def test_a_tracked_build_that_cannot_be_claimed_leaves_nothing_behind(some: Engine) -> None:
+    built(some)
+    with pytest.raises(DuplicateBuild) as caught:
+        tracked(some)
+    assert caught.value.blocked.progress_percent == 100
+    assert not some._house.tracked
+    some.create_branch("done")
+    some.archive_branch("done")
+    with pytest.raises(InvalidTransition):
+        some.start_build("done", KIND, TYPES, track_ready=True)
+    assert some.shadows("done") == []
+
+
+def test_a_stop_between_switch_and_completion_is_made_good_at_the_next_start(
+    open_engine: OpenEngine, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shadowswitch.actors import switcher
+
+    engine = open_engine(janitor_interval_s=1000.0)
+    engine.create_branch("main")
+    engine.write("main", [put("a")])
+    shadow_id = tracked(engine)
+    engine.wait_for(shadow_id, "BUILT", timeout_s=60)
+    monkeypatch.setattr(switcher.Switcher, "_settle", lambda self, message: None)
+    assert engine.switch(shadow_id).success
+    assert state(engine) == "ACTIVE"
+    engine.close()
+    engine = open_engine()
+    eventually(lambda: state(engine) == "READY")
