@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
+
+import msgspec
 
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, new_lock_id, text_of
-from shadowswitch.engine.viewing import branch_info
-from shadowswitch.model.branch_states import BranchOperation, Completion
+from shadowswitch.engine.viewing import branch_info, moment
+from shadowswitch.model.branch_states import BranchOperation, BranchState, BranchStatus, Completion
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.lock_info import Lock
 from shadowswitch.model.lock_records import LockRequest
@@ -71,6 +74,20 @@ class Branching(Locking):
         message = EndIndexing(_types_of(resource_types), who, failed, why, Future())
         completion: Completion = self._ask(row, message, "the completion")
         return completion
+
+    def branch_status(self, branch: str) -> BranchStatus:
+        """The state of a branch with since when, by whom and why, and the indexing that is told of. UnknownBranch."""
+        row = self._branch_row(branch)
+        keeper = self._alive().keepers.get(row.number)
+        if keeper is not None:
+            return msgspec.structs.replace(keeper.held.status, state=keeper.state_now())
+        return BranchStatus(row.name, moment(row.created_at) or datetime.now(UTC), BranchState(row.state))
+
+    def resource_types(self, branch: str) -> list[str]:
+        """The resource types of which a branch has records, sorted. Raises UnknownBranch."""
+        catalog, row = self._alive().catalog, self._branch_row(branch)
+        names = catalog.types()
+        return sorted(names[number] for number, digest in catalog.digests(row.number).items() if digest.count)
 
     def archive_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """Close a branch for good; it stays readable. Raises InvalidTransition while it is locked."""

@@ -15,7 +15,6 @@ from shadowswitch.model.views import (
     Event,
     Finding,
 )
-from shadowswitch.storage import holds
 from shadowswitch.storage.fsck import check_data
 
 
@@ -55,6 +54,16 @@ class Observing(Running):
         """The audit history: switches, rollbacks, failures and what recovery decided, with who and why."""
         house = self._alive()
         return [event_of(row, house.catalog.uuid) for row in house.catalog.events(after, limit, "audit")]
+
+    def histograms(self) -> dict[str, tuple[list[tuple[float, int]], float]]:
+        """The latency histograms of `stats` whole: cumulative buckets by upper bound in seconds, and the sum."""
+        found = sorted(self._alive().metrics.histograms.items())
+        return {name: histogram.cumulative() for name, histogram in found}
+
+    def trouble(self) -> str:
+        """Why nothing can be written until the directory is opened again, or "" while all is well."""
+        failed = self._alive().catalog.failed
+        return str(failed) if failed is not None else ""
 
     def check(self) -> list[Finding]:
         """fsck: every invariant over everything on disk. Works beside writers and readers; may take long."""
@@ -101,27 +110,18 @@ class Observing(Running):
         }
 
     def _journal_figures(self) -> list[dict[str, Any]]:
-        """For each branch: how long its journal is, in LSNs, and which generations and subscribers hold how much of it.
-
-        Of these and `Config.journal_keep_changes`, the lowest decides."""
+        """For each branch: how long its journal is, in LSNs, and which generations hold it back, from where on."""
         house = self._house
         holders: dict[int, list[dict[str, Any]]] = {}
         for row in house.catalog.generations():
             opened = house.shelf.open.get(row.number)
             durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
             if row.needs_journal:
-                lsn = max(durable, row.durable_lsn)
-                what = {"generation": row.number, "role": row.role, "durable_lsn": lsn}
-                holders.setdefault(row.branch, []).append(what | {"changes": max(0, house.head(row.branch) - lsn)})
-        for hold in holds.holds(house.catalog):
-            if not hold.given_up:
-                holders.setdefault(hold.branch, []).append(holds.told(hold, house.head(hold.branch)))
+                what = {"generation": row.number, "role": row.role, "durable_lsn": max(durable, row.durable_lsn)}
+                holders.setdefault(row.branch, []).append(what)
         figures = []
         for branch in house.catalog.branches():
             head, oldest = house.catalog.head(branch.number)
             held = sorted(holders.get(branch.number, []), key=lambda what: int(what["durable_lsn"]))
-            length = max(0, head - oldest + 1)
-            figures.append(
-                {"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "changes": length, "held_by": held}
-            )
+            figures.append({"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "held_by": held})
         return figures

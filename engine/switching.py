@@ -81,6 +81,7 @@ class Switching(Building):
         switcher.tell(RunSwitch(branch, target, shadow_id, request, rollback, reply))
         limit = request.switch_timeout_seconds + 2 * house.config.validation_timeout_s + SWITCH_GRACE_S
         result: SwitchResult = result_of(reply, limit, "the switch")
+        house.metrics.observe("switch", result.switch_duration_ms)
         if result.success:
             self._broken.pop((target.row.branch, target.row.index_type), None)
         return result

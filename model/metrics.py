@@ -43,6 +43,14 @@ class Histogram:
                 return min(bound, self.max_ms)
         return 0.0
 
+    def cumulative(self) -> tuple[list[tuple[float, int]], float]:
+        """Upper bounds in seconds with how many observations are not above them, and the sum in seconds."""
+        found, below = [], 0
+        for bound_ms, count in zip((*_BOUNDS_MS, float("inf")), self.buckets, strict=True):
+            below += count
+            found.append((bound_ms / 1000, below))
+        return found, self.total_ms / 1000
+
     def summary(self) -> dict[str, float]:
         """count, mean, p50, p99, max; milliseconds."""
         return {

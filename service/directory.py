@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.service import host_file
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
 
@@ -19,7 +20,7 @@ Json = Annotated[
     bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON value and nothing else.")
 ]
 
-OURS = frozenset({layout.LOCK, layout.CATALOG, layout.GENERATIONS, "published"})
+OURS = frozenset({layout.LOCK, layout.CATALOG, layout.GENERATIONS, "published", host_file.NAME})
 """What may lie in a directory in which an engine was only just started."""
 
 

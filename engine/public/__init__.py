@@ -52,7 +52,6 @@ from shadowswitch.model.settings import Config
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
-    ChangesHold,
     Event,
     Finding,
     IndexInfo,
@@ -70,7 +69,6 @@ __all__ = [
     "BuildCancelled",
     "BuildFailed",
     "Change",
-    "ChangesHold",
     "CompletionRefused",
     "Config",
     "CorruptData",

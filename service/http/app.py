@@ -1,0 +1,78 @@
+"""The ASGI application: all routes, inside idempotency, inside the doors."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.service.http import (
+    branches,
+    dashboard,
+    events,
+    indexes,
+    indexing,
+    locks,
+    operations,
+    problems,
+    shadows,
+)
+from shadowswitch.service.http.doors import Doors
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.idempotency import Idempotency
+from shadowswitch.service.http.routing import guard, the_caller, the_host
+from shadowswitch.service.http.schema import openapi
+
+MODULES = (shadows, indexes, branches, locks, indexing, events, operations, dashboard)
+
+
+def _handlers() -> list[Any]:
+    """All routes. Litestar changes a handler when it registers it, so each application has its own."""
+    groups = (group for module in MODULES for group in module.HANDLERS)
+    return [copy.deepcopy(one) for group in groups for one in (group if isinstance(group, list) else [group])]
+
+
+def build_app(host: Host) -> Doors:
+    """The application for one server. Its engine calls run on a pool of `Options.threads` threads."""
+    dependencies = {
+        "host": Provide(the_host, sync_to_thread=False),
+        "caller": Provide(the_caller, sync_to_thread=False),
+    }
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        pool = ThreadPoolExecutor(host.options.threads, thread_name_prefix="http")
+        asyncio.get_running_loop().set_default_executor(pool)
+        host.hub.open()
+        try:
+            yield
+        finally:
+            host.hub.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    app = Litestar(
+        _handlers(),
+        dependencies=dependencies,
+        guards=[guard],
+        exception_handlers={
+            ShadowSwitchError: problems.from_library,
+            HTTPException: problems.from_http,
+            Exception: problems.from_anything,
+        },
+        lifespan=[lifespan],
+        openapi_config=None,
+        request_max_body_size=host.options.body_max_bytes,
+        state=State({"host": host, "schema": openapi(_handlers(), dependencies)}),
+        logging_config=None,
+    )
+    routes: Any = app
+    return Doors(Idempotency(routes, host), host)

@@ -1,0 +1,204 @@
+"""What every request passes before any route sees it, in this order.
+
+    request id     the client's X-Request-ID if it is a sane one, else a new one; in the answer and in the log
+    host           the Host header must name this server: a page that rebinds its own name to this address gets nothing
+    origin         a browser's request must come from this server's own page
+    path           segments are kept apart as they were sent: a branch name may contain %2F
+    stopping       once a stop was asked for nothing is admitted
+    token          who it is; tokens that are not known are counted, by address
+    rate, queue    at most so many by token, at most so many at once
+
+What is refused here is answered as application/problem+json like everything else.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections import OrderedDict
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+import msgspec
+
+from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
+from shadowswitch.service.http.access import Forbidden, Unauthorized, now
+from shadowswitch.service.http.host import Host, Overloaded
+from shadowswitch.service.http.problems import MEDIA_TYPE, BadRequest, TooManyRequests, problem
+
+logger = logging.getLogger("shadowswitch.http")
+
+CALLER = "shadowswitch.caller"
+REQUEST_ID = "shadowswitch.request_id"
+_REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+NEVER_REFUSED = frozenset({"/health", "/health/live", "/health/ready"})
+"""Whoever asks whether the process lives gets an answer however busy it is."""
+BUCKETS_MAX = 10_000
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+
+
+class Buckets:
+    """Token buckets by key, the least recently used forgotten first. On the event loop."""
+
+    def __init__(self, rate_per_s: float, burst: float) -> None:
+        self._rate = rate_per_s
+        self._burst = burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def left(self, key: str) -> float:
+        """How many are left."""
+        level, at = self._buckets.get(key, (self._burst, time.monotonic()))
+        return min(self._burst, level + (time.monotonic() - at) * self._rate)
+
+    def take(self, key: str) -> bool:
+        """Take one; False when there is none."""
+        left = self.left(key)
+        self._buckets[key] = (left - 1 if left >= 1 else left, time.monotonic())
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > BUCKETS_MAX:
+            self._buckets.popitem(last=False)
+        return left >= 1
+
+
+class Doors:
+    """The ASGI application around all others."""
+
+    def __init__(self, app: Any, host: Host) -> None:
+        self._app = app
+        self._host = host
+        options = host.options
+        self._rates = Buckets(options.rate_per_s, max(1.0, options.rate_per_s))
+        self._failures = Buckets(options.failures_per_min / 60, max(1.0, options.failures_per_min))
+        names = {"localhost", "127.0.0.1", "::1"} if not options.public else set()
+        self._names = names | {options.host.lower(), *(name.lower() for name in options.allowed_hosts)}
+        self._any_name = "*" in options.allowed_hosts or (options.public and not options.allowed_hosts)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        given = headers.get("x-request-id", "")
+        request_id = scope[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        status = 0
+
+        async def answer(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name for name, _ in message["headers"]}
+                added = [(b"x-request-id", request_id.encode()), *HEADERS, (b"cache-control", b"no-store")]
+                message["headers"] = [*message["headers"], *(one for one in added if one[0] not in present)]
+            await send(message)
+
+        self._host.in_flight += 1
+        try:
+            try:
+                self._admit(scope, headers)
+            except ShadowSwitchError as error:
+                await refuse(error, request_id, answer)
+            else:
+                await self._app(scope, receive, answer)
+        finally:
+            self._host.in_flight -= 1
+            if self._host.options.log_requests:
+                self._log(scope, request_id, status, begun)
+
+    def _admit(self, scope: Any, headers: dict[str, str]) -> None:
+        host = self._host
+        scope[CALLER] = None
+        scope["path"] = routing_path(scope)
+        self._check_names(scope["method"], headers)
+        address = scope["client"][0] if scope.get("client") else ""
+        if scope["path"] in NEVER_REFUSED:
+            return
+        if host.draining.is_set():
+            raise EngineClosed("the server stops", hint="try again in a moment")
+        if host.in_flight > host.options.threads + host.options.queue_max:
+            raise Overloaded("too many requests wait already", hint="try again in a moment")
+        if self._failures.left(address) < 1:
+            raise TooManyRequests("too many wrong tokens came from this address", hint="wait a minute")
+        try:
+            scope[CALLER] = caller = host.access.caller(headers.get("authorization"), now())
+        except Unauthorized:
+            self._failures.take(address)
+            raise
+        if not self._rates.take(caller.name if caller is not None and not host.access.open else address):
+            raise TooManyRequests("requests come faster than allowed", hint="slow down, or raise --rate")
+
+    def _check_names(self, method: str, headers: dict[str, str]) -> None:
+        authority = headers.get("host", "")
+        try:
+            name = (urlsplit(f"//{authority}").hostname or "").lower()
+        except ValueError:
+            name = ""
+        if not self._any_name and name not in self._names:
+            raise Forbidden(
+                f"this server is not called {name!r:.100}", hint="use its address, or name it with --allowed-host"
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit_host(origin) != authority.lower():
+            raise Forbidden("pages of other servers may not call this one", hint="use the dashboard, or no browser")
+        if method not in SAFE_METHODS and headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Forbidden("pages of other sites may not change anything here", hint="use the dashboard")
+
+    def _log(self, scope: Any, request_id: str, status: int, begun: float) -> None:
+        caller = scope.get(CALLER)
+        logger.info(
+            "request",
+            extra={
+                "fields": {
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round((time.perf_counter() - begun) * 1000, 1),
+                    "caller": caller.name if caller is not None else None,
+                }
+            },
+        )
+
+
+def urlsplit_host(origin: str) -> str:
+    """Host and port of an Origin header, "" for `null` and nonsense."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def routing_path(scope: Any) -> str:
+    """The path for routing: decoded, but a slash or percent sign that was sent encoded stays so (see `plain`).
+
+    Servers decode `path` before anybody can tell `feature%2Fx` from `feature/x`; `raw_path` has it as sent.
+    """
+    raw = (scope.get("raw_path") or quote(scope["path"]).encode()).partition(b"?")[0]
+    try:
+        parts = [unquote_to_bytes(part).decode() for part in raw.split(b"/")]
+    except UnicodeDecodeError as error:
+        raise BadRequest("the path is not valid UTF-8", hint="percent-encode names as UTF-8") from error
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+
+
+def plain(segment: str) -> str:
+    """A name as it was meant, from a segment of the routing path."""
+    return segment.replace("%2F", "/").replace("%25", "%")
+
+
+async def refuse(error: ShadowSwitchError, request_id: str, send: Any) -> None:
+    """Answer with a problem."""
+    status, body, headers = problem(error, request_id)
+    content = msgspec.json.encode(body)
+    lines = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(content)).encode())]
+    lines += [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": content})

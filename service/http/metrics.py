@@ -1,0 +1,143 @@
+"""`/metrics`: the figures of the engine in the words of Prometheus. Nothing is counted twice: they are read when asked.
+
+A registry of its own, so a host's other metrics are neither shown nor disturbed. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+
+from shadowswitch.service.http.host import Host
+
+PREFIX = "shadowswitch"
+HISTOGRAMS = {
+    "sealed": "How long writers could have waited for a switch.",
+    "commit": "Group commits of the journal, with their fsync.",
+    "write": "Writes, from the call to the durable answer.",
+    "switch": "Switches and rollbacks, with validation and verification.",
+}
+
+__all__ = ["CONTENT_TYPE", "exposition"]
+
+
+def exposition(host: Host) -> bytes:
+    """All metrics at this moment."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(host))
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def collect(self) -> Iterator[Metric]:
+        engine = self._host.engine
+        stats = engine.stats()
+        yield from _counters(stats["counters"])
+        for name, (buckets, total_s) in engine.histograms().items():
+            help_ = HISTOGRAMS.get(name, f"The engine's measurement {name}.")
+            metric = HistogramMetricFamily(f"{PREFIX}_{name}_seconds", help_)
+            metric.add_metric([], [(_bound(upper), count) for upper, count in buckets], total_s)
+            yield metric
+        yield from _indexes(self._host)
+        yield from _builds(self._host)
+        yield from _journal(stats["journal"])
+        yield from _process(self._host, stats)
+
+
+def _bound(upper_s: float) -> str:
+    return "+Inf" if upper_s == float("inf") else f"{upper_s:.9g}"
+
+
+def _counters(counters: dict[str, int]) -> Iterator[Metric]:
+    for name, value in counters.items():
+        yield CounterMetricFamily(f"{PREFIX}_{name}", f"The engine's counter {name}.", value=value)
+
+
+def _gauge(name: str, help_: str, rows: list[tuple[dict[str, str], float]]) -> Metric:
+    """A gauge with a row for each set of labels, all with the same names."""
+    labels = list(rows[0][0]) if rows else []
+    metric = GaugeMetricFamily(f"{PREFIX}_{name}", help_, labels=labels)
+    for row, value in rows:
+        metric.add_metric([row[label] for label in labels], value)
+    return metric
+
+
+def _indexes(host: Host) -> Iterator[Metric]:
+    found = [({"branch": one.branch_name, "index_type": one.index_type}, one) for one in host.engine.indexes()]
+    yield _gauge("index_lag_changes", "Changes not yet visible to readers.", [(k, one.lag_changes) for k, one in found])
+    yield _gauge("index_records", "Records of a live index.", [(k, one.record_count) for k, one in found])
+    yield _gauge("index_pins", "Readers of a live generation.", [(k, one.pins) for k, one in found])
+    yield _gauge("index_generation", "The generation that is live.", [(k, one.generation) for k, one in found])
+
+
+def _builds(host: Host) -> Iterator[Metric]:
+    shadows = host.engine.shadows()
+    states: dict[str, int] = {}
+    for one in shadows:
+        states[str(one.state)] = states.get(str(one.state), 0) + 1
+    yield _gauge("shadows", "Shadows by state.", [({"state": state}, count) for state, count in states.items()])
+    running = [one for one in shadows if one.state in ("PREPARING", "BUILDING", "BUILT")]
+    keys = [{"branch": one.branch_name, "index_type": one.index_type, "shadow": one.shadow_index_id} for one in running]
+    percent = [one.build_progress_percent for one in running]
+    lag = [float(one.lag_changes) for one in running]
+    yield _gauge("build_progress_percent", "How far a build is.", list(zip(keys, percent, strict=True)))
+    yield _gauge("build_lag_changes", "Changes that a shadow has not applied.", list(zip(keys, lag, strict=True)))
+    paces = [
+        one.record_count / max(0.001, (one.completed_at - one.started_at).total_seconds())
+        for one in sorted(shadows, key=lambda one: one.created_at)
+        if one.completed_at and one.started_at and one.record_count
+    ]
+    if paces:
+        yield _gauge("build_records_per_second", "The pace of the newest build that was completed.", [({}, paces[-1])])
+
+
+def _journal(figures: list[dict[str, Any]]) -> Iterator[Metric]:
+    heads = [({"branch": one["branch"]}, float(one["head_lsn"])) for one in figures]
+    kept = [({"branch": one["branch"]}, float(one["head_lsn"] - one["oldest_lsn"] + 1)) for one in figures]
+    held = [
+        (
+            {"branch": one["branch"], "generation": str(holder["generation"]), "role": holder["role"]},
+            float(one["head_lsn"] - holder["durable_lsn"]),
+        )
+        for one in figures
+        for holder in one["held_by"]
+    ]
+    yield _gauge("branch_head_lsn", "The last LSN of a branch.", heads)
+    yield _gauge("journal_kept_changes", "LSNs that the journal of a branch reaches back.", kept)
+    yield _gauge("journal_held_changes", "How far back a generation holds the journal.", held)
+
+
+def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:
+    for name, value in stats["catalog"].items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield _gauge(f"catalog_{name}", f"The catalog's {name}.", [({}, value)])
+    disk = os.statvfs(host.engine.path)
+    yield _gauge("disk_free_bytes", "Free space where the data directory lies.", [({}, disk.f_bavail * disk.f_frsize)])
+    yield _gauge("disk_size_bytes", "Size of that file system.", [({}, disk.f_blocks * disk.f_frsize)])
+    simple = {
+        "pins": "Pins of all open generations.",
+        "generations_open": "Generations that are open.",
+        "queued_changes": "Changes admitted and not yet committed.",
+        "branch_actors": "Branches at work.",
+    }
+    for name, help_ in simple.items():
+        yield _gauge(name, help_, [({}, stats[name])])
+    yield _gauge(
+        "crashes", "Parts of the engine that crashed and were started again.", [({}, _count(stats["crashes"]))]
+    )
+    yield _gauge("locks", "Locks that are held.", [({}, len(host.engine.locks()))])
+    yield _gauge("http_in_flight", "Requests under way.", [({}, host.in_flight)])
+    yield _gauge("http_streams", "Event streams that are open.", [({}, host.hub.streams)])
+    yield _gauge("start_time_seconds", "When the server started, since the epoch.", [({}, host.started)])
+
+
+def _count(crashes: Any) -> float:
+    return float(crashes) if isinstance(crashes, int) else float(len(crashes))

@@ -1,0 +1,165 @@
+"""The server process: an engine, uvicorn in this very process, and the file by which commands find it.
+
+Start                                             Stop (SIGTERM, SIGINT)
+  check options: no public address without tokens   no request is admitted any more; streams end
+  open the engine: lock, recovery                   requests under way have `Options.stop_s`
+  bind the port                                     the host file goes
+  write the host file                               the engine closes: builds keep what they have
+  serve                                             exit status 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from shadowswitch.engine.engine import Engine
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.settings import Config
+from shadowswitch.service import host_file
+from shadowswitch.service.http.access import EVERYTHING, Access, Token, new_token
+from shadowswitch.service.http.app import build_app
+from shadowswitch.service.http.host import Host, Options
+
+logger = logging.getLogger("shadowswitch")
+
+BACKLOG = 2048
+CLOSE_S = 2.0
+"""How long the engine may take to close after requests were given up, before the process goes without it. Nothing
+acknowledged can be lost by that: it is what a power cut does, and recovery is made for it."""
+HEADER_BYTES_MAX = 64 << 10
+
+
+class Server(uvicorn.Server):
+    """uvicorn that tells when it listens, and lets streams end before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, host: Host, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._host = host
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            await asyncio.to_thread(self._listening)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Admit nothing more, let streams end, then wait as long as the options say."""
+        self._host.draining.set()
+        self._host.hub.close()
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal to stop; it is not raised again afterwards: a stop that was asked for is a success."""
+        self._host.draining.set()
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def bind(options: Options) -> socket.socket:
+    """The socket to listen on. Raises InvalidConfig when the address or port cannot be had."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((options.host, options.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidConfig(
+            f"cannot listen on {options.host} port {options.port}: {error.strerror}",
+            hint="choose another with --port, or 0 for any free one",
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket, options: Options) -> str:
+    """Where this machine reaches the server."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
+    return (
+        f"http://[{name}]:{listener.getsockname()[1]}" if ":" in name else f"http://{name}:{listener.getsockname()[1]}"
+    )
+
+
+def serve(
+    data: Path,
+    options: Options,
+    tokens: Sequence[Token] = (),
+    config: Config | None = None,
+    ready: Callable[[Engine, str], None] = lambda engine, url: None,
+) -> None:
+    """Serve a data directory until a signal; `ready` is called once requests are answered, on a thread of its own.
+
+    Raises what Engine.open raises, and InvalidConfig.
+    """
+    options.check(Access(tokens))
+    listener = bind(options)
+    try:
+        with Engine.open(data, config) as engine:
+            _serve(engine, listener, options, tokens, ready)
+    finally:
+        listener.close()
+    logger.info("stopped")
+
+
+def _serve(
+    engine: Engine,
+    listener: socket.socket,
+    options: Options,
+    tokens: Sequence[Token],
+    ready: Callable[[Engine, str], None],
+) -> None:
+    secret, token = new_token(f"user-{os.getuid()}", EVERYTHING)
+    access = Access([*tokens, token]) if tokens else Access()
+    host = Host(engine, access, options)
+    url = url_of(listener, options)
+
+    def listening() -> None:
+        host_file.write(engine.path, host_file.HostFile(url, secret if tokens else "", os.getpid()))
+        ready(engine, url)
+
+    settings = uvicorn.Config(
+        build_app(host),
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, round(options.stop_s)),
+        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
+        http="h11",
+        ws="none",
+        server_header=False,
+        date_header=True,
+    )
+    server = Server(settings, host, listening)
+    try:
+        server.run([listener])
+    finally:
+        host.draining.set()
+        host_file.remove(engine.path)
+        _watch_the_end()
+
+
+def _watch_the_end() -> None:
+    """Go without the engine if something keeps it from closing in time."""
+
+    def leave() -> None:
+        logger.error("the engine did not close in time; going without it: %d threads", threading.active_count())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+    timer: Any = threading.Timer(CLOSE_S, leave)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,144 @@
+"""The commands `serve` and `token`. What they need of the extra `service` is imported only when they run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.service import output
+from shadowswitch.service.directory import Data, Json, require_free
+from shadowswitch.service.logs import log_to_stderr
+
+EXTRA = frozenset({"cloudevents", "litestar", "prometheus_client", "uvicorn"})
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Names = Annotated[list[str] | None, Parameter(negative="")]
+
+
+class ExtraMissing(InvalidConfig):
+    """A package is not installed; the hint says how to get it."""
+
+
+@contextmanager
+def the_extra() -> Iterator[None]:
+    """Around an import: raises ExtraMissing when it fails for want of the extra `service`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA:
+            raise
+        raise ExtraMissing(
+            f"the server needs {missing}, which is not installed", hint="pip install 'shadowswitch[service]'"
+        ) from error
+
+
+def add_to(app: App) -> None:
+    """Make these commands of the application."""
+    app.command(serve)
+    app.command(token)
+
+
+def serve(
+    *,
+    data: Data,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8740,
+    token_file: Path | None = None,
+    allowed_host: Names = None,
+    rate: Annotated[float, Parameter(validator=Number(gt=0))] = 2000.0,
+    max_body_mb: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 16,
+    log_json: Flag = False,
+    quiet: Flag = False,
+) -> None:
+    """Host a data directory: HTTP API, events, metrics, and the dashboard at `/`. Makes the directory if need be.
+
+    Ends on SIGTERM or Ctrl-C, within seconds; builds go on at the next start. Other commands find this server and go
+    through it.
+
+    Example: `shadowswitch serve --data ./data`, then open http://127.0.0.1:8740
+
+    Parameters
+    ----------
+    host
+        Where to listen. Anything but a loopback address takes tokens.
+    port
+        0 takes any free one.
+    token_file
+        Who may do what, as TOML; `shadowswitch token` makes entries. The environment variable SHADOWSWITCH_TOKENS may
+        hold the same. Without any, everybody on this machine may do everything.
+    allowed_host
+        A further name under which the server is addressed; may be repeated.
+    rate
+        Requests per second of one token or address.
+    max_body_mb
+        The longest body of a request, in MiB.
+    log_json
+        Log lines as JSON.
+    quiet
+        No log line for each request.
+    """
+    with the_extra():
+        from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
+        from shadowswitch.service.http.host import Options
+        from shadowswitch.service.http.server import serve as run
+    tokens = load_tokens(token_file, os.environ.get(ENVIRONMENT))
+    options = Options(
+        host=host,
+        port=port,
+        allowed_hosts=tuple(allowed_host or ()),
+        rate_per_s=rate,
+        body_max_bytes=max_body_mb << 20,
+        log_requests=not quiet,
+    )
+    require_free(data)
+    log_to_stderr(log_json, verbose=False)
+    run(data, options, tokens, ready=lambda engine, url: output.say(f"serving {engine.path} at {url}"))
+
+
+def token(
+    name: str,
+    *,
+    scope: Names = None,
+    branch: Names = None,
+    json: Json = False,
+) -> None:
+    """Make a token: prints the secret, once, and the entry for the token file, which has only its hash.
+
+    Example: `shadowswitch token ci --scope read --scope write --branch 'feature/*'`
+
+    Parameters
+    ----------
+    name
+        Is in the audit and the logs.
+    scope
+        read, write, build, switch, rollback, lock, admin, force_switch, force_unlock; may be repeated. Default: read.
+    branch
+        A pattern of branch names; may be repeated. Default: every branch.
+    """
+    with the_extra():
+        from shadowswitch.service.http.access import Scope, new_token
+    try:
+        scopes = [Scope(one) for one in scope or ["read"]]
+    except ValueError as error:
+        raise InvalidConfig(f"{error}", hint=f"scopes: {', '.join(Scope)}") from error
+    secret, made = new_token(name, scopes, branch or ["*"])
+    patterns = ", ".join(_quoted(one) for one in made.branches)
+    wanted = ", ".join(f'"{one}"' for one in sorted(made.scopes))
+    entry = f'[[token]]\nname = "{made.name}"\nsha256 = "{made.sha256}"\nscopes = [{wanted}]\nbranches = [{patterns}]\n'
+    if json:
+        output.print_json({"token": secret, "entry": entry})
+    else:
+        output.say(f"{secret}\n\n{entry}")
+
+
+def _quoted(text: str) -> str:
+    """A TOML string."""
+    escaped = "".join(f"\\u{ord(one):04x}" if ord(one) < 32 or one in '"\\\x7f' else one for one in text)
+    return f'"{escaped}"'
