@@ -40,9 +40,9 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         {
             "actors/lock_keeper.py": [
                 (
-                    '        self._take(step, now, wall, "acquire a lock")\n',
+                    '        self.take(step, now, wall, "acquire a lock")\n',
                     "        message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))\n"
-                    '        self._take(step, now, wall, "acquire a lock")\n'
+                    '        self.take(step, now, wall, "acquire a lock")\n'
                     "        return\n",
                 )
             ]
