@@ -89,6 +89,7 @@ class Switcher(EngineActor):
                 result = self._begin(message)
             finally:
                 del self._house.switching[self.actor_urn]
+            self._tell(message, result)
             if result.success and self._house.catalog.shadow(message.shadow_id).track_ready:
                 self._settle(message)
             message.reply.set_result(result)
@@ -103,6 +104,21 @@ class Switcher(EngineActor):
             result_of(settle.reply, SETTLE_S, "the completion of the indexing")
         except ShadowSwitchError as error:
             logger.warning("branch %s does not know yet that it was indexed: %s", message.branch_name, error)
+
+    def _tell(self, message: RunSwitch, result: SwitchResult) -> None:
+        """An event for whoever watches how long writers were sealed."""
+        figures = {
+            "success": result.success,
+            "rollback": message.rollback,
+            "rolled_back": result.rolled_back,
+            "generation": result.generation,
+            "sealed_ms": round(result.sealed_ms, 3),
+            "switch_duration_ms": round(result.switch_duration_ms, 3),
+            "attempts": result.attempts,
+            "drained_changes": result.drained_changes,
+            "message": result.message,
+        }
+        self._transact_quietly(lambda c: transitions.finish_switch(c, message.shadow_id, figures))
 
     def _begin(self, message: RunSwitch) -> SwitchResult:
         tally = _Tally()
@@ -294,9 +310,9 @@ class Switcher(EngineActor):
 
     def _transact_quietly(self, work: Callable[[Commit], Any]) -> None:
         try:
-            self._house.transact(work, "give up switch")
+            self._house.transact(work, "end a switch")
         except (Timeout, ShadowSwitchError) as error:
-            logger.error("the switch was given up, but that could not be recorded: %s", error)
+            logger.error("the switch ended, but that could not be recorded: %s", error)
 
     def _result(
         self, message: RunSwitch, tally: _Tally, success: bool, text: str, validation: Validation, old: Generation |

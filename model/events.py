@@ -32,6 +32,7 @@ EVENT_TYPES: Final = {
     "switch.given_up": "shadow BUILT again, nothing changed: `reason`",
     "switch.committed": "shadow ACTIVE: its `generation` is live instead of `previous`; `sealed_lsn`, `epoch`, `by`",
     "rollback.committed": "the `generation` that was soaking is live again instead of `previous`; like a switch",
+    "switch.finished": "a switch or `rollback` ended: `success`, `sealed_ms`, `attempts`, `drained_changes`, `message`",
     "generation.condemned": "a generation turned out unsound and will not be switched to again: `reason`",
     "generation.retired": "shadow CLEANUP, or a failed build was kept long enough: the files go when nobody holds them",
     "generation.removed": "the files of a generation are gone",

@@ -231,6 +231,11 @@ def give_up_switching(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     return row
 
 
+def finish_switch(commit: Commit, shadow_id: str, figures: dict[str, Any]) -> None:
+    """A switch or rollback has ended, well or not: what it cost is known only now, after the commit point."""
+    _tell(commit, commit.shadow(shadow_id), "switch.finished", **figures)
+
+
 def commit_switch(
     commit: Commit,
     generation_number: int,

@@ -108,7 +108,7 @@ def test_status_tells_branches_indexes_and_shadows(cli: Cli, live: Path) -> None
 def test_events_come_in_order_and_after_a_number(cli: Cli, live: Path) -> None:
     everything = cli.json("events", "--data", live)
     assert [event["sequence"] for event in everything] == list(range(1, len(everything) + 1))
-    assert everything[-1]["type"] == "com.shadowswitch.switch.committed"
+    assert everything[-1]["type"] == "com.shadowswitch.switch.finished"
     assert cli.json("events", "--data", live, "--after", 2, "--limit", 2) == everything[2:4]
     assert cli.json("events", "--data", live, "--after", len(everything)) == []
 
@@ -195,7 +195,7 @@ def test_reading_commands_work_beside_a_running_host(host: Engine, live: Path) -
     status, out, _ = ran("check", "--data", live, "--json")
     assert (status, json.loads(out)) == (0, [])
     status, out, _ = ran("events", "--data", live, "--json")
-    assert (status, json.loads(out)[-1]["type"]) == (0, "com.shadowswitch.switch.committed")
+    assert (status, json.loads(out)[-1]["type"]) == (0, "com.shadowswitch.switch.finished")
 
 
 def test_changing_commands_beside_a_running_host_say_who_holds_it(host: Engine, live: Path, tmp_path: Path) -> None:

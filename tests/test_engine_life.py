@@ -215,11 +215,18 @@ def test_every_transition_is_an_event_and_subscribers_get_them_in_order(engine: 
     engine.rebuild("main", KIND, ["object_type"])
     engine.rollback  # noqa: B018  nothing to go back to yet: no event
     names = [event.type.removeprefix("com.shadowswitch.") for event in engine.events()]
-    story = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed"]
+    story = [
+        "build.claimed",
+        "build.started",
+        "build.completed",
+        "switch.started",
+        "switch.committed",
+        "switch.finished",
+    ]
     assert names == ["branch.created", *story]
-    eventually(lambda: [event.sequence for event in got] == [1, 2, 3, 4, 5, 6])
+    eventually(lambda: [event.sequence for event in got] == [1, 2, 3, 4, 5, 6, 7])
     assert failed.is_set()
-    assert len({event.id for event in got}) == 6
+    assert len({event.id for event in got}) == 7
     assert engine.events(after=3)[0].sequence == 4
     end()
 

@@ -14,7 +14,7 @@ from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES, to_cloud_event
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, ROOT, TYPES, built, fill, live, wait_until
 
-STORY = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed"]
+STORY = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed", "switch.finished"]
 
 
 def told(events: list[Event], subject: str = "") -> list[str]:
@@ -28,9 +28,11 @@ def test_a_rebuild_tells_its_story_in_order(filled: Engine) -> None:
     assert told(events, result.shadow_index_id) == STORY
     assert [event.sequence for event in events] == sorted({event.sequence for event in events})
     assert len({event.id for event in events}) == len(events)
-    committed = events[-1]
-    assert committed.data["branch_name"] == "main"
+    committed, finished = events[-2:]
+    assert committed.data["branch_name"] == finished.data["branch_name"] == "main"
     assert committed.data["sealed_lsn"] == result.sealed_lsn
+    assert (finished.data["success"], finished.data["rollback"]) == (True, False)
+    assert finished.data["sealed_ms"] == round(result.sealed_ms, 3) > 0
     assert committed.source.startswith("/shadowswitch/")
 
 
@@ -60,7 +62,7 @@ def test_a_switch_that_is_given_up_is_told_and_nothing_is_said_of_a_commit(fille
     filled.add_validator("NEVER", lambda reader: ["no"])
     assert not filled.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=("NEVER",))).success
     story = told(filled.events(), shadow.shadow_index_id)
-    assert story[-2:] == ["switch.started", "switch.given_up"]
+    assert story[-3:] == ["switch.started", "switch.given_up", "switch.finished"]
     assert "switch.committed" not in story
 
 

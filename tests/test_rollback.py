@@ -51,7 +51,9 @@ def test_a_rollback_is_a_switch_with_a_result_an_event_and_an_audit_row(filled: 
     assert (info.generation, info.previous_generation) == (first, second)
     row = [event for event in filled.audit() if event.type == "switch.committed"][-1]
     assert (row.data["rollback"], row.data["by"], row.data["reason"]) == (True, "me", "slow")
-    assert filled.events()[-1].type == "com.shadowswitch.rollback.committed"
+    committed, finished = filled.events()[-2:]
+    assert committed.type == "com.shadowswitch.rollback.committed"
+    assert (finished.data["rollback"], finished.data["generation"]) == (True, first)
     assert os.readlink(filled.path / "published" / "main" / KIND).endswith(f"{first:08d}")
 
 
