@@ -106,4 +106,5 @@ def index_info(house: House, row: IndexRow) -> IndexInfo | None:
         switched_at=_moment(row.switched_at),
         build_config=shadow.build_config,
         soak_until=moment(previous.soak_until) if previous is not None else None,
+        external=shadow.external,
     )

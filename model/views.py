@@ -82,6 +82,8 @@ class IndexInfo(msgspec.Struct, frozen=True):
     switched_at: datetime
     build_config: dict[str, Any]
     soak_until: datetime | None
+    external: bool = False
+    """Built by another process; perhaps in a format that only its builder knows."""
 
 
 class SwitchRequest(msgspec.Struct, frozen=True):

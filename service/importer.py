@@ -55,8 +55,8 @@ class Imported(msgspec.Struct):
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
-class _Skip(Exception):
-    """Why a file is not imported."""
+class Skip(Exception):
+    """Why a file does not become a record."""
 
 
 def import_folder(
@@ -86,7 +86,8 @@ class _Import:
         self.batch_bytes = 0
 
     def run(self, files_max: int | None, size_max_bytes: int | None, progressed: Progressed) -> Imported:
-        listed = list(list_files(self.folder, self.engine.path, self.result))
+        files = list_files(self.folder, self.engine.path, self.result)
+        listed = [(path, found.st_size) for path, found in files]
         total, seen, taken = sum(size for _, size in listed), 0, 0
         for path, size in listed:
             if taken == files_max or (size_max_bytes is not None and self.result.size_bytes >= size_max_bytes):
@@ -95,7 +96,7 @@ class _Import:
             try:
                 self._take(path)
                 taken += 1
-            except _Skip as reason:
+            except Skip as reason:
                 self.result.skip(str(reason))
             seen += size
             progressed(seen, total)
@@ -129,15 +130,29 @@ class _Import:
             self.stored(put.id, lsn)
 
 
-def list_files(folder: Path, left_out: Path, imported: Imported) -> Iterator[tuple[Path, int]]:
-    """Regular files below a folder with their sizes, in order. Symbolic links are not followed: each is counted as
-    skipped, as is everything else that is no file. `left_out` is the data directory itself, should it lie inside."""
-    unreadable = lambda error: imported.skip("unreadable folder")  # noqa: E731
+def list_files(
+    folder: Path,
+    left_out: Path,
+    imported: Imported,
+    ignored: Callable[[Path, bool], bool] = lambda path, is_folder: False,
+    unreadable: Callable[[OSError], None] = lambda error: None,
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """Regular files below a folder with what `lstat` says of them, in order. Symbolic links are not followed: each is
+    counted as skipped, as is everything else that is no file. `left_out` is the data directory itself, should it lie
+    inside; `ignored` is asked about every file and folder; `unreadable` is told of folders that cannot be listed."""
     own = left_out.resolve()
-    for where, folders, names in os.walk(folder, onerror=unreadable):
+
+    def not_listed(error: OSError) -> None:
+        imported.skip("unreadable folder")
+        unreadable(error)
+
+    for where, folders, names in os.walk(folder, onerror=not_listed):
         for name in sorted(folders):
             if name in LEFT_OUT or Path(where, name).resolve() == own:
                 imported.skip("folder left out")
+                folders.remove(name)
+            elif ignored(Path(where, name), True):
+                imported.skip("ignored")
                 folders.remove(name)
             elif Path(where, name).is_symlink():
                 imported.skip("symbolic link")
@@ -149,31 +164,33 @@ def list_files(folder: Path, left_out: Path, imported: Imported) -> Iterator[tup
             except OSError:
                 imported.skip("unreadable")
                 continue
-            if stat.S_ISREG(found.st_mode):
-                yield path, found.st_size
+            if ignored(path, False):
+                imported.skip("ignored")
+            elif stat.S_ISREG(found.st_mode):
+                yield path, found
             else:
                 imported.skip("symbolic link" if stat.S_ISLNK(found.st_mode) else "not a file")
 
 
 def read_fields(path: Path, id: str, text_max_bytes: int) -> dict[str, Any]:
-    """The record of a file; raises _Skip with the reason when it cannot be one."""
+    """The record of a file; raises Skip with the reason when it cannot be one."""
     try:
         check_id(id)
         with path.open("rb") as file:
             data = file.read(text_max_bytes + 1)
     except InvalidName:
-        raise _Skip("name cannot be an id") from None
+        raise Skip("name cannot be an id") from None
     except OSError:
-        raise _Skip("unreadable") from None
+        raise Skip("unreadable") from None
     if b"\0" in data[:SNIFFED_BYTES]:
-        raise _Skip("binary")
+        raise Skip("binary")
     if len(data) > text_max_bytes:
-        raise _Skip("too large")
+        raise Skip("too large")
     fields: dict[str, Any] = {"path": id, "name": path.name, "text": "", "size_bytes": len(data)}
     try:
         fields["text"] = data.decode()
     except UnicodeDecodeError:
         fields |= {"text": data.decode("latin-1"), "encoding": "latin-1"}
         if len(fields["text"].encode()) > text_max_bytes:  # a byte above 127 takes two in UTF-8
-            raise _Skip("too large") from None
+            raise Skip("too large") from None
     return fields
