@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from shadowswitch.actors.base import EngineActor
@@ -61,7 +62,8 @@ class BranchActor(EngineActor):
     def _write(self, message: Write) -> None:
         self._locks.admit(message)
         point("write.admitted")
-        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, message.owner, message.tokens))
+        fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else None
+        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))
 
     def _seal(self, message: Seal) -> None:
         if not message.reply.set_running_or_notify_cancel():

@@ -22,7 +22,6 @@ from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFul
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit, Counters
-from shadowswitch.storage.lock_rows import check_fence
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
@@ -100,8 +99,8 @@ class JournalWriter(EngineActor):
         def work(commit: Commit) -> None:
             for message in group:
                 if isinstance(message, Append):
-                    if message.tokens:
-                        check_fence(commit, message.branch, message.owner, message.tokens)
+                    if message.fence is not None:
+                        message.fence(commit)
                     results.append(commit.write(message.branch, message.batch))
                 else:
                     commit.flush_changes()

@@ -8,7 +8,7 @@ Before anything else the table is brought up to now and that is stored, so no an
 could undo (LK-3). After a transaction of unknown outcome the revision of the stored row decides whether its step
 happened; until then nothing is admitted. A waiter's reply lives here, not in the actor (LK-4): a successor serves it.
 
-Only the BranchActor's thread calls methods; `held` never changes in place, so any thread may read it.
+Only the BranchActor's thread calls methods, but for `fence`; `held` never changes in place, so any thread may read it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from shadowswitch.model.lock_step import Queued, Step
 from shadowswitch.model.locks import LockTable
 from shadowswitch.storage import rows
 from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.lock_rows import LocksRow, find_locks, save_locks
+from shadowswitch.storage.lock_rows import LocksRow, check_fence, find_locks, save_locks
 from shadowswitch.storage.rows import BranchRow
 
 if TYPE_CHECKING:
@@ -121,6 +121,15 @@ class LockKeeper:
             self._house.metrics.count("writes_blocked")
             hint = blocked.alternatives[0] if blocked.alternatives else ""
             raise WriteBlocked(blocked.message, blocked=blocked, operation="write", object=self.row.name, hint=hint)
+
+    def fence(self, owner: str, tokens: tuple[int, ...], commit: Commit) -> None:
+        """In the transaction of a write that was admitted under these tokens: raise LockLost unless they still hold.
+
+        On the JournalWriter's thread. That nobody else was granted anything in between is what is stored; that their
+        time is not over is what the clock says, and heartbeats are known only here.
+        """
+        check_fence(commit, self.row.number, owner, tokens)
+        self.held.table.opened_by(owner, tokens, self._clock())
 
     def permission(
         self,

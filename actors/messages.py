@@ -26,13 +26,15 @@ from shadowswitch.storage.worker import Answer
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
-    """To the JournalWriter: commit a batch of changes of a branch, if `tokens` still hold. Reply: Receipt, LockLost."""
+    """To the JournalWriter: commit a batch of changes of a branch. Reply: Receipt, or what `fence` raised.
+
+    `fence` is called in the transaction, before the batch is added to it; on the JournalWriter's thread.
+    """
 
     branch: int
     batch: list[Prepared]
     reply: Future[Receipt]
-    owner: str = ""
-    tokens: tuple[int, ...] = ()
+    fence: Callable[[Commit], None] | None = None
 
 
 class Transact(msgspec.Struct, frozen=True):

@@ -142,7 +142,7 @@ def test_a_write_that_was_admitted_and_held_up_does_not_land_after_the_lock_was_
     original = JournalWriter._append
 
     def hold_up(self: JournalWriter, message: Any) -> None:
-        if message.tokens and not held_up:
+        if message.fence is not None and not held_up:
             held_up.append(message)
         else:
             original(self, message)

@@ -358,3 +358,11 @@ def test_indexing_that_fails_or_loses_its_lock_does_not_make_a_branch_ready(
     engine.start_indexing("main", "indexer", shadow=True)
     engine.complete_indexing("main", "indexer")
     assert engine.branch("main").state == "READY"
+
+
+def test_a_write_whose_lock_expires_before_its_commit_is_refused_in_the_transaction(engine: Engine) -> None:
+    lock = engine.acquire_lock("main", "MANUAL", "alice", ttl_s=0.2)
+    points.plan_points("write.admitted=sleep:0.5@1")
+    with pytest.raises(LockLost):
+        engine.write("main", [put("late")], owner="alice", tokens=[lock.token])
+    assert engine.get("main", "object_type", "late") is None

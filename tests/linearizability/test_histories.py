@@ -55,7 +55,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
                 (
                     "                    results.append(commit.write(message.branch, message.batch))\n",
                     "                    results.append(commit.write(message.branch, message.batch))\n"
-                    "                    message.reply.set_result(results[-1])\n",
+                    "                    message.reply.done() or message.reply.set_result(results[-1])\n",
                 ),
                 (
                     "            message.reply.set_result(result)\n\n    def _refuse",

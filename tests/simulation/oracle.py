@@ -129,7 +129,7 @@ class Oracle:
             self.fail("LK-3", f"{op} was committed while the branch is {branch.state}")
         for token in op.tokens:
             fact = branch.facts.get(token)
-            if fact is None or fact.ended < at or fact.op.client != op.client:
+            if fact is None or fact.over_before(at) or fact.op.client != op.client:
                 self.fail("LK-3", f"{op} was committed with the stale token {token}")
         for token, fact in branch.facts.items():
             foreign = token not in op.tokens and not fact.lock.shared and fact.surely_lives(at)

@@ -1,0 +1,118 @@
+"""Planted bugs are found by the simulation, each as what it is. A mutant is a copy of the library, changed in text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine_helpers import ROOT
+from tests.test_mutations import copy_of_the_library
+
+SEEDS = 2000
+
+PASS_ON = "        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))\n"
+KEEPER = "            house, row, Held(0, LockTable(row.name, clock_id=boot_id()), status)\n"
+RELOADED = '''
+def _stored(house: House, row: BranchRow) -> Held | None:
+    """What a passivated branch is when only what is stored is kept of it."""
+    found = [stored for stored in all_locks(house.catalog) if stored.branch == row.number]
+    return Held(found[0].revision, LockTable.resume(found[0].table), found[0].status) if found else None
+
+
+def load_keepers('''
+
+MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+    "late fence: the token is looked at before the transaction, not in it": (
+        "was committed with the stale token",
+        {
+            "actors/journal_writer.py": [
+                ("                    if message.fence is not None:\n", "                    if False:\n")
+            ]
+        },
+    ),
+    "lost waiter: a branch goes to sleep although somebody waits": (
+        "ended in a timeout although nothing went wrong",
+        {
+            "actors/branches.py": [
+                (
+                    "load.sent == load.handled and not self._house.keepers[number].waiting",
+                    "load.sent == load.handled",
+                ),
+                ("                    if self._house.keepers[number].forgettable:\n", "                    if True:\n"),
+            ],
+            "actors/keepers.py": [
+                (KEEPER, KEEPER.replace("Held(0,", "_stored(house, row) or Held(0,")),
+                ("\ndef load_keepers(", RELOADED),
+            ],
+        },
+    ),
+    "admission after grant: what was admitted is passed on a little later": (
+        "was committed under the lock",
+        {
+            "actors/branch.py": [
+                (PASS_ON, "        append = " + PASS_ON.partition("tell(")[2][:-2] + "\n"
+                 "        self._house.timers.after(0.0, lambda: self._house.journal.tell(append))\n")
+            ]
+        },
+    ),
+    "tokens begin anew: the next one is not stored": (
+        "was granted after",
+        {"model/lock_view.py": [("            next_token=self.next_token,\n", "            next_token=1,\n")]},
+    ),
+    "the last comes first: a new request is not compared with those who wait": (
+        "was served before",
+        {"model/locks.py": [("exempt, draft.waiters)", "exempt, ())")]},
+    ),
+    "a restart forgets the locks": (
+        "has revision 0 in memory",
+        {"actors/keepers.py": [("    if not found:\n        return\n", "    if found:\n        return\n")]},
+    ),
+    "acknowledged before it is committed": (
+        "was acknowledged",
+        {
+            "actors/journal_writer.py": [
+                (
+                    "                    results.append(commit.write(message.branch, message.batch))\n",
+                    "                    results.append(commit.write(message.branch, message.batch))\n"
+                    "                    message.reply.done() or message.reply.set_result(results[-1])\n",
+                ),
+                (
+                    "            message.reply.set_result(result)\n\n    def _refuse",
+                    "            message.reply.done() or message.reply.set_result(result)\n\n    def _refuse",
+                ),
+            ]
+        },
+    ),
+}  # fmt: skip
+
+
+def simulate(library: Path, seeds: int) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation.runs", "--seeds", str(seeds)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(library)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
+    expected, patches = MUTANTS[name]
+    status, told = simulate(copy_of_the_library(tmp_path / "library", patches), SEEDS)
+    assert status == 1, f"the mutant survived: {told}"
+    assert expected in told.splitlines()[0], told
+    print(name, told.splitlines()[0], sep="\n  ")
+
+
+def test_the_copy_without_a_planted_bug_passes(tmp_path: Path) -> None:
+    status, told = simulate(copy_of_the_library(tmp_path / "library", {}), 50)
+    assert status == 0, told
