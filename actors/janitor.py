@@ -19,7 +19,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import SettleBuild, Sweep, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.states import ShadowState
-from shadowswitch.storage import layout, transitions
+from shadowswitch.storage import holds, layout, transitions
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import remove_directory
 from shadowswitch.storage.outbox import trim_events
@@ -167,6 +167,10 @@ class Janitor(EngineActor):
             if row.needs_journal:
                 lsn = max(row.durable_lsn, durable.get(row.number, 0))
                 needed[row.branch] = min(needed.get(row.branch, lsn), lsn)
+        self._give_up_holds()
+        for hold in holds.holds(house.catalog):
+            if not hold.given_up:
+                needed[hold.branch] = min(needed.get(hold.branch, hold.after_lsn), hold.after_lsn)
         slices = TRIM_SLICES_A_ROUND
         for branch in house.catalog.branches():
             head, oldest = house.catalog.head(branch.number)
@@ -182,6 +186,21 @@ class Janitor(EngineActor):
                 house.metrics.count("journal_trimmed", removed)
             if slices <= 0:
                 return
+
+    def _give_up_holds(self) -> None:
+        """A subscriber that nobody runs any more must not keep the journal for ever."""
+        house, most = self._house, self._house.config.hold_changes_max
+        late = {
+            row.branch
+            for row in holds.holds(house.catalog)
+            if not row.given_up and house.head(row.branch) - row.after_lsn > most
+        }
+        for branch in house.catalog.branches():
+            if branch.number in late:
+                given_up = house.transact(partial(holds.give_up_holds, branch=branch, most=most), "give up holds")
+                house.metrics.count("holds_given_up", len(given_up))
+                for row in given_up:
+                    logger.warning("the hold %r of branch %r was given up: %s", row.name, branch.name, row.given_up)
 
     def _trim_events(self) -> None:
         """Bound the outbox and the audit history (EV-1: only the oldest go)."""
@@ -212,4 +231,7 @@ def _trim_received(keep: int, commit: Commit) -> int:
 
 
 def _trim_slice(branch: int, below: int, commit: Commit) -> int:
+    held = holds.held_from(commit, branch)  # looked at again in this transaction: one may have come since
+    if held is not None:
+        below = min(below, held + 1)
     return commit.trim_journal(branch, below, TRIM_SLICE)

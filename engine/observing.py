@@ -15,6 +15,7 @@ from shadowswitch.model.views import (
     Event,
     Finding,
 )
+from shadowswitch.storage import holds
 from shadowswitch.storage.fsck import check_data
 
 
@@ -110,18 +111,27 @@ class Observing(Running):
         }
 
     def _journal_figures(self) -> list[dict[str, Any]]:
-        """For each branch: how long its journal is, in LSNs, and which generations hold it back, from where on."""
+        """For each branch: how long its journal is, in LSNs, and which generations and subscribers hold how much of it.
+
+        Of these and `Config.journal_keep_changes`, the lowest decides."""
         house = self._house
         holders: dict[int, list[dict[str, Any]]] = {}
         for row in house.catalog.generations():
             opened = house.shelf.open.get(row.number)
             durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
             if row.needs_journal:
-                what = {"generation": row.number, "role": row.role, "durable_lsn": max(durable, row.durable_lsn)}
-                holders.setdefault(row.branch, []).append(what)
+                lsn = max(durable, row.durable_lsn)
+                what = {"generation": row.number, "role": row.role, "durable_lsn": lsn}
+                holders.setdefault(row.branch, []).append(what | {"changes": max(0, house.head(row.branch) - lsn)})
+        for hold in holds.holds(house.catalog):
+            if not hold.given_up:
+                holders.setdefault(hold.branch, []).append(holds.told(hold, house.head(hold.branch)))
         figures = []
         for branch in house.catalog.branches():
             head, oldest = house.catalog.head(branch.number)
             held = sorted(holders.get(branch.number, []), key=lambda what: int(what["durable_lsn"]))
-            figures.append({"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "held_by": held})
+            length = max(0, head - oldest + 1)
+            figures.append(
+                {"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "changes": length, "held_by": held}
+            )
         return figures

@@ -9,22 +9,21 @@ from concurrent.futures import Future
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Write
+from shadowswitch.engine.following import Following
 from shadowswitch.engine.preparing import lock_tokens, prepare
-from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.digest import BUCKETS
 from shadowswitch.model.names import check_branch, check_id, check_resource_type
-from shadowswitch.model.records import Change, Delete, Put, Receipt, Record
+from shadowswitch.model.records import Delete, Put, Receipt, Record
 from shadowswitch.model.views import (
     BranchInfo,
 )
-from shadowswitch.storage.journal import changes as journal_changes
 from shadowswitch.storage.journal import get_record, read_records
 
 SCAN_SLICE = 500
 
 
-class Records(Running):
+class Records(Following):
     """Writing and reading of records. Any thread."""
 
     def create_branch(self, name: str) -> BranchInfo:
@@ -118,11 +117,3 @@ class Records(Running):
         """The LSN of the last change of a branch; 0 before the first."""
         house = self._alive()
         return house.catalog.head(self._branch_row(branch).number)[0]
-
-    def changes(self, branch: str, after: int = 0, limit: int = 1000) -> list[Change]:
-        """The journal: up to `limit` changes after an LSN, in order. Raises JournalTrimmed when they are gone."""
-        house = self._alive()
-        row = self._branch_row(branch)
-        check_whole("after", after, 0)
-        check_whole("limit", limit, 1)
-        return journal_changes(house.catalog, row.number, after, limit)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from shadowswitch.actors.house import House
 from shadowswitch.model.states import ShadowState
-from shadowswitch.model.views import BranchInfo, IndexInfo, ShadowIndex
-from shadowswitch.storage.rows import BranchRow, IndexRow, ShadowRow
+from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex
+from shadowswitch.storage.rows import BranchRow, HoldRow, IndexRow, ShadowRow
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -26,6 +26,13 @@ def branch_info(house: House, row: BranchRow) -> BranchInfo:
     keeper = house.keepers.get(row.number)
     state = str(keeper.state_now()) if keeper is not None else row.state
     return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
+
+
+def changes_hold(house: House, row: HoldRow, branch_name: str) -> ChangesHold:
+    """A subscriber's hold on the journal, as of now."""
+    lag = 0 if row.given_up else max(0, house.head(row.branch) - row.after_lsn)
+    made, moved = _moment(row.created_at), _moment(row.moved_at)
+    return ChangesHold(row.name, branch_name, row.after_lsn, lag, made, moved, row.given_up)
 
 
 def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:

@@ -41,6 +41,7 @@ EVENT_TYPES: Final = {
     "lock.released": "a lock was given back",
     "lock.expired": "a lock ran out of time or of heartbeats",
     "lock.forced": "a lock was taken away: `by`, `reason`",
+    "hold.given_up": "a subscriber's hold on the journal kept back too much: its `name`, `after_lsn`, `reason`",
     "recovery.resumed": "a build that a stop interrupted goes on",
     "recovery.published": "the path for outsiders was made to agree with what is live",
     "recovery.broken": "a live index could not be opened and is not served: `reason`",

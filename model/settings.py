@@ -43,6 +43,8 @@ class Config(msgspec.Struct, frozen=True):
     """How long the files of a failed build are kept for a retry."""
     journal_keep_changes: int = 10_000
     """Changes of each branch that are kept for `changes()` although no index needs them any more."""
+    hold_changes_max: int = 1_000_000
+    """LSNs by which a subscriber's hold (`hold_changes`) may lag behind its branch; then it is given up."""
     events_keep: int = 100_000
     """The newest events that are kept; older ones are removed, delivered or not."""
     audit_keep: int = 1_000_000

@@ -33,6 +33,20 @@ class BranchInfo(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
+class ChangesHold(msgspec.Struct, frozen=True):
+    """A subscriber's hold on the journal of a branch: every change after `after_lsn` is kept for it."""
+
+    name: str
+    branch_name: str
+    after_lsn: int
+    lag_changes: int
+    """LSNs that it holds back: from `after_lsn` to the head of the branch; 0 once it was given up."""
+    created_at: datetime
+    moved_at: datetime
+    given_up: str
+    """Why it keeps nothing any more; "" while it holds."""
+
+
 class ShadowIndex(msgspec.Struct, frozen=True):
     """The status of one shadow index. Percent and ETA are measured, and never go backwards within one build."""
 

@@ -12,6 +12,7 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
     locks          branch number -> LocksRow (see `lock_rows`)   received     see `received`
     positions      name -> sequence number of the last event that somebody outside took
+    holds          see `holds`
 
 Only the JournalWriter begins write transactions (see `commit`). Readers use short transactions: no read
 transaction outlives one call of this module, because a long one makes the file grow without bound.
@@ -47,6 +48,7 @@ LOCK_FILE = "lock.mdb"
 DATABASES = (
     "meta", "types", "branches", "branch_names", "heads", "records", "journal", "digests",
     "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
+    "holds",
 )  # fmt: skip
 LATER = frozenset({"received", "positions"})
 """Made by the next host, in directories that an older version wrote; who only reads can do without."""
@@ -311,15 +313,19 @@ class Catalog:
         return oldest, int(SEQUENCE.unpack(cursor.key())[0])
 
     def statistics(self) -> dict[str, Any]:
-        """Sizes: used and reserved bytes of the map, entries by database, the number of open read transactions."""
+        """Sizes: used and reserved bytes of the map, entries and bytes by database, open read transactions."""
         with self.read() as txn:
-            entries = {name: txn.stat(db)["entries"] for name, db in self.db.items()}
+            stats = {name: txn.stat(db) for name, db in self.db.items()}
         info, stat = self.env.info(), self.env.stat()
         return {
             "map_used_bytes": (info["last_pgno"] + 1) * stat["psize"],
             "map_size_bytes": info["map_size"],
             "readers": info["num_readers"],
-            "entries": entries,
+            "entries": {name: found["entries"] for name, found in stats.items()},
+            "size_bytes": {
+                name: found["psize"] * (found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
+                for name, found in stats.items()
+            },
         }
 
 

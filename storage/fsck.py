@@ -22,6 +22,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog import Catalog, scan_prefix
 from shadowswitch.storage.delivery import CheckDelivery, check_delivery
+from shadowswitch.storage.holds import check_holds
 from shadowswitch.storage.journal import read_records, read_slice
 from shadowswitch.storage.lock_rows import check_locks
 from shadowswitch.storage.manifest import check_closed_files, check_manifest
@@ -56,6 +57,7 @@ def check_data(catalog: Catalog, root: Path) -> list[Finding]:
     findings += _first(_check_rows(catalog, root))
     findings += _first(check_locks(catalog))
     findings += _first(check_events(catalog))
+    findings += _first(check_holds(catalog))
     findings += _first(check_received(catalog))
     findings += _first(_check_directories(catalog, root))
     for row in catalog.generations():

@@ -127,6 +127,18 @@ class EventRow(msgspec.Struct, array_like=True, frozen=True):
     data: dict[str, Any]
 
 
+class HoldRow(msgspec.Struct, array_like=True, frozen=True):
+    """A subscriber's hold on the journal of a branch; `given_up` says why it keeps nothing any more."""
+
+    v: int
+    branch: int
+    name: str
+    after_lsn: int
+    created_at: float
+    moved_at: float
+    given_up: str = ""
+
+
 _encoder = msgspec.msgpack.Encoder()
 encode_row = _encoder.encode
 
@@ -135,3 +147,4 @@ decode_shadow = msgspec.msgpack.Decoder(ShadowRow).decode
 decode_generation = msgspec.msgpack.Decoder(GenerationRow).decode
 decode_index = msgspec.msgpack.Decoder(IndexRow).decode
 decode_event = msgspec.msgpack.Decoder(EventRow).decode
+decode_hold = msgspec.msgpack.Decoder(HoldRow).decode

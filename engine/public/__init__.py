@@ -52,6 +52,7 @@ from shadowswitch.model.settings import Config
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
+    ChangesHold,
     Event,
     Finding,
     IndexInfo,
@@ -69,6 +70,7 @@ __all__ = [
     "BuildCancelled",
     "BuildFailed",
     "Change",
+    "ChangesHold",
     "CompletionRefused",
     "Config",
     "CorruptData",
