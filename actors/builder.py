@@ -21,7 +21,7 @@ from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, Follow, Step, Tune, WorkerGone, WorkerSaid
 from shadowswitch.actors.pacing import DISK_INTERVAL_S, Pacing
-from shadowswitch.actors.validator import Validation, finish_manifest, repair, validate
+from shadowswitch.actors.validator import BUILD_CHECKS, Validation, finish_manifest, repair, validate
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, ShadowSwitchError
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.states import ShadowState
@@ -43,7 +43,6 @@ STEP_S = 0.02
 BUSY_STEP_S = 0.2
 JUDGED_EVERY_S = 1.0
 BUSY_SLICE = 4 * APPLY_SLICE
-BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 
 
 class ShadowBuilder(EngineActor):

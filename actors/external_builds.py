@@ -24,7 +24,7 @@ import msgspec
 
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Follow
-from shadowswitch.actors.validator import ask_worker, finish_manifest, validate
+from shadowswitch.actors.validator import BUILD_CHECKS, ask_worker, finish_manifest, validate
 from shadowswitch.model.errors import (
     BuildCancelled,
     CompletionRefused,
@@ -44,7 +44,6 @@ from shadowswitch.storage.rows import GenerationRow, ShadowRow
 logger = logging.getLogger("shadowswitch")
 
 S = ShadowState
-CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -244,7 +243,7 @@ class ExternalBuilds:
             if writer.applied_lsn != found.applied_lsn:
                 problems.append(f"its shards are at LSN {writer.applied_lsn}, its manifest says {found.applied_lsn}")
             self._refuse_if(row, problems)
-            checked = validate(house, generation, CHECKS, partial(self._cancelled, row.id))
+            checked = validate(house, generation, BUILD_CHECKS, partial(self._cancelled, row.id))
             self._refuse_if(row, checked.errors)
             lsn = writer.flush()
             with disk_errors("build"):

@@ -84,6 +84,7 @@ class House:
     followers: list[Address]
     dispatcher: Address
     janitor: Address
+    rechecker: Address
     watcher: Address
     external: ExternalBuilds
     tell_branch: Callable[[BranchRow, Any], None]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -125,7 +125,8 @@ class Switcher(EngineActor):
         if not message.rollback:
             self._house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
         try:
-            return self._switch(message, tally)
+            with message.target.attended(self._house.config.validation_timeout_s):
+                return self._switch(message, tally)
         except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
             self._restore(message, str(error))
             nothing = Validation({}, [], [], 0, 0)
@@ -151,7 +152,7 @@ class Switcher(EngineActor):
         point("switch.validated")
         target.warm()
         live = house.shelf.live.get((target.row.branch, target.row.index_type))
-        outcome = self._attempts(message, tally)
+        outcome = self._attempts(message, tally, validation.errors)
         if not outcome.committed:
             return self._given_up(message, tally, f"not switched: {outcome.reason}", validation)
         problems = self._verify(message, tally)
@@ -199,14 +200,14 @@ class Switcher(EngineActor):
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
-    def _attempts(self, message: RunSwitch, tally: _Tally) -> SealOutcome:
+    def _attempts(self, message: RunSwitch, tally: _Tally, overridden: Sequence[str] = ()) -> SealOutcome:
         deadline = time.monotonic() + message.request.switch_timeout_seconds
         backoff = BACKOFF_FIRST_S
         index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
         expected_live = index.live if index is not None else 0
         while True:
             try:
-                outcome = self._attempt(message, expected_live)
+                outcome = self._attempt(message, expected_live, overridden)
             except Timeout as error:
                 outcome = SealOutcome(False, 0.0, reason=error.message)
             tally.add(outcome)
@@ -216,7 +217,7 @@ class Switcher(EngineActor):
             time.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX_S)
 
-    def _attempt(self, message: RunSwitch, expected_live: int) -> SealOutcome:
+    def _attempt(self, message: RunSwitch, expected_live: int, overridden: Sequence[str]) -> SealOutcome:
         """Catch up, then let the branch seal, drain and commit within its budget."""
         house, target, request = self._house, message.target, message.request
         writer, branch = target.writer, target.row.branch
@@ -238,6 +239,7 @@ class Switcher(EngineActor):
                     "reason": request.reason,
                     "forced": request.force_switch,
                     "rollback": message.rollback,
+                    "overridden": list(overridden),
                 },
             )
             self._branches.tell(house.catalog.branch(message.branch_name), seal)

@@ -29,6 +29,8 @@ logger = logging.getLogger("shadowswitch")
 A = TypeVar("A")
 POLL_S = 0.05
 REPAIR_SLICE = 1000
+BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
+"""What every shadow must pass to be BUILT, and again after a repair."""
 
 
 class Validation(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from shadowswitch.actors.janitor import Janitor
 from shadowswitch.actors.journal_writer import JournalWriter
 from shadowswitch.actors.keepers import load_keepers
 from shadowswitch.actors.messages import Follow, Kick, Tick
+from shadowswitch.actors.rechecker import Rechecker
 from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watcher import Watcher
@@ -98,6 +99,7 @@ class Running:
         house.external = ExternalBuilds(house)
         house.janitor = Address(lambda: Janitor.start(house, self._branches))
         house.watcher = Address(lambda: Watcher.start(house))
+        house.rechecker = Address(lambda: Rechecker.start(house))
         self._builds = Builds(house)
         for row in found.resume:
             self._builds.go_on(row)
@@ -105,6 +107,8 @@ class Running:
         house.timers.every(config.janitor_interval_s, lambda: house.janitor.tell(Tick()))
         house.timers.every(1.0, lambda: house.dispatcher.tell(Tick()))
         house.timers.every(1.0, self._supervise)
+        if config.recheck_interval_s:
+            house.timers.every(min(1.0, config.recheck_interval_s), self._tick_rechecker)
 
     def close(self) -> None:
         """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent."""
@@ -131,7 +135,7 @@ class Running:
         self._readers.shut(STOP_TIMEOUT_S)
         if hasattr(self, "_builds"):
             self._builds.close(STOP_TIMEOUT_S)
-        for name in ("watcher", "janitor", "dispatcher"):
+        for name in ("rechecker", "watcher", "janitor", "dispatcher"):
             if name in present:
                 present[name].stop(STOP_TIMEOUT_S)
         for follower in present.get("followers", []):
@@ -180,6 +184,11 @@ class Running:
             if follower.ref.actor_inbox.empty():
                 follower.tell(Tick())
 
+    def _tick_rechecker(self) -> None:
+        rechecker = self._house.rechecker
+        if rechecker.ref.actor_inbox.empty():  # it may be at work for long
+            rechecker.tell(Tick())
+
     def _committed(self, heads: dict[int, int], metadata: bool) -> None:
         """After each commit, on the JournalWriter's thread."""
         house = self._house
@@ -194,7 +203,7 @@ class Running:
     def _supervise(self) -> None:
         house = self._house
         core = {"journal": house.journal, "dispatcher": house.dispatcher, "janitor": house.janitor}
-        core["watcher"] = house.watcher
+        core |= {"watcher": house.watcher, "rechecker": house.rechecker}
         core |= {f"follower {number}": address for number, address in enumerate(house.followers)}
         self._supervisor.mend(core, self._builds)
 

@@ -39,6 +39,8 @@ class Config(msgspec.Struct, frozen=True):
     """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
     external_timeout_s: float = 900.0
     """An external build of whose builder nothing is heard for that long fails."""
+    recheck_interval_s: float = 900.0
+    """How often a BUILT shadow that waits for its switch is held against its source again; 0: never."""
     failed_keep_s: float = 3600.0
     """How long the files of a failed build are kept for a retry."""
     journal_keep_changes: int = 10_000
@@ -101,6 +103,7 @@ class Config(msgspec.Struct, frozen=True):
             zero_allowed = name in ("journal_keep_changes", "worker_nice", "idle_workers", "worker_retries", "soak_s")
             zero_allowed |= name in (
                 "failed_keep_s",
+                "recheck_interval_s",
                 "validation_samples",
                 "catchup_residual_changes",
                 "write_delay_max_ms",

@@ -171,6 +171,7 @@ class Generation:
         """The last queries, for QUERY_COMPARISON."""
         self.progress = threading.Condition()
         self._lock = threading.Lock()
+        self._attention = threading.Lock()
         self._idle: list[IndexReader] = []
 
     @property
@@ -190,6 +191,20 @@ class Generation:
         """Let go of one hold."""
         with self._lock:
             self.pins -= 1
+
+    @contextlib.contextmanager
+    def attended(self, timeout_s: float) -> Iterator[None]:
+        """Whoever validates, repairs or switches to a waiting generation does so alone. Raises Timeout."""
+        if not self._attention.acquire(timeout=timeout_s):
+            raise Timeout(
+                f"generation {self.row.number} is being looked at for longer than {timeout_s:g} s",
+                operation="validate",
+                hint="try again",
+            )
+        try:
+            yield
+        finally:
+            self._attention.release()
 
     def take_reader(self) -> IndexReader:
         """An index reader for one user at a time; the generation must be pinned."""

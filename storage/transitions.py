@@ -178,6 +178,14 @@ def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     return row
 
 
+def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
+    """FAILED, for a BUILT shadow that rotted; False if it is not BUILT any more."""
+    if commit.shadow(shadow_id).state != S.BUILT:
+        return False
+    mark_failed(commit, shadow_id, reason)
+    return True
+
+
 def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     """CANCELLED; the generation retires."""
     row = _move(commit, commit.shadow(shadow_id), S.CANCELLED, phase="cancelled", error=reason or None)

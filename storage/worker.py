@@ -31,6 +31,7 @@ from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.copying import BuildShard, Control, Progress, ShardBuild
 from shadowswitch.storage.delivery import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.inspection import Inspect, Inspected, inspect
+from shadowswitch.storage.recount import Recount, Recounted, recount
 
 SHARD_LOCK_TIMEOUT_S = 10.0
 PROGRESS_INTERVAL_S = 0.05
@@ -50,9 +51,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     progress: Progress
 
 
-Task = BuildShard | Inspect | CheckDelivery
-Line = BuildShard | Inspect | CheckDelivery | Control
-Answer = Progress | Done | Inspected | Delivered | Failed
+Task = BuildShard | Inspect | CheckDelivery | Recount
+Line = BuildShard | Inspect | CheckDelivery | Recount | Control
+Answer = Progress | Done | Inspected | Delivered | Recounted | Failed
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -121,6 +122,8 @@ class Worker:
             return inspect(self._catalog, task)
         if isinstance(task, CheckDelivery):
             return check_delivery(task)
+        if isinstance(task, Recount):
+            return recount(task)
         raise InternalFailure(f"unknown task {task!r}")
 
     def _report(self, progress: Progress) -> None:

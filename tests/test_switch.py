@@ -330,6 +330,7 @@ def test_force_overrides_advisory_checks_and_is_audited(open_engine: Any) -> Non
     assert result.success, result.message
     committed = [event for event in engine.audit() if event.type == "switch.committed"][-1]
     assert (committed.data["forced"], committed.data["by"], committed.data["reason"]) == (True, "me", "I know better")
+    assert [error for error in committed.data["overridden"] if error.startswith("INTEGRITY_CHECK")]
 
 
 def test_a_shadow_that_lost_its_files_is_not_switched_to(filled: Engine) -> None:
