@@ -1,145 +1,198 @@
-"""How long writers wait at a switch, beside quiet time, with the index at full size and under load.
+"""Benchmark 1, the pause of a switch: how long readers and writers stand still, beside quiet time and the alternatives.
 
-    python benchmarks/bench_switch.py [--records 100000] [--switches 200] [--writers 2] [--readers 2] [--json]
+    python -m benchmarks.bench_switch [--sizes 100000,1000000] [--switches 200] [--others 60]
 
-Closed loops with 1 ms of thought in the host's own process, as a host has them. A stall is the longest time without a
-success of one loop in a window of one second: around the end of each switch, and in quiet windows before. The switches
-go back and forth between two generations (`rollback`), which is the same sealed switch as the first one; DIGEST is
-checked each time. The run fails if fsck finds anything, or if any acknowledged write is not in the index.
+Two writers and two readers with 1 ms of thought in the host's process, as a host has them. A stall is the longest time
+without a success of one loop in a window: around the end of each switch, and in quiet windows of the same width, half
+of them before and half after. The switches go back and forth between two generations, the same sealed switch as after a
+build. Afterwards every acknowledged write must be in the live index.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import random
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from shadowswitch.engine.engine import Engine
-from shadowswitch.model.records import Put
-from shadowswitch.model.settings import Config
-from shadowswitch.model.views import SwitchRequest
-from shadowswitch.service.audit import audit
-from shadowswitch.service.importer import RESOURCE_TYPE
-from shadowswitch.service.workload import Acked, Load, Loop
+import msgspec
 
-WINDOW_S = 1.0
-WORDS = [f"w{n:04d}" for n in range(5000)]
-BRANCH, KIND = "main", "SEARCH_INDEX"
+from benchmarks import common, svg
+from benchmarks.common import Report, Window, quantile, quiet_windows, scratch
+from benchmarks.contenders import Contender, LinkFlip, Moves, ShadowSwitch, TantivyFlip
+from benchmarks.loops import Loops, spread
+
+WINDOW_S = 0.25
+WRITERS = READERS = 2
 
 
-def record(n: int, chance: random.Random) -> Put:
-    """About 200 bytes of text."""
-    text = " ".join(chance.choices(WORDS, k=30))
-    return Put(RESOURCE_TYPE, f"r{n:07d}", {"path": str(n), "name": str(n), "text": text, "size_bytes": len(text)})
+class Pause(msgspec.Struct):
+    """What came of one contender; milliseconds."""
+
+    name: str
+    records: int
+    switches: int
+    sealed: list[float]
+    writer_quiet: list[float]
+    writer_switch: list[float]
+    reader_quiet: list[float]
+    reader_switch: list[float]
+    failed_reads: int
+    failed_writes: int
+    lost: int
+    revived: int
+    latencies: list[tuple[float, float]]
+    spans: list[Window]
+    problems: list[str]
 
 
-def quantile(values: list[float], fraction: float) -> float:
-    """The value below which a fraction of the values lie; 0 without values."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))] if ordered else 0.0
+def measure(contender: Contender, records: int, switches: int, window_s: float) -> Pause:
+    """Quiet windows, switches, quiet windows; then the audit."""
+    with Loops(contender.write, contender.read, WRITERS, READERS) as loops:
+        time.sleep(window_s)
+        begun = time.perf_counter()
+        quiet = quiet_windows((switches + 1) // 2, window_s)
+        sealed, around = [], []
+        for _ in range(switches):
+            time.sleep(window_s / 2)
+            sealed.append(contender.switch())
+            ended = time.perf_counter()
+            around.append((ended - window_s / 2, ended + window_s / 2))
+            time.sleep(window_s / 2)
+        quiet += quiet_windows(switches // 2, window_s)
+    verdict = contender.ledger.audit_whole(common.BRANCH, contender.held())
+    return Pause(
+        name=contender.name,
+        records=records,
+        switches=switches,
+        sealed=sealed,
+        writer_quiet=loops.writer_gaps(quiet),
+        writer_switch=loops.writer_gaps(around),
+        reader_quiet=loops.reader_gaps(quiet),
+        reader_switch=loops.reader_gaps(around),
+        failed_reads=sum(loop.failures for loop in loops.readers),
+        failed_writes=sum(loop.failures for loop in loops.writers),
+        lost=len(verdict.lost),
+        revived=len(verdict.revived),
+        latencies=[
+            (done - begun, ms) for loop in loops.writers for done, ms in zip(loop.done, loop.took_ms, strict=True)
+        ],
+        spans=[(begin - begun, end - begun) for begin, end in around],
+        problems=loops.errors,
+    )
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    """Median, 99th percentile and maximum, rounded to microseconds when in milliseconds."""
-    return {name: round(quantile(values, share), 3) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
+def run_one(
+    make: Callable[[Path], Contender], records: int, switches: int, window_s: float, folder: str | None
+) -> Pause:
+    """One contender in a folder of its own."""
+    with scratch(folder) as place:
+        contender = make(place)
+        try:
+            found = measure(contender, records, switches, window_s)
+            if isinstance(contender, ShadowSwitch) and records <= CHECKED_MAX:
+                found.problems += [str(finding) for finding in contender.engine.check()]
+            return found
+        finally:
+            contender.close()
 
 
-def run(records: int, switches: int, writers: int, readers: int, data: Path) -> dict[str, Any]:
-    """One run; everything in milliseconds."""
-    chance = random.Random(1)
-    with Engine.open(data, Config(disk_reserve_bytes=0)) as engine:
-        engine.create_branch(BRANCH)
-        for start in range(0, records, 1000):
-            engine.write(BRANCH, [record(n, chance) for n in range(start, min(records, start + 1000))], timeout_s=60)
-        acked = {found.id: Acked(found.lsn) for found in engine.scan(BRANCH)}
-        for tokenizer in ("unicode61", "porter"):
-            engine.rebuild(BRANCH, KIND, [RESOURCE_TYPE], {"tokenizer": tokenizer})
-        load = Load(engine, BRANCH)
-        texts = [(f"r{n:07d}", " ".join(chance.choices(WORDS, k=30))) for n in range(min(records, 20_000))]
-        load.start(texts, WORDS, acked, writers, readers)
-        quiet = _windows(max(3, switches // 10))
-        sealed, around, failed = _switch(engine, switches)
-        load.end()
-        for writer in load.writers:
-            acked.update(writer.acked)
-        problems = audit(engine, BRANCH, acked).problems + [str(finding) for finding in engine.check()]
-    problems += [error for loop in load.loops for error in loop.errors]
-    problems += [error for searcher in load.searchers for error in searcher.back_in_time]
-    writes, searches = load.counts()
-    return {
-        "records": records,
-        "switches": len(sealed),
-        "switches_not_made": failed,
-        "sealed_ms": summary(sealed),
-        "writer_stall_quiet_ms": summary(_gaps(load.writers, quiet)),
-        "writer_stall_switch_ms": summary(_gaps(load.writers, around)),
-        "reader_stall_quiet_ms": summary(_gaps(load.searchers, quiet)),
-        "reader_stall_switch_ms": summary(_gaps(load.searchers, around)),
-        "writes": writes,
-        "searches": searches,
-        "problems": problems,
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, Linux {platform.release()}",
-    }
+CHECKED_MAX = 200_000
+"""fsck reads everything several times; beyond this size the audit of all records must do."""
 
 
-def _windows(count: int) -> list[tuple[float, float]]:
-    found = []
-    for _ in range(count):
-        begin = time.perf_counter()
-        time.sleep(WINDOW_S)
-        found.append((begin, time.perf_counter()))
-    return found
+def describe(report: Report, pause: Pause, window_s: float) -> None:
+    """The figures of one contender."""
+    where = f"{pause.name}, {pause.records:,} records"
+    stall = f"longest time without a success in a window of {window_s:g} s: p50 / p99 / max"
+    report.figure(f"{where}: writers kept out", spread(pause.sealed), "ms", f"{pause.switches} switches")
+    report.figure(f"{where}: writer stall, quiet", spread(pause.writer_quiet), "ms", stall)
+    report.figure(f"{where}: writer stall, switch", spread(pause.writer_switch), "ms", stall)
+    report.figure(f"{where}: reader stall, quiet", spread(pause.reader_quiet), "ms", stall)
+    report.figure(f"{where}: reader stall, switch", spread(pause.reader_switch), "ms", stall)
+    wrong = f"{pause.failed_reads} / {pause.failed_writes} / {pause.lost} / {pause.revived}"
+    report.figure(f"{where}: failed reads / failed writes / lost / revived", wrong, "", "after the run, by the auditor")
 
 
-def _switch(engine: Engine, switches: int) -> tuple[list[float], list[tuple[float, float]], int]:
-    sealed, around, failed = [], [], 0
-    for _ in range(switches):
-        result = engine.rollback(BRANCH, KIND, SwitchRequest(validation_checks=("DIGEST",)))
-        ended = time.perf_counter()
-        if result.success:
-            sealed.append(result.sealed_ms)
-            around.append((ended - WINDOW_S / 2, ended + WINDOW_S / 2))
-        else:
-            failed += 1
-        time.sleep(WINDOW_S / 2)
-    return sealed, around, failed
-
-
-def _gaps(loops: Sequence[Loop], windows: list[tuple[float, float]]) -> list[float]:
-    return [_longest_gap_ms(loop.done, begin, end) for loop in loops for begin, end in windows]
-
-
-def _longest_gap_ms(times: list[float], begin: float, end: float) -> float:
-    """The longest time without a success in a window; its borders count as successes."""
-    inside = [begin, *(moment for moment in times if begin < moment < end), end]
-    return max(later - earlier for earlier, later in pairwise(inside)) * 1000
+def judge(report: Report, ours: Pause) -> None:
+    """The targets of one size."""
+    size = f"{ours.records:,} records"
+    p50, p99 = quantile(ours.sealed, 0.5), quantile(ours.sealed, 0.99)
+    report.target(f"sealed p50 at most 1.5 ms, {size}", f"{p50:.2f} ms", p50 <= 1.5)
+    report.target(f"sealed p99 at most 5 ms, {size}", f"{p99:.2f} ms", p99 <= 5.0)
+    quiet, around = quantile(ours.writer_quiet, 0.99), quantile(ours.writer_switch, 0.99)
+    said = f"{around:.2f} ms, quiet {quiet:.2f} ms: {around / quiet:.2f} times"
+    met = around <= 1.5 * quiet and around <= 10.0
+    report.target(f"writer stall p99 at most 1.5 times quiet and 10 ms, {size}", said, met)
+    quiet, around = quantile(ours.reader_quiet, 0.99), quantile(ours.reader_switch, 0.99)
+    said = f"{around:.2f} ms, quiet {quiet:.2f} ms: {around / quiet:.2f} times"
+    report.target(f"reader stall p99 at most 1.2 times quiet, {size}", said, around <= 1.2 * quiet)
+    wrong = ours.failed_reads + ours.failed_writes + ours.lost + ours.revived
+    report.target(f"no failed read, nothing lost, nothing revived, {size}", str(wrong), wrong == 0)
+    if wrong:
+        report.problems.append(f"{ours.name}, {size}: {wrong} failed, lost or revived")
+    report.problems += ours.problems
 
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=100_000)
+    parser = common.arguments(__doc__)
+    parser.add_argument("--sizes", default="100000,1000000", help="records, of shadowswitch with fts5")
     parser.add_argument("--switches", type=int, default=200)
-    parser.add_argument("--writers", type=int, default=2)
-    parser.add_argument("--readers", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--others", type=int, default=60, help="switches of the other contenders")
+    parser.add_argument("--window-s", type=float, default=WINDOW_S)
+    parser.add_argument("--plots", metavar="FOLDER", help="write SVG plots there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="shadowswitch-bench-") as folder:
-        found = run(options.records, options.switches, options.writers, options.readers, Path(folder) / "data")
-    if options.json:
-        print(json.dumps(found))
+    sizes = [int(size) for size in options.sizes.split(",")]
+    small, folder = sizes[0], options.folder
+    report = Report("1. Switch pause", f"{WRITERS} writers, {READERS} readers, 1 ms of thought")
+
+    def contend(make: Callable[[Path], Contender], records: int, switches: int) -> Pause:
+        pause = run_one(make, records, switches, options.window_s, folder)
+        describe(report, pause, options.window_s)
+        print(f"{pause.name}, {records} records: sealed {spread(pause.sealed)} ms", file=sys.stderr, flush=True)
+        return pause
+
+    def shadowswitch(backend: str, records: int) -> Callable[[Path], Contender]:
+        return lambda place: ShadowSwitch(place, records, {"backend": backend, "parallel_workers": 2})
+
+    ours = [contend(shadowswitch("fts5", size), size, options.switches) for size in sizes]
+    key_value = contend(shadowswitch("kv", small), small, options.others)
+    flip = contend(lambda place: LinkFlip(place, small), small, options.others)
+    moves = contend(lambda place: Moves(place, small), small, options.others)
+    others = [key_value, flip, moves]
+    if common.optional("tantivy") is None:
+        report.figure(TantivyFlip.name, "not installed", "", "pip install '.[bench]'")
     else:
-        for name, value in found.items():
-            print(f"{name:>24}  {value}")
-    return 1 if found["problems"] else 0
+        others.append(contend(lambda place: TantivyFlip(place, small), small, options.others))
+    for pause in ours:
+        judge(report, pause)
+    if len(ours) > 1:
+        ratio = quantile(ours[-1].sealed, 0.5) / quantile(ours[0].sealed, 0.5)
+        report.target(f"sealed p50 at {sizes[-1]:,} at most 1.2 times that at {small:,}", f"{ratio:.2f}", ratio <= 1.2)
+    report.problems += key_value.problems + flip.problems
+    if key_value.lost + key_value.revived + flip.lost + flip.revived:
+        report.problems.append("kv, or the baseline with replay, lost or revived something")
+    if not moves.lost:
+        report.problems.append("the auditor did not find what `shutil.move` without replay loses")
+    if options.plots:
+        report.plots = plot(Path(options.plots), [*ours, *others])
+    return common.finish(report, options)
+
+
+def plot(folder: Path, pauses: list[Pause]) -> list[str]:
+    """How long writers are kept out, and the latency of writes around switches."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = [
+        (p.name, quantile(p.sealed, 0.99), f"{quantile(p.sealed, 0.99):.2f} ms" + ("; loses writes" if p.lost else ""))
+        for p in pauses
+        if p.records == pauses[0].records
+    ]
+    svg.bars(folder / "switch-sealed.svg", "Writers kept out by a switch, p99", "ms", shown)
+    panels = [svg.Panel(f"{p.name[:18]} {p.records // 1000} k", p.latencies, p.spans) for p in pauses]
+    title = "Latency of each write; windows around switches shaded"
+    svg.panels(folder / "switch-latency.svg", title, "seconds", "ms (logarithmic)", panels)
+    return ["switch-sealed.svg", "switch-latency.svg"]
 
 
 if __name__ == "__main__":

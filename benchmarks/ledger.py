@@ -79,15 +79,19 @@ class Ledger:
             }
 
     def audit_changed(
-        self, branch: str, since: float, lsn_of: Callable[[Key], int | None], source: Callable[[Key], int | None]
+        self,
+        known: Mapping[Key, Version],
+        lsn_of: Callable[[Key], int | None],
+        source: Callable[[Key], int | None],
     ) -> Verdict:
-        """Hold what changed since a moment against the index, while people go on working.
+        """Hold records against the index while people go on working.
 
-        `lsn_of` gives the version that the index holds, `source` the one that the branch holds, None for none. A
-        record that has a newer version by now, acknowledged or not, is left to the next audit.
+        `known` must be what `of_branch` gave before the index was last asked to catch up. `lsn_of` gives the version
+        that the index holds, `source` the one that the branch holds, None for none. A record that has a newer version
+        by now, acknowledged or not, is left to the next audit.
         """
         found = Verdict()
-        for key, version in self.of_branch(branch, since).items():
+        for key, version in known.items():
             held = lsn_of(key)
             settled = source(key) == (None if version.deleted else version.lsn)
             if settled and self.newest(key) == version:

@@ -39,7 +39,7 @@ MODES = ("freeze", "swap", "seed-moves", "shadow")
 
 def play(schedule: Schedule, modes: Sequence[str], options: argparse.Namespace) -> dict[str, Outcome]:
     """One schedule in every mode, each on a fresh engine."""
-    delays = Delays(options.gap_ms / 1000, options.slow_copy_s)
+    delays = Delays(options.gap_ms / 1000, options.copy_deletes)
     found = {}
     with scratch(options.folder) as folder:
         for mode in modes:
@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seed", type=int, default=1)
     found.add_argument("--stale-s", type=float, default=1.0)
     found.add_argument("--gap-ms", type=float, default=0.0, help="seed-moves: what a busy disk takes between its moves")
-    found.add_argument("--slow-copy-s", type=float, default=0.0, help="all but shadow: lengthens each copy by so much")
+    found.add_argument("--copy-deletes", type=int, default=0, help="swap, seed-moves: a copy lasts for so many deletes")
     found.add_argument("--modes", default=",".join(MODES))
     found.add_argument("--scenarios", action="store_true")
     found.add_argument("--expect-failures", action="store_true")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from shadowswitch import Config, Engine
 from shadowswitch.actors.base import EngineActor
 from shadowswitch.storage import points
 from tests.engine_helpers import put, wait_until, worker_processes
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+"""For `benchmarks`. Last, so that what is installed is found first."""
 
 FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20, "seal_budget_ms": 2000.0}
 """Settings for tests: nothing waits for a timer longer than it must, and no seal is given up on a loaded machine."""

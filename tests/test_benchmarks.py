@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from benchmarks import results, run
 from benchmarks.common import Report, decode_report
 from benchmarks.ledger import Key, Ledger
+from benchmarks.results import Section
 from tests.engine_helpers import outside_environment
 
 ROOT = Path(__file__).parents[1]
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def report_of(tmp_path: Path, module: str, *arguments: str) -> Report:
@@ -41,10 +46,47 @@ def report_of(tmp_path: Path, module: str, *arguments: str) -> Report:
 def test_the_simulation_shows_the_failures_of_the_other_ways_and_none_of_ours(tmp_path: Path) -> None:
     size = "--developers 10 --branches 1 --minutes 0.015 --rebuilds 1 --records 400 --think-s 0.008"
     # on a loaded machine an edit may take long to become visible; that is judged on a quiet one
-    options = f"{size} --gap-ms 30 --slow-copy-s 0.15 --stale-s 30 --expect-failures --plots {tmp_path / 'plots'}"
+    options = f"{size} --gap-ms 200 --copy-deletes 5 --stale-s 30 --expect-failures --plots {tmp_path / 'plots'}"
     report = report_of(tmp_path, "simulate", *options.split())
     assert [target.met for target in report.targets] == [True, True]
     assert all((tmp_path / "plots" / name).read_text().endswith("</svg>\n") for name in report.plots)
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs_and_writes_its_targets_and_figures_into_the_results(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.run", "--tiny", "--out", str(tmp_path), "--folder", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=outside_environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    written = (tmp_path / "RESULTS.md").read_text()
+    assert (done.returncode, "WRONG" in written) == (0, False), written + done.stderr
+    for script in (ROOT / "benchmarks").glob("bench_*.py"):
+        assert f"<!-- {script.stem} -->" in written, "a benchmark that the runner does not know rots"
+    for plot in re.findall(r"\(plots/(.*?)\)", written):
+        assert (tmp_path / "plots" / plot).read_text().endswith("</svg>\n")
+    assert not list(tmp_path.glob("shadowswitch-bench-*")), "what a script works with is removed"
+
+
+def test_results_of_other_scripts_are_kept_when_one_runs_alone(tmp_path: Path) -> None:
+    report = Report("Title", "data")
+    report.figure("speed", 1234567.0, "rows/s", "how")
+    report.target("fast", "slow", met=False)
+    report.problems = ["a record is lost"]
+    for name in ("one", "two", "one"):
+        results.write(tmp_path / "RESULTS.md", [Section(name, "cmd", 1.0, report)], {}, WHEN, keep=True)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert [text.count(f"<!-- {name} -->") for name in ("one", "two")] == [1, 1]
+    assert "**0 targets met, 2 not met**" in text
+    assert "| speed | 1,235,000 | rows/s | how |" in text
+    assert text.count("**WRONG**: a record is lost") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "limit_s", "says"),
+    [("import time; time.sleep(60)", 1.0, "did not end"), ("raise SystemExit(3)", 30.0, "status 3"), ("", 30.0, "")],
+)
+def test_a_script_that_fails_or_does_not_end_is_named(code: str, limit_s: float, says: str) -> None:
+    assert says in run._run([sys.executable, "-c", code], limit_s)
 
 
 KEYS: list[Key] = [("main", "object_type", str(n)) for n in range(6)]
@@ -97,5 +139,10 @@ def test_the_auditor_leaves_alone_what_changes_while_it_looks(ledger: Ledger) ->
         ledger.acked(key, 100, deleted=False)
         return 1
 
-    assert ledger.audit_changed("main", 1e-9, lambda key: 1, lambda key: 7 if key == KEYS[0] else None).lost
-    assert not ledger.audit_changed("main", 1e-9, moving, lambda key: 7 if key == KEYS[0] else None).lost
+    known = ledger.of_branch("main", since=1e-9)
+    assert set(known) == {KEYS[0], KEYS[1]}
+    stored = {KEYS[0]: 7}
+    assert ledger.audit_changed(known, lambda key: 1, stored.get).lost == {(KEYS[0], 7)}
+    assert ledger.audit_changed(known, lambda key: 1, stored.get).revived == {(KEYS[1], 8)}
+    assert not ledger.audit_changed(known, lambda key: 1, {KEYS[0]: 99}.get).lost, "a newer version is on its way"
+    assert not ledger.audit_changed(known, moving, stored.get).lost

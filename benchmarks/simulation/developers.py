@@ -70,6 +70,9 @@ class Run:
         self.begun = begun
         self.ends = begun + seconds
         self.stop = threading.Event()
+        self.lock = threading.Lock()
+        self.rebuilding = 0
+        """Branches whose rebuilds are not all done: until then people go on working."""
 
 
 class AtWork(threading.Thread):
@@ -89,7 +92,8 @@ class AtWork(threading.Thread):
         for begin, end in self._who.at_work:
             shared.stop.wait(max(0.0, shared.begun + begin - time.perf_counter()))
             until = min(shared.begun + end, shared.ends)
-            while time.perf_counter() < until and not shared.stop.is_set():
+            last = until >= shared.ends
+            while (time.perf_counter() < until or (last and shared.rebuilding)) and not shared.stop.is_set():
                 step = next(steps)
                 try:
                     self._do(step)

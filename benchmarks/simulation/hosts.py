@@ -31,16 +31,18 @@ from shadowswitch.model.records import Delete, Hit, Put
 from shadowswitch.model.views import SwitchRequest
 
 WAIT_S = 300.0
+COPY_S = 30.0
 STRIPES = 256
 REBUILDER = "rebuild"
 """Who holds the locks for rebuilds; a developer who meets one waits until it is gone."""
 
 
 class Delays(msgspec.Struct, frozen=True):
-    """What larger data and a busier disk would add, for small runs: between the two moves, and after each copy."""
+    """What larger data and a busier disk would add, for small runs: a pause between the two moves; copies without a
+    lock that last until so many records were deleted meanwhile."""
 
     gap_s: float = 0.0
-    slow_copy_s: float = 0.0
+    copy_deletes: int = 0
 
 
 class Host(Protocol):
@@ -138,6 +140,7 @@ class PathHost:
         self._delays = delays
         self._root = engine.path.parent / "paths"
         self._number = 0
+        self._deletes = 0
         self._stripes = [threading.Lock() for _ in range(STRIPES)]
         self._free = {branch: threading.Event() for branch in branches}
         self._indexes: dict[str, PathIndex] = {}
@@ -155,6 +158,7 @@ class PathHost:
                 with self._stripes[hash((branch, change.resource_type, change.id)) % STRIPES]:
                     lsn = self.engine.write(branch, [change], owner=owner, tokens=tokens, timeout_s=WAIT_S).lsn
                     self._indexes[branch].apply([item_of(change, lsn)])
+                    self._deletes += isinstance(change, Delete)
                     return lsn
             except WriteBlocked as error:
                 if error.blocked.holder != REBUILDER or time.monotonic() > deadline:
@@ -189,7 +193,12 @@ class PathHost:
         self._number += 1
         path = self.outside_path(branch).with_name(f"shadow-{self._number}")
         copy_in_process(self.engine.path, branch, path)
-        time.sleep(self._delays.slow_copy_s)
+        return path
+
+    def _copy_under_load(self, branch: str) -> Path:
+        path, before, deadline = self._copy(branch), self._deletes, time.monotonic() + COPY_S
+        while self._deletes < before + self._delays.copy_deletes and time.monotonic() < deadline:
+            time.sleep(0.005)
         return path
 
     def _place(self, branch: str, built: Path) -> None:
@@ -230,7 +239,7 @@ class SwapHost(PathHost):
     mode = "swap"
 
     def rebuild(self, branch: str) -> None:
-        self._switch(branch, self._copy(branch))
+        self._switch(branch, self._copy_under_load(branch))
 
 
 class MovesHost(PathHost):
@@ -239,7 +248,7 @@ class MovesHost(PathHost):
     mode = "seed-moves"
 
     def rebuild(self, branch: str) -> None:
-        built = self._copy(branch)
+        built = self._copy_under_load(branch)
         with self._locked(branch, LockType.MAINTENANCE, "switching the index"):
             self._switch(branch, built)
 

@@ -80,15 +80,14 @@ def _run(schedule: Schedule, host: Host, ledger: Ledger, stale_s: float) -> Outc
     notes, verdict, spans = Notes(), Verdict(), list[Window]()
     outsider = Outsider([str(host.outside_path(branch)) for branch in schedule.branches])
     run = Run(host, ledger, notes, stale_s, time.perf_counter(), schedule.seconds)
-    people = [AtWork(run, who) for who in schedule.developers]
-    prober = Prober(run)
-    for thread in (*people, prober):
-        thread.start()
     rebuilders = [
         threading.Thread(target=_rebuild_all, args=(run, branch, schedule.rebuilds, spans, verdict), daemon=True)
         for branch in schedule.branches
     ]
-    for thread in rebuilders:
+    run.rebuilding = len(rebuilders)
+    people = [AtWork(run, who) for who in schedule.developers]
+    prober = Prober(run)
+    for thread in (*people, *rebuilders, prober):
         thread.start()
     for thread in (*rebuilders, *people):
         thread.join(JOIN_S + schedule.seconds)
@@ -123,10 +122,13 @@ def _rebuild_all(run: Run, branch: str, rebuilds: tuple[Rebuild, ...], spans: li
         try:
             host.rebuild(branch)
             spans.append((begun - run.begun, time.perf_counter() - run.begun))
+            known = run.ledger.of_branch(branch, begun)
             host.settle(branch)
-            verdict.add(run.ledger.audit_changed(branch, begun, host.lsn_of, source))
+            verdict.add(run.ledger.audit_changed(known, host.lsn_of, source))
         except Exception as error:
             notes.errors.append(f"a rebuild of {branch}: {type(error).__name__}: {error}")
+    with run.lock:
+        run.rebuilding -= 1
 
 
 def _outcome(

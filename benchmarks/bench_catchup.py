@@ -1,0 +1,145 @@
+"""Benchmark 4, catching up: how fast the journal is replayed, and what happens when writers are faster.
+
+    python -m benchmarks.bench_catchup [--records 100000] [--changes 60000] [--seconds 5]
+
+Replay: the live index stands still while changes of random records are written; then the host applies them. Against:
+the backend's own `apply` of the same slices from memory by a bare thread. Then four writers in batches of 100 write as
+fast as they can while the index follows, and once more while it is rebuilt: either the build gets there, writers being
+slowed by at most `write_delay_max_ms`, or it says NOT_CONVERGING.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import common
+from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill, quantile, record
+from benchmarks.loops import Loops
+from benchmarks.paths import BACKEND, OPTIONS
+from shadowswitch.engine.engine import Engine
+from shadowswitch.model.errors import BuildFailed
+from shadowswitch.model.records import Item
+from shadowswitch.storage.generation import APPLY_SLICE
+from shadowswitch.storage.journal import coalesce, read_slice
+
+WRITERS, BATCH = 4, 100
+REBUILD_S = 300.0
+
+
+def write_changes(engine: Engine, records: int, changes: int, seed: int) -> None:
+    """Overwrite random records."""
+    chance = random.Random(seed)
+    for start in range(0, changes, 1000):
+        count = min(1000, changes - start)
+        engine.write(BRANCH, [record(chance.randrange(records), chance) for _ in range(count)], timeout_s=60)
+
+
+def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float, list[list[Item]]]:
+    """Changes a second of the host's replay, and the slices as the backend got them."""
+    (generation,) = engine._house.shelf.live.values()
+    writer = generation.writer
+    writer.paused = True
+    before = writer.applied_lsn
+    write_changes(engine, records, changes, seed)
+    head = engine.head(BRANCH)
+    slices = []
+    at = before
+    while at < head:
+        entries, at = read_slice(engine._house.catalog, generation.row.branch, at, head, APPLY_SLICE)
+        slices.append(coalesce(entries, writer.types, 1)[0])
+    begun = time.perf_counter()
+    writer.paused = False
+    with engine.reader(BRANCH, KIND, min_lsn=head, timeout_s=REBUILD_S):
+        took = time.perf_counter() - begun
+    return changes / took, slices
+
+
+def raw_apply(path: Path, slices: Sequence[Sequence[Item]], changes: int) -> float:
+    """Changes a second of the backend alone, applied once more to the shard of an index that is closed."""
+    writer = BACKEND.open_writer(path / "shard-000", OPTIONS)
+    later = writer.state().applied_lsn
+    begun = time.perf_counter()
+    for items in slices:
+        moved = [Item(item.lsn + later, item.resource_type, item.id, item.key_hash, item.fields) for item in items]
+        writer.apply(moved, moved[-1].lsn)
+    took = time.perf_counter() - begun
+    writer.close()
+    return changes / took
+
+
+def overwhelm(report: Report, engine: Engine, records: int, seconds: float) -> None:
+    """Writers as fast as they can: beside a follower, and beside a build."""
+
+    def write(chance: random.Random) -> None:
+        engine.write(BRANCH, [record(chance.randrange(records), chance) for _ in range(BATCH)], timeout_s=60)
+
+    with Loops(write, None, WRITERS, 0, think_s=0.0) as loops:
+        begun, before = time.perf_counter(), engine.head(BRANCH)
+        time.sleep(seconds)
+        rate = (engine.head(BRANCH) - before) / (time.perf_counter() - begun)
+        lag = engine.index(BRANCH, KIND).lag_changes
+    begun = time.perf_counter()
+    with engine.reader(BRANCH, KIND, min_lsn=engine.head(BRANCH), timeout_s=REBUILD_S):
+        drained = time.perf_counter() - begun
+    report.figure(
+        "fastest sustained writing", rate, "changes/s", f"{WRITERS} writers, batches of {BATCH}, index follows"
+    )
+    report.figure("lag after that, and time until it is gone", f"{lag:,}, {drained:.2f}", "changes, s")
+    with Loops(write, None, WRITERS, 0, think_s=0.0) as second:
+        time.sleep(0.2)
+        begun, before = time.perf_counter(), engine.head(BRANCH)
+        try:
+            result = engine.rebuild(BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1}, timeout_s=REBUILD_S)
+            verdict = "switched" if result.success else f"not switched: {result.message}"
+        except BuildFailed as error:
+            verdict = f"the build was given up: {error.message}"
+        took = time.perf_counter() - begun
+        during = (engine.head(BRANCH) - before) / took
+    slowed = engine.stats()["counters"].get("writes_slowed", 0)
+    report.figure("a rebuild while they write", verdict[:160], "", f"after {took:.1f} s; {slowed} writes were slowed")
+    report.figure("writing meanwhile", during, "changes/s", "the same writers")
+    report.problems += loops.errors + second.errors
+
+
+def main() -> int:
+    """The command."""
+    parser = common.arguments(__doc__)
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--changes", type=int, default=60_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    report = Report("4. Catch-up", f"{options.records:,} records of about 200 bytes, fts5 with porter, one shard")
+    with common.scratch(options.folder) as folder:
+        rates = []
+        with Engine.open(folder / "data", BENCH_CONFIG) as engine:
+            engine.create_branch(BRANCH)
+            fill(engine, options.records)
+            first = engine.rebuild(BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1})
+            assert first.success, first.message
+            path = Path(first.new_index_path or "")
+            for turn in range(options.rounds):
+                speed, slices = replay(engine, options.records, options.changes, turn)
+                rates.append(speed)
+            overwhelm(report, engine, options.records, options.seconds)
+            with engine.reader(BRANCH, KIND, min_lsn=engine.head(BRANCH), timeout_s=REBUILD_S) as reader:
+                held = {found.id: found.lsn for found in reader.scan()}
+            if held != {found.id: found.lsn for found in engine.scan(BRANCH)}:
+                report.problems.append("the index does not hold what the branch holds")
+            report.problems += [str(finding) for finding in engine.check()]
+        raw = quantile([raw_apply(path, slices, options.changes) for _ in range(options.rounds)], 0.5)
+    ours = quantile(rates, 0.5)
+    report.figure("replay by the host", ours, "changes/s", f"median of {options.rounds}")
+    report.figure("raw backend, the same slices from memory", raw, "changes/s", f"median of {options.rounds}")
+    said = f"{ours:,.0f} changes/s, raw {raw:,.0f}: {ours / raw:.2f}"
+    met = ours >= 30_000 or ours >= 0.8 * raw
+    report.target("replay at least 30,000 changes/s into fts5, or 0.8 of the raw backend", said, met)
+    return common.finish(report, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

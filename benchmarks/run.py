@@ -1,0 +1,150 @@
+"""All benchmarks and the simulation, one after the other; writes RESULTS.md and the plots. This is `make bench`.
+
+    python -m benchmarks.run [--minutes 29] [--only switch,writing] [--tiny] [--out FOLDER] [--folder WHERE]
+
+Each script runs in a process of its own with its share of the time; one that does not end in time is killed and named
+in the results. Exit status 1 when a script failed, found a wrong result, or did not end; a target that was not met is
+no failure. With --only the other sections of RESULTS.md are kept as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import common, results
+from benchmarks.common import ROOT, Report
+from benchmarks.results import Section
+
+
+class Script(msgspec.Struct, frozen=True):
+    """A script, its arguments at full size and in tests, and the most minutes it may take."""
+
+    name: str
+    full: str
+    tiny: str
+    minutes: float
+    plots: bool = False
+
+
+SCRIPTS = (
+    Script(
+        "bench_switch",
+        "--sizes 100000,1000000 --switches 200 --others 60",
+        "--sizes 500 --switches 2 --others 1 --window-s 0.05",
+        10.0,
+        plots=True,
+    ),
+    Script(
+        "bench_rebuild",
+        "--records 100000 --rebuilds 5 --rounds 3",
+        "--records 300 --rebuilds 1 --rounds 1 --window-s 0.05",
+        5.0,
+    ),
+    Script("bench_writing", "--seconds 1.5 --rounds 3", "--writers 4,16 --seconds 0.05 --rounds 1", 3.0),
+    Script(
+        "bench_catchup",
+        "--records 100000 --changes 60000 --rounds 3 --seconds 5",
+        "--records 300 --changes 200 --rounds 1 --seconds 0.1",
+        3.0,
+    ),
+    Script("bench_reading", "--records 100000", "--records 300 --pins 100 --queries 5 --rounds 1 --edits 2", 2.0),
+    Script("bench_branches", "", "", 4.0),
+    Script(
+        "bench_recovery", "--records 1000000 --branches 10000 --kills 5", "--records 300 --branches 10 --kills 1", 5.0
+    ),
+    Script(
+        "simulate",
+        "--scenarios --developers 20 --records 15000 --expect-failures",
+        "--developers 4 --branches 1 --minutes 0.005 --rebuilds 1 --records 60 --stale-s 30 --modes shadow",
+        10.0,
+        plots=True,
+    ),
+)
+
+
+def run_script(script: Script, tiny: bool, out: Path, folder: str | None, limit_s: float) -> Section:
+    """One script; whatever happens to it is in the section."""
+    written = out / f"{script.name}.json"
+    command = [sys.executable, "-m", f"benchmarks.{script.name}", "--json", str(written)]
+    command += (script.tiny if tiny else script.full).split()
+    command += ["--folder", folder] if folder else []
+    command += ["--plots", str(out / "plots")] if script.plots else []
+    shown = " ".join(["python -m", f"benchmarks.{script.name}", *(script.tiny if tiny else script.full).split()])
+    begun = time.perf_counter()
+    failure = _run(command, limit_s)
+    took_s = time.perf_counter() - begun
+    report = Report(script.name)
+    try:
+        report = common.decode_report(written.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        failure = failure or f"it wrote no report: {error}"
+    finally:
+        written.unlink(missing_ok=True)
+    if failure and not report.problems:
+        report.problems = [failure]
+    return Section(script.name, shown, took_s, report)
+
+
+def _run(command: list[str], limit_s: float) -> str:
+    """Run to the end or to the limit; "" or what went wrong. The script's own children die with it."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr, start_new_session=True)
+    try:
+        status = process.wait(timeout=max(1.0, limit_s))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return f"it did not end within {limit_s:.0f} s and was killed"
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return "" if status == 0 else f"it ended with status {status}"
+
+
+def chosen(only: str) -> list[Script]:
+    """The scripts to run, in order. Raises SystemExit for an unknown name."""
+    there = [script for script in SCRIPTS if (ROOT / "benchmarks" / f"{script.name}.py").exists()]
+    if not only:
+        return there
+    names = {name if name == "simulate" else f"bench_{name.removeprefix('bench_')}" for name in only.split(",")}
+    unknown = names - {script.name for script in there}
+    if unknown:
+        raise SystemExit(f"no such script: {', '.join(sorted(unknown))}; there are {', '.join(s.name for s in there)}")
+    return [script for script in there if script.name in names]
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=29.0, help="for everything together")
+    parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument("--tiny", action="store_true", help="the sizes of the tests; the figures mean nothing")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="where RESULTS.md and plots/ go")
+    parser.add_argument("--folder", help="where to work: a folder on the disk to be measured (default: temporary)")
+    options = parser.parse_args()
+    scripts = chosen(options.only)
+    out: Path = options.out
+    (out / "plots").mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + options.minutes * 60
+    with common.scratch(options.folder) as place:
+        machine = common.machine(place)
+    sections = []
+    for script in scripts:
+        print(f"== {script.name}", file=sys.stderr, flush=True)
+        limit_s = min(script.minutes * 60, deadline - time.monotonic())
+        sections.append(run_script(script, options.tiny, out, options.folder, limit_s))
+        results.write(out / "RESULTS.md", sections, machine, datetime.now(UTC), keep=bool(options.only))
+    print((out / "RESULTS.md").read_text(), flush=True)
+    return 1 if any(section.report.problems for section in sections) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
