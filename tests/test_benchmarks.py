@@ -83,7 +83,11 @@ def test_results_of_other_scripts_are_kept_when_one_runs_alone(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("code", "limit_s", "says"),
-    [("import time; time.sleep(60)", 1.0, "did not end"), ("raise SystemExit(3)", 30.0, "status 3"), ("", 30.0, "")],
+    [
+        ("import threading; threading.Event().wait(60)", 1.0, "did not end"),
+        ("raise SystemExit(3)", 30.0, "status 3"),
+        ("", 30.0, ""),
+    ],
 )
 def test_a_script_that_fails_or_does_not_end_is_named(code: str, limit_s: float, says: str) -> None:
     assert says in run._run([sys.executable, "-c", code], limit_s)
