@@ -17,6 +17,7 @@ from shadowswitch.model.views import (
 )
 from shadowswitch.storage import holds
 from shadowswitch.storage.fsck import check_data
+from shadowswitch.storage.outbox import event_position, note_position
 
 
 class Observing(Running):
@@ -50,6 +51,15 @@ class Observing(Running):
         house.subscribers.add(subscriber)
         house.dispatcher.tell(Kick())
         return lambda: house.subscribers.remove(subscriber)
+
+    def event_position(self, name: str) -> int | None:
+        """The last event that was noted under a name, or None."""
+        return event_position(self._alive().catalog, name)
+
+    def note_event_position(self, name: str, sequence: int) -> None:
+        """Remember durably, under a name, that everything up to an event was taken; for whoever delivers elsewhere."""
+        check_whole("sequence", sequence, 0)
+        self._alive().transact(lambda commit: note_position(commit, name, sequence), "note position")
 
     def audit(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """The audit history: switches, rollbacks, failures and what recovery decided, with who and why."""

@@ -11,8 +11,7 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     shadows        shadow id -> ShadowRow                  generations    number -> GenerationRow
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
     locks          branch number -> LocksRow (see `lock_rows`)   received     see `received`
-    positions      name -> sequence number of the last event that somebody outside took
-    holds          see `holds`
+    positions      see `outbox`                                holds          see `holds`
 
 Only the JournalWriter begins write transactions (see `commit`). Readers use short transactions: no read
 transaction outlives one call of this module, because a long one makes the file grow without bound.

@@ -1,0 +1,173 @@
+"""One attempt to send an event to an endpoint: where it may go, how it is signed, what counts as taken.
+
+An endpoint leads nowhere else: redirects are not followed, and its name is resolved once for each attempt; the
+connection goes to the very address that was checked. Private, loopback and link-local addresses are refused unless
+allowed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import http.client
+import ipaddress
+import json
+import socket
+import ssl
+import threading
+import time
+from urllib.parse import urlsplit
+
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
+from shadowswitch.model.events import to_cloud_event
+from shadowswitch.model.views import Event
+
+RETRY_AFTER_MAX_S = 300.0
+SOCKET_TIMEOUT_S = 10.0
+ATTEMPT_TIMEOUT_S = 30.0
+"""For one attempt as a whole, however slowly the other side drips."""
+CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
+_TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+"""IPv6 addresses that stand for IPv4 ones, which could be private."""
+
+
+class Refused(ShadowSwitchError):
+    """The endpoint must not or cannot be sent to, or did not take the event."""
+
+    gone = False
+    retry_after_s = 0.0
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where to send, and what. `secret` may be "whsec_" and base64, or any text; "" sends unsigned."""
+
+    url: str
+    name: str = ""
+    secret: str = ""
+    types: tuple[str, ...] = ()
+    allow_private: bool = False
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.label})"
+
+    @property
+    def label(self) -> str:
+        """For logs and people: without the query, where some put a secret."""
+        parts = urlsplit(self.url)
+        return self.name or f"{parts.scheme}://{parts.hostname}{parts.path}"
+
+    @property
+    def key(self) -> str:
+        """Under which its position is kept."""
+        return f"webhook:{self.name or self.url}"
+
+    def wants(self, kind: str) -> bool:
+        """Is an event of this type to be sent?"""
+        return not self.types or any(
+            kind == wanted or (wanted.endswith("*") and kind.startswith(wanted[:-1])) for wanted in self.types
+        )
+
+
+def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
+    """The value of `webhook-signature`. Raises InvalidConfig for a "whsec_" secret that is no base64."""
+    key = secret.encode()
+    if secret.startswith("whsec_"):
+        try:
+            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except ValueError as error:
+            raise InvalidConfig("a secret that begins with whsec_ goes on with base64") from error
+    signed = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(signed).decode()}"
+
+
+def addresses_of(host: str, port: int, allow_private: bool) -> list[str]:
+    """The addresses of a name, resolved now. Raises Refused when there is none, or one that is not public."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Refused(f"{host} cannot be resolved: {error}") from error
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    for address in addresses:
+        if not allow_private and not _is_public(address):
+            raise Refused(f"{host} leads to {address}, which is not public", hint="set allow_private if that is meant")
+    return addresses
+
+
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return _is_public(str(ip.ipv4_mapped))
+        if any(ip in network for network in _TUNNELS):
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+class _Connection(http.client.HTTPConnection):
+    """To the address that was checked; the name is for TLS and for the Host header."""
+
+    def __init__(self, host: str, port: int, address: str, context: ssl.SSLContext | None) -> None:
+        super().__init__(host, port, timeout=SOCKET_TIMEOUT_S)
+        self._address = address
+        self._context = context
+
+    def connect(self) -> None:
+        """Raises OSError."""
+        self.sock = socket.create_connection((self._address, self.port), SOCKET_TIMEOUT_S)
+        if self._context is not None:
+            self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+
+    def cut(self) -> None:
+        """End it from another thread, whatever it is doing."""
+        with contextlib.suppress(OSError, AttributeError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None) -> None:
+    """Raises Refused unless the endpoint answers with 2xx. `context` is for TLS; the default is the system's."""
+    parts = urlsplit(endpoint.url)
+    secure = parts.scheme == "https"
+    if not secure and not endpoint.allow_private:
+        raise Refused("events are sent by https only", hint="allow_private allows http inside")
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    body = json.dumps(to_cloud_event(event), ensure_ascii=False, separators=(",", ":")).encode()
+    timestamp = int(time.time())
+    headers = {
+        "Content-Type": CONTENT_TYPE,
+        "User-Agent": "shadowswitch",
+        "webhook-id": event.id,
+        "webhook-timestamp": str(timestamp),
+    }
+    if endpoint.secret:
+        headers["webhook-signature"] = signature(endpoint.secret, event.id, timestamp, body)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    tls = (context or ssl.create_default_context()) if secure else None
+    address = addresses_of(host, port, endpoint.allow_private)[0]
+    connection = _Connection(host, port, address, tls)
+    timer = threading.Timer(ATTEMPT_TIMEOUT_S, connection.cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        connection.request("POST", target, body, headers)
+        response = connection.getresponse()
+        _judge(response.status, response.headers.get("Retry-After"))
+    except (OSError, http.client.HTTPException) as error:
+        raise Refused(f"{host} could not be sent to: {error!r}") from error
+    finally:
+        timer.cancel()
+        connection.close()
+
+
+def _judge(status: int, retry_after: str | None) -> None:
+    if 200 <= status < 300:
+        return
+    redirected = " (redirects are not followed)" if 300 <= status < 400 else ""
+    refused = Refused(f"the endpoint answered {status}{redirected}")
+    refused.gone = status == 410
+    if retry_after is not None and retry_after.strip().isdecimal():
+        refused.retry_after_s = min(float(retry_after), RETRY_AFTER_MAX_S)
+    raise refused
