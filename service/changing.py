@@ -1,4 +1,4 @@
-"""Commands that change something: they open an engine of their own, so they need the data directory for themselves."""
+"""Commands that change something: through the server of the data directory, else with an engine of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import ShadowSwitchError, UnknownBranch
+from shadowswitch.model.errors import BuildCancelled, BuildFailed, ShadowSwitchError, UnknownBranch
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult
 from shadowswitch.service import output
@@ -19,6 +19,7 @@ from shadowswitch.service.demo import Plan, run_demo
 from shadowswitch.service.directory import Data, Json, No, open_catalog, open_engine
 from shadowswitch.service.importer import Imported, import_folder
 from shadowswitch.service.progress import build_details, steps
+from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.service.report_view import print_report
 from shadowswitch.service.status import types_of
 
@@ -179,7 +180,7 @@ def build_config(
     return config
 
 
-def _watch(engine: Engine, shadow: ShadowIndex, quiet: bool) -> ShadowIndex:
+def _watch(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: bool) -> ShadowIndex:
     title = f"build {shadow.index_type} of {shadow.branch_name}"
     with steps(quiet) as show:
         try:
@@ -190,7 +191,11 @@ def _watch(engine: Engine, shadow: ShadowIndex, quiet: bool) -> ShadowIndex:
         except KeyboardInterrupt:
             engine.cancel_build(shadow.shadow_index_id, "interrupted")
             raise
-    return engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=1)
+    if shadow.state == ShadowState.FAILED:
+        raise BuildFailed(f"shadow {shadow.shadow_index_id} failed: {shadow.error}", object=shadow.shadow_index_id)
+    if shadow.state == ShadowState.CANCELLED:
+        raise BuildCancelled(f"shadow {shadow.shadow_index_id} was cancelled: {shadow.error or 'no reason given'}")
+    return shadow
 
 
 def switch(shadow_id: str, *, data: Data, json: Json = False) -> None:

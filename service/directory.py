@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.service import host_file
+from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
 
@@ -66,12 +67,17 @@ def open_catalog(data: Path) -> Iterator[Catalog]:
 
 
 @contextlib.contextmanager
-def open_engine(data: Path, make: bool = False) -> Iterator[Engine]:
-    """An engine of this process on a data directory. Raises NotADataDirectory, or ValueError when one cannot be made
-    there, and EngineAlreadyOpen, naming the holder."""
+def open_engine(data: Path, make: bool = False) -> Iterator[Engine | RemoteEngine]:
+    """The engine of the server that has the directory open, or one of this process. Raises NotADataDirectory, or
+    ValueError when one cannot be made there, and EngineAlreadyOpen, naming a holder that is no server."""
+    found = host_file.read(data)
+    if found is not None:
+        with open_catalog(data) as catalog, contextlib.closing(RemoteEngine(found, data, catalog)) as engine:
+            yield engine
+        return
     if make:
         require_free(data)
     else:
         _require_data(data)
-    with Engine.open(data) as engine:
-        yield engine
+    with Engine.open(data) as own:
+        yield own

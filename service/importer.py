@@ -21,6 +21,7 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Put
+from shadowswitch.service.remote import RemoteEngine
 
 RESOURCE_TYPE = "file"
 BATCH_CHANGES = 200
@@ -60,7 +61,7 @@ class Skip(Exception):
 
 
 def import_folder(
-    engine: Engine,
+    engine: Engine | RemoteEngine,
     branch: str,
     folder: Path,
     *,
@@ -74,7 +75,7 @@ def import_folder(
 
 
 class _Import:
-    def __init__(self, engine: Engine, branch: str, folder: Path, stored: Stored) -> None:
+    def __init__(self, engine: Engine | RemoteEngine, branch: str, folder: Path, stored: Stored) -> None:
         self.engine = engine
         self.branch = branch
         self.folder = folder

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from shadowswitch.model.blocked import in_words
@@ -18,8 +14,6 @@ from shadowswitch.model.lock_info import Lock, LockWaiter
 from shadowswitch.service import output
 
 LOCK_HEADINGS = ("holder", "lock", "covers", "since", "done", "left", "expires in", "reason")
-WATCH_S = 0.5
-"""How often to look; a host writes down who waits and who was heard of about as often."""
 
 
 def show(found: dict[str, Any], json: bool) -> None:
@@ -27,39 +21,18 @@ def show(found: dict[str, Any], json: bool) -> None:
     if json:
         output.print_json(found)
     else:
-        output.console().print(_drawn(found))
+        output.console().print(drawn(found))
 
 
-def follow(look: Callable[[], dict[str, Any]], json: bool) -> None:
-    """Show it until interrupted: on a terminal in place, elsewhere each time that something changed."""
-    console = output.console()
-    if console.is_terminal and not json:
-        with Live(_drawn(look()), console=console, auto_refresh=False) as live:
-            while True:
-                live.update(_drawn(look()), refresh=True)
-                time.sleep(WATCH_S)
-    before: Any = None
-    while True:
-        found = look()
-        told = _lasting(found)
-        if told != before:
-            before = told
-            if json:
-                sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-            else:
-                console.print(_drawn(found))
-            sys.stdout.flush()
-        time.sleep(WATCH_S)
-
-
-def _lasting(found: dict[str, Any]) -> Any:
+def lasting(found: dict[str, Any]) -> Any:
     """What of it changes only when something happens: an ETA falls, and a computed moment moves a little, by itself."""
     locks = [msgspec.structs.replace(lock, eta_s=None, expires_at=None, heartbeat_by=None) for lock in found["locks"]]
     waiters = [(waiter.owner, waiter.wants, waiter.since) for waiter in found["waiters"]]
     return {**found, "locks": locks, "waiters": waiters}
 
 
-def _drawn(found: dict[str, Any]) -> RenderableType:
+def drawn(found: dict[str, Any]) -> RenderableType:
+    """As it is to be seen."""
     by = f", by {found['by']}" if found["by"] else ""
     why = f": {found['reason']}" if found["reason"] else ""
     parts: list[RenderableType] = [Text(f"branch {found['branch']} is {found['state']}{by}{why}")]

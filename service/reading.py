@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 
 from shadowswitch.actors.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
@@ -16,7 +20,8 @@ from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.views import Event
 from shadowswitch.service import output
 from shadowswitch.service.directory import Data, Json, No, open_catalog
-from shadowswitch.service.lock_view import LOCK_HEADINGS, follow, lock_cells, show
+from shadowswitch.service.following import WATCH_S, follow
+from shadowswitch.service.lock_view import LOCK_HEADINGS, drawn, lasting, lock_cells, show
 from shadowswitch.service.locks import locks_of
 from shadowswitch.service.status import shadow_status, status_of
 from shadowswitch.storage.fsck import check_data
@@ -25,7 +30,12 @@ After = Annotated[int, Parameter(validator=Number(gte=0), help="Begin after this
 Watch = Annotated[
     bool, Parameter(negative="", show_default=False, help="Go on and show every change, until interrupted.")
 ]
+Follow = Annotated[
+    bool, Parameter(negative="", show_default=False, help="Go on with those that come, a line each, until interrupted.")
+]
 Limit = Annotated[int, Parameter(validator=Number(gte=1), help="At most so many.")]
+
+FOLLOWED = 1000
 
 
 def add_to(app: App) -> None:
@@ -58,7 +68,7 @@ def search(
     output.table(f"{len(hits)} hits, LSN {lsn}, generation {generation}", ["type", "id", "score", "lsn"], rows)
 
 
-def status(shadow_id: str | None = None, *, data: Data, json: Json = False) -> None:
+def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:
     """Who has the data directory open; branches, live indexes and shadows. Works beside a running host.
 
     Example: `shadowswitch status --data ./data`
@@ -68,14 +78,31 @@ def status(shadow_id: str | None = None, *, data: Data, json: Json = False) -> N
     shadow_id
         Only this shadow, in full.
     """
+
+    def look() -> dict[str, Any]:
+        return shadow_status(catalog.shadow(shadow_id)) if shadow_id is not None else status_of(catalog, data)
+
+    def drawn(found: dict[str, Any]) -> RenderableType:
+        return _drawn_shadow(found) if shadow_id is not None else _drawn_status(found)
+
     with open_catalog(data) as catalog:
-        found = shadow_status(catalog.shadow(shadow_id)) if shadow_id is not None else status_of(catalog, data)
-    if json:
-        output.print_json(found)
-    elif shadow_id is not None:
-        output.table(f"shadow {shadow_id}", ["", ""], [[name, _cell(value)] for name, value in found.items()])
-    else:
-        _print_status(found)
+        if watch:
+            with contextlib.suppress(KeyboardInterrupt):
+                follow(look, drawn, _lasting, json)
+        elif json:
+            output.print_json(look())
+        else:
+            output.console().print(drawn(look()))
+
+
+def _lasting(found: dict[str, Any]) -> Any:
+    """What of a status changes only when something happens."""
+    return {name: value for name, value in found.items() if name != "locks"}
+
+
+def _drawn_shadow(found: dict[str, Any]) -> RenderableType:
+    rows = [[name, _cell(value)] for name, value in found.items()]
+    return output.drawn(f"shadow {found['shadow_index_id']}", ["", ""], rows)
 
 
 COLUMNS = {
@@ -96,17 +123,21 @@ HEADINGS = {
 }  # fmt: skip
 
 
-def _print_status(found: dict[str, Any]) -> None:
+def _drawn_status(found: dict[str, Any]) -> RenderableType:
     host = found["host"]
-    output.say(f"open in process {host['pid']}: {host['command']}" if host else "not open in any process")
+    parts: list[RenderableType] = [
+        Text(f"open in process {host['pid']}: {host['command']}" if host else "not open in any process")
+    ]
     for title, columns in COLUMNS.items():
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
-        output.table(title, headings, [[_cell(row[name]) for name in columns] for row in found[title]])
+        parts.append(output.drawn(title, headings, [[_cell(row[name]) for name in columns] for row in found[title]]))
     if found["locks"]:
-        output.table("locks", ["branch", *LOCK_HEADINGS], [[lock.branch, *lock_cells(lock)] for lock in found["locks"]])
+        held = [[lock.branch, *lock_cells(lock)] for lock in found["locks"]]
+        parts.append(output.drawn("locks", ["branch", *LOCK_HEADINGS], held))
     if found["waiters"]:
         cells = [[waiter["branch"], waiter["owner"], ", ".join(waiter["wants"])] for waiter in found["waiters"]]
-        output.table("waiting for locks", ["branch", "owner", "for"], cells)
+        parts.append(output.drawn("waiting for locks", ["branch", "owner", "for"], cells))
+    return Group(*parts)
 
 
 def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) -> None:
@@ -119,7 +150,7 @@ def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) 
             show(locks_of(catalog, data, branch), json)
             return
         with contextlib.suppress(KeyboardInterrupt):
-            follow(lambda: locks_of(catalog, data, branch), json)
+            follow(lambda: locks_of(catalog, data, branch), drawn, lasting, json)
 
 
 def _cell(value: Any) -> str:
@@ -130,17 +161,34 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def events(*, data: Data, after: After = 0, limit: Limit = 100, json: Json = False) -> None:
+def events(*, data: Data, after: After = 0, limit: Limit = 100, follow: Follow = False, json: Json = False) -> None:
     """The event log, in order, as CloudEvents; works beside a running host.
 
-    Example: `shadowswitch events --data ./data --after 100`
+    Example: `shadowswitch events --data ./data --after 100 --follow`
     """
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            _follow_events(data, after, json)
+        return
     with open_catalog(data) as catalog:
         found = [event_of(row, catalog.uuid) for row in catalog.events(after, limit)]
     if json:
         output.print_json(found)
         return
     output.table("events", ["", "time", "event", "subject", "data"], map(_event_row, found))
+
+
+def _follow_events(data: Path, after: int, json: bool) -> None:
+    """Each event on a line of its own, as it comes, until interrupted."""
+    with open_catalog(data) as catalog:
+        while True:
+            for row in catalog.events(after, FOLLOWED):
+                event = event_of(row, catalog.uuid)
+                after = event.sequence
+                line = msgspec.json.encode(event).decode() if json else "  ".join(_event_row(event))
+                sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+            time.sleep(WATCH_S)
 
 
 def _event_row(event: Event) -> list[str]:

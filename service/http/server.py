@@ -2,8 +2,8 @@
 
 Start                                             Stop (SIGTERM, SIGINT)
   check options: no public address without tokens   no request is admitted any more; streams end
-  open the engine: lock, recovery                   requests under way have `Options.stop_s`
   bind the port                                     the host file goes
+  open the engine: lock, recovery                   requests under way have `Options.stop_s`
   write the host file                               the engine closes: builds keep what they have
   serve                                             exit status 0
 """
@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +36,7 @@ from shadowswitch.service.http.host import Host, Options
 logger = logging.getLogger("shadowswitch")
 
 BACKLOG = 2048
-CLOSE_S = 2.0
+CLOSE_S = 2.5
 """How long the engine may take to close after requests were given up, before the process goes without it. Nothing
 acknowledged can be lost by that: it is what a power cut does, and recovery is made for it."""
 HEADER_BYTES_MAX = 64 << 10
@@ -56,10 +57,18 @@ class Server(uvicorn.Server):
             await asyncio.to_thread(self._listening)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Admit nothing more, let streams end, then wait as long as the options say."""
+        """Admit nothing more, let streams end, wait as long as the options say, close the engine.
+
+        The engine is closed here and not by whoever opened it: calls that still wait in it, for a lock say, hold
+        threads that the event loop would wait for.
+        """
         self._host.draining.set()
+        host_file.remove(self._host.engine.path)
+        _watch_the_end(self._host.options.stop_s + CLOSE_S)
         self._host.hub.close()
         await super().shutdown(sockets)
+        with ThreadPoolExecutor(1) as closer:
+            await asyncio.get_running_loop().run_in_executor(closer, self._host.engine.close)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to stop; it is not raised again afterwards: a stop that was asked for is a success."""
@@ -146,12 +155,10 @@ def _serve(
     try:
         server.run([listener])
     finally:
-        host.draining.set()
         host_file.remove(engine.path)
-        _watch_the_end()
 
 
-def _watch_the_end() -> None:
+def _watch_the_end(after_s: float) -> None:
     """Go without the engine if something keeps it from closing in time."""
 
     def leave() -> None:
@@ -160,6 +167,6 @@ def _watch_the_end() -> None:
         sys.stderr.flush()
         os._exit(0)
 
-    timer: Any = threading.Timer(CLOSE_S, leave)
+    timer: Any = threading.Timer(after_s, leave)
     timer.daemon = True
     timer.start()

@@ -1,0 +1,168 @@
+"""The engine of a running server, for commands: what they ask for is asked over HTTP, and errors come back as what they
+were. Only the methods that commands use; each does what the Engine's does.
+
+What only reads is read from the disk beside the server: `get`, `count`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from shadowswitch.model import errors
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.names import check_id
+from shadowswitch.model.records import Delete, Put, Receipt, Record
+from shadowswitch.model.settings import Config
+from shadowswitch.model.views import BranchInfo, ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.service.host_file import HostFile
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.journal import get_record
+
+T = TypeVar("T")
+
+API = "/api/v1"
+TIMEOUT_S = 60.0
+LONG_TIMEOUT_S = 1800.0
+"""A switch with its validation may take long; the server ends it by its own deadlines."""
+PROBLEM = "urn:shadowswitch:problem:"
+
+
+class ServerGone(ShadowSwitchError):
+    """The server that has the directory open does not answer."""
+
+
+class RemoteEngine:
+    """Talks to the server of a data directory. One thread."""
+
+    def __init__(self, found: HostFile, data: Path, catalog: Catalog) -> None:
+        parts = urlsplit(found.url)
+        self.path = data.absolute()
+        self.config = Config()
+        self._catalog = catalog
+        self._token = found.token
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    def branch(self, name: str) -> BranchInfo:
+        """See Engine."""
+        return self._call("GET", f"branches/{_segment(name)}", None, BranchInfo)
+
+    def create_branch(self, name: str) -> BranchInfo:
+        """See Engine."""
+        return self._call("POST", "branches", {"name": name}, BranchInfo)
+
+    def count(self, branch: str, resource_type: str) -> int:
+        """See Engine."""
+        digests: Mapping[int, Digest] = self._catalog.digests(self._catalog.branch(branch).number)
+        names = self._catalog.types()
+        return sum(digest.count for number, digest in digests.items() if names[number] == resource_type)
+
+    def get(self, branch: str, resource_type: str, id: str) -> Record | None:
+        """See Engine."""
+        types = {name: number for number, name in self._catalog.types().items()}
+        number = self._catalog.branch(branch).number
+        return get_record(self._catalog, number, types, resource_type, check_id(id))
+
+    def write(self, branch: str, changes: Sequence[Put | Delete], owner: str = "", timeout_s: float = 10) -> Receipt:
+        """See Engine."""
+        sent = [
+            {"resource_type": one.resource_type, "id": one.id, "fields": one.fields}
+            if isinstance(one, Put)
+            else {"resource_type": one.resource_type, "id": one.id, "kind": "delete"}
+            for one in changes
+        ]
+        body = {"changes": sent, "owner": owner, "timeout_s": timeout_s}
+        return self._call("POST", f"branches/{_segment(branch)}/write", body, Receipt)
+
+    def start_build(
+        self,
+        branch: str,
+        index_type: str,
+        resource_types: Sequence[str],
+        build_config: Mapping[str, Any] | None = None,
+        service_name: str = "",
+    ) -> ShadowIndex:
+        """See Engine."""
+        body = {
+            "branch_name": branch,
+            "index_type": index_type,
+            "resource_types": list(resource_types),
+            "build_config": build_config,
+            "service_name": service_name,
+        }
+        started = self._call("POST", "shadow-index/start", body, dict[str, Any])
+        return self.shadow(started["shadow_index_id"])
+
+    def shadow(self, shadow_id: str) -> ShadowIndex:
+        """See Engine."""
+        return self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, ShadowIndex)
+
+    def cancel_build(self, shadow_id: str, reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        self._call("DELETE", f"shadow-index/{_segment(shadow_id)}?reason={quote(reason)}", None, dict[str, Any])
+        return self.shadow(shadow_id)
+
+    def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
+        """See Engine."""
+        return self._call("POST", f"shadow-index/{_segment(shadow_id)}/switch", {}, SwitchResult, LONG_TIMEOUT_S)
+
+    def rollback(self, branch: str, index_type: str) -> SwitchResult:
+        """See Engine."""
+        body = {"branch_name": branch, "index_type": index_type}
+        return self._call("POST", "indexes/rollback", body, SwitchResult, LONG_TIMEOUT_S)
+
+    def _call(self, method: str, path: str, body: Any, kind: type[T], timeout_s: float = TIMEOUT_S) -> T:
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        content = None
+        if body is not None:
+            content, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+        try:
+            self._connection.timeout = timeout_s
+            if self._connection.sock is not None:
+                self._connection.sock.settimeout(timeout_s)
+            self._connection.request(method, f"{API}/{path}", content, headers)
+            response = self._connection.getresponse()
+            text = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            timed_out = isinstance(error, socket.timeout)
+            raise ServerGone(
+                f"the server of {self.path} {'gives no answer' if timed_out else 'has gone'}: {error!r:.200}",
+                hint="shadowswitch status shows what became of it",
+            ) from error
+        if response.status >= 300:
+            raise raised(text)
+        return msgspec.json.decode(text, type=kind)
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="").replace(".", "%2E")
+
+
+def raised(text: bytes) -> ShadowSwitchError:
+    """The error that a problem tells of, as the class that it was."""
+    try:
+        problem: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return ServerGone(f"the server answered nonsense: {text[:100]!r}", hint="is it really shadowswitch?")
+    name = "".join(word.capitalize() for word in str(problem.get("type", "")).removeprefix(PROBLEM).split("-"))
+    kind = getattr(errors, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, ShadowSwitchError)):
+        kind = ShadowSwitchError
+    return kind(
+        str(problem.get("detail", "refused")),
+        hint=str(problem.get("hint", "")),
+        operation=str(problem.get("operation", "")),
+        object=str(problem.get("object", "")),
+    )
