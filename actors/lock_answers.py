@@ -57,4 +57,4 @@ class LockAnswers:
         now, wall = self._keeper.moment()
         table = self._keeper.held.table
         locks = tuple(lock_info(self._keeper.measured(lock), now, wall) for lock in table.live(now))
-        return locks, tuple(waiter_info(waiter, now, wall) for waiter in table.waiters)
+        return locks, tuple(waiter_info(waiter, table.branch, now, wall) for waiter in table.waiters)

@@ -48,8 +48,9 @@ class LockSpec(msgspec.Struct, frozen=True):
 
 
 class LockWaiter(msgspec.Struct, frozen=True):
-    """Somebody who waits for locks, all or none: what for, since when, and when they give up."""
+    """Somebody who waits for locks of a branch, all or none: what for, since when, and when they give up."""
 
+    branch: str
     owner: str
     wants: tuple[str, ...]
     reason: str
@@ -57,9 +58,10 @@ class LockWaiter(msgspec.Struct, frozen=True):
     deadline: datetime
 
 
-def waiter_info(waiter: lock_records.Waiter, now: float, wall: datetime) -> LockWaiter:
-    """A waiter, told at `now` (monotonic) and `wall` (the same moment, for people)."""
+def waiter_info(waiter: lock_records.Waiter, branch: str, now: float, wall: datetime) -> LockWaiter:
+    """A waiter of a branch, told at `now` (monotonic) and `wall` (the same moment, for people)."""
     return LockWaiter(
+        branch=branch,
         owner=waiter.owner,
         wants=tuple(f"{request.lock_type} on {request.target}" for request in waiter.requests),
         reason=waiter.requests[0].reason,

@@ -39,7 +39,9 @@ def held_and_waiting(
         table = LockTable.load(stored.table, now, Config().lock_grace_s, clock_id=clock_id)
         locks = list(table.live(now))
     told = [lock_info(_measured(catalog, lock, now), now, wall) for lock in locks]
-    return told, tuple(waiter_info(waiter, now, wall) for waiter in table.waiters if waiter.deadline > now)
+    return told, tuple(
+        waiter_info(waiter, table.branch, now, wall) for waiter in table.waiters if waiter.deadline > now
+    )
 
 
 def _measured(catalog: Catalog, lock: lock_records.Lock, now: float) -> lock_records.Lock:

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from shadowswitch import Engine
+from shadowswitch.service.http.access import Scope, new_token
 from tests.engine_helpers import outside_environment, wait_until
 
 API = "/api/v1"
@@ -117,12 +118,20 @@ class Client:
         self._connection.close()
 
 
+def token_entry(name: str, scopes: Iterable[Scope], branches: Sequence[str] = ("*",)) -> tuple[str, str]:
+    """A secret, and its entry in a token file."""
+    secret, token = new_token(name, scopes, branches)
+    rights = f"scopes = {json.dumps(sorted(scopes))}\nbranches = {json.dumps(list(branches))}"
+    return secret, f'[[token]]\nname = "{name}"\nsha256 = "{token.sha256}"\n{rights}\n'
+
+
 class Server:
     """A server process of the command line, over a data directory."""
 
-    def __init__(self, data: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, data: Path, *arguments: str, port: int = 0, **environment: str) -> None:
         self.data = data
-        command = [sys.executable, "-m", "shadowswitch", "serve", "--data", str(data), "--port", "0", *arguments]
+        place = ["--data", str(data), "--port", str(port)]
+        command = [sys.executable, "-m", "shadowswitch", "serve", *place, *arguments]
         self.log_file = data.parent / f"{data.name}.log"
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
@@ -161,9 +170,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(data: Path, *arguments: str, **environment: str) -> Iterator[Server]:
+def serving(data: Path, *arguments: str, port: int = 0, **environment: str) -> Iterator[Server]:
     """A server that is stopped at the end, and whose directory is sound then."""
-    server = Server(data, *arguments, **environment)
+    server = Server(data, *arguments, port=port, **environment)
     try:
         yield server
         server.close()

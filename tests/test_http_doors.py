@@ -19,7 +19,7 @@ from shadowswitch.service.http.app import MODULES
 from shadowswitch.service.http.host import Options
 from shadowswitch.service.http.routing import PUBLIC
 from tests.cli_helpers import Cli
-from tests.http_helpers import API, Client, Events, Server, segment, serving
+from tests.http_helpers import API, Client, Events, Server, segment, serving, token_entry
 
 TOKENS = {
     "reader": ([Scope.READ], ["*"]),
@@ -46,9 +46,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     place = tmp_path_factory.mktemp("guarded")
     secrets, lines = {}, []
     for name, (scopes, branches) in TOKENS.items():
-        secrets[name], token = new_token(name, scopes, branches)
-        lines.append(f'[[token]]\nname = "{name}"\nsha256 = "{token.sha256}"')
-        lines.append(f"scopes = {json.dumps(sorted(scopes))}\nbranches = {json.dumps(branches)}")
+        secrets[name], entry = token_entry(name, scopes, branches)
+        lines.append(entry)
     file = place / "tokens.toml"
     file.write_text("\n".join(lines))
     file.chmod(0o600)

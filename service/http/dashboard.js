@@ -1,0 +1,460 @@
+// The dashboard: what the server says, shown as it happens. Events come over one stream (SSE over fetch, because an
+// EventSource can send no token); each asks for the present state again, and so does a running build, once a second.
+
+const API = "/api/v1";
+const EVENTS_KEPT = 200;
+const SWITCHES_KEPT = 60;
+const BRANCHES_SHOWN = 50;
+const BUSY_MS = 1000;
+const IDLE_MS = 5000;
+const SOON_MS = 150;
+const SILENCE_MS = 40000; // the server sends at least a comment every 15 s
+const RETRY_MS = [500, 1000, 2000, 5000, 10000];
+const BUSY = new Set(["PREPARING", "BUILDING", "SWITCHING"]);
+const SHOWN = new Set([...BUSY, "BUILT", "FAILED"]);
+const TONES = { BUILT: "good", ACTIVE: "good", READY: "good", FAILED: "bad", ERROR: "bad", SWITCHING: "warn", LOCKED_FOR_WRITE: "warn" };
+
+const $ = (id) => document.getElementById(id);
+const state = { branches: [], indexes: [], shadows: [], locks: [], waiters: [], events: [], switches: [], last: null };
+
+// -- talking to the server ----------------------------------------------------------------------------------------
+
+class Refused extends Error {}
+
+function headers(more = {}) {
+  const token = sessionStorage.getItem("token");
+  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
+}
+
+async function call(method, path, body) {
+  const sent = { method, headers: headers(body ? { "Content-Type": "application/json" } : {}), cache: "no-store" };
+  if (body) sent.body = JSON.stringify(body);
+  const answer = await fetch(API + path, sent);
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw Object.assign(new Refused(problem(told, answer.status)), { status: answer.status });
+  return told;
+}
+
+function problem(told, status) {
+  const text = told.detail || told.title || `the server answered ${status}`;
+  return told.hint && !text.includes(told.hint) ? `${text}. ${told.hint}` : text;
+}
+
+let refreshing = null;
+let again = 0;
+
+function refreshSoon(ms = SOON_MS) {
+  clearTimeout(again);
+  again = setTimeout(refresh, ms);
+}
+
+async function refresh() {
+  if (refreshing) return;
+  try {
+    refreshing = Promise.all([
+      call("GET", "/branches"),
+      call("GET", "/indexes"),
+      call("GET", "/shadow-index/list"),
+      call("GET", "/branch-locks/locks"),
+      call("GET", "/branch-locks/waiters"),
+    ]);
+    const [branches, indexes, shadows, locks, waiters] = await refreshing;
+    Object.assign(state, { branches: branches.branches, indexes: indexes.indexes, shadows: shadows.shadows, locks, waiters });
+    trouble("");
+    draw();
+  } catch (error) {
+    if (error instanceof Refused) trouble(error.message);
+    if (error.status === 401) askToken();
+  } finally {
+    refreshing = null;
+    refreshSoon(state.shadows.some((one) => BUSY.has(one.state)) ? BUSY_MS : IDLE_MS);
+  }
+}
+
+// -- the stream of events -----------------------------------------------------------------------------------------
+
+let stream = null;
+
+async function follow() {
+  for (let failures = 0; ; ) {
+    stream = new AbortController();
+    let silence = 0;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => stream.abort(), SILENCE_MS);
+    };
+    try {
+      link("connecting", "connecting");
+      heard();
+      if (state.last === null) await firstEvents();
+      const answer = await fetch(`${API}/events/stream`, {
+        headers: headers({ Accept: "text/event-stream", "Last-Event-ID": String(state.last) }),
+        cache: "no-store",
+        signal: stream.signal,
+      });
+      if (!answer.ok) throw Object.assign(new Refused(problem(await answer.json().catch(() => ({})), answer.status)), { status: answer.status });
+      link("live", "live");
+      failures = 0;
+      refreshSoon(0);
+      for await (const event of eventsOf(answer.body, heard)) take(event);
+    } catch (error) {
+      if (error.status === 401) askToken();
+    }
+    clearTimeout(silence);
+    const pause = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
+    link("lost", "connection lost, trying again");
+    await new Promise((done) => setTimeout(done, pause));
+  }
+}
+
+async function firstEvents() {
+  const { newest } = await call("GET", "/events?limit=1");
+  let after = Math.max(0, newest - 1000);
+  for (;;) {
+    const page = await call("GET", `/events?after=${after}&limit=1000`);
+    page.events.forEach(keep);
+    after = page.next_after;
+    if (after >= page.newest || !page.events.length) break;
+  }
+  state.last = after;
+  drawEvents();
+  drawSwitches();
+}
+
+async function* eventsOf(body, heard) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ; ) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    heard();
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const data = block.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
+      if (data.length) yield JSON.parse(data.join("\n"));
+    }
+  }
+}
+
+function take(event) {
+  if (Number(event.sequence) <= state.last) return;
+  state.last = Number(event.sequence);
+  keep(event);
+  drawEvents();
+  if (kind(event) === "switch.finished") drawSwitches();
+  refreshSoon();
+}
+
+function keep(event) {
+  state.events.unshift(event);
+  state.events.length = Math.min(state.events.length, EVENTS_KEPT);
+  if (kind(event) === "switch.finished") {
+    state.switches.push({ ...event.data, time: event.time });
+    if (state.switches.length > SWITCHES_KEPT) state.switches.shift();
+  }
+}
+
+const kind = (event) => event.type.replace("com.shadowswitch.", "");
+
+// -- drawing: elements are kept and changed, so that focus and scroll positions stay -------------------------------
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function list(container, items, keyOf, create, update) {
+  const there = new Map([...container.children].map((element) => [element.dataset.key, element]));
+  let place = container.firstElementChild;
+  for (const item of items) {
+    const key = String(keyOf(item));
+    let element = there.get(key);
+    if (element) there.delete(key);
+    else {
+      element = create(item);
+      element.dataset.key = key;
+    }
+    if (element === place) place = place.nextElementSibling;
+    else container.insertBefore(element, place);
+    update(element, item);
+  }
+  there.forEach((element) => element.remove());
+  const empty = container.parentElement.querySelector(".empty");
+  if (empty) empty.hidden = items.length > 0;
+}
+
+const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
+
+function badge(element, text) {
+  write(element, text);
+  element.dataset.tone = TONES[text] || "";
+}
+
+function draw() {
+  drawFigures();
+  drawBuilds();
+  drawIndexes();
+  drawLocks();
+  drawBranches();
+}
+
+function drawFigures() {
+  const sealed = state.switches.filter((one) => one.success).map((one) => one.sealed_ms).sort((a, b) => a - b);
+  const figures = [
+    ["Branches", whole(state.branches.length)],
+    ["Records", whole(state.branches.reduce((sum, one) => sum + one.record_count, 0))],
+    ["Live indexes", whole(state.indexes.length)],
+    ["Building", whole(state.shadows.filter((one) => BUSY.has(one.state)).length)],
+    ["Locks held", whole(state.locks.length)],
+    ["Sealed, median", sealed.length ? `${milliseconds(sealed[sealed.length >> 1])}` : "–"],
+  ];
+  const create = () => make("div", {}, make("dt"), make("dd"));
+  list($("figures"), figures, ([name]) => name, create, (element, [name, value]) => {
+    write(element.children[0], name);
+    write(element.children[1], value);
+  });
+}
+
+function card(titles) {
+  return make(
+    "li", { class: "new" },
+    make("div", { class: "head" }, make("h3", {}, titles), make("span", { class: "state", "data-part": "state" })),
+    make("p", { class: "facts", "data-part": "facts" }),
+    make("p", { class: "error", "data-part": "error", hidden: "" }),
+    make("p", { class: "buttons", "data-part": "buttons" }),
+  );
+}
+
+function buttons(element, wanted) {
+  const row = part(element, "buttons");
+  list(row, wanted, (one) => one.label, (one) => make("button", { type: "button", "aria-label": one.name }, one.label), (button, one) => {
+    button.onclick = one.act;
+  });
+}
+
+function drawBuilds() {
+  const shown = state.shadows.filter((one) => SHOWN.has(one.state)).sort((a, b) => b.created_at.localeCompare(a.created_at));
+  const create = (one) => {
+    const element = card(`${one.branch_name} · ${one.index_type}`);
+    const bar = make("progress", { max: 100, "data-part": "bar", "aria-label": `progress of ${one.index_type} of ${one.branch_name}` });
+    element.insertBefore(bar, part(element, "facts"));
+    return element;
+  };
+  list($("builds"), shown, (one) => one.shadow_index_id, create, (element, one) => {
+    badge(part(element, "state"), one.state);
+    const busy = BUSY.has(one.state);
+    part(element, "bar").hidden = !busy;
+    part(element, "bar").value = one.build_progress_percent;
+    const eta = one.estimated_completion_seconds;
+    const facts = [
+      one.phase && one.phase.replace("_", " "),
+      busy && `${Math.floor(one.build_progress_percent)} %`,
+      busy && eta !== null && eta !== undefined && `about ${duration(eta)} left`,
+      one.record_count && `${whole(one.record_count)} records`,
+      one.lag_changes && `${whole(one.lag_changes)} changes behind`,
+    ];
+    write(part(element, "facts"), facts.filter(Boolean).join(" · "));
+    const error = one.error ? (one.error.message ?? String(one.error)) : "";
+    part(element, "error").hidden = !error;
+    write(part(element, "error"), error);
+    buttons(element, actionsOf(one));
+  });
+}
+
+function actionsOf(one) {
+  const named = `${one.index_type} of ${one.branch_name}`;
+  const path = `/shadow-index/${encodeURIComponent(one.shadow_index_id)}`;
+  const found = [];
+  if (one.switch_ready) {
+    found.push({ label: "Switch", name: `Switch ${named}`, act: () => act("Switch", `Make the new ${named} the live one. The present one stays, for going back.`, () => call("POST", `${path}/switch`, {})) });
+  }
+  if (one.state !== "SWITCHING") {
+    const gone = one.state === "BUILT" || one.state === "FAILED" ? "Discard" : "Cancel";
+    found.push({ label: gone, name: `${gone} the build of ${named}`, act: () => act(gone, `End the build of ${named} and remove its files. What is live stays live.`, () => call("DELETE", `${path}?reason=dashboard`)) });
+  }
+  return found;
+}
+
+function drawIndexes() {
+  list($("indexes"), state.indexes, (one) => `${one.branch_name}/${one.index_type}`, (one) => card(`${one.branch_name} · ${one.index_type}`), (element, one) => {
+    badge(part(element, "state"), `generation ${one.generation}`);
+    const facts = [
+      `${whole(one.record_count)} records`,
+      one.lag_changes ? `${whole(one.lag_changes)} changes behind` : "up to date",
+      one.pins && `${whole(one.pins)} readers`,
+      `since ${clock(one.switched_at)}`,
+    ];
+    write(part(element, "facts"), facts.filter(Boolean).join(" · "));
+    const named = `${one.index_type} of ${one.branch_name}`;
+    const text = `Go back to generation ${one.previous_generation} of ${named}. Nothing that was written since is lost, and you can go forward again.`;
+    const back = () => act("Roll back", text, () => call("POST", "/indexes/rollback", { branch_name: one.branch_name, index_type: one.index_type }));
+    buttons(element, one.previous_generation ? [{ label: "Roll back", name: `Roll back ${named}`, act: back }] : []);
+  });
+}
+
+function row(...names) {
+  return make("li", {}, ...names.map((name) => make("span", { "data-part": name, class: name })));
+}
+
+function drawLocks() {
+  const waiting = state.waiters.map((one) => ({ ...one, waits: true }));
+  const keyOf = (one) => (one.waits ? `waits ${one.branch_name} ${one.owner} ${one.since}` : one.id);
+  list($("locks"), [...state.locks, ...waiting], keyOf, () => row("name", "what", "soft", "soft end"), (element, one) => {
+    const what = one.waits ? one.wants.join(", ") : [one.resource_type, one.resource_id].filter(Boolean).join(" ");
+    write(element.children[0], one.branch_name);
+    write(element.children[1], one.waits ? `${one.owner} waits` : `${one.lock_type} by ${one.locked_by}`);
+    const done = one.metadata && one.metadata.progress_percent;
+    write(element.children[2], [what || "the whole branch", one.reason, done !== undefined && done !== null && `${Math.floor(done)} %`].filter(Boolean).join(" · "));
+    write(element.children[3], one.waits ? `until ${clock(one.deadline)}` : one.expires_at ? `until ${clock(one.expires_at)}` : "");
+  });
+}
+
+function drawBranches() {
+  const wanted = $("filter").value.trim().toLowerCase();
+  const found = state.branches.filter((one) => one.name.toLowerCase().includes(wanted));
+  list($("branches"), found.slice(0, BRANCHES_SHOWN), (one) => one.name, () => row("name", "state", "soft", "soft end"), (element, one) => {
+    write(element.children[0], one.name);
+    badge(element.children[1], one.state);
+    write(element.children[2], `${whole(one.record_count)} records`);
+    write(element.children[3], `LSN ${one.head_lsn}`);
+  });
+  const more = found.length - BRANCHES_SHOWN;
+  $("more").hidden = more <= 0 && found.length > 0;
+  write($("more"), more > 0 ? `and ${whole(more)} more` : wanted ? "No branch has this in its name." : "There is no branch yet.");
+}
+
+function drawEvents() {
+  list($("events"), state.events, (one) => one.sequence, () => row("soft", "name", "what"), (element, one) => {
+    write(element.children[0], clock(one.time));
+    write(element.children[1], kind(one));
+    write(element.children[2], describe(one));
+  });
+}
+
+function describe({ data, subject }) {
+  const where = [data.branch_name ?? data.branch, data.index_type].filter(Boolean).join(" · ") || subject;
+  const more = [
+    data.sealed_ms !== undefined && `sealed ${milliseconds(data.sealed_ms)}`,
+    data.generation && `generation ${data.generation}`,
+    data.reason || (data.error && (data.error.message ?? String(data.error))),
+  ];
+  return [where, ...more].filter(Boolean).join(" · ");
+}
+
+const drawWidth = () => $("plot").parentElement.clientWidth - 22;
+window.addEventListener("resize", () => drawSwitches());
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function shape(tag, attributes, text) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text) element.textContent = text;
+  return element;
+}
+
+function drawSwitches() {
+  const bars = state.switches;
+  $("switches-title").parentElement.querySelector(".empty").hidden = bars.length > 0;
+  if (!bars.length) return;
+  const [width, height, left, foot] = [Math.max(280, Math.floor(drawWidth())), 140, 52, 12];
+  const top = Math.max(1, ...bars.map((one) => one.sealed_ms)) * 1.1;
+  const y = (ms) => height - foot - (ms / top) * (height - foot - 8);
+  const step = (width - left) / Math.max(bars.length, 12);
+  const summary = `sealed milliseconds of the last ${bars.length} switches, the longest ${milliseconds(Math.max(...bars.map((one) => one.sealed_ms)))}`;
+  const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": summary, preserveAspectRatio: "xMinYMid meet" });
+  for (const share of [0, 0.5, 1]) {
+    const ms = (top / 1.1) * share;
+    svg.append(shape("line", { x1: left, x2: width, y1: y(ms), y2: y(ms) }), shape("text", { x: left - 6, y: y(ms) + 4, "text-anchor": "end" }, milliseconds(ms)));
+  }
+  bars.forEach((one, place) => {
+    const bar = shape("rect", {
+      class: "bar",
+      "data-kind": one.success ? (one.rollback ? "rollback" : "switch") : "refused",
+      x: left + place * step + step * 0.15, width: Math.min(step * 0.7, 26), rx: 2,
+      y: Math.min(y(one.sealed_ms), height - foot - 2), height: Math.max(2, height - foot - y(one.sealed_ms)),
+    });
+    const word = one.success ? (one.rollback ? "rolled back" : "switched") : "not switched";
+    bar.append(shape("title", {}, `${clock(one.time)} ${one.branch_name} ${one.index_type}: ${word}, sealed ${milliseconds(one.sealed_ms)}`));
+    svg.append(bar);
+  });
+  $("plot").replaceChildren(svg);
+  drawFigures();
+}
+
+// -- words ---------------------------------------------------------------------------------------------------------
+
+const whole = (n) => n.toLocaleString("en");
+const milliseconds = (ms) => `${ms >= 100 ? Math.round(ms) : ms.toFixed(1)} ms`;
+const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const duration = (s) => (s < 90 ? `${Math.ceil(s)} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
+
+function link(name, text) {
+  $("link").dataset.state = name;
+  write($("link"), text);
+}
+
+function trouble(text) {
+  $("trouble").hidden = !text;
+  write($("trouble"), text);
+}
+
+let saying = 0;
+
+function say(text) {
+  write($("said"), text);
+  clearTimeout(saying);
+  saying = setTimeout(() => write($("said"), ""), 8000);
+}
+
+// -- doing something -----------------------------------------------------------------------------------------------
+
+function asked(dialog) {
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => done(dialog.returnValue === "yes"), { once: true });
+    dialog.returnValue = "";
+    dialog.showModal();
+  });
+}
+
+async function act(word, text, work) {
+  if (document.querySelector("dialog[open]")) return;
+  write($("confirm-title"), `${word}?`);
+  write($("confirm-text"), text);
+  write($("confirm-yes"), word);
+  if (!(await asked($("confirm")))) return;
+  say(`${word}: under way`);
+  try {
+    const told = await work();
+    say(told.message || `${word}: done`);
+  } catch (error) {
+    say(error instanceof Refused ? error.message : `${word}: the server cannot be reached`);
+  }
+  refreshSoon(0);
+}
+
+async function askToken() {
+  if (document.querySelector("dialog[open]")) return;
+  $("token-value").value = "";
+  if (!(await asked($("token")))) return;
+  const token = $("token-value").value.trim();
+  if (token) sessionStorage.setItem("token", token);
+  else sessionStorage.removeItem("token");
+  stream?.abort();
+  refreshSoon(0);
+}
+
+$("token-button").addEventListener("click", askToken);
+$("filter").addEventListener("input", drawBranches);
+window.addEventListener("online", () => stream?.abort());
+refresh();
+follow();

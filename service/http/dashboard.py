@@ -12,7 +12,12 @@ CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
-TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 
 
 def _file(name: str) -> Response[bytes]:
@@ -39,4 +44,10 @@ def script() -> Response[bytes]:
     return _file("dashboard.js")
 
 
-HANDLERS = (page, style, script)
+@reads("/dashboard.svg", PUBLIC, include_in_schema=False)
+def icon() -> Response[bytes]:
+    """Its sign."""
+    return _file("dashboard.svg")
+
+
+HANDLERS = (page, style, script, icon)

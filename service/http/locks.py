@@ -111,12 +111,10 @@ def waiters(host: Host, caller: Caller, branch_name: Branch = None) -> list[bodi
     """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
     if branch_name is not None:
         caller.require(Scope.READ, branch_name)
-    names = [branch_name] if branch_name is not None else [one.name for one in host.engine.branches()]
     return [
-        bodies.Waiter(name, one.owner, list(one.wants), one.reason, one.since, one.deadline)
-        for name in names
-        if caller.reaches(name)
-        for one in host.engine.lock_waiters(name)
+        bodies.Waiter(one.branch, one.owner, list(one.wants), one.reason, one.since, one.deadline)
+        for one in host.engine.lock_waiters(branch_name)
+        if caller.reaches(one.branch)
     ]
 
 

@@ -1,0 +1,212 @@
+"""The dashboard in a real Chromium, on a real server: what happens is seen, what is clicked happens.
+
+Needs Playwright (extra `test`) and Debian's chromium; skipped with the reason without them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowswitch import Engine
+from shadowswitch.service.http.access import Scope
+from tests.engine_helpers import KIND, TYPES, wait_until
+from tests.http_helpers import Client, Server, serving, token_entry
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WAIT_MS = 30_000
+PICTURES = os.environ.get("SHADOWSWITCH_PICTURES", "")
+"""A folder for screenshots; `SHADOWSWITCH_PICTURES=docs/images` renews those of the documentation."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (apt-get install chromium)"),
+]
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path / "data") as started:
+        yield started
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    made = server.client()
+    made.post("branches", {"name": "feature/user-schema"})
+    made.post("branches", {"name": "main"})
+    for start in range(0, 2000, 500):
+        changes = [
+            {"resource_type": TYPES[0], "id": str(n), "fields": {"text": f"hello word{n}"}}
+            for n in range(start, start + 500)
+        ]
+        made.post("branches/main/write", {"changes": changes})
+    yield made
+    made.close()
+
+
+def opened(browser: Any, url: str, **options: Any) -> Any:
+    """The page; what it complains about on its console fails the test."""
+    page = browser.new_context(**options).new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+    page.goto(url)
+    return page
+
+
+def shows(page: Any, selector: str, text: str) -> None:
+    page.locator(selector).filter(has_text=text).first.wait_for()
+
+
+def picture(page: Any, name: str) -> None:
+    if PICTURES:
+        page.wait_for_timeout(400)
+        page.screenshot(path=str(Path(PICTURES) / f"{name}.png"), full_page=True)
+
+
+def start(client: Client, **config: Any) -> str:
+    body = {"branch_name": "main", "index_type": KIND, "resource_types": TYPES, "build_config": config}
+    return str(client.post("shadow-index/start", body)["shadow_index_id"])
+
+
+def clicked(page: Any, name: str) -> None:
+    """A button that asks back, by its name for screen readers, and then the answer."""
+    page.get_by_role("button", name=name).click()
+    page.locator("#confirm-yes").click()
+
+
+def test_a_rebuild_is_seen_from_start_to_switch_and_a_rollback_is_clicked(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", SHADOWSWITCH_POINTS="copy.slice=sleep:0.1") as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        fields = {"text": "hello " * 20}
+        for first in range(0, 12_000, 2000):
+            changes = [{"resource_type": TYPES[0], "id": str(n), "fields": fields} for n in range(first, first + 2000)]
+            client.post("branches/main/write", {"changes": changes})
+        page = opened(browser, server.url)
+        shows(page, "#link", "live")
+        start(client, parallel_workers=1)
+        shows(page, "#builds .state", "BUILDING")
+        percent = page.locator("#builds progress")
+        wait_until(lambda: 0 < float(percent.evaluate("bar => bar.value")) <= 100)
+        picture(page, "dashboard-building")
+        shows(page, "#builds .state", "BUILT")
+        clicked(page, f"Switch {KIND} of main")
+        shows(page, "#indexes .state", "generation 1")
+        shows(page, "#said", "switched to generation 1")
+        client.wait_for(start(client, tokenizer="porter"), "BUILT")
+        clicked(page, f"Switch {KIND} of main")
+        shows(page, "#indexes .state", "generation 2")
+        page.locator("#plot .bar").nth(1).wait_for()
+        clicked(page, f"Roll back {KIND} of main")
+        shows(page, "#indexes .state", "generation 1")
+        page.locator("#plot .bar[data-kind=rollback]").wait_for()
+        shows(page, "#events", "rollback.committed")
+        client.post("branch-locks/acquire", {"branch_name": "main", "lock_type": "MAINTENANCE", "reason": "tidying up"})
+        shows(page, "#locks", "tidying up")
+        picture(page, "dashboard")
+        assert client.get("indexes")["indexes"][0]["generation"] == 1
+        assert page.complaints == []
+        client.close()
+
+
+def test_a_build_is_cancelled_by_a_click_and_a_second_thought_changes_nothing(
+    browser: Any, server: Server, client: Client
+) -> None:
+    shadow_id = client.built()
+    page = opened(browser, server.url)
+    discard = page.get_by_role("button", name=f"Discard the build of {KIND} of main")
+    discard.click()
+    page.get_by_role("button", name="Leave it").first.click()
+    assert client.get(f"shadow-index/{shadow_id}/status")["state"] == "BUILT"
+    clicked(page, f"Discard the build of {KIND} of main")
+    wait_until(lambda: client.get(f"shadow-index/{shadow_id}/status")["state"] == "CANCELLED")
+    discard.wait_for(state="detached")
+    assert page.complaints == []
+
+
+def test_a_lost_connection_heals_and_nothing_is_missed(browser: Any, tmp_path: Path) -> None:
+    first = Server(tmp_path / "data")
+    page = opened(browser, first.url)
+    shows(page, "#link", "live")
+    first.stop(signal.SIGKILL)
+    shows(page, "#link", "connection lost")
+    with Engine.open(tmp_path / "data") as engine:
+        engine.create_branch("while-away")
+    with serving(tmp_path / "data", port=int(first.url.rsplit(":", 1)[1])):
+        shows(page, "#link", "live")
+        shows(page, "#branches", "while-away")
+        shows(page, "#events", "branch.created")
+        # what it says of the lost server is the browser's own complaint, and right
+        assert all("ERR_" in complaint or "Failed to load" in complaint for complaint in page.complaints)
+
+
+def test_a_token_is_asked_for_and_what_it_may_not_is_said(browser: Any, tmp_path: Path) -> None:
+    secret, admin = token_entry("admin", Scope)
+    reader, reading = token_entry("reader", [Scope.READ])
+    with serving(tmp_path / "data", SHADOWSWITCH_TOKENS=admin + reading) as server:
+        client = server.client(secret)
+        client.post("branches", {"name": "main"})
+        client.post("branches/main/write", {"changes": [{"resource_type": TYPES[0], "id": "1", "fields": {"a": "b"}}]})
+        client.built()
+        page = opened(browser, server.url)
+        page.locator("#token-value").fill(reader)
+        page.get_by_role("button", name="Use it").click()
+        shows(page, "#branches", "main")
+        shows(page, "#link", "live")
+        clicked(page, f"Switch {KIND} of main")
+        shows(page, "#said", "may not do this")
+        assert client.get("indexes")["indexes"] == []
+        client.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_works_at_phone_width_with_a_keyboard(browser: Any, server: Server, client: Client, scheme: str) -> None:
+    client.built()
+    page = opened(browser, server.url, viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True)
+    shows(page, "#builds .state", "BUILT")
+    beyond = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 360)"
+    assert page.evaluate(f"{beyond}.map(e => e.outerHTML.slice(0, 90))") == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(","))) < 384) == (scheme == "dark")
+    picture(page, f"dashboard-phone-{scheme}")
+    button = page.get_by_role("button", name=f"Switch {KIND} of main")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if button.evaluate("one => one === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    page.locator("#confirm[open]").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    shows(page, "#indexes .state", "generation 1")
+    named = "e.labels?.length || e.ariaLabel || e.textContent.trim()"
+    assert page.evaluate(f"[...document.querySelectorAll('button, input')].every(e => {named})")
+    assert page.complaints == []
