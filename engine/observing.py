@@ -52,6 +52,12 @@ class Observing(Running):
         house.dispatcher.tell(Kick())
         return lambda: house.subscribers.remove(subscriber)
 
+    def tell_settings(self, file: str, error: str | None) -> None:
+        """Tell, as an event, that a host's settings changed, or that they are wrong and stay as they were."""
+        data = {"file": file} if error is None else {"file": file, "error": error}
+        kind = "settings.applied" if error is None else "settings.refused"
+        self._alive().transact(lambda commit: commit.emit(kind, file, data), "tell of settings")
+
     def event_position(self, name: str) -> int | None:
         """The last event that was noted under a name, or None."""
         return event_position(self._alive().catalog, name)

@@ -47,6 +47,8 @@ EVENT_TYPES: Final = {
     "recovery.broken": "a live index could not be opened and is not served: `reason`",
     "incoming.handled": "an event from outside was dealt with: its `source`, `id` and `type`, `outcome`, `message`",
     "branch.merge_considered": "were the conditions for an automatic merge met? `merged`, `unmet`",
+    "settings.applied": "the settings file changed and is used",
+    "settings.refused": "the settings file changed and is wrong, nothing of it is used: `error`",
 }
 """Without the prefix. The list of docs/events.md is made of it; what is not in it cannot be told."""
 

@@ -104,7 +104,7 @@ def load_settings(path: Path) -> Settings:
     try:
         settings = msgspec.toml.decode(data, type=Settings)
     except msgspec.ValidationError as error:
-        raise InvalidConfig(f"{path.name}: {_where(str(error))}", hint="see docs/serving.md") from error
+        raise InvalidConfig(f"{path.name}: {_where(str(error))}", hint="see docs/settings.md") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path.name} is not TOML: {error}") from error
     return check_settings(settings, path.parent.absolute(), path.name)
