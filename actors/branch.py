@@ -132,6 +132,7 @@ class BranchActor(EngineActor):
                 soak_s,
                 message.strategy,
                 message.audit,
+                message.condemned,
             ),
             "switch",
             COMMIT_TIMEOUT_S,

@@ -102,7 +102,9 @@ class ShadowBuilder(EngineActor):
         with disk_errors("build"):
             generations.create(house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend))
         point("build.prepared")
-        return house.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
+        row = house.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
+        point("build.begun")
+        return row
 
     def _start_workers(self) -> None:
         config, spec, row = self._house.config, self._spec, self._row
@@ -325,6 +327,7 @@ class ShadowBuilder(EngineActor):
     def _fail(self, reason: str) -> None:
         self._end()
         self._house.transact(lambda commit: transitions.mark_failed(commit, self._id, reason), "fail build")
+        point("build.failed")
         self._house.metrics.count("builds_failed")
         self.stop()
 
@@ -335,6 +338,7 @@ class ShadowBuilder(EngineActor):
         self._house.transact(
             lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
         )
+        point("build.cancelled")
         message.reply.set_result(None)
         self.stop()
 

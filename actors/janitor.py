@@ -130,6 +130,7 @@ class Janitor(EngineActor):
         remove_directory(path)
         point("retire.removed")
         house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
+        point("retire.forgotten")
         house.metrics.count("generations_removed")
 
     def _publish_again(self) -> None:
@@ -178,6 +179,7 @@ class Janitor(EngineActor):
             if below - oldest < TRIM_SLICE:
                 continue
             house.transact(lambda c: transitions.note_durable(c, durable), "note durable")
+            point("trim.noted")
             removed = TRIM_SLICE
             while removed == TRIM_SLICE and slices > 0 and not house.sealing:
                 removed = house.transact(partial(_trim_slice, branch.number, below), "trim")
@@ -211,6 +213,7 @@ class Janitor(EngineActor):
                 if newest - oldest < keep or house.sealing:
                     break
                 oldest += house.transact(partial(_trim_events, database, keep), "trim events")
+                point("trim.events")
 
         if count_received(house.catalog) > house.config.received_keep:
             house.transact(partial(_trim_received, house.config.received_keep), "forget events")

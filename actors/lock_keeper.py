@@ -45,6 +45,7 @@ from shadowswitch.model.locks import LockTable
 from shadowswitch.storage import rows
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.lock_rows import LocksRow, check_fence, find_locks, save_locks
+from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow
 
 if TYPE_CHECKING:
@@ -299,7 +300,9 @@ class LockKeeper:
             return found
 
         try:
+            point("lock.before_store")
             found = self._house.transact(save, what)
+            point("lock.stored")
         except BaseException:
             self._alarm.again()
             raise

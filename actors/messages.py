@@ -210,6 +210,8 @@ class Seal(msgspec.Struct, frozen=True):
     strategy: str
     reply: Future[SealOutcome]
     audit: dict[str, Any] = {}
+    condemned: str = ""
+    """Why the generation that is left is never switched to again; "" when it soaks."""
 
 
 class SealOutcome(msgspec.Struct, frozen=True):
@@ -233,6 +235,10 @@ class RunSwitch(msgspec.Struct, frozen=True):
     request: SwitchRequest
     rollback: bool
     reply: Future[SwitchResult]
+    leaving: int = 0
+    """The generation that must be live, for somebody found fault with it; 0: whichever is."""
+    condemned: str = ""
+    """What is wrong with it: it retires in the commit itself."""
 
 
 class BeginBuild(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome, SettleBuild
 from shadowswitch.actors.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.verifier import verify
-from shadowswitch.model.errors import ShadowSwitchError, Timeout
+from shadowswitch.model.errors import ShadowSwitchError, StaleFence, Timeout
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.commit import Commit
@@ -121,16 +121,23 @@ class Switcher(EngineActor):
         self._transact_quietly(lambda c: transitions.finish_switch(c, message.shadow_id, figures))
 
     def _begin(self, message: RunSwitch) -> SwitchResult:
-        tally = _Tally()
+        tally, house = _Tally(), self._house
         if not message.rollback:
-            self._house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+            house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+            point("switch.begun")
         try:
-            with message.target.attended(self._house.config.validation_timeout_s):
+            with message.target.attended(house.config.validation_timeout_s):
                 return self._switch(message, tally)
         except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
             self._restore(message, str(error))
             nothing = Validation({}, [], [], 0, 0)
-            return self._result(message, tally, False, f"not switched: {error}", nothing, None)
+            live = house.catalog.index(message.target.row.branch, message.target.row.index_type)
+            done = live is not None and live.live == message.target.row.number  # the commit came before the error
+            if done:
+                text = f"switched, but not all that follows was done: {error}{self._publish(message)}"
+            else:
+                text = f"not switched: {error}"
+            return self._result(message, tally, done, text, nothing, None)
         except BaseException as error:
             self._restore(message, repr(error))
             raise
@@ -205,6 +212,8 @@ class Switcher(EngineActor):
         backoff = BACKOFF_FIRST_S
         index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
         expected_live = index.live if index is not None else 0
+        if message.leaving not in (0, expected_live):
+            raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
         while True:
             try:
                 outcome = self._attempt(message, expected_live, overridden)
@@ -241,6 +250,7 @@ class Switcher(EngineActor):
                     "rollback": message.rollback,
                     "overridden": list(overridden),
                 },
+                condemned=message.condemned,
             )
             self._branches.tell(house.catalog.branch(message.branch_name), seal)
             outcome: SealOutcome = result_of(reply, SEAL_GRACE_S, "the seal")
@@ -273,18 +283,23 @@ class Switcher(EngineActor):
         house, bad = self._house, message.target
         reason = "verification failed: " + "; ".join(problems)
         logger.error("generation %d is live but %s; switching back", bad.row.number, reason)
+        if message.condemned:  # neither is sound: what is live is left to be served as well as it can be
+            text = f"switched, because {message.condemned}; {reason}; rebuild the index"
+            return self._result(message, tally, True, text, validation, old, verification_errors=problems)
         if old is None:
             house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, reason), "switch back")
+            point("switch.withdrawn")
             house.shelf.point(bad.row.branch, bad.row.index_type, None)
         else:
-            back = RunSwitch(message.branch_name, old, old.row.shadow_id, message.request, True, Future())
+            back = RunSwitch(
+                message.branch_name, old, old.row.shadow_id, message.request, True, Future(), bad.row.number, reason
+            )
             outcome = self._attempts(back, tally)
             if not outcome.committed:
                 return self._result(
                     message, tally, False, f"{reason}; going back failed as well: {outcome.reason}", validation, old,
                     verification_errors=problems,
                 )  # fmt: skip
-            house.transact(lambda c: transitions.condemn(c, bad.row.number, reason), "condemn")
         house.metrics.count("automatic_rollbacks")
         return self._result(
             message, tally, False, f"{reason}; the index was switched back, nothing was lost", validation, old,
@@ -307,6 +322,7 @@ class Switcher(EngineActor):
     def _given_up(self, message: RunSwitch, tally: _Tally, reason: str, validation: Validation) -> SwitchResult:
         if not message.rollback:
             self._transact_quietly(lambda c: transitions.give_up_switching(c, message.shadow_id, reason))
+            point("switch.given_up")
         self._house.metrics.count("switches_refused")
         return self._result(message, tally, False, reason, validation, None)
 

@@ -22,6 +22,7 @@ from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.inspection import Inspect, Inspected, compare_sizes
 from shadowswitch.storage.journal import read_records
 from shadowswitch.storage.manifest import ClosedFile
+from shadowswitch.storage.points import point
 from shadowswitch.storage.worker import Answer, Failed, Task
 
 logger = logging.getLogger("shadowswitch")
@@ -213,6 +214,7 @@ def repair(house: House, generation: Generation, buckets: list[int]) -> None:
             shard = shard_of(bucket, shards)
             assert bucket in buckets_of_shard(shard, shards)
             writer.repair(shard, bucket, items)
+            point("repair.bucket")
     finally:
         writer.paused = False
 

@@ -53,6 +53,7 @@ def recover(house: House) -> Recovered:
         if row.role in ("live", "soaking", "standby"):
             _open(house, row, found)
     publishing.clean_staging(house.published)
+    point("recover.cleaned")
     for index in house.catalog.indexes():
         live = house.shelf.open.get(index.live)
         if live is not None:
@@ -91,6 +92,7 @@ def _open(house: House, row: GenerationRow, found: Recovered) -> None:
         if not generation.writer.loaded and row.role != "building":
             raise CorruptData(f"generation {row.number} was never completed", object=row.path)
         found.follow.append(generation)
+        point("recover.opened")
     except (ShadowSwitchError, OSError) as error:
         logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
         opened = house.shelf.open.get(row.number)

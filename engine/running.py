@@ -40,6 +40,7 @@ from shadowswitch.model.names import check_branch
 from shadowswitch.model.settings import Config
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog, disk_errors
+from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow
 
 logger = logging.getLogger("shadowswitch")
@@ -60,6 +61,7 @@ class Running:
             if not config.allow_remote_filesystem:
                 layout.refuse_remote(root)
             self._lock = layout.DirectoryLock(root)
+            point("open.locked")
         self._closed = False
         self._close_lock = threading.Lock()
         self._branch_rows: dict[str, BranchRow] = {}
@@ -83,7 +85,9 @@ class Running:
         self._house = house = House(root, config, self._supervisor.crashed)
         catalog_path = layout.make_directories(root, layout.CATALOG)
         layout.make_directories(root, layout.GENERATIONS)
+        point("open.directories")
         house.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes)
+        point("open.catalog")
         house.timers = Timers()
         house.journal = Address(
             lambda: JournalWriter.start(house.catalog, house.metrics, self._committed, house.crashed)

@@ -17,6 +17,9 @@ from shadowswitch.model.views import CHECKS, IndexInfo, SwitchRequest
 
 logger = logging.getLogger("shadowswitch")
 
+BACK_CHECKS = ("DIGEST", "INTEGRITY_CHECK", "SAMPLE_READ_BACK")
+"""What a generation must pass to be gone back to by itself: that it is sound, not that it is like the other one."""
+
 HealthCheck = Callable[[IndexInfo], str | None]
 
 
@@ -76,18 +79,20 @@ class Soaking(Switching):
             threading.Thread(target=self._go_back, args=(info, reason), name="shadowswitch-back", daemon=True).start()
 
     def _go_back(self, info: IndexInfo, reason: str) -> None:
+        """Leave a generation that somebody found fault with, if it is still live; it retires in the same commit."""
         logger.error("%s of branch %r goes back: %s", info.index_type, info.branch_name, reason)
-        request = SwitchRequest(performed_by="shadowswitch", reason=reason)
+        request = SwitchRequest(performed_by="shadowswitch", reason=reason, validation_checks=BACK_CHECKS)
         try:
-            result = self.rollback(info.branch_name, info.index_type, request)
+            result = self._rollback(info.branch_name, info.index_type, request, info.generation, reason)
         except ShadowSwitchError as error:
             logger.error("going back failed: %s", error)
+            self._distrusted.discard(info.generation)
             return
         if result.success:
             self._house.metrics.count("automatic_rollbacks")
-            self._condemn(info.generation, reason)
         else:
             logger.error("going back failed: %s", result.message)
+            self._distrusted.discard(info.generation)
 
     def add_validator(self, name: str, validator: Callable[..., list[str]]) -> None:
         """Register a check that a SwitchRequest may name in `validation_checks`.

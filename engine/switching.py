@@ -22,7 +22,6 @@ from shadowswitch.model.views import (
     SwitchResult,
     check_known,
 )
-from shadowswitch.storage import transitions
 
 SWITCH_GRACE_S = 60.0
 
@@ -44,13 +43,18 @@ class Switching(Building):
                 object=shadow_id,
                 hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
             )
-        return self._run_switch(row.branch_name, target, shadow_id, request, rollback=False)
+        return self._run_switch(RunSwitch(row.branch_name, target, shadow_id, request, False, Future()))
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
 
         Raises UnknownIndex when there is no previous generation (any more).
         """
+        return self._rollback(branch, index_type, request or SwitchRequest())
+
+    def _rollback(
+        self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, condemned: str = ""
+    ) -> SwitchResult:
         house = self._alive()
         row = self._branch_row(branch)
         index = house.catalog.index(row.number, check_index_type(index_type))
@@ -64,23 +68,18 @@ class Switching(Building):
                 object=branch,
                 hint="its soak time is over (Config.soak_s), or backup_current was off; rebuild instead",
             )
-        request = request or SwitchRequest()
         check_known(request, house.validators)
-        return self._run_switch(branch, target, target.row.shadow_id, request, rollback=True)
-
-    def _condemn(self, generation: int, reason: str) -> None:
-        """What was gone back from for a reason is not gone forward to again."""
-        self._house.transact(lambda commit: transitions.condemn(commit, generation, reason), "condemn")
-
-    def _run_switch(
-        self, branch: str, target: Any, shadow_id: str, request: SwitchRequest, rollback: bool
-    ) -> SwitchResult:
-        house = self._house
         reply: Future[SwitchResult] = Future()
+        return self._run_switch(
+            RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, condemned)
+        )
+
+    def _run_switch(self, message: RunSwitch) -> SwitchResult:
+        house, request, target = self._house, message.request, message.target
         switcher = Address(lambda: Switcher.start(house, self._branches))
-        switcher.tell(RunSwitch(branch, target, shadow_id, request, rollback, reply))
+        switcher.tell(message)
         limit = request.switch_timeout_seconds + 2 * house.config.validation_timeout_s + SWITCH_GRACE_S
-        result: SwitchResult = result_of(reply, limit, "the switch")
+        result: SwitchResult = result_of(message.reply, limit, "the switch")
         house.metrics.observe("switch", result.switch_duration_ms)
         if result.success:
             self._broken.pop((target.row.branch, target.row.index_type), None)

@@ -138,7 +138,8 @@ def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:
 
 class SwitchResult(msgspec.Struct, frozen=True):
     """What a switch did. `sealed_ms` is how long writers could have waited, over all attempts; the longest single seal
-    is `sealed_ms_max`. `success=False` means: the generation that was live before is live now, nothing was lost."""
+    is `sealed_ms_max`. `success=False` means: the generation that was live before is live now, nothing was lost (unless
+    `message` says that going back failed: then the new one, which did not verify, is live)."""
 
     shadow_index_id: str
     success: bool

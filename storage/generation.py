@@ -44,6 +44,7 @@ def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, 
     (path / layout.PINS).touch(mode=0o600)
     for shard in layout.shard_paths(path, row.shards):
         backend.create_shard(shard, row.options)
+        point("build.shard_made")
     write_manifest(path, row, branch_name, catalog_uuid)
     return path
 
@@ -87,6 +88,7 @@ class GenerationWriter:
             by_shard = coalesce(entries, self.types, len(self._shards))
             for shard, items in zip(self._shards, by_shard, strict=True):
                 shard.apply(items, reached)
+                point("follow.shard_applied")
             self.applied_lsn = reached
         point("follow.applied")
         return len(entries)
@@ -301,6 +303,7 @@ def remove_directory(path: Path) -> None:
     """Remove a generation's directory, its manifest last, so that a crash in between leaves something recognisable."""
     for shard in sorted(path.glob("shard-*")):
         _remove_tree(shard)
+        point("retire.shard_removed")
     for file in (layout.PINS, layout.MANIFEST):
         (path / file).unlink(missing_ok=True)
     _remove_tree(path)

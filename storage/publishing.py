@@ -88,6 +88,7 @@ def publish(
         point("publish.exchanged")
         layout.sync_directory(path.parent)
         _keep_for_a_while(staged, staging / f"{directory_name(branch)}-{index_type}.previous")
+        point("publish.done")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(

@@ -253,10 +253,12 @@ def commit_switch(
     soak_s: float,
     strategy: str,
     audit: dict[str, Any],
+    condemned: str = "",
 ) -> IndexRow:
     """THE ONLY COMMIT POINT: live = the generation, previous = the old one, states, audit, event (SW-3, SW-4).
 
-    Conditional on the expected live generation and the shadow's fencing token; raises StaleFence otherwise.
+    Conditional on the expected live generation and the shadow's fencing token; raises StaleFence otherwise. With a
+    reason in `condemned` the old one turned out to be unsound: it retires at once, and is never switched to again.
     """
     generation = commit.generation(generation_number)
     shadow = commit.shadow(generation.shadow_id)
@@ -291,6 +293,8 @@ def commit_switch(
     what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
     _tell(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
     commit.audit("switch.committed", shadow.id, {**what, **audit})
+    if condemned and live:
+        condemn(commit, live, condemned)
     return row
 
 

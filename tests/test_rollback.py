@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, SwitchRequest, UnknownIndex
+from shadowswitch import Delete, Engine, StorageFull, SwitchRequest, UnknownIndex
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
@@ -142,3 +142,39 @@ def test_the_soak_ends_by_itself(open_engine: Any) -> None:
     with pytest.raises(UnknownIndex, match="no previous generation"):
         engine.rollback("main", KIND)
     assert engine.shadow(built(engine).shadow_index_id).state == "BUILT"
+
+
+def test_going_back_by_itself_leaves_only_the_generation_that_is_at_fault(filled: Engine) -> None:
+    """A complaint that comes late, when somebody has gone back already, must not bring the bad one back."""
+    first, second = live(filled), live(filled)
+    bad = filled.index("main", KIND)
+    assert (bad.generation, filled.rollback("main", KIND).generation) == (second, first)
+    filled._go_back(bad, "a late complaint")
+    assert filled.index("main", KIND).generation == first
+    assert filled.rollback("main", KIND).generation == second  # nobody condemned it
+
+
+def test_what_was_gone_back_from_by_itself_retires_in_the_same_commit(filled: Engine) -> None:
+    first, second = live(filled), live(filled)
+    filled._go_back(filled.index("main", KIND), "health check: slow")
+    assert filled.index("main", KIND).generation == first
+    told = [(row.type, row.data) for row in filled.audit()][-2:]
+    assert [kind for kind, _ in told] == ["switch.committed", "generation.condemned"]
+    assert (told[0][1]["by"], told[0][1]["reason"]) == ("shadowswitch", "health check: slow")
+    assert (told[1][1]["generation"], told[1][1]["reason"]) == (second, "health check: slow")
+    with pytest.raises(UnknownIndex):
+        filled.rollback("main", KIND)
+
+
+def test_a_switch_whose_commit_came_before_an_error_says_that_it_switched(filled: Engine, monkeypatch: Any) -> None:
+    live(filled)
+    shadow = built(filled)
+
+    def no_room(*_: object) -> None:
+        raise StorageFull("the disk is full")
+
+    monkeypatch.setattr("shadowswitch.actors.switcher.Switcher._retire_old", no_room)
+    result = filled.switch(shadow.shadow_index_id)
+    assert result.success
+    assert result.message.startswith("switched, but not all that follows was done: the disk is full")
+    assert filled.index("main", KIND).generation == result.generation == shadow.generation

@@ -10,6 +10,7 @@ recovery. They are made from the ledger, never from what the engine says about i
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from shadowswitch import Change as JournalChange
 from shadowswitch import Config, Engine, ShadowState, UnknownBranch, UnknownIndex
 from tests.crash.ledger import Batch, Key, Ledger, Told
 from tests.crash.running import wait_until
-from tests.crash.workload import BRANCHES, INDEX, PATIENCE_S, Life, Scribe, config
+from tests.crash.workload import BRANCHES, INDEX, PATIENCE_S, TYPES, Life, Scribe, config
 
 UNDER_WAY = (ShadowState.PREPARING, ShadowState.BUILDING)
 RESTING = (ShadowState.BUILT, ShadowState.FAILED, ShadowState.CANCELLED)
@@ -53,6 +54,7 @@ class Demands:
 
     def promises(self) -> list[str]:
         """What the ledger promises, branch by branch."""
+        self.locks()
         for branch in sorted(self.told.branches()):
             try:
                 held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}
@@ -93,6 +95,19 @@ class Demands:
         for subject, times in begun.items():
             if times > 1:
                 self.no(f"the build of shadow {subject} was begun {times} times")
+
+    # -- locks -----------------------------------------------------------------------------------------------------
+
+    def locks(self) -> None:
+        """A lock can be had, and its token is larger than every one given before (LK-2)."""
+        given = [note["token"] for note in self.told.notes if note["kind"] == "locked"]
+        if given:
+            lock = self.engine.acquire_lock(
+                "main", "MANUAL", "oracle", "RESOURCE", TYPES[0], f"by {os.getpid()}", ttl_s=60
+            )
+            self.engine.release_lock(lock.lock_id, lock.token)
+            if lock.token <= max(given):
+                self.no(f"LK-2 token {lock.token} was granted after {max(given)}")
 
     # -- records ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 from contextlib import closing
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from shadowswitch import Engine
 from shadowswitch.storage.points import POINTS
 from tests.crash.ledger import Told
-from tests.crash.running import Scene, finish, start, wait_until
+from tests.crash.running import ROOT, Scene, finish, start, wait_until
+from tests.crash.workload import INDEX, config
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +29,8 @@ LATER_PASSES = {
     "write.admitted": (30,),
     "journal.before_commit": (2, 40),
     "journal.committed": (7, 40),
+    "lock.before_store": (3,),
+    "lock.stored": (4,),
     "build.claimed": (4,),
     "copy.slice": (5,),
     "switch.sealed": (3,),
@@ -36,6 +41,12 @@ LATER_PASSES = {
     "follow.flushed": (5,),
 }
 """The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""
+NEEDS = {
+    "catchup.slice": "copy.slice=sleep:0.03",  # lets writers get in while the workers copy
+    "build.failed": "copy.loaded=raise:EIO@1",
+    "switch.withdrawn": "switch.verify=raise:EIO@1",
+}
+"""What must happen besides, so that the point is passed."""
 CASES = [(name, 1) for name in POINTS] + [(name, nth) for name, more in LATER_PASSES.items() for nth in more]
 SELDOM = {
     "publish.copied": 1,
@@ -45,12 +56,13 @@ SELDOM = {
     "retire.marked": 2,
     "retire.removed": 2,
 }
+SELDOM |= {"publish.done": 1, "retire.shard_removed": 2, "retire.forgotten": 2, "trim.noted": 1, "trim.events": 1}
+SELDOM |= {"open.locked": 2, "open.directories": 2, "open.catalog": 2, "recover.cleaned": 2, "repair.bucket": 1}
+SELDOM |= dict.fromkeys(("build.failed", "build.cancelled", "switch.withdrawn", "switch.given_up"), 1)
 SELDOM |= dict.fromkeys(IN_WORKERS - {"copy.slice"}, 1)
 """How often the workload passes a point at least, where it is less than three times."""
 MORE_CASES = [(name, nth) for name in POINTS for nth in (2, 3) if nth <= SELDOM.get(name, 3)]
 MORE_CASES += [(name, nth) for name in ("write.admitted", "journal.committed") for nth in range(4, 100)]
-SLOW_COPY = "copy.slice=sleep:0.03"
-"""Lets writers get in while the workers copy, so that there is something to catch up."""
 
 
 def ids(cases: list[tuple[str, int]]) -> list[str]:
@@ -71,8 +83,9 @@ def test_kill_at_later_passes_of_every_named_point(tmp_path: Path, name: str, nt
 def kill_at(name: str, nth: int, tmp_path: Path) -> None:
     """Kill whoever comes there for the nth time, then ask the oracle."""
     scene = Scene(tmp_path)
-    slow = f";{SLOW_COPY}" if name == "catchup.slice" else ""
-    ended = scene.workload(points=f"{name}=kill@{nth}{slow}")
+    besides = f";{NEEDS[name]}" if name in NEEDS else ""
+    size = "damaged" if name == "repair.bucket" else "whole"
+    ended = scene.workload(size, points=f"{name}=kill@{nth}{besides}")
     victim = scene.passed(name)
     assert victim, f"the workload never passed {name} {nth} times: {ended.output} {ended.errors}"
     if victim == ended.pid:
@@ -83,9 +96,27 @@ def kill_at(name: str, nth: int, tmp_path: Path) -> None:
         assert ended.status == 0, f"a worker died at {name}, and the host ended with {ended.status}: {ended.errors}"
         told = Told(scene.ledger)
         assert [note["worker_deaths"] for note in told.notes if note["kind"] == "end"] == [1]
-    figures = scene.verdict()
+    figures = scene.verdict("injected at")
     print(f"{name}@{nth}: {figures}")
     scene.clear()
+
+
+def test_every_point_is_passed_somewhere_and_every_passed_one_is_listed() -> None:
+    folders = ("storage", "actors", "engine", "service", "model")
+    texts = "".join(file.read_text() for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    assert set(re.findall(r'\bpoint\("([a-z_.]+)"\)', texts)) == set(POINTS)
+
+
+def test_a_kill_right_after_going_back_leaves_the_bad_generation_condemned(tmp_path: Path) -> None:
+    """The second switch does not verify; going back and condemning it are one transaction."""
+    scene = Scene(tmp_path)
+    ended = scene.workload(points="switch.verify=raise:EIO@2;switch.committed=kill@3")
+    assert ended.killed, ended.errors
+    with Engine.open(scene.data, config()) as engine:
+        assert engine.index("main", INDEX).generation == 1
+        assert engine.index("main", INDEX).previous_generation is None
+        assert [shadow.generation for shadow in engine.shadows("main", "CLEANUP")] == [2]
+    scene.verdict("injected at")
 
 
 RECOVERIES = [
@@ -99,6 +130,13 @@ RECOVERIES = [
     ("build.validated@2", "build.built@1"),
     ("retire.removed", "retire.marked@1"),
     ("trim.slice", "trim.slice@1"),
+    ("open.catalog", "open.catalog@1"),
+    ("lock.stored", "recover.step@1"),
+    ("lock.before_store@3", "lock.stored@1"),
+    ("publish.copied", "recover.cleaned@1"),
+    ("publish.exchanged@2", "recover.opened@1"),
+    ("retire.shard_removed", "retire.shard_removed@1"),
+    ("follow.shard_applied@9", "follow.shard_applied@1"),
 ]
 """A first kill that leaves something to recover, and a kill while that is recovered (or in the work after it)."""
 

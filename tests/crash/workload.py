@@ -1,6 +1,6 @@
 """The workload: the whole life of an index in about a second, with writers and a reader beside it. Run as a script:
 
-    python -m tests.crash.workload DATA LEDGER [whole | small | tiny]
+    python -m tests.crash.workload DATA LEDGER [whole | small | tiny | damaged]
 
 Every durable step of the engine is passed at least once. Intents and acknowledgements go into the ledger.
 Ends with status 0 when it came to its end; a test kills it before.
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ from shadowswitch import (
     Delete,
     Engine,
     EngineClosed,
+    Lock,
     Put,
     ShadowSwitchError,
     SwitchRequest,
     SwitchResult,
 )
 from tests.crash.ledger import Change, Ledger
+from tests.crash.running import wait_until
 
 INDEX = "SEARCH_INDEX"
 TYPES = ("link_type", "object_type")
@@ -52,6 +56,7 @@ def config(**changes: Any) -> Config:
         "worker_nice": 0,
         "disk_reserve_bytes": 1 << 20,
         "seal_budget_ms": 2000.0,
+        "audit_keep": 5,
     }
     return Config(**(settings | changes))
 
@@ -189,6 +194,43 @@ class Life:
         self.engine.cancel_build(shadow, "no longer wanted")
 
 
+def locks(engine: Engine, ledger: Ledger) -> None:
+    """Every step of a lock, on a record that no writer touches; the ledger knows the tokens that were given."""
+
+    def take(ttl_s: float) -> Lock:
+        lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "nobody", ttl_s=ttl_s)
+        ledger.enter("locked", token=lock.token)
+        return lock
+
+    lock = take(60)
+    engine.heartbeat(lock.lock_id, lock.token, 50)
+    engine.extend_lock(lock.lock_id, lock.token, 60)
+    engine.release_lock(lock.lock_id, lock.token)
+    take(0.01)
+    wait_until(lambda: not engine.locks("main"), "the lock expires")
+    take(60)
+    engine.force_unlock("main", "workload", "the holder is gone")
+
+
+def refused(engine: Engine, shadow: str) -> None:
+    """A switch that a validator of the host forbids, whatever else is asked for."""
+    engine.add_validator("NEVER", lambda reader: ["not today"])
+    assert not engine.switch(shadow, SwitchRequest(validation_checks=("NEVER",))).success
+
+
+def damaged_life(engine: Engine, ledger: Ledger) -> None:
+    """A shadow of whose rows one is of another version than its source: it is repaired before the switch."""
+    life, scribe = Life(engine, ledger, {**BUILD, "shards": 1}), Scribe(engine, ledger, 1, 60)
+    engine.create_branch("main")
+    scribe.seed("main", 6, 10)
+    life.switch(life.build())
+    shadow = life.build()
+    file = Path(engine.shadow(shadow).shadow_index_path, "shard-000", "shard.sqlite")
+    with closing(sqlite3.connect(file, timeout=PATIENCE_S)) as connection, connection:
+        connection.execute("UPDATE docs SET lsn = lsn - 1 WHERE rowid = (SELECT min(rowid) FROM docs)")
+    life.switch(shadow)
+
+
 def patient(**changes: Any) -> SwitchRequest:
     """A request that a slow machine does not refuse."""
     return SwitchRequest(**({"switch_timeout_seconds": PATIENCE_S} | changes))
@@ -207,7 +249,9 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
     life.switch(life.build())
     beside.append(Beside(ledger, reading(engine, ledger)))
     scribe.some("main", 5)
+    locks(engine, ledger)
     second = life.build()
+    refused(engine, second)
     scribe.some("main", 5)
     life.switch(second, request=patient(strategy="COPY_AND_REPLACE"))
     scribe.some("main", 5)
@@ -231,6 +275,9 @@ def tiny_life(engine: Engine, ledger: Ledger) -> None:
     scribe = Scribe(engine, ledger, 1, 12)
     engine.create_branch("main")
     scribe.seed("main", 1, 12)
+    lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "nobody", ttl_s=60)
+    ledger.enter("locked", token=lock.token)
+    engine.release_lock(lock.lock_id, lock.token)
     life.switch(life.build())
     scribe.some("main", 2)
     life.switch(life.build())
@@ -248,6 +295,8 @@ def main(data: Path, path: Path, size: str) -> None:
     with Engine.open(data, config()) as engine:
         if size == "tiny":
             tiny_life(engine, ledger)
+        elif size == "damaged":
+            damaged_life(engine, ledger)
         else:
             whole_life(engine, ledger, 1 if size == "small" else 5)
         deaths = engine.stats()["counters"].get("worker_deaths", 0)
