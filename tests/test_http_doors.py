@@ -187,6 +187,9 @@ def test_bodies_that_are_wrong_or_too_long_are_problems(open_server: Server) -> 
     open_server.client().refused(413, "POST", write, huge, headers={"Idempotency-Key": "long"})
     open_server.client().refused(404, "GET", "/no/such/path")
     client.refused(405, "DELETE", "branches")
+    assert client.call("DELETE", "branches").headers["allow"] == "GET, OPTIONS, POST"
+    options = client.call("OPTIONS", "branch-locks/locks/any")
+    assert (options.status, options.headers["allow"]) == (204, "DELETE, GET, OPTIONS")
     client.refused(404, "GET", "branches/%2e%2e%2f%2e%2e%2fetc%2fpasswd")
     client.refused(400, "GET", "branches/%ff%fe")
     client.refused(422, "POST", "branches", {"name": "unprintable\u0007"})
@@ -215,7 +218,7 @@ def test_the_same_idempotency_key_gets_the_first_answer(open_server: Server) -> 
     assert (again.status, again.body) == (200, first.body)
     assert (first.headers.get("idempotency-replayed"), again.headers["idempotency-replayed"]) == (None, "true")
     other = {"changes": [{"resource_type": "object_type", "id": "2", "fields": {}}]}
-    client.refused(422, "POST", "branches/main/write", other, headers=key)
+    client.refused(409, "POST", "branches/main/write", other, headers=key)
     assert client.get("branches/main")["head_lsn"] == first.body["lsn"]
     client.refused(400, "POST", "branches/main/write", CHANGE, headers={"Idempotency-Key": "x" * 201})
     refused = client.call("POST", "branches", {"name": "main"}, headers={"Idempotency-Key": "k-2"})

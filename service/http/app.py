@@ -29,6 +29,7 @@ from shadowswitch.service.http import (
 from shadowswitch.service.http.doors import Doors
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import Idempotency
+from shadowswitch.service.http.methods import Methods
 from shadowswitch.service.http.routing import guard, the_caller, the_host
 from shadowswitch.service.http.schema import openapi
 
@@ -71,8 +72,7 @@ def build_app(host: Host) -> Doors:
         lifespan=[lifespan],
         openapi_config=None,
         request_max_body_size=host.options.body_max_bytes,
-        state=State({"host": host, "schema": openapi(_handlers(), dependencies)}),
+        state=State({"host": host, "schema": openapi(_handlers(), dependencies, tokens=not host.access.open)}),
         logging_config=None,
     )
-    routes: Any = app
-    return Doors(Idempotency(routes, host), host)
+    return Doors(Idempotency(Methods(app), host), host)

@@ -14,14 +14,15 @@ import msgspec
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import DEFAULT_CHECKS, IndexInfo, ShadowIndex, SwitchRequest, SwitchResult
 
-INT64_MAX = (1 << 63) - 1
+WHOLE_MAX = (1 << 53) - 1
+"""The largest whole number that every JSON library keeps exactly."""
 BranchName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 IndexType = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{0,63}$")]
 ResourceType = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 RecordId = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
-Whole = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=WHOLE_MAX)]
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Checks = Annotated[list[Name], msgspec.Meta(max_length=100)]
 Types = Annotated[list[ResourceType], msgspec.Meta(min_length=1, max_length=1000)]

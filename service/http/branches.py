@@ -11,7 +11,7 @@ from shadowswitch.model.errors import InvalidChange
 from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.service.http.access import Caller, Scope
-from shadowswitch.service.http.bodies import INT64_MAX, Body, BranchName, Name, RecordId, ResourceType, Whole
+from shadowswitch.service.http.bodies import WHOLE_MAX, Body, BranchName, Name, RecordId, ResourceType, Whole
 from shadowswitch.service.http.doors import plain
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.routing import PREFIX, changes, reads
@@ -20,7 +20,7 @@ BASE = f"{PREFIX}/branches"
 ONE = f"{BASE}/{{name:str}}"
 WRITE_TIMEOUT_S_MAX = 60.0
 READ_TIMEOUT_S = 5.0
-After = Annotated[int, Parameter(required=False, ge=0, le=INT64_MAX, description="Begin after this one.")]
+After = Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX, description="Begin after this one.")]
 Limit = Annotated[int, Parameter(required=False, ge=1, le=10_000, description="At most so many.")]
 Tokens = Annotated[list[Whole], msgspec.Meta(max_length=100)]
 
@@ -134,7 +134,7 @@ def search(
     q: Annotated[str, Parameter(max_length=4000)],
     index_type: Annotated[str, Parameter(required=False, pattern="^[A-Z][A-Z0-9_]{0,63}$")] = "SEARCH_INDEX",
     limit: Annotated[int, Parameter(required=False, ge=1, le=1000)] = 10,
-    min_lsn: Annotated[int | None, Parameter(required=False, ge=0, le=INT64_MAX)] = None,
+    min_lsn: Annotated[int | None, Parameter(required=False, ge=0, le=WHOLE_MAX)] = None,
 ) -> Found:
     """Search what is live. With `min_lsn` (of a receipt) the answer shows at least that write."""
     branch = plain(name)

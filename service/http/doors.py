@@ -125,13 +125,12 @@ class Doors:
             raise EngineClosed("the server stops", hint="try again in a moment")
         if host.in_flight > host.options.threads + host.options.queue_max:
             raise Overloaded("too many requests wait already", hint="try again in a moment")
-        if self._failures.left(address) < 1:
-            raise TooManyRequests("too many wrong tokens came from this address", hint="wait a minute")
         try:
             scope[CALLER] = caller = host.access.caller(headers.get("authorization"), now())
-        except Unauthorized:
-            self._failures.take(address)
-            raise
+        except Unauthorized as error:
+            if self._failures.take(address):
+                raise
+            raise TooManyRequests("too many wrong tokens came from this address", hint="wait a minute") from error
         if not self._rates.take(caller.name if caller is not None and not host.access.open else address):
             raise TooManyRequests("requests come faster than allowed", hint="slow down, or raise --rate")
 

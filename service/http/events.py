@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +23,7 @@ from shadowswitch.model.events import to_cloud_event
 from shadowswitch.model.incoming import EventOutcome, parse_incoming
 from shadowswitch.model.views import Event
 from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.bodies import WHOLE_MAX
 from shadowswitch.service.http.branches import After, Limit
 from shadowswitch.service.http.host import Host, Overloaded
 from shadowswitch.service.http.problems import BadRequest
@@ -31,6 +33,7 @@ BASE = f"{PREFIX}/events"
 PAGE = 500
 HEARTBEAT_S = 15.0
 """A comment at least so often: proxies close what is silent, and a client that is gone is noticed by writing to it."""
+JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 
 
@@ -90,6 +93,9 @@ def decoded(headers: dict[str, str], body: bytes) -> dict[str, Any]:
             data = json.loads(data)
         except ValueError as error:
             raise BadRequest("the data of this CloudEvent is no JSON", hint=hint) from error
+    wrong = [name for name, value in attributes.items() if not isinstance(value, str | int | datetime)]
+    if wrong or attributes.get("datacontenttype", JSON).partition(";")[0].strip() != JSON:
+        raise BadRequest(f"this CloudEvent cannot be read: {', '.join(wrong) or 'its data is no JSON'}", hint=hint)
     plain = {name: value if isinstance(value, str) else str(value) for name, value in attributes.items()}
     return {**plain, "data": data}
 
@@ -102,7 +108,7 @@ async def stream(
     request: Request[Any, Any, Any],
     host: Host,
     caller: Caller,
-    after: Annotated[int | None, Parameter(required=False, ge=0, le=(1 << 63) - 1)] = None,
+    after: Annotated[int | None, Parameter(required=False, ge=0, le=WHOLE_MAX)] = None,
 ) -> Response[Any]:
     """Server-Sent Events: from now on, or after a number (`Last-Event-ID`, or `after`)."""
     place = start_of(request.headers.get("last-event-id"), after)

@@ -23,6 +23,7 @@ from shadowswitch.model.blocked import Blocked
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.service.http.access import Forbidden, Unauthorized
 from shadowswitch.service.http.host import Overloaded
+from shadowswitch.service.http.methods import allowed
 
 logger = logging.getLogger("shadowswitch")
 
@@ -56,7 +57,6 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (Forbidden, 403),
     (TooManyRequests, 429),
     (Overloaded, 503),
-    (KeyReused, 422),
     (BadRequest, 400),
     (errors.InvalidName, 422),
     (errors.InvalidChange, 422),
@@ -197,7 +197,10 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
         more["errors"] = fields
     hint = HINTS.get(error.status_code, "GET /schema tells what a request must look like")
     body = plain_problem(error.status_code, detail, hint, _request_id(request), **more)
-    return _answer(error.status_code, body, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = allowed(request.app, str(request.scope["path"]))
+    return _answer(error.status_code, body, headers)
 
 
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

@@ -17,7 +17,9 @@ from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler, Method
 from litestar.types.internal_types import PathParameterDefinition
 
-from shadowswitch.service.http import bodies, branches, lock_bodies
+from shadowswitch.model import records, views
+from shadowswitch.model.incoming import ACCEPTED
+from shadowswitch.service.http import bodies, branches, events, lock_bodies, operations
 from shadowswitch.service.http.access import Scope
 from shadowswitch.service.http.events import BASE as EVENTS
 from shadowswitch.service.http.events import STRUCTURED
@@ -29,6 +31,8 @@ DESCRIPTION = (
     "Names in paths are percent-encoded as UTF-8, a slash as %2F. Times are UTC. "
     "With the header Idempotency-Key a POST or DELETE that is sent again gets the first answer again."
 )
+MODULES = (bodies, branches, events, lock_bodies, operations, records, views)
+"""Where the structs of requests and answers are."""
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "What went wrong, and what to do next (RFC 9457). A blocked write has more members.",
@@ -85,14 +89,20 @@ CLOUD_EVENT: dict[str, Any] = {
         "specversion": {"const": "1.0"},
         "id": {"type": "string", "minLength": 1, "maxLength": 256},
         "source": {"type": "string", "minLength": 1, "maxLength": 1024},
-        "type": {"type": "string", "description": "See docs/events.md."},
+        "type": {"enum": sorted(ACCEPTED)},
+        "subject": {"type": "string", "minLength": 1},
+        "time": {"type": "string", "format": "date-time"},
+        "datacontenttype": {"const": "application/json"},
+        "dataschema": {"type": "string", "format": "uri", "minLength": 1},
         "data": {"type": "object", "required": ["branch_name"], "properties": {"branch_name": {"type": "string"}}},
     },
+    "propertyNames": {"pattern": "^[a-z0-9]{1,20}$"},
+    "additionalProperties": {"type": ["string", "integer", "boolean"], "description": "An extension attribute."},
 }
 
 
-def openapi(handlers: Sequence[ControllerRouterHandler], dependencies: dict[str, Provide]) -> bytes:
-    """The document as JSON."""
+def openapi(handlers: Sequence[ControllerRouterHandler], dependencies: dict[str, Provide], *, tokens: bool) -> bytes:
+    """The document as JSON; with `tokens` it tells that they are needed."""
     config = OpenAPIConfig(
         title="shadowswitch",
         version=importlib.metadata.version("shadowswitch"),
@@ -102,13 +112,14 @@ def openapi(handlers: Sequence[ControllerRouterHandler], dependencies: dict[str,
     )
     app = Litestar(handlers, dependencies=dependencies, openapi_config=config)
     document = app.openapi_schema.to_schema()
-    _refuse_unknown_fields(document)
+    _describe_structs(document)
     document["components"]["schemas"] |= {"Problem": PROBLEM, "Blocked": BLOCKED}
-    document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+    if tokens:
+        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
     routes = {route.path.replace(":str}", "}"): route for route in app.routes}
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            _complete(operation, method, _scope_of(routes.get(path), method))
+            _complete(operation, method, _handler_of(routes.get(path), method), tokens)
     _describe_events(document)
     return msgspec.json.encode(document)
 
@@ -123,30 +134,38 @@ def _operation_id(handler: HTTPRouteHandler, method: Method, components: list[st
     )
 
 
-def _strict_names() -> set[str]:
-    found = (value for module in (bodies, lock_bodies, branches) for value in vars(module).values())
-    return {
-        value.__name__ for value in found
-        if isinstance(value, type) and issubclass(value, bodies.Body)
-    }  # fmt: skip
+def _describe_structs(document: dict[str, Any]) -> None:
+    """Let msgspec, which checks the bodies, describe them: with every bound, and whether unknown fields are refused."""
+    present = document["components"]["schemas"]
+    kinds = {
+        value
+        for module in MODULES
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__name__ in present
+    }
+    _, described = msgspec.json.schema_components(
+        sorted(kinds, key=lambda kind: kind.__name__), ref_template="#/components/schemas/{name}"
+    )
+    present |= described
+    change = described["ChangeIn"]["properties"]
+    common = {"type": "object", "additionalProperties": False}
+    put = {**common, "required": ["resource_type", "id", "fields"]}
+    put["properties"] = {**change, "kind": {"const": "put"}, "fields": {"type": "object"}}
+    delete = {**common, "required": ["resource_type", "id", "kind"]}
+    delete["properties"] = {**change, "kind": {"const": "delete"}, "fields": {"type": "null"}}
+    present["ChangeIn"] = {"description": described["ChangeIn"]["description"], "oneOf": [put, delete]}
 
 
-def _refuse_unknown_fields(document: dict[str, Any]) -> None:
-    for name in _strict_names():
-        for key, schema in document["components"]["schemas"].items():
-            if key == name or key.endswith(f"_{name}"):
-                schema["additionalProperties"] = False
+def _handler_of(route: Any, method: str) -> Any:
+    found = getattr(route, "route_handler_map", {}).get(method.upper())
+    return found[0] if isinstance(found, tuple) else found
 
 
-def _scope_of(route: Any, method: str) -> str:
-    handlers = getattr(route, "route_handler_map", {})
-    found = handlers.get(method.upper())
-    handler = found[0] if isinstance(found, tuple) else found
-    return str(handler.opt.get("scope", Scope.ADMIN)) if handler is not None else ""
-
-
-def _complete(operation: dict[str, Any], method: str, scope: str) -> None:
-    """Add who may call and what errors look like."""
+def _complete(operation: dict[str, Any], method: str, handler: Any, tokens: bool) -> None:
+    """Add who may call, what errors look like, and whether a body is needed."""
+    scope = str(handler.opt.get("scope", Scope.ADMIN))
+    if handler.parsed_data_field is not None and handler.parsed_data_field.is_optional:
+        operation["requestBody"]["required"] = False
     responses = operation["responses"]
     responses.pop("400", None)
     problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -157,7 +176,8 @@ def _complete(operation: dict[str, Any], method: str, scope: str) -> None:
         blocked = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Blocked"}}}
         responses["423"] = {"description": "A lock is in the way.", "content": blocked}
     if scope and scope != PUBLIC:
-        operation["security"] = [{"bearer": []}]
+        if tokens:
+            operation["security"] = [{"bearer": []}]
         operation["description"] = f"{operation.get('description', '')}\n\nScope: `{scope}`.".strip()
     if method in ("post", "delete"):
         key = {"name": "Idempotency-Key", "in": "header", "required": False}

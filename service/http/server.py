@@ -36,6 +36,8 @@ from shadowswitch.service.http.host import Host, Options
 logger = logging.getLogger("shadowswitch")
 
 BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""How long a connection may be idle: longer than the pauses of a client that works through files."""
 CLOSE_S = 2.5
 """How long the engine may take to close after requests were given up, before the process goes without it. Nothing
 acknowledged can be lost by that: it is what a power cut does, and recovery is made for it."""
@@ -148,6 +150,7 @@ def _serve(
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
         http="h11",
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
         date_header=True,
     )

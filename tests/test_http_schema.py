@@ -1,0 +1,55 @@
+"""The OpenAPI document is true: schemathesis goes through every operation with what fits it and what does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine_helpers import ROOT, outside_environment
+from tests.http_helpers import serving
+
+RECORDS = [{"resource_type": "object_type", "id": str(n), "fields": {"text": f"word{n}"}} for n in range(50)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seconds", "seed"), [pytest.param(20, 1), *(pytest.param(120, n, marks=pytest.mark.torture) for n in (2, 3))]
+)
+def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, seconds: int, seed: int) -> None:
+    with serving(tmp_path / "data", "--quiet", "--rate", "1000000") as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        client.post("branches/main/write", {"changes": RECORDS})
+        assert client.post(f"shadow-index/{client.built()}/switch", {})["success"]
+        command = [
+            sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests" / "schemathesis.toml"),
+            "run", f"{server.url}/schema", "--url", server.url, "--exclude-path-regex", "stream$",
+            "--phases", "examples,coverage,fuzzing", "--max-time", str(seconds), "--seed", str(seed), "--no-color",
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds * 5 + 120, cwd=tmp_path, env=outside_environment()
+        )
+        assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
+        assert "Tested: 4" in done.stdout, done.stdout[-2000:]
+        answered = server.client().call("GET", "/health/ready")
+        assert answered.body["ready"] is True
+
+
+def test_the_document_tells_of_tokens_where_they_are_needed(tmp_path: Path) -> None:
+    with serving(tmp_path / "open") as server:
+        document = server.client().get("/schema")
+        assert "securitySchemes" not in document["components"]
+        assert document["components"]["schemas"]["StartBuild"]["additionalProperties"] is False
+        ids = [one["operationId"] for item in document["paths"].values() for one in item.values()]
+        assert len(ids) == len(set(ids)) > 40
+        assert "Blocked" in str(document["paths"]["/api/v1/branches/{name}/write"]["post"]["responses"]["423"])
+    entry = f'[[token]]\nname = "a"\nsha256 = "{"0" * 64}"\nscopes = ["read"]\n'
+    with serving(tmp_path / "guarded", SHADOWSWITCH_TOKENS=entry) as server:
+        document = server.client().get("/schema")
+        assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+        start = document["paths"]["/api/v1/shadow-index/start"]["post"]
+        assert start["security"] == [{"bearer": []}]
+        assert "`build`" in start["description"]
