@@ -189,7 +189,8 @@ def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
 def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     """CANCELLED; the generation retires."""
     row = _move(commit, commit.shadow(shadow_id), S.CANCELLED, phase="cancelled", error=reason or None)
-    _retire(commit, row.generation)
+    if _is_there(commit, row.generation):  # that of a build that failed long ago is gone
+        _retire(commit, row.generation)
     _tell(commit, row, "build.cancelled", reason=reason)
     commit.audit("build.cancelled", shadow_id, {"reason": reason})
     return row
@@ -206,7 +207,7 @@ def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
                 shadow_index_id=other.id,
                 operation="retry",
             )
-    if commit.txn.get(row.generation.to_bytes(8, "big"), db=commit.db["generations"]) is None:
+    if not _is_there(commit, row.generation):
         raise InvalidTransition(
             f"the files of shadow {shadow_id} are gone", operation="retry", hint="start a new build with start_build"
         )
@@ -304,6 +305,10 @@ def _soak(commit: Commit, number: int, until: float) -> None:
     commit.put_shadow(msgspec.structs.replace(commit.shadow(old.shadow_id), phase="soaking"))
 
 
+def _is_there(commit: Commit, number: int) -> bool:
+    return commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is not None
+
+
 def _retire(commit: Commit, number: int) -> None:
     old = commit.generation(number)
     commit.put_generation(msgspec.structs.replace(old, role="retiring", soak_until=None))
@@ -381,7 +386,7 @@ def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> 
 def note_durable(commit: Commit, durable: dict[int, int]) -> None:
     """Remember up to where generations are durable, before the journal is trimmed by it (ST-6)."""
     for number, lsn in durable.items():
-        if commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is None:
+        if not _is_there(commit, number):
             continue
         row = commit.generation(number)
         if lsn > row.durable_lsn:

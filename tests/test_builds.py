@@ -267,6 +267,7 @@ def test_the_files_of_a_failed_build_go_after_a_while_and_then_no_retry_is_possi
     wait_until(lambda: engine._house.catalog.generation(shadow.generation) is None)
     with pytest.raises(InvalidTransition, match="gone"):
         engine.retry_build(shadow.shadow_index_id)
+    assert engine.cancel_build(shadow.shadow_index_id).state == "CANCELLED", "there is nothing left to remove"
 
 
 # -- several at once, under load -------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ MOVES = ("reopen_branch", "recover_branch", "merge_branch", "archive_branch")
 class Client:
     """One client, named as an owner of locks; it lives in a process of its own and survives that of the engine."""
 
+    weights = WEIGHTS
+
     def __init__(self, name: str, world: World, oracle: Oracle, kinds: list[str], branches: tuple[str, ...]) -> None:
         self.name = name
         self.host: Host
@@ -42,7 +44,7 @@ class Client:
         self._world = world
         self._oracle = oracle
         self._kinds = kinds
-        self._weights = [WEIGHTS[kind] for kind in kinds]
+        self._weights = [self.weights[kind] for kind in kinds]
         self._branches = branches
         self._held: list[tuple[str, Any]] = []
 

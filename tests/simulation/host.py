@@ -6,6 +6,7 @@ the next one finds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ SETTINGS: dict[str, Any] = {
     "map_size_bytes": 16 << 20,
     "lock_grace_s": GRACE_S,
     "followers": 1,
-    "refresh_interval_ms": 1e9,
+    "disk_reserve_bytes": 1 << 20,
     "allow_remote_filesystem": True,
 }
 
@@ -46,6 +47,9 @@ class Store:
     def reset(self) -> None:
         """As it was in the beginning."""
         self._data.write_bytes(self._empty)
+        for name in ("generations", "published"):
+            if (self.folder / name).exists():
+                remove(self.folder / name)
 
 
 def scratch() -> Path:
@@ -62,9 +66,9 @@ def remove(folder: Path) -> None:
 class Host(Engine):
     """An open engine in a world."""
 
-    def __init__(self, store: Store, idle_s: float, janitor_s: float) -> None:
+    def __init__(self, store: Store, **settings: Any) -> None:
         self.crashes: list[dict[str, Any]] = []
-        super().__init__(store.folder, Config(**SETTINGS, branch_idle_s=idle_s, janitor_interval_s=janitor_s))
+        super().__init__(store.folder, Config(**{**SETTINGS, **settings}))
         self.crashes = self._supervisor.crashes
 
     @property
@@ -84,3 +88,6 @@ class Host(Engine):
         """The process is no more: what it had not committed never was."""
         self._closed = True
         self._house.catalog.close()
+        for generation in list(self._house.shelf.open.values()):
+            with contextlib.suppress(Exception):
+                generation.writer.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as real_datetime
 import logging
+import random as real_random
 import sys
 import threading
 import time as real_time
@@ -17,6 +18,7 @@ import uuid as real_uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lmdb as real_lmdb
@@ -25,7 +27,11 @@ import pykka
 from shadowswitch.actors import base, keepers
 from shadowswitch.engine import running
 from shadowswitch.storage import layout, points
-from tests.simulation.world import VirtualFuture, VirtualInbox, VirtualPykkaFuture, VirtualTimers, World, present
+from shadowswitch.storage.catalog import Catalog
+from tests.simulation.threads import VirtualThreading
+from tests.simulation.waiting import VirtualFuture, VirtualInbox, VirtualPykkaFuture, VirtualTimers
+from tests.simulation.workers import VirtualWorkers
+from tests.simulation.world import World, present
 
 
 class VirtualTime:
@@ -83,14 +89,6 @@ class VirtualPoints(dict[str, Any]):
         return None
 
 
-class NoWorkers:
-    """Worker processes are not simulated."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class NoLock:
     """The hold on the data directory; of the processes of one world only one lives at a time."""
 
@@ -99,11 +97,23 @@ class NoLock:
     def release(self) -> None: ...
 
 
+class VirtualRandom:
+    """What the module `random` is to the library."""
+
+    def Random(self, seed: int | None = None) -> real_random.Random:
+        return real_random.Random(self.getrandbits(32) if seed is None else seed)
+
+    def getrandbits(self, bits: int) -> int:
+        return present().random.getrandbits(bits)
+
+
 CLOCK = VirtualTime()
 NAMES: dict[int, Any] = {
     id(real_time): CLOCK,
     id(real_uuid): VirtualUuid(),
     id(real_lmdb): VirtualLmdb(),
+    id(real_random): VirtualRandom(),
+    id(threading): VirtualThreading(),
     id(real_datetime.datetime): VirtualDatetime,
     id(Future): VirtualFuture,
 }
@@ -156,11 +166,17 @@ def _replace(replaced: Replaced) -> None:
     replaced.put(base.EngineActor, "_create_actor_inbox", staticmethod(VirtualInbox))
     replaced.put(base.EngineActor, "_create_future", staticmethod(VirtualPykkaFuture))
     replaced.put(running, "Timers", lambda: VirtualTimers(present()))
-    replaced.put(running, "WorkerPool", NoWorkers)
+    replaced.put(running, "WorkerPool", VirtualWorkers)
+    replaced.put(running, "Catalog", _open_catalog)
     replaced.put(layout, "DirectoryLock", NoLock)
     replaced.put(keepers, "boot_id", lambda: present().boot)
     replaced.put(points, "_plans", VirtualPoints())
     replaced.put(logging.getLogger("shadowswitch"), "disabled", True)
+
+
+def _open_catalog(path: Path, **settings: Any) -> Catalog:
+    catalog = present().catalog = Catalog(path, **settings)
+    return catalog
 
 
 def _start_actor_loop(actor: Any) -> None:
@@ -182,8 +198,6 @@ def virtual_reality() -> Iterator[None]:
 @contextmanager
 def inside(world: World) -> Iterator[None]:
     """This world is the present one; at the end nothing of it is left."""
-    thread = threading.current_thread()
-    name = thread.name
     World.present = world
     try:
         yield
@@ -192,12 +206,21 @@ def inside(world: World) -> Iterator[None]:
         World.present = None
         for ref in world.actors:
             pykka.ActorRegistry.unregister(ref)
-        thread.name = name
 
 
 def reality_left() -> list[str]:
     """Real clocks and ids that the library still holds, by name; for inside `virtual_reality`."""
-    real = {id(thing) for thing in (real_time, real_uuid, real_time.monotonic, real_time.time, real_time.sleep, Future)}
+    things = (
+        real_time,
+        real_uuid,
+        real_random,
+        threading,
+        real_time.monotonic,
+        real_time.time,
+        real_time.sleep,
+        Future,
+    )
+    real = {id(thing) for thing in things}
     found = []
     for module in modules():
         found += [f"{module.__name__}.{name}" for name, value in vars(module).items() if id(value) in real]

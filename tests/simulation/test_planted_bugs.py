@@ -90,9 +90,32 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
 }  # fmt: skip
 
 
-def simulate(library: Path, seeds: int) -> tuple[int, str]:
+BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+    "the seal does not wait for the writes that were admitted before it": (
+        "SW-3",
+        {"actors/journal_writer.py": [("        self._commit_pending()\n        if message", "        if message")]},
+    ),
+    "a cancelled build keeps its generation": (
+        "IX-6",
+        {
+            "storage/transitions.py": [
+                (
+                    '        _retire(commit, row.generation)\n    _tell(commit, row, "build.cancelled"',
+                    '        pass\n    _tell(commit, row, "build.cancelled"',
+                )
+            ]
+        },
+    ),
+    "a switch whose end could not be recorded is never ended": (
+        "IX-6: builds and switches do not end",
+        {"actors/janitor.py": [("            self._end_orphaned_switches,\n", "")]},
+    ),
+}
+
+
+def simulate(library: Path, seeds: int, *more: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.simulation.runs", "--seeds", str(seeds)],
+        [sys.executable, "-m", "tests.simulation.runs", "--seeds", str(seeds), *more],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(library)},
         capture_output=True,
@@ -111,6 +134,15 @@ def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
     assert status == 1, f"the mutant survived: {told}"
     assert expected in told.splitlines()[0], told
     print(name, told.splitlines()[0], sep="\n  ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILDING)
+def test_a_planted_bug_of_builds_is_found(tmp_path: Path, name: str) -> None:
+    expected, patches = BUILDING[name]
+    status, told = simulate(copy_of_the_library(tmp_path / "library", patches), SEEDS // 10, "--builds")
+    assert status == 1, f"the mutant survived: {told}"
+    assert expected in told.splitlines()[0], told
 
 
 def test_the_copy_without_a_planted_bug_passes(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ import pytest
 
 from shadowswitch.actors import base, lock_keeper
 from tests.engine_helpers import ROOT, outside_environment
-from tests.simulation import runs, seams
+from tests.simulation import runs, scenario, seams
 from tests.simulation.host import Store
 from tests.simulation.world import Violation
 
 SEEDS = int(os.environ.get("SEEDS") or 10_000)
+BUILD_SEEDS = SEEDS // 20
+"""Seeds with builds and switches take five times as long."""
 PROCESSES = min(2, os.cpu_count() or 1)
 TIMEOUT_S = 280 + SEEDS // 20
 
@@ -39,11 +41,9 @@ def simulate(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(TIMEOUT_S + 60)
-def test_ten_thousand_seeds_without_a_violation() -> None:
-    share = -(-SEEDS // PROCESSES)
-    todo = [simulate("--seeds", str(share), "--from", str(share * number)) for number in range(PROCESSES)]
+def run_all(seeds: int, *more: str) -> None:
+    share = -(-seeds // PROCESSES)
+    todo = [simulate("--seeds", str(share), "--from", str(share * number), *more) for number in range(PROCESSES)]
     try:
         told = [process.communicate(timeout=TIMEOUT_S)[0] for process in todo]
     finally:
@@ -51,6 +51,18 @@ def test_ten_thousand_seeds_without_a_violation() -> None:
             process.kill()
     print(*told, sep="\n")
     assert [process.returncode for process in todo] == [0] * len(todo), "\n".join(told)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_ten_thousand_seeds_without_a_violation() -> None:
+    run_all(SEEDS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_seeds_with_builds_and_switches_without_a_violation() -> None:
+    run_all(BUILD_SEEDS, "--builds")
 
 
 def test_the_seeds_lead_to_everything_that_can_happen(store: Store) -> None:
@@ -65,18 +77,31 @@ def test_the_seeds_lead_to_everything_that_can_happen(store: Store) -> None:
     assert expected <= set(counts), sorted(expected - set(counts))
 
 
-@pytest.mark.parametrize("seed", [0, 21, 397])
-def test_a_seed_is_the_same_run_again_in_every_process(store: Store, seed: int) -> None:
-    here = runs.run_seed(seed, store).world.told()
-    assert here == runs.run_seed(seed, store).world.told()
-    elsewhere = simulate("--seed", str(seed), PYTHONHASHSEED=str(seed + 1)).communicate(timeout=60)[0]
+def test_the_seeds_with_builds_lead_to_everything_that_can_happen(store: Store) -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(120):
+        counts += runs.run_seed(seed, store, scenario.Rebuilding).counts
+    expected = {
+        "restarts", "ENOSPC", "EIO", "switches", "switch: success True", "rollback: success True", "worker deaths",
+        "switch: InvalidTransition", "build: DuplicateBuild", "built: BuildFailed", "built: BuildCancelled",
+        "shadow BUILT", "shadow SWITCHING", "shadow ACTIVE", "shadow FAILED", "shadow CANCELLED", "shadow CLEANUP",
+    }  # fmt: skip
+    assert expected <= set(counts), sorted(expected - set(counts))
+
+
+@pytest.mark.parametrize(("seed", "more"), [(0, ()), (21, ()), (397, ()), (3, ("--builds",)), (7, ("--builds",))])
+def test_a_seed_is_the_same_run_again_in_every_process(store: Store, seed: int, more: tuple[str, ...]) -> None:
+    kind = scenario.Rebuilding if more else scenario.Run
+    here = runs.run_seed(seed, store, kind).world.told()
+    assert here == runs.run_seed(seed, store, kind).world.told()
+    elsewhere = simulate("--seed", str(seed), *more, PYTHONHASHSEED=str(seed + 1)).communicate(timeout=60)[0]
     assert elsewhere.splitlines() == here
 
 
 def test_a_violation_tells_its_seed_what_happened_and_how_to_see_it_again(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "SETTLED_S", -100.0)
+    monkeypatch.setattr(scenario, "SETTLED_S", -100.0)
     with pytest.raises(Violation, match=r"(?s)^seed 3: .*done token.*make simulate SEED=3$"):
         runs.run_seed(3, store)
 

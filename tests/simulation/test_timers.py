@@ -32,7 +32,7 @@ def alarms_after(store: Store, *, full: bool) -> tuple[int, int]:
             raise OSError(ENOSPC, "injected")
 
     def work() -> None:
-        host = Host(store, idle_s=1000.0, janitor_s=1000.0)
+        host = Host(store, branch_idle_s=1000.0, janitor_interval_s=1000.0, refresh_interval_ms=1e9)
         hosts.append(host)
         host.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "1", ttl_s=5.0)
         locked.append(host.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "2", ttl_s=3600.0))

@@ -7,23 +7,19 @@ and whether time passes meanwhile. So each step is one message handled, or a pie
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import random
-import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, NoReturn
 
-import pykka
 from greenlet import GreenletExit, getcurrent, greenlet
 
 STEPS_MAX = 20_000
 """A seed that needs more hangs."""
-LATENCY_S = 1e-6
-"""A timer is never early, not even by a rounding error."""
 BOOTED_AT_S = 1000.0
 WALL_AT_BOOT_S = 1_800_000_000.0
 
@@ -63,6 +59,8 @@ class World:
         """References to every actor that was ever started here."""
         self.reached: Callable[[str], None] = lambda name: None
         """Called at each named point of the library, by the task that comes there."""
+        self.catalog: Any = None
+        self.workers: Any = None
         self.watcher: Any = None
         """Who is told of what happens inside transactions."""
         self.slow: frozenset[str] = frozenset()
@@ -142,7 +140,13 @@ class World:
             raise GreenletExit
         return task
 
-    def _switch(self) -> None:
+    def end(self, task: Task) -> None:
+        """Kill a task: it goes no further than where it waits, or will wait."""
+        self.wake(task)
+        task.dead = True
+
+    def yield_(self) -> None:
+        """Let go until somebody wakes this task."""
         task = self.current()
         self._hub.switch()
         if task.dead:
@@ -151,7 +155,7 @@ class World:
     def pause(self) -> None:
         """Let others go first, perhaps."""
         self.wake(self.current())
-        self._switch()
+        self.yield_()
 
     def sleep(self, delay_s: float) -> None:
         """Let time pass."""
@@ -159,7 +163,7 @@ class World:
         until = self.now + max(0.0, delay_s)
         self.at(until, partial(self.wake, task))
         while self.now < until:
-            self._switch()
+            self.yield_()
 
     def wait(self, future: Future[Any], timeout_s: float | None) -> None:
         """Until the future is done or the time is over."""
@@ -170,7 +174,7 @@ class World:
         alarm = self.at(until, partial(self.wake, task)) if until is not None else []
         future.add_done_callback(lambda _: self.wake(task))
         while not future.done() and (until is None or self.now < until):
-            self._switch()
+            self.yield_()
         alarm.clear()
 
     def die(self) -> NoReturn:
@@ -216,6 +220,8 @@ class World:
         ready.pop()
         task.ready = False
         self._task = task
+        if task.dead and not task.greenlet.gr_frame:
+            return True  # it was killed before it began
         task.greenlet.switch()
         self._task = None
         return True
@@ -246,7 +252,8 @@ class World:
                 if not task.greenlet:
                     break
                 self._task = task
-                task.greenlet.throw(GreenletExit)
+                with contextlib.suppress(Exception):  # what it stumbles over on the way means nothing
+                    task.greenlet.throw(GreenletExit)
         self._task = None
         self._burying = False
         self.crashed = False
@@ -256,101 +263,3 @@ def present() -> World:
     """The world that the library lives in."""
     assert World.present is not None, "no world"
     return World.present
-
-
-class VirtualFuture(Future[Any]):
-    """A future on whose result a task waits without holding up the thread; remembers when it was answered."""
-
-    answered_at = 0.0
-    _one_thread = threading.Condition()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._condition = self._one_thread
-
-    def result(self, timeout: float | None = None) -> Any:
-        present().wait(self, timeout)
-        return super().result(0)
-
-    def set_result(self, result: Any) -> None:
-        self._answered()
-        super().set_result(result)
-
-    def set_exception(self, exception: BaseException | None) -> None:
-        self._answered()
-        super().set_exception(exception)
-
-    def _answered(self) -> None:
-        self.answered_at = present().now
-
-
-class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
-    """The same for Pykka's own futures, by which an actor is asked to stop."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._done: VirtualFuture = VirtualFuture()
-
-    def get(self, *, timeout: float | None = None) -> Any:
-        present().wait(self._done, timeout)
-        return super().get(timeout=0.0)
-
-    def set(self, value: Any = None) -> None:
-        super().set(value)
-        self._done.set_result(None)
-
-    def set_exception(self, exc_info: Any = None) -> None:
-        super().set_exception(exc_info)
-        self._done.set_result(None)
-
-
-class VirtualInbox:
-    """A mailbox: first in, first out; taking a message out is a step of its own."""
-
-    def __init__(self) -> None:
-        self._letters: deque[Any] = deque()
-        self._owner: Task | None = None
-
-    def put(self, letter: Any, /) -> None:
-        self._letters.append(letter)
-        if self._owner is not None:
-            present().wake(self._owner)
-
-    def get(self) -> Any:
-        world = present()
-        self._owner = world.current()
-        if self._letters:
-            world.pause()
-        while not self._letters:
-            world._switch()
-        return self._letters.popleft()
-
-    def empty(self) -> bool:
-        return not self._letters
-
-
-class VirtualTimers:
-    """What `actors.timers.Timers` is to the library."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._closed = False
-
-    def after(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._world.at(self._world.now + max(0.0, delay_s) + LATENCY_S, partial(self._call, call))
-
-    def every(self, period_s: float, call: Callable[[], None]) -> None:
-        period_s = max(period_s, self._world.period_s)
-
-        def again() -> None:
-            self.after(period_s, again)
-            call()
-
-        self.after(period_s, again)
-
-    def _call(self, call: Callable[[], None]) -> None:
-        if not self._closed:
-            call()
-
-    def close(self) -> None:
-        self._closed = True

@@ -1,0 +1,261 @@
+"""One seed from beginning to end: who does what, which faults there are, and when all is over."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from typing import Any
+
+from shadowswitch.model.errors import Timeout
+from shadowswitch.storage import lock_rows
+from tests.simulation import host as hosts
+from tests.simulation import seams
+from tests.simulation.clients import Client
+from tests.simulation.host import GRACE_S, Host, Store
+from tests.simulation.oracle import Oracle
+from tests.simulation.rebuilders import Rebuilder
+from tests.simulation.switches import Switches
+from tests.simulation.world import Violation, World
+
+SETTLED_S = 40.0
+"""All locks and waits of the clients are over after that."""
+
+AT_WORK = ("PREPARING", "BUILDING", "SWITCHING")
+"""States of a shadow in which somebody must be at work."""
+WORKING = ("build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice")
+"""Points in the work of a worker process."""
+
+
+class Faults:
+    """Which faults a seed has, and how often. Most have few of them: with all at once little else would happen."""
+
+    def __init__(self, world: World) -> None:
+        random = world.random
+        self.full = random.choice((0, 0, 0, 0.05, 0.3))
+        self.broken = random.choice((0, 0, 0, 0, 0.03))
+        self.killed_before = random.choice((0, 0, 0.02))
+        self.killed_after = random.choice((0, 0, 0.02))
+        self.killed = random.choice((0, 0, 0, 0.002))
+        self.delayed = random.choice((0, 0.2, 0.6))
+        self.worker_dies = random.choice((0, 0, 0.1))
+        world.period_s = random.choice((3.0, 10.0))
+        world.dawdling = random.choice((0, 0.1, 0.5))
+        world.freezing = random.choice((0, 0, 0.004, 0.02))
+        world.slow = frozenset(random.choice(((), (), ("shadowswitch-journal",), ("shadowswitch-branch-1",))))
+
+    def stop(self, world: World) -> None:
+        """From now on nothing goes wrong any more."""
+        self.full = self.broken = self.killed_before = self.killed_after = self.killed = self.delayed = 0
+        self.worker_dies = 0
+        world.dawdling = world.freezing = 0.0
+
+
+class Run:
+    """One seed."""
+
+    client: type[Client] = Client
+    oracle_of: type[Oracle] = Oracle
+    refresh_interval_ms = 1e9
+    operations = 24
+    branches: tuple[tuple[str, ...], ...] = (hosts.BRANCHES[:1], hosts.BRANCHES[:1], hosts.BRANCHES)
+    again = ""
+
+    def __init__(self, seed: int, store: Store) -> None:
+        self.world = World(seed)
+        self.store = store
+        self.oracle = self.oracle_of(self.world, {name: number for number, name in enumerate(hosts.BRANCHES, 1)})
+        self.faults = Faults(self.world)
+        self.counts: Counter[str] = Counter()
+        random = self.world.random
+        self.idle_s = random.choice((0.05, 1.0, 10.0))
+        self.janitor_s = random.choice((1.0, 3.0, 10.0))
+        kinds = [kind for kind in self.client.weights if kind in ("write", "acquire") or random.random() < 0.7]
+        branches = random.choice(self.branches)
+        names = ("alice", "bob", "carol", "dave")[: random.choice((2, 3, 4))]
+        self.clients = [self.client(name, self.world, self.oracle, kinds, branches) for name in names]
+        for number in range(self.operations):
+            self.clients[number % len(names)].left += 1
+        self.world.reached = self._reached
+        self.host: Host | None = None
+
+    # -- the process of the engine ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """A task, while which no transaction fails; but if the machine stands still, opening may end in a timeout."""
+        world = self.world
+        try:
+            host = Host(
+                self.store,
+                branch_idle_s=self.idle_s,
+                janitor_interval_s=self.janitor_s,
+                refresh_interval_ms=self.refresh_interval_ms,
+            )
+        except Timeout as error:
+            world.note("the engine does not open: %s", error)
+            world.spawn("opening", self._open)
+            return
+        if self.counts["restarts"]:
+            self.oracle.reopened(GRACE_S)
+        world.note("the engine is open")
+        self.host = host
+        for client in self.clients:
+            client.host = host
+            world.spawn(client.name, client.run)
+
+    def _die(self, why: str) -> None:
+        """The process is gone, and comes again: perhaps later, perhaps after a reboot of the machine."""
+        world, random = self.world, self.world.random
+        assert self.host is not None
+        world.note("the process dies (%s)", why)
+        self.counts["restarts"] += 1
+        self.host.gone()
+        self.host = None
+        world.bury()
+        world.broken = False
+        self.oracle.died()
+        world.now += random.choice((0.0, 0.1, 3.0, 60.0))
+        if random.random() < 0.3:
+            self.counts["reboots"] += 1
+            world.booted, world.boot = world.now - random.choice((1.0, 500.0)), f"boot-{world.next_id()}"
+            world.note("the machine has booted")
+        world.spawn("opening", self._open)
+
+    def _reached(self, name: str) -> None:
+        world, faults = self.world, self.faults
+        world.current()
+        if name == "journal.committed":
+            self.oracle.committed()
+        if self.host is None:
+            return
+        if name == "journal.committed":
+            if world.chance(faults.killed_after):
+                world.die()
+        elif name == "journal.before_commit":
+            self._disk()
+        if name in WORKING and world.chance(faults.worker_dies):
+            self.counts["worker deaths"] += 1
+            world.workers.die(world.current())
+        if world.chance(faults.delayed):
+            world.pause()
+
+    def _disk(self) -> None:
+        world, faults = self.world, self.faults
+        if world.chance(faults.killed_before):
+            world.die()
+        if world.chance(faults.full):
+            self._fails(errno.ENOSPC)
+        if world.chance(faults.broken):
+            self._fails(errno.EIO)
+
+    def _fails(self, code: int) -> None:
+        self.world.troubles += 1
+        self.world.broken |= code == errno.EIO
+        self.world.note("the disk fails: %s", errno.errorcode[code])
+        self.counts[errno.errorcode[code]] += 1
+        raise OSError(code, "injected")
+
+    # -- from beginning to end -------------------------------------------------------------------------------------
+
+    def go(self) -> None:
+        """Raises Violation."""
+        with seams.inside(self.world):
+            self.store.reset()
+            self.world.spawn("opening", self._open)
+            try:
+                self._until(self._all_answered)
+                self._settle()
+            finally:
+                if self.host is not None:
+                    self.host.gone()
+        self.counts["steps"] += self.world.steps
+        self.counts["operations"] += len(self.oracle.ops)
+        self.counts += self.oracle.counts
+
+    def _all_answered(self) -> bool:
+        return self.oracle.pending == 0 and not any(client.left > 0 for client in self.clients)
+
+    def _until(self, is_so: Any) -> None:
+        world = self.world
+        while not is_so():
+            if not world.run(lambda: is_so() or self._must_reopen(), self._step):
+                raise Violation("LK-6: nothing can happen any more, and calls are not answered")
+            if world.crashed:
+                self._die("in the middle")
+            elif self._must_reopen():
+                self._die("the disk failed")
+
+    def _must_reopen(self) -> bool:
+        return self.host is not None and self.host.failed and self.world.chance(0.02)
+
+    def _step(self) -> None:
+        if self.oracle.violation is not None:
+            raise self.oracle.violation
+        if self.host is None:
+            return
+        self.oracle.look(self.host.house)
+        world = self.world
+        if world.chance(self.faults.killed):
+            world.crashed = True
+        if world.random.random() < 0.005:
+            world.wall_offset += world.random.choice((-3600.0, 3600.0, 0.5))
+        if self.host.crashes and not self.host.failed:
+            raise Violation(f"failed in an unforeseen way: {self.host.crashes[0]}")
+
+    def _settle(self) -> None:
+        """The faults are over. Every lock expires, every branch goes to sleep, and what was promised is there."""
+        self.faults.stop(self.world)
+        if self.host is not None and self.host.failed:
+            self._die("the disk failed")
+        until = self.world.now + SETTLED_S + self.idle_s
+        self.world.at(until, lambda: None)
+        self._until(lambda: self._settled() or self.world.now >= until)
+        assert self.host is not None
+        self._audit(self.host)
+
+    def _audit(self, host: Host) -> None:
+        oracle = self.oracle
+        for number, keeper in host.house.keepers.items():
+            if keeper.held.table.locks or keeper.held.table.waiters:
+                raise Violation(f"LK-3: branch {number} still has {keeper.held.table.dump(0)}")
+        if host.awake():
+            raise Violation(f"{host.awake()} branches do not go to sleep")
+        findings = list(lock_rows.check_locks(host.house.catalog))
+        if findings:
+            raise Violation(f"fsck: {findings}")
+        for name, number in oracle.numbers.items():
+            journal = [(change.lsn, change.fields) for change in host.changes(name)]
+            written = {fields["op"] for _, fields in journal if fields}
+            expected = {op.number for op in oracle.ops if op.lsns and op.branch == name}
+            if written != expected or host.head(name) != oracle.branches[number].last_lsn:
+                raise Violation(f"ST-5: the journal of {name} holds {sorted(written)}, expected {sorted(expected)}")
+
+    def _settled(self) -> bool:
+        if self.host is None or self.host.awake():
+            return False
+        return not any(keeper.held.table.locks for keeper in self.host.house.keepers.values())
+
+
+class Rebuilding(Run):
+    """One seed with builds and switches."""
+
+    client = Rebuilder
+    oracle_of = Switches
+    refresh_interval_ms = 1000.0
+    operations = 36
+    branches = (hosts.BRANCHES[:1],)
+    again = " ARGS=--builds"
+
+    def _settled(self) -> bool:
+        return super()._settled() and not any(s.state in AT_WORK for s in self.host.shadows())  # type: ignore[union-attr]
+
+    def _audit(self, host: Host) -> None:
+        """Beside what locks promise: every index holds exactly its source, by fsck."""
+        super()._audit(host)
+        busy = [(shadow.shadow_index_id, str(shadow.state)) for shadow in host.shadows() if shadow.state in AT_WORK]
+        if busy:
+            raise Violation(f"IX-6: builds and switches do not end: {busy}")
+        found: list[Any] = []
+        self.world.spawn("fsck", lambda: found.append(host.check()))
+        self._until(lambda: bool(found))
+        if found[0]:
+            raise Violation(f"fsck: {found[0]}")

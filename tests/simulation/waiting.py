@@ -1,0 +1,119 @@
+"""What tasks wait at, in the place of the library's futures, mailboxes and timers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import pykka
+
+from tests.simulation.world import Task, World, present
+
+LATENCY_S = 1e-6
+"""A timer is never early, not even by a rounding error."""
+
+
+class VirtualFuture(Future[Any]):
+    """A future on whose result a task waits without holding up the thread; remembers when it was answered."""
+
+    answered_at = 0.0
+    _one_thread = threading.Condition()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._condition = self._one_thread
+
+    def result(self, timeout: float | None = None) -> Any:
+        present().wait(self, timeout)
+        return super().result(0)
+
+    def set_result(self, result: Any) -> None:
+        self._answered()
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        self._answered()
+        super().set_exception(exception)
+
+    def _answered(self) -> None:
+        self.answered_at = present().now
+
+
+class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
+    """The same for Pykka's own futures, by which an actor is asked to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._done: VirtualFuture = VirtualFuture()
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        present().wait(self._done, timeout)
+        return super().get(timeout=0.0)
+
+    def set(self, value: Any = None) -> None:
+        super().set(value)
+        self._done.set_result(None)
+
+    def set_exception(self, exc_info: Any = None) -> None:
+        super().set_exception(exc_info)
+        self._done.set_result(None)
+
+
+class VirtualInbox:
+    """A mailbox: first in, first out; taking a message out is a step of its own."""
+
+    def __init__(self) -> None:
+        self._letters: deque[Any] = deque()
+        self._owner: Task | None = None
+
+    def put(self, letter: Any, /) -> None:
+        self._letters.append(letter)
+        if self._owner is not None:
+            present().wake(self._owner)
+
+    def get(self) -> Any:
+        world = present()
+        self._owner = world.current()
+        if self._letters:
+            world.pause()
+        while not self._letters:
+            world.yield_()
+        return self._letters.popleft()
+
+    def empty(self) -> bool:
+        return not self._letters
+
+    @property
+    def queue(self) -> deque[Any]:
+        return self._letters
+
+
+class VirtualTimers:
+    """What `actors.timers.Timers` is to the library."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._closed = False
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._world.at(self._world.now + max(0.0, delay_s) + LATENCY_S, partial(self._call, call))
+
+    def every(self, period_s: float, call: Callable[[], None]) -> None:
+        period_s = max(period_s, self._world.period_s)
+
+        def again() -> None:
+            self.after(period_s, again)
+            call()
+
+        self.after(period_s, again)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if not self._closed:
+            call()
+
+    def close(self) -> None:
+        self._closed = True
