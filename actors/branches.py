@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from shadowswitch.actors.base import Address, fail_reply
@@ -16,6 +17,9 @@ from shadowswitch.actors.branch import BranchActor, Load
 from shadowswitch.actors.house import House
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.rows import BranchRow
+
+STOPPED_AT_ONCE = 16
+"""When there are too many actors: so many stop, so that the next ones need not look again."""
 
 
 class Branches:
@@ -38,26 +42,39 @@ class Branches:
                 return
             address = self._actors.get(row.number)
             if address is None or not address.ref.is_alive():
+                self._make_room()
                 load = self._loads[row.number] = Load()
                 address = Address(lambda: BranchActor.start(self._house, row, load))
                 self._actors[row.number] = address
             self._loads[row.number].sent += 1
+            self._used.pop(row.number, None)  # so that the map is in the order of use
             self._used[row.number] = time.monotonic()
             address.tell(message)
 
     def stop_idle(self, idle_s: float) -> int:
         """Stop the actors that have had nothing to do for `idle_s` seconds; returns how many."""
-        stopped = []
         with self._lock:
             long_ago = time.monotonic() - idle_s
-            for number, used in list(self._used.items()):
-                if used < long_ago and self._is_idle(number):
-                    del self._used[number], self._loads[number]
-                    stopped.append(self._actors.pop(number))
-                    if self._house.keepers[number].forgettable:
-                        del self._house.keepers[number]
-        for address in stopped:  # behind what it may still be handling
-            address.ref.stop(block=False)
+            return self._stop_unused(lambda used: used < long_ago, len(self._actors))
+
+    def _make_room(self) -> None:
+        """Before one more is started: the threads of those that were used longest ago go to sleep early."""
+        if len(self._actors) >= self._house.config.branch_actors_max:
+            self._stop_unused(lambda _: True, STOPPED_AT_ONCE)
+
+    def _stop_unused(self, long_enough: Callable[[float], bool], most: int) -> int:
+        """Stop up to `most` idle actors, those first that were used longest ago. Under the lock."""
+        stopped: list[int] = []
+        for number, used in self._used.items():
+            if len(stopped) == most or not long_enough(used):
+                break
+            if self._is_idle(number):
+                stopped.append(number)
+        for number in stopped:
+            del self._used[number], self._loads[number]
+            self._actors.pop(number).ref.stop(block=False)  # it has nothing left to handle
+            if self._house.keepers[number].forgettable:
+                del self._house.keepers[number]
         return len(stopped)
 
     def _is_idle(self, number: int) -> bool:

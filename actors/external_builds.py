@@ -16,7 +16,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -102,10 +102,10 @@ class ExternalBuilds:
         """When (monotonic) its builder was last heard of; None if it never was, or since the start of the engine."""
         return self._heard.get(shadow_id)
 
-    def fail_silent(self) -> None:
-        """For the Janitor: fail the builds of which nothing was heard for too long. Every start is a new beginning."""
+    def fail_silent(self, shadow_ids: Iterable[str]) -> None:
+        """For the Janitor: fail those of which nothing was heard for too long. Every start is a new beginning."""
         limit = self._house.config.external_timeout_s
-        for row in self._house.catalog.shadows():
+        for row in map(self._house.catalog.shadow, shadow_ids):
             if not row.external or row.state not in (S.PREPARING, S.BUILDING) or row.id in self._completing:
                 self._heard.pop(row.id, None)
                 continue

@@ -15,6 +15,7 @@ from functools import partial
 from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.branch_life import outcome_of
 from shadowswitch.actors.branches import Branches
+from shadowswitch.actors.chores import Chores
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import SettleBuild, Sweep, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
@@ -22,6 +23,7 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import holds, layout, transitions
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import remove_directory
+from shadowswitch.storage.journal import journal_begin
 from shadowswitch.storage.outbox import trim_events
 from shadowswitch.storage.points import point
 from shadowswitch.storage.received import count_received, trim_received
@@ -45,6 +47,7 @@ class Janitor(EngineActor):
         self._branches = branches
         self._readers_checked = time.monotonic()
         self._publish_not_before = 0.0
+        self._chores: Chores | None = None
         self.handles(Tick, self._tick)
         self.handles(Sweep, self._sweep)
 
@@ -59,9 +62,10 @@ class Janitor(EngineActor):
         if self._house.closing:
             return
         steps: list[Callable[[], None]] = [
+            self._look,
             self._end_soaks,
             self._end_failed,
-            self._house.external.fail_silent,
+            self._end_silent,
             self._end_orphaned_switches,
             self._settle_tracked,
             self._remove_retired,
@@ -71,6 +75,8 @@ class Janitor(EngineActor):
             self._idle,
         ]
         for step in steps:
+            if self._chores is None and step != self._look:
+                return  # what there is to do could not be read
             try:
                 step()
             except (ShadowSwitchError, OSError) as error:
@@ -78,17 +84,31 @@ class Janitor(EngineActor):
                     logger.warning("clean-up did not finish: %s", error)
                     self._house.metrics.count("cleanup_errors")
 
+    def _look(self) -> None:
+        config = self._house.config
+        if self._chores is None:
+            self._chores = Chores(self._house.catalog, config.journal_keep_changes, TRIM_SLICE)
+        self._chores.look()
+
+    @property
+    def chores(self) -> Chores:
+        """What there is to do, as of the beginning of the round."""
+        assert self._chores is not None, "a round begins by looking"
+        return self._chores
+
     def _end_soaks(self) -> None:
         now = time.time()
-        for row in self._house.catalog.generations():
-            if row.role == "soaking" and row.soak_until is not None and row.soak_until <= now:
-                self._house.transact(partial(transitions.retire_previous, generation_number=row.number), "end soak")
+        for number in [number for number, until in self.chores.soaking.items() if until <= now]:
+            self._house.transact(partial(transitions.retire_previous, generation_number=number), "end soak")
+
+    def _end_silent(self) -> None:
+        self._house.external.fail_silent(list(self.chores.external))
 
     def _end_orphaned_switches(self) -> None:
         """A switch that was given up while the catalog had no room for that: the shadow is BUILT again now."""
-        for row in self._house.catalog.shadows():
-            if row.state == ShadowState.SWITCHING and row.id not in list(self._house.switching.values()):
-                self._house.transact(partial(self._end_switch, row.id), "end orphaned switch")
+        for shadow_id in list(self.chores.switching):
+            if shadow_id not in list(self._house.switching.values()):
+                self._house.transact(partial(self._end_switch, shadow_id), "end orphaned switch")
 
     def _settle_tracked(self) -> None:
         """Builds whose branch becomes READY with them: tell it how those ended, also after a crash in between."""
@@ -105,15 +125,18 @@ class Janitor(EngineActor):
 
     def _end_failed(self) -> None:
         before = time.time() - self._house.config.failed_keep_s
-        for row in self._house.catalog.shadows():
-            if row.state == ShadowState.FAILED and (row.completed_at or 0) <= before:
-                generation = self._house.catalog.generation(row.generation)
-                if generation is not None and generation.role == "building":
-                    self._house.transact(partial(transitions.retire_failed, shadow_id=row.id), "end failed build")
+        for shadow_id in [shadow_id for shadow_id, at in self.chores.failed.items() if at <= before]:
+            row = self._house.catalog.shadow(shadow_id)
+            generation = self._house.catalog.generation(row.generation)
+            if row.state == ShadowState.FAILED and generation is not None and generation.role == "building":
+                self._house.transact(partial(transitions.retire_failed, shadow_id=shadow_id), "end failed build")
+            self.chores.failed.pop(shadow_id, None)
 
     def _remove_retired(self) -> None:
-        for row in self._house.catalog.generations():
-            if row.role == "retiring":
+        self.chores.look()
+        for number in sorted(self.chores.retiring):
+            row = self._house.catalog.generation(number)
+            if row is not None and row.role == "retiring":
                 point("retire.marked")
                 self._remove(row)
 
@@ -161,33 +184,42 @@ class Janitor(EngineActor):
         """Remove journal entries that no generation needs, but keep the newest of each branch for `changes()`
         (ST-6)."""
         house = self._house
-        generations = house.catalog.generations()
-        durable = {g.row.number: g.writer.durable_lsn for g in list(house.shelf.open.values()) if not g.closed}
-        needed: dict[int, int] = {}
-        for row in generations:
-            if row.needs_journal:
-                lsn = max(row.durable_lsn, durable.get(row.number, 0))
-                needed[row.branch] = min(needed.get(row.branch, lsn), lsn)
         self._give_up_holds()
-        for hold in holds.holds(house.catalog):
-            if not hold.given_up:
-                needed[hold.branch] = min(needed.get(hold.branch, hold.after_lsn), hold.after_lsn)
         slices = TRIM_SLICES_A_ROUND
-        for branch in house.catalog.branches():
-            head, oldest = house.catalog.head(branch.number)
-            below = min(needed.get(branch.number, head), head - house.config.journal_keep_changes) + 1
-            if below - oldest < TRIM_SLICE:
+        for branch in sorted(self.chores.long):
+            durable, needed = self._needed(branch)
+            head = house.catalog.head(branch)[0]
+            below = min(needed, head - house.config.journal_keep_changes) + 1
+            with house.catalog.read() as txn:
+                begin = journal_begin(house.catalog, txn, branch)
+            if begin is None or below - begin < TRIM_SLICE:
                 continue
-            house.transact(lambda c: transitions.note_durable(c, durable), "note durable")
+            house.transact(partial(transitions.note_durable, durable=durable), "note durable")
             point("trim.noted")
             removed = TRIM_SLICE
             while removed == TRIM_SLICE and slices > 0 and not house.sealing:
-                removed = house.transact(partial(_trim_slice, branch.number, below), "trim")
+                removed = house.transact(partial(_trim_slice, branch, below), "trim")
                 point("trim.slice")
                 slices -= 1
                 house.metrics.count("journal_trimmed", removed)
+            self.chores.trimmed(branch)
             if slices <= 0:
                 return
+
+    def _needed(self, branch: int) -> tuple[dict[int, int], int]:
+        """How far the generations of a branch are on disk, and up to which LSN nobody needs its journal any more."""
+        opened, durable = self._house.shelf.open, {}
+        needed = self._house.catalog.head(branch)[0]
+        for row in self.chores.following(branch):
+            generation = opened.get(row.number)
+            if generation is not None and not generation.closed:
+                durable[row.number] = generation.writer.durable_lsn
+            if row.needs_journal:
+                needed = min(needed, max(row.durable_lsn, durable.get(row.number, 0)))
+        for hold in holds.holds(self._house.catalog, branch):
+            if not hold.given_up:
+                needed = min(needed, hold.after_lsn)
+        return durable, needed
 
     def _give_up_holds(self) -> None:
         """A subscriber that nobody runs any more must not keep the journal for ever."""
@@ -197,7 +229,7 @@ class Janitor(EngineActor):
             for row in holds.holds(house.catalog)
             if not row.given_up and house.head(row.branch) - row.after_lsn > most
         }
-        for branch in house.catalog.branches():
+        for branch in house.catalog.branches() if late else ():
             if branch.number in late:
                 given_up = house.transact(partial(holds.give_up_holds, branch=branch, most=most), "give up holds")
                 house.metrics.count("holds_given_up", len(given_up))

@@ -61,13 +61,13 @@ class Records(Following):
         batch = prepare(changes, house.config)
         deadline = time.monotonic() + timeout_s
         begun = time.perf_counter()
-        self._room.take(len(batch), house.config.queue_changes_max, deadline)
+        self._room.take(row.number, len(batch), house.config.queue_changes_max, deadline)
         try:
             reply: Future[Receipt] = Future()
             self._branches.tell(row, Write(batch, owner, reply, tokens=lock_tokens(tokens)))
             receipt: Receipt = result_of(reply, max(0.0, deadline - time.monotonic()), "the write")
         finally:
-            self._room.give(len(batch))
+            self._room.give(row.number, len(batch))
         delay_s = house.delays.get(row.number)
         if delay_s:  # a build cannot keep up: every writer gives way a little, bounded by Config.write_delay_max_ms
             time.sleep(delay_s)

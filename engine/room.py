@@ -1,7 +1,9 @@
-"""Room for changes that were admitted and are not committed yet: bounded, first come first served. And turns by key.
+"""Room for changes that were admitted and are not committed yet: bounded, shared by branches. And turns by key.
 
-Without the order a large batch would wait for ever behind a stream of small ones, and of many equal writers some would
-run into their timeouts although the queue moves.
+First come, first served: without the order a large batch would wait for ever behind a stream of small ones, and of many
+equal writers some would run into their timeouts although the queue moves. Without the shares one branch that stands
+still would take the room of all: so none gets more than half of it, and whoever waits for the share of their own branch
+is passed by the others.
 """
 
 from __future__ import annotations
@@ -11,8 +13,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from shadowswitch.model.errors import Timeout
+
+SHARE = 0.5
+"""Of the room, for one branch at most."""
+
+
+class _Ticket(NamedTuple):
+    order: object
+    branch: int
+    changes: int
 
 
 class Room:
@@ -21,37 +33,58 @@ class Room:
     def __init__(self) -> None:
         self.queued = 0
         """Changes that wait to be committed."""
-        self._line: deque[object] = deque()
+        self._of_branch: dict[int, int] = {}
+        self._line: deque[_Ticket] = deque()
         self._moved = threading.Condition()
 
-    def take(self, changes: int, most: int, deadline: float) -> None:
-        """Wait for one's turn and for room; a batch larger than `most` waits until there is nothing else.
+    def take(self, branch: int, changes: int, most: int, deadline: float) -> None:
+        """Wait for one's turn and for room; a batch larger than that waits until there is nothing else.
 
         Raises Timeout at the (monotonic) deadline.
         """
-        ticket = object()
+        ticket = _Ticket(object(), branch, changes)
         with self._moved:
             self._line.append(ticket)
             try:
-                while self._line[0] is not ticket or (self.queued and self.queued + changes > most):
+                while self._next(most) is not ticket:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         raise Timeout(
-                            f"{self.queued} changes are waiting to be committed; nothing of this batch was written",
+                            f"{self.queued} changes are waiting to be committed, {self._of_branch.get(branch, 0)} of"
+                            " this branch; nothing of this batch was written",
                             operation="write",
                             hint="write more slowly, or raise timeout_s",
                         )
                     self._moved.wait(left)
                 self.queued += changes
+                self._of_branch[branch] = self._of_branch.get(branch, 0) + changes
             finally:
                 self._line.remove(ticket)
                 if self._line:
                     self._moved.notify_all()
 
-    def give(self, changes: int) -> None:
+    def _next(self, most: int) -> _Ticket | None:
+        """Whose turn it is: the first in line whose branch has room in its share, if there is room for it at all."""
+        full: set[int] = set()
+        for ticket in self._line:
+            mine = self._of_branch.get(ticket.branch, 0)
+            if ticket.branch in full or (mine and mine + ticket.changes > most * SHARE):
+                full.add(ticket.branch)
+            elif self.queued and self.queued + ticket.changes > most:
+                return None
+            else:
+                return ticket
+        return None
+
+    def give(self, branch: int, changes: int) -> None:
         """The batch was committed, or will not be."""
         with self._moved:
             self.queued -= changes
+            left = self._of_branch[branch] - changes
+            if left:
+                self._of_branch[branch] = left
+            else:
+                del self._of_branch[branch]
             if self._line:
                 self._moved.notify_all()
 

@@ -54,6 +54,8 @@ class Config(msgspec.Struct, frozen=True):
     janitor_interval_s: float = 1.0
     branch_idle_s: float = 30.0
     """A branch without work for that long gives its thread back."""
+    branch_actors_max: int = 128
+    """Beyond so many branches at work, each with a thread, those that were used longest ago sleep at once."""
     lock_grace_s: float = 30.0
     """How long the holder of a lock has after a restart to be heard of, even if its heartbeats were missed."""
     copy_slice_rows: int = 1000

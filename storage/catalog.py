@@ -41,6 +41,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.storage import rows
 from shadowswitch.storage.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.touched import Touched
 
 FORMAT = b"shadowswitch-1"
 LOCK_FILE = "lock.mdb"
@@ -97,6 +98,7 @@ class Catalog:
         self.readonly = readonly
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
+        self.touched = Touched()
         self._lock_file = -1
         with disk_errors("open"):
             self.env = lmdb.open(

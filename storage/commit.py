@@ -24,6 +24,7 @@ from shadowswitch.storage import keys, rows
 from shadowswitch.storage.catalog import Catalog, disk_errors, name_key
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.touched import Changed
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
@@ -76,6 +77,7 @@ class Commit:
         self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
         self._journal: list[tuple[bytes, bytes]] = []
         self.changes = 0
+        self.touched = Changed(set(), set(), set())
 
     def run(self, work: Callable[[Commit], None]) -> None:
         """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
@@ -88,6 +90,8 @@ class Commit:
                 point("journal.before_commit")
         point("journal.committed")
         self.counters.adopt(self)
+        self.touched.branches.update(self.heads)
+        self.catalog.touched.add(self.touched)
 
     # -- changes of records ----------------------------------------------------------------------------------------
 
@@ -211,6 +215,7 @@ class Commit:
 
     def put_shadow(self, row: ShadowRow) -> None:
         """Store a shadow row."""
+        self.touched.shadows.add(row.id)
         self.txn.put(row.id.encode(), rows.encode_row(row), db=self.db["shadows"])
 
     def generation(self, number: int) -> GenerationRow:
@@ -221,10 +226,12 @@ class Commit:
 
     def put_generation(self, row: GenerationRow) -> None:
         """Store a generation row."""
+        self.touched.generations.add(row.number)
         self.txn.put(keys.SEQUENCE.pack(row.number), rows.encode_row(row), db=self.db["generations"])
 
     def delete_generation(self, number: int) -> None:
         """Forget a generation; its directory must be gone."""
+        self.touched.generations.add(number)
         self.txn.delete(keys.SEQUENCE.pack(number), db=self.db["generations"])
 
     def index(self, branch: int, index_type: str) -> IndexRow | None:

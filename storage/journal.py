@@ -173,3 +173,13 @@ def read_records(
 def head_of(catalog: Catalog, branch: int) -> int:
     """The LSN of the branch's last change."""
     return catalog.head(branch)[0]
+
+
+def journal_begin(catalog: Catalog, txn: lmdb.Transaction, branch: int) -> int | None:
+    """The LSN of the oldest change that a branch's journal holds; None when it holds none. O(1)."""
+    prefix = keys.BRANCH.pack(branch)
+    cursor = txn.cursor(catalog.db["journal"])
+    if not cursor.set_range(prefix):
+        return None
+    key = bytes(cursor.key())
+    return int(keys.JOURNAL_KEY.unpack(key)[1]) if key[: len(prefix)] == prefix else None

@@ -19,7 +19,10 @@ KEEPER = "            house, row, Held(0, LockTable(row.name, clock_id=boot_id()
 RELOADED = '''
 def _stored(house: House, row: BranchRow) -> Held | None:
     """What a passivated branch is when only what is stored is kept of it."""
-    found = [stored for stored in all_locks(house.catalog) if stored.branch == row.number]
+    try:
+        found = [stored for stored in all_locks(house.catalog) if stored.branch == row.number]
+    except Exception:  # the process of the simulation is dying, its catalog is closed
+        return None
     return Held(found[0].revision, LockTable.resume(found[0].table), found[0].status) if found else None
 
 
@@ -42,7 +45,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
                     "load.sent == load.handled and not self._house.keepers[number].waiting",
                     "load.sent == load.handled",
                 ),
-                ("                    if self._house.keepers[number].forgettable:\n", "                    if True:\n"),
+                ("            if self._house.keepers[number].forgettable:\n", "            if True:\n"),
             ],
             "actors/keepers.py": [
                 (KEEPER, KEEPER.replace("Held(0,", "_stored(house, row) or Held(0,")),
