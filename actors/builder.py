@@ -96,7 +96,7 @@ class ShadowBuilder(EngineActor):
 
     def _prepare(self, row: ShadowRow, spec: GenerationRow) -> ShadowRow:
         house = self._house
-        path = house.root / spec.path
+        path = layout.inside(house.root, spec.path)
         if row.start_lsn and (path / layout.MANIFEST).exists():  # a retry of a build that had begun
             return house.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
         with disk_errors("build"):

@@ -22,7 +22,7 @@ from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
-from shadowswitch.storage import publishing
+from shadowswitch.storage import layout, publishing
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
@@ -174,7 +174,9 @@ class House:
 
     def open_generation(self, row: GenerationRow) -> Generation:
         """Open a generation's writer and put it on the shelf. Raises CorruptData when it is not sound."""
-        path = self.root / row.path
+        path = layout.inside(self.root, row.path)
+        if not row.opaque:
+            layout.refuse_links(path)
         backend = registry.backend(row.backend)
         generation = Generation(row, path, backend, GenerationWriter(self.catalog, row, path, backend))
         self.shelf.add(generation)

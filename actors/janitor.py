@@ -7,6 +7,7 @@ the next round finds.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -142,7 +143,7 @@ class Janitor(EngineActor):
 
     def _remove(self, row: GenerationRow) -> None:
         house = self._house
-        path = house.root / row.path
+        path = layout.inside(house.root, os.path.dirname(row.path)) / os.path.basename(row.path)
         opened = house.shelf.open.get(row.number)
         if opened is not None:
             if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():

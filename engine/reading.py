@@ -64,6 +64,10 @@ class Reading(Soaking):
                 self._wait_for_lsn(row, live, wanted, min_lsn or 0, timeout_s)
             lsn = live.applied_lsn
             index_reader = live.take_reader()
+        except CorruptData as error:
+            live.unpin()
+            self._distrust(live.row.number, error)
+            raise
         except BaseException:
             live.unpin()
             raise

@@ -255,6 +255,7 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
     where = f"generation {row.number} ({row.role} {row.index_type})"
     path = root / row.path
     try:
+        layout.inside(root, row.path)
         with layout.shared_pin(path):
             again = catalog.generation(row.number)
             if again is None or again.role not in ("live", "soaking", "standby"):

@@ -300,7 +300,14 @@ def boot_id() -> str:
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a generation's directory, its manifest last, so that a crash in between leaves something recognisable."""
+    """Remove a generation's directory, its manifest last, so that a crash in between leaves something recognisable.
+
+    A link in its place is removed, and what it leads to left alone.
+    """
+    if path.is_symlink():
+        path.unlink()
+        layout.sync_directory(path.parent)
+        return
     for shard in sorted(path.glob("shard-*")):
         _remove_tree(shard)
         point("retire.shard_removed")

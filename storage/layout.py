@@ -57,13 +57,37 @@ def make_directories(root: Path, relative: str) -> Path:
     for part in Path(relative).parts:
         parent, path = path, path / part
         if path.is_symlink():
-            raise UnsupportedFilesystem(
-                f"{path} is a symbolic link", hint="remove it; the data directory owns its tree"
-            )
+            raise _is_link(path)
         if not path.is_dir():
             path.mkdir(mode=0o700, exist_ok=True)
             sync_directory(parent)
     return path
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path of `relative` below `root`; raises UnsupportedFilesystem if a link on the way leads elsewhere."""
+    path = root
+    for part in Path(relative).parts:
+        path = path / part
+        if path.is_symlink():
+            raise _is_link(path)
+    return path
+
+
+def refuse_links(path: Path) -> None:
+    """Raise UnsupportedFilesystem if anything below a directory is a link: nothing outside is read or written."""
+    for folder, folders, names in os.walk(path):
+        for name in (*folders, *names):
+            if os.path.islink(os.path.join(folder, name)):
+                raise _is_link(Path(folder, name))
+
+
+def _is_link(path: Path) -> UnsupportedFilesystem:
+    return UnsupportedFilesystem(
+        f"{path} is a symbolic link",
+        object=str(path),
+        hint="remove it and rebuild the index; the data directory owns its tree",
+    )
 
 
 def write_durably(path: Path, data: bytes) -> None:

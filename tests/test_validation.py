@@ -138,3 +138,22 @@ def test_a_reader_that_meets_damage_makes_the_index_go_back(engine: Engine, even
     eventually(lambda: bool(engine.shadow(second.shadow_index_id).error))
     with engine.reader("main", KIND) as reader:
         assert [hit.id for hit in reader.search("w7")] == ["7"]
+
+
+def test_an_index_that_cannot_even_be_opened_for_reading_makes_the_index_go_back(
+    engine: Engine, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.write("main", [Put("object_type", str(n), {"text": f"hello w{n}"}) for n in range(50)])
+    first = engine.rebuild("main", KIND, ["object_type"], {"shards": 1})
+    second = engine.rebuild("main", KIND, ["object_type"], {"shards": 1})
+    bad = engine._house.shelf.open[second.generation]
+
+    def damaged() -> None:
+        raise CorruptData("the shard cannot be used")
+
+    monkeypatch.setattr(bad, "take_reader", damaged)
+    with pytest.raises(CorruptData):
+        engine.reader("main", KIND)
+    eventually(lambda: engine.index("main", KIND).generation == first.generation)
+    with engine.reader("main", KIND) as reader:
+        assert reader.count() == 50
