@@ -335,12 +335,14 @@ class ShadowBuilder(EngineActor):
         if not message.reply.set_running_or_notify_cancel():
             return
         self._end()
-        self._house.transact(
-            lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
-        )
-        point("build.cancelled")
-        message.reply.set_result(None)
-        self.stop()
+        try:
+            self._house.transact(
+                lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
+            )
+            point("build.cancelled")
+            message.reply.set_result(None)
+        finally:  # if it could not be recorded the caller is told, and the supervisor goes on with the build
+            self.stop()
 
     def _end(self) -> None:
         """Stop all work: nothing of this build writes any file after this."""

@@ -1,0 +1,106 @@
+"""Defects that the simulation found, each in a world of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from errno import ENOSPC
+
+import pytest
+
+from shadowswitch import StorageFull
+from shadowswitch.model.records import Put
+from tests.simulation import runs, seams
+from tests.simulation.host import Host, Store
+from tests.simulation.world import World
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with runs.simulating() as store:
+        yield store
+
+
+class Disk:
+    """A disk that is full while a test wants it to be; the other named points let others go first."""
+
+    def __init__(self, world: World) -> None:
+        self.full = False
+        self.failures = 0
+        self._world = world
+
+    def reached(self, name: str) -> None:
+        if name == "journal.before_commit" and self.full:
+            self.failures += 1
+            raise OSError(ENOSPC, "injected")
+        if name == "copy.slice":
+            self._world.sleep(0.1)
+
+
+def live(
+    store: Store, work: Callable[[Host, Disk, World], object], until: float, **settings: float
+) -> tuple[Disk, World]:
+    """Let `work` have an engine until a virtual time; raises what it raised."""
+    world = World(0)
+    disk, hosts = Disk(world), list[Host]()
+    done: list[object] = []
+
+    def run() -> None:
+        hosts.append(Host(store, **settings))
+        try:
+            done.append(work(hosts[0], disk, world))
+        except BaseException as error:
+            done.append(error)
+
+    with seams.inside(world):
+        world.watcher, world.reached = runs.Unwatched(), disk.reached
+        store.reset()
+        world.spawn("work", run)
+        world.run(lambda: world.now > 1000.0 + until, lambda: None)
+        hosts[0].gone()
+        if done and isinstance(done[0], BaseException):
+            raise done[0]
+        return disk, world
+
+
+QUIET = {"branch_idle_s": 1000.0, "janitor_interval_s": 1000.0, "refresh_interval_ms": 1e9}
+
+
+def alarms(world: World) -> int:
+    return sum(bool(entry) for _, _, entry in world._timers)
+
+
+def test_the_timers_of_locks_do_not_become_more_and_more(store: Store) -> None:
+    def work(host: Host, _: Disk, world: World) -> None:
+        host.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "2", ttl_s=3600.0)
+        for _number in range(100):
+            host.acquire_lock("main", "MANUAL", "bob", "RESOURCE", "link_type", "1", ttl_s=0.01)
+            world.sleep(0.5)
+
+    assert alarms(live(store, work, 60.0, **QUIET)[1]) <= 7
+
+
+def test_while_the_disk_is_full_an_expired_lock_is_tried_again_once_in_a_while(store: Store) -> None:
+    def work(host: Host, disk: Disk, _: World) -> None:
+        host.acquire_lock("main", "MANUAL", "alice", ttl_s=5.0)
+        disk.full = True
+
+    disk, world = live(store, work, 100.0, **QUIET)
+    assert alarms(world) <= 7
+    assert 50 <= disk.failures <= 250
+
+
+def test_a_build_whose_cancellation_could_not_be_recorded_goes_on(store: Store) -> None:
+    built: list[str] = []
+
+    def work(host: Host, disk: Disk, world: World) -> None:
+        host.write("main", [Put("object_type", "1", {"text": "one"})])
+        shadow = host.start_build("main", "SEARCH_INDEX", ["object_type"], {"parallel_workers": 1}).shadow_index_id
+        host.wait_for(shadow, "BUILDING", timeout_s=60)
+        disk.full = True
+        with pytest.raises(StorageFull):
+            host.cancel_build(shadow)
+        disk.full = False
+        built.append(host.wait_for(shadow, "BUILT", timeout_s=60).state)
+
+    live(store, work, 100.0)
+    assert built == ["BUILT"]
