@@ -104,6 +104,8 @@ def _check_json_like(value: Any, where: str, depth: int) -> None:
 
 def lock_tokens(tokens: Iterable[int]) -> tuple[int, ...]:
     """Fencing tokens as a tuple; raises InvalidConfig for what cannot be one."""
+    if tokens == ():
+        return ()
     found = tuple(tokens) if isinstance(tokens, Iterable) else (None,)
     if any(not isinstance(token, int) or isinstance(token, bool) for token in found):
         raise InvalidConfig(f"tokens must be those of locks, not {tokens!r:.80}", hint="give [lock.token]")

@@ -73,6 +73,12 @@ class Digest:
         self.counts[bucket] -= 1
         self.sums[bucket] = (self.sums[bucket] - version_hash(key_hash, lsn)) & _MASK
 
+    def replace(self, key_hash: int, old_lsn: int, lsn: int) -> None:
+        """Put the version `lsn` of a record in the place of its version `old_lsn`: `remove` and `add` in one step."""
+        bucket = key_hash >> 58
+        changed = version_hash(key_hash, lsn) - version_hash(key_hash, old_lsn)
+        self.sums[bucket] = (self.sums[bucket] + changed) & _MASK
+
     def merge(self, other: Digest) -> None:
         """Add a digest of a disjoint set of records."""
         for bucket in range(BUCKETS):

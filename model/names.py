@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from hashlib import blake2b
 
 from shadowswitch.model.errors import InvalidName
@@ -52,6 +53,12 @@ def check_resource_type(name: str) -> str:
     """Return the name if it may be a resource type: 1 to 100 printable characters; else raise InvalidName."""
     if not isinstance(name, str):
         raise InvalidName(f"a resource type must be a string, not {type(name).__name__}")
+    return _checked_type(name)
+
+
+@lru_cache(maxsize=1024)
+def _checked_type(name: str) -> str:
+    """Every change names its type and there are few: a name that was found good is not looked at again."""
     if not 1 <= len(name) <= RESOURCE_TYPE_CHARS_MAX:
         raise InvalidName(f"a resource type must have 1 to {RESOURCE_TYPE_CHARS_MAX} characters, not {len(name)}")
     _refuse_unprintable("resource type", name)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.model.digest import Digest, bucket_of
+from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
@@ -98,28 +98,35 @@ class Commit:
     def write(self, branch: int, batch: Sequence[Prepared]) -> Receipt:
         """Give LSNs to a batch and add it. The batch is one unit: it commits whole or not at all."""
         batch_lsn = self.last_lsn + len(batch)
+        number, digest, of_type = 0, Digest(), ""
         for change in batch:
             self.last_lsn += 1
-            self._add(branch, change, self.last_lsn, batch_lsn)
+            if change.resource_type != of_type:
+                of_type = change.resource_type
+                number = self.type_number(of_type)
+                digest = self.digest(branch, number)
+            self._add(branch, number, digest, change, batch_lsn)
         _, oldest = self.head(branch)
         self.heads[branch] = (batch_lsn, oldest)
         self.changes += len(batch)
         return Receipt(batch_lsn, len(batch))
 
-    def _add(self, branch: int, change: Prepared, lsn: int, batch_lsn: int) -> None:
-        number = self.type_number(change.resource_type)
-        key = keys.record_key(branch, number, bucket_of(change.key_hash), change.id)
-        digest = self.digest(branch, number)
+    def _add(self, branch: int, number: int, digest: Digest, change: Prepared, batch_lsn: int) -> None:
+        lsn, hashed, id = self.last_lsn, change.key_hash, change.id
+        key = keys.record_key(branch, number, hashed >> 58, id)
         old_lsn = self._present_lsn(key)
-        if old_lsn:
-            digest.remove(change.key_hash, old_lsn)
-        tail = change.id + change.fields
+        tail = id + change.fields
         if change.kind == keys.PUT:
-            digest.add(change.key_hash, lsn)
-            self._overlay[key] = (lsn, keys.RECORD_HEADER.pack(keys.FORMAT, lsn, len(change.id)) + tail)
+            if old_lsn:
+                digest.replace(hashed, old_lsn, lsn)
+            else:
+                digest.add(hashed, lsn)
+            self._overlay[key] = (lsn, keys.RECORD_HEADER.pack(keys.FORMAT, lsn, len(id)) + tail)
         else:
+            if old_lsn:
+                digest.remove(hashed, old_lsn)
             self._overlay[key] = (0, None)
-        header = keys.JOURNAL_HEADER.pack(keys.FORMAT, change.kind, number, batch_lsn, change.key_hash, len(change.id))
+        header = keys.JOURNAL_HEADER.pack(keys.FORMAT, change.kind, number, batch_lsn, hashed, len(id))
         self._journal.append((keys.JOURNAL_KEY.pack(branch, lsn), header + tail))
 
     def _present_lsn(self, key: bytes) -> int:
