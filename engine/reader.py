@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
 from shadowswitch.model.records import Hit, Record
@@ -20,6 +21,7 @@ from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.rows import GenerationRow
 
 logger = logging.getLogger("shadowswitch")
+T = TypeVar("T")
 
 
 class Reader:
@@ -54,32 +56,31 @@ class Reader:
 
     def search(self, query: str, limit: int = 10) -> list[Hit]:
         """The best `limit` hits, best first. Raises InvalidConfig for a limit below 1."""
-        with self._using() as reader:
-            self._asked(query)
-            return reader.search(query, limit)
+        self._asked(query)
+        return self._use(lambda reader: reader.search(query, limit))
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""
-        with self._using() as reader:
-            return reader.get(resource_type, id)
+        return self._use(lambda reader: reader.get(resource_type, id))
 
     def count(self) -> int:
         """How many records the index holds."""
-        with self._using() as reader:
-            return reader.count()
+        return self._use(lambda reader: reader.count())
 
     def scan(self) -> Iterator[Record]:
         """Everything that the index holds, in the backend's order, each shard as of one moment. May take long."""
-        with self._using() as reader:
+
+        def begin(reader: IndexReader) -> Iterator[Record]:
             rows = reader.scan()
             self._scans.append(rows)
-        return self._rows(rows)
+            return rows
+
+        return self._rows(self._use(begin))
 
     def _rows(self, rows: Iterator[Record]) -> Iterator[Record]:
         try:
             while True:
-                with self._using():
-                    row = next(rows, None)
+                row = self._use(lambda _: next(rows, None))
                 if row is None:
                     return
                 yield row
@@ -90,16 +91,15 @@ class Reader:
 
     def applied_lsn(self) -> int:
         """Every change up to here is visible now."""
-        with self._using() as reader:
-            return reader.applied_lsn()
+        return self._use(lambda reader: reader.applied_lsn())
 
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[IndexReader]:
+    def _use(self, call: Callable[[IndexReader], T]) -> T:
+        """One call at a time. A plain function, because a generator as context costs as much as a pin."""
         with self._turn:
             if self._reader is None:
                 raise EngineClosed(self._why[0], operation="read", hint=self._why[1])
             try:
-                yield self._reader
+                return call(self._reader)
             except CorruptData as error:
                 self._trouble(error)
                 raise
