@@ -11,12 +11,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.service import output
 from shadowswitch.service.directory import Data, Json, require_free
 from shadowswitch.service.logs import log_to_stderr
 
-EXTRA = frozenset({"cloudevents", "litestar", "prometheus_client", "uvicorn"})
+EXTRA = frozenset({"cloudevents", "litestar", "pathspec", "prometheus_client", "uvicorn"})
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
@@ -46,10 +47,13 @@ def add_to(app: App) -> None:
 
 
 def serve(
+    directories: Annotated[list[Path] | None, Parameter(negative="")] = None,
+    /,
     *,
     data: Data,
     host: str = "127.0.0.1",
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8740,
+    settings: Path | None = None,
     token_file: Path | None = None,
     allowed_host: Names = None,
     rate: Annotated[float, Parameter(validator=Number(gt=0))] = 2000.0,
@@ -59,13 +63,18 @@ def serve(
 ) -> None:
     """Host a data directory: HTTP API, events, metrics, and the dashboard at `/`. Makes the directory if need be.
 
+    Folders that are named are followed and searched; `shadowswitch.toml` in the first one says how, and is watched.
     Ends on SIGTERM or Ctrl-C, within seconds; builds go on at the next start. Other commands find this server and go
     through it.
 
-    Example: `shadowswitch serve --data ./data`, then open http://127.0.0.1:8740
+    Example: `shadowswitch serve ./docs --data ./data`, then open http://127.0.0.1:8740
 
     Parameters
     ----------
+    directories
+        Folders of texts that branch `main` follows.
+    settings
+        The settings file; default `shadowswitch.toml` in the first folder, or in the data directory.
     host
         Where to listen. Anything but a loopback address takes tokens.
     port
@@ -88,6 +97,9 @@ def serve(
         from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
         from shadowswitch.service.http.host import Options
         from shadowswitch.service.http.server import serve as run
+        from shadowswitch.service.upkeep import Upkeep, read_settings, settings_path
+    folders = list(directories or ())
+    read_settings(folders, settings_path(folders, settings, data))  # what is wrong is said before anything begins
     tokens = load_tokens(token_file, os.environ.get(ENVIRONMENT))
     options = Options(
         host=host,
@@ -99,7 +111,18 @@ def serve(
     )
     require_free(data)
     log_to_stderr(log_json, verbose=False)
-    run(data, options, tokens, ready=lambda engine, url: output.say(f"serving {engine.path} at {url}"))
+    kept: list[Upkeep] = []
+
+    def ready(engine: Engine, url: str) -> None:
+        kept.append(Upkeep(engine, folders, settings))
+        kept[0].start()
+        output.say(f"serving {engine.path} at {url}")
+
+    try:
+        run(data, options, tokens, ready=ready)
+    finally:
+        for upkeep in kept:
+            upkeep.stop()
 
 
 def token(

@@ -69,6 +69,36 @@ class UpkeepStatus(msgspec.Struct, frozen=True):
     """What could not be started, and why; it is tried again."""
 
 
+def settings_path(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Path:
+    """Where the settings are: as given, else in the first folder, else in the data directory."""
+    home = folders[0] if folders else data
+    return (settings_file or home / FILE_NAME).absolute()
+
+
+def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
+    """The settings file, if there is one, and what follows from the folders. Raises InvalidConfig."""
+    try:
+        settings = load_settings(settings_file)
+    except FileNotFoundError:
+        settings = Settings()
+    except OSError as error:
+        raise InvalidConfig(f"{settings_file} cannot be read: {error.strerror}") from error
+    described = {mirror.folder for mirror in settings.mirror}
+    mirrors = [
+        MirrorSettings(str(folder), prefix=f"{folder.name}/" if len(folders) > 1 else "")
+        for folder in (folder.absolute() for folder in folders)
+        if str(folder) not in described
+    ]
+    usual = IndexSettings()
+    searched = any(
+        (index.branch, index.index_type) == (usual.branch, usual.index_type) or RESOURCE_TYPE in index.resource_types
+        for index in settings.index
+    )
+    indexes = [usual] if folders and not searched else []
+    joined = msgspec.structs.replace(settings, mirror=(*settings.mirror, *mirrors), index=(*settings.index, *indexes))
+    return check_settings(joined, settings_file.parent, settings_file.name)
+
+
 class Upkeep:
     """Start it once, after the engine is open; stop it before the engine closes. Any thread."""
 
@@ -78,9 +108,8 @@ class Upkeep:
         The settings file is `shadowswitch.toml` in the first folder, or in the data directory, unless given.
         """
         self._engine = engine
-        self._folders = [folder.absolute() for folder in folders]
-        home = self._folders[0] if self._folders else engine.path
-        self.settings_file = (settings_file or home / FILE_NAME).absolute()
+        self._folders = list(folders)
+        self.settings_file = settings_path(folders, settings_file, engine.path)
         self._settings = Settings()
         self._error: str | None = None
         self._seen: object = None
@@ -95,7 +124,7 @@ class Upkeep:
     def start(self) -> None:
         """Read the settings and begin. Raises InvalidConfig when they are wrong: nothing was started."""
         self._seen = self._look()
-        self._settings = self._load()
+        self._settings = read_settings(self._folders, self.settings_file)
         self._leave = self._engine.watch_folder(
             self.settings_file.parent, lambda _: self._wake.set(), recursive=False, quiet_s=0.1
         )
@@ -140,32 +169,6 @@ class Upkeep:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
 
-    def _load(self) -> Settings:
-        try:
-            settings = load_settings(self.settings_file)
-        except FileNotFoundError:
-            settings = Settings()
-        except OSError as error:
-            raise InvalidConfig(f"{self.settings_file} cannot be read: {error.strerror}") from error
-        described = {mirror.folder for mirror in settings.mirror}
-        several = len(self._folders) > 1
-        mirrors = [
-            MirrorSettings(str(folder), prefix=f"{folder.name}/" if several else "")
-            for folder in self._folders
-            if str(folder) not in described
-        ]
-        index = IndexSettings()
-        searched = any(
-            (other.branch, other.index_type) == (index.branch, index.index_type)
-            or RESOURCE_TYPE in other.resource_types
-            for other in settings.index
-        )
-        indexes = [index] if self._folders and not searched else []
-        joined = msgspec.structs.replace(
-            settings, mirror=(*settings.mirror, *mirrors), index=(*settings.index, *indexes)
-        )
-        return check_settings(joined, self.settings_file.parent, self.settings_file.name)
-
     def _run(self) -> None:
         while not self._stopping:
             self._wake.wait(RETRY_S)
@@ -184,7 +187,7 @@ class Upkeep:
         if seen != self._seen:
             self._seen = seen
             try:
-                self._settings = self._load()
+                self._settings = read_settings(self._folders, self.settings_file)
             except InvalidConfig as error:
                 self._error = str(error)
                 logger.error("the settings stay as they were: %s", error)

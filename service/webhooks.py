@@ -25,13 +25,14 @@ import msgspec
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
 from shadowswitch.model.views import Event
-from shadowswitch.service.sending import ATTEMPT_TIMEOUT_S, Endpoint, Refused, send, signature
+from shadowswitch.service.sending import Endpoint, Refused, send, signature
 
 logger = logging.getLogger("shadowswitch")
 
 PAGE = 100
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 300.0
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 3.0
+"""Longer nobody waits for an attempt at hand; it ends by itself, and is repeated at the next start."""
 
 
 class WebhookStatus(msgspec.Struct, frozen=True):
@@ -85,12 +86,12 @@ class Webhook:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, at the latest after the attempt at hand. Idempotent."""
+        """End; an attempt at hand is not waited for long. Idempotent."""
         self._stopping = True
         self._wake.set()
         self._leave()
         if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT_S + ATTEMPT_TIMEOUT_S)
+            self._thread.join(STOP_TIMEOUT_S)
 
     def status(self) -> WebhookStatus:
         """As of now. Any thread."""

@@ -1,0 +1,66 @@
+"""`shadowswitch serve DIR`: the product's best minute, with a real server process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli_helpers import Cli
+from tests.engine_helpers import wait_until
+from tests.external_helpers import incoming
+from tests.http_helpers import Client, Server, serving
+
+
+def hits(client: Client, query: str) -> int:
+    """How many files are found."""
+    answer = client.call("GET", f"/api/v1/branches/main/search?index_type=SEARCH_INDEX&q={query}&limit=100")
+    return len(answer.body["hits"]) if answer.status == 200 else 0
+
+
+def test_a_folder_is_followed_and_another_tokenizer_is_switched_to_while_people_search(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for n in range(20):
+        (folder / f"{n}.txt").write_text(f"somebody is running number{n}")
+    with serving(tmp_path / "data", str(folder)) as server:
+        client = server.client()
+        wait_until(lambda: hits(client, "running") == 20)
+        assert hits(client, "run") == 0
+        (folder / "shadowswitch.toml").write_text('[[index]]\n[index.build_config]\ntokenizer = "porter"\n')
+
+        def switched() -> bool:
+            assert hits(client, "running") == 20
+            return hits(client, "run") == 20
+
+        wait_until(switched)
+        (folder / "3.txt").write_text("somebody walks")
+        wait_until(lambda: hits(client, "run") == 19 and hits(client, "walking") == 1)
+        (folder / "shadowswitch.toml").write_text('[[index]]\ntokenizer = "trigram"\n')
+        wait_until(lambda: _refused(client))
+        inbox = server.data / "inbox" / "event.json"
+        inbox.write_text(json.dumps(incoming("com.oms.indexing.completed")))
+        wait_until(lambda: (server.data / "inbox" / "rejected" / "event.json.reason.txt").exists())
+        _stopped_soon(server)
+
+
+def _refused(client: Client) -> bool:
+    events = client.get("events?limit=1000")["events"]
+    return any(event["type"].endswith("settings.refused") for event in events)
+
+
+def _stopped_soon(server: Server) -> None:
+    assert server.stop() == 0, server.log
+
+
+def test_settings_that_are_wrong_are_told_in_one_line_before_anything_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "shadowswitch.toml").write_text('[[index]]\ntokenizer = "porter"\n')
+    error = Cli(capsys).error("serve", tmp_path / "docs", "--data", tmp_path / "data", status=2)
+    assert "[[index]] number 1" in error
+    assert "unknown field `tokenizer`" in error
+    assert not (tmp_path / "data").exists()
+    assert "is not a folder" in Cli(capsys).error("serve", tmp_path / "absent", "--data", tmp_path / "data", status=2)
