@@ -11,7 +11,6 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.service import output
 from shadowswitch.service.directory import Data, Json, require_free
@@ -63,9 +62,8 @@ def serve(
 ) -> None:
     """Host a data directory: HTTP API, events, metrics, and the dashboard at `/`. Makes the directory if need be.
 
-    Folders that are named are followed and searched; `shadowswitch.toml` in the first one says how, and is watched.
-    Ends on SIGTERM or Ctrl-C, within seconds; builds go on at the next start. Other commands find this server and go
-    through it.
+    Folders that are named are followed and searched; the settings file says how, and is watched. Ends on SIGTERM or
+    Ctrl-C, within seconds; builds go on at the next start. Other commands find this server and go through it.
 
     Example: `shadowswitch serve ./docs --data ./data`, then open http://127.0.0.1:8740
 
@@ -74,7 +72,7 @@ def serve(
     directories
         Folders of texts that branch `main` follows.
     settings
-        The settings file; default `shadowswitch.toml` in the first folder, or in the data directory.
+        Default: `shadowswitch.toml` in the first folder, or in the data directory.
     host
         Where to listen. Anything but a loopback address takes tokens.
     port
@@ -97,32 +95,16 @@ def serve(
         from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
         from shadowswitch.service.http.host import Options
         from shadowswitch.service.http.server import serve as run
-        from shadowswitch.service.upkeep import Upkeep, read_settings, settings_path
-    folders = list(directories or ())
-    read_settings(folders, settings_path(folders, settings, data))  # what is wrong is said before anything begins
+        from shadowswitch.service.upkeep import keeping
     tokens = load_tokens(token_file, os.environ.get(ENVIRONMENT))
     options = Options(
-        host=host,
-        port=port,
-        allowed_hosts=tuple(allowed_host or ()),
-        rate_per_s=rate,
-        body_max_bytes=max_body_mb << 20,
-        log_requests=not quiet,
-    )
+        host=host, port=port, allowed_hosts=tuple(allowed_host or ()), rate_per_s=rate,
+        body_max_bytes=max_body_mb << 20, log_requests=not quiet,
+    )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json, verbose=False)
-    kept: list[Upkeep] = []
-
-    def ready(engine: Engine, url: str) -> None:
-        kept.append(Upkeep(engine, folders, settings))
-        kept[0].start()
-        output.say(f"serving {engine.path} at {url}")
-
-    try:
+    with keeping(directories or (), settings, data) as ready:
         run(data, options, tokens, ready=ready)
-    finally:
-        for upkeep in kept:
-            upkeep.stop()
 
 
 def token(

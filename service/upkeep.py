@@ -7,10 +7,11 @@ logged, told as an event, and shown in the status, until it is mended.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, ShadowSwitchError
+from shadowswitch.service import output
 from shadowswitch.service.importer import RESOURCE_TYPE
 from shadowswitch.service.inbox import Inbox
 from shadowswitch.service.index_keeper import IndexKeeper, IndexStatus
@@ -246,3 +248,24 @@ def _name(description: Description) -> str:
     if isinstance(description, WebhookSettings):
         return f"webhook {Endpoint(description.url, description.name).label}"
     return f"inbox {description.folder}".strip()
+
+
+@contextlib.contextmanager
+def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Iterator[Callable[[Engine, str], None]]:
+    """Gives what to call once a server answers, with its engine and URL; at the end what that began is stopped.
+
+    Raises InvalidConfig when the settings are wrong, before anything begins.
+    """
+    read_settings(folders, settings_path(folders, settings_file, data))
+    kept: list[Upkeep] = []
+
+    def ready(engine: Engine, url: str) -> None:
+        kept.append(Upkeep(engine, folders, settings_file))
+        kept[0].start()
+        output.say(f"serving {engine.path} at {url}")
+
+    try:
+        yield ready
+    finally:
+        for upkeep in kept:
+            upkeep.stop()
