@@ -211,6 +211,7 @@ class Janitor(EngineActor):
         """How far the generations of a branch are on disk, and up to which LSN nobody needs its journal any more."""
         opened, durable = self._house.shelf.open, {}
         needed = self._house.catalog.head(branch)[0]
+        self.chores.look()  # after the head was read: a build that was claimed since needs nothing below that
         for row in self.chores.following(branch):
             generation = opened.get(row.number)
             if generation is not None and not generation.closed:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shadowswitch import Engine, Put, StaleFence, SwitchRequest
 from shadowswitch.storage import transitions
+from shadowswitch.storage.generation import remove_directory
+from tests.engine_helpers import wait_until
 
 KIND = "SEARCH_INDEX"
 Eventually = Callable[[Callable[[], bool]], None]
@@ -46,6 +50,45 @@ def test_the_journal_is_not_trimmed_below_what_a_paused_build_needs(open_engine:
     assert engine.branch("main").oldest_lsn <= 501
     engine.resume_build(shadow.shadow_index_id)
     engine.wait_for(shadow.shadow_index_id, timeout_s=30)
+
+
+def test_the_journal_is_not_trimmed_below_a_build_that_began_while_the_janitor_was_busy(
+    open_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of the janitor may take long before it comes to the journal; what it saw at its beginning is old then."""
+    engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600)
+    engine.create_branch("main")
+    engine.write("main", [put(n) for n in range(500)])
+    for _ in range(2):
+        engine.rebuild("main", KIND, ["object_type"], request=SwitchRequest(backup_current=False))
+    busy, go_on = threading.Event(), threading.Event()
+
+    def slow(path: Path) -> None:
+        busy.set()
+        assert go_on.wait(60)
+        remove_directory(path)
+
+    monkeypatch.setattr("shadowswitch.actors.janitor.remove_directory", slow)
+    cleaning = threading.Thread(target=engine.clean_up, args=(60,))
+    cleaning.start()
+    assert busy.wait(60)
+    engine.create_branch("other")  # of which the janitor knows nothing
+    engine.write("other", [put(n) for n in range(500)])
+    engine.write("main", [put(n) for n in range(500)])
+    shadow = engine.start_build("main", "GRAPH", ["object_type"])
+    engine.pause_build(shadow.shadow_index_id)
+    wait_until(lambda: engine.shadow(shadow.shadow_index_id).state == "BUILDING")
+    start_lsn = engine.shadow(shadow.shadow_index_id).start_lsn
+    for _ in range(3):
+        engine.write("main", [put(n) for n in range(500)])
+    live = engine._house.shelf.live[1, KIND].writer
+    wait_until(lambda: live.applied_lsn == engine.head("main"))
+    live.flush()
+    go_on.set()
+    cleaning.join(60)
+    assert engine.branch("main").oldest_lsn <= start_lsn + 1, "ST-6"
+    engine.resume_build(shadow.shadow_index_id)
+    engine.wait_for(shadow.shadow_index_id, timeout_s=60)
 
 
 def test_a_pinned_generation_is_not_removed_here_nor_elsewhere(engine: Engine) -> None:
