@@ -30,10 +30,12 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.records import Put
 from shadowswitch.model.settings import Config
 
-THREADS_MAX = 200
+THREADS_MAX, MEMORY_MIB_MAX = 200, 300
 LOCKED = 10
 """One branch in so many has a lock."""
 CHECKS_MAX = 2000
+REBUILT = "rebuilt"
+"""The branch with many records whose index is rebuilt beside the others."""
 STUCK_S = 0.2
 
 
@@ -117,6 +119,30 @@ def admissions(engine: Engine, branches: int, busy: int, seconds: float) -> list
     return found
 
 
+def beside_a_rebuild(engine: Engine, branches: int, busy: int, records: int, seconds: float) -> list[float]:
+    """Milliseconds of checks on other branches while the index of one is built again and again."""
+    engine.create_branch(REBUILT)
+    common.fill(engine, records, REBUILT)
+    over = threading.Event()
+    failures: list[str] = []
+
+    def rebuild() -> None:
+        while not over.is_set():
+            result = engine.rebuild(REBUILT, common.KIND, [common.TYPE], {"parallel_workers": 1}, timeout_s=300)
+            if not result.success:
+                failures.append(result.message)
+
+    thread = threading.Thread(target=rebuild)
+    thread.start()
+    try:
+        found = admissions(engine, branches, busy, seconds)
+    finally:
+        over.set()
+        thread.join()
+    assert not failures, failures
+    return found
+
+
 def disturb(engine: Engine, branches: int, stop: threading.Event) -> list[threading.Thread]:
     """One branch whose actor stands still again and again, and one whose every message fails."""
     stuck, broken = name(branches - 1), name(branches - 2)
@@ -145,7 +171,7 @@ def disturb(engine: Engine, branches: int, stop: threading.Event) -> list[thread
     return threads
 
 
-def run(branches: int, busy: int, seconds: float, data: Path) -> Report:
+def run(branches: int, busy: int, seconds: float, records: int, data: Path) -> Report:
     """One run."""
     report = Report("6. Many branches", f"{branches:,} branches, {busy} of them written to without a pause")
     begun = time.perf_counter()
@@ -156,8 +182,9 @@ def run(branches: int, busy: int, seconds: float, data: Path) -> Report:
     kill_a_host(data, busy)
     engine, reopen_s = open_and_measure(data)
     try:
-        threads_idle = threading.active_count()
+        threads_idle, memory_mib = threading.active_count(), common.rss_mib()
         quiet = admissions(engine, branches, busy, seconds / 2)
+        rebuilding = beside_a_rebuild(engine, branches, busy, records, seconds / 2)
         load = Busy(engine, busy)
         beside_busy = admissions(engine, branches, busy, seconds)
         threads_busy = threading.active_count() - busy  # the writers are the benchmark's own
@@ -182,16 +209,21 @@ def run(branches: int, busy: int, seconds: float, data: Path) -> Report:
     report.figure("open after SIGKILL under load", reopen_s, "s")
     report.figure("threads, all at rest", threads_idle, "")
     report.figure("threads, busy", threads_busy, "", "of the engine, and the benchmark's main thread")
-    report.figure("memory", common.rss_mib(), "MiB", "resident, without mapped files")
+    report.figure("memory, all at rest", memory_mib, "MiB", "resident, without mapped files, after the second open")
+    report.figure("memory at the end", common.rss_mib(), "MiB")
     report.figure("processor, all at rest", 100 * idle_cpu, "%", "of one core")
     report.figure("writes acknowledged", written, "")
-    for what, found in (("quiet", quiet), ("beside the busy", beside_busy), ("beside stuck and broken", beside_broken)):
+    others = (("with a rebuild on another branch", rebuilding), ("beside the busy", beside_busy))
+    for what, found in (("quiet", quiet), *others, ("beside stuck and broken", beside_broken)):
         for label, share in (("p50", 0.5), ("p99", 0.99)):
             how = "a check of a branch that nobody else uses, its actor's start included"
             report.figure(f"admission {label}, {what}", quantile(found, share), "ms", how)
     full = branches >= 10_000
     report.target("10,000 branches open in under a second", f"{open_s:.2f} s", open_s < 1 if full else None)
     report.target("the same after SIGKILL", f"{reopen_s:.2f} s", reopen_s < 1 if full else None)
+    says = "10,000 idle branches: at most 200 threads and 300 MiB"
+    met = threads_idle <= THREADS_MAX and memory_mib <= MEMORY_MIB_MAX if full else None
+    report.target(says, f"{threads_idle} threads, {memory_mib:.0f} MiB", met)
     report.target("at most 200 threads with 50 busy", str(threads_busy), threads_busy <= THREADS_MAX if full else None)
     return report
 
@@ -211,12 +243,13 @@ def main() -> int:
     parser.add_argument("--branches", type=int, default=10_000)
     parser.add_argument("--busy", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--records", type=int, default=50_000, help="of the branch whose index is rebuilt")
     parser.add_argument("--host", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.host is not None:
         host(options.host, options.busy)
     with common.scratch(options.folder) as folder:
-        report = run(options.branches, options.busy, options.seconds, folder / "data")
+        report = run(options.branches, options.busy, options.seconds, options.records, folder / "data")
     return common.finish(report, options)
 
 

@@ -57,7 +57,12 @@ SCRIPTS = (
         3.0,
     ),
     Script("bench_reading", "--records 100000", "--records 300 --pins 100 --queries 5 --rounds 1 --edits 2", 2.0),
-    Script("bench_branches", "--branches 10000 --busy 50 --seconds 10", "--branches 60 --busy 2 --seconds 0.2", 4.0),
+    Script(
+        "bench_branches",
+        "--branches 10000 --busy 50 --seconds 10",
+        "--branches 40 --busy 2 --seconds 0.1 --records 300",
+        4.0,
+    ),
     Script(
         "bench_recovery", "--records 1000000 --branches 10000 --kills 5", "--records 300 --branches 10 --kills 1", 5.0
     ),
