@@ -11,13 +11,16 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Write
 from shadowswitch.engine.following import Following
 from shadowswitch.engine.preparing import lock_tokens, prepare
+from shadowswitch.engine.running import check_whole
 from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.digest import BUCKETS
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_branch, check_id, check_resource_type
-from shadowswitch.model.records import Delete, Put, Receipt, Record
+from shadowswitch.model.records import Delete, Put, Receipt, Record, RecordPage
 from shadowswitch.model.views import (
     BranchInfo,
 )
+from shadowswitch.storage import keys
 from shadowswitch.storage.journal import get_record, read_records
 
 SCAN_SLICE = 500
@@ -104,6 +107,29 @@ class Records(Following):
                 for item in piece.items:
                     yield Record(item.resource_type, item.id, item.fields or {}, item.lsn)
 
+    def scan_page(self, branch: str, resource_type: str, cursor: str | None = None, limit: int = 500) -> RecordPage:
+        """The next records of a type after a cursor, for those who cannot hold an iterator. Raises InvalidConfig.
+
+        Each page is of one moment, the whole scan is not: a record written meanwhile may or may not appear.
+        """
+        house = self._alive()
+        row = self._branch_row(branch)
+        check_whole("limit", limit, 1)
+        number = self._types().get(check_resource_type(resource_type))
+        if number is None:
+            return RecordPage([], None)
+        piece = read_records(
+            house.catalog,
+            row.number,
+            number,
+            resource_type,
+            range(BUCKETS),
+            _position(cursor, row.number, number),
+            limit,
+        )
+        records = [Record(item.resource_type, item.id, item.fields or {}, item.lsn) for item in piece.items]
+        return RecordPage(records, None if piece.done else piece.cursor.hex())
+
     def count(self, branch: str, resource_type: str | None = None) -> int:
         """How many records a branch has, of one type or of all; O(1)."""
         house = self._alive()
@@ -117,3 +143,18 @@ class Records(Following):
         """The LSN of the last change of a branch; 0 before the first."""
         house = self._alive()
         return house.catalog.head(self._branch_row(branch).number)[0]
+
+
+def _position(cursor: str | None, branch: int, resource_type: int) -> bytes:
+    """Where a page begins. Raises InvalidConfig for a cursor that is not of a scan of this type of this branch."""
+    if cursor is None:
+        return b""
+    try:
+        position = bytes.fromhex(cursor)
+    except (TypeError, ValueError):
+        position = b""
+    first = keys.RECORD_PREFIX.pack(branch, resource_type, 0)
+    last = keys.RECORD_PREFIX.pack(branch, resource_type, BUCKETS - 1) + b"\xff" * 500
+    if not first < position <= last:
+        raise InvalidConfig("the cursor is not of a scan of these records", hint="begin again without a cursor")
+    return position

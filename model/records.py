@@ -31,6 +31,13 @@ class Record(msgspec.Struct, frozen=True):
     lsn: int
 
 
+class RecordPage(msgspec.Struct, frozen=True):
+    """Some records of a scan; `cursor` is where to go on, None at the end."""
+
+    records: list[Record]
+    cursor: str | None
+
+
 class Change(msgspec.Struct, frozen=True):
     """One journal entry. `kind` is "put" or "delete"; `fields` is None for a delete."""
 

@@ -47,7 +47,7 @@ from shadowswitch.model.incoming import EventOutcome, IncomingRules
 from shadowswitch.model.lock_info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.lock_records import ProgressReport
 from shadowswitch.model.lock_scopes import LockScope, LockType
-from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record
+from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record, RecordPage
 from shadowswitch.model.settings import Config
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
@@ -105,6 +105,7 @@ __all__ = [
     "Reader",
     "Receipt",
     "Record",
+    "RecordPage",
     "ShadowIndex",
     "ShadowState",
     "ShadowSwitchError",

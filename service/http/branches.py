@@ -8,7 +8,7 @@ import msgspec
 from litestar.params import Parameter
 
 from shadowswitch.model.errors import InvalidChange
-from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt
+from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, RecordPage
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import WHOLE_MAX, Body, BranchName, Name, RecordId, ResourceType, Whole
@@ -126,6 +126,21 @@ def list_changes(name: str, host: Host, caller: Caller, after: After = 0, limit:
     return Changes(branch, found, next_after, max(head, next_after if found else 0))
 
 
+@reads(f"{ONE}/records")
+def list_records(
+    name: str,
+    host: Host,
+    caller: Caller,
+    resource_type: Annotated[str, Parameter(min_length=1, max_length=100)],
+    cursor: Annotated[str | None, Parameter(required=False, max_length=1100)] = None,
+    limit: Limit = 500,
+) -> RecordPage:
+    """The records of a type, page by page: go on with `cursor` until it is null, then with the changes."""
+    branch = plain(name)
+    caller.require(Scope.READ, branch)
+    return host.engine.scan_page(branch, resource_type, cursor, limit)
+
+
 @reads(f"{ONE}/search")
 def search(
     name: str,
@@ -143,4 +158,4 @@ def search(
         return Found(reader.search(q, limit), reader.lsn, reader.generation)
 
 
-HANDLERS = (create, list_all, one, write, list_changes, search)
+HANDLERS = (create, list_all, one, write, list_records, list_changes, search)
