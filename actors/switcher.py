@@ -51,6 +51,7 @@ class _Tally:
         self.sealed_ms_max = 0.0
         self.attempts = 0
         self.drained = 0
+        self.made_live = 0
         self.sealed_lsn = 0
 
     def add(self, outcome: SealOutcome) -> None:
@@ -127,12 +128,12 @@ class Switcher(EngineActor):
             point("switch.begun")
         try:
             with message.target.attended(house.config.validation_timeout_s):
+                self._refuse_live(message.target)
                 return self._switch(message, tally)
         except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
             self._restore(message, str(error))
             nothing = Validation({}, [], [], 0, 0)
-            live = house.catalog.index(message.target.row.branch, message.target.row.index_type)
-            done = live is not None and live.live == message.target.row.number  # the commit came before the error
+            done = tally.made_live == message.target.row.number  # the commit came before the error
             if done:
                 text = f"switched, but not all that follows was done: {error}{self._publish(message)}"
             else:
@@ -141,6 +142,11 @@ class Switcher(EngineActor):
         except BaseException as error:
             self._restore(message, repr(error))
             raise
+
+    def _refuse_live(self, target: Generation) -> None:
+        """Two asked for the same; the first was served while the second waited. A live index is never held still."""
+        if self._house.shelf.live.get((target.row.branch, target.row.index_type)) is target:
+            raise StaleFence(f"generation {target.row.number} is live already", operation="switch")
 
     def _restore(self, message: RunSwitch, reason: str) -> None:
         """An attempt that failed in an unforeseen way: nothing was committed, the shadow is BUILT again."""
@@ -220,6 +226,8 @@ class Switcher(EngineActor):
             except Timeout as error:
                 outcome = SealOutcome(False, 0.0, reason=error.message)
             tally.add(outcome)
+            if outcome.committed:
+                tally.made_live = message.target.row.number
             if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:
                 return outcome
             self._house.metrics.count("switch_attempts_given_up")

@@ -39,7 +39,7 @@ class Config(msgspec.Struct, frozen=True):
     """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
     external_timeout_s: float = 900.0
     """An external build of whose builder nothing is heard for that long fails."""
-    recheck_interval_s: float = 900.0
+    recheck_interval_s: float = 3600.0
     """How often a BUILT shadow that waits for its switch is held against its source again; 0: never."""
     failed_keep_s: float = 3600.0
     """How long the files of a failed build are kept for a retry."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, StorageFull, SwitchRequest, UnknownIndex
+from shadowswitch import Delete, Engine, StorageFull, SwitchRequest, SwitchResult, UnknownIndex
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
@@ -178,3 +179,20 @@ def test_a_switch_whose_commit_came_before_an_error_says_that_it_switched(filled
     assert result.success
     assert result.message.startswith("switched, but not all that follows was done: the disk is full")
     assert filled.index("main", KIND).generation == result.generation == shadow.generation
+
+
+def test_of_two_rollbacks_at_once_the_second_leaves_the_live_index_alone(filled: Engine) -> None:
+    first = live(filled)
+    live(filled)
+    target = filled._house.shelf.open[first]
+    results: list[SwitchResult] = []
+    threads = [threading.Thread(target=lambda: results.append(filled.rollback("main", KIND))) for _ in range(2)]
+    with target.attended(30):  # both have asked before either is served
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(filled._house.switching) == 2)
+    for thread in threads:
+        thread.join(60)
+    assert sorted(result.success for result in results) == [False, True]
+    assert ["live already" in result.message for result in results if not result.success] == [True]
+    assert filled.index("main", KIND).generation == first
