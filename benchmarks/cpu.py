@@ -1,9 +1,10 @@
-"""CPU time by thread of one write, one build, one search and one pin: where the work is done, whatever the disk does.
+"""Where the time goes: CPU by thread of one write, build, search and pin; the parts of a copy; the parts of a seal.
 
     python -m benchmarks.cpu [--writes 3000] [--records 30000] [--searches 3000] [--json FILE]
 
 Read from /proc/self/task/*/schedstat, which neighbours on the machine disturb little. Microseconds of CPU for each
-operation; threads of one kind are added up. `wall` is what it took, disk and neighbours included.
+operation; threads of one kind are added up. `wall` is what it took, disk and neighbours included. The parts of a seal
+are wall time, means over the switches, under two writers and two readers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ from pathlib import Path
 from benchmarks import common
 from benchmarks.bench_rebuild import build
 from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill, record
-from benchmarks.contenders import words
+from benchmarks.contenders import ShadowSwitch, words
+from benchmarks.loops import Loops
+from benchmarks.paths import BACKEND, OPTIONS, SHARD, copy_records, create
 from shadowswitch.engine.engine import Engine
+from shadowswitch.model.digest import BUCKETS
+from shadowswitch.storage import layout
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.journal import read_records
 
 WRITERS = 16
 
@@ -97,14 +104,49 @@ def writes(report: Report, engine: Engine, records: int, count: int) -> None:
     spent(report, "change, in batches of 100", count, batches)
 
 
+def copy_parts(report: Report, folder: Path, records: int) -> None:
+    """Of a copy: reading the records out of the catalog, and loading them into a shard; this thread alone."""
+    catalog = Catalog(folder / "data" / layout.CATALOG, readonly=True)
+    branch = catalog.branch(BRANCH).number
+    begun, cursor, done = time.thread_time(), b"", False
+    while not done:
+        piece = read_records(catalog, branch, 1, TYPE, range(BUCKETS), cursor, BENCH_CONFIG.copy_slice_rows)
+        cursor, done = piece.cursor, piece.done
+    report.figure("copy, one record: CPU, reading", (time.thread_time() - begun) / records * 1e6, "µs")
+    path = create(folder / "copied")
+    begun = time.thread_time()
+    assert copy_records(catalog, branch, BACKEND, OPTIONS, path / SHARD) == records
+    report.figure("copy, one record: CPU, reading and loading", (time.thread_time() - begun) / records * 1e6, "µs")
+    catalog.close()
+
+
+def seals(report: Report, folder: Path, records: int, switches: int) -> None:
+    """The parts of a seal, under load."""
+    ours = ShadowSwitch(folder, records, {"backend": "fts5", "parallel_workers": 1})
+    try:
+        with Loops(ours.write, ours.read, 2, 2) as loops:
+            for _ in range(switches):
+                time.sleep(0.02)
+                ours.switch()
+        report.problems += loops.errors
+        found = ours.engine.stats()["latencies"]
+    finally:
+        ours.close()
+    for name in sorted(found):
+        if name.startswith("seal") or name in ("switch", "commit"):
+            says = f"mean of {found[name]['count']}; p99 at most {found[name]['p99_ms']} ms"
+            report.figure(f"under load: {name}", float(found[name]["mean_ms"]), "ms", says)
+
+
 def main() -> int:
     """The command."""
     parser = common.arguments(__doc__)
     parser.add_argument("--writes", type=int, default=3000)
     parser.add_argument("--records", type=int, default=30_000)
+    parser.add_argument("--switches", type=int, default=40)
     parser.add_argument("--searches", type=int, default=3000)
     options = parser.parse_args()
-    report = Report("CPU time by thread", f"{options.records:,} records of about 200 bytes, fts5, one shard")
+    report = Report("Where the time goes", f"{options.records:,} records of about 200 bytes, fts5, one shard")
     with common.scratch(options.folder) as folder, Engine.open(folder / "data", BENCH_CONFIG) as engine:
         engine.create_branch(BRANCH)
         fill(engine, options.records)
@@ -130,6 +172,10 @@ def main() -> int:
 
         spent(report, "search", options.searches, search)
         spent(report, "pin and unpin", options.searches, pin)
+        engine.close()
+        copy_parts(report, folder, options.records)
+    with common.scratch(options.folder) as folder:
+        seals(report, folder, options.records, options.switches)
     return common.finish(report, options)
 
 
