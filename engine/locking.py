@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from typing import Any
 
 from shadowswitch.actors.base import result_of
@@ -22,7 +23,7 @@ from shadowswitch.actors.messages import (
 from shadowswitch.engine.preparing import lock_tokens
 from shadowswitch.engine.running import Running
 from shadowswitch.model.blocked import WritePermission
-from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost
+from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost, Timeout
 from shadowswitch.model.lock_info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.lock_records import LockRequest, ProgressReport
 from shadowswitch.model.lock_scopes import (
@@ -38,6 +39,7 @@ from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.storage.rows import BranchRow
 
 ANSWER_TIMEOUT_S = 10.0
+PRESENT_S = 0.5
 OWNER_CHARS_MAX = 200
 REASON_CHARS_MAX = 2000
 LOCKS_MAX = 1000
@@ -62,6 +64,7 @@ class Locking(Running):
         *,
         tokens: Iterable[int] = (),
         shadow_index_id: str = "",
+        present: Callable[[], bool] | None = None,
     ) -> Lock:
         """Take a lock, at once or, with `wait_s`, when its turn comes: first come, first served.
 
@@ -75,7 +78,7 @@ class Locking(Running):
         wanted = LockSpec(
             lock_type, scope, resource_type, resource_id, ttl_s, heartbeat_s, reason, shadow_index_id=shadow_index_id
         )
-        (lock,) = self.acquire_locks(branch, [wanted], owner, wait_s, tokens=tokens)
+        (lock,) = self.acquire_locks(branch, [wanted], owner, wait_s, tokens=tokens, present=present)
         return lock
 
     def acquire_locks(
@@ -86,11 +89,13 @@ class Locking(Running):
         wait_s: float = 0,
         *,
         tokens: Iterable[int] = (),
+        present: Callable[[], bool] | None = None,
     ) -> list[Lock]:
         """Take several locks of a branch, all or none, as `acquire_lock` takes one; in the order of `requests`.
 
         While somebody waits for several nothing of it is held, so two who want the same in another order do not wait
-        for each other. Each lock has its own token and is released on its own.
+        for each other. Each lock has its own token and is released on its own. A host that waits for somebody else
+        gives `present`, which is asked twice a second whether they are still there: if not, the wait is given up.
         """
         row = self._branch_row(branch)
         if isinstance(requests, LockSpec) or not all(isinstance(wanted, LockSpec) for wanted in requests):
@@ -103,7 +108,7 @@ class Locking(Running):
         message = AcquireLock(asked, owner, wait_s, lock_tokens(tokens), Future())
         self._branches.tell(row, message)
         try:
-            return list(result_of(message.reply, wait_s + ANSWER_TIMEOUT_S, "the lock"))
+            return list(_await_locks(message, present))
         except (LockConflict, LockLost, InvalidConfig, EngineClosed):
             raise
         except BaseException:  # nobody may go on holding what nobody knows of
@@ -170,6 +175,13 @@ class Locking(Running):
         """The locks that are held now, of one branch or of all."""
         return [lock for locks, _ in self._listed(branch) for lock in locks]
 
+    def find_lock(self, lock_id: str) -> Lock | None:
+        """The lock of that id, if it is held now. Asks its branch and no other."""
+        number = _branch_number(lock_id)
+        keeper = self._alive().keepers.get(number) if number is not None else None
+        found = self.locks(keeper.row.name) if keeper is not None else []
+        return next((lock for lock in found if lock.lock_id == lock_id), None)
+
     def lock_waiters(self, branch: str | None = None) -> list[LockWaiter]:
         """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
         return [waiter for _, waiters in self._listed(branch) for waiter in waiters]
@@ -222,9 +234,8 @@ class Locking(Running):
     def _holder_row(self, lock_id: str, token: int) -> BranchRow:
         """The branch of a lock, whose number its id begins with. Raises LockLost when it can be none of ours."""
         lock_tokens([token])
-        number = lock_id.partition("-")[0] if isinstance(lock_id, str) else ""
-        known = number.isascii() and number.isdigit() and len(number) < 12
-        keeper = self._alive().keepers.get(int(number)) if known else None
+        number = _branch_number(lock_id)
+        keeper = self._alive().keepers.get(number) if number is not None else None
         if keeper is None:
             raise LockLost(
                 f"lock {lock_id!r:.80} is not held",
@@ -233,6 +244,25 @@ class Locking(Running):
                 hint="acquire it again",
             )
         return keeper.row
+
+
+def _await_locks(message: AcquireLock, present: Callable[[], bool] | None) -> tuple[Lock, ...]:
+    """The answer; raises Timeout at the deadline, or once nobody is there any more who could use it."""
+    limit_s = message.wait_s + ANSWER_TIMEOUT_S
+    deadline = time.monotonic() + limit_s
+    while present is not None and present() and time.monotonic() < deadline:
+        if wait([message.reply], PRESENT_S).done:
+            break
+    if present is None or present():
+        locks: tuple[Lock, ...] = result_of(message.reply, max(0.0, deadline - time.monotonic()), "the lock")
+        return locks
+    raise Timeout("nobody waits for the lock any more", operation="lock", hint="whoever asked has gone away")
+
+
+def _branch_number(lock_id: str) -> int | None:
+    """The number of the branch of a lock, with which its id begins; None when that cannot be an id of ours."""
+    number = lock_id.partition("-")[0] if isinstance(lock_id, str) else ""
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 12 else None
 
 
 def new_lock_id(row: BranchRow) -> str:

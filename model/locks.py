@@ -41,6 +41,9 @@ U = TypeVar("U")
 WAITERS_MAX = 1000
 """Requests that may wait on one branch; the next one is refused, a longer queue would only time out."""
 
+LOCKS_MAX = 10_000
+"""Locks held on one branch: the table is stored whole with each change."""
+
 ACTIONS = frozenset({"write", "create", "update", "delete"})
 
 
@@ -98,6 +101,13 @@ class LockTable(LockView):
         settled = self._adopt(draft)
         exempt = settled.opened_by(owner, under, now)
         obstacles = draft.obstacles(requests, exempt, draft.waiters)
+        if len(draft.locks) + len(requests) > LOCKS_MAX:
+            raise InvalidConfig(
+                f"branch {self.branch} has {len(draft.locks)} locks, and may have {LOCKS_MAX}",
+                operation="lock",
+                object=self.branch,
+                hint="lock the resource type instead of so many records",
+            )
         if not obstacles:
             grant = draft.grant(owner, requests)
             return self._step(draft, grant)

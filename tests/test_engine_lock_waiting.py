@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from shadowswitch import Engine, ShadowSwitchError
+from shadowswitch import Engine, InvalidConfig, LockLost, ShadowSwitchError
+from shadowswitch.actors import lock_keeper
 from tests.engine_lock_helpers import Eventually, OpenEngine, refused_lock, waiting
 
 
@@ -94,3 +96,31 @@ def test_two_hundred_threads_take_and_give_back_without_deadlock(engine: Engine)
         tokens = list(pool.map(work, range(200)))
     assert sorted(tokens) == list(range(1, 201)), "LK-2"
     assert engine.locks() == []
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_jump_of_the_wall_clock_changes_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually, hours: int
+) -> None:
+    class Jumped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    short = engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "a", ttl_s=0.5)
+    long = engine.acquire_lock("main", "MANUAL", "bob", "RESOURCE", "object_type", "b", ttl_s=600, heartbeat_s=300)
+    monkeypatch.setattr(lock_keeper, "datetime", Jumped)
+    assert engine.confirm_lock(long.lock_id, long.token).owner == "bob"
+    eventually(lambda: len(engine.locks()) == 1)
+    with pytest.raises(LockLost, match="expired"):
+        engine.confirm_lock(short.lock_id, short.token)
+    assert engine.acquire_lock("main", "MANUAL", "carl", "RESOURCE", "object_type", "a", wait_s=5).owner == "carl"
+    assert engine.extend_lock(long.lock_id, long.token, 5).owner == "bob"
+
+
+def test_a_branch_has_a_bounded_number_of_locks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shadowswitch.model.locks.LOCKS_MAX", 3)
+    for id in "abc":
+        engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", id)
+    with pytest.raises(InvalidConfig, match="3 locks"):
+        engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "d")

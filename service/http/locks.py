@@ -6,11 +6,14 @@ sent must be the lock's.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from litestar import Request
 
 from shadowswitch.model.errors import InvalidConfig, LockLost
 from shadowswitch.model.lock_info import Lock
@@ -21,6 +24,7 @@ from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.doors import plain
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.lock_bodies import branch_lock, lock_health
+from shadowswitch.service.http.presence import while_present
 from shadowswitch.service.http.problems import NoSuchLock, blocked_members
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 from shadowswitch.service.http.shadows import Branch
@@ -39,8 +43,8 @@ def visible(host: Host, caller: Caller, branch: str | None = None) -> list[Lock]
 
 def find(host: Host, caller: Caller, lock_id: str, scope: Scope) -> Lock:
     """A lock that is held and that the caller may do this to. Raises NoSuchLock, Forbidden."""
-    found = next((lock for lock in visible(host, caller) if lock.lock_id == plain(lock_id)), None)
-    if found is None:
+    found = host.engine.find_lock(plain(lock_id))
+    if found is None or not caller.reaches(found.branch):
         raise NoSuchLock(f"lock {lock_id!r:.80} is not held", hint="it expired, was released, or never was")
     caller.require(scope, found.branch)
     return found
@@ -57,8 +61,11 @@ def held_by(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock
 
 
 @changes(f"{BASE}/acquire", Scope.LOCK)
-def acquire(data: bodies.Acquire, host: Host, caller: Caller) -> bodies.Acquired:
-    """Take a lock, at once or within `wait_s`: first come, first served. 409 tells who holds what is in the way."""
+async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Request[Any, Any, Any]) -> bodies.Acquired:
+    """Take a lock, at once or within `wait_s`: first come, first served. 409 tells who holds what is in the way.
+
+    A client that disconnects while it waits leaves the line.
+    """
     caller.require(Scope.LOCK, data.branch_name)
     if data.lock_type is LockType.MANUAL:
         caller.require(Scope.ADMIN, data.branch_name)
@@ -66,7 +73,7 @@ def acquire(data: bodies.Acquire, host: Host, caller: Caller) -> bodies.Acquired
         raise InvalidConfig("timeout_hours and ttl_s say the same", hint="send one of them")
     ttl_s = data.timeout_hours * 3600 if data.timeout_hours is not None else data.ttl_s
 
-    def take() -> Lock:
+    def take(present: Callable[[], bool]) -> Lock:
         return host.engine.acquire_lock(
             data.branch_name,
             data.lock_type,
@@ -80,13 +87,11 @@ def acquire(data: bodies.Acquire, host: Host, caller: Caller) -> bodies.Acquired
             data.wait_s,
             tokens=data.tokens,
             shadow_index_id=data.shadow_index_id,
+            present=present,
         )
 
-    if data.wait_s:
-        with host.long_call():
-            lock = take()
-    else:
-        lock = take()
+    with host.long_call() if data.wait_s else contextlib.nullcontext():
+        lock = await while_present(request, take)
     message = f"{data.branch_name} is locked ({lock.scope})"
     return bodies.Acquired(lock.lock_id, lock.token, message, lock.expires_at, branch_lock(lock))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ def _route(kind: Callable[..., Any], path: str | list[str], scope: Scope | str, 
         summary, _, rest = (function.__doc__ or "").strip().partition("\n\n")
         texts = {"summary": summary, "description": " ".join(rest.split()) or None}
         paths = [path] if isinstance(path, str) else path  # Litestar wraps a handler anew for each path it has
-        return [kind(one, sync_to_thread=True, opt={"scope": scope}, **texts, **more)(function) for one in paths]
+        threads = {} if inspect.iscoroutinefunction(function) else {"sync_to_thread": True}
+        return [kind(one, opt={"scope": scope}, **threads, **texts, **more)(function) for one in paths]
 
     return decorate
 
