@@ -23,7 +23,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ from shadowswitch.storage.touched import Touched
 
 FORMAT = b"shadowswitch-1"
 LOCK_FILE = "lock.mdb"
+DATA_FILE = "data.mdb"
+NEARLY_FULL_BYTES = 256 << 20
+"""A disk with less room than this, or than a quarter of its size, may have been full a moment ago."""
 DATABASES = (
     "meta", "types", "branches", "branch_names", "heads", "records", "journal", "digests",
     "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
@@ -59,8 +62,11 @@ MAP_SIZE_BYTES = 64 << 30
 
 
 @contextlib.contextmanager
-def disk_errors(operation: str) -> Iterator[None]:
-    """Turn what LMDB and the operating system raise for the disk into StorageFull or CorruptData."""
+def disk_errors(operation: str, fell_short: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn what LMDB and the operating system raise for the disk into StorageFull or CorruptData.
+
+    `fell_short` is asked after an EIO: whether it stands for a full disk, see `Catalog.fell_short`.
+    """
     try:
         yield
     except lmdb.MapFullError as error:
@@ -81,6 +87,11 @@ def disk_errors(operation: str) -> Iterator[None]:
         code = getattr(error, "code", getattr(error, "errno", None))
         if code in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"the disk is full: {error}", operation=operation, hint="free disk space") from error
+        if code == errno.EIO and fell_short():
+            text = "the disk is full: a write of the catalog fell short"
+            raise StorageFull(text, operation=operation, hint="free disk space; nothing was stored") from OSError(
+                errno.ENOSPC, os.strerror(errno.ENOSPC)
+            )
         if code == errno.EIO or isinstance(error, lmdb.PanicError):  # LMDB panics ever after a failed write of its head
             hint = "check the disk, then close and open the engine again"
             raise CorruptData(f"the disk failed: {error}", operation=operation, hint=hint) from error
@@ -99,7 +110,7 @@ class Catalog:
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
         self.touched = Touched()
-        self._lock_file = -1
+        self._lock_file = self._witness = -1
         with disk_errors("open"):
             self.env = lmdb.open(
                 str(path),
@@ -113,6 +124,7 @@ class Catalog:
             )
             try:
                 self._lock_file = -1 if readonly else _reserve(path / LOCK_FILE)
+                self._witness = -1 if readonly else os.open(path / DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
                 self.stale_readers_cleared = 0 if readonly else self.env.reader_check()
                 self._open_databases()
             except BaseException:
@@ -148,9 +160,26 @@ class Catalog:
     def close(self) -> None:
         """Close the environment. Idempotent."""
         self.env.close()
-        descriptor, self._lock_file = self._lock_file, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        descriptors, self._lock_file, self._witness = (self._lock_file, self._witness), -1, -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def fell_short(self) -> bool:
+        """After an EIO from LMDB: whether a write merely did not fit on a full disk. The JournalWriter's thread.
+
+        LMDB says EIO for a write that fell short as well (`mdb_page_flush`). Such a transaction is gone, and the next
+        one is as good as ever. After a failed writeback it would not be: the kernel may have dropped dirty pages. The
+        kernel keeps such errors and tells them once to every descriptor that was open (errseq_t, Linux 4.13 and later),
+        so one that LMDB does not use is asked.
+        """
+        try:
+            os.fsync(self._witness)
+            room = os.fstatvfs(self._witness)
+        except OSError:
+            return False
+        free = room.f_bavail * room.f_frsize
+        return free < min(NEARLY_FULL_BYTES, room.f_blocks * room.f_frsize // 4)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:

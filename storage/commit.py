@@ -81,7 +81,7 @@ class Commit:
 
     def run(self, work: Callable[[Commit], None]) -> None:
         """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
-        with disk_errors("commit"):
+        with disk_errors("commit", self.catalog.fell_short):
             with self.catalog.env.begin(write=True, buffers=True) as txn:
                 self.txn = txn
                 work(self)

@@ -4,11 +4,14 @@ well again when the disk is.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shadowswitch import Config, Delete, Engine, Put, StorageFull
 from tests.crash import disks, tracing
 from tests.crash.ledger import Told, entries
 from tests.crash.running import Scene
@@ -118,6 +121,34 @@ def test_a_full_disk_refuses_what_it_cannot_store_and_recovers_without_a_restart
         assert {error for _, error in refused} == {"StorageFull"}
         assert all(number < freed for number, _ in refused)
         scene.verdict("")
+
+
+def fill_up(ballast: Path, left_bytes: int) -> None:
+    """Leave so much room on a disk, and what the file system keeps for itself."""
+    with ballast.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while file.write(bytes(65_536)):
+                pass
+        file.truncate(file.tell() - left_bytes)
+        os.fsync(file.fileno())
+
+
+@pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK)
+def test_a_write_that_falls_short_on_a_full_disk_is_refused_and_the_next_one_goes_well(tmp_path: Path) -> None:
+    batch = [Put("object_type", str(n), {"text": "y" * 100_000}) for n in range(8)]
+    with disks.small_disk(tmp_path, DISK_BYTES) as disk:
+        with Engine.open(disk / "data", Config(disk_reserve_bytes=0)) as engine:
+            engine.create_branch("main")
+            for left_bytes in (40_000, 200_000, 400_000):
+                fill_up(disk / "ballast", left_bytes)
+                with pytest.raises(StorageFull, match="free disk space"):
+                    engine.write("main", batch)
+                assert engine.count("main") == 0
+                (disk / "ballast").unlink()
+                engine.write("main", [Put("object_type", "after", {"text": "room"})])
+                engine.write("main", [Delete("object_type", "after")])
+            assert engine.write("main", batch).count == 8
+            assert engine.check() == []
 
 
 @pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK)
