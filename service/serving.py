@@ -17,7 +17,11 @@ from shadowswitch.service.directory import Data, Json, require_free
 from shadowswitch.service.logs import log_to_stderr
 
 EXTRA = frozenset({"cloudevents", "litestar", "pathspec", "prometheus_client", "uvicorn"})
-Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), help="0 takes any free one.")]
+Rate = Annotated[float, Parameter(validator=Number(gt=0), help="Requests per second of one token or address.")]
+BodyMb = Annotated[int, Parameter(validator=Number(gte=1, lte=1024), help="The longest body of a request, in MiB.")]
+LogJson = Annotated[bool, Parameter(negative="", show_default=False, help="Log lines as JSON.")]
+Quiet = Annotated[bool, Parameter(negative="", show_default=False, help="No log line for each request.")]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
@@ -51,14 +55,15 @@ def serve(
     *,
     data: Data,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 8740,
+    port: Port = 8740,
     settings: Path | None = None,
     token_file: Path | None = None,
     allowed_host: Names = None,
-    rate: Annotated[float, Parameter(validator=Number(gt=0))] = 2000.0,
-    max_body_mb: Annotated[int, Parameter(validator=Number(gte=1, lte=1024))] = 16,
-    log_json: Flag = False,
-    quiet: Flag = False,
+    backend: Names = None,
+    rate: Rate = 2000.0,
+    max_body_mb: BodyMb = 16,
+    log_json: LogJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Host a data directory: HTTP API, events, metrics, and the dashboard at `/`. Makes the directory if need be.
 
@@ -75,21 +80,13 @@ def serve(
         Default: `shadowswitch.toml` in the first folder, or in the data directory.
     host
         Where to listen. Anything but a loopback address takes tokens.
-    port
-        0 takes any free one.
     token_file
         Who may do what, as TOML; `shadowswitch token` makes entries. The environment variable SHADOWSWITCH_TOKENS may
         hold the same. Without any, everybody on this machine may do everything.
     allowed_host
         A further name under which the server is addressed; may be repeated.
-    rate
-        Requests per second of one token or address.
-    max_body_mb
-        The longest body of a request, in MiB.
-    log_json
-        Log lines as JSON.
-    quiet
-        No log line for each request.
+    backend
+        A backend of your own, `module:attribute`, that clients may name in build_config; may be repeated.
     """
     with the_extra():
         from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
@@ -98,8 +95,8 @@ def serve(
         from shadowswitch.service.upkeep import keeping
     tokens = load_tokens(token_file, os.environ.get(ENVIRONMENT))
     options = Options(
-        host=host, port=port, allowed_hosts=tuple(allowed_host or ()), rate_per_s=rate,
-        body_max_bytes=max_body_mb << 20, log_requests=not quiet,
+        host=host, port=port, allowed_hosts=tuple(allowed_host or ()), backends=tuple(backend or ()),
+        rate_per_s=rate, body_max_bytes=max_body_mb << 20, log_requests=not quiet,
     )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json, verbose=False)

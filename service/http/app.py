@@ -67,6 +67,7 @@ def build_app(host: Host) -> Doors:
         exception_handlers={
             ShadowSwitchError: problems.from_library,
             HTTPException: problems.from_http,
+            RecursionError: problems.too_deep,
             Exception: problems.from_anything,
         },
         lifespan=[lifespan],

@@ -40,6 +40,8 @@ class Options(msgspec.Struct, frozen=True):
     queue_max: Count = 1000
     """Requests that wait for a thread; more are answered with 503."""
     streams_max: Count = 200
+    backends: tuple[str, ...] = ()
+    """Backends of your own (`module:attribute`) that a client may name; any other module is never imported for one."""
     body_max_bytes: Count = 16 << 20
     rate_per_s: float = 2000.0
     """Requests of one token (or address) per second, on average; bursts of as many are fine."""

@@ -203,6 +203,12 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
     return _answer(error.status_code, body, headers)
 
 
+def too_deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
+    """The answer to JSON that is nested deeper than anything that could be stored."""
+    body = plain_problem(400, "the JSON is nested too deep", "send flatter fields", _request_id(request))
+    return _answer(400, body, {})
+
+
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """The answer to what nobody foresaw. What it says stays in the log."""
     logger.error("%s: unforeseen %s", _request_id(request), type(error).__name__, exc_info=error)

@@ -13,7 +13,7 @@ from shadowswitch.model.errors import InvalidConfig, Timeout
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.service.http import bodies
-from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.doors import plain
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
@@ -32,6 +32,7 @@ Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.StartedBuild:
     """Begin to build an index in the shadow. 409 while another of the same branch and type is under way."""
     caller.require(Scope.BUILD, data.branch_name)
+    _check_backend(host, (data.build_config or {}).get("backend"))
     service = data.service_name or caller.name
     if bodies.SERVICE_SEPARATOR in service:
         raise InvalidConfig(f"service_name contains {bodies.SERVICE_SEPARATOR}", hint="leave it out of the name")
@@ -50,6 +51,15 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
         start_lsn=found.start_lsn,
         shadow_index_path=found.shadow_index_path,
     )
+
+
+def _check_backend(host: Host, backend: Any) -> None:
+    """Raise Forbidden for a module that the operator did not name: importing it would run its code."""
+    if isinstance(backend, str) and ":" in backend and backend not in host.options.backends:
+        raise Forbidden(
+            f"the backend {backend!r:.120} is not one that this server loads for clients",
+            hint=f"use a built-in one, or start the server with --backend {backend:.120}",
+        )
 
 
 def _estimate(host: Host, found: ShadowIndex) -> int:
