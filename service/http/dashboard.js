@@ -1,7 +1,8 @@
-// The dashboard: what the server says, shown as it happens. Events come over one stream (SSE over fetch, because an
-// EventSource can send no token); each asks for the present state again, and so does a running build, once a second.
+// The dashboard: what the server says, shown as it happens. Events come over one stream; each asks for the present
+// state again, and so does a running build, once a second.
 
-const API = "/api/v1";
+import { askEvents, call, eventsOf, Refused } from "/dashboard-link.js";
+
 const EVENTS_KEPT = 200;
 const SWITCHES_KEPT = 60;
 const BRANCHES_SHOWN = 50;
@@ -17,28 +18,7 @@ const TONES = { BUILT: "good", ACTIVE: "good", READY: "good", FAILED: "bad", ERR
 const $ = (id) => document.getElementById(id);
 const state = { branches: [], indexes: [], shadows: [], locks: [], waiters: [], events: [], switches: [], last: null };
 
-// -- talking to the server ----------------------------------------------------------------------------------------
-
-class Refused extends Error {}
-
-function headers(more = {}) {
-  const token = sessionStorage.getItem("token");
-  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
-}
-
-async function call(method, path, body) {
-  const sent = { method, headers: headers(body ? { "Content-Type": "application/json" } : {}), cache: "no-store" };
-  if (body) sent.body = JSON.stringify(body);
-  const answer = await fetch(API + path, sent);
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Refused(problem(told, answer.status)), { status: answer.status });
-  return told;
-}
-
-function problem(told, status) {
-  const text = told.detail || told.title || `the server answered ${status}`;
-  return told.hint && !text.includes(told.hint) ? `${text}. ${told.hint}` : text;
-}
+// -- the present state --------------------------------------------------------------------------------------------
 
 let refreshing = null;
 let again = 0;
@@ -64,7 +44,7 @@ async function refresh() {
     draw();
   } catch (error) {
     if (error instanceof Refused) trouble(error.message);
-    if (error.status === 401) askToken();
+    if (error.status === 401) askTokenOnce();
   } finally {
     refreshing = null;
     refreshSoon(state.shadows.some((one) => BUSY.has(one.state)) ? BUSY_MS : IDLE_MS);
@@ -87,18 +67,13 @@ async function follow() {
       link("connecting", "connecting");
       heard();
       if (state.last === null) await firstEvents();
-      const answer = await fetch(`${API}/events/stream`, {
-        headers: headers({ Accept: "text/event-stream", "Last-Event-ID": String(state.last) }),
-        cache: "no-store",
-        signal: stream.signal,
-      });
-      if (!answer.ok) throw Object.assign(new Refused(problem(await answer.json().catch(() => ({})), answer.status)), { status: answer.status });
+      const answer = await askEvents(state.last, stream.signal);
       link("live", "live");
       failures = 0;
       refreshSoon(0);
       for await (const event of eventsOf(answer.body, heard)) take(event);
     } catch (error) {
-      if (error.status === 401) askToken();
+      if (error.status === 401) askTokenOnce();
     }
     clearTimeout(silence);
     const pause = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
@@ -119,21 +94,6 @@ async function firstEvents() {
   state.last = after;
   drawEvents();
   drawSwitches();
-}
-
-async function* eventsOf(body, heard) {
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = ""; ; ) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    heard();
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) {
-      const data = block.split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6));
-      if (data.length) yield JSON.parse(data.join("\n"));
-    }
-  }
 }
 
 function take(event) {
@@ -440,6 +400,13 @@ async function act(word, text, work) {
     say(error instanceof Refused ? error.message : `${word}: the server cannot be reached`);
   }
   refreshSoon(0);
+}
+
+let wasAsked = false;
+
+function askTokenOnce() {
+  if (!wasAsked) askToken();
+  wasAsked = true;
 }
 
 async function askToken() {

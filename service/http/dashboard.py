@@ -44,10 +44,16 @@ def script() -> Response[bytes]:
     return _file("dashboard.js")
 
 
+@reads("/dashboard-link.js", PUBLIC, include_in_schema=False)
+def link() -> Response[bytes]:
+    """How it talks to the server."""
+    return _file("dashboard-link.js")
+
+
 @reads("/dashboard.svg", PUBLIC, include_in_schema=False)
 def icon() -> Response[bytes]:
     """Its sign."""
     return _file("dashboard.svg")
 
 
-HANDLERS = (page, style, script, icon)
+HANDLERS = (page, style, script, link, icon)
