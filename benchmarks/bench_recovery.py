@@ -30,6 +30,7 @@ from shadowswitch.storage.catalog import Catalog
 
 BUILD = {**OPTIONS, "parallel_workers": 2}
 OPEN_S = 120.0
+HALF_DONE_PERCENT = 40.0
 
 
 def prepare(data: Path, records: int, branches: int) -> dict[str, Any]:
@@ -42,10 +43,10 @@ def prepare(data: Path, records: int, branches: int) -> dict[str, Any]:
     with ThreadPoolExecutor(32) as pool:  # so that they share commits
         list(pool.map(engine.create_branch, (f"feature/{n}" for n in range(branches))))
     shadow = engine.start_build(BRANCH, KIND, [TYPE], {**BUILD, "tokenizer": "unicode61"}).shadow_index_id
-    while (seen := engine.shadow(shadow)).state in ("PREPARING", "BUILDING") and (
-        seen.record_count or 0
-    ) < records // 4:
+    seen = engine.shadow(shadow)
+    while seen.state in ("PREPARING", "BUILDING") and seen.build_progress_percent < HALF_DONE_PERCENT:
         time.sleep(0.002)
+        seen = engine.shadow(shadow)
     engine.write(BRANCH, [common.record(0, random.Random(9), marker="afterbuild")])
     return {"state": str(engine.shadow(shadow).state), "index": result.new_index_path, "head": engine.head(BRANCH)}
 
