@@ -10,6 +10,7 @@ build. Afterwards every acknowledged write must be in the live index.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from benchmarks import common, svg
 from benchmarks.common import Report, Window, quantile, quiet_windows, scratch
 from benchmarks.contenders import Contender, LinkFlip, Moves, ShadowSwitch, TantivyFlip
 from benchmarks.loops import Loops, spread
+from benchmarks.postgres import Postgres, server_binaries
 
 WINDOW_S = 0.25
 WRITERS = READERS = 2
@@ -55,8 +57,9 @@ def measure(contender: Contender, records: int, switches: int, window_s: float) 
         sealed, around = [], []
         for _ in range(switches):
             time.sleep(window_s / 2)
-            sealed.append(contender.switch())
+            kept_out = contender.switch()
             ended = time.perf_counter()
+            sealed += [] if kept_out is None else [kept_out]
             around.append((ended - window_s / 2, ended + window_s / 2))
             time.sleep(window_s / 2)
         quiet += quiet_windows(switches // 2, window_s)
@@ -97,6 +100,8 @@ def run_one(
             contender.close()
 
 
+POSTGRES_MAX = 10
+"""It rebuilds the whole index each time."""
 CHECKED_MAX = 200_000
 """fsck reads everything several times; beyond this size the audit of all records must do."""
 
@@ -105,7 +110,12 @@ def describe(report: Report, pause: Pause, window_s: float) -> None:
     """The figures of one contender."""
     where = f"{pause.name}, {pause.records:,} records"
     stall = f"longest time without a success in a window of {window_s:g} s: p50 / p99 / max"
-    report.figure(f"{where}: writers kept out", spread(pause.sealed), "ms", f"{pause.switches} switches")
+    report.figure(
+        f"{where}: writers kept out",
+        spread(pause.sealed) if pause.sealed else "not told",
+        "ms",
+        f"{pause.switches} switches",
+    )
     report.figure(f"{where}: writer stall, quiet", spread(pause.writer_quiet), "ms", stall)
     report.figure(f"{where}: writer stall, switch", spread(pause.writer_switch), "ms", stall)
     report.figure(f"{where}: reader stall, quiet", spread(pause.reader_quiet), "ms", stall)
@@ -165,6 +175,14 @@ def main() -> int:
         report.figure(TantivyFlip.name, "not installed", "", "pip install '.[bench]'")
     else:
         others.append(contend(lambda place: TantivyFlip(place, small), small, options.others))
+    if server_binaries() is None:
+        report.figure("PostgreSQL", "not installed", "")
+    else:
+        try:
+            few = min(options.others, POSTGRES_MAX)
+            others.append(contend(lambda place: Postgres(place, small), small, few))
+        except (RuntimeError, OSError, LookupError, subprocess.SubprocessError) as error:
+            report.figure("PostgreSQL", f"not measured: {error}"[:200], "")
     for pause in ours:
         judge(report, pause)
     if len(ours) > 1:
@@ -186,7 +204,7 @@ def plot(folder: Path, pauses: list[Pause]) -> list[str]:
     shown = [
         (p.name, quantile(p.sealed, 0.99), f"{quantile(p.sealed, 0.99):.2f} ms" + ("; loses writes" if p.lost else ""))
         for p in pauses
-        if p.records == pauses[0].records
+        if p.records == pauses[0].records and p.sealed
     ]
     svg.bars(folder / "switch-sealed.svg", "Writers kept out by a switch, p99", "ms", shown)
     panels = [svg.Panel(f"{p.name[:18]} {p.records // 1000} k", p.latencies, p.spans) for p in pauses]

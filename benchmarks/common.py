@@ -87,10 +87,18 @@ def fill(engine: Engine, records: int, branch: str = BRANCH, seed: int = 1) -> N
 
 def fill_types(engine: Engine, records: int, branch: str, types: Sequence[str], seed: int = 1) -> None:
     """Write that many records, of each type in turn."""
+    for _, batch in fill_values(records, types, seed):
+        engine.write(branch, batch, timeout_s=120)
+
+
+def fill_values(
+    records: int, types: Sequence[str] = (TYPE,), seed: int = 1, size: int = BATCH
+) -> Iterator[tuple[int, list[Put]]]:
+    """The records that every benchmark begins with, in batches: the number of the first, and the batch."""
     chance = random.Random(seed)
-    for start in range(0, records, BATCH):
-        numbers = range(start, min(records, start + BATCH))
-        engine.write(branch, [record(n, chance, types[n % len(types)]) for n in numbers], timeout_s=120)
+    for start in range(0, records, size):
+        numbers = range(start, min(records, start + size))
+        yield start, [record(n, chance, types[n % len(types)]) for n in numbers]
 
 
 def quantile(values: Sequence[float], fraction: float) -> float:
@@ -210,6 +218,7 @@ def _filesystem(folder: Path) -> str:
 def scratch(parent: str | None) -> Iterator[Path]:
     """A folder on the disk that is measured; removed at the end."""
     with tempfile.TemporaryDirectory(prefix="shadowswitch-bench-", dir=parent, ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o711)  # a database server that runs as another user works below
         yield Path(folder)
 
 

@@ -22,14 +22,12 @@ from typing import Any, Protocol
 
 import msgspec
 
-from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, WORDS, fill, optional, record
+from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, WORDS, fill, fill_values, optional, record
 from benchmarks.ledger import Key, Ledger
 from benchmarks.paths import BACKEND, OPTIONS, SHARD, PathIndex, create, item_of, point_link
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.records import Item, Put
 from shadowswitch.model.views import SwitchRequest
-
-SLICE = 1000
 
 
 class Contender(Protocol):
@@ -46,8 +44,8 @@ class Contender(Protocol):
         """One search."""
         ...
 
-    def switch(self) -> float:
-        """Switch to the other generation; how long writers were kept out, in ms."""
+    def switch(self) -> float | None:
+        """Switch to the other generation; how long writers were kept out, in ms, None when nobody can tell."""
         ...
 
     def held(self) -> dict[Key, int]:
@@ -130,10 +128,8 @@ class LinkFlip:
         self._index = PathIndex(self._link, durable=True)
 
     def _load(self, records: int) -> None:
-        chance = random.Random(1)
         writers = [BACKEND.open_writer(path / SHARD, OPTIONS) for path in self._generations]
-        for start in range(0, records, SLICE):
-            changes = [record(n, chance) for n in range(start, min(records, start + SLICE))]
+        for start, changes in fill_values(records):
             items = [item_of(change, start + at + 1) for at, change in enumerate(changes)]
             for writer in writers:
                 writer.load(items, b"")
@@ -237,12 +233,11 @@ class TantivyFlip:
             path.mkdir()
             self._indexes.append(self._tantivy.Index(self._schema, path=str(path)))
             self._writers.append(self._indexes[-1].writer(64 << 20, 1))
-        chance = random.Random(1)
-        for n in range(records):
-            change = record(n, chance)
-            for writer in self._writers:
-                self._add(writer, change.id, n + 1, change)
-            self.ledger.imported(key_of(change.id), n + 1)
+        for start, changes in fill_values(records):
+            for at, change in enumerate(changes, start + 1):
+                for writer in self._writers:
+                    self._add(writer, change.id, at, change)
+                self.ledger.imported(key_of(change.id), at)
         for writer in self._writers:
             writer.commit()
         self._live, self._link = 0, folder / "current"

@@ -76,12 +76,12 @@ SCRIPTS = (
 )
 
 
-def run_script(script: Script, tiny: bool, out: Path, folder: str | None, limit_s: float) -> Section:
+def run_script(script: Script, tiny: bool, out: Path, folder: Path, limit_s: float) -> Section:
     """One script; whatever happens to it is in the section."""
     written = out / f"{script.name}.json"
     command = [sys.executable, "-m", f"benchmarks.{script.name}", "--json", str(written)]
     command += (script.tiny if tiny else script.full).split()
-    command += ["--folder", folder] if folder else []
+    command += ["--folder", str(folder)]
     command += ["--plots", str(out / "plots")] if script.plots else []
     shown = " ".join(["python -m", f"benchmarks.{script.name}", *(script.tiny if tiny else script.full).split()])
     begun = time.perf_counter()
@@ -145,7 +145,8 @@ def main() -> int:
     for script in scripts:
         print(f"== {script.name}", file=sys.stderr, flush=True)
         limit_s = min(script.minutes * 60, deadline - time.monotonic())
-        sections.append(run_script(script, options.tiny, out, options.folder, limit_s))
+        with common.scratch(options.folder) as place:  # so that nothing is left of a script that is killed
+            sections.append(run_script(script, options.tiny, out, place, limit_s))
         results.write(out / "RESULTS.md", sections, machine, datetime.now(UTC), keep=bool(options.only))
     print((out / "RESULTS.md").read_text(), flush=True)
     return 1 if any(section.report.problems for section in sections) else 0
