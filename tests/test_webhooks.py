@@ -309,3 +309,18 @@ def test_the_certificate_must_be_that_of_the_name(
         send(Endpoint(f"https://other.example:{port}/", allow_private=True), engine.events()[0], trusting)
     with pytest.raises(Refused, match="certificate"):
         send(Endpoint(f"https://hook.example:{port}/", allow_private=True), engine.events()[0])
+
+
+def test_what_was_not_taken_before_a_stop_comes_after_the_next_start(
+    engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]
+) -> None:
+    receiver.answers = [(503, {})] * 1000
+    stuck = hook()
+    branches(engine, 2)
+    wait_until(lambda: stuck.status().failures > 1)
+    stuck.stop()
+    assert engine.event_position(stuck.endpoint.key) == 1
+    receiver.requests.clear()
+    receiver.answers.clear()
+    hook()
+    wait_until(lambda: receiver.sequences() == [2, 3])
