@@ -35,7 +35,7 @@ TEXT_CHARS_MAX = 2000
 Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class IncomingRules(msgspec.Struct, frozen=True):
+class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What an event from outside may bring about. Raises InvalidConfig for a request that could not be made of it."""
 
     auto_switch: bool = True

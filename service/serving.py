@@ -100,8 +100,8 @@ def serve(
     )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json, verbose=False)
-    with keeping(directories or (), settings, data) as ready:
-        run(data, options, tokens, ready=ready)
+    with keeping(directories or (), settings, data) as (config, ready):
+        run(data, options, tokens, config, ready)
 
 
 def token(

@@ -34,7 +34,9 @@ import msgspec
 from pathspec import GitIgnoreSpec
 
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
+from shadowswitch.model.incoming import IncomingRules
 from shadowswitch.model.names import check_branch
+from shadowswitch.model.settings import Config
 from shadowswitch.service.importer import RESOURCE_TYPE
 from shadowswitch.storage.spec import make_spec
 
@@ -94,6 +96,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     index: tuple[IndexSettings, ...] = ()
     inbox: InboxSettings = InboxSettings()
     webhook: tuple[WebhookSettings, ...] = ()
+    incoming: IncomingRules = IncomingRules()
+    """What events from outside may bring about; used from the next start on."""
+    backends: tuple[str, ...] = ()
+    """Backends outside this library that builds may name, as "module:attr"; used from the next start on."""
+
+    def config(self) -> Config:
+        """How the engine is opened."""
+        return Config(incoming=self.incoming, backends=self.backends)
 
 
 def load_settings(path: Path) -> Settings:

@@ -19,6 +19,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, ShadowSwitchError
+from shadowswitch.model.settings import Config
 from shadowswitch.service import output
 from shadowswitch.service.importer import RESOURCE_TYPE
 from shadowswitch.service.inbox import Inbox
@@ -43,6 +44,7 @@ RETRY_S = 5.0
 """How often a part that could not be started is tried again."""
 STOP_TIMEOUT_S = 120.0
 Description = MirrorSettings | InboxSettings | WebhookSettings
+Ready = Callable[[Engine, str], None]
 
 
 class _Part(Protocol):
@@ -67,6 +69,8 @@ class UpkeepStatus(msgspec.Struct, frozen=True):
     indexes: list[IndexStatus]
     webhooks: list[WebhookStatus]
     inbox: InboxStatus | None
+    restart_needed: bool
+    """Rules for incoming events, or backends, are described otherwise than the engine was opened with."""
     not_started: dict[str, str]
     """What could not be started, and why; it is tried again."""
 
@@ -112,7 +116,7 @@ class Upkeep:
         self._engine = engine
         self._folders = list(folders)
         self.settings_file = settings_path(folders, settings_file, engine.path)
-        self._settings = Settings()
+        self._settings = self._at_start = Settings()
         self._error: str | None = None
         self._seen: object = None
         self._parts: dict[Description, _Part] = {}
@@ -126,7 +130,7 @@ class Upkeep:
     def start(self) -> None:
         """Read the settings and begin. Raises InvalidConfig when they are wrong: nothing was started."""
         self._seen = self._look()
-        self._settings = read_settings(self._folders, self.settings_file)
+        self._settings = self._at_start = read_settings(self._folders, self.settings_file)
         self._leave = self._engine.watch_folder(
             self.settings_file.parent, lambda _: self._wake.set(), recursive=False, quiet_s=0.1
         )
@@ -158,8 +162,15 @@ class Upkeep:
             self._keeper.status(),
             [part.status() for part in parts if isinstance(part, Webhook)],
             InboxStatus(str(inboxes[0].folder), inboxes[0].taken, inboxes[0].rejected) if inboxes else None,
+            self._restart_needed(),
             dict(self._not_started),
         )
+
+    def _restart_needed(self) -> bool:
+        """A host of its own may have opened the engine otherwise; what it has not described is its own affair."""
+        used, config = self._settings, self._engine.config
+        described = used.incoming != self._at_start.incoming or used.backends != self._at_start.backends
+        return described and (config.incoming, config.backends) != (used.incoming, used.backends)
 
     # -- settings --------------------------------------------------------------------------------------------------
 
@@ -196,6 +207,8 @@ class Upkeep:
                 self._engine.tell_settings(str(self.settings_file), str(error))
                 return
             self._error = None
+            if self._restart_needed():
+                logger.warning("%s: incoming and backends are used from the next start on", self.settings_file)
             self._keeper.want(self._settings.index)
             self._engine.tell_settings(str(self.settings_file), None)
         self._apply()
@@ -251,12 +264,13 @@ def _name(description: Description) -> str:
 
 
 @contextlib.contextmanager
-def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Iterator[Callable[[Engine, str], None]]:
-    """Gives what to call once a server answers, with its engine and URL; at the end what that began is stopped.
+def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Iterator[tuple[Config, Ready]]:
+    """Gives how to open the engine, and what to call with it and its URL once the server answers; at the end what that
+    began is stopped.
 
     Raises InvalidConfig when the settings are wrong, before anything begins.
     """
-    read_settings(folders, settings_path(folders, settings_file, data))
+    config = read_settings(folders, settings_path(folders, settings_file, data)).config()
     kept: list[Upkeep] = []
 
     def ready(engine: Engine, url: str) -> None:
@@ -265,7 +279,7 @@ def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> 
         output.say(f"serving {engine.path} at {url}")
 
     try:
-        yield ready
+        yield config, ready
     finally:
         for upkeep in kept:
             upkeep.stop()

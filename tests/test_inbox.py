@@ -105,16 +105,18 @@ def test_a_link_is_not_followed(engine: Engine, inbox: Inbox, tmp_path: Path) ->
     assert engine.branch("main").state == "LOCKED_FOR_WRITE"
 
 
-def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine, inbox: Inbox) -> None:
+def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> None:
     engine.start_indexing("main", "funnel")
+    box = Inbox(engine, settle_s=600)
+    (box.folder / "rejected").mkdir(parents=True)
     data = json.dumps(incoming("com.oms.indexing.completed")).encode()
-    path = inbox.folder / "slow.json"
-    with path.open("wb", buffering=0) as file:
-        for at in range(0, len(data), 40):
-            file.write(data[at : at + 40])
-            os.utime(path)
-    wait_until(lambda: inbox.taken == 1)
-    assert (inbox.rejected, engine.branch("main").state) == (0, "READY")
+    with (box.folder / "slow.json").open("wb", buffering=0) as file:
+        file.write(data[:40])
+        box.look()
+        assert (box.taken, box.rejected) == (0, 0)
+        file.write(data[40:])
+        box.look()
+    assert (box.taken, box.rejected, engine.branch("main").state) == (1, 0, "READY")
 
 
 def test_names_of_unfinished_files_are_left_alone(engine: Engine, inbox: Inbox) -> None:

@@ -28,6 +28,10 @@ enabled = false
 [[webhook]]
 url = "https://example.org/hook"
 types = ["com.shadowswitch.switch.*"]
+
+[incoming]
+auto_switch = false
+validation_checks = ["DIGEST"]
 """
 
 BAD: dict[str, tuple[str | bytes, str]] = {
@@ -49,6 +53,8 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         '[[webhook]]\nurl = "https://a.b"\nsecret_env = "NOT_SET"\n',
         "'NOT_SET' is not",
     ),
+    "an unknown rule": ("[incoming]\nforce = true\n", r"\[incoming\].*unknown field `force`"),
+    "a rule out of range": ("[incoming]\nswitch_timeout_seconds = 0\n", "switch_timeout_seconds"),
     "a time of none": ('[[mirror]]\nfolder = "docs"\nrescan_s = 0\n', "number 1, rescan_s"),
 }
 
@@ -67,6 +73,9 @@ def test_a_good_file_is_read_with_its_folders_made_absolute(file: Path) -> None:
     assert settings.index[0].build_config == {"tokenizer": "porter"}
     assert not settings.inbox.enabled
     assert settings.webhook[0].types == ("com.shadowswitch.switch.*",)
+    config = settings.config()
+    assert (config.incoming.auto_switch, config.incoming.validation_checks) == (False, ("DIGEST",))
+    assert config.backends == ()
 
 
 @pytest.mark.parametrize("what", BAD)

@@ -149,8 +149,10 @@ def test_the_inbox_and_webhooks_are_kept_too(engine: Engine, keep: Keep, tmp_pat
         wait_until(lambda: any(inbox is not None and inbox.taken == 1 for inbox in [upkeep.status().inbox]))
         wait_until(lambda: upkeep.status().webhooks[0].delivered == len(got))
         msgspec.json.encode(upkeep.status())
-        file.write_text("[inbox]\nenabled = false\n")
+        assert not upkeep.status().restart_needed
+        file.write_text("[inbox]\nenabled = false\n[incoming]\nauto_merge = false\n")
         wait_until(lambda: (upkeep.status().inbox, upkeep.status().webhooks) == (None, []))
+        assert upkeep.status().restart_needed
         server.shutdown()
 
 
