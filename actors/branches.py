@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from shadowswitch.storage.rows import BranchRow
 
 STOPPED_AT_ONCE = 16
 """When there are too many actors: so many stop, so that the next ones need not look again."""
+DEFERRED_S = 0.02
+"""When to look again whether there is room for what can wait."""
 
 
 class Branches:
@@ -32,24 +35,60 @@ class Branches:
         self._loads: dict[int, Load] = {}
         self._used: dict[int, float] = {}
         self._closed = False
+        self._deferred: deque[tuple[BranchRow, Any]] = deque()
         house.tell_branch = self.tell
+        house.tell_branch_soon = self.tell_soon
 
     def tell(self, row: BranchRow, message: Any) -> None:
         """Send to a branch's actor, starting it if need be."""
         with self._lock:
-            if self._closed:
-                fail_reply(message, EngineClosed("the engine is closed", hint="open it again"))
+            self._tell(row, message)
+
+    def _tell(self, row: BranchRow, message: Any) -> None:
+        """Under the lock."""
+        if self._closed:
+            fail_reply(message, EngineClosed("the engine is closed", hint="open it again"))
+            return
+        address = self._actors.get(row.number)
+        if address is None or not address.ref.is_alive():
+            self._make_room()
+            load = self._loads[row.number] = Load()
+            address = Address(lambda: BranchActor.start(self._house, row, load))
+            self._actors[row.number] = address
+        self._loads[row.number].sent += 1
+        self._used.pop(row.number, None)  # so that the map is in the order of use
+        self._used[row.number] = time.monotonic()
+        address.tell(message)
+
+    def tell_soon(self, row: BranchRow, message: Any) -> None:
+        """Send what nobody waits for, such as a sweep of expired locks: later, if too many branches are awake.
+
+        When ten thousand locks expire at one moment their branches are swept a hundred at a time. Nobody feels that:
+        whoever asks about an expired lock is told so at once, and a branch with a waiter is awake.
+        """
+        with self._lock:
+            if row.number not in self._actors:
+                self._deferred.append((row, message))
+                if len(self._deferred) > 1:
+                    return
+            else:
+                self._tell(row, message)
                 return
-            address = self._actors.get(row.number)
-            if address is None or not address.ref.is_alive():
+        self._send_deferred()
+
+    def _send_deferred(self) -> None:
+        with self._lock:
+            while self._deferred and not self._closed:
                 self._make_room()
-                load = self._loads[row.number] = Load()
-                address = Address(lambda: BranchActor.start(self._house, row, load))
-                self._actors[row.number] = address
-            self._loads[row.number].sent += 1
-            self._used.pop(row.number, None)  # so that the map is in the order of use
-            self._used[row.number] = time.monotonic()
-            address.tell(message)
+                if len(self._actors) >= self._house.config.branch_actors_max:
+                    self._house.timers.after(DEFERRED_S, self._send_deferred)
+                    return
+                try:
+                    self._tell(*self._deferred[0])
+                except RuntimeError:  # the system gives no more threads just now
+                    self._house.timers.after(1.0, self._send_deferred)
+                    raise
+                self._deferred.popleft()
 
     def stop_idle(self, idle_s: float) -> int:
         """Stop the actors that have had nothing to do for `idle_s` seconds; returns how many."""

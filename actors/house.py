@@ -89,6 +89,8 @@ class House:
     external: ExternalBuilds
     tell_branch: Callable[[BranchRow, Any], None]
     """Sends to a branch's actor; set by `Branches`."""
+    tell_branch_soon: Callable[[BranchRow, Any], None]
+    """The same for what can wait while too many branches are awake."""
 
     def __init__(self, root: Path, config: Config, crashed: Callable[[str, BaseException], None]) -> None:
         self.root = root

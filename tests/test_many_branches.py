@@ -5,13 +5,18 @@ from __future__ import annotations
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from shadowswitch import Engine, LockConflict, Timeout
 from shadowswitch.actors.branch import BranchActor
+from shadowswitch.actors.branches import STOPPED_AT_ONCE
 from shadowswitch.engine.room import Room
+from shadowswitch.model.lock_records import LockTableState
+from shadowswitch.model.locks import LockTable
 from shadowswitch.storage import points
 from shadowswitch.storage.catalog import Catalog
 from tests.engine_helpers import wait_until
@@ -123,6 +128,38 @@ def test_a_hundred_branches_with_locks_need_only_the_threads_that_are_allowed(op
         engine.write(f"b{n}", [put("b")])
     assert engine.stats()["branch_actors"] <= 4
     assert len(engine.locks()) == 100
+
+
+def test_locks_of_many_branches_that_expire_at_one_moment_are_swept_with_few_threads(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    engine = open_engine(branch_actors_max=8)
+    for n in range(150):
+        engine.create_branch(f"b{n}")
+        engine.acquire_lock(f"b{n}", "MANUAL", "alice", heartbeat_s=100)
+    engine.close()
+    most = 0
+    start = BranchActor.on_start
+
+    def on_start(actor: BranchActor) -> None:
+        nonlocal most
+        most = max(most, sum(t.name.startswith("shadowswitch-branch-") for t in threading.enumerate()))
+        start(actor)
+
+    monkeypatch.setattr(BranchActor, "on_start", on_start)
+    monkeypatch.setattr(LockTable, "load", partial(_expiring, LockTable.load))
+    engine = open_engine(branch_actors_max=8)
+    expired = "com.shadowswitch.lock.expired"
+    eventually(lambda: sum(event.type == expired for event in engine.events(limit=10_000)) == 150)
+    assert engine.locks() == []
+    assert 0 < most <= 8 + STOPPED_AT_ONCE + 2, "those that stop may not have ended yet"
+
+
+def _expiring(load: Any, state: LockTableState, now: float, grace_s: float, **more: Any) -> LockTable:
+    """All that was held ends at once."""
+    gone = [msgspec.structs.replace(lock, expires_at=now + 0.2) for lock in state.locks]
+    table: LockTable = load(msgspec.structs.replace(state, locks=tuple(gone)), now, grace_s, **more)
+    return table
 
 
 # -- one branch and the others -------------------------------------------------------------------------------------
