@@ -160,6 +160,11 @@ class JournalWriter(EngineActor):
         except (OSError, lmdb.Error):
             return False
 
+    def on_stop(self) -> None:
+        """Commit what has gathered: its `Flush` may stand behind the stop."""
+        self._commit_pending()
+        super().on_stop()
+
     def recover(self, message: Any, error: BaseException) -> None:
         """Read the counters again from what is durable; refuse what had gathered."""
         pending, self._pending, self._pending_changes = self._pending, [], 0

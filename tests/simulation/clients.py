@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.lock_info import LockSpec
 from shadowswitch.model.lock_scopes import BRANCH, LockType, Target, resource_target, type_target
 from shadowswitch.model.records import Delete, Put
 from tests.simulation.host import Host
@@ -23,6 +27,9 @@ WEIGHTS = {
     "heartbeat": 8,
     "extend": 4,
     "check": 6,
+    "lease": 6,
+    "confirm": 3,
+    "several": 4,
     "locks": 2,
     "force": 2,
     "index": 4,
@@ -52,8 +59,10 @@ class Client:
         """Its operations, one after the other, with pauses."""
         random = self._world.random
         while self.left > 0:
-            self.left -= 1
             self._world.sleep(random.choice((0.0, 0.0, 0.0, 0.01, 0.3, 1.0, 2.5)))
+            if self.host.closed:
+                return
+            self.left -= 1
             (kind,) = random.choices(self._kinds, self._weights)
             getattr(self, "_" + kind)(random.choice(self._branches))
 
@@ -106,38 +115,63 @@ class Client:
     # -- locks -----------------------------------------------------------------------------------------------------
 
     def _acquire(self, branch: str) -> None:
+        self._lock(branch, (self._world.random.choice(TARGETS),))
+
+    def _several(self, branch: str) -> None:
+        """Records of one type and a record or all of the other: none of it overlaps."""
         random = self._world.random
-        target: Target = random.choice(TARGETS)
-        lock_type = random.choice((LockType.MANUAL, LockType.MANUAL, LockType.INDEXING))
+        first, second = random.sample(TYPES, 2)
+        more = random.choice((type_target(second), resource_target(second, "1")))
+        self._lock(branch, (*(resource_target(first, id) for id in random.sample(IDS, random.choice((1, 2)))), more))
+
+    def _lock(self, branch: str, targets: tuple[Target, ...]) -> None:
+        random = self._world.random
         mine = self._mine(branch) if random.random() < 0.2 else None
         op = self._op(
             "acquire",
             branch,
-            targets=(target,),
-            lock_type=lock_type,
+            targets=targets,
+            lock_type=random.choice((LockType.MANUAL, LockType.MANUAL, LockType.INDEXING)),
             tokens=(mine[1].token,) if mine is not None else (),
             wait_s=random.choice((0.0, 0.0, 0.5, 3.0, 10.0)),
             ttl_s=random.choice((0.2, 1.0, 5.0, 5.0)),
             heartbeat_s=random.choice((None, None, 0.2, 1.0)),
         )
-        lock = self._do(op, lambda: self._ask(op, target))
-        if lock is not None:
-            self._held.append((branch, lock))
+        self._held += [(branch, lock) for lock in self._do(op, lambda: self._ask(op)) or ()]
 
-    def _ask(self, op: Op, target: Target) -> Any:
-        return self.host.acquire_lock(
-            op.branch,
-            op.lock_type,
-            self.name,
-            target.scope,
-            target.resource_type,
-            target.resource_id,
-            op.ttl_s,
-            op.heartbeat_s,
-            f"#{op.number}",
-            op.wait_s,
-            tokens=op.tokens,
-        )
+    def _ask(self, op: Op) -> list[Any]:
+        specs = [
+            LockSpec(
+                op.lock_type,
+                target.scope,
+                target.resource_type,
+                target.resource_id,
+                op.ttl_s,
+                op.heartbeat_s,
+                f"#{op.number}",
+            )
+            for target in op.targets
+        ]
+        if len(specs) > 1:
+            return self.host.acquire_locks(op.branch, specs, self.name, op.wait_s, tokens=op.tokens)
+        one = {name: value for name, value in msgspec.structs.asdict(specs[0]).items() if value}
+        return [self.host.acquire_lock(op.branch, owner=self.name, wait_s=op.wait_s, tokens=op.tokens, **one)]
+
+    def _lease(self, branch: str) -> None:
+        """A permission that is held on to, as a host with its own storage does."""
+        random = self._world.random
+        record = random.choice(RECORDS)
+        op = self._op("lease", branch, targets=keys_of([record]), ttl_s=random.choice((0.2, 2.0)))
+
+        def ask() -> list[Any]:
+            given = self.host.check_write(branch, "write", *record, owner=self.name, lease_s=op.ttl_s)
+            named = {"resource_type": record[0], "resource_id": record[1]}
+            return [SimpleNamespace(lock_id=given.lock_id, token=given.token, **named)] if given.allowed else []
+
+        self._held += [(branch, lease) for lease in self._do(op, ask) or ()]
+
+    def _confirm(self, branch: str) -> None:
+        self._act("confirm", branch, lambda lock: self.host.confirm_lock(lock.lock_id, lock.token))
 
     def _release(self, branch: str) -> None:
         def release(lock: Any) -> Any:

@@ -80,6 +80,11 @@ class Host(Engine):
         """Whether the disk failed, so that only opening it again helps."""
         return self._house.catalog.failed is not None
 
+    @property
+    def closed(self) -> bool:
+        """Whether somebody has begun to close it."""
+        return self._closed
+
     def awake(self) -> int:
         """How many branches are awake."""
         return self._branches.running()

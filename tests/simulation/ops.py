@@ -47,8 +47,9 @@ class Op:
         """For the trace."""
         if self.error is not None:
             return f"{self.client}: #{self.number} {type(self.error).__name__}: {self.error}"
-        token = getattr(self.result, "token", None)
-        shown = f"token {token}" if token is not None else getattr(self.result, "lsn", "")
+        found = self.result if isinstance(self.result, list) else [self.result]
+        tokens = [one.token for one in found if getattr(one, "token", 0)]
+        shown = f"token {tokens}" if tokens else getattr(self.result, "lsn", "")
         return f"{self.client}: #{self.number} done {shown}"
 
 

@@ -162,7 +162,7 @@ class Oracle:
                 self.fail("LK-2", f"token {lock.token} was granted after {branch.last_token}")
             branch.last_token = lock.token
             branch.facts[lock.token] = self._new_fact(lock)
-            self.counts["locks that were waited for"] += self.ops[number_of(lock.reason)].number in self._queued
+            self.counts["locks that were waited for"] += branch.facts[lock.token].op.number in self._queued
             return
         if fact is None or fact.ended < at:
             self.fail("LK-2", f"{kind} of lock {lock.token}, which is not held")
@@ -173,13 +173,19 @@ class Oracle:
             fact.ended = at
 
     def _new_fact(self, lock: Lock) -> Fact:
-        op = self.ops[number_of(lock.reason)]
+        op = self._asked(lock)
         granted = lock.granted_at + self.world.booted
         if not op.called <= granted <= self.world.now:
             self.fail("LK-2", f"{op} was granted at {granted}")
         ttl_s = op.ttl_s if op.ttl_s is not None else DEFAULT_TTL_S[op.lock_type]
         beat = 3 * op.heartbeat_s if op.heartbeat_s is not None else math.inf
         return Fact(lock, op, granted, granted + ttl_s, granted + ttl_s, granted + beat, granted + beat)
+
+    def _asked(self, lock: Lock) -> Op:
+        """The operation that a lock was granted to."""
+        if lock.reason == "write lease":
+            return next(op for op in reversed(self.ops) if op.client == lock.owner and op.kind == "lease")
+        return self.ops[number_of(lock.reason)]
 
     def _check_state(self, before: str, branch: Branch, row: LocksRow) -> None:
         after = branch.state
@@ -191,6 +197,10 @@ class Oracle:
                 branch.open_since = math.inf
             elif before in CLOSED:
                 branch.open_since = self.world.now
+            if after in ("ARCHIVED", "MERGED") and row.table.locks:
+                self.fail(
+                    "LK-3", f"the branch became {after} under locks of {[lock.owner for lock in row.table.locks]}"
+                )
         locks = [lock for lock in row.table.locks if lock.lock_type is LockType.INDEXING and not lock.shared]
         whole = any(lock.target == BRANCH for lock in locks)
         if whole != (after == "LOCKED_FOR_WRITE") and after not in CLOSED:
@@ -207,7 +217,7 @@ class Oracle:
                     self.fail("LK-1", f"locks {earlier.token} ({one}) and {later.token} ({other}) are held together")
 
     def _check_turn(self, lock: Lock, row: LocksRow) -> None:
-        op = self.ops[number_of(lock.reason)]
+        op = self._asked(lock)
         for waiter in row.table.waiters:
             earlier = self.ops[number_of(waiter.requests[0].reason)]
             wanted = [request.target for request in waiter.requests]
@@ -254,11 +264,11 @@ class Oracle:
     def _done(self, op: Op, fact: Fact | None) -> None:
         if op.kind == "write" and op.lsns != (op.result.lsn,):
             self.fail("ST-5", f"{op} was acknowledged at LSN {op.result.lsn}, committed at {op.lsns}")
-        if op.kind == "acquire":
-            granted = self.of(op).facts.get(op.result.token)
+        for lock in op.result if op.kind in ("acquire", "lease", "index") else ():
+            granted = self.of(op).facts.get(lock.token)
             if granted is None or granted.op is not op:
-                self.fail("LK-2", f"{op} was told of token {op.result.token}, which is not stored")
-        if op.kind in ("heartbeat", "extend", "release") and (fact is None or fact.over_before(op.called)):
+                self.fail("LK-2", f"{op} was told of token {lock.token}, which is not stored")
+        if op.kind in ("heartbeat", "extend", "release", "confirm") and (fact is None or fact.over_before(op.called)):
             self.fail("LK-3", f"{op} was let through after its lock was over")
         if op.kind == "release" and (fact is None or fact.ended > op.ended):
             self.fail("LK-3", f"{op} was acknowledged and not stored")

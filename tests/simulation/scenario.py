@@ -36,6 +36,7 @@ class Faults:
         self.killed_before = random.choice((0, 0, 0.02))
         self.killed_after = random.choice((0, 0, 0.02))
         self.killed = random.choice((0, 0, 0, 0.002))
+        self.closed = random.choice((0, 0, 0, 0.002))
         self.delayed = random.choice((0, 0.2, 0.6))
         self.worker_dies = random.choice((0, 0, 0.1))
         world.period_s = random.choice((3.0, 10.0))
@@ -46,6 +47,7 @@ class Faults:
     def stop(self, world: World) -> None:
         """From now on nothing goes wrong any more."""
         self.full = self.broken = self.killed_before = self.killed_after = self.killed = self.delayed = 0
+        self.closed = 0
         self.worker_dies = 0
         world.dawdling = world.freezing = 0.0
 
@@ -76,6 +78,7 @@ class Run:
         for number in range(self.operations):
             self.clients[number % len(names)].left += 1
         self.world.reached = self._reached
+        self.closing = self.closed = False
         self.host: Host | None = None
 
     # -- the process of the engine ---------------------------------------------------------------------------------
@@ -102,6 +105,19 @@ class Run:
             client.host = host
             world.spawn(client.name, client.run)
 
+    def _close(self) -> None:
+        """A task: the engine is closed in good order. Whoever still waits for an answer gets one."""
+        host, world, troubles = self.host, self.world, self.world.troubles
+        assert host is not None
+        world.note("the engine is being closed")
+        host.close()
+        world.sleep(1.0)
+        waiting = [str(op) for op in self.oracle.ops if not op.over]
+        if waiting and world.troubles == troubles and not world.broken:
+            self.oracle.fail("LK-6", f"the engine was closed, and not answered: {waiting}")
+        self.counts["closed"] += 1
+        self.closed = True
+
     def _die(self, why: str) -> None:
         """The process is gone, and comes again: perhaps later, perhaps after a reboot of the machine."""
         world, random = self.world, self.world.random
@@ -110,6 +126,7 @@ class Run:
         self.counts["restarts"] += 1
         self.host.gone()
         self.host = None
+        self.closing = self.closed = False
         world.bury()
         world.broken = False
         self.oracle.died()
@@ -177,10 +194,12 @@ class Run:
     def _until(self, is_so: Any) -> None:
         world = self.world
         while not is_so():
-            if not world.run(lambda: is_so() or self._must_reopen(), self._step):
+            if not world.run(lambda: is_so() or self._must_reopen() or self.closed, self._step):
                 raise Violation("LK-6: nothing can happen any more, and calls are not answered")
             if world.crashed:
                 self._die("in the middle")
+            elif self.closed:
+                self._die("it is closed")
             elif self._must_reopen():
                 self._die("the disk failed")
 
@@ -196,6 +215,9 @@ class Run:
         world = self.world
         if world.chance(self.faults.killed):
             world.crashed = True
+        if not self.closing and world.chance(self.faults.closed):
+            self.closing = True
+            world.spawn("closing", self._close)
         if world.random.random() < 0.005:
             world.wall_offset += world.random.choice((-3600.0, 3600.0, 0.5))
         if self.host.crashes and not self.host.failed:
@@ -204,6 +226,8 @@ class Run:
     def _settle(self) -> None:
         """The faults are over. Every lock expires, every branch goes to sleep, and what was promised is there."""
         self.faults.stop(self.world)
+        if self.closing:
+            self._until(lambda: not self.closing)
         if self.host is not None and self.host.failed:
             self._die("the disk failed")
         until = self.world.now + SETTLED_S + self.idle_s

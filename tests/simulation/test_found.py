@@ -8,9 +8,11 @@ from errno import ENOSPC
 import pytest
 
 from shadowswitch import StorageFull
+from shadowswitch.actors.messages import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
 from tests.simulation.host import Host, Store
+from tests.simulation.waiting import VirtualFuture
 from tests.simulation.world import World
 
 
@@ -104,3 +106,16 @@ def test_a_build_whose_cancellation_could_not_be_recorded_goes_on(store: Store) 
 
     live(store, work, 100.0)
     assert built == ["BUILT"]
+
+
+def test_what_the_journal_writer_has_gathered_when_it_is_stopped_is_committed(store: Store) -> None:
+    answers: list[str] = []
+
+    def work(host: Host, _: Disk, world: World) -> None:
+        gathered = Transact(lambda commit: "committed", VirtualFuture())
+        host.house.journal.tell(gathered)
+        host.house.journal.stop(5.0)
+        answers.append(gathered.reply.result(1.0))
+
+    live(store, work, 100.0, **QUIET)
+    assert answers == ["committed"]

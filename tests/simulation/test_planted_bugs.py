@@ -109,9 +109,13 @@ BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
             ]
         },
     ),
-    "a switch whose end could not be recorded is never ended": (
-        "IX-6: builds and switches do not end",
-        {"actors/janitor.py": [("            self._end_orphaned_switches,\n", "")]},
+    "two builds of one index are claimed": (
+        "IX-6: two builds of one index",
+        {
+            "storage/transitions.py": [
+                ("spec.index_type and other.state in UNDER_WAY:\n", "spec.index_type and not other.state:\n")
+            ]
+        },
     ),
 }
 

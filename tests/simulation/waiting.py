@@ -51,6 +51,8 @@ class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
         self._done: VirtualFuture = VirtualFuture()
 
     def get(self, *, timeout: float | None = None) -> Any:
+        if self._get_hook is not None:  # it stands for another future
+            return super().get(timeout=timeout)
         present().wait(self._done, timeout)
         return super().get(timeout=0.0)
 
