@@ -52,7 +52,6 @@ class Builds:
         track_ready: bool = False,
     ) -> ShadowRow:
         """Claim a build durably and start its builder."""
-        self._refuse_unknown_code((build_config or {}).get("backend"))
         spec = make_spec(index_type, resource_types, build_config, external)
         config = plain("build_config", build_config or {})
         self._preflight(branch, index_type)
@@ -79,15 +78,6 @@ class Builds:
         except DuplicateBuild as error:
             error.blocked = blocked_by_build(self._house, error.shadow_index_id, time.monotonic())
             raise
-
-    def _refuse_unknown_code(self, backend: object) -> None:
-        """Nothing is imported because somebody outside names it."""
-        allowed = self._house.config.backends
-        if allowed is not None and isinstance(backend, str) and ":" in backend and backend not in allowed:
-            raise InvalidConfig(
-                f"this host does not build with backend {backend[:200]!r}",
-                hint="whoever runs it allows it by Config.backends, or by `backends` in shadowswitch.toml",
-            )
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
         """Is there room? A shadow will be about as large as the live index, or twice what the catalog holds."""

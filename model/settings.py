@@ -92,16 +92,13 @@ class Config(msgspec.Struct, frozen=True):
     allow_remote_filesystem: bool = False
     incoming: IncomingRules = IncomingRules()
     """What events from outside may bring about."""
-    backends: tuple[str, ...] | None = None
-    """Backends outside this library ("module:attr") that a build may name. None: any, for whoever calls an engine in
-    this process could import them as well; a server that others reach names those that it trusts."""
     received_keep: int = 100_000
     """The newest events from outside that are remembered, so that the same one has one outcome."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name in ("allow_remote_filesystem", "publish_strategy", "published_path", "incoming", "backends"):
+            if name in ("allow_remote_filesystem", "publish_strategy", "published_path", "incoming"):
                 continue
             if isinstance(_DEFAULTS[name], int) and not isinstance(value, int):
                 raise InvalidConfig(f"Config.{name} must be a whole number, not {value!r}")

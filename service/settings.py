@@ -98,12 +98,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     webhook: tuple[WebhookSettings, ...] = ()
     incoming: IncomingRules = IncomingRules()
     """What events from outside may bring about; used from the next start on."""
-    backends: tuple[str, ...] = ()
-    """Backends outside this library that builds may name, as "module:attr"; used from the next start on."""
 
     def config(self) -> Config:
         """How the engine is opened."""
-        return Config(incoming=self.incoming, backends=self.backends)
+        return Config(incoming=self.incoming)
 
 
 def load_settings(path: Path) -> Settings:

@@ -70,7 +70,7 @@ class UpkeepStatus(msgspec.Struct, frozen=True):
     webhooks: list[WebhookStatus]
     inbox: InboxStatus | None
     restart_needed: bool
-    """Rules for incoming events, or backends, are described otherwise than the engine was opened with."""
+    """The rules for incoming events are described otherwise than the engine was opened with."""
     not_started: dict[str, str]
     """What could not be started, and why; it is tried again."""
 
@@ -168,9 +168,8 @@ class Upkeep:
 
     def _restart_needed(self) -> bool:
         """A host of its own may have opened the engine otherwise; what it has not described is its own affair."""
-        used, config = self._settings, self._engine.config
-        described = used.incoming != self._at_start.incoming or used.backends != self._at_start.backends
-        return described and (config.incoming, config.backends) != (used.incoming, used.backends)
+        described = self._settings.incoming
+        return described not in (self._at_start.incoming, self._engine.config.incoming)
 
     # -- settings --------------------------------------------------------------------------------------------------
 
@@ -208,7 +207,7 @@ class Upkeep:
                 return
             self._error = None
             if self._restart_needed():
-                logger.warning("%s: incoming and backends are used from the next start on", self.settings_file)
+                logger.warning("%s: the rules for incoming events are used from the next start on", self.settings_file)
             self._keeper.want(self._settings.index)
             self._engine.tell_settings(str(self.settings_file), None)
         self._apply()
