@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import common
 from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill, quantile, record
-from benchmarks.loops import Loops
+from benchmarks.loops import Loops, Step
 from benchmarks.paths import BACKEND, OPTIONS
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import BuildFailed
+from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.records import Item
 from shadowswitch.storage.generation import APPLY_SLICE
 from shadowswitch.storage.journal import coalesce, read_slice
@@ -89,20 +90,39 @@ def overwhelm(report: Report, engine: Engine, records: int, seconds: float) -> N
         "fastest sustained writing", rate, "changes/s", f"{WRITERS} writers, batches of {BATCH}, index follows"
     )
     report.figure("lag after that, and time until it is gone", f"{lag:,}, {drained:.2f}", "changes, s")
-    with Loops(write, None, WRITERS, 0, think_s=0.0) as second:
-        time.sleep(0.2)
-        begun, before = time.perf_counter(), engine.head(BRANCH)
+    second = rebuild_meanwhile(report, engine, write, 3 * seconds)
+    report.problems += loops.errors + second.errors
+
+
+def rebuild_meanwhile(report: Report, engine: Engine, write: Step, seconds: float) -> Loops:
+    """A rebuild while they write without a pause, for so long at most; then they stop, and it must come to an end."""
+    ended: list[tuple[float, str]] = []
+
+    def rebuild() -> None:
         try:
             result = engine.rebuild(BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1}, timeout_s=REBUILD_S)
-            verdict = "switched" if result.success else f"not switched: {result.message}"
-        except BuildFailed as error:
-            verdict = f"the build was given up: {error.message}"
-        took = time.perf_counter() - begun
-        during = (engine.head(BRANCH) - before) / took
+            ended.append((time.perf_counter(), "switched" if result.success else result.message))
+        except ShadowSwitchError as error:
+            ended.append((time.perf_counter(), f"given up: {error.message}"))
+
+    thread = threading.Thread(target=rebuild)
     slowed = engine.stats()["counters"].get("writes_slowed", 0)
-    report.figure("a rebuild while they write", verdict[:160], "", f"after {took:.1f} s; {slowed} writes were slowed")
-    report.figure("writing meanwhile", during, "changes/s", "the same writers")
-    report.problems += loops.errors + second.errors
+    with Loops(write, None, WRITERS, 0, think_s=0.0) as loops:
+        time.sleep(0.2)
+        begun, before = time.perf_counter(), engine.head(BRANCH)
+        thread.start()
+        thread.join(seconds)
+        stopped = time.perf_counter()
+        during = (engine.head(BRANCH) - before) / (stopped - begun)
+    thread.join()
+    at, verdict = ended[0]
+    slowed = engine.stats()["counters"].get("writes_slowed", 0) - slowed
+    when = f"{at - begun:.1f} s after it began" if at <= stopped else f"{at - stopped:.1f} s after they stopped"
+    report.figure(
+        "a rebuild while they write without a pause", f"{verdict[:160]}, {when}", "", f"for {seconds:g} s at most"
+    )
+    report.figure("writing meanwhile", during, "changes/s", f"{slowed} writes were slowed")
+    return loops
 
 
 def main() -> int:
