@@ -12,7 +12,7 @@ from shadowswitch.actors.lock_keeper import Held, LockKeeper
 from shadowswitch.model.branch_states import BranchStatus
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.locks import LockTable
-from shadowswitch.storage.generation import boot_id
+from shadowswitch.storage.layout import boot_id
 from shadowswitch.storage.lock_rows import all_locks
 from shadowswitch.storage.rows import BranchRow
 

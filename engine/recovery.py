@@ -22,13 +22,17 @@ rebuilt, and says so.
 from __future__ import annotations
 
 import logging
+import time
 
 from shadowswitch.actors.house import House
+from shadowswitch.actors.validator import ask_worker
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.states import ShadowState
-from shadowswitch.storage import publishing, transitions
+from shadowswitch.storage import layout, publishing, transitions
+from shadowswitch.storage.backends import registry
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.points import point
+from shadowswitch.storage.recount import Checked, CheckShards
 from shadowswitch.storage.rows import GenerationRow, IndexRow, ShadowRow
 
 logger = logging.getLogger("shadowswitch")
@@ -52,6 +56,7 @@ def recover(house: House) -> Recovered:
     for row in house.catalog.generations():
         if row.role in ("live", "soaking", "standby"):
             _open(house, row, found)
+    _note_boot(house, found.follow)
     publishing.clean_staging(house.published)
     point("recover.cleaned")
     for index in house.catalog.indexes():
@@ -86,8 +91,28 @@ def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
         found.resume.append(shadow)
 
 
+def _check_after_power_cut(house: House, row: GenerationRow) -> None:
+    """A shard that a power cut may have torn is read whole, in a worker process, before anybody is shown it."""
+    backend = registry.backend(row.backend)
+    if not backend.torn_by_power_cut or row.boot_id in ("", layout.boot_id()):
+        return
+    paths = [str(path) for path in layout.shard_paths(layout.inside(house.root, row.path), row.shards)]
+    task = CheckShards(paths, row.backend, row.options)
+    checked = ask_worker(house, task, Checked, time.monotonic() + house.config.validation_timeout_s)
+    if checked.problems:
+        raise CorruptData(f"the machine stopped while it was open, and it is torn: {'; '.join(checked.problems)}")
+
+
+def _note_boot(house: House, opened: list[Generation]) -> None:
+    boot = layout.boot_id()
+    numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
+    if numbers:
+        house.transact(lambda c: transitions.note_boot(c, numbers, boot), "recover")
+
+
 def _open(house: House, row: GenerationRow, found: Recovered) -> None:
     try:
+        _check_after_power_cut(house, row)
         generation = house.open_generation(row)
         if not generation.writer.loaded and row.role != "building":
             raise CorruptData(f"generation {row.number} was never completed", object=row.path)

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections import deque
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.janitor import Janitor
 from shadowswitch.actors.journal_writer import JournalWriter
 from shadowswitch.actors.keepers import load_keepers
-from shadowswitch.actors.messages import Follow, Kick, Tick
+from shadowswitch.actors.messages import Follow, Kick, Tick, Transact
 from shadowswitch.actors.rechecker import Rechecker
 from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
@@ -34,11 +35,12 @@ from shadowswitch.model.errors import (
     EngineClosed,
     InvalidConfig,
     InvalidName,
+    ShadowSwitchError,
     UnknownBranch,
 )
 from shadowswitch.model.names import check_branch
 from shadowswitch.model.settings import Config
-from shadowswitch.storage import layout
+from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.catalog import Catalog, disk_errors
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow
@@ -147,6 +149,8 @@ class Running:
         if "pool" in present:
             house.pool.close()
         if "journal" in present:
+            _close_cleanly(house)
+        if "journal" in present:
             house.journal.stop(STOP_TIMEOUT_S)
         for generation in list(house.shelf.open.values()):
             generation.close()
@@ -232,3 +236,25 @@ def check_whole(name: str, value: int, least: int) -> None:
     """Raise InvalidConfig unless a value is a whole number of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InvalidConfig(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _close_cleanly(house: House) -> None:
+    """Force to disk what a power cut could tear, so that it need not be checked at the next start."""
+    closed = []
+    for generation in list(house.shelf.open.values()):
+        if generation.backend.torn_by_power_cut and not generation.closed:
+            try:
+                generation.writer.flush()
+            except ShadowSwitchError as error:
+                logger.warning("generation %d could not be forced to disk: %s", generation.row.number, error)
+                continue
+            finally:
+                generation.close()
+            closed.append(generation.row.number)
+    if closed:
+        reply: Future[None] = Future()
+        house.journal.tell(Transact(partial(transitions.note_boot, numbers=closed, boot=""), reply))
+        try:
+            reply.result(STOP_TIMEOUT_S)
+        except (ShadowSwitchError, TimeoutError) as error:
+            logger.warning("it could not be noted that indexes were closed: %s", error)

@@ -19,7 +19,7 @@ from shadowswitch.model.locks import LockTable
 from shadowswitch.model.settings import Config
 from shadowswitch.model.states import UNDER_WAY, ShadowState
 from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.generation import boot_id
+from shadowswitch.storage.layout import boot_id
 from shadowswitch.storage.lock_rows import LocksRow
 
 

@@ -292,13 +292,6 @@ class Generation:
         self.advanced()
 
 
-def boot_id() -> str:
-    """Identifies this boot of the machine: when it changes, a power cut may lie between."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
-
-
 def remove_directory(path: Path) -> None:
     """Remove a generation's directory, its manifest last, so that a crash in between leaves something recognisable.
 

@@ -121,6 +121,13 @@ def directory_size_bytes(path: Path, logs: bool = True) -> int:
     return total
 
 
+def boot_id() -> str:
+    """Identifies this boot of the machine: when it changes, a power cut may lie between."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 def free_bytes(path: Path) -> int:
     """Bytes that an unprivileged process may still write to the file system that holds `path`."""
     found = os.statvfs(path)

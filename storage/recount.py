@@ -31,6 +31,26 @@ class Recounted(msgspec.Struct, frozen=True, tag=True):
     damage: str = ""
 
 
+class CheckShards(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: the backend's own check of all shards, in a process that damage may end."""
+
+    paths: list[str]
+    backend: str
+    options: dict[str, Any]
+
+
+class Checked(msgspec.Struct, frozen=True, tag=True):
+    """What the check found; nothing when the shards are sound."""
+
+    problems: list[str]
+
+
+def check_shards(task: CheckShards) -> Checked:
+    """Read everything."""
+    backend = registry.backend(task.backend)
+    return Checked([text for path in task.paths for text in backend.check(Path(path), task.options)])
+
+
 def recount(task: Recount) -> Recounted:
     """Read every row of the shard."""
     try:

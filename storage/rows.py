@@ -86,6 +86,7 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     switched_at: float | None = None
     soak_until: float | None = None
     boot_id: str = ""
+    """The boot of the machine in which it was opened last; "" once it was closed with everything on disk."""
     manifest_hash: str = ""
     """The checksum of the manifest as it was when the build passed its validation; "" before."""
 

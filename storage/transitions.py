@@ -20,7 +20,7 @@ from shadowswitch.model.errors import DuplicateBuild, InvalidTransition, StaleFe
 from shadowswitch.model.states import UNDER_WAY, ShadowState, check_move
 from shadowswitch.storage import rows
 from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.layout import generation_path
+from shadowswitch.storage.layout import boot_id, generation_path
 from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.spec import Spec
 
@@ -74,6 +74,7 @@ def claim_build(
     generation = GenerationRow(
         rows.FORMAT, number, branch.number, spec.index_type, shadow_id, spec.backend, spec.options, spec.fingerprint,
         spec.shards, spec.resource_types, path, "building", now, durable_lsn=commit.head(branch.number)[0],
+        boot_id=boot_id(),
     )  # fmt: skip
     shadow = ShadowRow(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, S.PREPARING,
@@ -391,3 +392,10 @@ def note_durable(commit: Commit, durable: dict[int, int]) -> None:
         row = commit.generation(number)
         if lsn > row.durable_lsn:
             commit.put_generation(msgspec.structs.replace(row, durable_lsn=lsn))
+
+
+def note_boot(commit: Commit, numbers: list[int], boot: str) -> None:
+    """Remember in which boot of the machine generations are open; "": they were closed with everything on disk."""
+    for number in numbers:
+        if commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is not None:
+            commit.put_generation(msgspec.structs.replace(commit.generation(number), boot_id=boot))

@@ -31,7 +31,7 @@ from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.copying import BuildShard, Control, Progress, ShardBuild
 from shadowswitch.storage.delivery import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.inspection import Inspect, Inspected, inspect
-from shadowswitch.storage.recount import Recount, Recounted, recount
+from shadowswitch.storage.recount import Checked, CheckShards, Recount, Recounted, check_shards, recount
 
 SHARD_LOCK_TIMEOUT_S = 10.0
 PROGRESS_INTERVAL_S = 0.05
@@ -51,9 +51,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     progress: Progress
 
 
-Task = BuildShard | Inspect | CheckDelivery | Recount
-Line = BuildShard | Inspect | CheckDelivery | Recount | Control
-Answer = Progress | Done | Inspected | Delivered | Recounted | Failed
+Task = BuildShard | Inspect | CheckDelivery | Recount | CheckShards
+Line = BuildShard | Inspect | CheckDelivery | Recount | CheckShards | Control
+Answer = Progress | Done | Inspected | Delivered | Recounted | Checked | Failed
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -124,6 +124,8 @@ class Worker:
             return check_delivery(task)
         if isinstance(task, Recount):
             return recount(task)
+        if isinstance(task, CheckShards):
+            return check_shards(task)
         raise InternalFailure(f"unknown task {task!r}")
 
     def _report(self, progress: Progress) -> None:

@@ -26,6 +26,7 @@ class ExternalBackend:
 
     name = EXTERNAL
     version = 1
+    torn_by_power_cut = False
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
         """Whatever the builder and its caller agree on."""

@@ -25,6 +25,7 @@ class Fts5Backend:
 
     name = "fts5"
     version = 1
+    torn_by_power_cut = False
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
         return fts5_options.configure(build_config)

@@ -6,8 +6,9 @@ The parts: `kv_store` (the environment, keys, errors), `kv_writer`, `kv_reader`,
 
 Durability: LMDB with `sync=False`; a commit does not wait for the disk, `flush` does. A crash of the process loses
 nothing. A power cut is another matter: the operating system writes pages in any order, so what was committed after the
-last `flush` may be torn, and LMDB cannot always tell. The engine therefore re-checks a `kv` shard that was not closed
-cleanly when the machine has booted since (`check` reads every row against the digest), and builds it again if unsound.
+last `flush` may be torn, and LMDB cannot always tell. So at the first start after the machine has booted the engine
+checks a `kv` shard that was not closed cleanly (`check` reads every row against the digest), and does not serve an
+unsound one.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class KvBackend:
 
     name = "kv"
     version = 1
+    torn_by_power_cut = True
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
         unknown = sorted(str(name) for name in build_config if name not in ("fields", "map_size_mib"))

@@ -160,6 +160,9 @@ class Backend(Protocol):
     """What `build_config["backend"]` says."""
     version: int
     """Part of the spec's fingerprint: raise it when the stored form changes."""
+    torn_by_power_cut: bool
+    """May a power cut tear what was applied since the last `flush`, against BK-4? Then, at the first start after one,
+    every shard is checked (`check`) before it is served."""
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
         """The complete, canonical options: defaults filled in, JSON-like. Raises `InvalidConfig` for a wrong option.

@@ -80,9 +80,10 @@ def _require_backend(found: object, spec: str) -> Backend:
         missing
         or not isinstance(getattr(found, "name", None), str)
         or not isinstance(getattr(found, "version", None), int)
+        or not isinstance(getattr(found, "torn_by_power_cut", None), bool)
     ):
         raise InvalidConfig(
-            f"{spec} is not a backend: it lacks {', '.join(missing) or 'name or version'}",
+            f"{spec} is not a backend: it lacks {', '.join(missing) or 'name, version or torn_by_power_cut'}",
             hint="see shadowswitch.storage.backends.protocol.Backend",
         )
     return found  # type: ignore[return-value]
