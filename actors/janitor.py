@@ -21,7 +21,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import SettleBuild, Sweep, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.states import ShadowState
-from shadowswitch.storage import holds, layout, transitions
+from shadowswitch.storage import durability, holds, layout, transitions
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import remove_directory
 from shadowswitch.storage.journal import journal_begin
@@ -195,7 +195,7 @@ class Janitor(EngineActor):
                 begin = journal_begin(house.catalog, txn, branch)
             if begin is None or below - begin < TRIM_SLICE:
                 continue
-            house.transact(partial(transitions.note_durable, durable=durable), "note durable")
+            house.transact(partial(durability.note_durable, durable=durable), "note durable")
             point("trim.noted")
             removed = TRIM_SLICE
             while removed == TRIM_SLICE and slices > 0 and not house.sealing:

@@ -28,7 +28,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.validator import ask_worker
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.states import ShadowState
-from shadowswitch.storage import layout, publishing, transitions
+from shadowswitch.storage import durability, layout, publishing, transitions
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.points import point
@@ -107,7 +107,7 @@ def _note_boot(house: House, opened: list[Generation]) -> None:
     boot = layout.boot_id()
     numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
     if numbers:
-        house.transact(lambda c: transitions.note_boot(c, numbers, boot), "recover")
+        house.transact(lambda c: durability.note_boot(c, numbers, boot), "recover")
 
 
 def _open(house: House, row: GenerationRow, found: Recovered) -> None:

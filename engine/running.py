@@ -40,7 +40,7 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.model.names import check_branch
 from shadowswitch.model.settings import Config
-from shadowswitch.storage import layout, transitions
+from shadowswitch.storage import durability, layout
 from shadowswitch.storage.catalog import Catalog, disk_errors
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow
@@ -253,7 +253,7 @@ def _close_cleanly(house: House) -> None:
             closed.append(generation.row.number)
     if closed:
         reply: Future[None] = Future()
-        house.journal.tell(Transact(partial(transitions.note_boot, numbers=closed, boot=""), reply))
+        house.journal.tell(Transact(partial(durability.note_boot, numbers=closed, boot=""), reply))
         try:
             reply.result(STOP_TIMEOUT_S)
         except (ShadowSwitchError, TimeoutError) as error:

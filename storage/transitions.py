@@ -382,20 +382,3 @@ def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> 
     """Tell what recovery did about a shadow: resumed its build, published it, or found it broken."""
     _tell(commit, shadow, f"recovery.{what}", **data)
     commit.audit(f"recovery.{what}", shadow.id, {"state": str(shadow.state), **data})
-
-
-def note_durable(commit: Commit, durable: dict[int, int]) -> None:
-    """Remember up to where generations are durable, before the journal is trimmed by it (ST-6)."""
-    for number, lsn in durable.items():
-        if not _is_there(commit, number):
-            continue
-        row = commit.generation(number)
-        if lsn > row.durable_lsn:
-            commit.put_generation(msgspec.structs.replace(row, durable_lsn=lsn))
-
-
-def note_boot(commit: Commit, numbers: list[int], boot: str) -> None:
-    """Remember in which boot of the machine generations are open; "": they were closed with everything on disk."""
-    for number in numbers:
-        if commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is not None:
-            commit.put_generation(msgspec.structs.replace(commit.generation(number), boot_id=boot))
