@@ -10,7 +10,7 @@ from shadowswitch.storage.commit import Commit
 def note_durable(commit: Commit, durable: dict[int, int]) -> None:
     """Remember up to where generations are durable, before the journal is trimmed by it (ST-6)."""
     for number, lsn in durable.items():
-        if not _is_there(commit, number):
+        if commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is None:
             continue
         row = commit.generation(number)
         if lsn > row.durable_lsn:
