@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -36,6 +37,7 @@ from shadowswitch.service.http.host import Host, Options
 logger = logging.getLogger("shadowswitch")
 
 BACKLOG = 2048
+CONNECTIONS_MAX = 4000
 KEEP_ALIVE_S = 75
 """How long a connection may be idle: longer than the pauses of a client that works through files."""
 CLOSE_S = 2.5
@@ -96,6 +98,12 @@ def bind(options: Options) -> socket.socket:
     return listener
 
 
+def connections_max() -> int:
+    """Connections at once, at most: the engine needs file descriptors too."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, soft // 2)
+
+
 def url_of(listener: socket.socket, options: Options) -> str:
     """Where this machine reaches the server."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
@@ -152,6 +160,8 @@ def _serve(
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
+        proxy_headers=False,  # anybody could write them, and be somebody else for every limit
+        limit_concurrency=connections_max(),
         date_header=True,
     )
     server = Server(settings, host, listening)
