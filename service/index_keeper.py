@@ -49,9 +49,9 @@ class IndexStatus(msgspec.Struct, frozen=True):
 class IndexKeeper:
     """One thread that builds and switches, one index after the other."""
 
-    def __init__(self, engine: Engine, retry_s: float = RETRY_S) -> None:
+    def __init__(self, engine: Engine, retry_s: float = RETRY_S, look_s: float = LOOK_S) -> None:
         self._engine = engine
-        self._retry_s = retry_s
+        self._retry_s, self._look_s = retry_s, look_s
         self._changed = threading.Condition()
         self._wanted: dict[Key, IndexSettings] = {}
         self._errors: dict[Key, tuple[str, float]] = {}
@@ -114,7 +114,7 @@ class IndexKeeper:
                 logger.exception("the indexes could not be looked at")
             with self._changed:
                 if not self._stopping:
-                    self._changed.wait(LOOK_S)
+                    self._changed.wait(self._look_s)
 
     def _round(self) -> None:
         with self._changed:
@@ -174,7 +174,7 @@ class IndexKeeper:
         self._under_way[key] = id
         while True:
             try:
-                self._engine.wait_for(id, "BUILT", timeout_s=LOOK_S)
+                self._engine.wait_for(id, "BUILT", timeout_s=self._look_s)
                 break
             except Timeout:
                 if self._stopping:

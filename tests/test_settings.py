@@ -92,7 +92,7 @@ def test_what_is_wrong_is_said_in_the_words_of_the_file(file: Path, what: str) -
 @pytest.fixture
 def keeper(engine: Engine) -> Iterator[IndexKeeper]:
     """A running keeper of indexes."""
-    made = IndexKeeper(engine, retry_s=0.2)
+    made = IndexKeeper(engine, retry_s=0.2, look_s=0.02)
     made.start()
     yield made
     made.stop()
