@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from shadowswitch.model.branch_states import (
     WHOLE,
     BranchOperation,
     BranchState,
+    BranchStatus,
     Completion,
     IndexingWork,
     after_locks,
@@ -24,7 +26,7 @@ from shadowswitch.model.branch_states import (
     move,
     start_indexing,
 )
-from shadowswitch.model.errors import LockConflict
+from shadowswitch.model.errors import DuplicateBuild, LockConflict
 from shadowswitch.model.lock_info import Lock, lock_info
 from shadowswitch.model.lock_records import Grant
 from shadowswitch.model.lock_records import Lock as LockRecord
@@ -137,6 +139,9 @@ class BranchLife:
         """The claim of a build and what its switch will complete: one transaction."""
         now, wall = self._keeper.moment()
         table, status = self._keeper.held.table, forget_shadow(self._keeper.held.status, message.shadow_id)
+        for shadow_id in {work.shadow_id: None for work in status.indexing if work.shadow_id}:
+            status = self._settled(status, shadow_id, wall)
+        self._refuse_duplicate(status, message)
         works = [
             IndexingWork(name, message.owner, wall, index_type=message.index_type, shadow_id=message.shadow_id)
             for name in message.resource_types
@@ -150,14 +155,30 @@ class BranchLife:
         """Live and verified: completed. Failed, cancelled or gone back from: failed. Under way: nothing yet."""
         now, wall = self._keeper.moment()
         held = self._keeper.held
-        succeeded = outcome_of(self._house, message.shadow_id)
-        if succeeded is None or not any(work.shadow_id == message.shadow_id for work in held.status.indexing):
-            return held.status.state
+        status = self._settled(held.status, message.shadow_id, wall)
+        if status is not held.status:
+            self._keeper.store(held.table, status, (), now, "end indexing", None)
+        return status.state
+
+    def _settled(self, status: BranchStatus, shadow_id: str, wall: datetime) -> BranchStatus:
+        """The status with what became of a tracked build; the same one while that may yet become live."""
+        succeeded = outcome_of(self._house, shadow_id)
+        if succeeded is None or not any(work.shadow_id == shadow_id for work in status.indexing):
+            return status
         end = complete_indexing if succeeded else fail_indexing
-        locks = held.table.locks.values()
-        done = end(held.status, wall, by="shadowswitch", shadow_id=message.shadow_id, held=locks)
-        self._keeper.store(held.table, done.status, (), now, "end indexing", None)
-        return done.status.state
+        locks = self._keeper.held.table.locks.values()
+        return end(status, wall, by="shadowswitch", shadow_id=shadow_id, held=locks).status
+
+    def _refuse_duplicate(self, status: BranchStatus, message: TrackBuild) -> None:
+        other = next((w for w in status.indexing if w.shadow_id and w.index_type == message.index_type), None)
+        if other is not None:
+            raise DuplicateBuild(
+                f"{other.index_type} of branch {status.branch!r} is being built by shadow {other.shadow_id}",
+                shadow_index_id=other.shadow_id,
+                operation="start_build",
+                object=status.branch,
+                hint="wait for it, switch it or cancel it first",
+            )
 
 
 def outcome_of(house: House, shadow_id: str) -> bool | None:

@@ -252,3 +252,18 @@ def test_everybody_goes_on_working_while_an_index_is_rebuilt(client: Client, ser
     stream.wait_for("switch.committed")
     stream.close()
     assert len(ids(client, branch, "busy", max(last.values()))) == 10
+
+
+def test_a_tracked_build_makes_its_branch_ready_and_a_second_one_learns_how_far_it_is(
+    client: Client, branch: str
+) -> None:
+    shadow_id = start(client, branch, track_ready=True, external=True, service_name="funnel")
+    client.post(f"shadow-index/{shadow_id}/progress", {"progress_percent": 30, "estimated_completion_seconds": 90})
+    problem = client.refused(409, "POST", "shadow-index/start", {**BUILD, "branch_name": branch})
+    assert (problem["holder"], problem["indexing_progress"]) == ("funnel", 30)
+    assert 0 < problem["eta_seconds"] <= 90
+    client.ok("DELETE", f"shadow-index/{shadow_id}")
+    shadow_id = start(client, branch, track_ready=True, build_config={"parallel_workers": 1})
+    client.wait_for(shadow_id, "BUILT")
+    assert client.post(f"shadow-index/{shadow_id}/switch", {})["success"]
+    assert client.get(path(branch))["state"] == "READY"

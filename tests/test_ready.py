@@ -126,6 +126,20 @@ def test_a_tracked_build_that_cannot_be_claimed_leaves_nothing_behind(some: Engi
     assert some.shadows("done") == []
 
 
+def test_a_build_that_ended_is_out_of_the_way_of_the_next_at_once(open_engine: OpenEngine) -> None:
+    engine = open_engine(janitor_interval_s=1000.0)
+    engine.create_branch("main")
+    engine.write("main", [put("a")])
+    first = tracked(engine)
+    with pytest.raises(DuplicateBuild) as caught:
+        tracked(engine)
+    assert caught.value.shadow_index_id == first
+    assert caught.value.blocked is not None
+    engine.cancel_build(first)
+    assert engine.rebuild("main", KIND, TYPES, {"parallel_workers": 1}, track_ready=True).success
+    assert state(engine) == "READY"
+
+
 def test_a_stop_between_switch_and_completion_is_made_good_at_the_next_start(
     open_engine: OpenEngine, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:

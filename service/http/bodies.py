@@ -33,7 +33,10 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StartBuild(Body, frozen=True):
-    """What to build. With `external` somebody else builds it and says how far it is."""
+    """What to build. With `external` somebody else builds it and says how far it is.
+
+    With `track_ready` the branch becomes READY when this shadow, and all else that is tracked, is live and verified.
+    """
 
     branch_name: BranchName
     index_type: IndexType
@@ -42,6 +45,7 @@ class StartBuild(Body, frozen=True):
     build_config: dict[str, Any] | None = None
     external: bool = False
     service_name: Name = ""
+    track_ready: bool = False
 
 
 class StartedBuild(msgspec.Struct, frozen=True):

@@ -39,8 +39,9 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     if data.service_instance_id:
         service = f"{service}{bodies.SERVICE_SEPARATOR}{data.service_instance_id}"
     found = host.engine.start_build(
-        data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service
-    )
+        data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
+        track_ready=data.track_ready,
+    )  # fmt: skip
     with contextlib.suppress(Timeout):  # it is claimed; from which LSN on its changes are kept is known once it builds
         begun = ("BUILDING", "BUILT", "FAILED", "CANCELLED")
         found = host.engine.wait_for(found.shadow_index_id, *begun, timeout_s=BEGIN_TIMEOUT_S)
