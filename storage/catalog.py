@@ -32,6 +32,7 @@ import lmdb
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import (
     CorruptData,
+    EngineClosed,
     ShadowSwitchError,
     StorageFull,
     UnknownBranch,
@@ -159,6 +160,7 @@ class Catalog:
 
     def close(self) -> None:
         """Close the environment. Idempotent."""
+        self._closed = True
         self.env.close()
         descriptors, self._lock_file, self._witness = (self._lock_file, self._witness), -1, -1
         for descriptor in descriptors:
@@ -183,9 +185,17 @@ class Catalog:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:
-        """One short read transaction over the whole catalog; values are memoryviews, valid inside it only."""
-        with disk_errors("read"), self.env.begin(buffers=True) as txn:
+        """One short read transaction; values are memoryviews, valid inside it only. Raises EngineClosed once closed."""
+        with disk_errors("read"), self._begin() as txn:
             yield txn
+
+    def _begin(self) -> lmdb.Transaction:
+        try:
+            return self.env.begin(buffers=True)
+        except lmdb.Error:
+            if self._closed:
+                raise EngineClosed("the engine is closed", operation="read", hint="open it again") from None
+            raise
 
     # -- numbers ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ python -m tests.simulation.runs --seed 4711                   one seed, with its
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import traceback
 from collections import Counter
@@ -108,6 +109,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--builds", action="store_const", dest="kind", const=Rebuilding, default=Run)
     options = parser.parse_args(arguments)
+    gc.freeze()
+    gc.set_threshold(50_000)  # little of what a seed leaves behind is in a circle, and looking for it costs a fifth
     with simulating() as store:
         try:
             if options.seed is not None:

@@ -7,7 +7,7 @@ from errno import ENOSPC
 
 import pytest
 
-from shadowswitch import StorageFull
+from shadowswitch import EngineClosed, StorageFull
 from shadowswitch.actors.messages import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
@@ -119,3 +119,17 @@ def test_what_the_journal_writer_has_gathered_when_it_is_stopped_is_committed(st
 
     live(store, work, 100.0, **QUIET)
     assert answers == ["committed"]
+
+
+def test_whoever_reads_the_catalog_while_the_engine_closes_is_told_that(store: Store) -> None:
+    errors: list[str] = []
+
+    def work(host: Host, _: Disk, world: World) -> None:
+        catalog = host.house.catalog
+        host.close()
+        with pytest.raises(EngineClosed):
+            catalog.branches()
+        errors.append("closed")
+
+    live(store, work, 100.0, **QUIET)
+    assert errors == ["closed"]
