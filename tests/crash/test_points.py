@@ -26,19 +26,12 @@ pytestmark = pytest.mark.slow
 IN_WORKERS = {"build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice"}
 """Points that only worker processes pass."""
 LATER_PASSES = {
-    "write.admitted": (30,),
-    "journal.before_commit": (2, 40),
-    "journal.committed": (7, 40),
-    "lock.before_store": (3,),
-    "lock.stored": (4,),
-    "build.claimed": (4,),
+    "journal.committed": (40,),
     "copy.slice": (5,),
     "switch.sealed": (3,),
-    "switch.drained": (2,),
     "switch.committed": (2, 3),
-    "switch.pointed": (3,),
     "follow.applied": (20,),
-    "follow.flushed": (5,),
+    "lock.stored": (4,),
 }
 """The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""
 NEEDS = {
@@ -63,6 +56,7 @@ SELDOM |= dict.fromkeys(IN_WORKERS - {"copy.slice"}, 1)
 """How often the workload passes a point at least, where it is less than three times."""
 MORE_CASES = [(name, nth) for name in POINTS for nth in (2, 3) if nth <= SELDOM.get(name, 3)]
 MORE_CASES += [(name, nth) for name in ("write.admitted", "journal.committed") for nth in range(4, 100)]
+MORE_CASES += [("build.claimed", 4), ("follow.flushed", 5), ("journal.before_commit", 40)]
 
 
 def ids(cases: list[tuple[str, int]]) -> list[str]:
