@@ -163,5 +163,5 @@ def plots(folder: Path, runs: Runs) -> list[str]:
 def _lossy(outcome: Outcome) -> str:
     failed = outcome.failed_reads + outcome.outside_failed
     wrong = [f"{outcome.lost} lost"] * bool(outcome.lost) + [f"{outcome.revived} revived"] * bool(outcome.revived)
-    wrong += [f"{failed} reads failed"] * bool(failed)
+    wrong += [f"{failed} failed reads"] * bool(failed)
     return f"{outcome.blocked_s:.3g} s" + (f"; {', '.join(wrong)}" if wrong else "")
