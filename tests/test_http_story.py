@@ -170,7 +170,7 @@ def test_shadows_are_listed_by_branch_and_state(client: Client, branch: str) -> 
     assert [one["shadow_index_id"] for one in mine["shadows"]] == [built]
     assert (mine["total_count"], mine["active_builds"], mine["ready_for_switch"]) == (1, 0, 1)
     assert client.get(f"shadow-index/list?branch_name={segment(branch)}&state=ACTIVE")["total_count"] == 0
-    client.refused(400, "GET", "shadow-index/list?state=NONSENSE")
+    client.refused(422, "GET", "shadow-index/list?state=NONSENSE")
     overview = client.get("shadow-index/dashboard")
     assert overview["state_distribution"]["BUILT"] >= 1
     assert overview["recent_activity"][0]["id"] == built

@@ -132,13 +132,13 @@ def list_records(
     host: Host,
     caller: Caller,
     resource_type: Annotated[str, Parameter(min_length=1, max_length=100)],
-    cursor: Annotated[str | None, Parameter(required=False, max_length=1100)] = None,
+    cursor: Annotated[str, Parameter(required=False, max_length=1100)] = "",
     limit: Limit = 500,
 ) -> RecordPage:
-    """The records of a type, page by page: go on with `cursor` until it is null, then with the changes."""
+    """The records of a type, page by page: go on with the `cursor` of a page until it is null."""
     branch = plain(name)
     caller.require(Scope.READ, branch)
-    return host.engine.scan_page(branch, resource_type, cursor, limit)
+    return host.engine.scan_page(branch, resource_type, cursor or None, limit)
 
 
 @reads(f"{ONE}/search")
@@ -149,7 +149,7 @@ def search(
     q: Annotated[str, Parameter(max_length=4000)],
     index_type: Annotated[str, Parameter(required=False, pattern="^[A-Z][A-Z0-9_]{0,63}$")] = "SEARCH_INDEX",
     limit: Annotated[int, Parameter(required=False, ge=1, le=1000)] = 10,
-    min_lsn: Annotated[int | None, Parameter(required=False, ge=0, le=WHOLE_MAX)] = None,
+    min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
 ) -> Found:
     """Search what is live. With `min_lsn` (of a receipt) the answer shows at least that write."""
     branch = plain(name)

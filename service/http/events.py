@@ -31,6 +31,8 @@ from shadowswitch.service.http.routing import PREFIX, changes, reads
 
 BASE = f"{PREFIX}/events"
 PAGE = 500
+FROM_NOW_ON = -1
+"""In place of a sequence number."""
 HEARTBEAT_S = 15.0
 """A comment at least so often: proxies close what is silent, and a client that is gone is noticed by writing to it."""
 JSON = "application/json"
@@ -108,20 +110,20 @@ async def stream(
     request: Request[Any, Any, Any],
     host: Host,
     caller: Caller,
-    after: Annotated[int | None, Parameter(required=False, ge=0, le=WHOLE_MAX)] = None,
+    after: Annotated[int, Parameter(required=False, ge=FROM_NOW_ON, le=WHOLE_MAX)] = FROM_NOW_ON,
 ) -> Response[Any]:
     """Server-Sent Events: from now on, or after a number (`Last-Event-ID`, or `after`)."""
     place = start_of(request.headers.get("last-event-id"), after)
     if host.hub.streams >= host.options.streams_max:
         raise Overloaded("too many streams are open", hint="close one, or poll GET /events?after=")
-    if place is None:
+    if place == FROM_NOW_ON:
         place = await sync_to_thread(host.hub.newest)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Stream(follow(host, caller, place), media_type="text/event-stream", headers=headers)
 
 
-def start_of(last_id: str | None, after: int | None) -> int | None:
-    """After which number to begin; None is from now on. Raises BadRequest."""
+def start_of(last_id: str | None, after: int) -> int:
+    """After which number to begin, or FROM_NOW_ON. Raises BadRequest."""
     if last_id is None or last_id == "":
         return after
     if not last_id.isascii() or not last_id.isdigit() or len(last_id) > 18:

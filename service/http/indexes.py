@@ -12,11 +12,11 @@ BASE = f"{PREFIX}/indexes"
 
 
 @reads(BASE)
-def indexes(host: Host, caller: Caller, branch_name: Branch = None) -> bodies.Indexes:
+def indexes(host: Host, caller: Caller, branch_name: Branch = "") -> bodies.Indexes:
     """Everything that is live, of one branch or of all."""
-    if branch_name is not None:
+    if branch_name:
         caller.require(Scope.READ, branch_name)
-    found = [one for one in host.engine.indexes(branch_name) if caller.reaches(one.branch_name)]
+    found = [one for one in host.engine.indexes(branch_name or None) if caller.reaches(one.branch_name)]
     return bodies.Indexes(found, len(found))
 
 

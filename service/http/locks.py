@@ -97,9 +97,9 @@ async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Req
 
 
 @reads(f"{BASE}/locks")
-def list_all(host: Host, caller: Caller, branch_name: Branch = None) -> list[bodies.BranchLock]:
+def list_all(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.BranchLock]:
     """The locks that are held, of one branch or of all."""
-    return [branch_lock(lock) for lock in visible(host, caller, branch_name)]
+    return [branch_lock(lock) for lock in visible(host, caller, branch_name or None)]
 
 
 @reads([f"{BASE}/health-summary", f"{BASE}/locks/health-summary"])
@@ -112,13 +112,13 @@ def health_summary(host: Host, caller: Caller) -> bodies.HealthSummary:
 
 
 @reads(f"{BASE}/waiters")
-def waiters(host: Host, caller: Caller, branch_name: Branch = None) -> list[bodies.Waiter]:
+def waiters(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.Waiter]:
     """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
-    if branch_name is not None:
+    if branch_name:
         caller.require(Scope.READ, branch_name)
     return [
         bodies.Waiter(one.branch, one.owner, list(one.wants), one.reason, one.since, one.deadline)
-        for one in host.engine.lock_waiters(branch_name)
+        for one in host.engine.lock_waiters(branch_name or None)
         if caller.reaches(one.branch)
     ]
 

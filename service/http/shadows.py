@@ -23,8 +23,8 @@ RECENT = 10
 BEGIN_TIMEOUT_S = 10.0
 ROWS_PER_S = 10_000.0
 """Assumed of a build before the first has been measured."""
-Branch = Annotated[str | None, Parameter(required=False, max_length=200)]
-State = Annotated[ShadowState | None, QueryParameter(name="state", required=False)]
+Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty is all.")]
+State = Annotated[str, QueryParameter(name="state", required=False, schema_extra={"enum": ["", *ShadowState]})]
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 
 
@@ -147,11 +147,13 @@ def status(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
 
 
 @reads(f"{BASE}/list")
-def list_all(host: Host, caller: Caller, branch_name: Branch = None, in_state: State = None) -> bodies.Shadows:
+def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: State = "") -> bodies.Shadows:
     """Shadows, oldest first; of one branch, in one state."""
-    if branch_name is not None:
+    if branch_name:
         caller.require(Scope.READ, branch_name)
-    found = [one for one in host.engine.shadows(branch_name, in_state) if caller.reaches(one.branch_name)]
+    found = [
+        one for one in host.engine.shadows(branch_name or None, in_state or None) if caller.reaches(one.branch_name)
+    ]
     return bodies.Shadows(
         shadows=[bodies.shadow(one) for one in found],
         total_count=len(found),
