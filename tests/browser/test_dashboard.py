@@ -102,7 +102,7 @@ def clicked(page: Any, name: str) -> None:
 
 
 def test_a_rebuild_is_seen_from_start_to_switch_and_a_rollback_is_clicked(browser: Any, tmp_path: Path) -> None:
-    with serving(tmp_path / "data", SHADOWSWITCH_POINTS="copy.slice=sleep:0.1") as server:
+    with serving(tmp_path / "data", SHADOWSWITCH_POINTS="copy.slice=sleep:0.4") as server:
         client = server.client()
         client.post("branches", {"name": "main"})
         fields = {"text": "hello " * 20}
