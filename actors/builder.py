@@ -28,8 +28,8 @@ from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import generation as generations
 from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.catalog import disk_errors
 from shadowswitch.storage.copying import BuildShard, Progress
+from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.generation import APPLY_SLICE, Generation
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow, ShadowRow

@@ -41,7 +41,8 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.names import check_branch
 from shadowswitch.model.settings import Config
 from shadowswitch.storage import durability, layout
-from shadowswitch.storage.catalog import Catalog, disk_errors
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow
 

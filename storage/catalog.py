@@ -20,10 +20,9 @@ transaction outlives one call of this module, because a long one makes the file 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,14 @@ import lmdb
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import (
-    CorruptData,
     EngineClosed,
     ShadowSwitchError,
-    StorageFull,
     UnknownBranch,
     UnknownShadow,
     UnsupportedFormat,
 )
-from shadowswitch.storage import rows
+from shadowswitch.storage import disk, rows
+from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.touched import Touched
@@ -47,8 +45,6 @@ from shadowswitch.storage.touched import Touched
 FORMAT = b"shadowswitch-1"
 LOCK_FILE = "lock.mdb"
 DATA_FILE = "data.mdb"
-NEARLY_FULL_BYTES = 256 << 20
-"""A disk with less room than this, or than a quarter of its size, may have been full a moment ago."""
 DATABASES = (
     "meta", "types", "branches", "branch_names", "heads", "records", "journal", "digests",
     "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
@@ -60,43 +56,6 @@ READERS_MAX = 1024
 """LMDB's default of 126 concurrent read transactions is less than a busy host's threads."""
 MAP_SIZE_BYTES = 64 << 30
 """Address space, not disk: the file is sparse and grows as needed. Growing a map live would stop every transaction."""
-
-
-@contextlib.contextmanager
-def disk_errors(operation: str, fell_short: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn what LMDB and the operating system raise for the disk into StorageFull or CorruptData.
-
-    `fell_short` is asked after an EIO: whether it stands for a full disk, see `Catalog.fell_short`.
-    """
-    try:
-        yield
-    except lmdb.MapFullError as error:
-        raise StorageFull(
-            "the catalog's memory map is full",
-            operation=operation,
-            hint="open the engine with a larger Config.map_size_bytes, or remove branches",
-        ) from error
-    except lmdb.DiskError as error:
-        raise StorageFull(
-            f"the disk refused the data: {error}", operation=operation, hint="free disk space; nothing was stored"
-        ) from error
-    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
-        raise CorruptData(
-            f"the catalog is damaged: {error}", operation=operation, hint="restore the data directory from a backup"
-        ) from error
-    except (lmdb.Error, OSError) as error:
-        code = getattr(error, "code", getattr(error, "errno", None))
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"the disk is full: {error}", operation=operation, hint="free disk space") from error
-        if code == errno.EIO and fell_short():
-            text = "the disk is full: a write of the catalog fell short"
-            raise StorageFull(text, operation=operation, hint="free disk space; nothing was stored") from OSError(
-                errno.ENOSPC, os.strerror(errno.ENOSPC)
-            )
-        if code == errno.EIO or isinstance(error, lmdb.PanicError):  # LMDB panics ever after a failed write of its head
-            hint = "check the disk, then close and open the engine again"
-            raise CorruptData(f"the disk failed: {error}", operation=operation, hint=hint) from error
-        raise
 
 
 class Catalog:
@@ -112,6 +71,7 @@ class Catalog:
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
         self.touched = Touched()
         self._lock_file = self._witness = -1
+        self._closed = False
         with disk_errors("open"):
             self.env = lmdb.open(
                 str(path),
@@ -168,20 +128,8 @@ class Catalog:
                 os.close(descriptor)
 
     def fell_short(self) -> bool:
-        """After an EIO from LMDB: whether a write merely did not fit on a full disk. The JournalWriter's thread.
-
-        LMDB says EIO for a write that fell short as well (`mdb_page_flush`). Such a transaction is gone, and the next
-        one is as good as ever. After a failed writeback it would not be: the kernel may have dropped dirty pages. The
-        kernel keeps such errors and tells them once to every descriptor that was open (errseq_t, Linux 4.13 and later),
-        so one that LMDB does not use is asked.
-        """
-        try:
-            os.fsync(self._witness)
-            room = os.fstatvfs(self._witness)
-        except OSError:
-            return False
-        free = room.f_bavail * room.f_frsize
-        return free < min(NEARLY_FULL_BYTES, room.f_blocks * room.f_frsize // 4)
+        """After an EIO from LMDB: whether a write merely did not fit on a full disk. The JournalWriter's thread."""
+        return disk.fell_short(self._witness)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:

@@ -21,7 +21,8 @@ from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage import keys, rows
-from shadowswitch.storage.catalog import Catalog, disk_errors, name_key
+from shadowswitch.storage.catalog import Catalog, name_key
+from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.touched import Changed
