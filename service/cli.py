@@ -27,7 +27,7 @@ from shadowswitch.model.errors import (
     UnknownIndex,
     UnknownShadow,
 )
-from shadowswitch.service import changing, reading, serving
+from shadowswitch.service import changing, manual, reading, serving
 from shadowswitch.service.directory import No
 
 DEBUG = "--debug"
@@ -57,6 +57,7 @@ app = App(
 changing.add_to(app)
 reading.add_to(app)
 serving.add_to(app)
+manual.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

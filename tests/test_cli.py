@@ -158,12 +158,36 @@ def test_build_covers_all_types_of_the_branch_or_those_named(cli: Cli, data: Pat
 
 def test_help_has_an_example_for_every_command(cli: Cli) -> None:
     overview = cli("--help")
-    for command in ("demo", "import", "build", "switch", "rollback", "cancel", "search", "status", "events", "check"):
+    for command in (
+        "demo",
+        "import",
+        "build",
+        "switch",
+        "rollback",
+        "cancel",
+        "search",
+        "status",
+        "events",
+        "check",
+        "manual",
+    ):
         assert command in overview
         text = cli(command, "--help")
         assert f"shadowswitch {command} " in text.replace("\n", " ")
         assert "--json" in text
     assert cli("--version").strip()
+
+
+def test_the_manual_of_the_documentation_is_that_of_the_commands(cli: Cli) -> None:
+    stored = (Path(__file__).resolve().parent.parent / "docs" / "cli.md").read_text()
+    assert cli("manual") == stored, "run: shadowswitch manual > docs/cli.md"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(cli: Cli, shell: str) -> None:
+    script = cli.json("completion", shell)["script"]
+    assert "rollback" in script
+    assert "index-type" in script
 
 
 # -- beside a running host -----------------------------------------------------------------------------------------
