@@ -16,7 +16,7 @@ RECORDS = [{"resource_type": "object_type", "id": str(n), "fields": {"text": f"w
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seconds", "seed"), [pytest.param(20, 1), *(pytest.param(120, n, marks=pytest.mark.torture) for n in (2, 3))]
+    ("seconds", "seed"), [pytest.param(14, 1), *(pytest.param(120, n, marks=pytest.mark.torture) for n in (2, 3))]
 )
 def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, seconds: int, seed: int) -> None:
     with serving(tmp_path / "data", "--quiet", "--rate", "1000000") as server:

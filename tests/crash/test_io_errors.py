@@ -17,7 +17,7 @@ from tests.crash.ledger import Told, entries
 from tests.crash.running import Scene
 from tests.crash.tracing import LOCKING, Case
 
-CASES_MAX = 24
+CASES_MAX = 16
 PARTS = 20
 NO_STRACE, NO_DISK = tracing.missing(), disks.missing()
 DISK_BYTES = 64 << 20

@@ -27,7 +27,7 @@ from tests.crash.power import MODES, Cuts
 from tests.crash.running import Scene, finish, start
 
 IMAGE_BYTES = 64 << 20
-STATES = 80
+STATES = 60
 STRIDE = 4
 """With a mutation every fourth flush is tried first, then those between: it is found early, and surely if it can be."""
 STATES_TORTURE = 400

@@ -13,7 +13,7 @@ from tests.crash import tracing
 from tests.crash.running import Scene
 from tests.crash.tracing import LOCKING, Case
 
-CASES_MAX = 30
+CASES_MAX = 20
 PARTS = 40
 MISSING = tracing.missing()
 
