@@ -119,6 +119,17 @@ def test_progress_of_an_external_build_is_noted_and_goes_its_way(client: Client,
     client.refused(409, "POST", f"shadow-index/{shadow_id}/progress", {"progress_percent": 50})
 
 
+def test_a_client_that_believes_it_builds_the_index_itself_runs_unchanged(client: Client, branch: str) -> None:
+    write(client, branch, ["a", "b"])
+    shadow_id = start(client, branch)
+    told = client.post(f"shadow-index/{shadow_id}/progress", {"progress_percent": 99})
+    assert (told["success"], told["shadow_index_id"]) == (True, shadow_id)
+    done = client.post(f"shadow-index/{shadow_id}/complete", {"index_size_bytes": 1, "record_count": 999_999})
+    assert (done["ready_for_switch"], done["record_count"]) == (True, client.get(path(branch))["record_count"])
+    assert client.post(f"shadow-index/{shadow_id}/switch", {})["success"] is True
+    client.ok("DELETE", f"shadow-index/{start(client, branch)}")
+
+
 def test_completing_is_believed_only_as_far_as_it_is_seen(client: Client, branch: str) -> None:
     started = client.post("shadow-index/start", {**BUILD, "branch_name": branch, "external": True})
     shadow_id = started["shadow_index_id"]

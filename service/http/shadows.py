@@ -21,6 +21,10 @@ from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 BASE = f"{PREFIX}/shadow-index"
 RECENT = 10
 BEGIN_TIMEOUT_S = 10.0
+COMPLETE_WAIT_S = 25.0
+"""Less than the time after which clients commonly give up."""
+ARRIVED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
+WANTED = (ShadowState.PREPARING, ShadowState.BUILDING, *ARRIVED)
 ROWS_PER_S = 10_000.0
 """Assumed of a build before the first has been measured."""
 Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty is all.")]
@@ -84,8 +88,10 @@ def _checked(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> Shadow
 
 @changes(f"{BASE}/{{shadow_id:str}}/progress", Scope.BUILD)
 def progress(shadow_id: str, data: bodies.Progress, host: Host, caller: Caller) -> bodies.Done:
-    """From an external builder: it lives, and is so far."""
+    """From an external builder: it lives, and is so far. Of the engine's own builds nothing is noted."""
     found = _checked(host, caller, shadow_id, Scope.BUILD)
+    if not found.external and found.state in WANTED:
+        return bodies.Done(True, "the engine builds this index and measures how far it is", found.shadow_index_id)
     host.engine.report_progress(
         found.shadow_index_id, data.progress_percent, data.estimated_completion_seconds, data.record_count
     )
@@ -94,12 +100,18 @@ def progress(shadow_id: str, data: bodies.Progress, host: Host, caller: Caller) 
 
 @changes(f"{BASE}/{{shadow_id:str}}/complete", Scope.BUILD)
 def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) -> bodies.Completed:
-    """From an external builder: all is in place. The engine looks at it; then it is BUILT."""
+    """From an external builder: all is in place. The engine looks at it; then it is BUILT.
+
+    For a build of the engine's own this waits until it is BUILT; what is claimed of it is not looked at.
+    """
     found = _checked(host, caller, shadow_id, Scope.BUILD)
     with host.long_call():
-        done = host.engine.complete_build(
-            found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary
-        )
+        if found.external:
+            done = host.engine.complete_build(
+                found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary
+            )
+        else:
+            done = host.engine.wait_for(found.shadow_index_id, *ARRIVED, timeout_s=COMPLETE_WAIT_S)
     return bodies.Completed(
         success=True,
         message=f"the shadow is {done.state}",
