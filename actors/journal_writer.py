@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import lmdb
@@ -21,15 +20,11 @@ from shadowswitch.actors.base import EngineActor, wrap
 from shadowswitch.actors.messages import Append, Barrier, Flush, Transact
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull
 from shadowswitch.model.metrics import Metrics
-from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit, Counters
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
-
-FREE_BYTES_MIN = 1 << 20
-"""A failed write with less free space than this is taken for a full disk, which LMDB does not always tell."""
 
 Committed = Callable[[dict[int, int], bool], None]
 """Called after each commit, on the writer's thread: the new heads by branch, and whether metadata may have changed."""
@@ -128,12 +123,8 @@ class JournalWriter(EngineActor):
     def _judge(self, error: BaseException) -> BaseException:
         """What callers are told. After an I/O error (not a full disk) the environment is not written to again:
         the kernel may have dropped the dirty pages, and an fsync that succeeds later would prove nothing.
-
-        LMDB calls a write that a full disk cut short an I/O error, too. It happens before its head is written (after a
-        failure there it panics), so nothing points to what is missing, and the next transaction writes its own pages.
+        A write that a full disk cut short is none: `disk.fell_short` has told it apart before.
         """
-        if self._is_full(error):
-            return StorageFull(f"the disk is full: {error}", operation="commit", hint="free disk space", cause=error)
         if isinstance(error, StorageFull) and not _is_io_error(error.__cause__):
             return error
         if isinstance(error, ShadowSwitchError) and not _is_io_error(error.__cause__):
@@ -149,16 +140,6 @@ class JournalWriter(EngineActor):
             return self._catalog.failed
         self._crashed(self.name, error)
         return wrap(error, self.name)
-
-    def _is_full(self, error: BaseException) -> bool:
-        causes = (error, error.__cause__)
-        panics = any(isinstance(cause, lmdb.PanicError) for cause in causes)
-        if panics or not any(_is_io_error(cause) for cause in causes):
-            return False
-        try:
-            return layout.free_bytes(Path(self._catalog.env.path())) < FREE_BYTES_MIN
-        except (OSError, lmdb.Error):
-            return False
 
     def on_stop(self) -> None:
         """Commit what has gathered: its `Flush` may stand behind the stop."""
