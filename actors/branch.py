@@ -8,7 +8,6 @@ unlocked afterwards, and no crash can leave a branch sealed.
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.keepers import keeper_of
 from shadowswitch.actors.lock_answers import LockAnswers
 from shadowswitch.actors.messages import Append, Barrier, Seal, SealOutcome, Write
+from shadowswitch.actors.reply import Reply
 from shadowswitch.model.errors import ShadowSwitchError, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import transitions
@@ -111,7 +111,7 @@ class BranchActor(EngineActor):
 
     def _barrier(self, deadline: float, budget_s: float) -> int:
         """Wait until every admitted write is on disk; no longer than the budget, for writers wait, too."""
-        reply: Future[int] = Future()
+        reply: Reply[int] = Reply()
         self._house.journal.tell(Barrier(self._row.number, reply))
         try:
             return reply.result(max(0.0, deadline - time.monotonic()))

@@ -7,7 +7,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.house import House
 from shadowswitch.actors.lock_progress import blocked_by_build
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, TrackBuild, Tune, Unfollow
+from shadowswitch.actors.reply import Reply
 from shadowswitch.model.errors import DuplicateBuild, InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
 from shadowswitch.model.states import ShadowState, check_move
 from shadowswitch.storage import layout, transitions
@@ -64,7 +64,7 @@ class Builds:
             return row
 
         types = tuple(spec.resource_types)
-        what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, work, Future()) if track_ready else None
+        what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, work, Reply()) if track_ready else None
         return self.start(self._begin(branch, work, what))
 
     def _begin(self, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None) -> ShadowRow:
@@ -126,7 +126,7 @@ class Builds:
             return transitions.mark_retrying(commit, shadow_id)
 
         types = tuple(row.resource_types)
-        track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Future())
+        track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Reply())
         return self.start(self._begin(branch, work, track if row.track_ready else None))
 
     def tune(self, shadow_id: str, share: float | None, paused: bool | None) -> None:
@@ -136,7 +136,7 @@ class Builds:
         row = self._house.catalog.shadow(shadow_id)
         if address is None or not address.ref.is_alive() or row.state not in (S.PREPARING, S.BUILDING):
             raise InvalidTransition(f"shadow {shadow_id} is {row.state}, not being built", operation="tune build")
-        reply: Future[None] = Future()
+        reply: Reply[None] = Reply()
         address.tell(Tune(share, paused, reply))
         result_of(reply, CANCEL_TIMEOUT_S, "the change")
 
@@ -147,7 +147,7 @@ class Builds:
         with self._lock:
             address = self._builders.get(shadow_id)
         if address is not None and address.ref.is_alive():
-            reply: Future[None] = Future()
+            reply: Reply[None] = Reply()
             address.tell(CancelBuild(reason, reply))
             try:
                 result_of(reply, CANCEL_TIMEOUT_S, "the cancellation")
@@ -159,7 +159,7 @@ class Builds:
                     raise
         # marked first: a switch that came in between keeps its shadow, and what is live goes on being followed
         self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
-        unfollow: Future[None] = Future()
+        unfollow: Reply[None] = Reply()
         self._house.follower_of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
 

@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import Transact
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watches import Watches
@@ -135,7 +135,7 @@ class House:
         thread."""
         if self.closing:
             raise EngineClosed("the engine is closed", operation=what, hint="open it again")
-        reply: Future[T] = Future()
+        reply: Reply[T] = Reply()
         self.journal.tell(Transact(work, reply))
         result: T = result_of(reply, timeout_s, what)
         return result

@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 
 from shadowswitch.actors.base import EngineActor
@@ -19,6 +18,7 @@ from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.chores import Chores
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import SettleBuild, Sweep, Tick, Unfollow
+from shadowswitch.actors.reply import Reply
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.states import ShadowState
 from shadowswitch.storage import durability, holds, layout, transitions
@@ -117,7 +117,7 @@ class Janitor(EngineActor):
             for shadow_id in shadows:
                 keeper = self._house.keepers.get(number)
                 if keeper is not None and outcome_of(self._house, shadow_id) is not None:
-                    self._branches.tell(keeper.row, SettleBuild(shadow_id, Future()))
+                    self._branches.tell(keeper.row, SettleBuild(shadow_id, Reply()))
 
     def _end_switch(self, shadow_id: str, commit: Commit) -> None:
         running = shadow_id in list(self._house.switching.values())
@@ -173,7 +173,7 @@ class Janitor(EngineActor):
                 logger.info("generation %d is published at last", generation.row.number)
 
     def _let_go(self, number: int) -> bool:
-        reply: Future[None] = Future()
+        reply: Reply[None] = Reply()
         self._house.follower_of(number).tell(Unfollow(number, reply))
         try:
             reply.result(10)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -35,6 +34,7 @@ from shadowswitch.actors.messages import (
     ReleaseLock,
     Write,
 )
+from shadowswitch.actors.reply import Reply
 from shadowswitch.model.blocked import Blocked, WritePermission
 from shadowswitch.model.branch_states import BranchState, BranchStatus, after_locks
 from shadowswitch.model.errors import EngineClosed, LockConflict, ShadowSwitchError, Timeout, WriteBlocked
@@ -315,7 +315,7 @@ class LockKeeper:
         """After a transaction of unknown outcome: behind a barrier, what is stored decides."""
         if self._doubt is None:
             return
-        reply: Future[int] = Future()
+        reply: Reply[int] = Reply()
         self._house.journal.tell(Barrier(self.row.number, reply))
         result_of(reply, BARRIER_TIMEOUT_S, "the barrier of the locks")
         stored = find_locks(self._house.catalog, self.row.number)

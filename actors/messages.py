@@ -1,17 +1,17 @@
 """The messages between actors: frozen structs, one handler each.
 
-A `reply` is a `concurrent.futures.Future`. The receiver claims it with `set_running_or_notify_cancel` before anything
+A `reply` is a `Reply`. The receiver claims it with `set_running_or_notify_cancel` before anything
 irrevocable, so a caller whose deadline passes and whose `cancel()` succeeds knows that nothing was or will be done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import msgspec
 
+from shadowswitch.actors.reply import Reply
 from shadowswitch.model.blocked import WritePermission
 from shadowswitch.model.branch_states import BranchOperation, BranchState, Completion
 from shadowswitch.model.digest import Digest
@@ -33,7 +33,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
 
     branch: int
     batch: list[Prepared]
-    reply: Future[Receipt]
+    reply: Reply[Receipt]
     fence: Callable[[Commit], None] | None = None
 
 
@@ -45,14 +45,14 @@ class Transact(msgspec.Struct, frozen=True):
     """
 
     work: Callable[[Commit], Any]
-    reply: Future[Any]
+    reply: Reply[Any]
 
 
 class Barrier(msgspec.Struct, frozen=True):
     """To the JournalWriter: reply once everything sent before is committed. Reply: the head LSN of the branch."""
 
     branch: int
-    reply: Future[int]
+    reply: Reply[int]
 
 
 class Flush(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class Write(msgspec.Struct, frozen=True):
 
     batch: list[Prepared]
     owner: str
-    reply: Future[Receipt]
+    reply: Reply[Receipt]
     tokens: tuple[int, ...] = ()
 
 
@@ -75,7 +75,7 @@ class AcquireLock(msgspec.Struct, frozen=True):
     owner: str
     wait_s: float
     under: tuple[int, ...]
-    reply: Future[tuple[Lock, ...]]
+    reply: Reply[tuple[Lock, ...]]
 
 
 class AbandonLocks(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class HeartbeatLock(msgspec.Struct, frozen=True):
     lock_id: str
     token: int
     progress: ProgressReport | None
-    reply: Future[Lock]
+    reply: Reply[Lock]
 
 
 class ExtendLock(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class ExtendLock(msgspec.Struct, frozen=True):
     lock_id: str
     token: int
     extra_s: float
-    reply: Future[Lock]
+    reply: Reply[Lock]
 
 
 class ReleaseLock(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ class ReleaseLock(msgspec.Struct, frozen=True):
 
     lock_id: str
     token: int
-    reply: Future[Lock]
+    reply: Reply[Lock]
 
 
 class ForceUnlock(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class ForceUnlock(msgspec.Struct, frozen=True):
 
     by: str
     reason: str
-    reply: Future[tuple[Lock, ...]]
+    reply: Reply[tuple[Lock, ...]]
 
 
 class CheckWrite(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class CheckWrite(msgspec.Struct, frozen=True):
     resource_id: str | None
     owner: str
     tokens: tuple[int, ...]
-    reply: Future[WritePermission]
+    reply: Reply[WritePermission]
     lease: LockRequest | None = None
 
 
@@ -135,13 +135,13 @@ class ConfirmLock(msgspec.Struct, frozen=True):
 
     lock_id: str
     token: int
-    reply: Future[Lock]
+    reply: Reply[Lock]
 
 
 class ListLocks(msgspec.Struct, frozen=True):
     """To a BranchActor: who holds what, and who waits? Reply: the locks in order of grant, the waiters in line."""
 
-    reply: Future[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]
+    reply: Reply[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]
 
 
 class MoveBranch(msgspec.Struct, frozen=True):
@@ -150,7 +150,7 @@ class MoveBranch(msgspec.Struct, frozen=True):
     operation: BranchOperation
     by: str
     reason: str
-    reply: Future[BranchState]
+    reply: Reply[BranchState]
 
 
 class StartIndexing(msgspec.Struct, frozen=True):
@@ -161,7 +161,7 @@ class StartIndexing(msgspec.Struct, frozen=True):
     owner: str
     track_ready: bool
     reason: str
-    reply: Future[tuple[Lock, ...]]
+    reply: Reply[tuple[Lock, ...]]
 
 
 class TrackBuild(msgspec.Struct, frozen=True):
@@ -172,14 +172,14 @@ class TrackBuild(msgspec.Struct, frozen=True):
     resource_types: tuple[str, ...]
     owner: str
     claim: Callable[[Commit], ShadowRow]
-    reply: Future[ShadowRow]
+    reply: Reply[ShadowRow]
 
 
 class SettleBuild(msgspec.Struct, frozen=True):
     """To a BranchActor: a tracked build may have ended; complete or fail what it indexed. Reply: the new state."""
 
     shadow_id: str
-    reply: Future[BranchState]
+    reply: Reply[BranchState]
 
 
 class EndIndexing(msgspec.Struct, frozen=True):
@@ -189,7 +189,7 @@ class EndIndexing(msgspec.Struct, frozen=True):
     owner: str
     failed: bool
     reason: str
-    reply: Future[Completion]
+    reply: Reply[Completion]
 
 
 class NoteLocks(msgspec.Struct, frozen=True):
@@ -208,7 +208,7 @@ class Seal(msgspec.Struct, frozen=True):
     expected_live: int
     budget_s: float
     strategy: str
-    reply: Future[SealOutcome]
+    reply: Reply[SealOutcome]
     audit: dict[str, Any] = {}
     condemned: str = ""
     """Why the generation that is left is never switched to again; "" when it soaks."""
@@ -234,7 +234,7 @@ class RunSwitch(msgspec.Struct, frozen=True):
     shadow_id: str
     request: SwitchRequest
     rollback: bool
-    reply: Future[SwitchResult]
+    reply: Reply[SwitchResult]
     leaving: int = 0
     """The generation that must be live, for somebody found fault with it; 0: whichever is."""
     condemned: str = ""
@@ -268,14 +268,14 @@ class Tune(msgspec.Struct, frozen=True):
 
     share: float | None
     paused: bool | None
-    reply: Future[None]
+    reply: Reply[None]
 
 
 class CancelBuild(msgspec.Struct, frozen=True):
     """To a ShadowBuilder: end it. Reply: None, once the shadow is CANCELLED and its workers are gone."""
 
     reason: str
-    reply: Future[None]
+    reply: Reply[None]
 
 
 class Follow(msgspec.Struct, frozen=True):
@@ -288,7 +288,7 @@ class Unfollow(msgspec.Struct, frozen=True):
     """To a Follower: let go of a generation. Reply: None, once it will not be touched again."""
 
     number: int
-    reply: Future[None]
+    reply: Reply[None]
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -304,13 +304,13 @@ class Kick(msgspec.Struct, frozen=True):
 class WatchesChanged(msgspec.Struct, frozen=True):
     """To the Watcher: somebody watches another folder, or one less. Reply: None, once that is so."""
 
-    reply: Future[None] | None
+    reply: Reply[None] | None
 
 
 class Sweep(msgspec.Struct, frozen=True):
     """To the Janitor: one full round now. Reply: None."""
 
-    reply: Future[None]
+    reply: Reply[None]
 
 
 class SourceAt(msgspec.Struct, frozen=True):

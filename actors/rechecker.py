@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Future
 from functools import partial
 
 from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Tick, Unfollow
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.validator import BUILD_CHECKS, ask_worker, repair, validate
 from shadowswitch.model.errors import BuildCancelled, CorruptData, ShadowSwitchError
 from shadowswitch.model.states import ShadowState
@@ -126,7 +126,7 @@ class Rechecker(EngineActor):
             return
         logger.error("shadow %s failed: %s", row.id, reason)
         house.metrics.count("rechecks_failed")
-        reply: Future[None] = Future()
+        reply: Reply[None] = Reply()
         house.follower_of(row.generation).tell(Unfollow(row.generation, reply))
         reply.result(UNFOLLOW_S)
         house.shelf.remove(row.generation)

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from shadowswitch.actors.base import EngineActor, result_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome, SettleBuild
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.verifier import verify
 from shadowswitch.model.errors import ShadowSwitchError, StaleFence, Timeout
@@ -99,7 +99,7 @@ class Switcher(EngineActor):
 
     def _settle(self, message: RunSwitch) -> None:
         """The branch may be READY now. If that cannot be stored at this moment, the janitor tries again."""
-        settle = SettleBuild(message.shadow_id, Future())
+        settle = SettleBuild(message.shadow_id, Reply())
         try:
             self._branches.tell(self._house.catalog.branch(message.branch_name), settle)
             result_of(settle.reply, SETTLE_S, "the completion of the indexing")
@@ -243,7 +243,7 @@ class Switcher(EngineActor):
         writer.paused = True  # nobody else applies now, so nobody else holds its lock under the seal
         try:
             self._come_close(target)
-            reply: Future[SealOutcome] = Future()
+            reply: Reply[SealOutcome] = Reply()
             seal = Seal(
                 target=target,
                 token=house.catalog.shadow(message.shadow_id).token,
@@ -300,7 +300,7 @@ class Switcher(EngineActor):
             house.shelf.point(bad.row.branch, bad.row.index_type, None)
         else:
             back = RunSwitch(
-                message.branch_name, old, old.row.shadow_id, message.request, True, Future(), bad.row.number, reason
+                message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, reason
             )
             outcome = self._attempts(back, tally)
             if not outcome.committed:

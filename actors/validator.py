@@ -7,12 +7,12 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TypeVar
 
 import msgspec
 
 from shadowswitch.actors.house import House
+from shadowswitch.actors.reply import Reply
 from shadowswitch.model.digest import buckets_of_shard, shard_of
 from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
 from shadowswitch.model.records import Item
@@ -141,7 +141,7 @@ def ask_worker(
 
 def _ask(house: House, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
     """The worker's answer, or how it died."""
-    answer: Future[Answer | str] = Future()
+    answer: Reply[Answer | str] = Reply()
 
     def said(_: int, message: Answer) -> None:
         answer.set_result(message)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import msgspec
 
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
+from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, new_lock_id, text_of
 from shadowswitch.engine.viewing import branch_info, moment
 from shadowswitch.model.branch_states import BranchOperation, BranchState, BranchStatus, Completion
@@ -53,7 +53,7 @@ class Branching(Locking):
             if not shadow
         )
         who = text_of("owner", owner, OWNER_CHARS_MAX)
-        return list(self._ask(row, StartIndexing(requests, types, who, track_ready, why, Future()), "the start"))
+        return list(self._ask(row, StartIndexing(requests, types, who, track_ready, why, Reply()), "the start"))
 
     def complete_indexing(
         self,
@@ -71,7 +71,7 @@ class Branching(Locking):
         """
         row = self._branch_row(branch)
         who, why = text_of("owner", owner, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
-        message = EndIndexing(_types_of(resource_types), who, failed, why, Future())
+        message = EndIndexing(_types_of(resource_types), who, failed, why, Reply())
         completion: Completion = self._ask(row, message, "the completion")
         return completion
 
@@ -108,7 +108,7 @@ class Branching(Locking):
     def _move_branch(self, branch: str, operation: BranchOperation, by: str, reason: str) -> BranchInfo:
         row = self._branch_row(branch)
         who, why = text_of("by", by, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
-        self._ask(row, MoveBranch(operation, who, why, Future()), "the change of state")
+        self._ask(row, MoveBranch(operation, who, why, Reply()), "the change of state")
         return branch_info(self._alive(), row)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, wait
 from typing import Any
 
 from shadowswitch.actors.base import result_of
@@ -20,6 +19,7 @@ from shadowswitch.actors.messages import (
     ListLocks,
     ReleaseLock,
 )
+from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.preparing import lock_tokens
 from shadowswitch.engine.running import Running
 from shadowswitch.model.blocked import WritePermission
@@ -105,7 +105,7 @@ class Locking(Running):
         asked = tuple(self._request(row, wanted) for wanted in requests)
         if not asked or len(asked) > LOCKS_MAX:
             raise InvalidConfig(f"ask for 1 to {LOCKS_MAX} locks, not {len(asked)}", hint="a wider scope covers more")
-        message = AcquireLock(asked, owner, wait_s, lock_tokens(tokens), Future())
+        message = AcquireLock(asked, owner, wait_s, lock_tokens(tokens), Reply())
         self._branches.tell(row, message)
         try:
             return list(_await_locks(message, present))
@@ -145,7 +145,7 @@ class Locking(Running):
         refuse a token smaller than the largest that it has seen for an overlapping lock (docs/locks.md).
         """
         row = self._holder_row(lock_id, token)
-        return self._ask(row, ConfirmLock(lock_id, token, Future()), "the confirmation")  # type: ignore[no-any-return]
+        return self._ask(row, ConfirmLock(lock_id, token, Reply()), "the confirmation")  # type: ignore[no-any-return]
 
     def heartbeat(self, lock_id: str, token: int, progress: ProgressReport | float | None = None) -> Lock:
         """Say that the holder lives, and how far its work is (percent, or a ProgressReport). Raises LockLost.
@@ -155,21 +155,21 @@ class Locking(Running):
         if progress is not None and not isinstance(progress, ProgressReport):
             progress = ProgressReport(progress)
         row = self._holder_row(lock_id, token)
-        return self._ask(row, HeartbeatLock(lock_id, token, progress, Future()), "the heartbeat")  # type: ignore[no-any-return]
+        return self._ask(row, HeartbeatLock(lock_id, token, progress, Reply()), "the heartbeat")  # type: ignore[no-any-return]
 
     def extend_lock(self, lock_id: str, token: int, extra_s: float) -> Lock:
         """Let a lock live longer. Raises LockLost, and InvalidConfig beyond the longest life of a lock."""
         row = self._holder_row(lock_id, token)
-        return self._ask(row, ExtendLock(lock_id, token, extra_s, Future()), "the extension")  # type: ignore[no-any-return]
+        return self._ask(row, ExtendLock(lock_id, token, extra_s, Reply()), "the extension")  # type: ignore[no-any-return]
 
     def release_lock(self, lock_id: str, token: int) -> None:
         """Give a lock back. Raises LockLost when it is not held under that token (any more)."""
-        self._ask(self._holder_row(lock_id, token), ReleaseLock(lock_id, token, Future()), "the release")
+        self._ask(self._holder_row(lock_id, token), ReleaseLock(lock_id, token, Reply()), "the release")
 
     def force_unlock(self, branch: str, admin: str, reason: str) -> list[Lock]:
         """Take away every lock of a branch; their holders are fenced out. Who and why is kept in `audit`."""
         by, why = text_of("admin", admin, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
-        return list(self._ask(self._branch_row(branch), ForceUnlock(by, why, Future()), "the unlocking"))
+        return list(self._ask(self._branch_row(branch), ForceUnlock(by, why, Reply()), "the unlocking"))
 
     def locks(self, branch: str | None = None) -> list[Lock]:
         """The locks that are held now, of one branch or of all."""
@@ -195,7 +195,7 @@ class Locking(Running):
         for row in rows:
             keeper = house.keepers.get(row.number)
             if keeper is not None and not keeper.quiet:
-                yield self._ask(row, ListLocks(Future()), "the list of locks")
+                yield self._ask(row, ListLocks(Reply()), "the list of locks")
 
     def check_write(
         self,
@@ -221,7 +221,7 @@ class Locking(Running):
             check_id(resource_id)
         lease = None if lease_s is None else _lease(row, resource_type, resource_id, lease_s)
         owner = text_of("owner", owner, OWNER_CHARS_MAX)
-        message = CheckWrite(action, resource_type, resource_id, owner, lock_tokens(tokens), Future(), lease)
+        message = CheckWrite(action, resource_type, resource_id, owner, lock_tokens(tokens), Reply(), lease)
         permission: WritePermission = self._ask(row, message, "the check")
         return permission
 
@@ -251,7 +251,7 @@ def _await_locks(message: AcquireLock, present: Callable[[], bool] | None) -> tu
     limit_s = message.wait_s + ANSWER_TIMEOUT_S
     deadline = time.monotonic() + limit_s
     while present is not None and present() and time.monotonic() < deadline:
-        if wait([message.reply], PRESENT_S).done:
+        if message.reply.wait(PRESENT_S):
             break
     if present is None or present():
         locks: tuple[Lock, ...] = result_of(message.reply, max(0.0, deadline - time.monotonic()), "the lock")

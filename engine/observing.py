@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.dispatcher import event_of
 from shadowswitch.actors.messages import Kick, Sweep
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.subscribers import Subscriber
 from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.model.views import (
@@ -106,7 +106,7 @@ class Observing(Running):
 
     def clean_up(self, timeout_s: float = 30) -> None:
         """Do now what the janitor does every second: end soaks, remove what is retired, trim the journal."""
-        reply: Future[None] = Future()
+        reply: Reply[None] = Reply()
         self._alive().janitor.tell(Sweep(reply))
         result_of(reply, timeout_s, "the clean-up")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
 
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Write
+from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.following import Following
 from shadowswitch.engine.preparing import lock_tokens, prepare
 from shadowswitch.engine.running import check_whole
@@ -66,7 +66,7 @@ class Records(Following):
         begun = time.perf_counter()
         self._room.take(row.number, len(batch), house.config.queue_changes_max, deadline)
         try:
-            reply: Future[Receipt] = Future()
+            reply: Reply[Receipt] = Reply()
             self._branches.tell(row, Write(batch, owner, reply, tokens=lock_tokens(tokens)))
             receipt: Receipt = result_of(reply, max(0.0, deadline - time.monotonic()), "the write")
         finally:

@@ -42,39 +42,49 @@ class Room:
 
         Raises Timeout at the (monotonic) deadline.
         """
-        ticket = _Ticket(object(), branch, changes)
         with self._moved:
-            self._line.append(ticket)
-            try:
-                while self._next(most) is not ticket:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise Timeout(
-                            f"{self.queued} changes are waiting to be committed, {self._of_branch.get(branch, 0)} of"
-                            " this branch; nothing of this batch was written",
-                            operation="write",
-                            hint="write more slowly, or raise timeout_s",
-                        )
-                    self._moved.wait(left)
-                self.queued += changes
-                self._of_branch[branch] = self._of_branch.get(branch, 0) + changes
-            finally:
-                self._line.remove(ticket)
-                if self._line:
-                    self._moved.notify_all()
+            if self._line or self._over_share(branch, changes, most) or self._over_room(changes, most):
+                self._wait_in_line(_Ticket(object(), branch, changes), most, deadline)
+            self.queued += changes
+            self._of_branch[branch] = self._of_branch.get(branch, 0) + changes
+
+    def _wait_in_line(self, ticket: _Ticket, most: int, deadline: float) -> None:
+        """Until it is this ticket's turn. With `_moved` held. Raises Timeout."""
+        self._line.append(ticket)
+        try:
+            while self._next(most) is not ticket:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Timeout(
+                        f"{self.queued} changes are waiting to be committed, {self._of_branch.get(ticket.branch, 0)} of"
+                        " this branch; nothing of this batch was written",
+                        operation="write",
+                        hint="write more slowly, or raise timeout_s",
+                    )
+                self._moved.wait(left)
+        finally:
+            self._line.remove(ticket)
+            if self._line:
+                self._moved.notify_all()
 
     def _next(self, most: int) -> _Ticket | None:
         """Whose turn it is: the first in line whose branch has room in its share, if there is room for it at all."""
         full: set[int] = set()
         for ticket in self._line:
-            mine = self._of_branch.get(ticket.branch, 0)
-            if ticket.branch in full or (mine and mine + ticket.changes > most * SHARE):
+            if ticket.branch in full or self._over_share(ticket.branch, ticket.changes, most):
                 full.add(ticket.branch)
-            elif self.queued and self.queued + ticket.changes > most:
+            elif self._over_room(ticket.changes, most):
                 return None
             else:
                 return ticket
         return None
+
+    def _over_share(self, branch: int, changes: int, most: int) -> bool:
+        mine = self._of_branch.get(branch, 0)
+        return mine > 0 and mine + changes > most * SHARE
+
+    def _over_room(self, changes: int, most: int) -> bool:
+        return self.queued > 0 and self.queued + changes > most
 
     def give(self, branch: int, changes: int) -> None:
         """The batch was committed, or will not be."""

@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections import deque
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from shadowswitch.actors.journal_writer import JournalWriter
 from shadowswitch.actors.keepers import load_keepers
 from shadowswitch.actors.messages import Follow, Kick, Tick, Transact
 from shadowswitch.actors.rechecker import Rechecker
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.supervisor import Supervisor
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watcher import Watcher
@@ -253,7 +253,7 @@ def _close_cleanly(house: House) -> None:
                 generation.close()
             closed.append(generation.row.number)
     if closed:
-        reply: Future[None] = Future()
+        reply: Reply[None] = Reply()
         house.journal.tell(Transact(partial(durability.note_boot, numbers=closed, boot=""), reply))
         try:
             reply.result(STOP_TIMEOUT_S)

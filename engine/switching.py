@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import RunSwitch
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.switcher import Switcher
 from shadowswitch.engine.building import Building
 from shadowswitch.engine.reader import no_index
@@ -43,7 +43,7 @@ class Switching(Building):
                 object=shadow_id,
                 hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
             )
-        return self._run_switch(RunSwitch(row.branch_name, target, shadow_id, request, False, Future()))
+        return self._run_switch(RunSwitch(row.branch_name, target, shadow_id, request, False, Reply()))
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
@@ -69,7 +69,7 @@ class Switching(Building):
                 hint="its soak time is over (Config.soak_s), or backup_current was off; rebuild instead",
             )
         check_known(request, house.validators)
-        reply: Future[SwitchResult] = Future()
+        reply: Reply[SwitchResult] = Reply()
         return self._run_switch(
             RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, condemned)
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.messages import Tick, WatchesChanged
+from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.watcher import TICK_S
 from shadowswitch.actors.watches import Changed, Watch
 from shadowswitch.engine.running import Running
@@ -62,7 +62,7 @@ class Watching(Running):
         return end
 
     def _tell_watcher(self) -> None:
-        reply: Future[None] = Future()
+        reply: Reply[None] = Reply()
         self._house.watcher.tell(WatchesChanged(reply))
         result_of(reply, SCHEDULE_TIMEOUT_S, "watching the folder")
 

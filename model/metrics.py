@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 _BOUNDS_MS = tuple(0.05 * 1.5**step for step in range(40))
@@ -21,14 +22,7 @@ class Histogram:
 
     def record(self, value_ms: float) -> None:
         """Count one observation."""
-        low, high = 0, len(_BOUNDS_MS)
-        while low < high:
-            middle = (low + high) // 2
-            if value_ms <= _BOUNDS_MS[middle]:
-                high = middle
-            else:
-                low = middle + 1
-        self.buckets[low] += 1
+        self.buckets[bisect_left(_BOUNDS_MS, value_ms)] += 1
         self.count += 1
         self.total_ms += value_ms
         self.max_ms = max(self.max_ms, value_ms)

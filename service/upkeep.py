@@ -201,9 +201,11 @@ class Upkeep:
             try:
                 self._settings = read_settings(self._folders, self.settings_file)
             except InvalidConfig as error:
-                self._error = str(error)
                 logger.error("the settings stay as they were: %s", error)
-                self._engine.tell_settings(str(self.settings_file), str(error))
+                try:
+                    self._engine.tell_settings(str(self.settings_file), str(error))
+                finally:
+                    self._error = str(error)  # after the event, so that whoever sees one finds the other
                 return
             self._error = None
             if self._restart_needed():

@@ -27,6 +27,10 @@ from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.touched import Changed
 
+_record_header = keys.RECORD_HEADER.pack
+_journal_header = keys.JOURNAL_HEADER.pack
+_journal_key = keys.JOURNAL_KEY.pack
+
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
     """One change, checked and encoded by the caller's thread: `tail` is id length, id, fields as the keys module
@@ -98,43 +102,39 @@ class Commit:
 
     def write(self, branch: int, batch: Sequence[Prepared]) -> Receipt:
         """Give LSNs to a batch and add it. The batch is one unit: it commits whole or not at all."""
-        batch_lsn = self.last_lsn + len(batch)
+        overlay, journal = self._overlay, self._journal
+        lsn, batch_lsn = self.last_lsn, self.last_lsn + len(batch)
         number, digest, of_type = 0, Digest(), ""
-        for change in batch:
-            self.last_lsn += 1
+        for change in batch:  # the innermost loop of writing: each call that it makes is felt
+            lsn += 1
             if change.resource_type != of_type:
                 of_type = change.resource_type
                 number = self.type_number(of_type)
                 digest = self.digest(branch, number)
-            self._add(branch, number, digest, change, batch_lsn)
-        _, oldest = self.head(branch)
-        self.heads[branch] = (batch_lsn, oldest)
+            hashed, id = change.key_hash, change.id
+            key = keys.record_key(branch, number, hashed >> 58, id)
+            pending = overlay.get(key)
+            old_lsn = pending[0] if pending is not None else self._stored_lsn(key)
+            tail = id + change.fields
+            if change.kind == keys.PUT:
+                if old_lsn:
+                    digest.replace(hashed, old_lsn, lsn)
+                else:
+                    digest.add(hashed, lsn)
+                overlay[key] = (lsn, _record_header(keys.FORMAT, lsn, len(id)) + tail)
+            else:
+                if old_lsn:
+                    digest.remove(hashed, old_lsn)
+                overlay[key] = (0, None)
+            header = _journal_header(keys.FORMAT, change.kind, number, batch_lsn, hashed, len(id))
+            journal.append((_journal_key(branch, lsn), header + tail))
+        self.last_lsn = lsn
+        self.heads[branch] = (batch_lsn, self.head(branch)[1])
         self.changes += len(batch)
         return Receipt(batch_lsn, len(batch))
 
-    def _add(self, branch: int, number: int, digest: Digest, change: Prepared, batch_lsn: int) -> None:
-        lsn, hashed, id = self.last_lsn, change.key_hash, change.id
-        key = keys.record_key(branch, number, hashed >> 58, id)
-        old_lsn = self._present_lsn(key)
-        tail = id + change.fields
-        if change.kind == keys.PUT:
-            if old_lsn:
-                digest.replace(hashed, old_lsn, lsn)
-            else:
-                digest.add(hashed, lsn)
-            self._overlay[key] = (lsn, keys.RECORD_HEADER.pack(keys.FORMAT, lsn, len(id)) + tail)
-        else:
-            if old_lsn:
-                digest.remove(hashed, old_lsn)
-            self._overlay[key] = (0, None)
-        header = keys.JOURNAL_HEADER.pack(keys.FORMAT, change.kind, number, batch_lsn, hashed, len(id))
-        self._journal.append((keys.JOURNAL_KEY.pack(branch, lsn), header + tail))
-
-    def _present_lsn(self, key: bytes) -> int:
-        pending = self._overlay.get(key)
-        if pending is not None:
-            return pending[0]
-        value = self.txn.get(key, db=self.db["records"])
+    def _stored_lsn(self, key: bytes) -> int:
+        value = self.txn.get(key, None, self.db["records"])
         return keys.record_lsn(value) if value is not None else 0
 
     def flush_changes(self) -> None:

@@ -25,6 +25,7 @@ from shadowswitch import (
     UnsupportedFilesystem,
 )
 from shadowswitch.actors.messages import Barrier, Kick, Sweep, Tick
+from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
@@ -184,15 +185,13 @@ def test_the_actors_of_the_host_live_on(engine: Engine) -> None:
 
 
 def test_messages_to_a_stopped_actor_are_answered(engine: Engine) -> None:
-    from concurrent.futures import Future
-
     janitor = engine._house.janitor
     janitor.ref.stop()
-    reply: Future[None] = Future()
+    reply: Reply[None] = Reply()
     janitor.tell(Sweep(reply))
     with pytest.raises(InternalFailure):
         reply.result(5)
-    head: Future[int] = Future()
+    head: Reply[int] = Reply()
     engine._house.journal.tell(Barrier(1, head))
     assert head.result(5) == 0
 

@@ -1,6 +1,6 @@
 """Where the world takes the place of threads, clocks and chance in the library; everything else runs as it is.
 
-In every module of the library the names `time`, `datetime`, `uuid`, `Future` and `lmdb` are looked up when they are
+In every module of the library the names `time`, `datetime`, `uuid`, `Reply` and `lmdb` are looked up when they are
 used, so replacing them there is enough. A default argument that holds a real clock is replaced too. `reality_of` finds
 what was forgotten. All of it is done once for many worlds: what stands there asks `World.present`.
 """
@@ -16,7 +16,6 @@ import time as real_time
 import types
 import uuid as real_uuid
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ import lmdb as real_lmdb
 import pykka
 
 from shadowswitch.actors import base, keepers
+from shadowswitch.actors.reply import Reply
 from shadowswitch.engine import running
 from shadowswitch.storage import layout, points
 from shadowswitch.storage.catalog import Catalog
 from tests.simulation.threads import VirtualThreading
-from tests.simulation.waiting import VirtualFuture, VirtualInbox, VirtualPykkaFuture, VirtualTimers
+from tests.simulation.waiting import VirtualInbox, VirtualPykkaFuture, VirtualReply, VirtualTimers
 from tests.simulation.workers import VirtualWorkers
 from tests.simulation.world import World, present
 
@@ -115,7 +115,7 @@ NAMES: dict[int, Any] = {
     id(real_random): VirtualRandom(),
     id(threading): VirtualThreading(),
     id(real_datetime.datetime): VirtualDatetime,
-    id(Future): VirtualFuture,
+    id(Reply): VirtualReply,
 }
 CLOCKS: dict[int, Any] = {id(real_time.monotonic): CLOCK.monotonic, id(real_time.time): CLOCK.time}
 
@@ -218,7 +218,7 @@ def reality_left() -> list[str]:
         real_time.monotonic,
         real_time.time,
         real_time.sleep,
-        Future,
+        Reply,
     )
     real = {id(thing) for thing in things}
     found = []

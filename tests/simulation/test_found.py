@@ -12,7 +12,7 @@ from shadowswitch.actors.messages import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
 from tests.simulation.host import Host, Store
-from tests.simulation.waiting import VirtualFuture
+from tests.simulation.waiting import VirtualReply
 from tests.simulation.world import World
 
 
@@ -112,7 +112,7 @@ def test_what_the_journal_writer_has_gathered_when_it_is_stopped_is_committed(st
     answers: list[str] = []
 
     def work(host: Host, _: Disk, world: World) -> None:
-        gathered = Transact(lambda commit: "committed", VirtualFuture())
+        gathered = Transact(lambda commit: "committed", VirtualReply())
         host.house.journal.tell(gathered)
         host.house.journal.stop(5.0)
         answers.append(gathered.reply.result(1.0))

@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from tests.simulation.waiting import VirtualFuture
+from tests.simulation.waiting import VirtualReply
 from tests.simulation.world import present
 
 
@@ -17,7 +17,7 @@ class VirtualLock:
 
     def __init__(self) -> None:
         self._held = False
-        self._waiting: list[VirtualFuture] = []
+        self._waiting: list[VirtualReply] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         world = present()
@@ -25,7 +25,7 @@ class VirtualLock:
         while self._held:
             if not blocking or (until is not None and world.now >= until):
                 return False
-            notice = VirtualFuture()
+            notice = VirtualReply()
             self._waiting.append(notice)
             world.wait(notice, None if until is None else until - world.now)
         self._held = True
@@ -52,10 +52,10 @@ class VirtualCondition(VirtualLock):
 
     def __init__(self) -> None:
         super().__init__()
-        self._notified: list[VirtualFuture] = []
+        self._notified: list[VirtualReply] = []
 
     def wait(self, timeout: float | None = None) -> bool:
-        notice = VirtualFuture()
+        notice = VirtualReply()
         self._notified.append(notice)
         self.release()
         present().wait(notice, timeout)
@@ -75,7 +75,7 @@ class VirtualEvent:
     """An event."""
 
     def __init__(self) -> None:
-        self._is_set = VirtualFuture()
+        self._is_set = VirtualReply()
 
     def is_set(self) -> bool:
         return self._is_set.done()
@@ -85,7 +85,7 @@ class VirtualEvent:
             self._is_set.set_result(None)
 
     def clear(self) -> None:
-        self._is_set = VirtualFuture()
+        self._is_set = VirtualReply()
 
     def wait(self, timeout: float | None = None) -> bool:
         present().wait(self._is_set, timeout)
@@ -100,7 +100,7 @@ class VirtualThread:
     ) -> None:
         self.name = name
         self._run = partial(target, *args)
-        self._over = VirtualFuture()
+        self._over = VirtualReply()
 
     def start(self) -> None:
         present().spawn(self.name, self._work)

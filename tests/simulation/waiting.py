@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 import pykka
 
+from shadowswitch.actors.reply import Reply
 from tests.simulation.world import Task, World, present
 
 LATENCY_S = 1e-6
 """A timer is never early, not even by a rounding error."""
 
 
-class VirtualFuture(Future[Any]):
-    """A future on whose result a task waits without holding up the thread; remembers when it was answered."""
+class VirtualReply(Reply[Any]):
+    """A reply for which a task waits without holding up the thread; remembers when it was answered."""
 
     answered_at = 0.0
-    _one_thread = threading.Condition()
 
     def __init__(self) -> None:
         super().__init__()
-        self._condition = self._one_thread
+        self._wakes: list[Callable[[], None]] = []
 
-    def result(self, timeout: float | None = None) -> Any:
-        present().wait(self, timeout)
-        return super().result(0)
+    def when_done(self, wake: Callable[[], None]) -> None:
+        """Called once, when it is answered or cancelled."""
+        self._wakes.append(wake)
 
-    def set_result(self, result: Any) -> None:
-        self._answered()
-        super().set_result(result)
+    def wait(self, timeout_s: float) -> bool:
+        present().wait(self, timeout_s)
+        return self.done()
 
-    def set_exception(self, exception: BaseException | None) -> None:
-        self._answered()
-        super().set_exception(exception)
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled:
+            self._wake()
+        return cancelled
 
-    def _answered(self) -> None:
+    def set_result(self, value: Any) -> None:
+        super().set_result(value)
+        self._wake()
+
+    def set_exception(self, error: BaseException) -> None:
+        super().set_exception(error)
+        self._wake()
+
+    def _wake(self) -> None:
         self.answered_at = present().now
+        while self._wakes:
+            self._wakes.pop()()
 
 
 class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
@@ -48,7 +58,7 @@ class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._done: VirtualFuture = VirtualFuture()
+        self._done: VirtualReply = VirtualReply()
 
     def get(self, *, timeout: float | None = None) -> Any:
         if self._get_hook is not None:  # it stands for another future

@@ -12,11 +12,13 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from greenlet import GreenletExit, getcurrent, greenlet
+
+if TYPE_CHECKING:
+    from tests.simulation.waiting import VirtualReply
 
 STEPS_MAX = 20_000
 """A seed that needs more hangs."""
@@ -165,15 +167,15 @@ class World:
         while self.now < until:
             self.yield_()
 
-    def wait(self, future: Future[Any], timeout_s: float | None) -> None:
-        """Until the future is done or the time is over."""
-        if future.done():
+    def wait(self, reply: VirtualReply, timeout_s: float | None) -> None:
+        """Until there is an answer or the time is over."""
+        if reply.done():
             return
         task = self.current()
         until = None if timeout_s is None else self.now + timeout_s
         alarm = self.at(until, partial(self.wake, task)) if until is not None else []
-        future.add_done_callback(lambda _: self.wake(task))
-        while not future.done() and (until is None or self.now < until):
+        reply.when_done(partial(self.wake, task))
+        while not reply.done() and (until is None or self.now < until):
             self.yield_()
         alarm.clear()
 
