@@ -42,10 +42,17 @@ class JournalWriter(EngineActor):
         self._pending: list[Append | Transact] = []
         self._pending_changes = 0
         self._flush_sent = False
+        self._unanswered: list[tuple[Append | Transact, Any]] = []
         self.handles(Append, self._append)
         self.handles(Transact, self._transact)
         self.handles(Barrier, self._barrier)
         self.handles(Flush, self._flush)
+
+    def on_receive(self, message: Any) -> None:
+        """Handle one message. Whoever was not answered while the next group gathers is answered by its commit."""
+        super().on_receive(message)
+        if self._unanswered and not self._pending and self.actor_inbox.empty():
+            self._answer()
 
     def _append(self, message: Append) -> None:
         self._pending_changes += len(message.batch)
@@ -74,6 +81,8 @@ class JournalWriter(EngineActor):
     def _commit_pending(self) -> None:
         group, self._pending, self._pending_changes = self._pending, [], 0
         group = [message for message in group if message.reply.set_running_or_notify_cancel()]
+        if not group or self._catalog.failed is not None:
+            self._answer()
         if not group:
             return
         if self._catalog.failed is not None:
@@ -105,15 +114,32 @@ class JournalWriter(EngineActor):
                 else:
                     commit.flush_changes()
                     results.append(message.work(commit))
+            commit.flush_changes()
+            self._answer()
 
         commit = Commit(self._catalog, self._counters)
-        commit.run(work)
+        try:
+            commit.run(work)
+        finally:
+            self._answer()
         self._metrics.observe("commit", (time.perf_counter() - begun) * 1000)
         self._metrics.count("commits")
         self._metrics.count("changes", commit.changes)
         metadata = any(isinstance(message, Transact) for message in group)
         self._committed({branch: head for branch, (head, _) in commit.heads.items()}, metadata)
-        for message, result in zip(group, results, strict=True):
+        self._unanswered = list(zip(group, results, strict=True))
+        if metadata:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Tell the writers of the last group that it is on disk.
+
+        When more has gathered meanwhile this happens just before the next commit waits for the disk. Otherwise they
+        all wake up while this thread fills the next transaction, and each of its calls into LMDB, which lets go of the
+        interpreter, starts a scramble for it; now they have it while the disk works.
+        """
+        answers, self._unanswered = self._unanswered, []
+        for message, result in answers:
             message.reply.set_result(result)
 
     def _refuse(self, group: list[Append | Transact], error: BaseException) -> None:
@@ -144,6 +170,7 @@ class JournalWriter(EngineActor):
     def on_stop(self) -> None:
         """Commit what has gathered: its `Flush` may stand behind the stop."""
         self._commit_pending()
+        self._answer()
         super().on_stop()
 
     def recover(self, message: Any, error: BaseException) -> None:
@@ -151,6 +178,7 @@ class JournalWriter(EngineActor):
         pending, self._pending, self._pending_changes = self._pending, [], 0
         self._refuse([m for m in pending if m.reply.set_running_or_notify_cancel()], wrap(error, self.name))
         self._flush_sent = False
+        self._answer()
         self._counters = Counters(self._catalog)
 
 

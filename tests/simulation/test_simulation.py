@@ -79,7 +79,7 @@ def test_the_seeds_lead_to_everything_that_can_happen(store: Store) -> None:
 
 def test_the_seeds_with_builds_lead_to_everything_that_can_happen(store: Store) -> None:
     counts: Counter[str] = Counter()
-    for seed in range(120):
+    for seed in range(200):
         counts += runs.run_seed(seed, store, scenario.Rebuilding).counts
     expected = {
         "restarts", "ENOSPC", "EIO", "switches", "switch: success True", "rollback: success True", "worker deaths",
