@@ -49,7 +49,7 @@ SCRIPTS = (
         "--records 300 --rebuilds 1 --rounds 1 --window-s 0.05",
         5.0,
     ),
-    Script("bench_writing", "--seconds 1.5 --rounds 3", "--writers 4,16 --seconds 0.05 --rounds 1", 3.0),
+    Script("bench_writing", "--seconds 1.5 --rounds 3", "--writers 4,16 --seconds 0.05 --rounds 1 --records 300", 4.0),
     Script(
         "bench_catchup",
         "--records 100000 --changes 60000 --rounds 3 --seconds 5",
