@@ -103,22 +103,27 @@ def _journal(figures: list[dict[str, Any]]) -> Iterator[Metric]:
     heads = [({"branch": one["branch"]}, float(one["head_lsn"])) for one in figures]
     kept = [({"branch": one["branch"]}, float(one["head_lsn"] - one["oldest_lsn"] + 1)) for one in figures]
     held = [
-        (
-            {"branch": one["branch"], "generation": str(holder["generation"]), "role": holder["role"]},
-            float(one["head_lsn"] - holder["durable_lsn"]),
-        )
+        ({"branch": one["branch"], **_holder(holder)}, float(one["head_lsn"] - holder["durable_lsn"]))
         for one in figures
         for holder in one["held_by"]
     ]
     yield _gauge("branch_head_lsn", "The last LSN of a branch.", heads)
     yield _gauge("journal_kept_changes", "LSNs that the journal of a branch reaches back.", kept)
-    yield _gauge("journal_held_changes", "How far back a generation holds the journal.", held)
+    yield _gauge("journal_held_changes", "How far back a generation or a subscriber's hold keeps the journal.", held)
+
+
+def _holder(holder: dict[str, Any]) -> dict[str, str]:
+    """Who holds the journal: a generation in its role, or a hold (`hold_changes`), which has a name instead."""
+    if "hold" in holder:
+        return {"generation": "", "role": "hold", "hold": holder["hold"]}
+    return {"generation": str(holder["generation"]), "role": holder["role"], "hold": ""}
 
 
 def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:
     for name, value in stats["catalog"].items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield _gauge(f"catalog_{name}", f"The catalog's {name}.", [({}, value)])
+    yield from _databases(stats["catalog"])
     disk = os.statvfs(host.engine.path)
     yield _gauge("disk_free_bytes", "Free space where the data directory lies.", [({}, disk.f_bavail * disk.f_frsize)])
     yield _gauge("disk_size_bytes", "Size of that file system.", [({}, disk.f_blocks * disk.f_frsize)])
@@ -137,6 +142,18 @@ def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:
     yield _gauge("http_in_flight", "Requests under way.", [({}, host.in_flight)])
     yield _gauge("http_streams", "Event streams that are open.", [({}, host.hub.streams)])
     yield _gauge("start_time_seconds", "When the server started, since the epoch.", [({}, host.started)])
+
+
+def _databases(catalog: dict[str, Any]) -> Iterator[Metric]:
+    """The journal has a name of its own: it is what grows while somebody holds it, and what alarms ask for."""
+    sizes, entries = catalog["size_bytes"], catalog["entries"]
+    yield _gauge(
+        "journal_size_bytes", "What the journal of all branches takes in the catalog.", [({}, sizes["journal"])]
+    )
+    rows = [({"database": name}, float(size)) for name, size in sizes.items()]
+    yield _gauge("catalog_size_bytes", "What a database of the catalog takes.", rows)
+    rows = [({"database": name}, float(count)) for name, count in entries.items()]
+    yield _gauge("catalog_entries", "Entries of a database of the catalog.", rows)
 
 
 def _count(crashes: Any) -> float:
