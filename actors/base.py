@@ -33,7 +33,7 @@ class EngineActor(pykka.ThreadingActor):
     use_daemon_thread = True
 
     @staticmethod
-    def _create_actor_inbox() -> queue.SimpleQueue[Any]:
+    def _create_actor_inbox() -> Any:
         """Pykka's hook; its own choice, `queue.Queue`, takes twice the CPU for each message."""
         return queue.SimpleQueue()
 

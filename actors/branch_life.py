@@ -31,6 +31,7 @@ from shadowswitch.model.lock_info import Lock, lock_info
 from shadowswitch.model.lock_records import Grant
 from shadowswitch.model.lock_records import Lock as LockRecord
 from shadowswitch.model.lock_scopes import BRANCH, LockScope
+from shadowswitch.model.locks import LockTable
 from shadowswitch.model.states import ShadowState
 from shadowswitch.storage.rows import ShadowRow
 
@@ -112,9 +113,14 @@ class BranchLife:
         return tuple(lock_info(lock, now, wall) for lock in locks)
 
     def _end(self, message: EndIndexing) -> Completion:
-        """What is done no longer needs its locks; the last of it makes the branch READY, or ERROR."""
+        """What is done no longer needs its locks; the last of it makes the branch READY, or ERROR.
+
+        Tokens are compared once more in the transaction, as those of a write are: this process may have stood still.
+        """
         now, wall = self._keeper.moment()
         table = self._keeper.held.table
+        owner = message.owner or _owner_of(table, message.tokens)
+        under = table.opened_by(owner, message.tokens, now) if message.tokens else None
         end = fail_indexing if message.failed else complete_indexing
         done = end(
             self._keeper.held.status,
@@ -122,6 +128,7 @@ class BranchLife:
             by=message.owner,
             resource_types=message.resource_types,
             owner=message.owner or None,
+            under=under,
             reason=message.reason,
             held=table.locks.values(),
         )
@@ -132,7 +139,8 @@ class BranchLife:
             step = table.release(now, wall, *held, reason="indexing failed" if message.failed else "indexing completed")
             table, events = step.table, step.events
             status = after_locks(status, events, wall, held=table.locks.values())
-        self._keeper.store(table, status, events, now, "end indexing", None)
+        fence = partial(self._keeper.fence, owner, message.tokens) if message.tokens else None
+        self._keeper.store(table, status, events, now, "end indexing", None, fence)
         return done
 
     def _track(self, message: TrackBuild) -> ShadowRow:
@@ -179,6 +187,11 @@ class BranchLife:
                 object=status.branch,
                 hint="wait for it, switch it or cancel it first",
             )
+
+
+def _owner_of(table: LockTable, tokens: tuple[int, ...]) -> str:
+    """Who holds the lock of one of these tokens: for those who show it and do not say who they are."""
+    return next((lock.owner for lock in table.locks.values() if lock.token in tokens), "")
 
 
 def outcome_of(house: House, shadow_id: str) -> bool | None:

@@ -14,6 +14,7 @@ A worker that dies is started again and goes on from what its shard has stored.
 from __future__ import annotations
 
 import logging
+import queue
 import time
 from typing import Any
 
@@ -47,6 +48,11 @@ BUSY_SLICE = 4 * APPLY_SLICE
 
 class ShadowBuilder(EngineActor):
     """Builds one shadow and ends when it is BUILT, FAILED or CANCELLED."""
+
+    @staticmethod
+    def _create_actor_inbox() -> Any:
+        """Pykka's hook: a mailbox that can be looked into, see `_stop_asked`."""
+        return queue.Queue()
 
     def __init__(self, house: House, row: ShadowRow, workers: int) -> None:
         super().__init__(f"shadowswitch-build-{row.id[:8]}", house.crashed)

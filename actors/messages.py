@@ -183,13 +183,17 @@ class SettleBuild(msgspec.Struct, frozen=True):
 
 
 class EndIndexing(msgspec.Struct, frozen=True):
-    """To a BranchActor: indexing of these types (None: of all) is over. Reply: Completion, or InvalidTransition."""
+    """To a BranchActor: indexing of these types (None: of all) is over. Reply: Completion, or InvalidTransition.
+
+    With `tokens` of that which is under their locks, and nothing else; LockLost if one of them opens nothing.
+    """
 
     resource_types: tuple[str, ...] | None
     owner: str
     failed: bool
     reason: str
     reply: Reply[Completion]
+    tokens: tuple[int, ...] = ()
 
 
 class NoteLocks(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ import lmdb as real_lmdb
 import pykka
 
 from shadowswitch.actors import base, keepers
+from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.reply import Reply
 from shadowswitch.engine import running
 from shadowswitch.storage import layout, points
@@ -163,7 +164,8 @@ def _replace(replaced: Replaced) -> None:
             if any(id(default) in CLOCKS for default in defaults):
                 replaced.put(function, "__defaults__", tuple(CLOCKS.get(id(d), d) for d in defaults))
     replaced.put(base.EngineActor, "_start_actor_loop", _start_actor_loop)
-    replaced.put(base.EngineActor, "_create_actor_inbox", staticmethod(VirtualInbox))
+    for kind in (base.EngineActor, ShadowBuilder):
+        replaced.put(kind, "_create_actor_inbox", staticmethod(VirtualInbox))
     replaced.put(base.EngineActor, "_create_future", staticmethod(VirtualPykkaFuture))
     replaced.put(running, "Timers", lambda: VirtualTimers(present()))
     replaced.put(running, "WorkerPool", VirtualWorkers)
