@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from shadowswitch import Engine
 from shadowswitch.service.cli import main
 from tests.cli_helpers import Cli, spawn, texts
 from tests.engine_helpers import KIND, outside_environment, wait_until
-from tests.http_helpers import Events, Server, serving
+from tests.http_helpers import Answer, Events, Server, serving
 
 LOST = (OSError, http.client.HTTPException)
 
@@ -144,7 +143,9 @@ def test_a_stop_ends_streams_waits_and_builds_and_the_next_start_goes_on(tmp_pat
         stream = Events(client)
         lock = {"branch_name": "main", "lock_type": "BACKUP", "owner": "a"}
         client.post("branch-locks/acquire", lock)
-        waits = threading.Thread(target=_ignored, args=(server, "branch-locks/acquire", {**lock, "wait_s": 200}))
+        answers: list[Answer] = []
+        asked = ("POST", "branch-locks/acquire", {**lock, "wait_s": 200})
+        waits = threading.Thread(target=lambda: answers.append(server.client().call(*asked)))
         waits.start()
         wait_until(lambda: client.get("branch-locks/waiters"), what="the waiter")
         body = {"branch_name": "main", "index_type": KIND, "resource_types": ["object_type"]}
@@ -153,17 +154,13 @@ def test_a_stop_ends_streams_waits_and_builds_and_the_next_start_goes_on(tmp_pat
         assert "going without" not in server.log
         assert stream.ended.wait(30)
         waits.join(30)
-        assert not waits.is_alive()
+        (told,) = answers
+        assert (told.status, told.headers["content-type"]) == (503, "application/problem+json")
+        assert "the engine is stopping" in told.body["detail"]
+        assert "try again" in told.body["hint"]
+        assert "Traceback" not in server.log
     with serving(data) as server:
         assert server.client().wait_for(shadow, "BUILT")["record_count"] == 4000
-
-
-def _ignored(server: Server, path: str, body: Any) -> None:
-    """A request that may be cut off."""
-    try:
-        server.client().call("POST", path, body)
-    except LOST:
-        pass
 
 
 def storm(server: Server, clients: int, seconds: float, stop: int) -> tuple[dict[str, int], list[str]]:

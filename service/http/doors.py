@@ -4,7 +4,7 @@
     host           the Host header must name this server: a page that rebinds its own name to this address gets nothing
     origin         a browser's request must come from this server's own page
     path           segments are kept apart as they were sent: a branch name may contain %2F
-    stopping       once a stop was asked for nothing is admitted
+    stopping       once a stop was asked for nothing is admitted; who still waits when its time is over is told so
     token          who it is; tokens that are not known are counted, by address
     rate, queue    at most so many by token, at most so many at once
 
@@ -13,6 +13,7 @@ What is refused here is answered as application/problem+json like everything els
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -108,6 +109,11 @@ class Doors:
                 await refuse(error, request_id, answer)
             else:
                 await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            if not self._host.draining.is_set():
+                raise
+            if not status:  # else it is a stream, which just ends
+                await refuse(_stopped(), request_id, answer)
         finally:
             self._host.in_flight -= 1
             if self._host.options.log_requests:
@@ -165,6 +171,15 @@ class Doors:
                 }
             },
         )
+
+
+def _stopped() -> EngineClosed:
+    """What is told to whoever still waits when the time for a stop is over; their thread goes on until the engine ends
+    it, so nobody can say here what became of their request."""
+    return EngineClosed(
+        "the engine is stopping and this was not finished in time; it may have been done all the same",
+        hint="try again when the server is back, and look first at what became of it",
+    )
 
 
 def urlsplit_host(origin: str) -> str:
