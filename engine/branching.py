@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, new_lock_id, text_of
+from shadowswitch.engine.preparing import lock_tokens
 from shadowswitch.engine.viewing import branch_info, moment
 from shadowswitch.model.branch_states import BranchOperation, BranchState, BranchStatus, Completion
 from shadowswitch.model.errors import InvalidConfig
@@ -63,15 +64,18 @@ class Branching(Locking):
         *,
         failed: bool = False,
         reason: str = "",
+        tokens: Iterable[int] = (),
     ) -> Completion:
         """Tell that indexing of these types (None: of all, of this owner if given) is over; its locks are released.
 
+        With `tokens`, those of the locks that `start_indexing` gave, only what is indexed under these is meant; so who
+        was away beyond the end of its lock does not complete the work of whoever came next, under the same name.
         The answer says what `completed`, what is `remaining`, and the `status` of the branch. Raises InvalidTransition
-        when it is not being indexed (any more), for example because its lock expired.
+        when it is not being indexed (any more), for example because its lock expired; LockLost for a stale token.
         """
         row = self._branch_row(branch)
         who, why = text_of("owner", owner, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
-        message = EndIndexing(_types_of(resource_types), who, failed, why, Reply())
+        message = EndIndexing(_types_of(resource_types), who, failed, why, Reply(), lock_tokens(tokens))
         completion: Completion = self._ask(row, message, "the completion")
         return completion
 

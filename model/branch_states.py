@@ -16,7 +16,7 @@ ARCHIVED is the only state without a way out. Nothing is lost by that: an archiv
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -192,16 +192,18 @@ def complete_indexing(
     resource_types: Iterable[str] | None = None,
     owner: str | None = None,
     shadow_id: str = "",
+    under: Collection[str] | None = None,
     reason: str = "",
     held: Iterable[Lock] = (),
 ) -> Completion:
     """Indexing of these resource types succeeded (None: all of it, of `owner` if given). Release the locks returned.
 
+    With the ids of locks in `under` only what is indexed under these is meant.
     What is built in a tracked shadow is completed by the switch of that shadow, named `shadow_id` then, and by nothing
     else. The branch becomes READY when the last is done, none failed, and somebody asked to track that; but not while
     another indexing lock of all of it is `held`. Raises InvalidTransition when nothing of it is being indexed.
     """
-    done = _works(status, resource_types, owner, shadow_id, "complete indexing")
+    done = _works(status, resource_types, owner, shadow_id, under, "complete indexing")
     return _finish(status, done, wall, by=by, reason=reason or "indexing completed", failed=False, held=held)
 
 
@@ -213,12 +215,13 @@ def fail_indexing(
     resource_types: Iterable[str] | None = None,
     owner: str | None = None,
     shadow_id: str = "",
+    under: Collection[str] | None = None,
     reason: str = "",
     held: Iterable[Lock] = (),
 ) -> Completion:
     """Indexing failed. Of the whole branch: the state becomes ERROR. Of single types: the branch stays as editable
     as it was, but does not become READY in this run. Raises InvalidTransition when nothing of it is being indexed."""
-    done = _works(status, resource_types, owner, shadow_id, "fail indexing")
+    done = _works(status, resource_types, owner, shadow_id, under, "fail indexing")
     return _finish(status, done, wall, by=by, reason=reason or "indexing failed", failed=True, held=held)
 
 
@@ -229,17 +232,27 @@ def forget_shadow(status: BranchStatus, shadow_id: str) -> BranchStatus:
 
 
 def _works(
-    status: BranchStatus, resource_types: Iterable[str] | None, owner: str | None, shadow_id: str, operation: str
+    status: BranchStatus,
+    resource_types: Iterable[str] | None,
+    owner: str | None,
+    shadow_id: str,
+    under: Collection[str] | None,
+    operation: str,
 ) -> tuple[IndexingWork, ...]:
     wanted = None if resource_types is None else set(resource_types)
-    candidates = tuple(w for w in status.indexing if w.shadow_id == shadow_id and owner in (None, w.owner))
+    candidates = tuple(
+        w
+        for w in status.indexing
+        if w.shadow_id == shadow_id and owner in (None, w.owner) and (under is None or w.lock_id in under)
+    )
     chosen = tuple(w for w in candidates if wanted is None or w.resource_type in wanted)
     missing = sorted((wanted or set()) - {w.resource_type for w in chosen})
     if missing or not chosen:
         pending = ", ".join(f"{w.name} ({w.owner})" for w in status.indexing)
         what = f"{', '.join(missing)} is not" if missing else "nothing is"
+        where = "" if under is None else " under the locks of these tokens"
         raise InvalidTransition(
-            f"{what} being indexed on branch {status.branch}",
+            f"{what} being indexed on branch {status.branch}{where}",
             operation=operation,
             object=status.branch,
             hint=f"under way: {pending}" if pending else "start indexing first",

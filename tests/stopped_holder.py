@@ -73,7 +73,7 @@ def hold(path: Path) -> None:
         hear()
         wrote = storage.write(id, token, id)
         answers = {}
-        for way in ("confirm", "heartbeat", "extend", "release", "write", "check"):
+        for way in ("confirm", "heartbeat", "extend", "release", "write", "check", "complete"):
             tell(ask=way)
             answers[way] = hear()["ok"]
         tell(wrote=wrote, answers=answers)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
-from shadowswitch import DuplicateBuild, Engine, InvalidTransition, SwitchRequest
+from shadowswitch import DuplicateBuild, Engine, InvalidConfig, InvalidTransition, LockLost, SwitchRequest
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, built, found, put
 from tests.engine_lock_helpers import Eventually, OpenEngine
@@ -59,6 +62,47 @@ def test_ready_comes_with_the_last_of_several_in_either_mode(some: Engine) -> No
     assert state(some) == "ACTIVE"
     some.complete_indexing("main", "indexer")
     assert state(some) == "READY"
+
+
+def test_with_its_token_nobody_completes_what_another_of_the_same_name_indexes(some: Engine) -> None:
+    (one,) = some.start_indexing("main", "indexer", ["object_type"])
+    (other,) = some.start_indexing("main", "indexer", ["link_type"])
+    with pytest.raises(InvalidTransition, match="under the locks of these tokens"):
+        some.complete_indexing("main", "indexer", ["link_type"], tokens=[one.token])
+    with pytest.raises(LockLost):
+        some.complete_indexing("main", "somebody else", tokens=[one.token])
+    with pytest.raises(InvalidConfig, match="tokens"):
+        some.complete_indexing("main", "indexer", tokens=["1"])  # type: ignore[list-item]
+    done = some.complete_indexing("main", "indexer", tokens=[one.token])
+    assert (done.completed, done.remaining) == (("object_type",), ("link_type",))
+    with pytest.raises(LockLost):
+        some.complete_indexing("main", "indexer", tokens=[one.token])
+    assert [lock.lock_id for lock in some.locks()] == [other.lock_id]
+    some.complete_indexing("main", tokens=[other.token])
+    assert (state(some), some.locks()) == ("READY", [])
+
+
+def test_a_completion_that_was_held_up_beyond_the_time_of_its_lock_completes_nothing(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token is compared in the very transaction: between the question and that the process may stand still."""
+    engine = open_engine()
+    engine.create_branch("main")
+    (lock,) = engine.start_indexing("main", "indexer", ttl_s=60)
+    keeper = engine._house.keepers[1]
+    store = keeper.store
+
+    def late(*given: Any) -> Any:
+        monkeypatch.setattr(keeper, "_clock", lambda: time.monotonic() + 100)
+        return store(*given)
+
+    monkeypatch.setattr(keeper, "store", late)
+    with pytest.raises(LockLost):
+        engine.complete_indexing("main", "indexer", tokens=[lock.token])
+    monkeypatch.setattr(keeper, "store", store)
+    assert state(engine) == "ACTIVE", "its lock is over, and nothing was completed"
+    with pytest.raises(InvalidTransition):
+        engine.complete_indexing("main", "indexer")
 
 
 def test_what_is_built_in_a_shadow_is_not_completed_by_hand(some: Engine) -> None:

@@ -80,6 +80,7 @@ def serve(engine: Engine, child: Child, lock_id: str, token: int, id: str) -> An
         "release": lambda: engine.release_lock(lock_id, token),
         "write": lambda: engine.write("main", [put(id)], owner="holder", tokens=[token]),
         "check": lambda: engine.check_write("main", "update", "object_type", id, "holder", tokens=[token]),
+        "complete": lambda: engine.complete_indexing("main", "holder", tokens=[token]),
     }
     while True:
         said = child.hear()
@@ -92,14 +93,15 @@ def serve(engine: Engine, child: Child, lock_id: str, token: int, id: str) -> An
             child.tell(ok=False)
 
 
-def checked(engine: Engine, child: Child, id: str, *, lock: bool) -> tuple[str, int]:
-    """A lock or a lease that the holder has confirmed, and is about to act under."""
+def checked(engine: Engine, child: Child, id: str, how: str) -> tuple[str, int]:
+    """A lock, a lease or a piece of indexing that the holder has confirmed, and is about to act under."""
+    ways: dict[str, Any] = {
+        "lock": lambda: engine.acquire_lock("main", "MANUAL", "holder", "RESOURCE", "object_type", id, ttl_s=TTL_S),
+        "lease": lambda: engine.check_write("main", "update", "object_type", id, "holder", lease_s=TTL_S),
+        "indexing": lambda: engine.start_indexing("main", "holder", ttl_s=TTL_S)[0],
+    }
     for _ in range(100):
-        held: Any
-        if lock:
-            held = engine.acquire_lock("main", "MANUAL", "holder", "RESOURCE", "object_type", id, ttl_s=TTL_S)
-        else:
-            held = engine.check_write("main", "update", "object_type", id, "holder", lease_s=TTL_S)
+        held = ways[how]()
         child.tell(token=held.token, id=id)
         if serve(engine, child, held.lock_id, held.token, id)["checked"]:
             return held.lock_id, held.token
@@ -109,7 +111,7 @@ def checked(engine: Engine, child: Child, id: str, *, lock: bool) -> tuple[str, 
 def one_stop(engine: Engine, child: Child, storage: FencedStorage, number: int) -> None:
     """One run: hold, check, be stopped beyond the TTL, have it taken by another, go on and act."""
     id = f"r{number}"
-    lock_id, token = checked(engine, child, id, lock=number % 2 == 1)
+    lock_id, token = checked(engine, child, id, "lock" if number % 2 else "lease")
     child.stop()
     child.tell(act=True)
     new = engine.acquire_lock("main", "MIGRATION", "next", wait_s=60)
@@ -144,6 +146,24 @@ def test_fifty_holders_that_were_stopped_beyond_their_time_wrote_nothing(
     engine: Engine, child: Child, storage: FencedStorage
 ) -> None:
     stop_often(engine, child, storage, 50)
+
+
+def test_an_indexer_that_was_stopped_beyond_its_time_does_not_complete_what_its_successor_indexes(
+    engine: Engine, child: Child, storage: FencedStorage
+) -> None:
+    """Both have the same name, as instances of one service do: only the token tells them apart."""
+    lock_id, token = checked(engine, child, "a", "indexing")
+    child.stop()
+    child.tell(act=True)
+    wait_until(lambda: engine.locks("main") == [])
+    (new,) = engine.start_indexing("main", "holder")
+    assert storage.write("a", new.token, "branch")
+    child.resume()
+    said = serve(engine, child, lock_id, token, "a")
+    assert set(said["answers"].values()) == {False}, said
+    assert (engine.branch("main").state, engine.locks("main")[0].lock_id) == ("LOCKED_FOR_WRITE", new.lock_id)
+    assert engine.complete_indexing("main", tokens=[new.token]).completed == ("*",)
+    assert engine.branch("main").state == "READY"
 
 
 def stop_hosts(data: Path, rounds: int) -> None:
