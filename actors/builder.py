@@ -178,6 +178,8 @@ class ShadowBuilder(EngineActor):
         self._start_workers()
 
     def _tune(self, message: Tune) -> None:
+        if not message.reply.set_running_or_notify_cancel():
+            return
         self._pacing.tune(message.share, message.paused)
         self._apply_control()
         message.reply.set_result(None)

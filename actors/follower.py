@@ -56,6 +56,8 @@ class Follower(EngineActor):
         self._serve(row.branch)
 
     def _unfollow(self, message: Unfollow) -> None:
+        if not message.reply.set_running_or_notify_cancel():
+            return
         for branch, generations in list(self._by_branch.items()):
             if generations.pop(message.number, None) is not None and not generations:
                 del self._by_branch[branch]
@@ -87,7 +89,7 @@ class Follower(EngineActor):
 
     def _target(self, generation: Generation, head: int) -> int:
         live = self._live(generation)
-        if live is None or live is generation or generation.pins == 0:
+        if live is None or live is generation or not generation.served:
             return head
         return min(head, live.applied_lsn)
 

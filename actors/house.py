@@ -4,6 +4,7 @@ measurements."""
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -66,6 +67,7 @@ class Shelf:
             if generation is None:
                 self.live.pop((branch, index_type), None)
             else:
+                generation.served = True
                 self.live[branch, index_type] = generation
 
     def remove(self, number: int) -> None:
@@ -213,6 +215,22 @@ class House:
         path = publishing.published_path(self.published, branch_name, generation.row.index_type)
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
         return publishing.is_published(path, generation.path, mark, strategy)
+
+    def point_at_what_is_durable(self, branch: int, index_type: str) -> None:
+        """Set the pointer in memory by the catalog (IX-1)."""
+        row = self.catalog.index(branch, index_type)
+        self.shelf.point(branch, index_type, self.shelf.open.get(row.live) if row is not None else None)
+
+    def is_way_of_outsiders(self, row: GenerationRow, path: Path) -> bool:
+        """Does the path for outsiders still lead into these files, while the index is served? They stay until it
+        leads elsewhere (IX-7)."""
+        if self.shelf.live.get((row.branch, row.index_type)) is None:
+            return False
+        shadow = self.catalog.find_shadow(row.shadow_id)
+        if shadow is None:
+            return False
+        way = publishing.published_path(self.published, shadow.branch_name, row.index_type)
+        return way.is_symlink() and os.path.realpath(way) == os.path.realpath(path)
 
     @property
     def published(self) -> Path:

@@ -53,6 +53,8 @@ class Janitor(EngineActor):
         self.handles(Sweep, self._sweep)
 
     def _sweep(self, message: Sweep) -> None:
+        if not message.reply.set_running_or_notify_cancel():
+            return
         self._round()
         message.reply.set_result(None)
 
@@ -69,8 +71,8 @@ class Janitor(EngineActor):
             self._end_silent,
             self._end_orphaned_switches,
             self._settle_tracked,
-            self._remove_retired,
             self._publish_again,
+            self._remove_retired,
             self._trim,
             self._trim_events,
             self._idle,
@@ -144,6 +146,8 @@ class Janitor(EngineActor):
     def _remove(self, row: GenerationRow) -> None:
         house = self._house
         path = layout.inside(house.root, os.path.dirname(row.path)) / os.path.basename(row.path)
+        if house.is_way_of_outsiders(row, path):
+            return
         opened = house.shelf.open.get(row.number)
         if opened is not None:
             if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():

@@ -18,7 +18,7 @@ import lmdb
 
 from shadowswitch.actors.base import EngineActor, wrap
 from shadowswitch.actors.messages import Append, Barrier, Flush, Transact
-from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull
+from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit, Counters
@@ -91,15 +91,21 @@ class JournalWriter(EngineActor):
         try:
             self._commit(group)
         except BaseException as error:
-            if len(group) == 1:
+            if len(group) == 1 or _is_of_the_disk(error):
                 self._refuse(group, self._judge(error))
                 return
             self._metrics.count("groups_split")
             for message in group:  # the guilty one fails alone
-                try:
-                    self._commit([message])
-                except BaseException as own:
-                    self._refuse([message], self._judge(own))
+                self._commit_alone(message)
+
+    def _commit_alone(self, message: Append | Transact) -> None:
+        if self._catalog.failed is not None:
+            self._refuse([message], self._catalog.failed)
+            return
+        try:
+            self._commit([message])
+        except BaseException as error:
+            self._refuse([message], self._judge(error))
 
     def _commit(self, group: list[Append | Transact]) -> None:
         begun = time.perf_counter()
@@ -151,11 +157,9 @@ class JournalWriter(EngineActor):
         the kernel may have dropped the dirty pages, and an fsync that succeeds later would prove nothing.
         A write that a full disk cut short is none: `disk.fell_short` has told it apart before.
         """
-        if isinstance(error, StorageFull) and not _is_io_error(error.__cause__):
+        if isinstance(error, ShadowSwitchError) and not _is_of_the_disk(error):
             return error
-        if isinstance(error, ShadowSwitchError) and not _is_io_error(error.__cause__):
-            return error
-        if _is_io_error(error) or _is_io_error(error.__cause__):
+        if _is_of_the_disk(error):
             self._catalog.failed = CorruptData(
                 f"the disk failed while the catalog was written: {error}",
                 operation="commit",
@@ -180,6 +184,11 @@ class JournalWriter(EngineActor):
         self._flush_sent = False
         self._answer()
         self._counters = Counters(self._catalog)
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    """Did the disk fail? Then nothing is written again, not even to find out whose fault it was."""
+    return _is_io_error(error) or _is_io_error(error.__cause__)
 
 
 def _is_io_error(error: BaseException | None) -> bool:

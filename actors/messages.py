@@ -25,10 +25,11 @@ from shadowswitch.storage.rows import ShadowRow
 from shadowswitch.storage.worker import Answer
 
 
-class Append(msgspec.Struct, frozen=True, gc=False):
+class Append(msgspec.Struct, frozen=True):
     """To the JournalWriter: commit a batch of changes of a branch. Reply: Receipt, or what `fence` raised.
 
-    `fence` is called in the transaction, before the batch is added to it; on the JournalWriter's thread.
+    `fence` is called in the transaction, before the batch is added to it; on the JournalWriter's thread. The garbage
+    collector knows it: an error that is its reply leads back to it by the frames of its traceback.
     """
 
     branch: int

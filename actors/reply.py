@@ -44,8 +44,8 @@ class Reply(Generic[T]):
         with self._moves:
             if self._state != _PENDING:
                 return self._state == _CANCELLED
+            self._error = CancelledError()  # before the state, at which others look without the lock
             self._state = _CANCELLED
-            self._error = CancelledError()
         self._answered.release()
         return True
 

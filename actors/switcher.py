@@ -53,6 +53,7 @@ class _Tally:
         self.drained = 0
         self.made_live = 0
         self.sealed_lsn = 0
+        self.validating = False
 
     def add(self, outcome: SealOutcome) -> None:
         self.attempts += 1
@@ -132,7 +133,7 @@ class Switcher(EngineActor):
                 return self._switch(message, tally)
         except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
             self._restore(message, str(error))
-            nothing = Validation({}, [], [], 0, 0)
+            nothing = Validation({}, [str(error)] if tally.validating else [], [], 0, 0)
             done = tally.made_live == message.target.row.number  # the commit came before the error
             if done:
                 text = f"switched, but not all that follows was done: {error}{self._publish(message)}"
@@ -158,7 +159,9 @@ class Switcher(EngineActor):
 
     def _switch(self, message: RunSwitch, tally: _Tally) -> SwitchResult:
         house, target = self._house, message.target
+        tally.validating = True
         validation = self._validated(message)
+        tally.validating = False
         refused = self._refusal(message, validation)
         if refused:
             return self._given_up(message, tally, refused, validation)
@@ -171,10 +174,10 @@ class Switcher(EngineActor):
         problems = self._verify(message, tally)
         if problems:
             return self._switch_back(message, tally, live, problems, validation)
+        unpublished = self._publish(message)
         self._retire_old(message, live)
         house.metrics.count("rollbacks" if message.rollback else "switches")
         word = "rolled back" if message.rollback else "switched"
-        unpublished = self._publish(message)
         text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time{unpublished}"
         return self._result(message, tally, True, text, validation, live)
 
@@ -193,6 +196,7 @@ class Switcher(EngineActor):
         found = validate(house, target, own, queries=message.request.queries)
         if found.differing_buckets:
             house.metrics.count("buckets_repaired", len(found.differing_buckets))
+            self._refuse_live(target)  # another switch may have led to it meanwhile
             repair(house, target, found.differing_buckets)
             found = validate(house, target, own, queries=message.request.queries)
         for check in checks:
@@ -294,25 +298,34 @@ class Switcher(EngineActor):
         if message.condemned:  # neither is sound: what is live is left to be served as well as it can be
             text = f"switched, because {message.condemned}; {reason}; rebuild the index"
             return self._result(message, tally, True, text, validation, old, verification_errors=problems)
-        if old is None:
-            house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, reason), "switch back")
-            point("switch.withdrawn")
-            house.shelf.point(bad.row.branch, bad.row.index_type, None)
-        else:
-            back = RunSwitch(
-                message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, reason
-            )
-            outcome = self._attempts(back, tally)
-            if not outcome.committed:
-                return self._result(
-                    message, tally, False, f"{reason}; going back failed as well: {outcome.reason}", validation, old,
-                    verification_errors=problems,
-                )  # fmt: skip
+        try:
+            failure = self._go_back(message, tally, old, reason)
+        except ShadowSwitchError as error:
+            failure = str(error)
+        if failure:
+            return self._result(
+                message, tally, False, f"{reason}; going back failed as well: {failure}", validation, old,
+                verification_errors=problems,
+            )  # fmt: skip
         house.metrics.count("automatic_rollbacks")
         return self._result(
             message, tally, False, f"{reason}; the index was switched back, nothing was lost", validation, old,
             verification_errors=problems, rolled_back=True,
         )  # fmt: skip
+
+    def _go_back(self, message: RunSwitch, tally: _Tally, old: Generation | None, reason: str) -> str:
+        """Make the old generation live again, or none if there was none; "" or why it could not be done."""
+        house, bad = self._house, message.target
+        if old is None:
+            house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, reason), "switch back")
+            point("switch.withdrawn")
+            house.shelf.point(bad.row.branch, bad.row.index_type, None)
+            return ""
+        back = RunSwitch(
+            message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, reason
+        )
+        outcome = self._attempts(back, tally)
+        return "" if outcome.committed else outcome.reason
 
     def _publish(self, message: RunSwitch) -> str:
         """Lead outsiders to the new generation. A failure does not undo the switch; it is told, and tried again."""

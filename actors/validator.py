@@ -154,7 +154,7 @@ def _ask(house: House, task: Task, deadline: float, stop_asked: Callable[[], boo
         try:
             return answer.result(POLL_S)
         except TimeoutError:
-            if stop_asked():
+            if stop_asked() or house.closing:
                 house.pool.kill(number)
                 raise BuildCancelled("the validation was cancelled", operation="validate") from None
             if time.monotonic() > deadline:

@@ -54,6 +54,8 @@ class Watcher(EngineActor):
         self.handles(Tick, self._tick)
 
     def _changed(self, message: WatchesChanged) -> None:
+        if message.reply is not None and not message.reply.set_running_or_notify_cancel():
+            return
         present = {id(watch): watch for watch in self._house.watches.present()}
         for key in self._scheduled.keys() - present.keys():
             self._unschedule(*self._scheduled.pop(key))

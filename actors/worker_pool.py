@@ -53,8 +53,7 @@ class _Process:
         self.task: tuple[int, Said, Gone] | None = None
         threading.Thread(target=self._listen, name=f"shadowswitch-worker-{self.process.pid}", daemon=True).start()
 
-    def give(self, number: int, task: Task, said: Said, gone: Gone) -> None:
-        self.task = (number, said, gone)
+    def give(self, task: Task) -> None:
         with contextlib.suppress(OSError):  # a dead process is noticed by the listener
             self.channel.sendall(msgspec.json.encode(task) + b"\n")
 
@@ -109,8 +108,9 @@ class WorkerPool:
                 self._idle.pop()
             process = self._idle.pop() if self._idle else _Process(self._data, self._nice, self)
             self._busy[number] = process
+            process.task = (number, said, gone)  # from now on its death is told, also before it has read anything
         process.tune(control or Control())
-        process.give(number, task, said, gone)
+        process.give(task)
         return number
 
     def tune(self, number: int, control: Control) -> None:

@@ -18,6 +18,7 @@ from shadowswitch.model.names import check_index_type
 from shadowswitch.model.views import (
     IndexInfo,
 )
+from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.rows import BranchRow
 
 
@@ -46,18 +47,8 @@ class Reading(Soaking):
         Raises UnknownIndex, CorruptData when the index cannot be opened, Timeout when it does not come that far in
         time.
         """
-        house = self._alive()
         row = self._branch_row(branch)
-        key = (row.number, index_type)
-        while True:
-            live = house.shelf.live.get(key)
-            if live is None:
-                raise self._not_served(branch, key)
-            if not live.pin():
-                continue
-            if house.shelf.live.get(key) is live:
-                break
-            live.unpin()
+        live = self._pinned(branch, (row.number, index_type))
         try:
             wanted = max(min_lsn or 0, live.ready_lsn)
             if live.applied_lsn < wanted:
@@ -80,6 +71,20 @@ class Reading(Soaking):
         reader = Reader(index_reader, number, lsn, release, live.asked.append, partial(self._distrust, number))
         self._readers.add(reader)
         return reader
+
+    def _pinned(self, branch: str, key: tuple[int, str]) -> Generation:
+        """The live generation, pinned. Raises UnknownIndex or CorruptData."""
+        house = self._house
+        while True:
+            live = house.shelf.live.get(key)
+            if live is None:
+                raise self._not_served(branch, key)
+            if live.pin():
+                if house.shelf.live.get(key) is live:
+                    return live
+                live.unpin()
+            elif house.shelf.live.get(key) is live:  # closed: the outcome of a switch was learnt late
+                house.point_at_what_is_durable(*key)
 
     def _wait_for_lsn(self, row: BranchRow, live: Any, wanted: int, asked: int, timeout_s: float) -> None:
         house = self._house

@@ -167,6 +167,8 @@ class Generation:
         self.writer = writer
         self.pins = 0
         self.closed = False
+        self.served = row.role in ("live", "soaking")
+        """Readers were led to it, and may still hold it, in this process or in another."""
         self.ready_lsn = 0
         """After a restart nothing older than this is shown: the head of the branch as it was at the start."""
         self.asked: deque[str] = deque(maxlen=QUERIES_KEPT)

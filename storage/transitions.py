@@ -116,6 +116,7 @@ def mark_built(
         applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
     )  # fmt: skip
     generation = commit.generation(row.generation)
+    assert generation.role == "building", f"IX-6 generation {generation.number} of {shadow_id} is {generation.role}"
     durable = max(generation.durable_lsn, applied_lsn)
     commit.put_generation(
         msgspec.structs.replace(generation, role="standby", durable_lsn=durable, manifest_hash=manifest_hash)
@@ -208,9 +209,11 @@ def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
                 shadow_index_id=other.id,
                 operation="retry",
             )
-    if not _is_there(commit, row.generation):
+    if not _is_there(commit, row.generation) or commit.generation(row.generation).role != "building":
         raise InvalidTransition(
-            f"the files of shadow {shadow_id} are gone", operation="retry", hint="start a new build with start_build"
+            f"the files of shadow {shadow_id} are gone, or about to go",
+            operation="retry",
+            hint="start a new build with start_build",
         )
     row = _move(
         commit, row, S.PREPARING, phase="preparing", token=commit.next_number("token"), retry_count=row.retry_count + 1
