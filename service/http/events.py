@@ -26,6 +26,7 @@ from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import WHOLE_MAX
 from shadowswitch.service.http.branches import After, Limit
 from shadowswitch.service.http.host import Host, Overloaded
+from shadowswitch.service.http.indexing import require_own, under_way
 from shadowswitch.service.http.problems import BadRequest
 from shadowswitch.service.http.routing import PREFIX, changes, reads
 
@@ -73,6 +74,8 @@ def receive(body: bytes, request: Request[Any, Any, Any], host: Host, caller: Ca
     branch = incoming.data.branch_name
     for scope in (Scope.BUILD, Scope.SWITCH) if incoming.for_shadow else (Scope.BUILD, Scope.LOCK):
         caller.require(scope, branch)
+    if not incoming.for_shadow and not caller.may(Scope.ADMIN, branch):
+        require_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
     with host.long_call():
         return host.engine.receive_event(event, by=caller.name)
 

@@ -298,10 +298,14 @@ class IndexingStarted(msgspec.Struct, frozen=True):
 
 
 class CompleteIndexing(Body, frozen=True):
-    """What is indexed; without `resource_types` all of it."""
+    """What is indexed; without `resource_types` all of it that is yours. With `tokens` only what they fence.
+
+    A stale token is 409: the lock ended meanwhile, and what is being indexed now may be somebody else's.
+    """
 
     resource_types: Types | None = None
     reason: Text = "Indexing completed"
+    tokens: Tokens = []
 
 
 class IndexingCompleted(msgspec.Struct, frozen=True):
