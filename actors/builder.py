@@ -334,20 +334,26 @@ class ShadowBuilder(EngineActor):
 
     def _fail(self, reason: str) -> None:
         self._end()
+        self._note_failed(reason)
+        self.stop()
+
+    def _note_failed(self, reason: str) -> None:
         self._house.transact(lambda commit: transitions.mark_failed(commit, self._id, reason), "fail build")
         point("build.failed")
         self._house.metrics.count("builds_failed")
-        self.stop()
 
     def _cancel(self, message: CancelBuild) -> None:
         if not message.reply.set_running_or_notify_cancel():
             return
         self._end()
         try:
-            self._house.transact(
-                lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
-            )
-            point("build.cancelled")
+            if message.failed:
+                self._note_failed(message.reason)
+            else:
+                self._house.transact(
+                    lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
+                )
+                point("build.cancelled")
             message.reply.set_result(None)
         finally:  # if it could not be recorded the caller is told, and the supervisor goes on with the build
             self.stop()

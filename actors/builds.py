@@ -144,24 +144,52 @@ class Builds:
         """End a build wherever it stands; when this returns, nothing of it writes any file."""
         row = self._house.catalog.shadow(shadow_id)
         check_move(shadow_id, row.state, ShadowState.CANCELLED)
-        with self._lock:
-            address = self._builders.get(shadow_id)
-        if address is not None and address.ref.is_alive():
-            reply: Reply[None] = Reply()
-            address.tell(CancelBuild(reason, reply))
-            try:
-                result_of(reply, CANCEL_TIMEOUT_S, "the cancellation")
-                return
-            except Exception:
-                if self._house.catalog.shadow(shadow_id).state == ShadowState.CANCELLED:
-                    return
-                if address.ref.is_alive():
-                    raise
+        if self._ended_by_builder(shadow_id, CancelBuild(reason, Reply()), ShadowState.CANCELLED):
+            return
         # marked first: a switch that came in between keeps its shadow, and what is live goes on being followed
         self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
         unfollow: Reply[None] = Reply()
         self._house.follower_of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
+
+    def fail(self, shadow_id: str, error: str) -> None:
+        """FAILED in the words of somebody outside; when this returns, nothing of it writes any file."""
+        self._check_under_way(self._house.catalog.shadow(shadow_id))
+        if self._ended_by_builder(shadow_id, CancelBuild(error, Reply(), failed=True), ShadowState.FAILED):
+            return
+
+        def work(commit: Commit) -> None:
+            self._check_under_way(commit.shadow(shadow_id))  # it may have become BUILT meanwhile
+            transitions.mark_failed(commit, shadow_id, error)
+
+        self._house.transact(work, "fail build")
+        self._house.metrics.count("builds_failed")
+
+    def _ended_by_builder(self, shadow_id: str, message: CancelBuild, wanted: ShadowState) -> bool:
+        """Has its builder brought it to this end? False when none runs, or none any more."""
+        with self._lock:
+            address = self._builders.get(shadow_id)
+        if address is None or not address.ref.is_alive():
+            return False
+        address.tell(message)
+        try:
+            result_of(message.reply, CANCEL_TIMEOUT_S, "the failure" if message.failed else "the cancellation")
+        except Exception:
+            if self._house.catalog.shadow(shadow_id).state == wanted:
+                return True
+            if address.ref.is_alive():
+                raise
+            return False
+        return True
+
+    def _check_under_way(self, row: ShadowRow) -> None:
+        if row.state not in (S.PREPARING, S.BUILDING):
+            raise InvalidTransition(
+                f"shadow {row.id} is {row.state}, not BUILDING",
+                operation="fail build",
+                object=row.id,
+                hint="cancel_build discards a shadow that is BUILT",
+            )
 
     def _forget_ended(self) -> None:
         for shadow_id, address in list(self._builders.items()):

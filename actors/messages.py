@@ -277,10 +277,11 @@ class Tune(msgspec.Struct, frozen=True):
 
 
 class CancelBuild(msgspec.Struct, frozen=True):
-    """To a ShadowBuilder: end it. Reply: None, once the shadow is CANCELLED and its workers are gone."""
+    """To a ShadowBuilder: end it. Reply: None, once the shadow is CANCELLED (or `failed`) and its workers are gone."""
 
     reason: str
     reply: Reply[None]
+    failed: bool = False
 
 
 class Follow(msgspec.Struct, frozen=True):

@@ -96,11 +96,17 @@ class Building(Running):
         return shadow_index(house, house.catalog.shadow(shadow_id))
 
     def fail_build(self, shadow_id: str, error: str) -> ShadowIndex:
-        """From an external builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING."""
+        """From a builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING.
+
+        A build of the engine's own is stopped and FAILED, in these words, for whoever believes to build it.
+        """
         house = self._alive()
         if not isinstance(error, str) or not error or len(error) > ERROR_CHARS_MAX:
             raise InvalidConfig(f"error must be a text of 1 to {ERROR_CHARS_MAX} characters")
-        house.external.fail(shadow_id, error)
+        if house.catalog.shadow(shadow_id).external:
+            house.external.fail(shadow_id, error)
+        else:
+            self._builds.fail(shadow_id, error)
         return shadow_index(house, house.catalog.shadow(shadow_id))
 
     def cancel_build(self, shadow_id: str, reason: str = "") -> ShadowIndex:

@@ -23,6 +23,9 @@ MergeCondition = Callable[[str, Mapping[str, Any]], str | None]
 
 NO_CONFLICTS = "no_conflicts"
 
+BUILT_WAIT_S = 25.0
+"""How long an event waits for a build of the engine's own; less than the time after which clients commonly give up."""
+
 
 class Receiving(Records, Reading, Branching):
     """Dealing with events from outside. Any thread; a call takes as long as the switch that it may bring about."""
@@ -102,8 +105,13 @@ class Receiving(Records, Reading, Branching):
             return self._outcome(incoming, "failed", f"shadow {id} failed: {incoming.error}")
         if shadow.state in (ShadowState.ACTIVE, ShadowState.SWITCHING):
             return self._outcome(incoming, "switched", f"shadow {id} is {shadow.state} already")
-        if shadow.state != ShadowState.BUILT:
-            shadow = self.complete_build(id, data.index_size_bytes, data.records_indexed, data.applied_lsn)
+        if shadow.state != ShadowState.BUILT and shadow.external:
+            self.complete_build(id, data.index_size_bytes, data.records_indexed, data.applied_lsn)
+        elif shadow.state != ShadowState.BUILT:  # the engine builds it, whoever believes to have done so
+            shadow = self.wait_for(id, timeout_s=BUILT_WAIT_S)
+            if shadow.state != ShadowState.BUILT:
+                how = "refused" if shadow.state == ShadowState.CLEANUP else "switched"
+                return self._outcome(incoming, how, f"shadow {id} is {shadow.state} already")
         rules = self._house.config.incoming
         if not rules.auto_switch:
             return self._outcome(incoming, "built", f"shadow {id} is BUILT; auto_switch is off")

@@ -215,7 +215,6 @@ def test_a_build_of_the_engine_itself_is_not_reported_on(filled: Engine) -> None
     calls: list[Callable[[], object]] = [
         lambda: filled.report_progress(shadow.shadow_index_id, 50),
         lambda: complete(filled, shadow),
-        lambda: filled.fail_build(shadow.shadow_index_id, "no"),
     ]
     for call in calls:
         with pytest.raises(InvalidTransition, match="built by the engine itself"):

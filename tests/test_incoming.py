@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, StorageFull
+from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, StorageFull, Timeout
+from shadowswitch.engine import receiving
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, fill, live, put
 from tests.external_helpers import begin, delivered, incoming
@@ -108,12 +109,40 @@ def test_a_shadow_of_another_branch_is_refused(engine: Engine) -> None:
     assert engine.shadow(outcome.shadow_index_id).state == "BUILDING"
 
 
-def test_what_the_engine_builds_itself_is_not_completed_from_outside(filled: Engine) -> None:
-    shadow = filled.start_build("main", KIND, ["object_type"])
-    filled.pause_build(shadow.shadow_index_id)
-    event = incoming("com.oms.shadow.indexing.completed", shadow_index_id=shadow.shadow_index_id)
-    assert "built by the engine itself" in filled.receive_event(event).message
-    filled.cancel_build(shadow.shadow_index_id)
+def test_an_event_waits_for_what_the_engine_builds_itself_and_is_not_remembered_until_then(
+    filled: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends it believes to have built the index; its claims are not looked at."""
+    id = filled.start_build("main", KIND, ["object_type"]).shadow_index_id
+    filled.pause_build(id)
+    event = incoming("com.oms.shadow.indexing.completed", shadow_index_id=id, records_indexed=7)
+    with monkeypatch.context() as patch:
+        patch.setattr(receiving, "BUILT_WAIT_S", 0.1)
+        with pytest.raises(Timeout):
+            filled.receive_event(event)
+    assert filled.shadow(id).state == "BUILDING"
+    filled.resume_build(id)
+    outcome = filled.receive_event(event)
+    assert (outcome.outcome, outcome.duplicate) == ("switched", False)
+    assert filled.index("main", KIND).shadow_index_id == id
+
+
+def test_a_failed_event_ends_what_the_engine_builds_itself(filled: Engine) -> None:
+    id = filled.start_build("main", KIND, ["object_type"]).shadow_index_id
+    filled.pause_build(id)
+    told = incoming("com.oms.shadow.indexing.failed", shadow_index_id=id, error_message="out of memory")
+    assert filled.receive_event(told).outcome == "failed"
+    assert (filled.shadow(id).state, filled.shadow(id).error) == ("FAILED", "out of memory")
+    assert filled._builds.running() == 0
+    filled.retry_build(id)
+    again = incoming("com.oms.shadow.indexing.completed", "2", shadow_index_id=id)
+    assert filled.receive_event(again).outcome == "switched"
+    late = incoming("com.oms.shadow.indexing.failed", "3", shadow_index_id=id)
+    assert "is ACTIVE, not BUILDING" in filled.receive_event(late).message
+    live(filled), live(filled)
+    filled.clean_up()
+    later = filled.receive_event(incoming("com.oms.shadow.indexing.completed", "4", shadow_index_id=id))
+    assert (later.outcome, later.message) == ("refused", f"shadow {id} is CLEANUP already")
 
 
 # -- the way of branches and locks ---------------------------------------------------------------------------------
