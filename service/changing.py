@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import App, Parameter
@@ -34,7 +35,7 @@ def add_to(app: App) -> None:
     """Make these commands of the application."""
     app.command(demo)
     app.command(import_, name="import")
-    for command in (build, switch, rollback, cancel):
+    for command in (build, switch, rollback, cancel, branch):
         app.command(command)
 
 
@@ -248,3 +249,37 @@ def cancel(shadow_id: str, *, data: Data, reason: str = "", json: Json = False) 
         output.print_json(shadow)
     else:
         output.say(f"{shadow.shadow_index_id} is {shadow.state}")
+
+
+def branch(
+    operation: Literal["recover", "reopen", "merge", "archive"],
+    name: str,
+    *,
+    data: Data,
+    reason: str = "",
+    json: Json = False,
+) -> None:
+    """Lead a branch from one state to another.
+
+    Example: `shadowswitch branch recover main --data ./data --reason "the disk was replaced"`
+
+    Parameters
+    ----------
+    operation
+        recover: the cause of its ERROR is gone. reopen: go on with a READY or MERGED one. merge: a READY one was merged
+        elsewhere. archive: close it for good; it stays readable.
+    reason
+        Is kept in the audit history.
+    """
+    with open_engine(data) as engine:
+        operations = {
+            "recover": engine.recover_branch,
+            "reopen": engine.reopen_branch,
+            "merge": engine.merge_branch,
+            "archive": engine.archive_branch,
+        }
+        found = operations[operation](name, f"user-{os.getuid()}", reason)
+    if json:
+        output.print_json(found)
+    else:
+        output.say(f"branch {found.name} is {found.state}")

@@ -62,6 +62,25 @@ class RemoteEngine:
         """See Engine."""
         return self._call("POST", "branches", {"name": name}, BranchInfo)
 
+    def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """See Engine; `by` is whoever the token of the server's user names."""
+        return self._move("recover", branch, reason)
+
+    def reopen_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """See Engine."""
+        return self._move("reopen", branch, reason)
+
+    def merge_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """See Engine."""
+        return self._move("merge", branch, reason)
+
+    def archive_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
+        """See Engine."""
+        return self._move("archive", branch, reason)
+
+    def _move(self, operation: str, branch: str, reason: str) -> BranchInfo:
+        return self._call("POST", f"branches/{_segment(branch)}/{operation}", {"reason": reason}, BranchInfo)
+
     def count(self, branch: str, resource_type: str) -> int:
         """See Engine."""
         digests: Mapping[int, Digest] = self._catalog.digests(self._catalog.branch(branch).number)

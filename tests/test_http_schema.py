@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, seconds: int,
             command, capture_output=True, text=True, timeout=seconds * 5 + 120, cwd=tmp_path, env=outside_environment()
         )
         assert done.returncode == 0, f"{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
-        assert "Tested: 4" in done.stdout, done.stdout[-2000:]
+        assert re.search(r"Tested: [4-6]\d", done.stdout), done.stdout[-2000:]
         answered = server.client().call("GET", "/health/ready")
         assert answered.body["ready"] is True
 

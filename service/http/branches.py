@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from shadowswitch.model.errors import InvalidChange
 from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, RecordPage
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.service.http.access import Caller, Scope
-from shadowswitch.service.http.bodies import WHOLE_MAX, Body, BranchName, Name, RecordId, ResourceType, Whole
+from shadowswitch.service.http.bodies import WHOLE_MAX, Body, BranchName, Name, RecordId, ResourceType, Text, Whole
 from shadowswitch.service.http.doors import plain
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.routing import PREFIX, changes, reads
@@ -36,6 +37,12 @@ class Branches(msgspec.Struct, frozen=True):
 
     branches: list[BranchInfo]
     total_count: int
+
+
+class MoveBranch(Body, frozen=True):
+    """Why; it is kept in the audit, with who."""
+
+    reason: Text = ""
 
 
 class ChangeIn(Body, frozen=True):
@@ -106,6 +113,38 @@ def one(name: str, host: Host, caller: Caller) -> BranchInfo:
     return host.engine.branch(plain(name))
 
 
+@changes(f"{ONE}/recover", Scope.ADMIN)
+def recover(name: str, host: Host, caller: Caller, data: MoveBranch | None = None) -> BranchInfo:
+    """The cause of a branch's ERROR is gone: it admits writes again."""
+    return _move(host.engine.recover_branch, name, caller, data)
+
+
+@changes(f"{ONE}/reopen", Scope.ADMIN)
+def reopen(name: str, host: Host, caller: Caller, data: MoveBranch | None = None) -> BranchInfo:
+    """Go on working on a READY or MERGED branch."""
+    return _move(host.engine.reopen_branch, name, caller, data)
+
+
+@changes(f"{ONE}/merge", Scope.ADMIN)
+def merge(name: str, host: Host, caller: Caller, data: MoveBranch | None = None) -> BranchInfo:
+    """A READY branch was merged elsewhere: it admits no write until it is reopened."""
+    return _move(host.engine.merge_branch, name, caller, data)
+
+
+@changes(f"{ONE}/archive", Scope.ADMIN)
+def archive(name: str, host: Host, caller: Caller, data: MoveBranch | None = None) -> BranchInfo:
+    """Close a branch for good; it stays readable. 409 while somebody holds a lock or a lease of it."""
+    return _move(host.engine.archive_branch, name, caller, data)
+
+
+def _move(
+    operation: Callable[[str, str, str], BranchInfo], name: str, caller: Caller, data: MoveBranch | None
+) -> BranchInfo:
+    branch = plain(name)
+    caller.require(Scope.ADMIN, branch)
+    return operation(branch, caller.name, data.reason if data is not None else "")
+
+
 @changes(f"{ONE}/write", Scope.WRITE)
 def write(name: str, data: Write, host: Host, caller: Caller) -> Receipt:
     """Commit one batch; answered after it is on disk. 423 tells who holds a lock, why, and what else can be done."""
@@ -158,4 +197,4 @@ def search(
         return Found(reader.search(q, limit), reader.lsn, reader.generation)
 
 
-HANDLERS = (create, list_all, one, write, list_records, list_changes, search)
+HANDLERS = (create, list_all, one, recover, reopen, merge, archive, write, list_records, list_changes, search)
