@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from shadowswitch.model.blocked import in_words
+from shadowswitch.model.branch_states import BranchState
 from shadowswitch.model.lock_info import Lock, LockWaiter
 from shadowswitch.service import output
 
@@ -36,11 +38,15 @@ def drawn(found: dict[str, Any]) -> RenderableType:
     by = f", by {found['by']}" if found["by"] else ""
     why = f": {found['reason']}" if found["reason"] else ""
     parts: list[RenderableType] = [Text(f"branch {found['branch']} is {found['state']}{by}{why}")]
-    if not found["locks"] and not found["waiters"]:
+    if found["advice"]:
+        parts.append(Text(f"nobody may write, with or without a lock: {'; or '.join(found['advice'])}"))
+        parts.extend(Text(command) for command in _commands(found))
+    elif not found["locks"] and not found["waiters"]:
         parts.append(Text("no locks: everybody may write"))
     if found["locks"]:
         parts.append(output.drawn("locks", LOCK_HEADINGS, map(lock_cells, found["locks"])))
-        parts.append(Text(f"free: {', '.join(found['free_resource_types']) or 'nothing else'}"))
+        if not found["advice"]:
+            parts.append(Text(f"free: {', '.join(found['free_resource_types']) or 'nothing else'}"))
     if found["waiters"]:
         columns = ["owner", "for", "waiting", "gives up in", "reason"]
         parts.append(output.drawn("waiting, in this order", columns, map(_waiter_cells, found["waiters"])))
@@ -58,6 +64,12 @@ def drawn(found: dict[str, Any]) -> RenderableType:
     told = [(kind.replace("_", " "), found[kind]) for kind in ("indexing", "indexing_failed") if found[kind]]
     parts.extend(Text(f"{kind}: {', '.join(names)}") for kind, names in told)
     return Group(*parts)
+
+
+def _commands(found: dict[str, Any]) -> list[str]:
+    """The first advice as a command, where there is one."""
+    operation = {BranchState.ERROR: "recover", BranchState.MERGED: "reopen"}.get(found["state"])
+    return [f"    shadowswitch branch {operation} {shlex.quote(found['branch'])} --data DATA"] if operation else []
 
 
 def lock_cells(lock: Lock) -> list[str]:

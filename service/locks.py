@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shadowswitch.model.blocked import free_types
+from shadowswitch.model.blocked import STATE_ADVICE, free_types
+from shadowswitch.model.branch_states import BranchState
 from shadowswitch.model.states import UNDER_WAY
 from shadowswitch.service.held import held_and_waiting
 from shadowswitch.service.status import holder_of, shadow_status, types_of
@@ -16,7 +17,10 @@ from shadowswitch.storage.rows import BranchRow
 
 
 def locks_of(catalog: Catalog, data: Path, branch: str) -> dict[str, Any]:
-    """Locks, waiters, builds and state of a branch, JSON-like. Raises UnknownBranch."""
+    """Locks, waiters, builds and state of a branch, JSON-like. Raises UnknownBranch.
+
+    `advice` says what can be done about a state that refuses every write, whoever holds what; empty for the others.
+    """
     row = catalog.branch(branch)
     host = holder_of(data)
     stored = find_locks(catalog, row.number)
@@ -30,6 +34,7 @@ def locks_of(catalog: Catalog, data: Path, branch: str) -> dict[str, Any]:
         "branch": branch,
         "host": host,
         **state,
+        "advice": list(STATE_ADVICE.get(BranchState(row.state), ())),
         "locks": locks,
         "waiters": waiters,
         "free_resource_types": list(free),

@@ -79,6 +79,22 @@ def test_a_branch_without_locks_says_so(engine: Engine, cli: Cli) -> None:
     assert "no branch" in cli.error("locks", "nowhere", "--data", engine.path, status=1)
 
 
+def test_a_branch_whose_state_refuses_every_write_says_so_and_what_to_do(engine: Engine, cli: Cli) -> None:
+    engine.start_indexing("main", "funnel")
+    engine.complete_indexing("main", failed=True)
+    engine.create_branch("old")
+    engine.archive_branch("old")
+    engine.acquire_lock("main", "BACKUP", "alice", "RESOURCE_TYPE", "link_type")
+    engine.close()
+    told, closed = cli("locks", "main", "--data", engine.path), cli("locks", "old", "--data", engine.path)
+    for word in ("ERROR", "nobody may write", "recover the branch", "shadowswitch branch recover main", "alice"):
+        assert word in told
+    assert "nobody may write" in closed
+    assert "branch reopen" not in closed
+    assert not any(word in text for word in ("everybody may write", "free:") for text in (told, closed))
+    assert cli.json("locks", "old", "--data", engine.path)["advice"][0] == "create another branch and work there"
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_watching_shows_every_change_until_interrupted(engine: Engine, form: list[str]) -> None:
     process = spawn("locks", "main", "--data", engine.path, "--watch", *form)
