@@ -182,6 +182,12 @@ class Locking(Running):
         found = self.locks(keeper.row.name) if keeper is not None else []
         return next((lock for lock in found if lock.lock_id == lock_id), None)
 
+    def branch_of_lock(self, lock_id: str) -> str | None:
+        """The branch whose lock that is or was; None for what can be no lock of ours."""
+        number = _branch_number(lock_id)
+        keeper = self._alive().keepers.get(number) if number is not None else None
+        return keeper.row.name if keeper is not None else None
+
     def lock_waiters(self, branch: str | None = None) -> list[LockWaiter]:
         """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
         return [waiter for _, waiters in self._listed(branch) for waiter in waiters]

@@ -1,4 +1,4 @@
-"""What is somebody's own is ended by nobody else: indexing in place, by route and by event."""
+"""What is somebody's own is ended by nobody else, and who lost it is told what became of it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shadowswitch.service.http.access import Scope
+from tests.engine_helpers import wait_until
 from tests.external_helpers import incoming
 from tests.http_helpers import Client, serving, token_entry
 
@@ -106,3 +107,20 @@ def test_a_stale_token_completes_nothing(people: People) -> None:
     assert people.state() == "ACTIVE"
     done = people.alice.post(f"{people.place}/complete", {"tokens": second["tokens"]})
     assert done["branch_state"] == "READY"
+
+
+@pytest.mark.parametrize("how", ["expired", "taken away by root"])
+def test_who_shows_the_token_of_a_lock_that_ended_is_told_what_became_of_it(people: People, how: str) -> None:
+    asked = {"branch_name": people.branch, "lock_type": "BACKUP", "heartbeat_s": 0.05 if how == "expired" else 1000}
+    lock = people.alice.post("branch-locks/acquire", asked)
+    place, token = f"branch-locks/locks/{lock['lock_id']}", {"token": lock["token"]}
+    if how != "expired":
+        people.root.post(f"branch-locks/force-unlock/{people.branch}", {"reason": "in the way"})
+    wait_until(lambda: people.alice.call("GET", place).status == 404)
+    for action, body in (("heartbeat", token), ("extend-ttl", {**token, "extension_hours": 1})):
+        problem = people.alice.refused(409, "POST", f"{place}/{action}", body)
+        assert problem["type"].endswith("lock-lost")
+        assert f"{how}" in problem["detail"]
+        assert "acquire it again" in problem["hint"]
+        people.alice.refused(404, "POST", f"{place}/{action}", {**body, "token": None})
+    people.bob.refused(404, "POST", "branch-locks/locks/999-0/heartbeat", token)

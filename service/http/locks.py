@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from shadowswitch.model.errors import InvalidConfig, LockLost
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.lock_info import Lock
 from shadowswitch.model.lock_records import ProgressReport
 from shadowswitch.model.lock_scopes import LockType
@@ -51,13 +51,19 @@ def find(host: Host, caller: Caller, lock_id: str, scope: Scope) -> Lock:
 
 
 def held_by(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock:
-    """The same, for its owner only. Raises LockLost for a token that is not the lock's."""
-    found = find(host, caller, lock_id, Scope.LOCK)
+    """The same, for its owner only. Raises LockLost for a token that is not the lock's, or no longer."""
+    found = _confirmed(host, caller, plain(lock_id), token) or find(host, caller, lock_id, Scope.LOCK)
     if not caller.owns(found.owner) and not caller.may(Scope.ADMIN, found.branch):
         raise Forbidden(f"the lock belongs to {found.owner}", hint="its owner can do this, or the scope admin")
-    if token is not None and token != found.token:
-        raise LockLost(f"lock {found.lock_id} is held under another token", hint="acquire it again")
     return found
+
+
+def _confirmed(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock | None:
+    """A lock by its token. Who held it once is told what became of it: LockLost with who, when and why."""
+    branch = host.engine.branch_of_lock(lock_id)
+    if token is None or branch is None or not caller.may(Scope.LOCK, branch):
+        return None
+    return host.engine.confirm_lock(lock_id, token)
 
 
 @changes(f"{BASE}/acquire", Scope.LOCK)
