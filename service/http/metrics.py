@@ -1,6 +1,7 @@
 """`/metrics`: the figures of the engine in the words of Prometheus. Nothing is counted twice: they are read when asked.
 
-A registry of its own, so a host's other metrics are neither shown nor disturbed. Times are in seconds.
+A registry of its own, so a host's other metrics are neither shown nor disturbed. Times are in seconds. What belongs to
+a branch is shown to those who may see the branch; sums over the whole engine, without a name in them, to everybody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
+from shadowswitch.model.views import IndexInfo, ShadowIndex
+from shadowswitch.service.http.access import Caller
 from shadowswitch.service.http.host import Host
 
 PREFIX = "shadowswitch"
@@ -26,19 +29,20 @@ HISTOGRAMS = {
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 
-def exposition(host: Host) -> bytes:
-    """All metrics at this moment."""
+def exposition(host: Host, caller: Caller) -> bytes:
+    """All metrics at this moment that a caller may see."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(host))
+    registry.register(_Collector(host, caller))
     return generate_latest(registry)
 
 
 class _Collector:
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, caller: Caller) -> None:
         self._host = host
+        self._caller = caller
 
     def collect(self) -> Iterator[Metric]:
-        engine = self._host.engine
+        engine, caller = self._host.engine, self._caller
         stats = engine.stats()
         yield from _counters(stats["counters"])
         for name, (buckets, total_s) in engine.histograms().items():
@@ -46,9 +50,10 @@ class _Collector:
             metric = HistogramMetricFamily(f"{PREFIX}_{name}_seconds", help_)
             metric.add_metric([], [(_bound(upper), count) for upper, count in buckets], total_s)
             yield metric
-        yield from _indexes(self._host)
-        yield from _builds(self._host)
-        yield from _journal(stats["journal"])
+        yield from _indexes([one for one in engine.indexes() if caller.reaches(one.branch_name)])
+        yield from _builds([one for one in engine.shadows() if caller.reaches(one.branch_name)])
+        yield from _journal([one for one in stats["journal"] if caller.reaches(one["branch"])])
+        yield _gauge("locks", "Locks that are held.", [({}, sum(caller.reaches(one.branch) for one in engine.locks()))])
         yield from _process(self._host, stats)
 
 
@@ -70,16 +75,15 @@ def _gauge(name: str, help_: str, rows: list[tuple[dict[str, str], float]]) -> M
     return metric
 
 
-def _indexes(host: Host) -> Iterator[Metric]:
-    found = [({"branch": one.branch_name, "index_type": one.index_type}, one) for one in host.engine.indexes()]
+def _indexes(indexes: list[IndexInfo]) -> Iterator[Metric]:
+    found = [({"branch": one.branch_name, "index_type": one.index_type}, one) for one in indexes]
     yield _gauge("index_lag_changes", "Changes not yet visible to readers.", [(k, one.lag_changes) for k, one in found])
     yield _gauge("index_records", "Records of a live index.", [(k, one.record_count) for k, one in found])
     yield _gauge("index_pins", "Readers of a live generation.", [(k, one.pins) for k, one in found])
     yield _gauge("index_generation", "The generation that is live.", [(k, one.generation) for k, one in found])
 
 
-def _builds(host: Host) -> Iterator[Metric]:
-    shadows = host.engine.shadows()
+def _builds(shadows: list[ShadowIndex]) -> Iterator[Metric]:
     states: dict[str, int] = {}
     for one in shadows:
         states[str(one.state)] = states.get(str(one.state), 0) + 1
@@ -138,7 +142,6 @@ def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:
     yield _gauge(
         "crashes", "Parts of the engine that crashed and were started again.", [({}, _count(stats["crashes"]))]
     )
-    yield _gauge("locks", "Locks that are held.", [({}, len(host.engine.locks()))])
     yield _gauge("http_in_flight", "Requests under way.", [({}, host.in_flight)])
     yield _gauge("http_streams", "Event streams that are open.", [({}, host.hub.streams)])
     yield _gauge("start_time_seconds", "When the server started, since the epoch.", [({}, host.started)])

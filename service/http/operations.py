@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 
-from shadowswitch.service.http.access import Scope
+from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.metrics import CONTENT_TYPE, exposition
 from shadowswitch.service.http.routing import PREFIX, PUBLIC, reads
@@ -52,9 +52,9 @@ def ready(host: Host) -> Response[Health]:
 
 
 @reads(["/metrics", f"{PREFIX}/metrics"], Scope.READ, media_type="text/plain")
-def metrics(host: Host) -> Response[bytes]:
-    """Prometheus."""
-    return Response(exposition(host), media_type=CONTENT_TYPE)
+def metrics(host: Host, caller: Caller) -> Response[bytes]:
+    """Prometheus. What belongs to a branch is there for those who may see the branch."""
+    return Response(exposition(host, caller), media_type=CONTENT_TYPE)
 
 
 @reads(["/schema", f"{PREFIX}/schema"], PUBLIC, include_in_schema=False)
