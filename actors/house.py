@@ -64,11 +64,22 @@ class Shelf:
     def point(self, branch: int, index_type: str, generation: Generation | None) -> None:
         """Make a generation the one that readers get (None: the index has none)."""
         with self._lock:
-            if generation is None:
-                self.live.pop((branch, index_type), None)
-            else:
-                generation.served = True
-                self.live[branch, index_type] = generation
+            self._set((branch, index_type), generation)
+
+    def replace(self, old: Generation, new: Generation | None) -> None:
+        """Make `new` the one that readers get, if `old` still is."""
+        key = (old.row.branch, old.row.index_type)
+        with self._lock:
+            if self.live.get(key) is old:
+                self._set(key, new)
+
+    def _set(self, key: tuple[int, str], generation: Generation | None) -> None:
+        """Under the lock."""
+        if generation is None:
+            self.live.pop(key, None)
+        else:
+            generation.served = True
+            self.live[key] = generation
 
     def remove(self, number: int) -> None:
         """A generation was closed."""
@@ -216,10 +227,20 @@ class House:
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
         return publishing.is_published(path, generation.path, mark, strategy)
 
-    def point_at_what_is_durable(self, branch: int, index_type: str) -> None:
-        """Set the pointer in memory by the catalog (IX-1)."""
+    def durable_live(self, branch: int, index_type: str) -> Generation | None:
+        """The generation that is live by the catalog, which decides when memory may be wrong (IX-1)."""
         row = self.catalog.index(branch, index_type)
-        self.shelf.point(branch, index_type, self.shelf.open.get(row.live) if row is not None else None)
+        return self.shelf.open.get(row.live) if row is not None else None
+
+    def lead_away_from(self, old: Generation) -> None:
+        """A generation that is not live any more must not be where readers are led to: the outcome of a switch was
+        learnt late."""
+        row = old.row
+        if self.shelf.live.get((row.branch, row.index_type)) is old:
+            live = self.durable_live(row.branch, row.index_type)
+            if live is not old:
+                self.shelf.replace(old, live)
+                self.unpublished.add((row.branch, row.index_type))
 
     def is_way_of_outsiders(self, row: GenerationRow, path: Path) -> bool:
         """Does the path for outsiders still lead into these files, while the index is served? They stay until it

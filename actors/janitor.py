@@ -146,9 +146,11 @@ class Janitor(EngineActor):
     def _remove(self, row: GenerationRow) -> None:
         house = self._house
         path = layout.inside(house.root, os.path.dirname(row.path)) / os.path.basename(row.path)
+        opened = house.shelf.open.get(row.number)
+        if opened is not None:
+            house.lead_away_from(opened)
         if house.is_way_of_outsiders(row, path):
             return
-        opened = house.shelf.open.get(row.number)
         if opened is not None:
             if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():
                 return

@@ -83,8 +83,8 @@ class Reading(Soaking):
                 if house.shelf.live.get(key) is live:
                     return live
                 live.unpin()
-            elif house.shelf.live.get(key) is live:  # closed: the outcome of a switch was learnt late
-                house.point_at_what_is_durable(*key)
+            else:
+                house.lead_away_from(live)  # it is closed
 
     def _wait_for_lsn(self, row: BranchRow, live: Any, wanted: int, asked: int, timeout_s: float) -> None:
         house = self._house

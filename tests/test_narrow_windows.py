@@ -1,0 +1,328 @@
+"""Rare orders of events that were found by reading: each test holds one of the parties back where it matters."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+import pytest
+
+from shadowswitch import BuildFailed, CorruptData, Engine, InvalidTransition, StorageFull, SwitchRequest, Timeout
+from shadowswitch.actors import base, branch, builder, builds, switcher, validator, worker_pool
+from shadowswitch.actors.messages import Follow, Sweep
+from shadowswitch.actors.reply import Reply
+from shadowswitch.model.errors import InternalFailure, ShadowSwitchError
+from shadowswitch.storage import generation, transitions
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.copying import Control
+from shadowswitch.storage.disk import disk_errors
+from tests.engine_helpers import KIND, TYPES, attempt, built, fill, live, outside_environment, put, wait_until
+
+OpenEngine = Callable[..., Engine]
+HELD_S = 30.0
+OUTSIDER = """
+import sys
+from pathlib import Path
+from shadowswitch.engine.reader import outside_reader
+from shadowswitch.storage.catalog import Catalog
+
+folder = Path(sys.argv[1])
+catalog = Catalog(folder / "catalog", readonly=True)
+seen = []
+for _ in range(2):
+    with outside_reader(folder, catalog, "main", "SEARCH_INDEX") as reader:
+        print(reader.generation, flush=True)
+        sys.stdin.readline()
+        print(reader.get("object_type", "0").lsn, flush=True)
+"""
+
+
+def start(open_engine: OpenEngine, **settings: Any) -> Engine:
+    engine = open_engine(**settings)
+    engine.create_branch("main")
+    fill(engine, 50)
+    return engine
+
+
+def published(engine: Engine) -> Path:
+    return engine.path / "published" / "main" / KIND
+
+
+# -- builds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_looks_for_its_cancellation_while_it_is_validated(
+    filled: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validator, "POLL_S", 0.0001)
+    assert built(filled).state == "BUILT"
+
+
+def test_a_failed_build_whose_files_are_being_removed_is_not_retried(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, remove = validator.validate, generation.remove_directory
+    removing, go_on = threading.Event(), threading.Event()
+
+    def held(path: Path) -> None:
+        removing.set()
+        assert go_on.wait(HELD_S)
+        remove(path)
+
+    monkeypatch.setattr(
+        "shadowswitch.actors.builder.validate",
+        lambda *given, **how: msgspec.structs.replace(real(*given, **how), errors=["made to fail"]),
+    )
+    monkeypatch.setattr("shadowswitch.actors.janitor.remove_directory", held)
+    engine = start(open_engine, failed_keep_s=0.0)
+    shadow = engine.start_build("main", KIND, TYPES).shadow_index_id
+    with pytest.raises(BuildFailed):
+        engine.wait_for(shadow, "BUILT", timeout_s=60)
+    assert removing.wait(HELD_S)
+    try:
+        with pytest.raises(InvalidTransition, match="about to go"):
+            engine.retry_build(shadow)
+    finally:
+        go_on.set()
+
+
+def test_a_change_of_pace_that_was_given_up_is_not_made_and_does_not_end_the_build(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noting, go_on, note = threading.Event(), threading.Event(), builder.ShadowBuilder._note
+
+    def held(self: builder.ShadowBuilder, phase: str) -> None:
+        if phase == "catching_up":
+            noting.set()
+            assert go_on.wait(HELD_S)
+        note(self, phase)
+
+    monkeypatch.setattr(builds, "CANCEL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(builder.ShadowBuilder, "_note", held)
+    engine = start(open_engine)
+    shadow = engine.start_build("main", KIND, TYPES).shadow_index_id
+    assert noting.wait(HELD_S)
+    try:
+        with pytest.raises(Timeout, match="nothing was done"):
+            engine.pause_build(shadow)
+    finally:
+        go_on.set()
+    assert engine.wait_for(shadow, "BUILT", timeout_s=60).state == "BUILT"
+
+
+def test_a_worker_that_dies_in_the_moment_in_which_it_is_given_a_task_is_noticed(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start(open_engine, idle_workers=1)
+    live(engine)
+    pool, tune = engine._house.pool, worker_pool._Process.tune
+    wait_until(lambda: pool._idle)
+    killed: list[int] = []
+
+    def kill_first(self: worker_pool._Process, control: Control) -> None:
+        if not killed:
+            killed.append(self.process.pid)
+            os.kill(self.process.pid, signal.SIGKILL)
+            wait_until(lambda: self not in pool._busy.values())
+        tune(self, control)
+
+    monkeypatch.setattr(worker_pool._Process, "tune", kill_first)
+    assert built(engine).state == "BUILT"
+    assert killed
+
+
+# -- switches --------------------------------------------------------------------------------------------------------
+
+
+def fail_verification(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switcher, "verify", lambda *_: ["made to fail"])
+
+
+def test_going_back_that_fails_is_no_success(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = start(open_engine)
+    first, shadow = live(engine), built(engine)
+    before, commit_switch = os.readlink(published(engine)), transitions.commit_switch
+    commits: list[int] = []
+
+    def full_at_the_second(*given: Any) -> Any:
+        commits.append(1)
+        if len(commits) == 2:
+            raise StorageFull("the disk is full", operation="commit")
+        return commit_switch(*given)
+
+    fail_verification(monkeypatch)
+    monkeypatch.setattr(transitions, "commit_switch", full_at_the_second)
+    result = engine.switch(shadow.shadow_index_id)
+    assert (result.success, result.rolled_back) == (False, False)
+    assert result.verification_errors == ["made to fail"]
+    assert "going back failed as well: the disk is full" in result.message
+    assert os.readlink(published(engine)) == before
+    monkeypatch.undo()
+    again = engine.rollback("main", KIND)
+    assert (again.success, again.generation) == (True, first)
+
+
+def test_a_validation_that_could_not_be_done_did_not_pass(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise InternalFailure("the worker died", hint="try again")
+
+    shadow = built(engine)
+    monkeypatch.setattr(switcher, "validate", broken)
+    result = engine.switch(shadow.shadow_index_id)
+    assert (result.success, result.validation_passed) == (False, False)
+    assert "the worker died" in result.validation_errors[0]
+
+
+def test_the_path_for_outsiders_never_leads_to_what_was_removed(open_engine: OpenEngine) -> None:
+    engine = start(open_engine)
+    live(engine)
+    shadow, house = built(engine), engine._house
+    with house.publishing, ThreadPoolExecutor(1) as pool:  # as a copy of another index holds it, for long
+        request = SwitchRequest(backup_current=False)
+        switching = pool.submit(engine.switch, shadow.shadow_index_id, request)
+        wait_until(lambda: engine.index("main", KIND).generation == 2)
+        sweep: Reply[None] = Reply()
+        engine._house.janitor.tell(Sweep(sweep))
+        sweep.result(HELD_S)
+        assert published(engine).resolve(strict=True).name == "00000001"
+        house.publishing.release()
+        assert switching.result(HELD_S).success
+        house.publishing.acquire()
+    assert published(engine).resolve(strict=True).name == "00000002"
+    wait_until(lambda: not (engine.path / "generations" / "main" / KIND / "00000001").exists())
+
+
+def test_a_reader_in_another_process_never_meets_an_older_state_in_the_new_generation(open_engine: OpenEngine) -> None:
+    engine = start(open_engine, followers=2)
+    live(engine)
+    shadow = built(engine)
+    command = [sys.executable, "-c", OUTSIDER, str(engine.path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=outside_environment()
+    ) as outsider:
+        assert outsider.stdin is not None
+        assert outsider.stdout is not None
+        assert outsider.stdout.readline() == "1\n"
+        assert engine.switch(shadow.shadow_index_id).success
+        with engine._house.shelf.live[1, KIND].writer.lock:  # as a flush holds it that waits for the disk
+            for n in range(20):
+                engine.write("main", [put("0", f"edit{n}")])
+            old = engine._house.shelf.open[1]
+            engine._house.follower_of(1).tell(Follow(old))
+            wait_until(engine._house.follower_of(1).ref.actor_inbox.empty)
+            outsider.stdin.write("\n\n")
+            outsider.stdin.flush()
+            before, number, after = (int(outsider.stdout.readline()) for _ in range(3))
+    assert number == 2
+    assert before <= after
+
+
+def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start(open_engine, soak_s=3600.0)
+    live(engine)
+    shadow, commit_switch, given_up = built(engine), transitions.commit_switch, threading.Event()
+
+    def stalled(*given: Any) -> Any:
+        assert given_up.wait(HELD_S)
+        return commit_switch(*given)
+
+    def waited_in_vain(*given: Any) -> Any:
+        try:
+            return commit(*given)
+        finally:
+            given_up.set()
+
+    commit = branch.BranchActor._commit
+    monkeypatch.setattr(branch, "COMMIT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(base, "COMMIT_GRACE_S", 0.05)
+    monkeypatch.setattr(branch.BranchActor, "_commit", waited_in_vain)
+    monkeypatch.setattr(transitions, "commit_switch", stalled)
+    assert not engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01)).success
+    monkeypatch.undo()
+    wait_until(lambda: engine.index("main", KIND).generation == 2)
+    house = engine._house
+    house.transact(lambda commit: transitions.retire_previous(commit, 1), "retire")
+    wait_until(lambda: house.catalog.generation(1) is None)
+    with engine.reader("main", KIND) as reader:
+        assert reader.generation == 2
+
+
+def test_a_switch_does_not_outlive_the_engine(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = start(open_engine)
+    shadow = built(engine)
+    asked, monkeyed = threading.Event(), engine._house.pool.submit
+
+    def never_answered(*given: Any) -> int:
+        asked.set()
+        return monkeyed(*given) if engine._house.closing else 0
+
+    monkeypatch.setattr(engine._house.pool, "submit", never_answered)
+    with ThreadPoolExecutor(1) as pool:
+        switching = pool.submit(attempt, lambda: engine.switch(shadow.shadow_index_id))
+        assert asked.wait(HELD_S)
+        engine.close()
+        outcome = switching.result(HELD_S)
+    assert isinstance(outcome, ShadowSwitchError) or not outcome.success  # type: ignore[attr-defined]
+
+
+# -- writes ----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_kept_of_writes_that_were_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise StorageFull("full", operation="commit")
+
+    def replies() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Reply) for thing in gc.get_objects())
+
+    monkeypatch.setattr(Commit, "write", full)
+    before = replies()
+    for n in range(100):
+        assert isinstance(attempt(partial(engine.write, "main", [put(str(n))])), StorageFull)
+    assert replies() < before + 20
+
+
+def test_after_an_error_of_the_disk_no_write_of_the_group_is_tried_again(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(sound=False)
+    for name in ("main", "second", "third"):
+        engine.create_branch(name)
+    real, holding, go_on, groups = Commit.run, threading.Event(), threading.Event(), []
+
+    def run(self: Commit, work: Callable[[Commit], None]) -> None:
+        groups.append(work)
+        if len(groups) == 1:
+            holding.set()
+            assert go_on.wait(HELD_S)
+            real(self, work)
+            return
+        with disk_errors("commit"):
+            raise lmdb.Error("mdb_txn_commit: Input/output error", 5)
+
+    monkeypatch.setattr(Commit, "run", run)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(attempt, lambda: engine.write("main", [put("a")]))
+        assert holding.wait(HELD_S)
+        rest = [pool.submit(attempt, partial(engine.write, name, [put("a")])) for name in ("second", "third")]
+        wait_until(lambda: engine._room.queued == 3)
+        wait_until(lambda: all(load.sent == load.handled for load in engine._branches._loads.values()))
+        go_on.set()
+        outcomes = [future.result(HELD_S) for future in (first, *rest)]
+    assert [isinstance(outcome, CorruptData) for outcome in outcomes] == [False, True, True]
+    assert len(groups) == 2
+    assert engine._house.catalog.failed is not None
