@@ -29,6 +29,7 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.service import changing, manual, reading, serving
 from shadowswitch.service.directory import No
+from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
 INTERRUPTED = 130
@@ -41,7 +42,7 @@ HINTS: dict[type[ShadowSwitchError], str] = {
     BuildFailed: "shadowswitch events shows how it went; mend the cause and build again",
     DuplicateBuild: "switch to it, or discard it with shadowswitch cancel",
 }
-"""The next step in words of the command line, where the library's own hint speaks of Python calls."""
+"""The next step for some errors whatever their own hint says; others are told in the words of `hints`."""
 
 app = App(
     name="shadowswitch",
@@ -94,9 +95,9 @@ def _status_of(error: Exception) -> int:
 def _line(error: Exception) -> str:
     """An error as one line; one that nobody foresaw carries its class, and how to see more."""
     text = " ".join(str(error).split())
-    for kind, hint in HINTS.items():
-        if isinstance(error, kind):
-            text = f"{' '.join(error.message.split())}; {hint}"
+    if isinstance(error, ShadowSwitchError):
+        hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), in_commands(error.hint))
+        text = " ".join(f"{error.message}; {hint}".split() if hint else error.message.split())
     if isinstance(error, CycloptsError):
         return f"{text} See shadowswitch --help."
     if isinstance(error, ShadowSwitchError | ValueError | OSError):

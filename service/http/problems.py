@@ -21,6 +21,7 @@ from litestar.exceptions import HTTPException
 from shadowswitch.model import errors
 from shadowswitch.model.blocked import Blocked
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Forbidden, Unauthorized
 from shadowswitch.service.http.host import Overloaded
 from shadowswitch.service.http.methods import allowed
@@ -105,7 +106,7 @@ def problem(error: ShadowSwitchError, request_id: str = "") -> tuple[int, dict[s
         title=words.capitalize(),
         status=status,
         detail=error.message[:DETAIL_CHARS_MAX],
-        hint=error.hint[:DETAIL_CHARS_MAX],
+        hint=in_http(error.hint)[:DETAIL_CHARS_MAX],
         operation=error.operation,
         object=error.object,
         recoverable=error.recoverable,
@@ -147,7 +148,7 @@ def blocked_members(blocked: Blocked) -> dict[str, Any]:
         "indexing_progress": None if blocked.progress_percent is None else math.floor(blocked.progress_percent),
         "eta_seconds": None if blocked.eta_s is None else math.ceil(blocked.eta_s),
         "retry_after": None if blocked.retry_after_s is None else math.ceil(blocked.retry_after_s),
-        "alternative_actions": blocked.alternatives,
+        "alternative_actions": [in_http(way) for way in blocked.alternatives],
     }
 
 
@@ -192,7 +193,7 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
         return from_anything(request, error)
     if error.status_code == 400:
         fields = [one for one in error.extra or [] if isinstance(one, dict)]
-        parts = [": ".join(str(one[name]) for name in ("key", "message") if one.get(name)) for one in fields]
+        parts = [_of_body(one) or ": ".join(str(one[k]) for k in ("key", "message") if one.get(k)) for one in fields]
         detail = "; ".join([detail.partition(" for ")[0].strip(), *parts])
         more["errors"] = fields
     hint = HINTS.get(error.status_code, "GET /schema tells what a request must look like")
@@ -201,6 +202,17 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
     if error.status_code == 405:
         headers["Allow"] = allowed(request.app, str(request.scope["path"]))
     return _answer(error.status_code, body, headers)
+
+
+def _of_body(field: dict[str, Any]) -> str:
+    """What is wrong with a body as a whole, or inside it; "" for what is no body: Litestar calls that `data`."""
+    if field.get("source") != "body":
+        return ""
+    message = str(field.get("message", ""))
+    if message == "'data'":
+        return "the body must be a JSON object, and it is empty"
+    kind = re.fullmatch(r"Expected `object[^`]*`, got `(\w+)`", message)
+    return f"the body must be a JSON object, not {kind[1]}" if kind else f"the body: {message}"
 
 
 def too_deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
