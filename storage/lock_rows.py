@@ -95,12 +95,12 @@ def check_fence(commit: Commit, branch: int, owner: str, tokens: Iterable[int]) 
 
 
 def _told(branch: BranchRow, event: LockEvent) -> dict[str, Any]:
+    """Everybody who reads events reads this, so the fencing token is not in it: that is told to the holder alone."""
     assert event.lock is not None
     lock = event.lock
     return {
         "branch_name": branch.name,
         "lock_id": lock.lock_id,
-        "token": lock.token,
         "owner": lock.owner,
         "lock_type": str(lock.lock_type),
         "scope": str(lock.scope),

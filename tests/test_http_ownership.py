@@ -124,3 +124,13 @@ def test_who_shows_the_token_of_a_lock_that_ended_is_told_what_became_of_it(peop
         assert "acquire it again" in problem["hint"]
         people.alice.refused(404, "POST", f"{place}/{action}", {**body, "token": None})
     people.bob.refused(404, "POST", "branch-locks/locks/999-0/heartbeat", token)
+
+
+def test_no_event_tells_the_token_of_a_lock(people: People) -> None:
+    asked = {"branch_name": people.branch, "lock_type": "BACKUP"}
+    lock = people.alice.post("branch-locks/acquire", asked)
+    people.alice.ok("DELETE", f"branch-locks/locks/{lock['lock_id']}")
+    told = [e for e in people.bob.get("events")["events"] if e["subject"] == lock["lock_id"]]
+    assert [event["type"].rpartition(".")[2] for event in told] == ["granted", "released"]
+    assert {name for event in told for name in event["data"]} >= {"owner", "lock_id", "reason"}
+    assert not any("token" in event["data"] for event in told)
