@@ -135,9 +135,13 @@ class Follower(EngineActor):
             return
         due = time.monotonic() - self._house.config.flush_interval_s
         for number, since in list(self._unflushed.items()):
-            generation = self._house.shelf.open.get(number)
-            if since <= due:
+            if since > due:
+                continue
+            with self._house.forcing:
+                if self._house.sealing:
+                    return
                 del self._unflushed[number]
+                generation = self._house.shelf.open.get(number)
                 if generation is not None and not generation.closed:
                     self._flush(generation)
 

@@ -44,6 +44,9 @@ SEALED_SWITCH_INTERVAL_S = 0.0005
 """While a branch is sealed a busy Python thread keeps the GIL for half a millisecond instead of five: a drain gives it
 up a dozen times, and each time would wait that long to get it back."""
 
+FORCING_WAIT_S = 1.0
+"""For so long a switch waits, unsealed, for index files that are being forced to disk; then it takes its chance."""
+
 
 class Shelf:
     """The generations that are open in this process, and which of them are live. THE IN-MEMORY POINTER.
@@ -137,6 +140,8 @@ class House:
         """Notified after every metadata transaction: something may have changed its state."""
         self.sealing = 0
         """How many branches are sealed or about to be: nobody forces index files to disk meanwhile."""
+        self.forcing = threading.Lock()
+        """Held while the files of an index are forced to disk: a seal would wait for the disk behind them."""
         self._sealing_lock = threading.Lock()
         self._switch_interval_s = sys.getswitchinterval()
         self.closing = False
@@ -259,12 +264,14 @@ class House:
         return Path(self.config.published_path) if self.config.published_path else self.root / publishing.PUBLISHED
 
     def before_seal(self) -> None:
-        """From now on nobody starts to force index files to disk."""
+        """From now on nobody starts to force index files to disk; waits a while for one who does."""
         with self._sealing_lock:
             self.sealing += 1
             if self.sealing == 1:
                 self._switch_interval_s = sys.getswitchinterval()
                 sys.setswitchinterval(min(self._switch_interval_s, SEALED_SWITCH_INTERVAL_S))
+        if self.forcing.acquire(timeout=FORCING_WAIT_S):
+            self.forcing.release()
 
     def after_seal(self) -> None:
         """The seal is over."""

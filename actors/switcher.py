@@ -19,7 +19,7 @@ from typing import Any
 from shadowswitch.actors.base import EngineActor, result_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import RunSwitch, Seal, SealOutcome, SettleBuild
+from shadowswitch.actors.messages import Barrier, RunSwitch, Seal, SealOutcome, SettleBuild
 from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.verifier import verify
@@ -37,6 +37,7 @@ BACKOFF_MAX_S = 2.0
 CATCH_UP_S = 5.0
 CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
+LAST_ROUNDS = 2
 SETTLE_S = 10.0
 SEAL_GRACE_S = 700.0
 """Longer than a BranchActor waits for its commit."""
@@ -273,11 +274,25 @@ class Switcher(EngineActor):
 
     def _come_close(self, target: Generation) -> None:
         """Apply again and again, so that next to nothing is left for the seal: each round leaves what was written
-        during it, which is less than the round before as long as applying is faster than writing."""
+        during it, which is less than the round before as long as applying is faster than writing.
+
+        The last rounds begin behind the JournalWriter, and the seal, too: right after a commit, when hardly anything
+        waits for the next one. So under the seal writers seldom wait for more than its own commit.
+        """
         deadline = time.monotonic() + CATCH_UP_S
         for _ in range(CLOSE_ROUNDS_MAX):
             if target.writer.apply_until(self._house.head(target.row.branch), deadline) <= CLOSE_CHANGES:
-                return
+                break
+        for _ in range(LAST_ROUNDS):
+            target.writer.apply_until(self._committed(target.row.branch, deadline), deadline)
+        self._committed(target.row.branch, deadline)
+
+    def _committed(self, branch: int, deadline: float) -> int:
+        """The head of a branch, once all that is with the JournalWriter now is on disk. Raises Timeout."""
+        head: Reply[int] = Reply()
+        self._house.journal.tell(Barrier(branch, head))
+        found: int = result_of(head, max(0.0, deadline - time.monotonic()), "the commit before the seal")
+        return found
 
     # -- verification ----------------------------------------------------------------------------------------------
 
