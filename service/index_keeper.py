@@ -91,17 +91,19 @@ class IndexKeeper:
         """Of each described index. Any thread."""
         with self._changed:
             wanted = list(self._wanted.values())
+        described = [self._is_as_described(index) for index in wanted]
+        with self._changed:  # after that: as described and nothing under way means that the switch is over
             errors = {key: error for key, (error, _) in self._errors.items()}
             under_way = dict(self._under_way)
         return [
             IndexStatus(
                 index.branch,
                 index.index_type,
-                self._is_as_described(index),
+                as_described,
                 under_way.get((index.branch, index.index_type)),
                 errors.get((index.branch, index.index_type)),
             )
-            for index in wanted
+            for index, as_described in zip(wanted, described, strict=True)
         ]
 
     def _run(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pykka
 import pytest
+from hypothesis import HealthCheck, settings
 
 from shadowswitch import Config, Engine
 from shadowswitch.actors.base import EngineActor
@@ -18,6 +19,10 @@ from tests.engine_helpers import put, wait_until, worker_processes
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 """For `benchmarks`. Last, so that what is installed is found first."""
+
+settings.register_profile("no duration", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no duration")
+"""A machine that is busy elsewhere for 200 ms is no defect of what is tested."""
 
 FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20, "seal_budget_ms": 2000.0}
 """Settings for tests: nothing waits for a timer longer than it must, and no seal is given up on a loaded machine."""
@@ -54,7 +59,7 @@ def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
     finally:
         for engine, _ in opened:
             engine.close()
-    wait_until(lambda: before.issuperset(running()), 10.0, f"the end of {running()}")
+    wait_until(lambda: before.issuperset(running()), 30.0, f"the end of {running()}")
 
 
 def running() -> list[str]:

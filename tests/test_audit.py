@@ -82,10 +82,16 @@ def test_a_writer_believes_nothing_of_a_record_whose_write_failed(engine: Engine
 
 def test_a_loop_that_hangs_is_a_failure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shadowswitch.service.workload.JOIN_TIMEOUT_S", 0.1)
-    let_go = threading.Event()
+    hangs, let_go = threading.Event(), threading.Event()
     load = Load(engine, "main")
-    monkeypatch.setattr(Writer, "step", lambda _: let_go.wait(30))
+
+    def hang(_: Writer) -> None:
+        hangs.set()
+        let_go.wait(30)
+
+    monkeypatch.setattr(Writer, "step", hang)
     load.start([("a", "text")], ["word"], {}, writers=1, readers=0)
+    assert hangs.wait(30)
     load.end()
     let_go.set()
     load.writers[0].join(30)

@@ -184,11 +184,16 @@ def test_a_worker_killed_while_it_catches_up_is_replaced(open_engine: Any, monke
     engine = open_engine(copy_slice_rows=100, catchup_residual_changes=0)
     engine.create_branch("main")
     fill(engine, 500)
-    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.loaded=sleep:0.5;catchup.slice=kill@3")
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "catchup.slice=kill@3")
+    written = threading.Event()
+    monkeypatch.setattr(
+        "shadowswitch.actors.builder.point", lambda name: name == "build.begun" and not written.wait(60)
+    )
     shadow = start(engine)
-    wait_until(lambda: rows_stored(shadow) == 500)
-    for n in range(8):
+    wait_until(lambda: engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILDING)
+    for n in range(8):  # eight slices to catch up with, before the first worker starts
         engine.write("main", [put(str(m), f"round{n}") for m in range(100)])
+    written.set()
     engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
     assert engine.stats()["counters"]["worker_deaths"] >= 1
     assert engine.switch(shadow.shadow_index_id).success
@@ -283,8 +288,12 @@ def test_builds_of_several_branches_and_types_run_at_once(engine: Engine, monkey
         for branch in ("main", "other")
         for kind in (KIND, "GRAPH_INDEX")
     ]
+    for shadow in shadows:
+        engine.pause_build(shadow.shadow_index_id)
     wait_until(lambda: len(engine.stats()["worker_pids"]) == 4)
     assert engine.stats()["builds_running"] == 4
+    for shadow in shadows:
+        engine.resume_build(shadow.shadow_index_id)
     for shadow in shadows:
         assert engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60).record_count == 2000
         assert engine.switch(shadow.shadow_index_id).success

@@ -84,11 +84,13 @@ def test_the_journal_is_kept_as_long_as_a_build_needs_it(open_engine: Any, monke
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:1")
     shadow = engine.start_build("main", KIND, TYPES, {"parallel_workers": 1})
     wait_until(lambda: engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILDING)
+    engine.pause_build(shadow.shadow_index_id)
     start_lsn = engine.shadow(shadow.shadow_index_id).start_lsn
     for n in range(5):
         engine.write("main", [put(str(m), f"round{n}") for m in range(1000)])
         engine.clean_up()
         assert engine.branch("main").oldest_lsn <= start_lsn + 1, "ST-6"
+    engine.resume_build(shadow.shadow_index_id)
     engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
     assert engine.switch(shadow.shadow_index_id).success
     assert len(found(engine, "round4")) == 1000
@@ -103,9 +105,10 @@ def test_the_journal_is_trimmed_once_the_generations_have_it_on_disk(open_engine
         engine.write("main", [put(str(m), f"round{n}") for m in range(500)])
     head = engine.head("main")
     wait_until(lambda: engine.branch("main").oldest_lsn > head - 300)
+    oldest = engine.branch("main").oldest_lsn
     with pytest.raises(JournalTrimmed) as caught:
         engine.changes("main", after=0)
-    assert caught.value.oldest_lsn == engine.branch("main").oldest_lsn
+    assert oldest <= caught.value.oldest_lsn <= engine.branch("main").oldest_lsn, "the janitor may still be at it"
     assert engine.changes("main", after=head - 5)[-1].lsn == head
     assert engine.rollback("main", KIND).success
     assert len(found(engine, "round4")) == 500

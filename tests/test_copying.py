@@ -57,7 +57,7 @@ def test_a_copy_that_is_interrupted_after_any_slice_needs_no_repair(
 ) -> None:
     monkeypatch.setenv("SHADOWSWITCH_POINTS", f"copy.slice=kill@{nth}")
     shadow = crowded.start_build("main", "SEARCH_INDEX", TYPES, {"shards": 2, "parallel_workers": 1})
-    wait_until(lambda: crowded.shadow(shadow.shadow_index_id).state in ("BUILT", "FAILED"))
+    wait_until(lambda: crowded.shadow(shadow.shadow_index_id).state in ("BUILT", "FAILED"), 120)
     if nth > 1:
         assert crowded.shadow(shadow.shadow_index_id).record_count == 240
     counters = crowded.stats()["counters"]

@@ -51,6 +51,7 @@ def test_a_build_goes_through_its_states_and_its_progress_never_goes_back(
     filled: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_copy(monkeypatch)
+    points.plan_points("build.validated=sleep:1")  # long enough to be seen in that phase
     shadow = filled.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
     seen: list[tuple[str, float, float | None]] = []
     pause = threading.Event()

@@ -20,7 +20,6 @@ from shadowswitch import (
     Timeout,
     UnknownBranch,
 )
-from shadowswitch.storage import points
 
 Eventually = Callable[[Callable[[], bool]], None]
 
@@ -208,13 +207,14 @@ def test_the_journal_is_trimmed_below_what_is_needed_and_says_so(
     assert other.changes("main", after=2000) == []
 
 
-def test_a_write_that_was_not_begun_in_time_is_not_written(engine: Engine) -> None:
-    points.plan_points("write.admitted=sleep:0.4@1")
+def test_a_write_that_was_not_begun_in_time_is_not_written(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("shadowswitch.actors.branch.point", lambda name: go_on.wait(60))
     try:
         with pytest.raises(Timeout, match="nothing was done"):
             engine.write("main", [put("late")], timeout_s=0.05)
     finally:
-        points.plan_points("")
+        go_on.set()
     engine.write("main", [put("next")])
     assert engine.get("main", "object_type", "late") is None
     assert engine.head("main") == 1

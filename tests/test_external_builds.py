@@ -123,7 +123,7 @@ def test_a_builder_of_whom_nothing_is_heard_fails_its_build(open_engine: OpenEng
 
 
 def test_a_builder_that_reports_is_not_failed(open_engine: OpenEngine) -> None:
-    engine = open_engine(external_timeout_s=1.0)
+    engine = open_engine(external_timeout_s=3.0)
     engine.create_branch("main")
     shadow, other = begin(engine), engine.start_build("main", "GRAPH_INDEX", ["object_type"], external=True)
 

@@ -14,8 +14,8 @@ from tests.engine_helpers import crew, fill, put, wait_until
 
 @pytest.fixture
 def engine(open_engine: Any) -> Engine:
-    """An engine that keeps no change for its own sake."""
-    engine: Engine = open_engine(journal_keep_changes=0)
+    """An engine that keeps no change for its own sake, and trims when it is told to."""
+    engine: Engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600)
     engine.create_branch("main")
     return engine
 
@@ -140,7 +140,7 @@ def test_a_senseless_hold_is_refused(engine: Engine, monkeypatch: pytest.MonkeyP
 
 
 def test_fsck_finds_a_journal_that_lost_what_is_held(open_engine: Any) -> None:
-    engine = open_engine(journal_keep_changes=0, sound=False)
+    engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600, sound=False)
     engine.create_branch("main")
     write(engine, 500)
     engine.hold_changes("mirror", "main", 100)

@@ -119,7 +119,8 @@ def test_long_calls_leave_threads_for_everybody_else(open_server: Server) -> Non
     for thread in threads:
         thread.start()
     wait_until(lambda: answers.count(503) == 5, what="the refusal of those who are too many")
-    assert len(client.get("branch-locks/waiters?branch_name=long")) == most
+    waiters = "branch-locks/waiters?branch_name=long"
+    wait_until(lambda: len(client.get(waiters)) == most, what="those who may wait")
     assert client.call("GET", "/health").body["ready"] is True
     client.post("branches/main/write", CHANGE)
     client.ok("DELETE", f"branch-locks/locks/{held}")

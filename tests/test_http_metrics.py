@@ -32,13 +32,14 @@ def test_metrics_follow_what_happens_and_the_dashboard_names_only_what_exists(tm
         client.post("branches", {"name": 'awk"ward\\branch'})
         client.post("branches", {"name": "main"})
         client.post("branches/main/write", CHANGES)
-        for _ in range(2):
-            assert client.post(f"shadow-index/{client.built()}/switch", {})["success"]
+        switches = [client.post(f"shadow-index/{client.built()}/switch", {}) for _ in range(2)]
+        assert all(switch["success"] for switch in switches)
+        seals = sum(switch["attempts"] for switch in switches)  # on a loaded machine one may be given up
         client.built()
         client.post("branch-locks/acquire", {"branch_name": "main", "lock_type": "BACKUP"})
         found = values(client)
         index = "branch=main,index_type=SEARCH_INDEX"
-        assert found["shadowswitch_sealed_seconds_count"][""] == 2
+        assert found["shadowswitch_sealed_seconds_count"][""] == seals
         assert found["shadowswitch_switch_seconds_count"][""] == 2
         assert found["shadowswitch_write_seconds_count"][""] == 1
         assert found["shadowswitch_index_records"][index] == 100
@@ -49,7 +50,7 @@ def test_metrics_follow_what_happens_and_the_dashboard_names_only_what_exists(tm
         assert found["shadowswitch_crashes"][""] == 0
         assert 'branch=awk"ward\\branch' in found["shadowswitch_branch_head_lsn"]
         buckets = found["shadowswitch_sealed_seconds_bucket"]
-        assert buckets["le=+Inf"] == 2
+        assert buckets["le=+Inf"] == seals
         assert list(buckets.values()) == sorted(buckets.values())
 
         dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())

@@ -53,7 +53,8 @@ def test_an_event_that_is_dropped_switches_its_shadow_and_is_gone(engine: Engine
     shadow = begin(engine)
     delivered(engine, shadow)
     path = drop(inbox, incoming("com.oms.shadow.indexing.completed", shadow_index_id=shadow.shadow_index_id))
-    wait_until(lambda: not path.exists())
+    wait_until(lambda: inbox.taken + inbox.rejected)
+    assert not path.exists()
     assert engine.index("main", KIND).shadow_index_id == shadow.shadow_index_id
     assert (inbox.taken, inbox.rejected) == (1, 0)
 

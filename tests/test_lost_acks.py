@@ -17,7 +17,7 @@ from tests.rebuild_scenario import TYPE
 from tests.test_mutations import SCENARIO, copy_of_the_library
 
 LAST = "        for message, result in answers:\n            message.reply.set_result(result)\n"
-PAUSE = "time" + ".sleep(0.03)"  # of the mutant, not of the test
+PAUSE = "time" + ".sleep(0.1)"  # of the mutant, not of the test
 ACK_BEFORE_COMMIT = {
     "actors/journal_writer.py": [
         (

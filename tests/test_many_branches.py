@@ -129,7 +129,7 @@ def test_a_hundred_branches_with_locks_need_only_the_threads_that_are_allowed(op
 
 
 def test_locks_of_many_branches_that_expire_at_one_moment_are_swept_with_few_threads(
-    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine(branch_actors_max=8)
     for n in range(150):
@@ -148,7 +148,7 @@ def test_locks_of_many_branches_that_expire_at_one_moment_are_swept_with_few_thr
     monkeypatch.setattr(LockTable, "load", partial(_expiring, LockTable.load))
     engine = open_engine(branch_actors_max=8)
     expired = "com.shadowswitch.lock.expired"
-    eventually(lambda: sum(event.type == expired for event in engine.events(limit=10_000)) == 150)
+    wait_until(lambda: sum(event.type == expired for event in engine.events(limit=10_000)) == 150, 60)
     assert engine.locks() == []
     assert 0 < most <= 75, "on a loaded machine those that stop may not have ended yet"
 
@@ -236,7 +236,7 @@ def test_a_broken_branch_is_not_in_the_way_of_another(engine: Engine, monkeypatc
 def test_a_round_of_the_janitor_looks_only_at_what_is_due(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    engine = open_engine(journal_keep_changes=50)
+    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # the Rechecker may walk
     for n in range(50):
         engine.create_branch(f"b{n}")
         engine.write(f"b{n}", [put("a")])

@@ -48,8 +48,8 @@ def test_rows_of_another_version_in_a_waiting_shadow_are_repaired(engine: Engine
     damage(shadow, STALE)
     wait_until(lambda: counted(engine, "buckets_repaired") >= 1, 60)
     wait_until(lambda: counted(engine, "rechecks") >= 1, 60)
+    wait_until(lambda: "shadow.repaired" in [entry.type for entry in engine.audit()])
     assert engine.shadow(shadow.shadow_index_id).state == "BUILT"
-    assert "shadow.repaired" in [entry.type for entry in engine.audit()]
     assert engine.check() == []
     assert engine.switch(shadow.shadow_index_id).success
     assert found(engine, "word5") == {"5"}

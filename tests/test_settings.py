@@ -103,7 +103,8 @@ def described(**config: object) -> IndexSettings:
 
 
 def as_described(keeper: IndexKeeper) -> bool:
-    return all(status.as_described for status in keeper.status())
+    """Committed, and its switch is over: readers get it."""
+    return all(status.as_described and not status.shadow_index_id for status in keeper.status())
 
 
 def test_an_index_is_built_as_described_and_rebuilt_when_that_changes(engine: Engine, keeper: IndexKeeper) -> None:

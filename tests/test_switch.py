@@ -213,10 +213,10 @@ def test_a_seal_does_not_wait_longer_than_its_budget_for_the_writes_before_it(op
     engine.create_branch("main")
     fill(engine, 100)
     shadow = built(engine)
-    points.plan_points("journal.before_commit=sleep:0.5")
-    with crew() as hands:
+    points.plan_points("journal.before_commit=sleep:1.0")
+    with crew() as hands:  # one attempt: a later one could meet the end of a commit
         hands.start(lambda: engine.write("main", [put("w")], timeout_s=60))
-        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=1))
+        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01))
         assert not result.success
         assert "the commit of the writes before it" in result.message
     points.plan_points("")

@@ -48,7 +48,13 @@ def keep(engine: Engine) -> Iterator[Keep]:
 
 
 def settle(upkeep: Upkeep) -> None:
-    wait_until(lambda: all(index.as_described for index in upkeep.status().indexes) and upkeep.status().indexes)
+    """Wait until every index is committed as described, and its switch is over: readers get it."""
+
+    def settled() -> bool:
+        indexes = upkeep.status().indexes
+        return bool(indexes) and all(index.as_described and not index.shadow_index_id for index in indexes)
+
+    wait_until(settled)
 
 
 def hits(engine: Engine, query: str, timeout_s: float = 5) -> set[str]:

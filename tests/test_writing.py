@@ -89,7 +89,7 @@ def test_a_write_is_not_acknowledged_before_its_commit(engine: Engine) -> None:
     thread = threading.Thread(target=write)
     thread.start()
     while not acked.wait(0.01):
-        assert engine.get("main", "object_type", "a") is None or acked.wait(1.0), "visible, and not acknowledged"
+        assert engine.get("main", "object_type", "a") is None or acked.wait(30), "visible, and not acknowledged"
     thread.join()
     assert engine.get("main", "object_type", "a") is not None
 
