@@ -112,13 +112,17 @@ class Address:
         self.ref = start()
 
     def tell(self, message: Any) -> None:
-        """Send. A message to a dead actor is answered with InternalFailure at once."""
+        """Send. A message to a dead actor, or to one that dies in this moment, is answered with InternalFailure."""
+        ref = self.ref
         try:
-            self.ref.tell(message)
+            ref.tell(message)
+            if ref.is_alive():
+                return  # it handles the message, or its end finds it in the mailbox
         except pykka.ActorDeadError:
-            fail_reply(
-                message, InternalFailure("the engine is mending itself", hint="try again in a second, or see the log")
-            )
+            pass
+        fail_reply(
+            message, InternalFailure("the engine is mending itself", hint="try again in a second, or see the log")
+        )
 
     def restart_if_dead(self) -> bool:
         """Start a new actor if the present one is gone; True if so."""
