@@ -74,6 +74,7 @@ async function follow() {
       for await (const event of eventsOf(answer.body, heard)) take(event);
     } catch (error) {
       if (error.status === 401) askTokenOnce();
+      if (error.status === 410) Object.assign(state, { events: [], switches: [], last: null }); // another data directory
     }
     clearTimeout(silence);
     const pause = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];

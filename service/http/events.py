@@ -27,7 +27,7 @@ from shadowswitch.service.http.bodies import WHOLE_MAX
 from shadowswitch.service.http.branches import After, Limit
 from shadowswitch.service.http.host import Host, Overloaded
 from shadowswitch.service.http.indexing import require_own, under_way
-from shadowswitch.service.http.problems import BadRequest
+from shadowswitch.service.http.problems import BadRequest, PlaceLost
 from shadowswitch.service.http.routing import PREFIX, changes, reads
 
 BASE = f"{PREFIX}/events"
@@ -59,11 +59,22 @@ def sees(caller: Caller, event: Event) -> bool:
 
 @reads(BASE)
 def page(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> Page:
-    """The durable event log after a sequence number, as CloudEvents."""
-    oldest, newest = host.engine.event_span()
+    """The durable event log after a sequence number, as CloudEvents. 410 for a number that was never reached."""
+    oldest, newest = span_from(host, after)
     found = host.engine.events(after, limit)
     next_after = found[-1].sequence if found else max(after, newest)
     return Page([to_cloud_event(event) for event in found if sees(caller, event)], next_after, oldest, newest)
+
+
+def span_from(host: Host, after: int) -> tuple[int, int]:
+    """The oldest and the newest event kept. Raises PlaceLost for a place beyond: it might be waited at for ever."""
+    oldest, newest = host.engine.event_span()
+    if after > newest:
+        raise PlaceLost(
+            f"there is no event {after}, the newest is {newest}: this is not the data directory of which you read it",
+            hint=f"begin again with after={oldest - 1}, and read the present state of what you keep",
+        )
+    return oldest, newest
 
 
 @changes(BASE, Scope.BUILD)
@@ -115,12 +126,13 @@ async def stream(
     caller: Caller,
     after: Annotated[int, Parameter(required=False, ge=FROM_NOW_ON, le=WHOLE_MAX)] = FROM_NOW_ON,
 ) -> Response[Any]:
-    """Server-Sent Events: from now on, or after a number (`Last-Event-ID`, or `after`)."""
+    """Server-Sent Events: from now on, or after a number (`Last-Event-ID`, or `after`); 410 if it was never reached."""
     place = start_of(request.headers.get("last-event-id"), after)
     if host.hub.streams >= host.options.streams_max:
         raise Overloaded("too many streams are open", hint="close one, or poll GET /events?after=")
     if place == FROM_NOW_ON:
         place = await sync_to_thread(host.hub.newest)
+    await sync_to_thread(span_from, host, place)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Stream(follow(host, caller, place), media_type="text/event-stream", headers=headers)
 

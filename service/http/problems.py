@@ -49,6 +49,10 @@ class NoSuchLock(ShadowSwitchError, LookupError):
     """No lock of that id is held."""
 
 
+class PlaceLost(ShadowSwitchError):
+    """A place in the event log that is not in it: whoever asks has read another data directory."""
+
+
 class KeyReused(ShadowSwitchError):
     """An Idempotency-Key came with another request than the first time."""
 
@@ -70,6 +74,7 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (errors.WriteBlocked, 423),
     (errors.StorageFull, 507),
     (errors.JournalTrimmed, 410),
+    (PlaceLost, 410),
     (errors.EngineClosed, 503),
     (errors.Timeout, 503),
     (errors.CorruptData, 503),
