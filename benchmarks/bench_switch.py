@@ -1,6 +1,6 @@
 """Benchmark 1, the pause of a switch: how long readers and writers stand still, beside quiet time and the alternatives.
 
-    python -m benchmarks.bench_switch [--sizes 100000,1000000] [--switches 200] [--others 60]
+    python -m benchmarks.bench_switch [--sizes 100000,1000000] [--switches 200,200] [--others 60]
 
 Two writers and two readers with 1 ms of thought in the host's process, as a host has them. A stall is the longest time
 without a success of one loop in a window: around the end of each switch, and in quiet windows of the same width, half
@@ -148,7 +148,7 @@ def main() -> int:
     """The command."""
     parser = common.arguments(__doc__)
     parser.add_argument("--sizes", default="100000,1000000", help="records, of shadowswitch with fts5")
-    parser.add_argument("--switches", type=int, default=200)
+    parser.add_argument("--switches", default="200", help="of each size; the last one is that of all that follow")
     parser.add_argument("--others", type=int, default=60, help="switches of the other contenders")
     parser.add_argument("--window-s", type=float, default=WINDOW_S)
     parser.add_argument("--plots", metavar="FOLDER", help="write SVG plots there")
@@ -166,7 +166,9 @@ def main() -> int:
     def shadowswitch(backend: str, records: int) -> Callable[[Path], Contender]:
         return lambda place: ShadowSwitch(place, records, {"backend": backend, "parallel_workers": 2})
 
-    ours = [contend(shadowswitch("fts5", size), size, options.switches) for size in sizes]
+    counts = [int(count) for count in options.switches.split(",")]
+    counts += counts[-1:] * (len(sizes) - len(counts))
+    ours = [contend(shadowswitch("fts5", size), size, n) for size, n in zip(sizes, counts, strict=False)]
     key_value = contend(shadowswitch("kv", small), small, options.others)
     flip = contend(lambda place: LinkFlip(place, small), small, options.others)
     moves = contend(lambda place: Moves(place, small), small, options.others)

@@ -38,7 +38,7 @@ class Script(msgspec.Struct, frozen=True):
 SCRIPTS = (
     Script(
         "bench_switch",
-        "--sizes 100000,1000000 --switches 200 --others 60",
+        "--sizes 100000,1000000 --switches 200,60 --others 30",
         "--sizes 500 --switches 2 --others 1 --window-s 0.05",
         10.0,
         plots=True,
