@@ -42,7 +42,6 @@ NOTE_INTERVAL_S = 5.0
 """How often the progress is written down, for a restart."""
 STEP_S = 0.02
 BUSY_STEP_S = 0.2
-JUDGED_EVERY_S = 1.0
 BUSY_SLICE = 4 * APPLY_SLICE
 
 
@@ -243,7 +242,7 @@ class ShadowBuilder(EngineActor):
         self._generation = self._house.open_generation(row)
         self._round_target = self._house.head(self._row.branch)
         self._round_changes = 0
-        self._judged_at = time.monotonic()
+        self._pacing.begin(self._generation.applied_lsn)
         self._tell(Step())
 
     def _step(self, _: Step) -> None:
@@ -267,21 +266,16 @@ class ShadowBuilder(EngineActor):
     def _round_ended(self, applied: int) -> bool:
         """A round of catch-up takes the shadow to where the head was when it began. Was it short enough?
 
-        A round that takes long is judged on the way, by what is left: with writers who are faster than the replay each
-        round takes longer than the one before.
+        One that takes long is judged on the way as well, see `model.rounds`.
         """
-        now = time.monotonic()
         if applied < self._round_target:
-            if now - self._judged_at > JUDGED_EVERY_S:
-                self._judged_at = now
-                self._pacing.judge(self._house.head(self._row.branch) - applied)
+            self._pacing.on_the_way(applied)
             return False
         changes, self._round_changes = self._round_changes, 0
         self._round_target = self._house.head(self._row.branch)
         if changes <= self._house.config.catchup_residual_changes:
             return True
-        self._judged_at = now
-        self._pacing.judge(changes)
+        self._pacing.caught_up(applied, changes)
         return False
 
     def _next_step(self, worked_s: float) -> None:

@@ -1,7 +1,8 @@
 """How hard a build works: its share, pauses, the disk, and what is done when writers outrun it.
 
-Measures against falling behind, in this order, judged by what is left after whole rounds and never by a momentary
-backlog: more share and bigger batches, then a bounded delay of each write of the branch, then NOT_CONVERGING.
+Measures against falling behind, in this order, judged by whole rounds and never by a momentary backlog (`model.rounds`
+says how, also of a round that does not end): more share and bigger batches, then a bounded delay of each write of the
+branch, then NOT_CONVERGING.
 Used on the builder's thread.
 """
 
@@ -11,7 +12,8 @@ import logging
 import time
 
 from shadowswitch.actors.house import House
-from shadowswitch.model.errors import NotConverging, StorageFull
+from shadowswitch.model.errors import NOT_CONVERGING, NotConverging, StorageFull
+from shadowswitch.model.rounds import Place, Rounds
 from shadowswitch.storage import layout
 from shadowswitch.storage.copying import Control
 from shadowswitch.storage.rows import ShadowRow
@@ -31,9 +33,7 @@ class Pacing:
         self._paused = False
         self._short_of_disk = False
         self._looked_at = 0.0
-        self._rounds = 0
-        self._least = 1 << 62
-        self._at = (house.head(row.branch), time.monotonic())
+        self._rounds = Rounds(self._place(row.start_lsn))
 
     @property
     def control(self) -> Control:
@@ -42,8 +42,8 @@ class Pacing:
 
     @property
     def behind(self) -> bool:
-        """Did the last round leave no less than the best one before?"""
-        return self._rounds > 0
+        """Did the last round gain nothing?"""
+        return self._rounds.without_gain > 0
 
     def tune(self, share: float | None, paused: bool | None) -> None:
         """What somebody asked for."""
@@ -69,24 +69,38 @@ class Pacing:
             self._short_of_disk = short
         return short
 
-    def judge(self, residual: int) -> None:
-        """After a whole round of catch-up that had `residual` changes. Raises NotConverging with the rates."""
-        config, now = self._house.config, time.monotonic()
-        head = self._house.head(self._row.branch)
-        (head_before, before), self._at = self._at, (head, now)
-        self._rounds = 0 if residual < self._least else self._rounds + 1
-        self._least = min(residual, self._least)
+    def begin(self, applied: int) -> None:
+        """Catching up begins here and now: what the workers did before counts for nothing."""
+        self._rounds = Rounds(self._place(applied))
+
+    def caught_up(self, applied: int, changes: int) -> None:
+        """After a whole round of catch-up that had so many changes. Raises NotConverging with the rates."""
+        self._rounds.ended(self._place(applied), changes)
+        self._hurry(applied)
+
+    def on_the_way(self, applied: int) -> None:
+        """In the midst of a round, which may be one that takes longer and longer. Raises NotConverging."""
+        if self._rounds.on_the_way(self._place(applied)):
+            self._hurry(applied)
+
+    def _place(self, applied: int) -> Place:
+        return Place(time.monotonic(), self._house.head(self._row.branch), applied)
+
+    def _hurry(self, applied: int) -> None:
+        """The measures that fit how often nothing was gained."""
+        config, rounds = self._house.config, self._rounds.without_gain
         patience = max(1, config.catchup_rounds_max // 3)
-        if self._rounds > patience:
+        if rounds > patience:
             step_s = config.write_delay_max_ms / 1000 / patience
             delay_s = self._house.delays.get(self._row.branch, 0.0) + step_s
             self._house.delays[self._row.branch] = min(config.write_delay_max_ms / 1000, delay_s)
-        if self._rounds >= config.catchup_rounds_max:
-            rate = (head - head_before) / max(1e-9, now - before)
+        if rounds >= config.catchup_rounds_max:
+            place = self._place(applied)
+            came, done = self._rounds.rates(place)
             raise NotConverging(
-                f"NOT_CONVERGING: {residual} changes were left after {self._rounds} rounds without gain,"
+                f"{NOT_CONVERGING}: {place.head - applied} changes were left after {rounds} rounds without gain,"
                 f" although every write is slowed by {config.write_delay_max_ms:g} ms;"
-                f" {rate:.0f} changes a second still come in",
+                f" {came:.0f} changes a second still come in, {done:.0f} a second are replayed",
                 operation="build",
                 object=self._row.id,
                 hint="write more slowly, use more shards, or try again at a quieter time",

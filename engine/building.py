@@ -12,15 +12,18 @@ from shadowswitch.actors.external_builds import Claim
 from shadowswitch.engine.running import Running, check_whole
 from shadowswitch.engine.viewing import shadow_index
 from shadowswitch.model.errors import (
+    NOT_CONVERGING,
     BuildCancelled,
     BuildFailed,
     InvalidConfig,
+    NotConverging,
     Timeout,
 )
 from shadowswitch.model.states import ShadowState
 from shadowswitch.model.views import (
     ShadowIndex,
 )
+from shadowswitch.storage.rows import ShadowRow
 
 ERROR_CHARS_MAX = 10_000
 
@@ -157,7 +160,8 @@ class Building(Running):
     def wait_for(self, shadow_id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.
 
-        Raises BuildFailed or BuildCancelled when it ends otherwise, Timeout after `timeout_s`.
+        Raises BuildFailed (NotConverging if writers outran it) or BuildCancelled when it ends otherwise, Timeout after
+        `timeout_s`.
         """
         house = self._alive()
         wanted = set(states or ("BUILT",))
@@ -170,14 +174,11 @@ class Building(Running):
             if row.state in wanted:
                 return shadow_index(house, row)
             if row.state == ShadowState.FAILED:
-                raise BuildFailed(f"shadow {shadow_id} failed: {row.error}", object=shadow_id, hint="see retry_build")
+                raise _failure(row)
             if row.state == ShadowState.CANCELLED:
                 raise BuildCancelled(f"shadow {shadow_id} was cancelled: {row.error or 'no reason given'}")
-            if row.state in (ShadowState.ACTIVE, ShadowState.CLEANUP) and not wanted & {
-                "ACTIVE",
-                "CLEANUP",
-                "SWITCHING",
-            }:
+            past_built = row.state == ShadowState.ACTIVE and not wanted & {"ACTIVE", "CLEANUP", "SWITCHING"}
+            if past_built or row.state == ShadowState.CLEANUP:
                 return shadow_index(house, row)  # past what was waited for
             return None
 
@@ -189,6 +190,12 @@ class Building(Running):
             if shadow_id not in house.stuck:
                 raise
             raise Timeout(f"{error.message}; it stands still: {house.stuck[shadow_id]}", operation="wait") from None
+
+
+def _failure(row: ShadowRow) -> BuildFailed:
+    """What to tell those who waited for a build that failed: what is stored of the reason is its text."""
+    kind = NotConverging if (row.error or "").startswith(NOT_CONVERGING) else BuildFailed
+    return kind(f"shadow {row.id} failed: {row.error}", operation="build", object=row.id, hint="see retry_build")
 
 
 def _check_number(name: str, value: float, most: float) -> None:

@@ -154,6 +154,10 @@ class CompletionRefused(ShadowSwitchError):
         self.problems = problems or []
 
 
+NOT_CONVERGING = "NOT_CONVERGING"
+"""How the reason of a build begins that failed so: it is all that is stored of the error."""
+
+
 class NotConverging(BuildFailed):
     """Writers are faster than the replay; the message carries both rates."""
 

@@ -1,12 +1,14 @@
 """Copy and first catch-up of one shard. Runs in a worker process, straight from the catalog to the shard.
 
     copy      scan the records of the shard's buckets in slices, each read in one short transaction; rows and the scan's
-              cursor are stored in one shard transaction, so a resumed copy begins where the rows end
+              cursor are stored in one shard transaction, so a resumed copy begins where the rows end. What was written
+              after S is left to the replay: writers who add records faster than they are copied would prolong the copy
+              without end
     loaded    the shard is at S, the head of the branch when the build was claimed (the journal kept everything since)
     catch up  replay the journal after S in order, whole slices, last change of a key wins, until little is left
 
-A scan may have seen records newer than S. That does no harm: the replay comes strictly after the copy, in order, and
-an item changes nothing unless its LSN is above the one stored for its key (BK-2).
+The replay comes strictly after the copy, in order, and an item changes nothing unless its LSN is above the one stored
+for its key (BK-2): a slice that is replayed once more after a kill does no harm.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from shadowswitch.model.digest import buckets_of_shard
+from shadowswitch.model.rounds import Place, Rounds
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import ShardWriter
 from shadowswitch.storage.catalog import Catalog
@@ -67,7 +70,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 
 PAUSE_POLL_S = 0.02
 STALLED_ROUNDS_MAX = 3
-"""Rounds of catch-up that leave no less than the one before, after which the host decides what to do."""
+"""Rounds of catch-up without gain (`model.rounds`), after which the host decides what to do."""
 
 Report = Callable[[Progress], None]
 
@@ -120,11 +123,13 @@ class ShardBuild:
                 piece = read_records(
                     self.catalog, self.task.branch, number, name, buckets, position, self.task.slice_rows
                 )
+                items = [item for item in piece.items if item.lsn <= self.task.start_lsn]
                 if piece.items:
                     position = piece.cursor
-                    writer.load(piece.items, position)
-                    self.rows += len(piece.items)
-                    unflushed += len(piece.items)
+                if items:
+                    writer.load(items, position)
+                    self.rows += len(items)
+                    unflushed += len(items)
                     unflushed_bytes += piece.size_bytes
                 if unflushed >= self.task.flush_rows or unflushed_bytes >= self.task.flush_bytes:
                     writer.flush()
@@ -139,7 +144,7 @@ class ShardBuild:
     def _catch_up(self, writer: ShardWriter) -> None:
         begun = time.monotonic()
         applied = writer.state().applied_lsn
-        least, stalled = 1 << 62, 0
+        rounds = Rounds(Place(begun, applied, applied))
         while True:
             head, _ = self.catalog.head(self.task.branch)
             before = self.changes
@@ -154,12 +159,16 @@ class ShardBuild:
                 self.report(self._progress("catching_up", writer.state().digest.count, applied))
                 point("catchup.slice")
                 self._rest(slice_begun)
+                if rounds.on_the_way(self._place(applied)) and rounds.without_gain >= STALLED_ROUNDS_MAX:
+                    return
             round_changes = self.changes - before
-            stalled = 0 if round_changes < least else stalled + 1
-            least = min(least, round_changes)
-            if round_changes <= self.task.residual_changes or stalled >= STALLED_ROUNDS_MAX:
+            rounds.ended(self._place(applied), round_changes)
+            if round_changes <= self.task.residual_changes or rounds.without_gain >= STALLED_ROUNDS_MAX:
                 return
             writer.flush()
+
+    def _place(self, applied: int) -> Place:
+        return Place(time.monotonic(), self.catalog.head(self.task.branch)[0], applied)
 
     def _rest(self, since: float) -> None:
         """Leave the machine to others: for the share of the time that is not ours, or until we may go on."""

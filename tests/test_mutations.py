@@ -88,10 +88,10 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         {
             "storage/copying.py": [
                 (
-                    "                    writer.load(piece.items, position)\n",
+                    "                    writer.load(items, position)\n",
                     "                    writer.load([], position)\n"
                     '                    point("copy.slice")\n'
-                    "                    writer.load(piece.items, position)\n",
+                    "                    writer.load(items, position)\n",
                 )
             ]
         },
