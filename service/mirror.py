@@ -15,7 +15,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ class Mirror:
         """What the branch has, by id; None: not compared with the file yet."""
         self._skipped: dict[str, tuple[str, Signature]] = {}
         self._left_out: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         self._unreadable: list[Path] = []
         self._identity: tuple[int, int] | None = None
         self._batch: dict[str, tuple[Put | Delete, Signature | None]] = {}
@@ -124,14 +125,19 @@ class Mirror:
     def status(self) -> MirrorStatus:
         """As of now. Any thread."""
         with self._lock:
-            skipped = dict(self._left_out)
-            for reason, _ in list(self._skipped.values()):
-                skipped[reason] = skipped.get(reason, 0) + 1
+            skipped = self._left_out_by_reason()
             pending = self._busy or self._pending is None or bool(self._pending)
             return MirrorStatus(
                 str(self.folder), self.branch, self.prefix, len(self._known), self._writes, self._deletes, skipped,
                 self._scans, self._lsn, pending, self._error,
             )  # fmt: skip
+
+    def _left_out_by_reason(self) -> dict[str, int]:
+        """How many files are not in the branch, and why."""
+        skipped = dict(self._left_out)
+        for reason, _ in list(self._skipped.values()):
+            skipped[reason] = skipped.get(reason, 0) + 1
+        return skipped
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -183,6 +189,16 @@ class Mirror:
                 if not self._stopping:
                     self._look_at(path)
         self._flush()
+        self._tell_left_out()
+
+    def _tell_left_out(self) -> None:
+        """Whoever misses a file in the answers of a search finds the reason in the log, each time that it changes."""
+        skipped = self._left_out_by_reason()
+        if skipped != self._told and not self._stopping:
+            self._told = skipped
+            logger.info(
+                "%s: %d files in %s; left out: %s", self.folder, len(self._known), self.branch, in_words(skipped)
+            )
 
     def _check_folder(self) -> None:
         """A folder that is gone, or that suddenly is another and empty one, says nothing about its files."""
@@ -333,6 +349,11 @@ class Mirror:
                 self._deletes += 1
         self._batch.clear()
         self._batch_bytes = 0
+
+
+def in_words(skipped: Mapping[str, int]) -> str:
+    """Counts by reason, for people."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "none"
 
 
 def _signature(found: os.stat_result) -> Signature:

@@ -24,6 +24,7 @@ from shadowswitch.service.following import WATCH_S, follow
 from shadowswitch.service.lock_view import LOCK_HEADINGS, drawn, lasting, lock_cells, show
 from shadowswitch.service.locks import locks_of
 from shadowswitch.service.status import shadow_status, status_of
+from shadowswitch.service.upkeep_view import ask_upkeep, drawn_upkeep, lasting_upkeep
 from shadowswitch.storage.fsck import check_data
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Begin after this sequence number.")]
@@ -71,6 +72,8 @@ def search(
 def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:
     """Who has the data directory open; branches, live indexes and shadows. Works beside a running host.
 
+    Of a running server also what it keeps going: folders, what is left out of them and why, and what is wrong.
+
     Example: `shadowswitch status --data ./data`
 
     Parameters
@@ -80,7 +83,9 @@ def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, js
     """
 
     def look() -> dict[str, Any]:
-        return shadow_status(catalog.shadow(shadow_id)) if shadow_id is not None else status_of(catalog, data)
+        if shadow_id is not None:
+            return shadow_status(catalog.shadow(shadow_id))
+        return {**status_of(catalog, data), "upkeep": ask_upkeep(data, catalog)}
 
     def drawn(found: dict[str, Any]) -> RenderableType:
         return _drawn_shadow(found) if shadow_id is not None else _drawn_status(found)
@@ -97,7 +102,7 @@ def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, js
 
 def _lasting(found: dict[str, Any]) -> Any:
     """What of a status changes only when something happens."""
-    return {name: value for name, value in found.items() if name != "locks"}
+    return {**found, "locks": None, "upkeep": lasting_upkeep(found.get("upkeep"))}
 
 
 def _drawn_shadow(found: dict[str, Any]) -> RenderableType:
@@ -137,7 +142,7 @@ def _drawn_status(found: dict[str, Any]) -> RenderableType:
     if found["waiters"]:
         cells = [[waiter["branch"], waiter["owner"], ", ".join(waiter["wants"])] for waiter in found["waiters"]]
         parts.append(output.drawn("waiting for locks", ["branch", "owner", "for"], cells))
-    return Group(*parts)
+    return Group(*parts, *drawn_upkeep(found["upkeep"]))
 
 
 def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) -> None:

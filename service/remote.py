@@ -32,6 +32,8 @@ API = "/api/v1"
 TIMEOUT_S = 60.0
 LONG_TIMEOUT_S = 1800.0
 """A switch with its validation may take long; the server ends it by its own deadlines."""
+SOON_S = 2.0
+"""For what is only shown: without it there is still much to see."""
 PROBLEM = "urn:shadowswitch:problem:"
 
 
@@ -122,6 +124,10 @@ class RemoteEngine:
         }
         started = self._call("POST", "shadow-index/start", body, dict[str, Any])
         return self.shadow(started["shadow_index_id"])
+
+    def upkeep(self) -> dict[str, Any]:
+        """What the server keeps going beside its API, an UpkeepStatus; an engine of one's own keeps nothing going."""
+        return self._call("GET", "upkeep", None, dict[str, Any], SOON_S)
 
     def shadow(self, shadow_id: str) -> ShadowIndex:
         """See Engine."""

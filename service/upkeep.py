@@ -44,7 +44,6 @@ RETRY_S = 5.0
 """How often a part that could not be started is tried again."""
 STOP_TIMEOUT_S = 120.0
 Description = MirrorSettings | InboxSettings | WebhookSettings
-Ready = Callable[[Engine, str], None]
 
 
 class _Part(Protocol):
@@ -73,6 +72,18 @@ class UpkeepStatus(msgspec.Struct, frozen=True):
     """The rules for incoming events are described otherwise than the engine was opened with."""
     not_started: dict[str, str]
     """What could not be started, and why; it is tried again."""
+
+    def of_branches(self, reaches: Callable[[str], bool]) -> UpkeepStatus:
+        """What belongs to some branches, for whoever may see only these."""
+        mirrors = [one for one in self.mirrors if reaches(one.branch)]
+        return msgspec.structs.replace(
+            NOTHING, mirrors=mirrors, indexes=[one for one in self.indexes if reaches(one.branch)]
+        )
+
+
+NOTHING = UpkeepStatus("", None, [], [], [], None, False, {})
+"""Of a host that keeps nothing going, or not yet."""
+Ready = Callable[[Engine, str], Callable[[], UpkeepStatus]]
 
 
 def settings_path(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Path:
@@ -266,18 +277,19 @@ def _name(description: Description) -> str:
 
 @contextlib.contextmanager
 def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Iterator[tuple[Config, Ready]]:
-    """Gives how to open the engine, and what to call with it and its URL once the server answers; at the end what that
-    began is stopped.
+    """Gives how to open the engine, and what to call with it and its URL once the server answers: it gives back how to
+    ask for the status. At the end what that began is stopped.
 
     Raises InvalidConfig when the settings are wrong, before anything begins.
     """
     config = read_settings(folders, settings_path(folders, settings_file, data)).config()
     kept: list[Upkeep] = []
 
-    def ready(engine: Engine, url: str) -> None:
+    def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:
         kept.append(Upkeep(engine, folders, settings_file))
         kept[0].start()
         output.say(f"serving {engine.path} at {url}")
+        return kept[0].status
 
     try:
         yield config, ready

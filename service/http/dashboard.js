@@ -37,10 +37,12 @@ async function refresh() {
       call("GET", "/shadow-index/list"),
       call("GET", "/branch-locks/locks"),
       call("GET", "/branch-locks/waiters"),
+      call("GET", "/upkeep"),
     ]);
-    const [branches, indexes, shadows, locks, waiters] = await refreshing;
+    const [branches, indexes, shadows, locks, waiters, upkeep] = await refreshing;
     Object.assign(state, { branches: branches.branches, indexes: indexes.indexes, shadows: shadows.shadows, locks, waiters });
-    trouble("");
+    trouble(wrong(upkeep));
+    drawFolders(upkeep.mirrors);
     draw();
   } catch (error) {
     if (error instanceof Refused) trouble(error.message);
@@ -291,6 +293,23 @@ function drawBranches() {
   const more = found.length - BRANCHES_SHOWN;
   $("more").hidden = more <= 0 && found.length > 0;
   write($("more"), more > 0 ? `and ${whole(more)} more` : wanted ? "No branch has this in its name." : "There is no branch yet.");
+}
+
+function drawFolders(mirrors) {
+  $("folders").hidden = !mirrors.length;
+  write($("folders"), mirrors.map(({ folder, branch, files, skipped }) => {
+    const left = Object.entries(skipped).map(([reason, count]) => `${whole(count)} ${reason}`).join(", ");
+    return `${branch} follows ${folder}: ${whole(files)} files${left ? `, left out: ${left}` : ""}.`;
+  }).join(" "));
+}
+
+function wrong({ error, not_started, mirrors, indexes }) {
+  return [
+    error && `The settings stay as they were: ${error}`,
+    ...Object.entries(not_started).map(([name, why]) => `${name} cannot be started: ${why}`),
+    ...mirrors.filter((one) => one.error).map((one) => `${one.folder} is not followed for now: ${one.error}`),
+    ...indexes.filter((one) => one.error).map((one) => `${one.index_type} of ${one.branch}: ${one.error}`),
+  ].filter(Boolean).join(". ");
 }
 
 function drawEvents() {

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
-from shadowswitch.service.http.access import Access
+from shadowswitch.service.http.access import Access, Caller
 from shadowswitch.service.http.hub import Hub
+from shadowswitch.service.upkeep import NOTHING, UpkeepStatus
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -79,6 +80,8 @@ class Host:
         self.draining = threading.Event()
         """Set when a stop was asked for: no request is admitted any more."""
         self.in_flight = 0
+        self.upkeep: Callable[[], UpkeepStatus] = lambda: NOTHING
+        """What is kept going beside the API: known once the server answers."""
         self._long = threading.BoundedSemaphore(options.long_calls_max)
 
     @contextlib.contextmanager
@@ -90,3 +93,9 @@ class Host:
             yield
         finally:
             self._long.release()
+
+
+def upkeep_of(host: Host, caller: Caller) -> UpkeepStatus:
+    """What a caller may see of it."""
+    found = host.upkeep()
+    return found if "*" in caller.branches else found.of_branches(caller.reaches)

@@ -16,7 +16,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from shadowswitch.model.views import IndexInfo, ShadowIndex
 from shadowswitch.service.http.access import Caller
-from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.host import Host, upkeep_of
+from shadowswitch.service.upkeep import UpkeepStatus
 
 PREFIX = "shadowswitch"
 HISTOGRAMS = {
@@ -54,6 +55,7 @@ class _Collector:
         yield from _builds([one for one in engine.shadows() if caller.reaches(one.branch_name)])
         yield from _journal([one for one in stats["journal"] if caller.reaches(one["branch"])])
         yield _gauge("locks", "Locks that are held.", [({}, sum(caller.reaches(one.branch) for one in engine.locks()))])
+        yield from _upkeep(upkeep_of(self._host, caller))
         yield from _process(self._host, stats)
 
 
@@ -121,6 +123,26 @@ def _holder(holder: dict[str, Any]) -> dict[str, str]:
     if "hold" in holder:
         return {"generation": "", "role": "hold", "hold": holder["hold"]}
     return {"generation": str(holder["generation"]), "role": holder["role"], "hold": ""}
+
+
+def _upkeep(status: UpkeepStatus) -> Iterator[Metric]:
+    """What is kept going beside the API, with what a person should look at."""
+    mirrors = [({"branch": one.branch, "folder": one.folder, "prefix": one.prefix}, one) for one in status.mirrors]
+    left_out = [
+        ({**row, "reason": reason}, float(count)) for row, one in mirrors for reason, count in one.skipped.items()
+    ]
+    yield _gauge("mirror_files", "Files of a folder that are in its branch.", [(k, one.files) for k, one in mirrors])
+    yield _gauge("mirror_left_out_files", "Files of a folder that are not in its branch, and why.", left_out)
+    yield _gauge("mirror_failing", "Whether a folder cannot be followed now.", [(k, bool(m.error)) for k, m in mirrors])
+    hooks = [({"webhook": name}, one) for name, one in {one.name: one for one in status.webhooks}.items()]
+    yield _gauge("webhook_behind_events", "Events that an endpoint has yet to get.", [(k, w.behind) for k, w in hooks])
+    yield _gauge("webhook_missed_events", "Events removed before they were sent.", [(k, w.missed) for k, w in hooks])
+    described = [({"branch": one.branch, "index_type": one.index_type}, one) for one in status.indexes]
+    yield _gauge(
+        "index_as_described", "Whether an index is as the settings say.", [(k, i.as_described) for k, i in described]
+    )
+    yield _gauge("settings_refused", "Whether the settings file as it is now is not used.", [({}, bool(status.error))])
+    yield _gauge("not_started", "Parts of the settings that cannot be started.", [({}, len(status.not_started))])
 
 
 def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:

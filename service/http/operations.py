@@ -9,9 +9,10 @@ import msgspec
 from litestar import Request, Response
 
 from shadowswitch.service.http.access import Caller, Scope
-from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.host import Host, upkeep_of
 from shadowswitch.service.http.metrics import CONTENT_TYPE, exposition
 from shadowswitch.service.http.routing import PREFIX, PUBLIC, reads
+from shadowswitch.service.upkeep import UpkeepStatus
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -57,10 +58,19 @@ def metrics(host: Host, caller: Caller) -> Response[bytes]:
     return Response(exposition(host, caller), media_type=CONTENT_TYPE)
 
 
+@reads(f"{PREFIX}/upkeep")
+def upkeep(host: Host, caller: Caller) -> UpkeepStatus:
+    """What the server keeps going: folders with what is left out of them and why, indexes, webhooks, inbox.
+
+    `error` says why the settings file as it is now is not used.
+    """
+    return upkeep_of(host, caller)
+
+
 @reads(["/schema", f"{PREFIX}/schema"], PUBLIC, include_in_schema=False)
 def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
     """OpenAPI 3.1."""
     return Response(request.app.state.schema, media_type="application/json")
 
 
-HANDLERS = (health, live, ready, metrics, schema)
+HANDLERS = (health, live, ready, metrics, upkeep, schema)

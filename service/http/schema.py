@@ -19,6 +19,7 @@ from litestar.types.internal_types import PathParameterDefinition
 
 from shadowswitch.model import records, views
 from shadowswitch.model.incoming import ACCEPTED
+from shadowswitch.service import index_keeper, mirror, upkeep, webhooks
 from shadowswitch.service.http import bodies, branches, events, lock_bodies, operations
 from shadowswitch.service.http.access import Scope
 from shadowswitch.service.http.events import BASE as EVENTS
@@ -31,7 +32,7 @@ DESCRIPTION = (
     "Names in paths are percent-encoded as UTF-8, a slash as %2F. Times are UTC. "
     "With the header Idempotency-Key a POST or DELETE that is sent again gets the first answer again."
 )
-MODULES = (bodies, branches, events, lock_bodies, operations, records, views)
+MODULES = (bodies, branches, events, index_keeper, lock_bodies, mirror, operations, records, upkeep, views, webhooks)
 """Where the structs of requests and answers are."""
 PROBLEM: dict[str, Any] = {
     "type": "object",

@@ -33,6 +33,7 @@ from shadowswitch.service import host_file
 from shadowswitch.service.http.access import EVERYTHING, Access, Token, new_token
 from shadowswitch.service.http.app import build_app
 from shadowswitch.service.http.host import Host, Options
+from shadowswitch.service.upkeep import NOTHING, Ready
 
 logger = logging.getLogger("shadowswitch")
 
@@ -117,9 +118,10 @@ def serve(
     options: Options,
     tokens: Sequence[Token] = (),
     config: Config | None = None,
-    ready: Callable[[Engine, str], None] = lambda engine, url: None,
+    ready: Ready = lambda engine, url: lambda: NOTHING,
 ) -> None:
-    """Serve a data directory until a signal; `ready` is called once requests are answered, on a thread of its own.
+    """Serve a data directory until a signal; `ready` is called once requests are answered, on a thread of its own, and
+    gives what tells the status of what is kept going.
 
     Raises what Engine.open raises, and InvalidConfig.
     """
@@ -138,7 +140,7 @@ def _serve(
     listener: socket.socket,
     options: Options,
     tokens: Sequence[Token],
-    ready: Callable[[Engine, str], None],
+    ready: Ready,
 ) -> None:
     secret, token = new_token(f"user-{os.getuid()}", EVERYTHING)
     access = Access([*tokens, token]) if tokens else Access()
@@ -147,7 +149,7 @@ def _serve(
 
     def listening() -> None:
         host_file.write(engine.path, host_file.HostFile(url, secret if tokens else "", os.getpid()))
-        ready(engine, url)
+        host.upkeep = ready(engine, url)
 
     settings = uvicorn.Config(
         build_app(host),

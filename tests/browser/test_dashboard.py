@@ -167,6 +167,18 @@ def test_a_lost_connection_heals_and_nothing_is_missed(browser: Any, tmp_path: P
         assert all("ERR_" in complaint or "Failed to load" in complaint for complaint in page.complaints)
 
 
+def test_what_is_left_out_of_a_folder_and_why_settings_are_refused_is_seen(browser: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("hello")
+    (folder / "b.bin").write_bytes(b"\0")
+    with serving(tmp_path / "data", str(folder)) as server:
+        page = opened(browser, server.url)
+        shows(page, "#folders", "1 files, left out: 1 binary")
+        (folder / "shadowswitch.toml").write_text("[[index]\n")
+        shows(page, "#trouble", "The settings stay as they were")
+
+
 def test_a_token_is_asked_for_and_what_it_may_not_is_said(browser: Any, tmp_path: Path) -> None:
     secret, admin = token_entry("admin", Scope)
     reader, reading = token_entry("reader", [Scope.READ])
