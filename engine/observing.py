@@ -72,6 +72,10 @@ class Observing(Running):
         house = self._alive()
         return [event_of(row, house.catalog.uuid) for row in house.catalog.events(after, limit, "audit")]
 
+    def audit_span(self) -> tuple[int, int]:
+        """The sequence numbers of the oldest and the newest entry of the audit history, as `event_span` has them."""
+        return self._alive().catalog.span("audit")
+
     def histograms(self) -> dict[str, tuple[list[tuple[float, int]], float]]:
         """The latency histograms of `stats` whole: cumulative buckets by upper bound in seconds, and the sum."""
         found = sorted(self._alive().metrics.histograms.items())

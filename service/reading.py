@@ -41,7 +41,7 @@ FOLLOWED = 1000
 
 def add_to(app: App) -> None:
     """Make these commands of the application."""
-    for command in (search, status, locks, events, check):
+    for command in (search, status, locks, events, audit, check):
         app.command(command)
 
 
@@ -194,6 +194,19 @@ def _follow_events(data: Path, after: int, json: bool) -> None:
                 sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
             time.sleep(WATCH_S)
+
+
+def audit(*, data: Data, after: After = 0, limit: Limit = 1000, json: Json = False) -> None:
+    """The audit history, in order: what was switched, forced, moved or recovered, by whom and why. Works beside a host.
+
+    Example: `shadowswitch audit --data ./data --after 100`
+    """
+    with open_catalog(data) as catalog:
+        found = [event_of(row, catalog.uuid) for row in catalog.events(after, limit, "audit")]
+    if json:
+        output.print_json(found)
+        return
+    output.table("audit", ["", "time", "what", "subject", "data"], map(_event_row, found))
 
 
 def _event_row(event: Event) -> list[str]:

@@ -49,6 +49,15 @@ class Page(msgspec.Struct, frozen=True):
     newest: int
 
 
+class Audit(msgspec.Struct, frozen=True):
+    """Entries after a number, with who and why. Those before `oldest` are no longer kept. Go on with `next_after`."""
+
+    entries: list[Event]
+    next_after: int
+    oldest: int
+    newest: int
+
+
 def sees(caller: Caller, event: Event) -> bool:
     """Whether an event belongs to a branch of the caller's."""
     if "*" in caller.branches:
@@ -62,19 +71,32 @@ def page(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> P
     """The durable event log after a sequence number, as CloudEvents. 410 for a number that was never reached."""
     oldest, newest = span_from(host, after)
     found = host.engine.events(after, limit)
-    next_after = found[-1].sequence if found else max(after, newest)
+    next_after = found[-1].sequence if found else newest
     return Page([to_cloud_event(event) for event in found if sees(caller, event)], next_after, oldest, newest)
 
 
 def span_from(host: Host, after: int) -> tuple[int, int]:
     """The oldest and the newest event kept. Raises PlaceLost for a place beyond: it might be waited at for ever."""
-    oldest, newest = host.engine.event_span()
+    return _reached(after, host.engine.event_span(), "event")
+
+
+def _reached(after: int, span: tuple[int, int], what: str) -> tuple[int, int]:
+    oldest, newest = span
     if after > newest:
         raise PlaceLost(
-            f"there is no event {after}, the newest is {newest}: this is not the data directory of which you read it",
+            f"there is no {what} {after}, the newest is {newest}: this is not the data directory of which you read it",
             hint=f"begin again with after={oldest - 1}, and read the present state of what you keep",
         )
-    return oldest, newest
+    return span
+
+
+@reads(f"{PREFIX}/audit", Scope.ADMIN)
+def audit(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> Audit:
+    """The audit history after a sequence number: switches, rollbacks, what was forced, and what recovery decided."""
+    oldest, newest = _reached(after, host.engine.audit_span(), "entry")
+    found = host.engine.audit(after, limit)
+    next_after = found[-1].sequence if found else newest
+    return Audit([entry for entry in found if sees(caller, entry)], next_after, oldest, newest)
 
 
 @changes(BASE, Scope.BUILD)
@@ -173,4 +195,4 @@ def as_sent(event: Event) -> bytes:
     )  # fmt: skip
 
 
-HANDLERS = (page, receive, stream)
+HANDLERS = (page, audit, receive, stream)
