@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.service import output
 from shadowswitch.service.directory import Data, Json, require_free
@@ -64,6 +67,7 @@ def serve(
     max_body_mb: BodyMb = 16,
     log_json: LogJson = False,
     quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Host a data directory: HTTP API, events, metrics, and the dashboard at `/`. Makes the directory if need be.
 
@@ -100,7 +104,15 @@ def serve(
     )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json, verbose=False)
-    with keeping(directories or (), settings, data) as (config, ready):
+
+    def tell(engine: Engine, url: str) -> None:
+        if json:  # on one line, for whoever waits for it and reads on
+            sys.stdout.write(msgspec.json.encode({"serving": str(engine.path), "url": url}).decode() + "\n")
+            sys.stdout.flush()
+        else:
+            output.say(f"serving {engine.path} at {url}")
+
+    with keeping(directories or (), settings, data, tell) as (config, ready):
         run(data, options, tokens, config, ready)
 
 

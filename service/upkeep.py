@@ -20,7 +20,6 @@ import msgspec
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, ShadowSwitchError
 from shadowswitch.model.settings import Config
-from shadowswitch.service import output
 from shadowswitch.service.importer import RESOURCE_TYPE
 from shadowswitch.service.inbox import Inbox
 from shadowswitch.service.index_keeper import IndexKeeper, IndexStatus
@@ -94,6 +93,9 @@ def settings_path(folders: Sequence[Path], settings_file: Path | None, data: Pat
 
 def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
     """The settings file, if there is one, and what follows from the folders. Raises InvalidConfig."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise InvalidConfig(f"{folder} is not a folder", hint="name a folder that is there for `main` to follow")
     try:
         settings = load_settings(settings_file)
     except FileNotFoundError:
@@ -276,9 +278,11 @@ def _name(description: Description) -> str:
 
 
 @contextlib.contextmanager
-def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Iterator[tuple[Config, Ready]]:
+def keeping(
+    folders: Sequence[Path], settings_file: Path | None, data: Path, tell: Callable[[Engine, str], None]
+) -> Iterator[tuple[Config, Ready]]:
     """Gives how to open the engine, and what to call with it and its URL once the server answers: it gives back how to
-    ask for the status. At the end what that began is stopped.
+    ask for the status, and calls `tell` once all is going. At the end what that began is stopped.
 
     Raises InvalidConfig when the settings are wrong, before anything begins.
     """
@@ -288,7 +292,7 @@ def keeping(folders: Sequence[Path], settings_file: Path | None, data: Path) -> 
     def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:
         kept.append(Upkeep(engine, folders, settings_file))
         kept[0].start()
-        output.say(f"serving {engine.path} at {url}")
+        tell(engine, url)
         return kept[0].status
 
     try:

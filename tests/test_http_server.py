@@ -17,7 +17,7 @@ from shadowswitch import Engine
 from shadowswitch.service.cli import main
 from tests.cli_helpers import Cli, spawn, texts
 from tests.engine_helpers import KIND, outside_environment, wait_until
-from tests.http_helpers import Answer, Events, Server, serving
+from tests.http_helpers import Answer, Client, Events, Server, serving
 
 LOST = (OSError, http.client.HTTPException)
 
@@ -64,6 +64,17 @@ def test_what_a_killed_server_left_behind_is_ignored(tmp_path: Path, capsys: pyt
     assert Cli(capsys).json("import", "main", texts(tmp_path / "texts"), "--data", data)["files"] == 40
     with serving(data) as server:
         assert server.client().get("branches/main")["record_count"] == 40
+
+
+def test_where_it_serves_is_told_as_json_to_whoever_waits_for_it(tmp_path: Path) -> None:
+    process = spawn("serve", "--data", tmp_path / "data", "--port", "0", "--json")
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    assert told["serving"] == str(tmp_path / "data")
+    assert Client(told["url"]).get("branches")["total_count"] == 0
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 0
 
 
 def test_two_servers_cannot_have_one_directory_and_the_second_names_the_first(tmp_path: Path) -> None:

@@ -63,4 +63,12 @@ def test_settings_that_are_wrong_are_told_in_one_line_before_anything_begins(
     assert "[[index]] number 1" in error
     assert "unknown field `tokenizer`" in error
     assert not (tmp_path / "data").exists()
-    assert "is not a folder" in Cli(capsys).error("serve", tmp_path / "absent", "--data", tmp_path / "data", status=2)
+
+
+def test_an_argument_that_is_no_folder_is_told_of_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file.txt").write_text("hello")
+    for name in ("absent", "file.txt"):
+        error = Cli(capsys).error("serve", tmp_path / name, "--data", tmp_path / "data", status=2)
+        assert f"{tmp_path / name} is not a folder" in error
+        assert "shadowswitch.toml" not in error
+        assert "[[mirror]]" not in error
