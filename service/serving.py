@@ -104,16 +104,18 @@ def serve(
     )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json, verbose=False)
-
-    def tell(engine: Engine, url: str) -> None:
-        if json:  # on one line, for whoever waits for it and reads on
-            sys.stdout.write(msgspec.json.encode({"serving": str(engine.path), "url": url}).decode() + "\n")
-            sys.stdout.flush()
-        else:
-            output.say(f"serving {engine.path} at {url}")
-
-    with keeping(directories or (), settings, data, tell) as (config, ready):
+    with keeping(directories or (), settings, data, _tell_json if json else _tell) as (config, ready):
         run(data, options, tokens, config, ready)
+
+
+def _tell(engine: Engine, url: str) -> None:
+    output.say(f"serving {engine.path} at {url}")
+
+
+def _tell_json(engine: Engine, url: str) -> None:
+    """On one line, for whoever waits for it and reads on."""
+    sys.stdout.write(msgspec.json.encode({"serving": str(engine.path), "url": url}).decode() + "\n")
+    sys.stdout.flush()
 
 
 def token(
