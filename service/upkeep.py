@@ -108,6 +108,12 @@ def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
         for folder in (folder.absolute() for folder in folders)
         if str(folder) not in described
     ]
+    twice = {one.prefix for one in mirrors if [other.prefix for other in mirrors].count(one.prefix) > 1}
+    if twice:
+        raise InvalidConfig(
+            f"two of the folders are called {min(twice).rstrip('/')!r}, so the ids of their files would be the same",
+            hint=f"describe them as [[mirror]] with a prefix each in {settings_file.name}",
+        )
     usual = IndexSettings()
     searched = any(
         (index.branch, index.index_type) == (usual.branch, usual.index_type) or RESOURCE_TYPE in index.resource_types

@@ -72,3 +72,8 @@ def test_an_argument_that_is_no_folder_is_told_of_as_that(tmp_path: Path, capsys
         assert f"{tmp_path / name} is not a folder" in error
         assert "shadowswitch.toml" not in error
         assert "[[mirror]]" not in error
+    for name in ("one", "two"):
+        (tmp_path / name / "docs").mkdir(parents=True)
+    folders = (tmp_path / "one" / "docs", tmp_path / "two" / "docs")
+    error = Cli(capsys).error("serve", *folders, "--data", tmp_path / "data", status=2)
+    assert "two of the folders are called 'docs'" in error
