@@ -9,8 +9,9 @@ import msgspec
 
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.actors.reply import Reply
-from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, new_lock_id, text_of
+from shadowswitch.engine.locking import OWNER_CHARS_MAX, REASON_CHARS_MAX, Locking, new_lock_id
 from shadowswitch.engine.preparing import lock_tokens
+from shadowswitch.engine.running import text_of
 from shadowswitch.engine.viewing import branch_info, moment
 from shadowswitch.model.branch_states import BranchOperation, BranchState, BranchStatus, Completion
 from shadowswitch.model.errors import InvalidConfig

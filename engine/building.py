@@ -9,7 +9,7 @@ from typing import Any
 
 from shadowswitch.actors.builds import plain
 from shadowswitch.actors.external_builds import Claim
-from shadowswitch.engine.running import Running, check_whole
+from shadowswitch.engine.running import Running, check_seconds, check_whole, text_of
 from shadowswitch.engine.viewing import shadow_index
 from shadowswitch.model.errors import (
     NOT_CONVERGING,
@@ -26,6 +26,7 @@ from shadowswitch.model.views import (
 from shadowswitch.storage.rows import ShadowRow
 
 ERROR_CHARS_MAX = 10_000
+NAME_CHARS_MAX = 1000
 
 
 class Building(Running):
@@ -49,6 +50,9 @@ class Building(Running):
         MERGED or ARCHIVED.
         """
         house = self._alive()
+        text_of("service_name", service_name, NAME_CHARS_MAX)
+        if not isinstance(external, bool) or not isinstance(track_ready, bool):
+            raise InvalidConfig("external and track_ready are True or False")
         row = self._builds.claim(
             self._branch_row(branch), index_type, resource_types, build_config, external, service_name, track_ready
         )
@@ -115,7 +119,7 @@ class Building(Running):
     def cancel_build(self, shadow_id: str, reason: str = "") -> ShadowIndex:
         """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
         house = self._alive()
-        self._builds.cancel(shadow_id, reason)
+        self._builds.cancel(shadow_id, text_of("reason", reason, ERROR_CHARS_MAX))
         return shadow_index(house, house.catalog.shadow(shadow_id))
 
     def pause_build(self, shadow_id: str) -> ShadowIndex:
@@ -167,7 +171,9 @@ class Building(Running):
         wanted = set(states or ("BUILT",))
         unknown = wanted - set(ShadowState)
         if unknown:
-            raise InvalidConfig(f"there is no state {', '.join(sorted(unknown))}")
+            raise InvalidConfig(
+                f"there is no state {', '.join(sorted(map(str, unknown)))}", hint=f"states: {', '.join(ShadowState)}"
+            )
 
         def arrived() -> ShadowIndex | None:
             row = house.catalog.shadow(shadow_id)
@@ -182,7 +188,7 @@ class Building(Running):
                 return shadow_index(house, row)  # past what was waited for
             return None
 
-        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+        deadline = time.monotonic() + check_seconds("timeout_s", timeout_s) if timeout_s is not None else None
         what = f"waiting for shadow {shadow_id} to be {' or '.join(sorted(wanted))}"
         try:
             return house.wait_changed(arrived, deadline, what)

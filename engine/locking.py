@@ -21,7 +21,7 @@ from shadowswitch.actors.messages import (
 )
 from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.preparing import lock_tokens
-from shadowswitch.engine.running import Running
+from shadowswitch.engine.running import Running, text_of
 from shadowswitch.model.blocked import WritePermission
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost, Timeout
 from shadowswitch.model.lock_info import Lock, LockSpec, LockWaiter
@@ -287,14 +287,3 @@ def _lock_type(name: LockType | str) -> LockType:
         return LockType(name)
     except ValueError:
         raise InvalidConfig(f"unknown lock type {name!r:.80}", hint=f"one of {', '.join(LockType)}") from None
-
-
-def text_of(name: str, value: str, most: int) -> str:
-    """A text that can be stored; raises InvalidConfig otherwise."""
-    if not isinstance(value, str) or len(value) > most:
-        raise InvalidConfig(f"{name} must be a string of at most {most} characters", hint=f"shorten the {name}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidConfig(f"{name} is not valid Unicode", hint="remove lone surrogates") from error
-    return value

@@ -10,7 +10,8 @@ from shadowswitch.actors.dispatcher import event_of
 from shadowswitch.actors.messages import Kick, Sweep
 from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.subscribers import Subscriber
-from shadowswitch.engine.running import Running, check_whole
+from shadowswitch.engine.running import Running, check_seconds, check_whole, text_of
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.views import (
     Event,
     Finding,
@@ -18,6 +19,8 @@ from shadowswitch.model.views import (
 from shadowswitch.storage import holds
 from shadowswitch.storage.fsck import check_data
 from shadowswitch.storage.outbox import event_position, note_position
+
+NAME_CHARS_MAX = 2000
 
 
 class Observing(Running):
@@ -44,7 +47,11 @@ class Observing(Running):
         On the dispatcher's thread, in order, at least once: a callback that raises gets the same event again.
         """
         house = self._alive()
-        if after is None:
+        if not callable(callback):
+            raise InvalidConfig(f"subscribe wants a function of one event, not {callback!r:.80}")
+        if after is not None:
+            check_whole("after", after, 0)
+        else:
             with house.catalog.read() as txn:
                 after = house.catalog.number("event", txn)
         subscriber = Subscriber(callback, after)
@@ -60,16 +67,19 @@ class Observing(Running):
 
     def event_position(self, name: str) -> int | None:
         """The last event that was noted under a name, or None."""
-        return event_position(self._alive().catalog, name)
+        return event_position(self._alive().catalog, text_of("name", name, NAME_CHARS_MAX))
 
     def note_event_position(self, name: str, sequence: int) -> None:
         """Remember durably, under a name, that everything up to an event was taken; for whoever delivers elsewhere."""
         check_whole("sequence", sequence, 0)
+        text_of("name", name, NAME_CHARS_MAX)
         self._alive().transact(lambda commit: note_position(commit, name, sequence), "note position")
 
     def audit(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """The audit history: switches, rollbacks, failures and what recovery decided, with who and why."""
         house = self._alive()
+        check_whole("after", after, 0)
+        check_whole("limit", limit, 1)
         return [event_of(row, house.catalog.uuid) for row in house.catalog.events(after, limit, "audit")]
 
     def audit_span(self) -> tuple[int, int]:
@@ -111,6 +121,7 @@ class Observing(Running):
     def clean_up(self, timeout_s: float = 30) -> None:
         """Do now what the janitor does every second: end soaks, remove what is retired, trim the journal."""
         reply: Reply[None] = Reply()
+        timeout_s = check_seconds("timeout_s", timeout_s)
         self._alive().janitor.tell(Sweep(reply))
         result_of(reply, timeout_s, "the clean-up")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from shadowswitch.actors.messages import Kick
 from shadowswitch.engine.reader import Reader, no_index
+from shadowswitch.engine.running import check_seconds, check_whole
 from shadowswitch.engine.soaking import Soaking
 from shadowswitch.engine.viewing import index_info
 from shadowswitch.model.errors import (
@@ -48,6 +49,9 @@ class Reading(Soaking):
         time.
         """
         row = self._branch_row(branch)
+        timeout_s = check_seconds("timeout_s", timeout_s)
+        if min_lsn is not None:
+            check_whole("min_lsn", min_lsn, 0)
         live = self._pinned(branch, (row.number, index_type))
         try:
             wanted = max(min_lsn or 0, live.ready_lsn)

@@ -11,7 +11,7 @@ from shadowswitch.actors.messages import Write
 from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.following import Following
 from shadowswitch.engine.preparing import lock_tokens, prepare
-from shadowswitch.engine.running import check_whole
+from shadowswitch.engine.running import check_seconds, check_whole
 from shadowswitch.engine.viewing import branch_info
 from shadowswitch.model.digest import BUCKETS
 from shadowswitch.model.errors import InvalidConfig
@@ -62,7 +62,7 @@ class Records(Following):
         house = self._alive()
         row = self._branch_row(branch)
         batch = prepare(changes, house.config)
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + check_seconds("timeout_s", timeout_s)
         begun = time.perf_counter()
         self._room.take(row.number, len(batch), house.config.queue_changes_max, deadline)
         try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import math
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -49,17 +53,22 @@ from shadowswitch.storage.rows import BranchRow
 logger = logging.getLogger("shadowswitch")
 
 STOP_TIMEOUT_S = 10.0
+TROUBLE_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+WAIT_MAX_S = 1e9
+"""Thirty years: longer waits do not fit into what the operating system counts in."""
 
 
 class Running:
     """An open data directory: its lock, its actors, its start and stop."""
 
     def __init__(self, path: str | os.PathLike[str], config: Config | None = None) -> None:
-        """Take the directory's exclusive lock, recover, start. Raises EngineAlreadyOpen, UnsupportedFilesystem,
-        UnsupportedFormat, CorruptData, StorageFull."""
-        config = config or Config()
-        root = Path(path).absolute()
-        with disk_errors("open"):
+        """Take the directory's exclusive lock, recover, start. Raises EngineAlreadyOpen, InvalidConfig for what can be
+        no data directory, UnsupportedFilesystem, UnsupportedFormat, CorruptData, StorageFull."""
+        config = config if config is not None else Config()
+        if not isinstance(config, Config):
+            raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")
+        with disk_errors("open"), _usable(path):
+            root = Path(path).absolute()
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not config.allow_remote_filesystem:
                 layout.refuse_remote(root)
@@ -231,6 +240,40 @@ class Running:
                 raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
             row = self._branch_rows[name] = house.catalog.branch(name)
         return row
+
+
+@contextlib.contextmanager
+def _usable(path: object) -> Iterator[None]:
+    """Say InvalidConfig where the operating system, or Python, says that this can be no data directory."""
+    try:
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        if isinstance(error, ShadowSwitchError) or getattr(error, "errno", None) in TROUBLE_OF_DISKS:
+            raise
+        raise InvalidConfig(
+            f"{path!r:.200} can be no data directory: {getattr(error, 'strerror', None) or error}",
+            operation="open",
+            object=str(path)[:200],
+            hint="give the path of a directory of yours, or of one that you may make",
+        ) from error
+
+
+def check_seconds(name: str, value: float) -> float:
+    """How long to wait, as a number that every clock can add; raises InvalidConfig for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise InvalidConfig(f"{name} must be a number of seconds, not {value!r:.80}", hint="say 10, or 0.5")
+    return max(-WAIT_MAX_S, min(WAIT_MAX_S, value))
+
+
+def text_of(name: str, value: str, most: int) -> str:
+    """A text that can be stored; raises InvalidConfig otherwise."""
+    if not isinstance(value, str) or len(value) > most:
+        raise InvalidConfig(f"{name} must be a string of at most {most} characters", hint=f"shorten the {name}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidConfig(f"{name} is not valid Unicode", hint="remove lone surrogates") from error
+    return value
 
 
 def check_whole(name: str, value: int, least: int) -> None:

@@ -36,6 +36,8 @@ class Soaking(Switching):
         thread of its own; what it raises is logged and is no verdict.
         """
         house = self._alive()
+        if check is not None and not callable(check):
+            raise InvalidConfig(f"a health check is a function of an IndexInfo, or None, not {check!r:.80}")
         self._health = check
         if check is not None and self._health_thread is None:
             self._health_thread = threading.Thread(target=self._watch_health, name="shadowswitch-health", daemon=True)
@@ -102,6 +104,8 @@ class Soaking(Switching):
         that is taken.
         """
         house = self._alive()
-        if name in CHECKS or not name:
+        if not isinstance(name, str) or name in CHECKS or not name:
             raise InvalidConfig(f"{name!r} cannot be the name of a validator", hint="choose another")
+        if not callable(validator):
+            raise InvalidConfig(f"a validator is a function of a reader, not {validator!r:.80}")
         house.validators[name] = validator

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import RunSwitch
@@ -11,7 +16,9 @@ from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.switcher import Switcher
 from shadowswitch.engine.building import Building
 from shadowswitch.engine.reader import no_index
+from shadowswitch.engine.running import check_seconds
 from shadowswitch.model.errors import (
+    InvalidConfig,
     InvalidTransition,
     UnknownIndex,
 )
@@ -24,6 +31,20 @@ from shadowswitch.model.views import (
 )
 
 SWITCH_GRACE_S = 60.0
+GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
+
+
+def accountable(request: SwitchRequest) -> SwitchRequest:
+    """A forced switch is audited with who and why. Where nobody said so: the user, the host and the process."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = f"user {os.geteuid()}"
+    return msgspec.structs.replace(
+        request,
+        performed_by=request.performed_by or f"{user} on {socket.gethostname()}, process {os.getpid()}",
+        reason=request.reason or "not given",
+    )
 
 
 class Switching(Building):
@@ -32,8 +53,7 @@ class Switching(Building):
     def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
         house = self._alive()
-        request = request or SwitchRequest()
-        check_known(request, house.validators)
+        request = self._checked(request)
         row = house.catalog.shadow(shadow_id)
         target = house.shelf.open.get(row.generation)
         if row.state != ShadowState.BUILT or target is None:
@@ -50,7 +70,15 @@ class Switching(Building):
 
         Raises UnknownIndex when there is no previous generation (any more).
         """
-        return self._rollback(branch, index_type, request or SwitchRequest())
+        return self._rollback(branch, index_type, self._checked(request))
+
+    def _checked(self, request: SwitchRequest | None) -> SwitchRequest:
+        """What a caller asks for, before anything begins. Raises InvalidConfig."""
+        request = request if request is not None else SwitchRequest()
+        if not isinstance(request, SwitchRequest):
+            raise InvalidConfig(f"a switch takes a SwitchRequest, not {request!r:.80}", hint="say SwitchRequest()")
+        check_known(request, self._house.validators)
+        return accountable(request) if request.force_switch else request
 
     def _rollback(
         self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, condemned: str = ""
@@ -66,9 +94,8 @@ class Switching(Building):
                 f"{index_type} of branch {branch!r} has no previous generation to go back to",
                 operation="rollback",
                 object=branch,
-                hint="its soak time is over (Config.soak_s), or backup_current was off; rebuild instead",
+                hint="there has been only one" if index.epoch == 1 else GONE,
             )
-        check_known(request, house.validators)
         reply: Reply[SwitchResult] = Reply()
         return self._run_switch(
             RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, condemned)
@@ -99,6 +126,9 @@ class Switching(Building):
 
         When `timeout_s` passes first, the build is cancelled and Timeout is raised.
         """
+        request = self._checked(request)
+        if timeout_s is not None:
+            check_seconds("timeout_s", timeout_s)
         shadow = self.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
         try:
             self.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)

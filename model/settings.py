@@ -124,7 +124,15 @@ class Config(msgspec.Struct, frozen=True):
             raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")
         if self.build_share > 1 or self.query_overlap_min > 1:
             raise InvalidConfig("Config.build_share and query_overlap_min are shares, at most 1")
-        if self.publish_strategy not in STRATEGIES:
+        if not isinstance(self.incoming, IncomingRules):
+            raise InvalidConfig(f"Config.incoming must be IncomingRules, not {self.incoming!r:.80}")
+        if not isinstance(self.published_path, str):
+            raise InvalidConfig(f"Config.published_path must be a text, not {self.published_path!r:.80}")
+        if not isinstance(self.allow_remote_filesystem, bool):
+            raise InvalidConfig(
+                f"Config.allow_remote_filesystem is True or False, not {self.allow_remote_filesystem!r:.80}"
+            )
+        if not isinstance(self.publish_strategy, str) or self.publish_strategy not in STRATEGIES:
             raise InvalidConfig(f"Config.publish_strategy must be one of {', '.join(sorted(STRATEGIES))}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -115,15 +115,27 @@ class SwitchRequest(msgspec.Struct, frozen=True):
     """For QUERY_COMPARISON; without any, the last ones that readers of the live index asked."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.validation_checks, str) or isinstance(self.queries, str):
+        for name in ("force_switch", "backup_current"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidConfig(f"{name} must be True or False, not {getattr(self, name)!r:.80}")
+        for name in ("performed_by", "reason"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidConfig(f"{name} must be a text, not {getattr(self, name)!r:.80}")
+        if not _are_texts(self.validation_checks) or not _are_texts(self.queries):
             raise InvalidConfig("validation_checks and queries are lists of strings")
+        if not isinstance(self.switch_timeout_seconds, int | float) or isinstance(self.switch_timeout_seconds, bool):
+            raise InvalidConfig(f"switch_timeout_seconds must be a number, not {self.switch_timeout_seconds!r:.80}")
         if not 0 < self.switch_timeout_seconds <= SWITCH_TIMEOUT_S_MAX:
             raise InvalidConfig(
                 f"switch_timeout_seconds must be above 0 and at most {SWITCH_TIMEOUT_S_MAX},"
                 f" not {self.switch_timeout_seconds}"
             )
-        if self.strategy is not None and self.strategy not in STRATEGIES:
+        if self.strategy is not None and (not isinstance(self.strategy, str) or self.strategy not in STRATEGIES):
             raise InvalidConfig(f"unknown strategy {self.strategy!r}", hint=f"known: {', '.join(sorted(STRATEGIES))}")
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(one, str) for one in value)
 
 
 def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:

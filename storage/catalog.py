@@ -225,7 +225,7 @@ class Catalog:
 
     def find_shadow(self, shadow_id: str) -> ShadowRow | None:
         """The shadow index of that id, or None."""
-        key = shadow_id.encode(errors="replace")
+        key = shadow_id.encode(errors="replace") if isinstance(shadow_id, str) else b""
         if not 0 < len(key) <= 200:
             return None
         with self.read() as txn:
@@ -237,8 +237,8 @@ class Catalog:
         row = self.find_shadow(shadow_id)
         if row is None:
             raise UnknownShadow(
-                f"there is no shadow index {shadow_id[:80]!r}",
-                object=shadow_id[:80],
+                f"there is no shadow index {shadow_id!r:.80}",
+                object=str(shadow_id)[:80],
                 hint="see shadows() for what there is",
             )
         return row

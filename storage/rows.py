@@ -9,6 +9,7 @@ Times are seconds since the epoch, UTC, for display only: nothing is ever ordere
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -140,8 +141,7 @@ class HoldRow(msgspec.Struct, array_like=True, frozen=True):
     given_up: str = ""
 
 
-_encoder = msgspec.msgpack.Encoder()
-encode_row = _encoder.encode
+_encode = msgspec.msgpack.Encoder().encode
 
 decode_branch = msgspec.msgpack.Decoder(BranchRow).decode
 decode_shadow = msgspec.msgpack.Decoder(ShadowRow).decode
@@ -149,3 +149,21 @@ decode_generation = msgspec.msgpack.Decoder(GenerationRow).decode
 decode_index = msgspec.msgpack.Decoder(IndexRow).decode
 decode_event = msgspec.msgpack.Decoder(EventRow).decode
 decode_hold = msgspec.msgpack.Decoder(HoldRow).decode
+
+_DECODE: dict[type, Callable[[bytes], object]] = {
+    BranchRow: decode_branch,
+    ShadowRow: decode_shadow,
+    GenerationRow: decode_generation,
+    IndexRow: decode_index,
+    HoldRow: decode_hold,
+}
+
+
+def encode_row(row: msgspec.Struct) -> bytes:
+    """A row as it is stored. What could not be read again is refused here, while it costs one transaction: a number
+    where a text belongs would keep every later start from reading the catalog."""
+    data = _encode(row)
+    decode = _DECODE.get(type(row))
+    if decode is not None:
+        decode(data)
+    return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -38,9 +38,11 @@ def make_spec(
 
     An `external` build that names no backend is in a format that only its builder knows.
     """
+    if build_config is not None and not isinstance(build_config, Mapping):
+        raise InvalidConfig(f"build_config must be a dict, not {build_config!r:.80}", operation="start_build")
     config = dict(build_config or {})
     check_index_type(index_type)
-    if isinstance(resource_types, str) or not resource_types:
+    if isinstance(resource_types, str) or not isinstance(resource_types, Iterable) or not resource_types:
         raise InvalidConfig("resource_types must be a list of at least one resource type", operation="start_build")
     types = sorted({check_resource_type(name) for name in resource_types})
     name = config.get("backend") or (EXTERNAL if external else registry.default_backend(index_type))
