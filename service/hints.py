@@ -22,7 +22,16 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("cancel_build", "DELETE /shadow-index/{id}", "shadowswitch cancel"),
     ("create_branch", "POST /branches", "shadowswitch import"),
     ("fail_build", "POST /shadow-index/{id}/fail", "shadowswitch cancel"),
-    ("force_unlock", "POST /branch-locks/force-unlock/{branch}", "POST /branch-locks/force-unlock/{branch}"),
+    (  # a scope of tokens has the same name, and keeps it
+        "force_unlock first",
+        "POST /branch-locks/force-unlock/{branch} first",
+        "POST /branch-locks/force-unlock/{branch} first",
+    ),
+    (
+        "force_unlock frees the branch",
+        "POST /branch-locks/force-unlock/{branch} frees it",
+        "POST /branch-locks/force-unlock/{branch} frees it",
+    ),
     ("retry_build", "POST /shadow-index/{id}/retry", "shadowswitch build"),
     ("scan()", "GET /branches/{name}/records", "shadowswitch search"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),

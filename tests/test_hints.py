@@ -18,7 +18,7 @@ from tests.http_helpers import serving
 ONLY_IN_PYTHON = {"release_changes", "add_merge_condition", "set_health_check", "watch_folder"}
 """Calls that neither HTTP nor the command line has."""
 CALLS = [name for name in dir(Engine) if "_" in name.strip("_") and not name.startswith("_")]
-SPOKEN = re.compile(rf"\b({'|'.join(sorted(set(CALLS) - ONLY_IN_PYTHON))})\b|\w+\(\)|\bEngine\.\w+")
+SPOKEN = re.compile(rf"\b({'|'.join(sorted(set(CALLS) - ONLY_IN_PYTHON))})\b|\b[a-z_]+\(\)|\bEngine\.\w+")
 
 
 def texts_of(hint: ast.expr) -> Iterator[str]:
