@@ -55,6 +55,10 @@ class Receiving(Records, Reading, Branching):
             house.metrics.count(f"incoming_{outcome.outcome}")
             return outcome
 
+    def event_outcome(self, source: str, id: str) -> EventOutcome | None:
+        """What an event from outside brought about, if it came before and is remembered."""
+        return find_received(self._alive().catalog, source, id)
+
     def add_merge_condition(self, name: str, condition: MergeCondition) -> None:
         """Register what must be met before a branch is merged automatically.
 

@@ -79,6 +79,9 @@ def test_an_event_completes_only_what_its_sender_is_indexing(people: People) -> 
     assert people.state() == "ACTIVE"
     assert people.alice.post("events", event, headers=STRUCTURED)["outcome"] == "completed"
     assert people.state() == "READY"
+    people.bob.post(f"{people.place}/start", {})
+    again = people.alice.post("events", event, headers=STRUCTURED)
+    assert (again["outcome"], again["duplicate"], people.state()) == ("completed", True, "ACTIVE")
 
 
 def test_of_what_several_index_each_completes_their_own(people: People) -> None:

@@ -107,7 +107,10 @@ def receive(body: bytes, request: Request[Any, Any, Any], host: Host, caller: Ca
     branch = incoming.data.branch_name
     for scope in (Scope.BUILD, Scope.SWITCH) if incoming.for_shadow else (Scope.BUILD, Scope.LOCK):
         caller.require(scope, branch)
-    if not incoming.for_shadow and not caller.may(Scope.ADMIN, branch):
+    again = (
+        host.engine.event_outcome(incoming.source, incoming.id) is not None
+    )  # changes nothing, whoever is at work now
+    if not incoming.for_shadow and not again and not caller.may(Scope.ADMIN, branch):
         require_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
     with host.long_call():
         return host.engine.receive_event(event, by=caller.name)
