@@ -82,6 +82,8 @@ def test_an_event_completes_only_what_its_sender_is_indexing(people: People) -> 
     people.bob.post(f"{people.place}/start", {})
     again = people.alice.post("events", event, headers=STRUCTURED)
     assert (again["outcome"], again["duplicate"], people.state()) == ("completed", True, "ACTIVE")
+    nowhere = {**event, "id": f"n-{people.branch}", "data": {"branch_name": "nowhere"}}
+    assert people.alice.post("events", nowhere, headers=STRUCTURED)["outcome"] == "refused"
 
 
 def test_of_what_several_index_each_completes_their_own(people: People) -> None:

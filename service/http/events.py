@@ -5,6 +5,7 @@ What goes out is read from the durable log, so nobody who was away misses anythi
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -18,7 +19,7 @@ from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 from litestar.response import Stream
 
-from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.errors import ShadowSwitchError, UnknownBranch
 from shadowswitch.model.events import to_cloud_event
 from shadowswitch.model.incoming import EventOutcome, parse_incoming
 from shadowswitch.model.views import Event
@@ -111,7 +112,8 @@ def receive(body: bytes, request: Request[Any, Any, Any], host: Host, caller: Ca
         host.engine.event_outcome(incoming.source, incoming.id) is not None
     )  # changes nothing, whoever is at work now
     if not incoming.for_shadow and not again and not caller.may(Scope.ADMIN, branch):
-        require_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
+        with contextlib.suppress(UnknownBranch):  # that is an outcome
+            require_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
     with host.long_call():
         return host.engine.receive_event(event, by=caller.name)
 
