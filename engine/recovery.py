@@ -13,7 +13,9 @@
     until it has
                                                                                the head as it was at this start
     generation retiring         marked, perhaps half removed                   the janitor goes on with it
+    locks                       their holders may live                         kept, with one grace interval
 
+What is decided is told and audited; a start that finds nothing to decide writes nothing.
 Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
 A generation that does not open is condemned if it is not live. If it is live, the index is unavailable until it is
 rebuilt, and says so.
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from shadowswitch.actors.house import House
 from shadowswitch.actors.validator import ask_worker
@@ -36,6 +39,9 @@ from shadowswitch.storage.recount import Checked, CheckShards
 from shadowswitch.storage.rows import GenerationRow, IndexRow, ShadowRow
 
 logger = logging.getLogger("shadowswitch")
+
+LOCKS_TOLD_MAX = 20
+"""Of so many locks of a branch it is told one by one that they are kept."""
 
 
 class Recovered:
@@ -51,13 +57,16 @@ def recover(house: House) -> Recovered:
     """Bring the catalog and the shelf to a state that the engine can run from. Before any actor but the
     JournalWriter's."""
     found = Recovered()
+    _note_locks(house)
     for shadow in house.catalog.shadows():
         _recover_shadow(house, shadow, found)
     for row in house.catalog.generations():
         if row.role in ("live", "soaking", "standby"):
             _open(house, row, found)
     _note_boot(house, found.follow)
-    publishing.clean_staging(house.published)
+    removed = publishing.clean_staging(house.published)
+    if removed:
+        house.transact(lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover")
     point("recover.cleaned")
     for index in house.catalog.indexes():
         live = house.shelf.open.get(index.live)
@@ -89,6 +98,25 @@ def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
     elif shadow.state == ShadowState.PREPARING or (shadow.state == ShadowState.BUILDING and not shadow.external):
         house.transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
         found.resume.append(shadow)
+    elif shadow.state == ShadowState.BUILDING:
+        house.transact(lambda c: transitions.note_recovery(c, "awaited", shadow), "recover")
+
+
+def _note_locks(house: House) -> None:
+    """Holders live on; they have one grace interval to be heard of."""
+    for keeper in house.keepers.values():
+        held = [f"{lock.owner}: {lock.lock_type} {lock.target}" for lock in keeper.held.table.live(time.monotonic())]
+        if held:
+            more = [f"{len(held) - LOCKS_TOLD_MAX} more"] if len(held) > LOCKS_TOLD_MAX else []
+            told = partial(
+                transitions.note_recovered,
+                what="locks_kept",
+                subject=keeper.row.name,
+                branch_name=keeper.row.name,
+                locks=held[:LOCKS_TOLD_MAX] + more,
+                grace_s=house.config.lock_grace_s,
+            )
+            house.transact(told, "recover")
 
 
 def _check_after_power_cut(house: House, row: GenerationRow) -> None:
@@ -101,6 +129,8 @@ def _check_after_power_cut(house: House, row: GenerationRow) -> None:
     checked = ask_worker(house, task, Checked, time.monotonic() + house.config.validation_timeout_s)
     if checked.problems:
         raise CorruptData(f"the machine stopped while it was open, and it is torn: {'; '.join(checked.problems)}")
+    shadow = house.catalog.shadow(row.shadow_id)
+    house.transact(lambda c: transitions.note_recovery(c, "checked", shadow, generation=row.number), "recover")
 
 
 def _note_boot(house: House, opened: list[Generation]) -> None:

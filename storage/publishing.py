@@ -103,12 +103,15 @@ def publish(
     return True
 
 
-def clean_staging(root: Path) -> None:
-    """Remove what a killed host had prepared and not put in place. Before anything is published."""
+def clean_staging(root: Path) -> list[str]:
+    """Remove what a killed host had prepared and not put in place; the names. Before anything is published."""
     staging = root / STAGING
+    removed = []
     if staging.is_dir() and not staging.is_symlink():
-        for path in staging.iterdir():
+        for path in sorted(staging.iterdir()):
             _remove(path)
+            removed.append(path.name)
+    return removed
 
 
 def _link_text(path: Path, generation: Path) -> str:

@@ -216,8 +216,9 @@ def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
             hint="start a new build with start_build",
         )
     row = _move(
-        commit, row, S.PREPARING, phase="preparing", token=commit.next_number("token"), retry_count=row.retry_count + 1
-    )
+        commit, row, S.PREPARING, phase="preparing", token=commit.next_number("token"), completed_at=None,
+        retry_count=row.retry_count + 1,
+    )  # fmt: skip
     _tell(commit, row, "build.retried", retry_count=row.retry_count)
     return row
 
@@ -382,6 +383,13 @@ def forget_generation(commit: Commit, number: int) -> None:
 
 
 def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> None:
-    """Tell what recovery did about a shadow: resumed its build, published it, or found it broken."""
+    """Tell what recovery did about a shadow: resumed its build, waited on for it, checked, published it, or found it
+    broken."""
     _tell(commit, shadow, f"recovery.{what}", **data)
     commit.audit(f"recovery.{what}", shadow.id, {"state": str(shadow.state), **data})
+
+
+def note_recovered(commit: Commit, what: str, subject: str, **data: Any) -> None:
+    """The same of what is no shadow: the locks of a branch, the paths for outsiders."""
+    commit.emit(f"recovery.{what}", subject, data)
+    commit.audit(f"recovery.{what}", subject, data)

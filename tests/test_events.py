@@ -197,6 +197,30 @@ def test_what_recovery_did_is_told(open_engine: Any) -> None:
     assert told(second.events())[-1] == "recovery.published"
 
 
+def test_what_recovery_decided_is_audited_and_nothing_else(open_engine: Any, data_dir: Any) -> None:
+    first = open_engine()
+    first.create_branch("main")
+    fill(first, 10)
+    live(first)
+    first.close()
+    second = open_engine()
+    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["committed"], "nothing was to decide"
+    shadow = second.start_build("main", KIND, TYPES, external=True)
+    lock = second.acquire_lock("main", "MIGRATION", "bob", scope="RESOURCE_TYPE", resource_type="x", heartbeat_s=10)
+    second.close()
+    (data_dir / "published" / ".staging" / "half").mkdir(parents=True)
+    third = open_engine()
+    kept, awaited, cleaned = third.audit()[1:]
+    assert [one.type for one in (kept, awaited, cleaned)] == [
+        "recovery.locks_kept", "recovery.awaited", "recovery.cleaned"
+    ]  # fmt: skip
+    assert (kept.subject, kept.data["locks"]) == ("main", ["bob: MIGRATION all of x"])
+    assert (awaited.subject, awaited.data["state"]) == (shadow.shadow_index_id, "BUILDING")
+    assert cleaned.data["removed"] == ["half"]
+    assert third.heartbeat(lock.lock_id, lock.token)
+    assert told(third.events())[-3:] == ["recovery.locks_kept", "recovery.awaited", "recovery.cleaned"]
+
+
 def test_only_the_newest_events_are_kept_and_the_gap_can_be_seen(open_engine: Any) -> None:
     engine = open_engine(events_keep=5, audit_keep=2)
     for n in range(30):

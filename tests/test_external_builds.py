@@ -142,6 +142,7 @@ def test_a_failed_build_is_retried_in_its_directory_with_its_changes_kept(engine
     assert engine.fail_build(shadow.shadow_index_id, "out of memory").error == "out of memory"
     again = engine.retry_build(shadow.shadow_index_id)
     assert (again.state, again.start_lsn, again.retry_count) == ("BUILDING", 10, 1)
+    assert again.completed_at is None, "it is not over"
     assert again.shadow_index_path == shadow.shadow_index_path
     assert (Path(again.shadow_index_path) / "shard-000/terms.bin").exists()
     delivered(engine, again)

@@ -54,6 +54,7 @@ def test_a_sound_index_is_served_after_a_power_cut(
     booted_again(monkeypatch)
     engine = open_engine(left)
     assert stamps(engine) == {"the next boot"}
+    assert engine.audit()[-1].type == "recovery.checked"
     with engine.reader("main", KIND) as reader:
         assert reader.count() == 200
     assert engine.index("main", KIND).previous_generation == 1
