@@ -180,6 +180,7 @@ class Switcher(EngineActor):
         house.metrics.count("rollbacks" if message.rollback else "switches")
         word = "rolled back" if message.rollback else "switched"
         text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time{unpublished}"
+        text += f"; not checked: {validation.unchecked}" if validation.unchecked else ""
         return self._result(message, tally, True, text, validation, live)
 
     def _retire_old(self, message: RunSwitch, live: Generation | None) -> None:

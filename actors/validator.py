@@ -32,6 +32,8 @@ POLL_S = 0.05
 REPAIR_SLICE = 1000
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 """What every shadow must pass to be BUILT, and again after a repair."""
+MUST_BE_READ = frozenset({"DIGEST", "SAMPLE_READ_BACK", "QUERY_COMPARISON"})
+"""What cannot be checked of an index in an unknown format."""
 
 
 class Validation(msgspec.Struct, frozen=True):
@@ -43,6 +45,8 @@ class Validation(msgspec.Struct, frozen=True):
     rows: int
     size_bytes: int
     closed_files: dict[str, ClosedFile] = {}
+    unchecked: str = ""
+    """What was asked for and could not be checked, and why: it is no finding, but whoever asked must know."""
 
 
 def validate(
@@ -67,6 +71,9 @@ def validate(
         writer.apply_until(lsn, deadline)
         live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
         compared = live if live is not None and live is not generation else None
+        asked = list(queries or (compared.asked if compared is not None else ()))
+        if compared is None or compared.row.opaque:
+            asked = []
         task = Inspect(
             data=str(house.root),
             path=str(generation.path),
@@ -84,13 +91,16 @@ def validate(
             live_backend=compared.row.backend if compared is not None else "",
             live_options=compared.row.options if compared is not None else {},
             live_shards=compared.row.shards if compared is not None else 0,
-            queries=list(queries or (compared.asked if compared is not None else ())),
+            queries=asked,
             query_overlap_min=house.config.query_overlap_min,
             query_latency_ratio_max=house.config.query_latency_ratio_max,
             size_ratio_max=house.config.size_ratio_max,
             manifest_hash=_manifest_hash(house, generation),
         )
-        return _summary(ask_worker(house, task, Inspected, deadline, stop_asked))
+        found = _summary(ask_worker(house, task, Inspected, deadline, stop_asked))
+        if "QUERY_COMPARISON" not in checks or asked:
+            return found
+        return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
     finally:
         writer.paused = False
 
@@ -98,7 +108,8 @@ def validate(
 def _validate_opaque(
     house: House, generation: Generation, checks: list[str], deadline: float, stop_asked: Callable[[], bool]
 ) -> Validation:
-    """Of an index in an unknown format: its files, its count, its size, and that nothing is newer than it.
+    """Of an index in an unknown format: its files, its count, its size, and that nothing is newer than it. What would
+    have to be read is named as not checked.
 
     Raises InvalidTransition when something is: whatever the checks, it cannot be switched to.
     """
@@ -116,7 +127,10 @@ def _validate_opaque(
     live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
     if "SIZE_COMPARISON" in checks and live is not None and live is not generation:
         findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, house.config.size_ratio_max)
-    return _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
+    unread = [check for check in checks if check in MUST_BE_READ]
+    found = _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
+    text = f"{', '.join(unread)}, for only its builder can read it" if unread else ""
+    return msgspec.structs.replace(found, unchecked=text)
 
 
 def ask_worker(

@@ -17,7 +17,7 @@ from shadowswitch import (
     SwitchRequest,
 )
 from shadowswitch.storage import points
-from tests.engine_helpers import KIND, fill, found, live, put, wait_until
+from tests.engine_helpers import KIND, TYPES, fill, found, live, put, wait_until
 from tests.external_helpers import CONTENT, begin, complete, delivered, fts5, write_files, write_manifest
 
 OpenEngine = Callable[..., Engine]
@@ -34,8 +34,11 @@ def test_a_builder_learns_where_and_from_which_change_on_and_its_index_is_switch
     size = delivered(engine, shadow)
     done = complete(engine, shadow, index_size_bytes=size, record_count=50, applied_lsn=50, build_summary={"by": "x"})
     assert (done.state, done.record_count, done.index_size_bytes, done.switch_ready) == ("BUILT", 50, size, True)
-    result = engine.switch(shadow.shadow_index_id)
+    checks = ("INTEGRITY_CHECK", "QUERY_COMPARISON", "SAMPLE_READ_BACK")
+    result = engine.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=checks, queries=("word1",)))
     assert result.success, result.message
+    told = "; not checked: QUERY_COMPARISON, SAMPLE_READ_BACK, DIGEST, for only its builder can read it"
+    assert result.message.endswith(told)
     published = engine.path / "published" / "main" / KIND
     assert (published / "shard-000" / "terms.bin").read_bytes() == b"terms"
     with engine.reader("main", KIND) as reader:
@@ -57,6 +60,17 @@ def test_an_index_of_a_known_backend_is_caught_up_validated_and_followed(filled:
     assert found(filled, "changed", min_lsn=receipt.lsn) == {"1"}
     assert found(filled, "wordnewer") == {"newer"}
     assert found(filled, "word2") == set()
+
+
+def test_queries_are_not_compared_with_an_index_that_nobody_can_ask(engine: Engine) -> None:
+    fill(engine, 10)
+    shadow = begin(engine)
+    delivered(engine, shadow)
+    complete(engine, shadow)
+    assert engine.switch(shadow.shadow_index_id).success
+    request = SwitchRequest(validation_checks=("QUERY_COMPARISON",), queries=("word1",))
+    result = engine.rebuild("main", KIND, TYPES, request=request)
+    assert result.message.endswith("; not checked: QUERY_COMPARISON, for there is nothing to compare with")
 
 
 def test_from_a_known_one_to_an_unknown_one_and_back_nothing_is_lost(filled: Engine) -> None:
