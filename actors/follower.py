@@ -24,6 +24,8 @@ TURN_S = 0.05
 """How long one generation is served before the next one has its turn."""
 TEND_S = 0.01
 """Housekeeping of one generation at each tick."""
+PILE_S = 0.2
+"""How long a pile of changes may wait to be forced to disk, see `Config.flush_changes`."""
 RETRY_S = 1.0
 """How long a generation that could not be brought up is left alone."""
 
@@ -39,10 +41,12 @@ class Follower(EngineActor):
         self._house = house
         self._by_branch: dict[int, dict[int, Generation]] = {}
         self._dirty: set[int] = set()
-        self._unflushed: dict[int, float] = {}
+        self._unflushed: dict[int, tuple[float, int]] = {}
+        """Since when, and how many changes, by generation."""
         self._not_before: dict[int, float] = {}
         self._untidy: set[int] = set()
         self._written = written
+        self._at_work = house.following[number]
         self.handles(Follow, self._follow)
         self.handles(Unfollow, self._unfollow)
         self.handles(Tick, self._tick)
@@ -95,6 +99,10 @@ class Follower(EngineActor):
 
     def _advance(self, generation: Generation, target: int, head: int) -> bool:
         """Serve one generation for one turn; False when it is not at the head yet."""
+        with self._at_work:
+            return not self._house.resting and self._take_turn(generation, target, head)
+
+    def _take_turn(self, generation: Generation, target: int, head: int) -> bool:
         number = generation.row.number
         writer = generation.writer
         if writer.paused or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
@@ -102,8 +110,10 @@ class Follower(EngineActor):
         turn_ends = time.monotonic() + TURN_S
         try:
             while writer.applied_lsn < target and time.monotonic() < turn_ends and not writer.paused:
-                if writer.apply_slice(target):
-                    self._unflushed.setdefault(number, time.monotonic())
+                applied = writer.apply_slice(target)
+                if applied:
+                    since, changes = self._unflushed.get(number, (time.monotonic(), 0))
+                    self._unflushed[number] = (since, changes + applied)
                     self._untidy.add(number)
                 generation.advanced()
         except ShadowSwitchError as error:
@@ -121,23 +131,28 @@ class Follower(EngineActor):
             generation = self._house.shelf.open.get(number)
             ends = time.monotonic() + TEND_S
             more = generation is not None and not generation.closed
-            while more and generation is not None and not self._house.sealing and time.monotonic() < ends:
-                try:
-                    more = generation.writer.tend()
-                except ShadowSwitchError as error:
-                    logger.error("housekeeping of generation %d failed: %s", number, error)
-                    more = False
+            while more and generation is not None and time.monotonic() < ends:
+                with self._at_work:
+                    if self._house.sealing:
+                        return
+                    more = self._tend_one(generation)
             if not more:
                 self._untidy.discard(number)
 
+    def _tend_one(self, generation: Generation) -> bool:
+        try:
+            return generation.writer.tend()
+        except ShadowSwitchError as error:
+            logger.error("housekeeping of generation %d failed: %s", generation.row.number, error)
+            return False
+
     def _flush_due(self) -> None:
-        if self._house.sealing:
-            return
-        due = time.monotonic() - self._house.config.flush_interval_s
-        for number, since in list(self._unflushed.items()):
-            if since > due:
+        now, config = time.monotonic(), self._house.config
+        for number, (since, changes) in list(self._unflushed.items()):
+            waits_s = PILE_S if changes >= config.flush_changes else config.flush_interval_s
+            if now < since + min(waits_s, config.flush_interval_s):
                 continue
-            with self._house.forcing:
+            with self._at_work:
                 if self._house.sealing:
                     return
                 del self._unflushed[number]

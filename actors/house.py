@@ -44,8 +44,10 @@ SEALED_SWITCH_INTERVAL_S = 0.0005
 """While a branch is sealed a busy Python thread keeps the GIL for half a millisecond instead of five: a drain gives it
 up a dozen times, and each time would wait that long to get it back."""
 
-FORCING_WAIT_S = 1.0
-"""For so long a switch waits, unsealed, for index files that are being forced to disk; then it takes its chance."""
+FOLLOWING_WAIT_S = 1.0
+"""For so long a switch waits, unsealed, for followers that are at work; then it takes its chance."""
+REST_S = 0.5
+"""A seal and what comes right before it take a few milliseconds; on a stalled disk followers do not wait for it."""
 
 
 class Shelf:
@@ -139,9 +141,10 @@ class House:
         self.changed = threading.Condition()
         """Notified after every metadata transaction: something may have changed its state."""
         self.sealing = 0
-        """How many branches are sealed or about to be: nobody forces index files to disk meanwhile."""
-        self.forcing = threading.Lock()
-        """Held while the files of an index are forced to disk: a seal would wait for the disk behind them."""
+        """How many branches are sealed or about to be: followers rest meanwhile, for a while."""
+        self.following = [threading.Lock() for _ in range(config.followers)]
+        """Each is held while a follower is at work: a seal would share disk and processor with it."""
+        self._sealing_since = 0.0
         self._sealing_lock = threading.Lock()
         self._switch_interval_s = sys.getswitchinterval()
         self.closing = False
@@ -264,14 +267,22 @@ class House:
         return Path(self.config.published_path) if self.config.published_path else self.root / publishing.PUBLISHED
 
     def before_seal(self) -> None:
-        """From now on nobody starts to force index files to disk; waits a while for one who does."""
+        """From now on followers begin no new work; waits a while for those who are at it."""
         with self._sealing_lock:
             self.sealing += 1
+            self._sealing_since = time.monotonic()
             if self.sealing == 1:
                 self._switch_interval_s = sys.getswitchinterval()
                 sys.setswitchinterval(min(self._switch_interval_s, SEALED_SWITCH_INTERVAL_S))
-        if self.forcing.acquire(timeout=FORCING_WAIT_S):
-            self.forcing.release()
+        until = time.monotonic() + FOLLOWING_WAIT_S
+        for at_work in self.following:
+            if at_work.acquire(timeout=max(0.0, until - time.monotonic())):
+                at_work.release()
+
+    @property
+    def resting(self) -> bool:
+        """Should followers leave disk and processor to a seal? Not for long: readers wait for what they do."""
+        return self.sealing > 0 and time.monotonic() < self._sealing_since + REST_S
 
     def after_seal(self) -> None:
         """The seal is over."""

@@ -31,6 +31,9 @@ class Config(msgspec.Struct, frozen=True):
     """How often the live generations are brought up with the journal: the usual time from edit to searchable."""
     flush_interval_s: float = 5.0
     """How often a followed generation is forced to disk; the journal keeps what came since."""
+    flush_changes: int = 150
+    """After so many changes it is forced to disk much sooner: a pile of dirty pages is what the commits of writers wait
+    behind (docs/performance.md)."""
     followers: int = 2
     seal_budget_ms: float = 50.0
     """How long one attempt to switch may keep writers waiting before it begins to commit; beyond it the attempt is
