@@ -26,8 +26,8 @@ help: ## show this list
 demo: .venv/.installed-cli ## the whole story on real files (DIR=where, else a temporary folder)
 	@$(BIN)/shadowswitch demo $(DIR)
 
-test: .venv/.installed-dev ## all tests except the long ones (ARGS="-k name")
-	$(BIN)/pytest -m "not torture" $(ARGS)
+test: .venv/.installed-dev ## all tests except the long ones, two files at a time (ARGS="-k name", ARGS="-n 0")
+	$(BIN)/pytest -m "not torture" -n 2 --dist loadfile $(ARGS)
 
 torture: .venv/.installed-dev ## the long tests: many kills, many schedules
 	$(BIN)/pytest -m torture $(ARGS)

@@ -134,6 +134,7 @@ def test_every_such_error_is_of_the_tree() -> None:
         ({}, f" on {socket.gethostname()}, process {os.getpid()}", "not given"),
         ({"performed_by": "alice", "reason": "the old one is broken"}, "alice", "the old one is broken"),
     ],
+    ids=["not told", "told"],
 )
 def test_a_forced_switch_is_audited_with_who_and_why(
     filled: Engine, said: Mapping[str, Any], by: str, reason: str
