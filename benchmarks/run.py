@@ -68,7 +68,7 @@ SCRIPTS = (
     ),
     Script(
         "simulate",
-        "--scenarios --developers 20 --records 30000 --expect-failures",
+        "--scenarios --developers 20 --records 20000 --expect-failures",
         "--developers 4 --branches 1 --minutes 0.005 --rebuilds 1 --records 60 --stale-s 30 --modes shadow",
         10.0,
         plots=True,

@@ -21,7 +21,7 @@ from tests.simulation.host import Store
 from tests.simulation.world import Violation
 
 SEEDS = int(os.environ.get("SEEDS") or 10_000)
-BUILD_SEEDS = SEEDS // 20
+BUILD_SEEDS = SEEDS // 40
 """Seeds with builds and switches take five times as long."""
 PROCESSES = min(2, os.cpu_count() or 1)
 TIMEOUT_S = 280 + SEEDS // 20
