@@ -60,7 +60,7 @@ class Building(Running):
 
     def report_progress(
         self,
-        shadow_id: str,
+        id: str,
         percent: float,
         estimated_completion_s: float | None = None,
         record_count: int | None = None,
@@ -75,12 +75,12 @@ class Building(Running):
             _check_number("estimated_completion_s", estimated_completion_s, float("inf"))
         if record_count is not None:
             check_whole("record_count", record_count, 0)
-        house.external.progress(shadow_id, float(percent), estimated_completion_s, record_count)
-        return shadow_index(house, house.catalog.shadow(shadow_id))
+        house.external.progress(id, float(percent), estimated_completion_s, record_count)
+        return shadow_index(house, house.catalog.shadow(id))
 
     def complete_build(
         self,
-        shadow_id: str,
+        id: str,
         index_size_bytes: int | None,
         record_count: int | None,
         applied_lsn: int | None = None,
@@ -99,10 +99,10 @@ class Building(Running):
             if value is not None:
                 check_whole(name, value, 0)
         summary = plain("build_summary", build_summary or {})
-        house.external.complete(shadow_id, Claim(index_size_bytes, record_count, applied_lsn, summary))
-        return shadow_index(house, house.catalog.shadow(shadow_id))
+        house.external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary))
+        return shadow_index(house, house.catalog.shadow(id))
 
-    def fail_build(self, shadow_id: str, error: str) -> ShadowIndex:
+    def fail_build(self, id: str, error: str) -> ShadowIndex:
         """From a builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING.
 
         A build of the engine's own is stopped and FAILED, in these words, for whoever believes to build it.
@@ -110,47 +110,47 @@ class Building(Running):
         house = self._alive()
         if not isinstance(error, str) or not error or len(error) > ERROR_CHARS_MAX:
             raise InvalidConfig(f"error must be a text of 1 to {ERROR_CHARS_MAX} characters")
-        if house.catalog.shadow(shadow_id).external:
-            house.external.fail(shadow_id, error)
+        if house.catalog.shadow(id).external:
+            house.external.fail(id, error)
         else:
-            self._builds.fail(shadow_id, error)
-        return shadow_index(house, house.catalog.shadow(shadow_id))
+            self._builds.fail(id, error)
+        return shadow_index(house, house.catalog.shadow(id))
 
-    def cancel_build(self, shadow_id: str, reason: str = "") -> ShadowIndex:
+    def cancel_build(self, id: str, reason: str = "") -> ShadowIndex:
         """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
         house = self._alive()
-        self._builds.cancel(shadow_id, text_of("reason", reason, ERROR_CHARS_MAX))
-        return shadow_index(house, house.catalog.shadow(shadow_id))
+        self._builds.cancel(id, text_of("reason", reason, ERROR_CHARS_MAX))
+        return shadow_index(house, house.catalog.shadow(id))
 
-    def pause_build(self, shadow_id: str) -> ShadowIndex:
+    def pause_build(self, id: str) -> ShadowIndex:
         """Let a running build stand still until `resume_build`. Raises InvalidTransition when none is running."""
-        return self._tune(shadow_id, paused=True)
+        return self._tune(id, paused=True)
 
-    def resume_build(self, shadow_id: str) -> ShadowIndex:
+    def resume_build(self, id: str) -> ShadowIndex:
         """Let a paused build go on."""
-        return self._tune(shadow_id, paused=False)
+        return self._tune(id, paused=False)
 
-    def throttle_build(self, shadow_id: str, share: float) -> ShadowIndex:
+    def throttle_build(self, id: str, share: float) -> ShadowIndex:
         """Let a running build work only a share of the time, above 0 and at most 1."""
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise InvalidConfig(f"share must be above 0 and at most 1, not {share!r}")
-        return self._tune(shadow_id, share=float(share))
+        return self._tune(id, share=float(share))
 
-    def _tune(self, shadow_id: str, share: float | None = None, paused: bool | None = None) -> ShadowIndex:
+    def _tune(self, id: str, share: float | None = None, paused: bool | None = None) -> ShadowIndex:
         house = self._alive()
-        house.catalog.shadow(shadow_id)
-        self._builds.tune(shadow_id, share, paused)
-        return shadow_index(house, house.catalog.shadow(shadow_id))
+        house.catalog.shadow(id)
+        self._builds.tune(id, share, paused)
+        return shadow_index(house, house.catalog.shadow(id))
 
-    def retry_build(self, shadow_id: str) -> ShadowIndex:
+    def retry_build(self, id: str) -> ShadowIndex:
         """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild."""
         house = self._alive()
-        return shadow_index(house, self._builds.retry(shadow_id))
+        return shadow_index(house, self._builds.retry(id))
 
-    def shadow(self, shadow_id: str) -> ShadowIndex:
+    def shadow(self, id: str) -> ShadowIndex:
         """The status of a shadow. Raises UnknownShadow."""
         house = self._alive()
-        return shadow_index(house, house.catalog.shadow(shadow_id))
+        return shadow_index(house, house.catalog.shadow(id))
 
     def shadows(self, branch: str | None = None, state: str | ShadowState | None = None) -> list[ShadowIndex]:
         """All shadows, oldest first; of one branch, in one state."""
@@ -161,7 +161,7 @@ class Building(Running):
         rows = [row for row in house.catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
         return [shadow_index(house, row) for row in rows]
 
-    def wait_for(self, shadow_id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
+    def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.
 
         Raises BuildFailed (NotConverging if writers outran it) or BuildCancelled when it ends otherwise, Timeout after
@@ -176,26 +176,26 @@ class Building(Running):
             )
 
         def arrived() -> ShadowIndex | None:
-            row = house.catalog.shadow(shadow_id)
+            row = house.catalog.shadow(id)
             if row.state in wanted:
                 return shadow_index(house, row)
             if row.state == ShadowState.FAILED:
                 raise _failure(row)
             if row.state == ShadowState.CANCELLED:
-                raise BuildCancelled(f"shadow {shadow_id} was cancelled: {row.error or 'no reason given'}")
+                raise BuildCancelled(f"shadow {id} was cancelled: {row.error or 'no reason given'}")
             past_built = row.state == ShadowState.ACTIVE and not wanted & {"ACTIVE", "CLEANUP", "SWITCHING"}
             if past_built or row.state == ShadowState.CLEANUP:
                 return shadow_index(house, row)  # past what was waited for
             return None
 
         deadline = time.monotonic() + check_seconds("timeout_s", timeout_s) if timeout_s is not None else None
-        what = f"waiting for shadow {shadow_id} to be {' or '.join(sorted(wanted))}"
+        what = f"waiting for shadow {id} to be {' or '.join(sorted(wanted))}"
         try:
             return house.wait_changed(arrived, deadline, what)
         except Timeout as error:
-            if shadow_id not in house.stuck:
+            if id not in house.stuck:
                 raise
-            raise Timeout(f"{error.message}; it stands still: {house.stuck[shadow_id]}", operation="wait") from None
+            raise Timeout(f"{error.message}; it stands still: {house.stuck[id]}", operation="wait") from None
 
 
 def _failure(row: ShadowRow) -> BuildFailed:

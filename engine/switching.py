@@ -50,20 +50,20 @@ def accountable(request: SwitchRequest) -> SwitchRequest:
 class Switching(Building):
     """Switching between generations. Any thread."""
 
-    def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
+    def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
         house = self._alive()
         request = self._checked(request)
-        row = house.catalog.shadow(shadow_id)
+        row = house.catalog.shadow(id)
         target = house.shelf.open.get(row.generation)
         if row.state != ShadowState.BUILT or target is None:
             raise InvalidTransition(
-                f"shadow {shadow_id} is {row.state}, only a BUILT one can be switched to",
+                f"shadow {id} is {row.state}, only a BUILT one can be switched to",
                 operation="switch",
-                object=shadow_id,
+                object=id,
                 hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
             )
-        return self._run_switch(RunSwitch(row.branch_name, target, shadow_id, request, False, Reply()))
+        return self._run_switch(RunSwitch(row.branch_name, target, id, request, False, Reply()))
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.

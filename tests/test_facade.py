@@ -19,6 +19,36 @@ StorageFull CorruptData EngineAlreadyOpen EngineClosed Timeout"""
 CALLS = """open close create_branch branch branches write get scan count head changes start_build cancel_build
 retry_build switch rebuild rollback shadow shadows index indexes wait_for reader acquire_lock heartbeat extend_lock
 release_lock force_unlock locks check_write events subscribe check stats"""
+PARAMETERS = {
+    "write": "branch changes owner timeout_s",
+    "get": "branch resource_type id",
+    "scan": "branch resource_type",
+    "count": "branch resource_type",
+    "changes": "branch after limit",
+    "start_build": "branch index_type resource_types build_config external service_name",
+    "report_progress": "id percent estimated_completion_s record_count",
+    "complete_build": "id index_size_bytes record_count applied_lsn build_summary",
+    "fail_build": "id error",
+    "cancel_build": "id reason",
+    "retry_build": "id",
+    "switch": "id request",
+    "rebuild": "branch index_type resource_types build_config request timeout_s",
+    "rollback": "branch index_type request",
+    "shadow": "id",
+    "shadows": "branch state",
+    "wait_for": "id states timeout_s",
+    "reader": "branch index_type min_lsn timeout_s",
+    "acquire_lock": "branch lock_type owner scope resource_type resource_id ttl_s heartbeat_s reason wait_s",
+    "heartbeat": "lock_id token progress",
+    "extend_lock": "lock_id token extra_s",
+    "release_lock": "lock_id token",
+    "force_unlock": "branch admin reason",
+    "locks": "branch",
+    "check_write": "branch action resource_type resource_id owner",
+    "events": "after limit",
+    "subscribe": "callback",
+}
+"""By these names programs outside give what they give; there may be more."""
 
 
 def test_the_facade_is_exact_and_sorted() -> None:
@@ -36,6 +66,13 @@ def test_every_promised_call_is_there_and_says_what_it_does() -> None:
     assert [name for name in CALLS.split() if not hasattr(shadowswitch.Engine, name)] == []
     silent = [name for name in CALLS.split() if not (getattr(shadowswitch.Engine, name).__doc__ or "").strip()]
     assert silent == []
+
+
+def test_every_promised_parameter_is_there_and_the_first_is_the_first() -> None:
+    for call, names in PARAMETERS.items():
+        given = list(inspect.signature(getattr(shadowswitch.Engine, call)).parameters)[1:]
+        assert set(names.split()) <= set(given), call
+        assert given[0] == names.split()[0], call
 
 
 def test_every_error_is_exported_and_belongs_to_the_tree() -> None:
