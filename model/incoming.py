@@ -55,6 +55,9 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if isinstance(self.sources, str):
             raise InvalidConfig("IncomingRules.sources is a list of strings")
+        for name in ("auto_switch", "backup_before_switch", "auto_merge", "require_validation", "require_no_conflicts"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidConfig(f"IncomingRules.{name} is True or False, not {getattr(self, name)!r:.80}")
         self.switch_request("")
 
     def switch_request(self, by: str) -> SwitchRequest:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Delete, Engine
+from shadowswitch.actors import house
 from shadowswitch.model.errors import StorageFull
 from shadowswitch.storage import points
 from shadowswitch.storage.generation import Generation
@@ -112,6 +113,32 @@ def test_what_was_followed_is_forced_to_disk_after_a_while(open_engine: Any) -> 
     number = live(engine)
     receipt = engine.write("main", [put("a")])
     wait_until(lambda: generation(engine, number).writer.durable_lsn >= receipt.lsn)
+
+
+def test_a_pile_of_changes_is_forced_to_disk_long_before_a_few_are(open_engine: Any) -> None:
+    engine = open_engine(flush_interval_s=3600.0, flush_changes=10)
+    engine.create_branch("main")
+    number = live(engine)
+    few = engine.write("main", [put("a")])
+    assert found(engine, "hello", min_lsn=few.lsn) == {"a"}
+    assert generation(engine, number).writer.durable_lsn < few.lsn
+    pile = engine.write("main", [put(str(n)) for n in range(10)])
+    wait_until(lambda: generation(engine, number).writer.durable_lsn >= pile.lsn)
+
+
+def test_followers_rest_while_a_branch_is_about_to_be_sealed_but_not_for_ever(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house, "REST_S", 1.5)
+    live(engine)
+    engine._house.before_seal()
+    try:
+        assert engine._house.resting
+        receipt = engine.write("main", [put("a")])
+        assert found(engine, "hello", min_lsn=receipt.lsn, timeout_s=30) == {"a"}, "no reader waits for a stalled seal"
+        assert not engine._house.resting
+    finally:
+        engine._house.after_seal()
 
 
 def test_an_apply_that_fails_half_way_leaves_no_half_batch(filled: Engine) -> None:

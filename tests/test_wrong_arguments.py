@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shadowswitch import Config, Engine, InvalidConfig, ShadowSwitchError, SwitchRequest, UnknownShadow
+from shadowswitch import Config, Engine, IncomingRules, InvalidConfig, ShadowSwitchError, SwitchRequest, UnknownShadow
 from shadowswitch.storage import rows
 from tests.engine_helpers import KIND, TYPES, built, live, put
 
@@ -151,3 +151,9 @@ def test_a_rollback_says_that_there_has_been_only_one_generation(filled: Engine)
     live(filled)
     with pytest.raises(ShadowSwitchError, match="there has been only one"):
         filled.rollback("main", KIND)
+
+
+@pytest.mark.parametrize("name", ["auto_switch", "backup_before_switch", "auto_merge", "require_validation"])
+def test_rules_for_incoming_events_are_yes_or_no(name: str) -> None:
+    with pytest.raises(InvalidConfig, match=name):
+        IncomingRules(**{name: "yes"})  # type: ignore[arg-type]

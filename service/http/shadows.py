@@ -124,7 +124,7 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
 
 @changes(f"{BASE}/{{shadow_id:str}}/fail", Scope.BUILD)
 def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodies.Done:
-    """From an external builder: it went wrong."""
+    """From a builder: it went wrong. A build of the engine's own is stopped, and FAILED in these words."""
     found = _checked(host, caller, shadow_id, Scope.BUILD)
     host.engine.fail_build(found.shadow_index_id, data.error)
     return bodies.Done(True, "the build is FAILED", found.shadow_index_id)
