@@ -147,18 +147,25 @@ class Follower(EngineActor):
             return False
 
     def _flush_due(self) -> None:
-        now, config = time.monotonic(), self._house.config
+        now = time.monotonic()
         for number, (since, changes) in list(self._unflushed.items()):
-            waits_s = PILE_S if changes >= config.flush_changes else config.flush_interval_s
-            if now < since + min(waits_s, config.flush_interval_s):
-                continue
-            with self._at_work:
-                if self._house.sealing:
-                    return
+            generation = self._house.shelf.open.get(number)
+            if generation is None or generation.closed:
                 del self._unflushed[number]
-                generation = self._house.shelf.open.get(number)
-                if generation is not None and not generation.closed:
+            elif now >= since + self._waits_s(generation, changes):
+                with self._at_work:
+                    if self._house.sealing:
+                        return
+                    del self._unflushed[number]
                     self._flush(generation)
+
+    def _waits_s(self, generation: Generation, changes: int) -> float:
+        """How long that many changes may wait to be forced to disk. Whoever is behind comes nearer first: it has as
+        large a pile as a build."""
+        config = self._house.config
+        behind = generation.row.branch in self._dirty
+        pile = max(config.flush_changes, config.copy_flush_rows) if behind else config.flush_changes
+        return min(PILE_S, config.flush_interval_s) if changes >= pile else config.flush_interval_s
 
     def _flush(self, generation: Generation) -> None:
         try:

@@ -116,6 +116,8 @@ def describe(report: Report, pause: Pause, window_s: float) -> None:
         "ms",
         f"{pause.switches} switches",
     )
+    took = spread([ms for _, ms in pause.latencies])
+    report.figure(f"{where}: a write meanwhile", took, "ms", "of the whole run: p50 / p99 / max")
     report.figure(f"{where}: writer stall, quiet", spread(pause.writer_quiet), "ms", stall)
     report.figure(f"{where}: writer stall, switch", spread(pause.writer_switch), "ms", stall)
     report.figure(f"{where}: reader stall, quiet", spread(pause.reader_quiet), "ms", stall)
