@@ -77,13 +77,13 @@ def watched() -> Iterator[Memory]:
         memory.join()
 
 
-def raw_backend(folder: Path, records: int, start: Callable[[], object] = lambda: None) -> float:
-    """Rows a second of the backend's own bulk load, from memory. `start` is called when the records are made."""
+def raw_backend(folder: Path, records: int, ready: Callable[[], object] = lambda: None) -> float:
+    """Rows a second of the backend's own bulk load, from memory. `ready` is called when the records are made."""
     chance = random.Random(1)
     items = [item_of(record(n, chance), n + 1) for n in range(records)]
     items.sort(key=lambda item: item.key_hash >> 58)  # the catalog's order: by bucket
     path = create(folder / "raw")
-    start()
+    ready()
     begun = time.perf_counter()
     writer = BACKEND.open_writer(path / SHARD, OPTIONS)
     for start in range(0, records, SLICE_ROWS):
