@@ -44,12 +44,18 @@ def panels(path: Path, title: str, x_label: str, y_label: str, parts: Sequence[P
     path.write_text("\n".join([*out, "</svg>", ""]), encoding="utf-8")
 
 
+HEADING_CHARS = 85
+"""A longer heading is set smaller: it would be cut off."""
+
+
 def bars(path: Path, title: str, unit: str, values: Sequence[tuple[str, float, str]]) -> None:
     """Horizontal bars on a logarithmic scale, each with its value in words."""
     height = TOP + len(values) * 34 + 24
     positive = [value for _, value, _ in values if value > 0]
     low, high = _range(positive, True)
-    out = [_head(height), _text(12, 24, f"{title} ({unit}, logarithmic)", size=16, bold=True)]
+    heading = f"{title} ({unit}, logarithmic)"
+    size = 16 if len(heading) <= HEADING_CHARS else 13
+    out = [_head(height), _text(12, 24, heading, size=size, bold=True)]
     for number, (label, value, says) in enumerate(values):
         y = TOP + number * 34
         share = _share(value, low, high, True) if value > 0 else 0.0
