@@ -120,9 +120,9 @@ class Address:
                 return  # it handles the message, or its end finds it in the mailbox
         except pykka.ActorDeadError:
             pass
-        fail_reply(
-            message, InternalFailure("the engine is mending itself", hint="try again in a second, or see the log")
-        )
+        reply = getattr(message, "reply", None)
+        if isinstance(reply, Reply):  # one that was claimed is answered by the actor's end
+            reply.cancel(InternalFailure("the engine is mending itself", hint="try again in a second, or see the log"))
 
     def restart_if_dead(self) -> bool:
         """Start a new actor if the present one is gone; True if so."""

@@ -39,12 +39,13 @@ class Reply(Generic[T]):
                 return False
         raise InvalidStateError("this reply was claimed or given before")
 
-    def cancel(self) -> bool:
-        """Stop waiting. False when it was claimed or given already: an answer is near, or there."""
+    def cancel(self, error: BaseException | None = None) -> bool:
+        """Stop waiting, or end the wait of others with an error. False when it was claimed or given already: an answer
+        is near, or there."""
         with self._moves:
             if self._state != _PENDING:
                 return self._state == _CANCELLED
-            self._error = CancelledError()  # before the state, at which others look without the lock
+            self._error = error or CancelledError()  # before the state, at which others look without the lock
             self._state = _CANCELLED
         self._answered.release()
         return True

@@ -326,3 +326,25 @@ def test_after_an_error_of_the_disk_no_write_of_the_group_is_tried_again(
     assert [isinstance(outcome, CorruptData) for outcome in outcomes] == [False, True, True]
     assert len(groups) == 2
     assert engine._house.catalog.failed is not None
+
+
+def test_what_an_actor_has_claimed_is_not_failed_by_its_end() -> None:
+    claimed, waiting = Sweep(Reply()), Sweep(Reply())
+
+    class Dying:
+        def tell(self, message: Sweep) -> None:
+            if message is claimed:
+                assert message.reply.set_running_or_notify_cancel()  # at work on it, for the last time
+
+        def is_alive(self) -> bool:
+            return False
+
+    address = base.Address(Dying)  # type: ignore[arg-type]
+    address.tell(claimed)
+    address.tell(waiting)
+    assert not claimed.reply.done()
+    claimed.reply.set_result(None)
+    assert claimed.reply.result(0.0) is None
+    with pytest.raises(InternalFailure, match="mending itself"):
+        waiting.reply.result(0.0)
+    assert not waiting.reply.set_running_or_notify_cancel()

@@ -33,8 +33,8 @@ class VirtualReply(Reply[Any]):
         present().wait(self, timeout_s)
         return self.done()
 
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
+    def cancel(self, error: BaseException | None = None) -> bool:
+        cancelled = super().cancel(error)
         if cancelled:
             self._wake()
         return cancelled
