@@ -9,7 +9,6 @@ from __future__ import annotations
 from shadowswitch.model.states import ShadowState
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.journal import journal_begin
-from shadowswitch.storage.keys import BRANCH, HEAD
 from shadowswitch.storage.rows import GenerationRow, ShadowRow
 
 S = ShadowState
@@ -81,8 +80,7 @@ class Chores:
             return
         with self._catalog.read() as txn:
             for number in numbers:
-                value = txn.get(BRANCH.pack(number), db=self._catalog.db["heads"])
-                head = HEAD.unpack(value)[0] if value is not None else 0
+                head, _ = self._catalog.head_in(txn, number)
                 begin = journal_begin(self._catalog, txn, number)
                 if begin is not None and head - self._keep + 1 - begin >= self._slice:
                     self.long.add(number)

@@ -197,14 +197,12 @@ class Janitor(EngineActor):
             durable, needed = self._needed(branch)
             head = house.catalog.head(branch)[0]
             below = min(needed, head - house.config.journal_keep_changes) + 1
-            with house.catalog.read() as txn:
-                begin = journal_begin(house.catalog, txn, branch)
-            if begin is None or below - begin < TRIM_SLICE:
+            if not self._trimmable(branch, below):
                 continue
             house.transact(partial(durability.note_durable, durable=durable), "note durable")
             point("trim.noted")
-            removed = TRIM_SLICE
-            while removed == TRIM_SLICE and slices > 0 and not house.sealing:
+            removed = 1
+            while removed and slices > 0 and not house.sealing and self._trimmable(branch, below):
                 removed = house.transact(partial(_trim_slice, branch, below), "trim")
                 point("trim.slice")
                 slices -= 1
@@ -212,6 +210,12 @@ class Janitor(EngineActor):
             self.chores.trimmed(branch)
             if slices <= 0:
                 return
+
+    def _trimmable(self, branch: int, below: int) -> bool:
+        """Are there enough changes under that LSN to be worth a transaction?"""
+        with self._house.catalog.read() as txn:
+            begin = journal_begin(self._house.catalog, txn, branch)
+        return begin is not None and below - begin >= TRIM_SLICE
 
     def _needed(self, branch: int) -> tuple[dict[int, int], int]:
         """How far the generations of a branch are on disk, and up to which LSN nobody needs its journal any more."""

@@ -116,7 +116,7 @@ class LockKeeper:
         if self.quiet and not message.tokens:
             return
         now, wall = self.moment()
-        keys = ((change.resource_type, str(change.id, "utf-8")) for change in message.batch)
+        keys = ((change.resource_type, str(change.id, "utf-8")) for change in message.batch.changes)
         blocked = self.permission(now, wall, keys, message.owner, message.tokens).blocked
         if blocked is not None:
             self._house.metrics.count("writes_blocked")

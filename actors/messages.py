@@ -19,7 +19,8 @@ from shadowswitch.model.lock_info import Lock, LockWaiter
 from shadowswitch.model.lock_records import LockRequest, ProgressReport
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.views import SwitchRequest, SwitchResult
-from shadowswitch.storage.commit import Commit, Prepared
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.entries import Batch
 from shadowswitch.storage.generation import Generation
 from shadowswitch.storage.rows import ShadowRow
 from shadowswitch.storage.worker import Answer
@@ -33,7 +34,7 @@ class Append(msgspec.Struct, frozen=True):
     """
 
     branch: int
-    batch: list[Prepared]
+    batch: Batch
     reply: Reply[Receipt]
     fence: Callable[[Commit], None] | None = None
 
@@ -63,7 +64,7 @@ class Flush(msgspec.Struct, frozen=True):
 class Write(msgspec.Struct, frozen=True):
     """To a BranchActor: admit a batch and pass it on. Reply: Receipt, or WriteBlocked."""
 
-    batch: list[Prepared]
+    batch: Batch
     owner: str
     reply: Reply[Receipt]
     tokens: tuple[int, ...] = ()

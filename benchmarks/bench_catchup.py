@@ -51,7 +51,7 @@ def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float
     at = before
     while at < head:
         entries, at = read_slice(engine._house.catalog, generation.row.branch, at, head, APPLY_SLICE)
-        slices.append(coalesce(entries, writer.types, 1)[0])
+        slices.append(coalesce(entries, set(writer.types.values()), 1)[0])
     begun = time.perf_counter()
     writer.paused = False
     with engine.reader(BRANCH, KIND, min_lsn=head, timeout_s=REBUILD_S):

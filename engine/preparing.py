@@ -13,37 +13,36 @@ from shadowswitch.model.errors import InvalidChange, InvalidConfig
 from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.model.records import Delete, Put
 from shadowswitch.model.settings import Config
-from shadowswitch.storage.commit import Prepared
-from shadowswitch.storage.keys import DELETE, PUT
+from shadowswitch.storage.entries import Batch, Prepared
 
 _encode = msgspec.msgpack.Encoder().encode
 DEPTH_MAX = 64
 _INTEGER_MIN, _INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
 
-def prepare(changes: Sequence[Put | Delete], config: Config) -> list[Prepared]:
-    """Check a batch whole. Raises InvalidChange or InvalidName before anything is written."""
+def prepare(changes: Sequence[Put | Delete], config: Config) -> Batch:
+    """Check a batch whole, and encode it. Raises InvalidChange or InvalidName before anything is written."""
     if isinstance(changes, Put | Delete):
         raise InvalidChange("changes must be a list of Put and Delete", hint="put the change into a list")
-    batch: list[Prepared] = []
+    prepared: list[Prepared] = []
     size = 0
     for change in changes:
-        if len(batch) == config.batch_changes_max:
+        if len(prepared) == config.batch_changes_max:
             raise InvalidChange(
                 f"the batch has more than {config.batch_changes_max} changes",
                 operation="write",
                 hint="split it, or raise Config.batch_changes_max",
             )
-        prepared = _prepare(change, config)
-        size += len(prepared.fields)
-        batch.append(prepared)
-    if not batch:
+        one = _prepare(change, config)
+        size += len(one.fields)
+        prepared.append(one)
+    if not prepared:
         raise InvalidChange("the batch is empty", operation="write", hint="give at least one Put or Delete")
     if size > config.batch_size_max_bytes:
         raise InvalidChange(
             f"the batch has {size} bytes, more than {config.batch_size_max_bytes}", operation="write", hint="split it"
         )
-    return batch
+    return Batch(prepared)
 
 
 def _prepare(change: Put | Delete, config: Config) -> Prepared:
@@ -53,7 +52,7 @@ def _prepare(change: Put | Delete, config: Config) -> Prepared:
     id = check_id(change.id)
     hashed = key_hash(resource_type, change.id)
     if isinstance(change, Delete):
-        return Prepared(DELETE, resource_type, hashed, id, b"")
+        return Prepared(resource_type, hashed, id, b"")
     where = f"{resource_type} {change.id[:80]!r}"
     if not isinstance(change.fields, dict):
         raise InvalidChange(
@@ -71,7 +70,7 @@ def _prepare(change: Put | Delete, config: Config) -> Prepared:
             object=where,
             hint="store large content elsewhere and keep a reference, or raise Config.record_size_max_bytes",
         )
-    return Prepared(PUT, resource_type, hashed, id, fields)
+    return Prepared(resource_type, hashed, id, fields)
 
 
 def _check_json_like(value: Any, where: str, depth: int) -> None:

@@ -2,16 +2,18 @@
 
 Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to ST-4, see `model.invariants`):
 
-    meta           format, uuid, last_lsn, token, generation, branch, event, audit, received
+    (unnamed)      `meta_key` of format, uuid, last_lsn, token, generation, branch, event, audit, received
     types          type number -> resource type name; numbers are never reused
     branches       branch number -> BranchRow             branch_names   BLAKE2b-128 of a name -> branch number
-    heads          branch number -> head LSN, oldest kept LSN
-    records        see `keys`                              journal        see `keys`
-    digests        branch, type -> Digest of the live records
+    heads          branch number -> head LSN, oldest kept LSN; branch, type -> Digest of the live records
+    records        see `keys`                              journal        see `entries`
     shadows        shadow id -> ShadowRow                  generations    number -> GenerationRow
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
     locks          branch number -> LocksRow (see `lock_rows`)   received     see `received`
     positions      see `outbox`                                holds          see `holds`
+
+A commit takes as long as it has pages to write, so what every commit changes lies together: the numbers in the unnamed
+database, whose page holds the roots of all others and is written anyway; head and digests of a branch side by side.
 
 Only the JournalWriter begins write transactions (see `commit`). Readers use short transactions: no read
 transaction outlives one call of this module, because a long one makes the file grow without bound.
@@ -42,16 +44,14 @@ from shadowswitch.storage.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.touched import Touched
 
-FORMAT = b"shadowswitch-1"
+FORMAT = b"shadowswitch-2"
 LOCK_FILE = "lock.mdb"
 DATA_FILE = "data.mdb"
 DATABASES = (
-    "meta", "types", "branches", "branch_names", "heads", "records", "journal", "digests",
+    "types", "branches", "branch_names", "heads", "records", "journal",
     "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
     "holds",
 )  # fmt: skip
-LATER = frozenset({"received", "positions"})
-"""Made by the next host, in directories that an older version wrote; who only reads can do without."""
 READERS_MAX = 1024
 """LMDB's default of 126 concurrent read transactions is less than a busy host's threads."""
 MAP_SIZE_BYTES = 64 << 30
@@ -93,30 +93,28 @@ class Catalog:
                 raise
 
     def _open_databases(self) -> None:
+        self.meta = self.env.open_db(None)
         if self.readonly:
-            self.db = {}
-            for name in DATABASES:
-                with contextlib.suppress(lmdb.NotFoundError) if name in LATER else contextlib.nullcontext():
-                    self.db[name] = self.env.open_db(name.encode(), create=False)
             with self.env.begin() as txn:
                 self._check_format(txn)
+            self.db = {name: self.env.open_db(name.encode(), create=False) for name in DATABASES}
             return
         with self.env.begin(write=True) as txn:
-            self.db = {name: self.env.open_db(name.encode(), txn=txn) for name in DATABASES}
-            if txn.get(b"format", db=self.db["meta"]) is None:
-                txn.put(b"format", FORMAT, db=self.db["meta"])
-                txn.put(b"uuid", uuid.uuid4().hex.encode(), db=self.db["meta"])
+            if txn.stat(self.meta)["entries"] == 0:
+                txn.put(meta_key("format"), FORMAT, db=self.meta)
+                txn.put(meta_key("uuid"), uuid.uuid4().hex.encode(), db=self.meta)
             self._check_format(txn)
+            self.db = {name: self.env.open_db(name.encode(), txn=txn) for name in DATABASES}
 
     def _check_format(self, txn: lmdb.Transaction) -> None:
-        found = txn.get(b"format", db=self.db["meta"])
+        found = txn.get(meta_key("format"), db=self.meta)
         if found != FORMAT:
             raise UnsupportedFormat(
                 f"the data directory has the format {found!r}, this version reads {FORMAT!r}",
                 operation="open",
                 hint="open it with the version of shadowswitch that wrote it",
             )
-        self.uuid = bytes(txn.get(b"uuid", db=self.db["meta"]) or b"").decode()
+        self.uuid = bytes(txn.get(meta_key("uuid"), db=self.meta) or b"").decode()
 
     def close(self) -> None:
         """Close the environment. Idempotent."""
@@ -148,8 +146,8 @@ class Catalog:
     # -- numbers ---------------------------------------------------------------------------------------------------
 
     def number(self, name: str, txn: lmdb.Transaction) -> int:
-        """A counter of `meta`; 0 before its first use."""
-        value = txn.get(name.encode(), db=self.db["meta"])
+        """A counter; 0 before its first use."""
+        value = txn.get(meta_key(name), db=self.meta)
         return int(SEQUENCE.unpack(value)[0]) if value is not None else 0
 
     def last_lsn(self) -> int:
@@ -160,8 +158,12 @@ class Catalog:
     def types(self) -> dict[int, str]:
         """Every resource type ever used, by number."""
         with self.read() as txn:
-            cursor = txn.cursor(self.db["types"])
-            return {BRANCH.unpack(key)[0]: str(value, "utf-8") for key, value in cursor}
+            return dict(self.types_in(txn))
+
+    def types_in(self, txn: lmdb.Transaction) -> Iterator[tuple[int, str]]:
+        """As `types`, inside a transaction."""
+        for key, value in txn.cursor(self.db["types"]):
+            yield BRANCH.unpack(key)[0], str(value, "utf-8")
 
     # -- branches --------------------------------------------------------------------------------------------------
 
@@ -207,8 +209,9 @@ class Catalog:
     def digests_in(self, txn: lmdb.Transaction, branch: int) -> Iterator[tuple[int, Digest]]:
         """As `digests`, inside a transaction."""
         prefix = BRANCH.pack(branch)
-        for key, value in scan_prefix(txn, self.db["digests"], prefix):
-            yield TYPE_PREFIX.unpack(key)[1], Digest.decode(value)
+        for key, value in scan_prefix(txn, self.db["heads"], prefix):
+            if len(key) == TYPE_PREFIX.size:
+                yield TYPE_PREFIX.unpack(key)[1], Digest.decode(value)
 
     def source_digest(self, branch: int, types: set[int]) -> tuple[int, Digest]:
         """(head LSN, digest over these types), both as of one transaction."""
@@ -216,7 +219,7 @@ class Catalog:
             head, _ = self.head_in(txn, branch)
             total = Digest()
             for number in types:
-                value = txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["digests"])
+                value = txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"])
                 if value is not None:
                     total.merge(Digest.decode(value))
             return head, total
@@ -328,6 +331,11 @@ def _reserve(lock_file: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def meta_key(name: str) -> bytes:
+    """The key of a number or text in the unnamed database, where no database can have that name."""
+    return b":" + name.encode()
 
 
 def name_key(name: str) -> bytes:

@@ -11,36 +11,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
-import msgspec
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
-from shadowswitch.storage import keys, rows
-from shadowswitch.storage.catalog import Catalog, name_key
+from shadowswitch.storage import entries, keys, rows
+from shadowswitch.storage.catalog import Catalog, meta_key, name_key
 from shadowswitch.storage.disk import disk_errors
+from shadowswitch.storage.entries import Batch
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.touched import Changed
 
 _record_header = keys.RECORD_HEADER.pack
-_journal_header = keys.JOURNAL_HEADER.pack
+_piece_header = entries.HEADER.pack
 _journal_key = keys.JOURNAL_KEY.pack
-
-
-class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """One change, checked and encoded by the caller's thread: `tail` is id length, id, fields as the keys module
-    says."""
-
-    kind: int
-    resource_type: str
-    key_hash: int
-    id: bytes
-    fields: bytes
 
 
 class Counters:
@@ -100,12 +88,12 @@ class Commit:
 
     # -- changes of records ----------------------------------------------------------------------------------------
 
-    def write(self, branch: int, batch: Sequence[Prepared]) -> Receipt:
+    def write(self, branch: int, batch: Batch) -> Receipt:
         """Give LSNs to a batch and add it. The batch is one unit: it commits whole or not at all."""
-        overlay, journal = self._overlay, self._journal
-        lsn, batch_lsn = self.last_lsn, self.last_lsn + len(batch)
+        overlay = self._overlay
+        first, lsn = self.last_lsn + 1, self.last_lsn
         number, digest, of_type = 0, Digest(), ""
-        for change in batch:  # the innermost loop of writing: each call that it makes is felt
+        for change in batch.changes:  # the innermost loop of writing: each call that it makes is felt
             lsn += 1
             if change.resource_type != of_type:
                 of_type = change.resource_type
@@ -115,23 +103,25 @@ class Commit:
             key = keys.record_key(branch, number, hashed >> 58, id)
             pending = overlay.get(key)
             old_lsn = pending[0] if pending is not None else self._stored_lsn(key)
-            tail = id + change.fields
-            if change.kind == keys.PUT:
+            if change.fields:
                 if old_lsn:
                     digest.replace(hashed, old_lsn, lsn)
                 else:
                     digest.add(hashed, lsn)
-                overlay[key] = (lsn, _record_header(keys.FORMAT, lsn, len(id)) + tail)
+                overlay[key] = (lsn, _record_header(keys.FORMAT, lsn, len(id)) + id + change.fields)
             else:
                 if old_lsn:
                     digest.remove(hashed, old_lsn)
                 overlay[key] = (0, None)
-            header = _journal_header(keys.FORMAT, change.kind, number, batch_lsn, hashed, len(id))
-            journal.append((_journal_key(branch, lsn), header + tail))
+        last = first - 1
+        for count, piece in batch.pieces:
+            last += count
+            self._journal.append((_journal_key(branch, last), _piece_header(entries.FORMAT, count, lsn) + piece))
+        assert last == lsn, f"ST-2 the pieces have {last - first + 1} changes, the batch {len(batch)}"
         self.last_lsn = lsn
-        self.heads[branch] = (batch_lsn, self.head(branch)[1])
+        self.heads[branch] = (lsn, self.head(branch)[1])
         self.changes += len(batch)
-        return Receipt(batch_lsn, len(batch))
+        return Receipt(lsn, len(batch))
 
     def _stored_lsn(self, key: bytes) -> int:
         value = self.txn.get(key, None, self.db["records"])
@@ -149,7 +139,7 @@ class Commit:
                 self.txn.delete(key, db=self.db["records"])
         self.txn.cursor(self.db["journal"]).putmulti(self._journal)
         for (branch, number), digest in self.digests.items():
-            self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["digests"])
+            self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["heads"])
         for branch, head in self.heads.items():
             self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*head), db=self.db["heads"])
         self._overlay.clear()
@@ -172,7 +162,7 @@ class Commit:
         if digest is None:
             known = self.counters.digests.get(key)
             if known is None:
-                value = self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["digests"])
+                value = self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["heads"])
                 known = Digest.decode(value) if value is not None else Digest()
             digest = self.digests[key] = known.copy()
         return digest
@@ -195,7 +185,7 @@ class Commit:
         return value
 
     def _put_number(self, name: str, value: int) -> None:
-        self.txn.put(name.encode(), keys.SEQUENCE.pack(value), db=self.db["meta"])
+        self.txn.put(meta_key(name), keys.SEQUENCE.pack(value), db=self.catalog.meta)
 
     def create_branch(self, name: str, now: float) -> BranchRow:
         """Add a branch; raises InvalidName when there is one of that name."""
@@ -269,21 +259,18 @@ class Commit:
         self.txn.put(keys.SEQUENCE.pack(sequence), rows.encode_row(row), db=self.db[database], append=True)
 
     def trim_journal(self, branch: int, below: int, limit: int) -> int:
-        """Remove up to `limit` of the oldest journal entries with LSNs under `below`; returns how many."""
-        prefix = keys.BRANCH.pack(branch)
+        """Remove up to `limit` pieces whose LSNs are all under `below`; returns how many changes they had."""
         cursor = self.txn.cursor(self.db["journal"])
-        removed, last = 0, 0
-        if not cursor.set_range(prefix):
-            return 0
-        while removed < limit:
-            key = cursor.key()
-            if len(key) != keys.JOURNAL_KEY.size or key[:4] != prefix:
+        removed = oldest = 0
+        cursor.set_range(keys.BRANCH.pack(branch))
+        for _ in range(limit):
+            key = cursor.key()  # of the next piece, or nothing behind the last one
+            number, last = keys.JOURNAL_KEY.unpack(key) if key else (0, 0)
+            if number != branch or last >= below:
                 break
-            lsn = keys.JOURNAL_KEY.unpack(key)[1]
-            if lsn >= below:
-                break
+            oldest = last + 1
+            removed += oldest - entries.first_lsn(last, cursor.value())
             cursor.delete()
-            removed, last = removed + 1, lsn
-        if removed:
-            self.set_oldest(branch, last + 1)
+        if oldest:
+            self.set_oldest(branch, oldest)
         return removed

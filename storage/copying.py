@@ -143,6 +143,7 @@ class ShardBuild:
 
     def _catch_up(self, writer: ShardWriter) -> None:
         begun = time.monotonic()
+        names = set(self.task.types.values())
         applied = writer.state().applied_lsn
         rounds = Rounds(Place(begun, applied, applied))
         while True:
@@ -151,7 +152,7 @@ class ShardBuild:
             while applied < head:
                 slice_begun = time.monotonic()
                 entries, reached = read_slice(self.catalog, self.task.branch, applied, head, self.task.slice_rows)
-                items = coalesce(entries, self.task.types, self.task.shards)[self.task.shard]
+                items = coalesce(entries, names, self.task.shards)[self.task.shard]
                 writer.apply(items, reached)
                 applied = reached
                 self.changes += len(entries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog import Catalog, scan_prefix
 from shadowswitch.storage.delivery import CheckDelivery, check_delivery
+from shadowswitch.storage.entries import Entry, entries_of, fragment_of
 from shadowswitch.storage.holds import check_holds
-from shadowswitch.storage.journal import read_records, read_slice
+from shadowswitch.storage.journal import pieces, read_records, read_slice
 from shadowswitch.storage.lock_rows import check_locks
 from shadowswitch.storage.manifest import check_closed_files, check_manifest
 from shadowswitch.storage.outbox import check_events
@@ -33,7 +35,7 @@ from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, Shadow
 FINDINGS_MAX = 20
 """Findings of one kind in one place; more say nothing new."""
 SLICE = 2000
-LAST = (1 << 64) - 1
+SLICE_PIECES = 300
 
 ROLES = {
     ShadowState.PREPARING: {"building"},
@@ -52,7 +54,7 @@ def check_data(catalog: Catalog, root: Path) -> list[Finding]:
     findings: list[Finding] = []
     types = catalog.types()
     for branch in catalog.branches():
-        findings += _first(_check_journal(catalog, branch, types))
+        findings += _first(_check_journal(catalog, branch))
         findings += _first(_check_records(catalog, branch, types))
     findings += _first(_check_rows(catalog, root))
     findings += _first(check_locks(catalog))
@@ -78,69 +80,64 @@ def _first(found: Iterator[Finding]) -> list[Finding]:
 # -- the catalog ---------------------------------------------------------------------------------------------------
 
 
-def _check_journal(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -> Iterator[Finding]:
+def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
     """ST-1 and ST-2. A put whose record is absent must be followed by a delete further on."""
     where = f"journal of branch {branch.name!r}"
-    missing: dict[tuple[int, bytes], int] = {}
+    missing: dict[tuple[str, str], int] = {}
     after = catalog.head(branch.number)[1] - 1
     last = 0
     while True:
         with catalog.read() as txn:
             head, _ = catalog.head_in(txn, branch.number)
-            batch: list[tuple[int, Any]] = []
-            cursor = txn.cursor(catalog.db["journal"])
-            if cursor.set_range(keys.JOURNAL_KEY.pack(branch.number, after + 1)):
-                end = keys.JOURNAL_KEY.pack(branch.number, LAST)
-                for key, value in cursor:
-                    if bytes(key) > end or len(batch) >= SLICE:
-                        break
-                    batch.append((keys.JOURNAL_KEY.unpack(key)[1], value))
-            for lsn, value in batch:
-                yield from _check_entry(catalog, txn, branch, lsn, value, missing, where, types)
-                last = lsn
+            numbers = {name: number for number, name in catalog.types_in(txn)}
+            batch = list(islice(pieces(txn, catalog, branch.number, after), SLICE_PIECES))
+            for reached, value in batch:
+                try:
+                    entries, _ = entries_of(reached, value)
+                    if entries[0].lsn <= last:
+                        yield Finding("ST-1", where, f"the piece up to LSN {reached} begins at or before LSN {last}")
+                    for entry in entries:
+                        yield from _check_entry(catalog, txn, branch, entry, numbers[entry.resource_type], missing)
+                except Exception as error:
+                    yield Finding("ST-4", where, f"the piece up to LSN {reached} does not decode: {error}")
+                last = reached
         if not batch:
             break
-        after = batch[-1][0]
+        after = last
     if last and last != head:
         yield Finding("ST-1", where, f"the last entry has LSN {last}, the head is {head}")
     if head > catalog.last_lsn():
         yield Finding("ST-1", where, f"the head {head} is above the last LSN of the catalog")
-    for (number, id), lsn in missing.items():
-        name = f"{types.get(number, number)} {id[:80]!r}"
-        yield Finding("ST-2", where, f"{name} was written at LSN {lsn}, not deleted since, and is not there")
+    for (name, id), lsn in missing.items():
+        yield Finding(
+            "ST-2", where, f"{name} {id[:80]!r} was written at LSN {lsn}, not deleted since, and is not there"
+        )
 
 
 def _check_entry(
-    catalog: Catalog, txn: Any, branch: BranchRow, lsn: int, value: Any, missing: dict[tuple[int, bytes], int],
-    where: str, types: dict[int, str],
-) -> Iterator[Finding]:  # fmt: skip
-    try:
-        version, kind, number, batch_lsn, hashed, length = keys.JOURNAL_HEADER.unpack_from(value)
-        start = keys.JOURNAL_HEADER.size
-        id = bytes(value[start : start + length])
-        if version != keys.FORMAT or kind not in keys.KIND_NAMES or batch_lsn < lsn:
-            raise ValueError(f"format {version}, kind {kind}, batch {batch_lsn}")
-        if kind == keys.PUT:
-            keys.decode_fields(value[start + length :])
-    except Exception as error:
-        yield Finding("ST-4", where, f"entry {lsn} does not decode: {error}")
+    catalog: Catalog, txn: Any, branch: BranchRow, entry: Entry, number: int, missing: dict[tuple[str, str], int]
+) -> Iterator[Finding]:
+    where = f"journal of branch {branch.name!r}"
+    name, lsn = f"{entry.resource_type} {entry.id[:80]!r}", entry.lsn
+    if entry.key_hash != key_hash(entry.resource_type, entry.id):
+        yield Finding("ST-4", where, f"{name} of LSN {lsn} has the key hash of another")
         return
-    stored = txn.get(keys.record_key(branch.number, number, bucket_of(hashed), id), db=catalog.db["records"])
+    key = keys.record_key(branch.number, number, bucket_of(entry.key_hash), entry.id.encode())
+    stored = txn.get(key, db=catalog.db["records"])
     try:
         present = keys.record_lsn(stored) if stored is not None else 0
     except ShadowSwitchError:
         return  # `_check_records` says so
-    name = f"{types.get(number, number)} {id[:80]!r}"
-    if kind == keys.DELETE:
-        missing.pop((number, id), None)
+    if entry.fields is None:
+        missing.pop((entry.resource_type, entry.id), None)
         if 0 < present < lsn:
             yield Finding("ST-2", where, f"{name} was deleted at LSN {lsn}, and is there with LSN {present}")
     elif present == 0:
-        missing[number, id] = lsn
+        missing[entry.resource_type, entry.id] = lsn
     elif present < lsn:
         yield Finding("ST-2", where, f"{name} was written at LSN {lsn}, the record has LSN {present}")
     else:
-        missing.pop((number, id), None)
+        missing.pop((entry.resource_type, entry.id), None)
 
 
 def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -> Iterator[Finding]:
@@ -167,7 +164,7 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                     if lsn > max(last_lsn, catalog.number("last_lsn", txn)):
                         yield Finding("ST-1", where, f"{id!r} has LSN {lsn}, above the last LSN")
                     yield from _check_last_entry(catalog, txn, branch, lsn, value, f"{where}, {id[:80]!r}")
-                stored = txn.get(keys.TYPE_PREFIX.pack(branch.number, number), db=catalog.db["digests"])
+                stored = txn.get(keys.TYPE_PREFIX.pack(branch.number, number), db=catalog.db["heads"])
                 kept = Digest.decode(stored) if stored is not None else Digest()
             if kept.differing(recomputed, [bucket]):
                 yield Finding(
@@ -182,11 +179,12 @@ def _check_last_entry(
     catalog: Catalog, txn: Any, branch: BranchRow, lsn: int, value: Any, where: str
 ) -> Iterator[Finding]:
     """ST-2 from the record's side: what wrote it is in the journal, as far back as the journal is kept."""
-    entry = txn.get(keys.JOURNAL_KEY.pack(branch.number, lsn), db=catalog.db["journal"])
-    if entry is None:
+    last, piece = next(pieces(txn, catalog, branch.number, lsn - 1), (0, memoryview(b"")))
+    written = fragment_of(last, piece, lsn) if last else None
+    if written is None:
         if lsn >= catalog.head_in(txn, branch.number)[1]:
             yield Finding("ST-2", where, f"it has LSN {lsn}, and the journal has no such entry")
-    elif entry[keys.JOURNAL_HEADER.size :] != value[keys.RECORD_HEADER.size :]:
+    elif written[1].encode() + bytes(written[3]) != value[keys.RECORD_HEADER.size :]:
         yield Finding("ST-2", where, f"it is not what the journal says was written at LSN {lsn}")
 
 
@@ -354,7 +352,7 @@ class _ShardCheck:
         while after < head:
             entries, after = read_slice(self.catalog, self.row.branch, after, head, SLICE)
             for entry in entries:
-                self.held.pop((self.types.get(entry.type_number, ""), str(entry.id, "utf-8")), None)
+                self.held.pop((entry.resource_type, entry.id), None)
         for (name, id), (own, _) in self.held.items():
             yield Finding(
                 "IX-3", self.where, f"{name} {id[:80]!r} of LSN {own} is there, and not in its source at LSN {lsn}"

@@ -61,6 +61,7 @@ class GenerationWriter:
         self.paused = False
         numbers = catalog.types()
         self.types = {number: name for number, name in numbers.items() if name in row.resource_types}
+        self._names = set(row.resource_types)
         self._shards: list[ShardWriter] = []
         try:
             for shard in layout.shard_paths(path, row.shards):
@@ -85,7 +86,7 @@ class GenerationWriter:
             if self.applied_lsn >= upto:
                 return 0
             entries, reached = read_slice(self.catalog, self.row.branch, self.applied_lsn, upto, limit)
-            by_shard = coalesce(entries, self.types, len(self._shards))
+            by_shard = coalesce(entries, self._names, len(self._shards))
             for shard, items in zip(self._shards, by_shard, strict=True):
                 shard.apply(items, reached)
                 point("follow.shard_applied")

@@ -23,7 +23,8 @@ from shadowswitch.storage import keys, layout
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.journal import Entry, read_records, read_slice
+from shadowswitch.storage.entries import Entry
+from shadowswitch.storage.journal import read_records, read_slice
 from shadowswitch.storage.manifest import ClosedFile, check_closed_files, checksums
 
 SIZE_RATIO_MAX = 10.0
@@ -207,18 +208,17 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
 
 
 def _deleted_are_absent(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
-    last: dict[tuple[int, bytes], Entry] = {}
+    last: dict[tuple[str, str], Entry] = {}
     after = max(0, task.lsn - DELETES_LOOKED_AT)
     try:
         while after < task.lsn:
             entries, after = read_slice(catalog, task.branch, after, task.lsn, DELETES_LOOKED_AT)
-            last.update({(entry.type_number, entry.id): entry for entry in entries})
+            last.update({(entry.resource_type, entry.id): entry for entry in entries})
     except JournalTrimmed:
         return []
     problems = []
     for entry in last.values():
-        if entry.kind == keys.DELETE and entry.type_number in task.types:
-            name, id = task.types[entry.type_number], str(entry.id, "utf-8")
-            if reader.get(name, id) is not None:
-                problems.append(f"{name} {id!r} was deleted at LSN {entry.lsn} and is in the shadow")
+        name, id = entry.resource_type, entry.id
+        if entry.fields is None and name in task.types.values() and reader.get(name, id) is not None:
+            problems.append(f"{name} {id!r} was deleted at LSN {entry.lsn} and is in the shadow")
     return problems

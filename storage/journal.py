@@ -7,7 +7,7 @@ whoever applies a whole slice in one transaction shows whole batches (an index o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import lmdb
@@ -18,29 +18,10 @@ from shadowswitch.model.errors import JournalTrimmed
 from shadowswitch.model.records import Change, Item, Record
 from shadowswitch.storage import keys
 from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.entries import Entry, entries_of, first_lsn
 
 SLICE_BYTES_MAX = 4 << 20
 """A slice of large records ends early, so that it stays small in memory and short in time."""
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One journal entry, its fields still encoded."""
-
-    lsn: int
-    kind: int
-    type_number: int
-    batch_lsn: int
-    key_hash: int
-    id: bytes
-    fields: bytes
-
-
-def _entry(lsn: int, value: memoryview) -> Entry:
-    _, kind, type_number, batch_lsn, hashed, length = keys.JOURNAL_HEADER.unpack_from(value)
-    start = keys.JOURNAL_HEADER.size
-    return Entry(
-        lsn, kind, type_number, batch_lsn, hashed, bytes(value[start : start + length]), bytes(value[start + length :])
-    )
 
 
 def read_slice(catalog: Catalog, branch: int, after: int, upto: int, limit: int) -> tuple[list[Entry], int]:
@@ -55,24 +36,29 @@ def read_slice(catalog: Catalog, branch: int, after: int, upto: int, limit: int)
         head, oldest = catalog.head_in(txn, branch)
         if after + 1 < oldest and after < head:
             raise trimmed(after, oldest)
-        for lsn, value in _scan(txn, catalog, branch, after, upto):
-            entry = _entry(lsn, value)
-            entries.append(entry)
-            size += len(entry.fields)
-            if entry.lsn == entry.batch_lsn and (len(entries) >= limit or size >= SLICE_BYTES_MAX):
-                return entries, entry.lsn
+        for last, value in pieces(txn, catalog, branch, after):
+            found, batch_lsn = entries_of(last, value)
+            if found[0].lsn <= after or last > upto:
+                found = [entry for entry in found if after < entry.lsn <= upto]
+            entries += found
+            size += len(value)
+            if last >= upto:
+                break
+            if last == batch_lsn and (len(entries) >= limit or size >= SLICE_BYTES_MAX):
+                return entries, last
     return entries, upto
 
 
-def _scan(txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int, upto: int) -> Iterator[tuple[int, Any]]:
+def pieces(txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int) -> Iterator[tuple[int, Any]]:
+    """The pieces of a branch's journal that hold changes after an LSN: their last LSNs and values, in order."""
     cursor = txn.cursor(catalog.db["journal"])
     if not cursor.set_range(keys.JOURNAL_KEY.pack(branch, after + 1)):
         return
-    last = keys.JOURNAL_KEY.pack(branch, upto)
     for key, value in cursor:
-        if bytes(key) > last:
+        number, last = keys.JOURNAL_KEY.unpack(key)
+        if number != branch:
             return
-        yield keys.JOURNAL_KEY.unpack(key)[1], value
+        yield last, value
 
 
 def trimmed(after: int, oldest: int) -> JournalTrimmed:
@@ -85,38 +71,34 @@ def trimmed(after: int, oldest: int) -> JournalTrimmed:
     )
 
 
-def coalesce(entries: list[Entry], types: dict[int, str], shards: int) -> list[list[Item]]:
+def coalesce(entries: list[Entry], types: Collection[str], shards: int) -> list[list[Item]]:
     """The last change of every key of these types, as items by shard, in LSN order."""
-    last: dict[tuple[int, bytes], Entry] = {}
+    last: dict[tuple[str, str], Entry] = {}
     for entry in entries:
-        if entry.type_number in types:
-            last[entry.type_number, entry.id] = entry
+        if entry.resource_type in types:
+            last[entry.resource_type, entry.id] = entry
     by_shard: list[list[Item]] = [[] for _ in range(shards)]
-    for entry in sorted(last.values(), key=lambda e: e.lsn):
-        fields = keys.decode_fields(entry.fields) if entry.kind == keys.PUT else None
-        item = Item(entry.lsn, types[entry.type_number], str(entry.id, "utf-8"), entry.key_hash, fields)
-        by_shard[shard_of(bucket_of(entry.key_hash), shards)].append(item)
+    for entry in sorted(last.values(), key=_by_lsn):
+        by_shard[shard_of(bucket_of(entry.key_hash), shards)].append(entry.item())
     return by_shard
+
+
+def _by_lsn(entry: Entry) -> int:
+    return entry.lsn
 
 
 def changes(catalog: Catalog, branch: int, after: int, limit: int) -> list[Change]:
     """Up to `limit` changes of a branch after an LSN, in order, with the full image each of them wrote."""
-    names = catalog.types()
     found: list[Change] = []
     with catalog.read() as txn:
         head, oldest = catalog.head_in(txn, branch)
         if after + 1 < oldest and after < head:
             raise trimmed(after, oldest)
-        for lsn, value in _scan(txn, catalog, branch, after, (1 << 64) - 1):
-            entry = _entry(lsn, value)
-            if entry.type_number not in names:  # a type that came with a commit after `names` was read
-                break
-            fields = keys.decode_fields(entry.fields) if entry.kind == keys.PUT else None
-            kind = keys.KIND_NAMES[entry.kind]
-            found.append(Change(lsn, kind, names[entry.type_number], str(entry.id, "utf-8"), fields))
+        for last, value in pieces(txn, catalog, branch, after):
+            found += [entry.change() for entry in entries_of(last, value)[0] if entry.lsn > after]
             if len(found) >= limit:
                 break
-    return found
+    return found[:limit]
 
 
 def get_record(catalog: Catalog, branch: int, types: dict[str, int], resource_type: str, id: bytes) -> Record | None:
@@ -177,9 +159,6 @@ def head_of(catalog: Catalog, branch: int) -> int:
 
 def journal_begin(catalog: Catalog, txn: lmdb.Transaction, branch: int) -> int | None:
     """The LSN of the oldest change that a branch's journal holds; None when it holds none. O(1)."""
-    prefix = keys.BRANCH.pack(branch)
-    cursor = txn.cursor(catalog.db["journal"])
-    if not cursor.set_range(prefix):
-        return None
-    key = bytes(cursor.key())
-    return int(keys.JOURNAL_KEY.unpack(key)[1]) if key[: len(prefix)] == prefix else None
+    for last, value in pieces(txn, catalog, branch, 0):
+        return first_lsn(last, value)
+    return None

@@ -1,10 +1,8 @@
-"""Keys and headers of records and journal entries: fixed binary, so that a scan reads them without decoding.
+"""Keys of the catalog, and headers of records: fixed binary, so that a scan reads them without decoding.
 
     record key     branch u32, type u32, bucket u8, id bytes       00000007 00000001 2a "User"
     record value   format u8, lsn u64, id length u16, id bytes, fields (MessagePack)
-    journal key    branch u32, lsn u64
-    journal value  format u8, kind u8, type u32, lsn of the batch's last change u64, key hash u64,
-                   id length u16, id bytes, fields (MessagePack; nothing for a delete)
+    journal key    branch u32, lsn u64                     the value: see `entries`
     digest key     branch u32, type u32
 
 All integers are big-endian, so that LMDB's order is the order of numbers. Records lie by bucket: a shard is a few
@@ -23,9 +21,6 @@ import msgspec
 from shadowswitch.model.errors import CorruptData
 
 FORMAT = 1
-PUT = 1
-DELETE = 2
-KIND_NAMES = {PUT: "put", DELETE: "delete"}
 ID_IN_KEY_MAX = 400
 
 BRANCH = struct.Struct(">I")
@@ -33,7 +28,6 @@ TYPE_PREFIX = struct.Struct(">II")
 RECORD_PREFIX = struct.Struct(">IIB")
 RECORD_HEADER = struct.Struct(">BQH")
 JOURNAL_KEY = struct.Struct(">IQ")
-JOURNAL_HEADER = struct.Struct(">BBIQQH")
 SEQUENCE = struct.Struct(">Q")
 HEAD = struct.Struct(">QQ")
 

@@ -17,7 +17,8 @@ from shadowswitch import Config, Delete, Engine, Finding, Put
 from shadowswitch.model.digest import bucket_of, key_hash
 from shadowswitch.storage import keys, layout, rows
 from shadowswitch.storage.catalog import DATABASES, Catalog
-from shadowswitch.storage.fsck import check_data
+from shadowswitch.storage.entries import entries_of
+from shadowswitch.storage.fsck import FINDINGS_MAX, check_data
 
 KIND = "SEARCH_INDEX"
 
@@ -150,9 +151,9 @@ def test_a_record_that_does_not_decode_is_found(data: Path) -> None:
 def test_a_stale_digest_bucket_is_found(data: Path) -> None:
     with raw(data) as (txn, db):
         key = keys.TYPE_PREFIX.pack(1, 1)
-        value = bytearray(stored(txn, key, db["digests"]))
+        value = bytearray(stored(txn, key, db["heads"]))
         value[512 + 8 * 3] ^= 1
-        txn.put(key, bytes(value), db=db["digests"])
+        txn.put(key, bytes(value), db=db["heads"])
     findings = [finding for finding in check(data) if finding.invariant == "ST-3"]
     assert [finding.where for finding in findings] == ["branch 'main', type 'object_type', bucket 3"]
 
@@ -163,12 +164,39 @@ def test_a_journal_that_lost_its_end_is_found(data: Path) -> None:
     assert "ST-1" in found(data)
 
 
+def first_piece(txn: lmdb.Transaction, db: Any) -> tuple[bytes, bytes]:
+    """The oldest piece of the journal: its key and its value."""
+    cursor = txn.cursor(db["journal"])
+    assert cursor.first()
+    return bytes(cursor.key()), bytes(cursor.value())
+
+
 def test_a_gap_in_the_midst_of_the_journal_is_found(data: Path) -> None:
     with raw(data) as (txn, db):
-        assert txn.delete(keys.JOURNAL_KEY.pack(1, 6), db=db["journal"])
-    (finding,) = check(data)
-    assert finding.invariant == "ST-2"
-    assert "'5'" in finding.where
+        key, value = first_piece(txn, db)
+        last = keys.JOURNAL_KEY.unpack(key)[1]
+        count = len(entries_of(last, memoryview(value))[0])
+        assert txn.delete(key, db=db["journal"])
+    findings = check(data)
+    assert {finding.invariant for finding in findings} == {"ST-2"}
+    told = [finding for finding in findings if "the journal has no such entry" in finding.problem]
+    assert count - 2 > FINDINGS_MAX == len(told), "each record whose entry is gone; one was changed since"
+
+
+def test_pieces_of_the_journal_that_overlap_are_found(data: Path) -> None:
+    with raw(data) as (txn, db):
+        key, value = first_piece(txn, db)
+        branch, last = keys.JOURNAL_KEY.unpack(key)
+        txn.put(keys.JOURNAL_KEY.pack(branch, last + 1), value, db=db["journal"])
+    assert "ST-1" in found(data)
+
+
+@pytest.mark.parametrize("damage", [lambda value: b"", lambda value: b"\x09" + value[1:], lambda value: value[:-1]])
+def test_a_piece_of_the_journal_that_does_not_decode_is_found(data: Path, damage: Any) -> None:
+    with raw(data) as (txn, db):
+        key, value = first_piece(txn, db)
+        txn.put(key, damage(value), db=db["journal"])
+    assert "ST-4" in found(data)
 
 
 def test_a_journal_and_a_head_that_lost_their_end_together_are_found(data: Path) -> None:
@@ -180,8 +208,8 @@ def test_a_journal_and_a_head_that_lost_their_end_together_are_found(data: Path)
 
 def test_an_altered_entry_of_the_journal_is_found(data: Path) -> None:
     with raw(data) as (txn, db):
-        value = stored(txn, keys.JOURNAL_KEY.pack(1, 6), db["journal"])
-        txn.put(keys.JOURNAL_KEY.pack(1, 6), value.replace(b"hello", b"jello"), db=db["journal"])
+        key, value = first_piece(txn, db)
+        txn.put(key, value.replace(b"hello", b"jello"), db=db["journal"])
     assert found(data) == {"ST-2"}
 
 

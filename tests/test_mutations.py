@@ -77,8 +77,8 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         {
             "storage/journal.py": [
                 (
-                    "            last[entry.type_number, entry.id] = entry\n",
-                    "            last.setdefault((entry.type_number, entry.id), entry)\n",
+                    "            last[entry.resource_type, entry.id] = entry\n",
+                    "            last.setdefault((entry.resource_type, entry.id), entry)\n",
                 )
             ]
         },

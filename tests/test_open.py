@@ -145,18 +145,17 @@ def test_nobody_else_can_read_what_the_directory_holds(engine: Engine, data_dir:
 def test_a_directory_of_another_format_is_refused_and_left_alone(open_engine: Any, data_dir: Path) -> None:
     engine = open_engine()
     engine.close()
-    set_meta(data_dir, b"format", b"shadowswitch-9")
+    set_meta(data_dir, b":format", b"shadowswitch-9")
     with pytest.raises(UnsupportedFormat, match="shadowswitch-9"):
         Engine.open(data_dir)
-    set_meta(data_dir, b"format", b"shadowswitch-1")
+    set_meta(data_dir, b":format", b"shadowswitch-2")
     open_engine().create_branch("main")
 
 
 def set_meta(data: Path, name: bytes, value: bytes) -> None:
     with lmdb.open(str(data / layout.CATALOG), max_dbs=20, map_size=1 << 30) as environment:
-        meta = environment.open_db(b"meta")
         with environment.begin(write=True) as txn:
-            txn.put(name, value, db=meta)
+            txn.put(name, value)
 
 
 def test_the_version_of_lmdb_is_ours_whatever_the_environment_says(data_dir: Path) -> None:

@@ -135,7 +135,7 @@ def test_the_guilty_write_of_a_shared_commit_fails_alone(engine: Engine, monkeyp
     ordinary = Commit.write
 
     def write(self: Commit, branch: int, batch: Any) -> Any:
-        if any(change.id == b"guilty" for change in batch):
+        if any(change.id == b"guilty" for change in batch.changes):
             raise ValueError("guilty")
         return ordinary(self, branch, batch)
 
