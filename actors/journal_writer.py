@@ -118,9 +118,9 @@ class JournalWriter(EngineActor):
                         message.fence(commit)
                     results.append(commit.write(message.branch, message.batch))
                 else:
-                    commit.flush_changes()
+                    commit.store_heads()
                     results.append(message.work(commit))
-            commit.flush_changes()
+            commit.store_heads()
             self._answer()
 
         commit = Commit(self._catalog, self._counters)

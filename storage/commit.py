@@ -1,10 +1,9 @@
 """Write transactions of the catalog. Used by the JournalWriter alone, on its thread.
 
-A `Commit` is one LMDB write transaction. Batches of changes are collected in an overlay (the last image of each key)
-and written when the transaction ends or a metadata operation needs to see them; the journal gets every change. Counters
-and digests are
-kept in `Counters` between transactions and adopted only after the commit succeeded, so that a failed transaction
-leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
+A `Commit` is one LMDB write transaction: every change goes into it as it comes, the journal gets the pieces of its
+batch, and heads and digests follow when the transaction ends or a metadata operation needs to see them. Counters and
+digests are kept in `Counters` between transactions and adopted only after the commit succeeded, so that a failed
+transaction leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
 """
 
 from __future__ import annotations
@@ -67,18 +66,16 @@ class Commit:
         self.new_types: dict[str, int] = {}
         self.heads: dict[int, tuple[int, int]] = {}
         self.digests: dict[tuple[int, int], Digest] = {}
-        self._overlay: dict[bytes, tuple[int, bytes | None]] = {}
-        self._journal: list[tuple[bytes, bytes]] = []
         self.changes = 0
         self.touched = Changed(set(), set(), set())
 
     def run(self, work: Callable[[Commit], None]) -> None:
         """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
         with disk_errors("commit", self.catalog.fell_short):
-            with self.catalog.env.begin(write=True, buffers=True) as txn:
+            with self.catalog.env.begin(write=True) as txn:
                 self.txn = txn
                 work(self)
-                self.flush_changes()
+                self.store_heads()
                 self._put_number("last_lsn", self.last_lsn)
                 point("journal.before_commit")
         point("journal.committed")
@@ -90,7 +87,8 @@ class Commit:
 
     def write(self, branch: int, batch: Batch) -> Receipt:
         """Give LSNs to a batch and add it. The batch is one unit: it commits whole or not at all."""
-        overlay = self._overlay
+        records = self.txn.cursor(self.db["records"])
+        replace, pop = records.replace, records.pop
         first, lsn = self.last_lsn + 1, self.last_lsn
         number, digest, of_type = 0, Digest(), ""
         for change in batch.changes:  # the innermost loop of writing: each call that it makes is felt
@@ -101,49 +99,35 @@ class Commit:
                 digest = self.digest(branch, number)
             hashed, id = change.key_hash, change.id
             key = keys.record_key(branch, number, hashed >> 58, id)
-            pending = overlay.get(key)
-            old_lsn = pending[0] if pending is not None else self._stored_lsn(key)
             if change.fields:
-                if old_lsn:
-                    digest.replace(hashed, old_lsn, lsn)
-                else:
+                old = replace(key, _record_header(keys.FORMAT, lsn, len(id)) + id + change.fields)
+                if old is None:
                     digest.add(hashed, lsn)
-                overlay[key] = (lsn, _record_header(keys.FORMAT, lsn, len(id)) + id + change.fields)
+                else:
+                    digest.replace(hashed, keys.record_lsn(old), lsn)
             else:
-                if old_lsn:
-                    digest.remove(hashed, old_lsn)
-                overlay[key] = (0, None)
-        last = first - 1
+                old = pop(key)
+                if old is not None:
+                    digest.remove(hashed, keys.record_lsn(old))
+        last, journal = first - 1, []
         for count, piece in batch.pieces:
             last += count
-            self._journal.append((_journal_key(branch, last), _piece_header(entries.FORMAT, count, lsn) + piece))
+            journal.append((_journal_key(branch, last), _piece_header(entries.FORMAT, count, lsn) + piece))
         assert last == lsn, f"ST-2 the pieces have {last - first + 1} changes, the batch {len(batch)}"
+        self.txn.cursor(self.db["journal"]).putmulti(journal)
         self.last_lsn = lsn
         self.heads[branch] = (lsn, self.head(branch)[1])
         self.changes += len(batch)
         return Receipt(lsn, len(batch))
 
-    def _stored_lsn(self, key: bytes) -> int:
-        value = self.txn.get(key, None, self.db["records"])
-        return keys.record_lsn(value) if value is not None else 0
-
-    def flush_changes(self) -> None:
-        """Write what was collected, so that what follows in this transaction sees it."""
-        if not self._journal:
+    def store_heads(self) -> None:
+        """Write heads and digests, so that what follows in this transaction sees them."""
+        if not self.changes:
             return
-        records = self.txn.cursor(self.db["records"])
-        ordered = sorted(self._overlay.items())
-        records.putmulti([(key, value) for key, (_, value) in ordered if value is not None])
-        for key, (_, value) in ordered:
-            if value is None:
-                self.txn.delete(key, db=self.db["records"])
-        self.txn.cursor(self.db["journal"]).putmulti(self._journal)
         for (branch, number), digest in self.digests.items():
             self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["heads"])
         for branch, head in self.heads.items():
             self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*head), db=self.db["heads"])
-        self._overlay.clear()
-        self._journal.clear()
 
     def head(self, branch: int) -> tuple[int, int]:
         """Head LSN and oldest kept LSN of a branch, as of this transaction."""

@@ -95,7 +95,7 @@ _decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
 _decode_fragments = msgspec.msgpack.Decoder(list[Fragment]).decode
 
 
-def first_lsn(last: int, value: memoryview) -> int:
+def first_lsn(last: int, value: bytes | memoryview) -> int:
     """The LSN of a piece's first change. Raises CorruptData."""
     return last - _header(value)[0] + 1
 
@@ -131,7 +131,7 @@ def fragment_of(last: int, value: memoryview, lsn: int) -> Fragment | None:
 _HINT = "run `shadowswitch check`"
 
 
-def _header(value: memoryview) -> tuple[int, int]:
+def _header(value: bytes | memoryview) -> tuple[int, int]:
     """(number of changes, LSN of the batch's end); raises CorruptData for anything that is no piece."""
     try:
         version, count, batch_lsn = HEADER.unpack_from(value)
