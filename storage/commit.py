@@ -74,6 +74,7 @@ class Commit:
         with disk_errors("commit", self.catalog.fell_short):
             with self.catalog.env.begin(write=True) as txn:
                 self.txn = txn
+                self._records, self._journal = txn.cursor(self.db["records"]), txn.cursor(self.db["journal"])
                 work(self)
                 self.store_heads()
                 self._put_number("last_lsn", self.last_lsn)
@@ -86,11 +87,12 @@ class Commit:
     # -- changes of records ----------------------------------------------------------------------------------------
 
     def write(self, branch: int, batch: Batch) -> Receipt:
-        """Give LSNs to a batch and add it. The batch is one unit: it commits whole or not at all."""
-        records = self.txn.cursor(self.db["records"])
-        replace, pop = records.replace, records.pop
+        """Give LSNs to a batch, which is not empty, and add it. It is one unit: it commits whole or not at all."""
+        replace, pop = self._records.replace, self._records.pop
         first, lsn = self.last_lsn + 1, self.last_lsn
-        number, digest, of_type = 0, Digest(), ""
+        of_type = batch.changes[0].resource_type
+        number = self.type_number(of_type)
+        digest = self.digest(branch, number)
         for change in batch.changes:  # the innermost loop of writing: each call that it makes is felt
             lsn += 1
             if change.resource_type != of_type:
@@ -109,12 +111,11 @@ class Commit:
                 old = pop(key)
                 if old is not None:
                     digest.remove(hashed, keys.record_lsn(old))
-        last, journal = first - 1, []
+        last = first - 1
         for count, piece in batch.pieces:
             last += count
-            journal.append((_journal_key(branch, last), _piece_header(entries.FORMAT, count, lsn) + piece))
+            self._journal.put(_journal_key(branch, last), _piece_header(entries.FORMAT, count, lsn) + piece)
         assert last == lsn, f"ST-2 the pieces have {last - first + 1} changes, the batch {len(batch)}"
-        self.txn.cursor(self.db["journal"]).putmulti(journal)
         self.last_lsn = lsn
         self.heads[branch] = (lsn, self.head(branch)[1])
         self.changes += len(batch)
