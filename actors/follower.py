@@ -24,6 +24,8 @@ TURN_S = 0.05
 """How long one generation is served before the next one has its turn."""
 TEND_S = 0.01
 """Housekeeping of one generation at each tick."""
+UNTIDY_CHANGES_MAX = 100_000
+"""After so many changes a generation gets its housekeeping although it is behind: 200 segments of an `fts5` index."""
 PILE_S = 0.2
 """How long a pile of changes may wait to be forced to disk, see `Config.flush_changes`."""
 RETRY_S = 1.0
@@ -44,7 +46,8 @@ class Follower(EngineActor):
         self._unflushed: dict[int, tuple[float, int]] = {}
         """Since when, and how many changes, by generation."""
         self._not_before: dict[int, float] = {}
-        self._untidy: set[int] = set()
+        self._untidy: dict[int, int] = {}
+        """How many changes since the last housekeeping came to an end, by generation."""
         self._written = written
         self._at_work = house.following[number]
         self.handles(Follow, self._follow)
@@ -114,7 +117,7 @@ class Follower(EngineActor):
                 if applied:
                     since, changes = self._unflushed.get(number, (time.monotonic(), 0))
                     self._unflushed[number] = (since, changes + applied)
-                    self._untidy.add(number)
+                    self._untidy[number] = self._untidy.get(number, 0) + applied
                 generation.advanced()
         except ShadowSwitchError as error:
             if writer.closed:
@@ -126,9 +129,11 @@ class Follower(EngineActor):
         return writer.applied_lsn >= head
 
     def _tend(self) -> None:
-        """A little housekeeping of every index that changed, while nobody is sealed."""
-        for number in list(self._untidy):
+        """A little housekeeping of every index that changed, while nobody is sealed; who is behind catches up first."""
+        for number, changes in list(self._untidy.items()):
             generation = self._house.shelf.open.get(number)
+            if generation is not None and self._behind(generation) and changes < UNTIDY_CHANGES_MAX:
+                continue
             ends = time.monotonic() + TEND_S
             more = generation is not None and not generation.closed
             while more and generation is not None and time.monotonic() < ends:
@@ -137,7 +142,7 @@ class Follower(EngineActor):
                         return
                     more = self._tend_one(generation)
             if not more:
-                self._untidy.discard(number)
+                self._untidy.pop(number, None)
 
     def _tend_one(self, generation: Generation) -> bool:
         try:
@@ -163,9 +168,11 @@ class Follower(EngineActor):
         """How long that many changes may wait to be forced to disk. Whoever is behind comes nearer first: it has as
         large a pile as a build."""
         config = self._house.config
-        behind = generation.row.branch in self._dirty
-        pile = max(config.flush_changes, config.copy_flush_rows) if behind else config.flush_changes
+        pile = max(config.flush_changes, config.copy_flush_rows) if self._behind(generation) else config.flush_changes
         return min(PILE_S, config.flush_interval_s) if changes >= pile else config.flush_interval_s
+
+    def _behind(self, generation: Generation) -> bool:
+        return generation.row.branch in self._dirty
 
     def _flush(self, generation: Generation) -> None:
         try:
