@@ -141,7 +141,10 @@ class BranchActor(EngineActor):
     def _point_at_what_is_durable(self, message: Seal) -> None:
         """After a commit of unknown outcome the catalog decides, not what this thread remembers (IX-1)."""
         index_type = message.target.row.index_type
-        self._house.shelf.point(self._row.number, index_type, self._house.durable_live(self._row.number, index_type))
+        live = self._house.durable_live(self._row.number, index_type)
+        self._house.shelf.point(self._row.number, index_type, live)
+        if live is message.target:  # nobody else will tell outsiders: the switch did not come to its end
+            self._house.unpublished.add((self._row.number, index_type))
 
     def recover(self, message: Any, error: BaseException) -> None:
         """The branch keeps nothing in memory that is not durable; only the pointer may have to be set right."""

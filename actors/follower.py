@@ -172,7 +172,7 @@ class Follower(EngineActor):
         return min(PILE_S, config.flush_interval_s) if changes >= pile else config.flush_interval_s
 
     def _behind(self, generation: Generation) -> bool:
-        return generation.row.branch in self._dirty
+        return generation.applied_lsn < self._house.head(generation.row.branch)
 
     def _flush(self, generation: Generation) -> None:
         try:

@@ -45,6 +45,8 @@ from shadowswitch.storage.rows import BranchRow, EventRow, GenerationRow, IndexR
 from shadowswitch.storage.touched import Touched
 
 FORMAT = b"shadowswitch-2"
+FIRST_FORMAT_META = b"meta"
+"""Where the first format keeps its name: a version that reads no other must find ours there, and refuse it."""
 LOCK_FILE = "lock.mdb"
 DATA_FILE = "data.mdb"
 DATABASES = (
@@ -76,7 +78,7 @@ class Catalog:
             self.env = lmdb.open(
                 str(path),
                 map_size=map_size_bytes,
-                max_dbs=len(DATABASES) + 2,
+                max_dbs=len(DATABASES) + 3,
                 max_readers=READERS_MAX,
                 mode=0o600,
                 readonly=readonly,
@@ -103,14 +105,16 @@ class Catalog:
             if txn.stat(self.meta)["entries"] == 0:
                 txn.put(meta_key("format"), FORMAT, db=self.meta)
                 txn.put(meta_key("uuid"), uuid.uuid4().hex.encode(), db=self.meta)
+                txn.put(b"format", FORMAT, db=self.env.open_db(FIRST_FORMAT_META, txn=txn))
             self._check_format(txn)
             self.db = {name: self.env.open_db(name.encode(), txn=txn) for name in DATABASES}
 
     def _check_format(self, txn: lmdb.Transaction) -> None:
         found = txn.get(meta_key("format"), db=self.meta)
         if found != FORMAT:
+            says = "no format that this version knows" if found is None else f"the format {found!r}"
             raise UnsupportedFormat(
-                f"the data directory has the format {found!r}, this version reads {FORMAT!r}",
+                f"the data directory has {says}, this version reads {FORMAT!r}",
                 operation="open",
                 hint="open it with the version of shadowswitch that wrote it",
             )

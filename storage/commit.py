@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import InvalidName
+from shadowswitch.model.errors import CorruptData, InvalidName
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage import entries, keys, rows
@@ -66,6 +66,8 @@ class Commit:
         self.new_types: dict[str, int] = {}
         self.heads: dict[int, tuple[int, int]] = {}
         self.digests: dict[tuple[int, int], Digest] = {}
+        self._dirty: dict[tuple[int, int], Digest] = {}
+        """Digests that this transaction changed and has not stored yet; their branches' heads come with them."""
         self.changes = 0
         self.touched = Changed(set(), set(), set())
 
@@ -92,13 +94,13 @@ class Commit:
         first, lsn = self.last_lsn + 1, self.last_lsn
         of_type = batch.changes[0].resource_type
         number = self.type_number(of_type)
-        digest = self.digest(branch, number)
+        digest = self._dirty[branch, number] = self.digest(branch, number)
         for change in batch.changes:  # the innermost loop of writing: each call that it makes is felt
             lsn += 1
             if change.resource_type != of_type:
                 of_type = change.resource_type
                 number = self.type_number(of_type)
-                digest = self.digest(branch, number)
+                digest = self._dirty[branch, number] = self.digest(branch, number)
             hashed, id = change.key_hash, change.id
             key = keys.record_key(branch, number, hashed >> 58, id)
             if change.fields:
@@ -122,13 +124,12 @@ class Commit:
         return Receipt(lsn, len(batch))
 
     def store_heads(self) -> None:
-        """Write heads and digests, so that what follows in this transaction sees them."""
-        if not self.changes:
-            return
-        for (branch, number), digest in self.digests.items():
+        """Write the heads and digests that changed, so that what follows in this transaction sees them."""
+        for (branch, number), digest in self._dirty.items():
             self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["heads"])
-        for branch, head in self.heads.items():
-            self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*head), db=self.db["heads"])
+        for branch in {branch for branch, _ in self._dirty}:
+            self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
+        self._dirty.clear()
 
     def head(self, branch: int) -> tuple[int, int]:
         """Head LSN and oldest kept LSN of a branch, as of this transaction."""
@@ -254,7 +255,10 @@ class Commit:
             if number != branch or last >= below:
                 break
             oldest = last + 1
-            removed += oldest - entries.first_lsn(last, cursor.value())
+            try:
+                removed += oldest - entries.first_lsn(last, cursor.value())
+            except CorruptData:  # damage that nobody needs any more goes as well
+                removed += 1
             cursor.delete()
         if oldest:
             self.set_oldest(branch, oldest)

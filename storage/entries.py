@@ -22,7 +22,7 @@ from shadowswitch.model.records import Change, Item
 
 FORMAT = 2
 PIECE_BYTES_MAX = 1_900
-"""A value of more than 2,020 bytes would have pages of its own."""
+"""A value of more than 2,018 bytes would have pages of its own."""
 _AROUND_BYTES = 16
 """What MessagePack adds to a change, at most, for all but huge ones."""
 
@@ -59,9 +59,12 @@ class Batch:
 
 def _pieces(changes: list[Prepared]) -> Iterator[tuple[int, bytes]]:
     gathered: list[Fragment] = []
-    size = 0
+    size, of_type, type_bytes = 0, "", 0
     for change in changes:
-        own = len(change.fields) + len(change.id) + len(change.resource_type) + _AROUND_BYTES
+        if change.resource_type != of_type:
+            of_type = change.resource_type
+            type_bytes = len(of_type.encode())
+        own = len(change.fields) + len(change.id) + type_bytes + _AROUND_BYTES
         if size + own > PIECE_BYTES_MAX and gathered:
             yield len(gathered), _encode(gathered)
             gathered, size = [], 0
@@ -109,7 +112,7 @@ def entries_of(last: int, value: memoryview) -> tuple[list[Entry], int]:
         entries = _decode_entries(value[HEADER.size :])
     except msgspec.DecodeError as error:
         raise CorruptData(f"a piece of the journal does not decode: {error}", hint=_HINT) from error
-    if len(entries) != count or batch_lsn < last:
+    if not entries or len(entries) != count or batch_lsn < last:
         raise CorruptData(f"a piece of the journal has {len(entries)} changes instead of {count}", hint=_HINT)
     lsn = last - count
     for entry in entries:
@@ -118,14 +121,9 @@ def entries_of(last: int, value: memoryview) -> tuple[list[Entry], int]:
     return entries, batch_lsn
 
 
-def fragment_of(last: int, value: memoryview, lsn: int) -> Fragment | None:
-    """One change of a piece, its fields still encoded; None when the piece does not hold it or does not decode."""
-    try:
-        fragments = _decode_fragments(bytes(value[HEADER.size :]))
-    except msgspec.DecodeError:
-        return None
-    place = lsn - (last - len(fragments) + 1)
-    return fragments[place] if 0 <= place < len(fragments) else None
+def fragments_of(value: memoryview) -> list[Fragment]:
+    """The changes of a piece that `entries_of` took, their fields still encoded."""
+    return _decode_fragments(bytes(value[HEADER.size :]))
 
 
 _HINT = "run `shadowswitch check`"

@@ -7,6 +7,7 @@ whoever applies a whole slice in one transaction shows whole batches (an index o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import lmdb
 import msgspec
 
 from shadowswitch.model.digest import bucket_of, key_hash, shard_of
-from shadowswitch.model.errors import JournalTrimmed
+from shadowswitch.model.errors import CorruptData, JournalTrimmed
 from shadowswitch.model.records import Change, Item, Record
 from shadowswitch.storage import keys
 from shadowswitch.storage.catalog import Catalog
@@ -160,5 +161,7 @@ def head_of(catalog: Catalog, branch: int) -> int:
 def journal_begin(catalog: Catalog, txn: lmdb.Transaction, branch: int) -> int | None:
     """The LSN of the oldest change that a branch's journal holds; None when it holds none. O(1)."""
     for last, value in pieces(txn, catalog, branch, 0):
-        return first_lsn(last, value)
+        with contextlib.suppress(CorruptData):
+            return first_lsn(last, value)
+        return last
     return None

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import msgspec
 import pytest
 
 from shadowswitch import CorruptData, Delete, Engine, Put, UnsupportedFormat
 from shadowswitch.engine.preparing import prepare
 from shadowswitch.model.settings import Config
 from shadowswitch.storage import entries, layout
-from shadowswitch.storage.entries import PIECE_BYTES_MAX, Batch, entries_of, first_lsn, fragment_of
+from shadowswitch.storage.catalog import FORMAT
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.entries import PIECE_BYTES_MAX, Batch, entries_of, first_lsn, fragments_of
 
 TYPE = "object_type"
 
@@ -47,6 +50,12 @@ def test_a_batch_is_cut_into_pieces_of_half_a_page_and_comes_back_in_order() -> 
     assert [entry.fields for entry in read] == [c.fields if isinstance(c, Put) else None for c in changes]
 
 
+@pytest.mark.parametrize("resource_type", ["t" * 100, "é" * 100, "漢" * 100, "\U0001f600" * 100])
+def test_a_type_is_counted_by_its_bytes(resource_type: str) -> None:
+    batch = prepare([Put(resource_type, f"r{n}", {"n": n}) for n in range(200)], Config())
+    assert all(len(value) <= 2018 for _, value in pieces_of(batch)), "LMDB would give it pages of its own"
+
+
 def test_a_piece_takes_as_much_as_fits_and_a_large_change_has_its_own() -> None:
     batch = prepare([put("a", 10), put("b", 50_000), put("c", 10), put("d", 10)], Config())
     assert [count for count, _ in batch.pieces] == [1, 1, 2]
@@ -63,10 +72,9 @@ def test_fields_survive_as_they_were_written(integer: int) -> None:
     ((last, value),) = pieces_of(prepare([Put(TYPE, "a" * 500, fields)], Config()))
     (entry,), _ = entries_of(last, value)
     assert (entry.id, entry.fields) == ("a" * 500, fields)
-    fragment = fragment_of(last, value, 1)
-    assert fragment is not None
-    assert fragment[1] == "a" * 500
-    assert fragment_of(last, value, 2) is None
+    (fragment,) = fragments_of(value)
+    assert fragment[:2] == (TYPE, "a" * 500)
+    assert msgspec.msgpack.decode(fragment[3]) == fields
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,7 @@ def test_fields_survive_as_they_were_written(integer: int) -> None:
         (lambda value: b"\x01" + value[1:], "unknown format 1"),
         (lambda value: value[:-3], "does not decode"),
         (lambda value: value[:1] + b"\0\x09" + value[3:], "instead of 9"),
+        (lambda value: value[:1] + b"\0\0" + value[3:11] + b"\x90", "has 0 changes"),
     ],
 )
 def test_a_damaged_piece_is_told_as_such(damage: Any, said: str) -> None:
@@ -112,6 +121,68 @@ def test_only_whole_pieces_are_trimmed_and_what_is_said_to_be_kept_is_there(open
     assert engine.check() == []
 
 
+def test_damage_in_one_journal_keeps_no_other_from_being_trimmed(open_engine: Any, data_dir: Path) -> None:
+    engine = open_engine(janitor_interval_s=3600)
+    for branch in ("a", "b"):
+        engine.create_branch(branch)
+        for start in range(0, 2000, 100):
+            engine.write(branch, [put(f"{n}") for n in range(start, start + 100)])
+    engine.close()
+    with lmdb.open(str(data_dir / layout.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
+        journal = environment.open_db(b"journal")
+        with environment.begin(write=True) as txn:
+            cursor = txn.cursor(journal)
+            cursor.first()
+            txn.put(cursor.key(), b"\x07" + cursor.value()[1:], db=journal)
+    engine = open_engine(journal_keep_changes=100, janitor_interval_s=3600)
+    with pytest.raises(CorruptData):
+        engine.changes("a", 0)
+    engine.clean_up()
+    assert engine.branch("a").oldest_lsn > 1000
+    assert engine.branch("b").oldest_lsn > 3000
+    assert engine.check() == [], "the damage is gone with what nobody needs"
+
+
+def test_a_version_of_the_first_format_finds_another_where_it_looks(open_engine: Any, data_dir: Path) -> None:
+    open_engine().close()
+    with lmdb.open(str(data_dir / layout.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
+        meta = environment.open_db(b"meta", create=False)
+        with environment.begin() as txn:
+            assert txn.get(b"format", db=meta) == FORMAT != b"shadowswitch-1"
+
+
+def test_heads_and_digests_are_stored_once_for_what_changed(open_engine: Any) -> None:
+    """Metadata operations among writes must not store everything again each time."""
+    engine = open_engine()
+    for n in range(30):
+        engine.create_branch(f"b{n}")
+    stored: list[bytes] = []
+
+    def group(commit: Commit) -> None:
+        commit.txn = Counting(commit.txn, stored)  # type: ignore[assignment]
+        for n in range(1, 31):
+            commit.write(n, prepare([put("x")], Config()))
+            commit.store_heads()
+
+    engine._house.transact(group, "test")
+    assert len([key for key in stored if len(key) in (4, 8)]) == 30 * 2, "a head and a digest for each"
+    assert engine.check() == []
+
+
+class Counting:
+    """A transaction whose puts are counted."""
+
+    def __init__(self, txn: Any, stored: list[bytes]) -> None:
+        self._txn, self._stored = txn, stored
+
+    def put(self, key: bytes, value: bytes, *more: Any, **named: Any) -> Any:
+        self._stored.append(key)
+        return self._txn.put(key, value, *more, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._txn, name)
+
+
 def test_a_directory_of_the_first_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     """It kept its numbers in a database named `meta`."""
     catalog = tmp_path / "data" / layout.CATALOG
@@ -121,6 +192,6 @@ def test_a_directory_of_the_first_format_is_refused_and_left_alone(tmp_path: Pat
         with environment.begin(write=True) as txn:
             txn.put(b"format", b"shadowswitch-1", db=meta)
     before = (catalog / "data.mdb").read_bytes()
-    with pytest.raises(UnsupportedFormat, match="format"):
+    with pytest.raises(UnsupportedFormat, match="no format that this version knows"):
         Engine.open(tmp_path / "data")
     assert (catalog / "data.mdb").read_bytes() == before

@@ -99,7 +99,7 @@ class Oracle:
         """A transaction is tried; what came before and did not commit never was."""
         self._inside.clear()
 
-    def wrote(self, branch: int, batch: list[Any], lsn: int) -> None:
+    def wrote(self, branch: int, batch: Any, lsn: int) -> None:
         """A batch in the present transaction."""
         self._inside.append((self.world.now, branch, (batch, lsn)))
 
@@ -119,8 +119,8 @@ class Oracle:
             else:
                 self._write_committed(at, self.branches[number], what, more)
 
-    def _write_committed(self, at: float, branch: Branch, batch: list[Any], lsn: int) -> None:
-        op = self.ops[msgspec.msgpack.decode(batch[0].fields)["op"]]
+    def _write_committed(self, at: float, branch: Branch, batch: Any, lsn: int) -> None:
+        op = self.ops[msgspec.msgpack.decode(batch.changes[0].fields)["op"]]
         self.world.note("commit of #%d at LSN %d", op.number, lsn)
         if op.refused or op.lsns:
             self.fail("ST-5", f"{op} was {'refused' if op.refused else 'committed'} and is committed now")
