@@ -156,6 +156,7 @@ def test_heads_and_digests_are_stored_once_for_what_changed(open_engine: Any) ->
     engine = open_engine()
     for n in range(30):
         engine.create_branch(f"b{n}")
+        engine.write(f"b{n}", [put("y")])
     stored: list[bytes] = []
 
     def group(commit: Commit) -> None:

@@ -107,7 +107,13 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         SLOW,
         {
             "storage/commit.py": [
-                ("        if not self._journal:\n", "        if not self._journal or self.last_lsn % 97 == 0:\n")
+                (
+                    "        replace, pop = self._records.replace, self._records.pop\n",
+                    "        if self.last_lsn % 17 == 3:\n"
+                    "            self.last_lsn += len(batch)\n"
+                    "            return Receipt(self.last_lsn, len(batch))\n"
+                    "        replace, pop = self._records.replace, self._records.pop\n",
+                )
             ]
         },
     ),

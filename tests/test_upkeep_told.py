@@ -28,12 +28,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def followed(client: Client, skipped: int) -> dict[str, Any]:
-    """The status once so many files are left out."""
+    """The status once all of the folder is followed, and so many files are left out."""
     found: dict[str, Any] = {}
 
     def arrived() -> bool:
         found.update(client.get("upkeep"))
-        return [one["skipped"].get("binary") for one in found["mirrors"]] == [skipped]
+        return [(one["files"], one["skipped"].get("binary")) for one in found["mirrors"]] == [(3, skipped)]
 
     wait_until(arrived)
     return found
