@@ -84,6 +84,7 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
     """ST-1 and ST-2. A put whose record is absent must be followed by a delete further on."""
     where = f"journal of branch {branch.name!r}"
     missing: dict[tuple[str, str], int] = {}
+    later: dict[tuple[str, str], int] = {}
     after = catalog.head(branch.number)[1] - 1
     last = 0
     overtaken = False  # by the trimming, which removed what was not looked at yet
@@ -100,7 +101,7 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
                         yield Finding("ST-1", where, f"the piece up to LSN {reached} begins at or before LSN {last}")
                     for entry, fragment in zip(entries, fragments_of(value), strict=True):
                         number, fields = numbers[entry.resource_type], bytes(fragment[3])
-                        yield from _check_entry(catalog, txn, branch, entry, number, fields, missing)
+                        yield from _check_entry(catalog, txn, branch, entry, number, fields, missing, later)
                 except Exception as error:
                     yield Finding("ST-4", where, f"the piece up to LSN {reached} does not decode: {error}")
                 last = reached
@@ -111,16 +112,19 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
         yield Finding("ST-1", where, f"the last entry has LSN {last}, the head is {head}")
     if head > catalog.last_lsn():
         yield Finding("ST-1", where, f"the head {head} is above the last LSN of the catalog")
-    for (name, id), lsn in missing.items():
+    for (name, id), lsn in missing.items() if not overtaken else ():
         yield Finding(
             "ST-2", where, f"{name} {id[:80]!r} was written at LSN {lsn}, not deleted since, and is not there"
         )
+    for (name, id), lsn in later.items() if not overtaken else ():
+        yield Finding("ST-2", where, f"{name} {id[:80]!r} has LSN {lsn}, and the journal has no such entry of it")
 
 
 def _check_entry(
     catalog: Catalog, txn: Any, branch: BranchRow, entry: Entry, number: int, fields: bytes,
-    missing: dict[tuple[str, str], int],
+    missing: dict[tuple[str, str], int], later: dict[tuple[str, str], int],
 ) -> Iterator[Finding]:  # fmt: skip
+    """`later` holds the LSNs of records that must be those of entries further on."""
     where = f"journal of branch {branch.name!r}"
     name, lsn = f"{entry.resource_type} {entry.id[:80]!r}", entry.lsn
     if entry.key_hash != key_hash(entry.resource_type, entry.id):
@@ -132,6 +136,10 @@ def _check_entry(
         present = keys.record_lsn(stored) if stored is not None else 0
     except ShadowSwitchError:
         return  # `_check_records` says so
+    if present > lsn:
+        later[entry.resource_type, entry.id] = present
+    else:
+        later.pop((entry.resource_type, entry.id), None)
     if entry.fields is None:
         missing.pop((entry.resource_type, entry.id), None)
         if 0 < present < lsn:

@@ -15,7 +15,7 @@ import pytest
 
 from shadowswitch import Config, Delete, Engine, Finding, Put
 from shadowswitch.model.digest import bucket_of, key_hash
-from shadowswitch.storage import keys, layout, rows
+from shadowswitch.storage import fsck, journal, keys, layout, rows
 from shadowswitch.storage.catalog import DATABASES, Catalog
 from shadowswitch.storage.entries import entries_of
 from shadowswitch.storage.fsck import FINDINGS_MAX, check_data
@@ -181,6 +181,40 @@ def test_a_gap_in_the_midst_of_the_journal_is_found(data: Path) -> None:
     assert {finding.invariant for finding in findings} == {"ST-2"}
     told = [finding for finding in findings if "the journal has no such entry" in finding.problem]
     assert count - 2 > FINDINGS_MAX == len(told), "each record whose entry is gone; one was changed since"
+
+
+def test_a_record_with_the_lsn_of_another_is_found(data: Path) -> None:
+    with raw(data) as (txn, db):
+        value = stored(txn, record_key("5"), db["records"])
+        txn.put(record_key("5"), value[:1] + (300).to_bytes(8, "big") + value[9:], db=db["records"])
+    findings = [finding.problem for finding in check(data) if finding.invariant == "ST-2"]
+    assert findings == ["object_type '5' has LSN 300, and the journal has no such entry of it"]
+
+
+def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine.open(tmp_path / "data", Config(disk_reserve_bytes=0, janitor_interval_s=3600)) as engine:
+        engine.create_branch("main")
+        engine.write("main", [Put("t", "gone", {})])
+        engine.write("main", [Put("t", "changed", {})])
+        for n in range(3):
+            engine.write("main", [Put("t", str(n), {})])
+        engine.write("main", [Delete("t", "gone")])
+        engine.write("main", [Put("t", "changed", {"again": 1})])
+        engine.write("main", [Put("t", "last", {})])
+        calls: list[int] = []
+
+        def pieces(txn: Any, catalog: Catalog, branch: int, after: int) -> Any:
+            calls.append(after)
+            if len(calls) == 3:  # what was written is looked at, what became of it is not yet
+                engine._house.transact(lambda commit: commit.trim_journal(branch, 8, 100), "trim")
+            return journal.pieces(txn, catalog, branch, after)
+
+        monkeypatch.setattr(fsck, "SLICE_PIECES", 1)
+        monkeypatch.setattr(fsck, "pieces", pieces)
+        catalog = engine._house.catalog
+        assert list(fsck._check_journal(catalog, catalog.branch("main"))) == []
+        assert calls[:4] == [0, 1, 2, 3]
+        assert engine.branch("main").oldest_lsn == 8
 
 
 def test_pieces_of_the_journal_that_overlap_are_found(data: Path) -> None:
