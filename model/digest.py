@@ -67,6 +67,19 @@ class Digest:
         self.counts[bucket] += 1
         self.sums[bucket] = (self.sums[bucket] + version_hash(key_hash, lsn)) & _MASK
 
+    def add_versions(self, versions: Iterable[tuple[str, str, int]]) -> None:
+        """Count in many (resource type, id, LSN): `add` of each, at two thirds of its price."""
+        counts, sums, number = self.counts, self.sums, int.from_bytes
+        for resource_type, id, lsn in versions:  # `key_hash` and `version_hash`, without calls of our own
+            hashed = number(blake2b(f"{resource_type}\0{id}".encode(), digest_size=8).digest(), "little")
+            z = (hashed + lsn * 0x9E3779B97F4A7C15) & _MASK
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+            bucket = hashed >> 58
+            counts[bucket] += 1
+            sums[bucket] += z ^ (z >> 31)
+        self.sums = [total & _MASK for total in sums]
+
     def remove(self, key_hash: int, lsn: int) -> None:
         """Take out the version `lsn` of a record that was present."""
         bucket = key_hash >> 58

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.model.digest import BUCKETS, Digest, key_hash
+from shadowswitch.model.digest import BUCKETS, Digest
 from shadowswitch.model.errors import JournalTrimmed, ShadowSwitchError
 from shadowswitch.storage import keys, layout
 from shadowswitch.storage.backends import registry
@@ -105,10 +105,9 @@ def inspect(catalog: Catalog, task: Inspect) -> Inspected:
 def _recompute(reader: IndexReader, shards: int, total: Digest) -> list[str]:
     problems = []
     for shard in range(shards):
-        state, rows = reader.shard_snapshot(shard)
+        state, versions = reader.shard_versions(shard)
         own = Digest()
-        for row in rows:
-            own.add(key_hash(row.resource_type, row.id), row.lsn)
+        own.add_versions(versions)
         if own != state.digest:
             problems.append(f"shard {shard}: counters say {state.digest!r}, rows say {own!r} (IX-2)")
         total.merge(own)
@@ -198,7 +197,7 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
         piece = read_records(catalog, task.branch, number, name, range(bucket, bucket + 1), start, 1)
         for item in piece.items:
             if item.lsn > task.lsn:
-                continue  # written since; the seal will bring it over
+                continue  # written since; the switch will bring it over
             held = reader.get(item.resource_type, item.id)
             if held is None:
                 problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} is not in the shadow")

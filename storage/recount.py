@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.model.digest import Digest, key_hash
+from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.storage.backends import registry
 
@@ -62,10 +62,9 @@ def recount(task: Recount) -> Recounted:
 def _differing(task: Recount) -> list[int]:
     reader = registry.backend(task.backend).open_reader([Path(task.path)], task.options)
     try:
-        state, rows = reader.shard_snapshot(0)
+        state, versions = reader.shard_versions(0)
         own = Digest()
-        for row in rows:
-            own.add(key_hash(row.resource_type, row.id), row.lsn)
+        own.add_versions(versions)
         return own.differing(state.digest)
     finally:
         reader.close()

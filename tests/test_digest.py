@@ -43,6 +43,15 @@ def test_the_order_of_adding_does_not_matter(rows: dict[int, int], source: rando
     assert digest_of(shuffled) == digest_of(rows.items())
 
 
+@given(ROWS, st.dictionaries(st.tuples(NAMES, NAMES), LSNS, max_size=60))
+def test_adding_many_versions_is_adding_each(rows: dict[int, int], versions: dict[tuple[str, str], int]) -> None:
+    at_once, one_by_one = digest_of(rows.items()), digest_of(rows.items())
+    at_once.add_versions((*key, lsn) for key, lsn in versions.items())
+    for key, lsn in versions.items():
+        one_by_one.add(key_hash(*key), lsn)
+    assert at_once == one_by_one
+
+
 @given(ROWS, ROWS)
 def test_removing_undoes_adding(rows: dict[int, int], others: dict[int, int]) -> None:
     digest = digest_of(rows.items())

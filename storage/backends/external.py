@@ -181,6 +181,10 @@ class ExternalReader:
         """Raises InvalidConfig."""
         raise self._elsewhere()
 
+    def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
+        """Raises InvalidConfig."""
+        raise self._elsewhere()
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.errors import EngineClosed, InvalidConfig
@@ -23,8 +23,13 @@ from shadowswitch.storage.backends import fts5_store as store
 from shadowswitch.storage.backends.fts5_options import Layout
 from shadowswitch.storage.backends.protocol import ShardState
 
+T = TypeVar("T")
+
 TERMS_MAX = 256
 """More words in one query than anybody types; keeps a hostile query cheap."""
+RECORDS_FETCHED = 8
+"""Whole records held at a time by a scan: they may be large."""
+VERSIONS_FETCHED = 500
 _LIMIT_MAX = (1 << 31) - 1
 _TERM = re.compile(r'"([^"]*)(?:"(\*?)|$)|([^\s"]+)')
 
@@ -58,6 +63,7 @@ class Fts5Reader:
         names = ", ".join(layout.columns)
         self._get = f"SELECT type, id, lsn, {names} FROM docs WHERE kh = ? AND type = ? AND id = ?"
         self._all = f"SELECT type, id, lsn, {names} FROM docs NOT INDEXED ORDER BY rowid"
+        self._versions = "SELECT type, id, lsn FROM docs NOT INDEXED ORDER BY rowid"
         score = f"bm25(fts, {', '.join(map(repr, layout.weights))})"
         best = f"SELECT rowid AS r, {score} AS s FROM fts WHERE fts MATCH ?"
         joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id LIMIT ?"
@@ -107,6 +113,14 @@ class Fts5Reader:
             yield from records
 
     def shard_snapshot(self, shard: int) -> tuple[ShardState, Iterator[Record]]:
+        return self._snapshot(shard, self._all, self._record, RECORDS_FETCHED)
+
+    def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
+        return self._snapshot(shard, self._versions, tuple, VERSIONS_FETCHED)
+
+    def _snapshot(
+        self, shard: int, select: str, made: Callable[[Any], T], fetched: int
+    ) -> tuple[ShardState, _Snapshot[T]]:
         path = self._paths[shard]
         if self._closed:
             raise EngineClosed("the reader was closed", operation="scan", object=str(path), hint="open another")
@@ -115,11 +129,12 @@ class Fts5Reader:
             with store.translated("scan", path):
                 connection.execute("BEGIN")
                 state = store.read_state(connection, path)
-                cursor = connection.execute(self._all)
+                cursor = connection.execute(select)
         except BaseException:
             connection.close()
             raise
-        return state, _Snapshot(self, connection, cursor, path)
+        cursor.arraysize = fetched
+        return state, _Snapshot(connection, cursor, path, made)
 
     def close(self) -> None:
         for connection in self._connections:
@@ -158,32 +173,38 @@ class Fts5Reader:
         return Record(row[0], row[1], dict(zip(self._layout.names, row[3:], strict=True)), row[2])
 
 
-class _Snapshot(Iterator[Record]):
-    """All rows of a shard as of one transaction; ends it when exhausted, closed or dropped."""
+class _Snapshot(Iterator[T], Generic[T]):
+    """All rows of a shard as of one transaction, each as `made` makes it; ends it when exhausted, closed or dropped."""
 
-    def __init__(self, reader: Fts5Reader, connection: sqlite3.Connection, cursor: sqlite3.Cursor, path: Path) -> None:
-        self._record = reader._record
+    def __init__(
+        self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, path: Path, made: Callable[[Any], T]
+    ) -> None:
         self._connection = connection
         self._cursor = cursor
         self._path = path
         self._open = True
+        self._made = made
+        self._fetched: Iterator[T] = iter(())
 
-    def __next__(self) -> Record:
+    def __next__(self) -> T:
+        for row in self._fetched:
+            return row
         if not self._open:
             raise StopIteration
         try:
-            row = self._cursor.fetchone()
+            rows = self._cursor.fetchmany()
         except sqlite3.Error as error:
             self.close()
             raise store.translate(error, "scan", self._path) from error
-        if row is None:
+        if not rows:
             self.close()
-            raise StopIteration
-        return self._record(row)
+        self._fetched = map(self._made, rows)
+        return next(self._fetched)
 
     def close(self) -> None:
         """End the transaction. Idempotent."""
         self._open = False
+        self._fetched = iter(())
         self._connection.close()
 
     __del__ = close

@@ -45,7 +45,7 @@ HASH_SIZE_BYTES = 16 << 20
 """FTS5 collects this much of a transaction in memory before it writes a segment (its default is 1 MiB)."""
 CRISISMERGE_SEGMENTS = 1000
 """While a copy loads, segments are merged 16 at a time when a level is full: cheapest in all, but in bursts. Afterwards
-no commit merges at all (one may be under a seal; a merge there took up to 50 ms), but `tend` does, bit by bit."""
+no commit merges at all (readers may be about to be led over; a merge took up to 50 ms), but `tend` does, bit by bit."""
 MERGE_PAGES = 16
 """Pages that one `tend` writes: about a millisecond or two."""
 WRITER_CACHE_KIB = 65_536

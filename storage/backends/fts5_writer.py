@@ -171,7 +171,7 @@ class Fts5Writer:
     def _prime_wal(self) -> None:
         """Commit an empty change, so that a WAL that starts over does so here and not in the next `apply`.
 
-        The first commit into a fresh WAL fsyncs its header; BK-4 and the budget under the seal do not allow that there.
+        The first commit into a fresh WAL fsyncs its header; BK-4 and the haste of a switch do not allow that there.
         """
         with self._transaction("start log"):
             self._connection.execute("UPDATE state SET one = one")

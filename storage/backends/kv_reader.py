@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import lmdb
 
@@ -15,6 +15,7 @@ from shadowswitch.model.records import Hit, Record
 from shadowswitch.storage.backends import kv_store as store
 from shadowswitch.storage.backends.protocol import ShardState
 
+T = TypeVar("T")
 Found = tuple[bytes, int]
 """A full key and the LSN of its row."""
 
@@ -70,6 +71,12 @@ class KvReader:
             yield from records
 
     def shard_snapshot(self, shard: int) -> tuple[ShardState, Iterator[Record]]:
+        return self._snapshot(shard, _record)
+
+    def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
+        return self._snapshot(shard, store.version_of)
+
+    def _snapshot(self, shard: int, made: Callable[[bytes, bytes], T]) -> tuple[ShardState, _Snapshot[T]]:
         environment = store.open_environment(self._opened()[shard].path, self._options)
         try:
             with store.translated("scan", environment.path):
@@ -82,7 +89,7 @@ class KvReader:
         except BaseException:
             store.release(environment)
             raise
-        return state, _Snapshot(environment, transaction)
+        return state, _Snapshot(environment, transaction, made)
 
     def close(self) -> None:
         self._closed = True
@@ -143,15 +150,18 @@ def _group(cursor: lmdb.Cursor) -> tuple[list[Found], bool]:
     return sorted(group), found
 
 
-class _Snapshot(Iterator[Record]):
-    """All rows of a shard as of one transaction; ends it when exhausted, closed or dropped."""
+class _Snapshot(Iterator[T], Generic[T]):
+    """All rows of a shard as of one transaction, each as `made` makes it; ends it when exhausted, closed or dropped."""
 
-    def __init__(self, environment: store.Environment, transaction: lmdb.Transaction) -> None:
+    def __init__(
+        self, environment: store.Environment, transaction: lmdb.Transaction, made: Callable[[bytes, bytes], T]
+    ) -> None:
         self._environment: store.Environment | None = environment
         self._transaction = transaction
         self._rows = iter(transaction.cursor(db=environment.rows))
+        self._made = made
 
-    def __next__(self) -> Record:
+    def __next__(self) -> T:
         environment = self._environment
         if environment is None:
             raise StopIteration
@@ -160,7 +170,7 @@ class _Snapshot(Iterator[Record]):
         if row is None:
             self.close()
             raise StopIteration
-        return _record(bytes(row[0]), bytes(row[1]))
+        return self._made(bytes(row[0]), bytes(row[1]))
 
     def close(self) -> None:
         """End the transaction. Idempotent."""

@@ -218,6 +218,17 @@ def decode_row(key: bytes, value: bytes) -> tuple[str, str, int, dict[str, Any]]
         raise CorruptData(f"the row {key[:80]!r} is damaged", hint="build the index again", cause=error) from error
 
 
+def version_of(key: bytes, value: bytes) -> tuple[str, str, int]:
+    """(resource_type, id, lsn) of a row, whose fields are looked at only where the key is in their midst."""
+    if is_shortened(key):
+        return decode_row(key, value)[:3]
+    try:
+        resource_type, id = key.decode().split("\0", 1)
+    except ValueError as error:
+        raise CorruptData(f"the row {key[:80]!r} is damaged", hint="build the index again", cause=error) from error
+    return resource_type, id, int.from_bytes(value[:8], "big")
+
+
 @contextmanager
 def translated(operation: str, path: Path) -> Iterator[None]:
     """Turns what LMDB and the operating system raise into this library's errors."""

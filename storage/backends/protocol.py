@@ -79,7 +79,7 @@ class ShardWriter(Protocol):
     def tend(self) -> bool:
         """Do a small piece of what `apply` put off (merging, compaction), a millisecond or two; True if there is more.
 
-        Changes nothing that readers or `state` show. Never called under a seal.
+        Changes nothing that readers or `state` show. Never called while readers are led over.
         """
         ...
 
@@ -131,6 +131,10 @@ class IndexReader(Protocol):
 
         The iterator holds that snapshot until it is exhausted or closed; exhaust or close it before the next call.
         """
+        ...
+
+    def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
+        """The same, of each row only (resource type, id, LSN): what a digest is made of, read as cheaply as can be."""
         ...
 
     def close(self) -> None:

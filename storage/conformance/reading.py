@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,16 @@ class Reading(Shards):
         writer.apply(batches.puts(300), batches.lsn)
         rows = sorted(writer.scan())
         state, records = reader.shard_snapshot(0)
-        found = [next(records)]
+        same, versions = reader.shard_versions(0)
+        found, of_versions = [next(records)], [next(versions)]
         for _ in range(5):
             writer.apply(batches.changes(200), batches.lsn)
             writer.flush()
         found += records
+        of_versions += versions
         assert sorted((one.resource_type, one.id, one.lsn) for one in found) == rows
-        assert state.digest == digest_of(rows)
+        assert sorted(of_versions) == rows
+        assert state.digest == same.digest == digest_of(rows)
         assert reader.applied_lsn() == batches.lsn
 
     def test_an_abandoned_snapshot_does_not_harm_what_comes_after(
@@ -58,8 +62,8 @@ class Reading(Shards):
     ) -> None:
         batches = Batches(42, self.fields_for)
         writer.apply(batches.puts(100), batches.lsn)
-        for read in (0, 1, 3):
-            _, records = reader.shard_snapshot(0)
+        for read, opened in product((0, 1, 3), (reader.shard_snapshot, reader.shard_versions)):
+            _, records = opened(0)
             for _ in range(read):
                 next(records)
             records.close()  # type: ignore[attr-defined]
