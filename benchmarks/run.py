@@ -38,7 +38,7 @@ class Script(msgspec.Struct, frozen=True):
 SCRIPTS = (
     Script(
         "bench_switch",
-        "--sizes 100000,1000000 --switches 200,40 --others 20",
+        "--sizes 100000,1000000 --switches 200,200 --others 20 --limit-s 120",
         "--sizes 500 --switches 2 --others 1 --window-s 0.05",
         12.0,
         plots=True,
