@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 from shadowswitch.actors.base import EngineActor
@@ -88,7 +89,7 @@ class Follower(EngineActor):
         generations = self._by_branch.get(branch, {})
         live_first = sorted(generations.values(), key=lambda g: g is not self._live(g))
         for generation in live_first:
-            if not self._advance(generation, self._target(generation, head), head):
+            if not self._advance(generation, head):
                 self._dirty.add(branch)
 
     def _live(self, generation: Generation) -> Generation | None:
@@ -100,20 +101,21 @@ class Follower(EngineActor):
             return head
         return min(head, live.applied_lsn)
 
-    def _advance(self, generation: Generation, target: int, head: int) -> bool:
+    def _advance(self, generation: Generation, head: int) -> bool:
         """Serve one generation for one turn; False when it is not at the head yet."""
         with self._at_work:
-            return not self._house.resting and self._take_turn(generation, target, head)
+            return not self._house.resting and self._take_turn(generation, head)
 
-    def _take_turn(self, generation: Generation, target: int, head: int) -> bool:
+    def _take_turn(self, generation: Generation, head: int) -> bool:
         number = generation.row.number
         writer = generation.writer
-        if writer.paused or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
+        if writer.is_held or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
             return writer.closed
         turn_ends = time.monotonic() + TURN_S
+        target = partial(self._target, generation, head)
         try:
-            while writer.applied_lsn < target and time.monotonic() < turn_ends and not writer.paused:
-                applied = writer.apply_slice(target)
+            while writer.applied_lsn < target() and time.monotonic() < turn_ends and not writer.is_held:
+                applied = writer.follow_slice(target)
                 if applied:
                     since, changes = self._unflushed.get(number, (time.monotonic(), 0))
                     self._unflushed[number] = (since, changes + applied)
@@ -129,7 +131,7 @@ class Follower(EngineActor):
         return writer.applied_lsn >= head
 
     def _tend(self) -> None:
-        """A little housekeeping of every index that changed, while nobody is sealed; who is behind catches up first."""
+        """A little housekeeping of what changed, while nothing is switched; who is behind catches up first."""
         for number, changes in list(self._untidy.items()):
             generation = self._house.shelf.open.get(number)
             if generation is not None and self._behind(generation) and changes < UNTIDY_CHANGES_MAX:
@@ -138,7 +140,7 @@ class Follower(EngineActor):
             more = generation is not None and not generation.closed
             while more and generation is not None and time.monotonic() < ends:
                 with self._at_work:
-                    if self._house.sealing:
+                    if self._house.attempts:
                         return
                     more = self._tend_one(generation)
             if not more:
@@ -159,7 +161,7 @@ class Follower(EngineActor):
                 del self._unflushed[number]
             elif now >= since + self._waits_s(generation, changes):
                 with self._at_work:
-                    if self._house.sealing:
+                    if self._house.attempts:
                         return
                     del self._unflushed[number]
                     self._flush(generation)

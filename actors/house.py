@@ -3,12 +3,13 @@ measurements."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,7 @@ from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watches import Watches
 from shadowswitch.actors.worker_pool import WorkerPool
-from shadowswitch.model.errors import EngineClosed, Timeout
+from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
@@ -40,14 +41,16 @@ T = TypeVar("T")
 Validator = Callable[[IndexReader], Iterable[str]]
 
 TRANSACT_TIMEOUT_S = 30.0
-SEALED_SWITCH_INTERVAL_S = 0.0005
-"""While a branch is sealed a busy Python thread keeps the GIL for half a millisecond instead of five: a drain gives it
-up a dozen times, and each time would wait that long to get it back."""
+SWITCH_INTERVAL_S = 0.0005
+"""While an index is switched a busy Python thread keeps the GIL for half a millisecond instead of five: a drain gives
+it up a dozen times, and each time would wait that long to get it back."""
 
 FOLLOWING_WAIT_S = 1.0
-"""For so long a switch waits, unsealed, for followers that are at work; then it takes its chance."""
+"""For so long a switch waits for followers that are at work; then it takes its chance."""
+LEAD_S = 10.0
+"""How long readers may be waited for to be led to another generation before that is tried again."""
 REST_S = 0.5
-"""A seal and what comes right before it take a few milliseconds; on a stalled disk followers do not wait for it."""
+"""An attempt to switch takes a few milliseconds; on a stalled disk followers do not wait for it."""
 
 
 class Shelf:
@@ -59,6 +62,8 @@ class Shelf:
     def __init__(self) -> None:
         self.live: dict[tuple[int, str], Generation] = {}
         self.open: dict[int, Generation] = {}
+        self._epochs: dict[tuple[int, str], int] = {}
+        self._turns: dict[tuple[int, str], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def add(self, generation: Generation) -> None:
@@ -66,25 +71,35 @@ class Shelf:
         with self._lock:
             self.open[generation.row.number] = generation
 
-    def point(self, branch: int, index_type: str, generation: Generation | None) -> None:
-        """Make a generation the one that readers get (None: the index has none)."""
+    def point(self, branch: int, index_type: str, generation: Generation | None, epoch: int) -> bool:
+        """Make a generation the one that readers get (None: the index has none), as the switch of that epoch made it
+        live. False, and nothing is done, when readers were led on by a later one (SW-4)."""
+        key = (branch, index_type)
         with self._lock:
-            self._set((branch, index_type), generation)
+            if epoch < self._epochs.get(key, 0):
+                return False
+            self._epochs[key] = epoch
+            if generation is None:
+                self.live.pop(key, None)
+            else:
+                generation.served = True
+                self.live[key] = generation
+            return True
 
-    def replace(self, old: Generation, new: Generation | None) -> None:
-        """Make `new` the one that readers get, if `old` still is."""
-        key = (old.row.branch, old.row.index_type)
+    @contextlib.contextmanager
+    def turn(self, branch: int, index_type: str, timeout_s: float) -> Iterator[None]:
+        """From the commit of a switch until readers are led over no other switch of the index commits. Raises
+        Timeout."""
         with self._lock:
-            if self.live.get(key) is old:
-                self._set(key, new)
-
-    def _set(self, key: tuple[int, str], generation: Generation | None) -> None:
-        """Under the lock."""
-        if generation is None:
-            self.live.pop(key, None)
-        else:
-            generation.served = True
-            self.live[key] = generation
+            turn = self._turns.setdefault((branch, index_type), threading.Lock())
+        if not turn.acquire(timeout=timeout_s):
+            raise Timeout(
+                f"another switch of {index_type} took longer than {timeout_s:g} s", operation="switch", hint="try again"
+            )
+        try:
+            yield
+        finally:
+            turn.release()
 
     def remove(self, number: int) -> None:
         """A generation was closed."""
@@ -140,12 +155,14 @@ class House:
         """Why a build stands still whose failure cannot even be recorded, by shadow id."""
         self.changed = threading.Condition()
         """Notified after every metadata transaction: something may have changed its state."""
-        self.sealing = 0
-        """How many branches are sealed or about to be: followers rest meanwhile, for a while."""
+        self.astray: set[tuple[int, str]] = set()
+        """The indexes whose readers could not be led to what is live by the catalog."""
+        self.attempts = 0
+        """How many switches are about to commit, or just did: followers rest meanwhile, for a while."""
         self.following = [threading.Lock() for _ in range(config.followers)]
-        """Each is held while a follower is at work: a seal would share disk and processor with it."""
-        self._sealing_since = 0.0
-        self._sealing_lock = threading.Lock()
+        """Each is held while a follower is at work: a switch would share disk and processor with it."""
+        self._attempts_since = 0.0
+        self._attempts_lock = threading.Lock()
         self._switch_interval_s = sys.getswitchinterval()
         self.closing = False
 
@@ -210,7 +227,7 @@ class House:
         return self.followers[number % len(self.followers)]
 
     def publish(self, branch_name: str, generation: Generation, strategy: str) -> bool:
-        """Make the path for outsiders lead to a live generation; after the switch, outside any seal (IX-7).
+        """Make the path for outsiders lead to a live generation; after the switch, in nobody's way (IX-7).
 
         A copy is as of one LSN, and the generation goes on meanwhile. Raises ShadowSwitchError or OSError; the path
         then leads to what it led to before, and the janitor tries again. False when it led there already, or when the
@@ -235,20 +252,52 @@ class House:
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
         return publishing.is_published(path, generation.path, mark, strategy)
 
-    def durable_live(self, branch: int, index_type: str) -> Generation | None:
-        """The generation that is live by the catalog, which decides when memory may be wrong (IX-1)."""
-        row = self.catalog.index(branch, index_type)
-        return self.shelf.open.get(row.live) if row is not None else None
+    def lead_over(self, branch: int, index_type: str) -> None:
+        """Readers get what is live by the catalog, which decides when memory may be wrong (IX-1).
+
+        After a switch that did not come to its end. They stay where they are as long as the other is behind what they
+        saw, or behind its sealed LSN, and cannot be brought on: then the janitor tries again. Any thread; never raises
+        for a state of disks or files.
+        """
+        key = (branch, index_type)
+        if self.closing:
+            return
+        try:
+            with self.shelf.turn(branch, index_type, LEAD_S):
+                row = self.catalog.index(branch, index_type)
+                live, old = self.shelf.open.get(row.live) if row is not None else None, self.shelf.live.get(key)
+                if row is not None and live is not old:
+                    logger.warning("readers of %s are led from generation %s to %d", index_type, _number(old), row.live)
+                    self._bring_on(live, old, row.sealed_lsn)
+                    self.shelf.point(branch, index_type, live, row.epoch)
+                    self.unpublished.add(key)
+            self.astray.discard(key)
+        except ShadowSwitchError as error:
+            self.astray.add(key)
+            logger.error("readers of %s cannot be led to what is live yet: %s", index_type, error)
+
+    def _bring_on(self, live: Generation | None, old: Generation | None, sealed_lsn: int) -> None:
+        """Nobody may be shown less than before (SW-2)."""
+        if live is None:
+            return
+        with live.writer.held(), old.writer.held() if old is not None else contextlib.nullcontext():
+            upto = max(sealed_lsn, old.applied_lsn if old is not None else 0)
+            live.writer.apply_until(upto, time.monotonic() + LEAD_S)
 
     def lead_away_from(self, old: Generation) -> None:
-        """A generation that is not live any more must not be where readers are led to: the outcome of a switch was
-        learnt late."""
-        row = old.row
-        if self.shelf.live.get((row.branch, row.index_type)) is old:
-            live = self.durable_live(row.branch, row.index_type)
-            if live is not old:
-                self.shelf.replace(old, live)
-                self.unpublished.add((row.branch, row.index_type))
+        """A generation that is about to be removed must not be where readers are led to: what they get instead is shown
+        once it has come as far."""
+        key = (old.row.branch, old.row.index_type)
+        row = self.catalog.index(*key)
+        if row is None or self.shelf.live.get(key) is not old:
+            return
+        live = self.shelf.open.get(row.live)
+        if live is not old:
+            with old.writer.held():
+                if live is not None:
+                    live.ready_lsn = max(live.ready_lsn, row.sealed_lsn, old.applied_lsn)
+                self.shelf.point(*key, live, row.epoch)
+            self.unpublished.add(key)
 
     def is_way_of_outsiders(self, row: GenerationRow, path: Path) -> bool:
         """Does the path for outsiders still lead into these files, while the index is served? They stay until it
@@ -266,14 +315,14 @@ class House:
         """The folder of the paths for outsiders."""
         return Path(self.config.published_path) if self.config.published_path else self.root / publishing.PUBLISHED
 
-    def before_seal(self) -> None:
+    def before_switch(self) -> None:
         """From now on followers begin no new work; waits a while for those who are at it."""
-        with self._sealing_lock:
-            self.sealing += 1
-            self._sealing_since = time.monotonic()
-            if self.sealing == 1:
+        with self._attempts_lock:
+            self.attempts += 1
+            self._attempts_since = time.monotonic()
+            if self.attempts == 1:
                 self._switch_interval_s = sys.getswitchinterval()
-                sys.setswitchinterval(min(self._switch_interval_s, SEALED_SWITCH_INTERVAL_S))
+                sys.setswitchinterval(min(self._switch_interval_s, SWITCH_INTERVAL_S))
         until = time.monotonic() + FOLLOWING_WAIT_S
         for at_work in self.following:
             if at_work.acquire(timeout=max(0.0, until - time.monotonic())):
@@ -281,16 +330,20 @@ class House:
 
     @property
     def resting(self) -> bool:
-        """Should followers leave disk and processor to a seal? Not for long: readers wait for what they do."""
-        return self.sealing > 0 and time.monotonic() < self._sealing_since + REST_S
+        """Should followers leave disk and processor to a switch? Not for long: readers wait for what they do."""
+        return self.attempts > 0 and time.monotonic() < self._attempts_since + REST_S
 
-    def after_seal(self) -> None:
-        """The seal is over."""
-        with self._sealing_lock:
-            self.sealing -= 1
-            if self.sealing == 0:
+    def after_switch(self) -> None:
+        """The attempt is over."""
+        with self._attempts_lock:
+            self.attempts -= 1
+            if self.attempts == 0:
                 sys.setswitchinterval(self._switch_interval_s)
 
     def log(self, message: str, *details: Any) -> None:
         """One line for operators."""
         logger.info(message, *details)
+
+
+def _number(generation: Generation | None) -> str:
+    return str(generation.row.number) if generation is not None else "none"

@@ -71,6 +71,7 @@ class Janitor(EngineActor):
             self._end_silent,
             self._end_orphaned_switches,
             self._settle_tracked,
+            self._lead_over_again,
             self._publish_again,
             self._remove_retired,
             self._trim,
@@ -163,6 +164,11 @@ class Janitor(EngineActor):
         point("retire.forgotten")
         house.metrics.count("generations_removed")
 
+    def _lead_over_again(self) -> None:
+        """Readers of an index that is not the one of the catalog, after a switch that did not come to its end."""
+        for key in list(self._house.astray):
+            self._house.lead_over(*key)
+
     def _publish_again(self) -> None:
         """What could not be published when it was switched to: outsiders are led to it as soon as that is possible."""
         house = self._house
@@ -202,7 +208,7 @@ class Janitor(EngineActor):
             house.transact(partial(durability.note_durable, durable=durable), "note durable")
             point("trim.noted")
             removed = 1
-            while removed and slices > 0 and not house.sealing and self._trimmable(branch, below):
+            while removed and slices > 0 and not house.attempts and self._trimmable(branch, below):
                 removed = house.transact(partial(_trim_slice, branch, below), "trim")
                 point("trim.slice")
                 slices -= 1
@@ -254,7 +260,7 @@ class Janitor(EngineActor):
         for database, keep in (("outbox", house.config.events_keep), ("audit", house.config.audit_keep)):
             oldest, newest = house.catalog.span(database)
             for _ in range(TRIM_SLICES_A_ROUND):
-                if newest - oldest < keep or house.sealing:
+                if newest - oldest < keep or house.attempts:
                     break
                 oldest += house.transact(partial(_trim_events, database, keep), "trim events")
                 point("trim.events")

@@ -207,29 +207,12 @@ class LocksDue(msgspec.Struct, frozen=True):
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """To a BranchActor: seal, drain, commit. Reply: SealOutcome."""
+    """To a BranchActor: let the JournalWriter do this, behind every write that was admitted before it. Reply: what
+    `work` returned, once it is on disk. See `Transact`.
+    """
 
-    target: Generation
-    token: int
-    expected_live: int
-    budget_s: float
-    strategy: str
-    reply: Reply[SealOutcome]
-    audit: dict[str, Any] = {}
-    condemned: str = ""
-    """Why the generation that is left is never switched to again; "" when it soaks."""
-
-
-class SealOutcome(msgspec.Struct, frozen=True):
-    """How one attempt ended: committed, given up (`reason`), or refused because the shadow is unsound (`differing`)."""
-
-    committed: bool
-    sealed_ms: float
-    sealed_lsn: int = 0
-    drained_changes: int = 0
-    reason: str = ""
-    differing: list[int] = []
-    epoch: int = 0
+    work: Callable[[Commit], Any]
+    reply: Reply[Any]
 
 
 class RunSwitch(msgspec.Struct, frozen=True):

@@ -93,13 +93,10 @@ class Rechecker(EngineActor):
 
     def _against_source(self, generation: Generation) -> list[int]:
         writer = generation.writer
-        writer.paused = True
-        try:
+        with writer.held():
             lsn, source = self._house.catalog.source_digest(generation.row.branch, set(writer.types))
             writer.apply_until(lsn, time.monotonic() + CATCH_UP_S)
             return writer.differing(source)
-        finally:
-            writer.paused = False
 
     def _mend(self, row: ShadowRow, generation: Generation, buckets: list[int]) -> None:
         """Replace the buckets, then validate as after a build. Raises CorruptData when that did not help."""

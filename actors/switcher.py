@@ -2,8 +2,7 @@
 
     validate   outside any lock, at a common LSN; differing buckets are repaired once
     warm       open a reader of the target and let it touch the index
-    attempt    catch up; then the branch seals, drains within its budget and commits, or gives up and is tried again
-               with backoff until `switch_timeout_seconds`
+    attempt    see `actors.attempt`; one that is given up is tried again with backoff until `switch_timeout_seconds`
     verify     the new generation through the ordinary reader path; failure: switch back at once, by the same code
 
 Rollback is the same with the previous generation as the target.
@@ -16,10 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from shadowswitch.actors.attempt import Attempt, Outcome
 from shadowswitch.actors.base import EngineActor, result_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import Barrier, RunSwitch, Seal, SealOutcome, SettleBuild
+from shadowswitch.actors.messages import RunSwitch, SettleBuild
 from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.verifier import verify
@@ -34,13 +34,9 @@ logger = logging.getLogger("shadowswitch")
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
-CATCH_UP_S = 5.0
-CLOSE_ROUNDS_MAX = 30
-CLOSE_CHANGES = 1
-LAST_ROUNDS = 2
 SETTLE_S = 10.0
-SEAL_GRACE_S = 700.0
-"""Longer than a BranchActor waits for its commit."""
+TURN_S = 30.0
+"""How long another switch of the index may take from its commit until readers are led over."""
 
 
 class _Tally:
@@ -56,11 +52,11 @@ class _Tally:
         self.sealed_lsn = 0
         self.validating = False
 
-    def add(self, outcome: SealOutcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         self.attempts += 1
         self.sealed_ms += outcome.sealed_ms
         self.sealed_ms_max = max(self.sealed_ms_max, outcome.sealed_ms)
-        self.drained += outcome.drained_changes
+        self.drained += outcome.drained
         self.sealed_lsn = outcome.sealed_lsn
 
     def figures(self) -> dict[str, Any]:
@@ -92,6 +88,7 @@ class Switcher(EngineActor):
                 result = self._begin(message)
             finally:
                 del self._house.switching[self.actor_urn]
+                self._house.lead_over(message.target.row.branch, message.target.row.index_type)
             self._tell(message, result)
             if result.success and self._house.catalog.shadow(message.shadow_id).track_ready:
                 self._settle(message)
@@ -109,7 +106,7 @@ class Switcher(EngineActor):
             logger.warning("branch %s does not know yet that it was indexed: %s", message.branch_name, error)
 
     def _tell(self, message: RunSwitch, result: SwitchResult) -> None:
-        """An event for whoever watches how long writers were sealed."""
+        """An event for whoever watches what switches cost."""
         figures = {
             "success": result.success,
             "rollback": message.rollback,
@@ -147,7 +144,10 @@ class Switcher(EngineActor):
 
     def _refuse_live(self, target: Generation) -> None:
         """Two asked for the same; the first was served while the second waited. A live index is never held still."""
-        if self._house.shelf.live.get((target.row.branch, target.row.index_type)) is target:
+        key, shelf = (target.row.branch, target.row.index_type), self._house.shelf
+        with shelf.turn(*key, TURN_S):  # readers may be about to be led away from it
+            is_live = shelf.live.get(key) is target
+        if is_live:
             raise StaleFence(f"generation {target.row.number} is live already", operation="switch")
 
     def _restore(self, message: RunSwitch, reason: str) -> None:
@@ -172,7 +172,7 @@ class Switcher(EngineActor):
         outcome = self._attempts(message, tally, validation.errors)
         if not outcome.committed:
             return self._given_up(message, tally, f"not switched: {outcome.reason}", validation)
-        problems = self._verify(message, tally)
+        problems = [outcome.reason] if outcome.reason else self._verify(message, tally)
         if problems:
             return self._switch_back(message, tally, live, problems, validation)
         unpublished = self._publish(message)
@@ -219,18 +219,26 @@ class Switcher(EngineActor):
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
-    def _attempts(self, message: RunSwitch, tally: _Tally, overridden: Sequence[str] = ()) -> SealOutcome:
+    def _attempts(self, message: RunSwitch, tally: _Tally, overridden: Sequence[str] = ()) -> Outcome:
         deadline = time.monotonic() + message.request.switch_timeout_seconds
         backoff = BACKOFF_FIRST_S
         index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
         expected_live = index.live if index is not None else 0
         if message.leaving not in (0, expected_live):
             raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
+        request = message.request
+        audit = {
+            "by": request.performed_by,
+            "reason": request.reason,
+            "forced": request.force_switch,
+            "rollback": message.rollback,
+            "overridden": list(overridden),
+        }
         while True:
             try:
-                outcome = self._attempt(message, expected_live, overridden)
+                outcome = Attempt(self._house, self._branches, message, expected_live, audit).run()
             except Timeout as error:
-                outcome = SealOutcome(False, 0.0, reason=error.message)
+                outcome = Outcome(error.message)
             tally.add(outcome)
             if outcome.committed:
                 tally.made_live = message.target.row.number
@@ -239,61 +247,6 @@ class Switcher(EngineActor):
             self._house.metrics.count("switch_attempts_given_up")
             time.sleep(backoff)
             backoff = min(2 * backoff, BACKOFF_MAX_S)
-
-    def _attempt(self, message: RunSwitch, expected_live: int, overridden: Sequence[str]) -> SealOutcome:
-        """Catch up, then let the branch seal, drain and commit within its budget."""
-        house, target, request = self._house, message.target, message.request
-        writer, branch = target.writer, target.row.branch
-        writer.apply_until(house.head(branch), time.monotonic() + CATCH_UP_S)
-        house.before_seal()
-        writer.paused = True  # nobody else applies now, so nobody else holds its lock under the seal
-        try:
-            self._come_close(target)
-            reply: Reply[SealOutcome] = Reply()
-            seal = Seal(
-                target=target,
-                token=house.catalog.shadow(message.shadow_id).token,
-                expected_live=expected_live,
-                budget_s=house.config.seal_budget_ms / 1000,
-                strategy=request.strategy or house.config.publish_strategy,
-                reply=reply,
-                audit={
-                    "by": request.performed_by,
-                    "reason": request.reason,
-                    "forced": request.force_switch,
-                    "rollback": message.rollback,
-                    "overridden": list(overridden),
-                },
-                condemned=message.condemned,
-            )
-            self._branches.tell(house.catalog.branch(message.branch_name), seal)
-            outcome: SealOutcome = result_of(reply, SEAL_GRACE_S, "the seal")
-            return outcome
-        finally:
-            writer.paused = False
-            house.after_seal()
-
-    def _come_close(self, target: Generation) -> None:
-        """Apply again and again, so that next to nothing is left for the seal: each round leaves what was written
-        during it, which is less than the round before as long as applying is faster than writing.
-
-        The last rounds begin behind the JournalWriter, and the seal, too: right after a commit, when hardly anything
-        waits for the next one. So under the seal writers seldom wait for more than its own commit.
-        """
-        deadline = time.monotonic() + CATCH_UP_S
-        for _ in range(CLOSE_ROUNDS_MAX):
-            if target.writer.apply_until(self._house.head(target.row.branch), deadline) <= CLOSE_CHANGES:
-                break
-        for _ in range(LAST_ROUNDS):
-            target.writer.apply_until(self._committed(target.row.branch, deadline), deadline)
-        self._committed(target.row.branch, deadline)
-
-    def _committed(self, branch: int, deadline: float) -> int:
-        """The head of a branch, once all that is with the JournalWriter now is on disk. Raises Timeout."""
-        head: Reply[int] = Reply()
-        self._house.journal.tell(Barrier(branch, head))
-        found: int = result_of(head, max(0.0, deadline - time.monotonic()), "the commit before the seal")
-        return found
 
     # -- verification ----------------------------------------------------------------------------------------------
 
@@ -335,13 +288,13 @@ class Switcher(EngineActor):
         if old is None:
             house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, reason), "switch back")
             point("switch.withdrawn")
-            house.shelf.point(bad.row.branch, bad.row.index_type, None)
+            self._house.lead_over(bad.row.branch, bad.row.index_type)
             return ""
         back = RunSwitch(
             message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, reason
         )
         outcome = self._attempts(back, tally)
-        return "" if outcome.committed else outcome.reason
+        return outcome.reason
 
     def _publish(self, message: RunSwitch) -> str:
         """Lead outsiders to the new generation. A failure does not undo the switch; it is told, and tried again."""

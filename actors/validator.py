@@ -65,8 +65,7 @@ def validate(
     deadline = time.monotonic() + house.config.validation_timeout_s
     if generation.row.opaque:
         return _validate_opaque(house, generation, checks, deadline, stop_asked)
-    writer.paused = True
-    try:
+    with writer.held():
         lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
         writer.apply_until(lsn, deadline)
         live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
@@ -101,8 +100,6 @@ def validate(
         if "QUERY_COMPARISON" not in checks or asked:
             return found
         return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
-    finally:
-        writer.paused = False
 
 
 def _validate_opaque(
@@ -206,8 +203,7 @@ def repair(house: House, generation: Generation, buckets: list[int]) -> None:
     """
     writer = generation.writer
     shards = generation.row.shards
-    writer.paused = True
-    try:
+    with writer.held():
         for bucket in buckets:
             items: list[Item] = []
             for number, name in sorted(writer.types.items()):
@@ -229,8 +225,6 @@ def repair(house: House, generation: Generation, buckets: list[int]) -> None:
             assert bucket in buckets_of_shard(shard, shards)
             writer.repair(shard, bucket, items)
             point("repair.bucket")
-    finally:
-        writer.paused = False
 
 
 def run_validator(house: House, generation: Generation, name: str, found: Validation) -> Validation:

@@ -48,17 +48,15 @@ def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float
     while writer.tend():  # from an index at rest, not from one that has the housekeeping of the last round before it
         pass
     writer.flush()
-    writer.paused = True
-    before = writer.applied_lsn
-    write_changes(engine, records, changes, seed)
-    head = engine.head(BRANCH)
-    slices = []
-    at = before
-    while at < head:
-        entries, at = read_slice(engine._house.catalog, generation.row.branch, at, head, APPLY_SLICE)
-        slices.append(coalesce(entries, set(writer.types.values()), 1)[0])
-    begun = time.perf_counter()
-    writer.paused = False
+    with writer.held():
+        at = writer.applied_lsn
+        write_changes(engine, records, changes, seed)
+        head = engine.head(BRANCH)
+        slices = []
+        while at < head:
+            entries, at = read_slice(engine._house.catalog, generation.row.branch, at, head, APPLY_SLICE)
+            slices.append(coalesce(entries, set(writer.types.values()), 1)[0])
+        begun = time.perf_counter()
     with engine.reader(BRANCH, KIND, min_lsn=head, timeout_s=REBUILD_S):
         took = time.perf_counter() - begun
     return changes / took, slices

@@ -1,9 +1,9 @@
-"""Where the time goes: CPU by thread of one write, build, search and pin; the parts of a copy; the parts of a seal.
+"""Where the time goes: CPU by thread of one write, build, search and pin; the parts of a copy; the parts of a switch.
 
     python -m benchmarks.cpu [--writes 3000] [--records 30000] [--searches 3000] [--json FILE]
 
 Read from /proc/self/task/*/schedstat, which neighbours on the machine disturb little. Microseconds of CPU for each
-operation; threads of one kind are added up. `wall` is what it took, disk and neighbours included. The parts of a seal
+operation; threads of one kind are added up. `wall` is what it took, disk and neighbours included. The parts of a switch
 are wall time, means over the switches, under two writers and two readers.
 """
 
@@ -120,8 +120,8 @@ def copy_parts(report: Report, folder: Path, records: int) -> None:
     catalog.close()
 
 
-def seals(report: Report, folder: Path, records: int, switches: int) -> None:
-    """The parts of a seal, under load."""
+def switches_under_load(report: Report, folder: Path, records: int, switches: int) -> None:
+    """The parts of a switch, under load."""
     ours = ShadowSwitch(folder, records, {"backend": "fts5", "parallel_workers": 1})
     try:
         with Loops(ours.write, ours.read, 2, 2) as loops:
@@ -133,7 +133,7 @@ def seals(report: Report, folder: Path, records: int, switches: int) -> None:
     finally:
         ours.close()
     for name in sorted(found):
-        if name.startswith("seal") or name in ("switch", "commit"):
+        if name.startswith("switch") or name in ("sealed", "commit"):
             says = f"mean of {found[name]['count']}; p99 at most {found[name]['p99_ms']} ms"
             report.figure(f"under load: {name}", float(found[name]["mean_ms"]), "ms", says)
 
@@ -175,7 +175,7 @@ def main() -> int:
         engine.close()
         copy_parts(report, folder, options.records)
     with common.scratch(options.folder) as folder:
-        seals(report, folder, options.records, options.switches)
+        switches_under_load(report, folder, options.records, options.switches)
     return common.finish(report, options)
 
 

@@ -72,7 +72,7 @@ def recover(house: House) -> Recovered:
         live = house.shelf.open.get(index.live)
         if live is not None:
             live.ready_lsn = 0 if live.row.opaque else house.catalog.head(index.branch)[0]
-            house.shelf.point(index.branch, index.index_type, live)
+            house.shelf.point(index.branch, index.index_type, live, index.epoch)
             _publish(house, index, live)
     return found
 

@@ -76,11 +76,12 @@ def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
 
 
 def _switch_estimate(house: House) -> float:
-    """Seconds that writers will wait, from the seals measured so far; the budget before the first."""
-    sealed = house.metrics.histograms.get("sealed")
-    if sealed is None or not sealed.count:
-        return house.config.seal_budget_ms / 1000
-    return sealed.quantile_ms(0.5) / 1000
+    """Seconds that the transaction of a switch will take: as those before it; before the first, as any commit."""
+    for name in ("sealed", "commit"):
+        known = house.metrics.histograms.get(name)
+        if known is not None and known.count:
+            return known.quantile_ms(0.5) / 1000
+    return 0.0
 
 
 def index_info(house: House, row: IndexRow) -> IndexInfo | None:

@@ -28,7 +28,7 @@ INVARIANTS: Final = MappingProxyType(
         "IX-8": "the manifest and the closed files of a built generation are as they were when it was built",
         "SW-1": "a reader sees one complete generation",
         "SW-2": "what readers see of a key never goes back to an older LSN",
-        "SW-3": "at the commit of a switch the digest of the shadow equals that of its source at the sealed LSN",
+        "SW-3": "readers are led to a shadow whose digest was that of its source at the LSN of the commit",
         "SW-4": "a switch commits only if the expected generation is live and the fencing token is the present one",
         "SW-5": "a pinned generation is not removed",
         "BK-1": "rows, counters, applied LSN and cursor of a shard change in one transaction",

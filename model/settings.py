@@ -35,9 +35,9 @@ class Config(msgspec.Struct, frozen=True):
     """After so many changes it is forced to disk much sooner: a pile of dirty pages is what the commits of writers wait
     behind (docs/performance.md)."""
     followers: int = 2
-    seal_budget_ms: float = 50.0
-    """How long one attempt to switch may keep writers waiting before it begins to commit; beyond it the attempt is
-    given up. The commit itself, one transaction of a few pages, takes as long as the disk takes for it."""
+    seal_budget_ms: float = 500.0
+    """How long the transaction of a switch may stand behind the writes before it, once the shadow is proven; beyond it
+    the attempt is given up and comes again. The transaction itself takes as long as the disk takes for a few pages."""
     soak_s: float = 24 * 3600.0
     """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
     external_timeout_s: float = 900.0

@@ -149,9 +149,10 @@ def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:
 
 
 class SwitchResult(msgspec.Struct, frozen=True):
-    """What a switch did. `sealed_ms` is how long writers could have waited, over all attempts; the longest single seal
-    is `sealed_ms_max`. `success=False` means: the generation that was live before is live now, nothing was lost (unless
-    `message` says that going back failed: then the new one, which did not verify, is live)."""
+    """What a switch did. `sealed_ms` is how long its transaction took, for which the writes that came meanwhile waited,
+    and that of going back, too; `sealed_ms_max` that of the longer one. `success=False` means: the generation that was
+    live before is live now, nothing was lost (unless `message` says that going back failed: then the new one, which did
+    not verify, is live). Where the outcome of the transaction is not known, `message` says so."""
 
     shadow_index_id: str
     success: bool

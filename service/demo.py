@@ -38,10 +38,10 @@ WRITERS = 4
 READERS = 4
 EDITED_MAX_BYTES = 16 << 10
 """Writers edit files up to this size; larger ones are only indexed. Indexing a text takes about a millisecond for every
-10 KiB, and the texts being committed when a switch begins are indexed under its seal."""
+10 KiB, and readers are led over when the texts that were committed last are indexed."""
 BUILD_TIMEOUT_S = 300.0
 SWITCH_TIMEOUT_S = 60.0
-"""A machine that is busy with something else may need several attempts within the seal's budget."""
+"""A machine that is busy with something else may need several attempts."""
 LOOK_S = 0.05
 MADE_BY_DEMO = "made-by-demo"
 """Lies in a data directory that a demo made: only there it may edit what it finds."""

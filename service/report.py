@@ -53,7 +53,7 @@ class Stalls(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """All that the demo tells. `sealed_*`: how long writers could have waited, over the switches under load."""
+    """All that the demo tells. `sealed_*`: how long the transactions of the switches under load took."""
 
     ok: bool
     problems: list[str]

@@ -29,7 +29,7 @@ def print_report(report: Report) -> None:
 def _print_builds(report: Report) -> None:
     phases = [name for name in PHASES if any(name in build.phases_s for build in report.builds)]
     output.table(
-        "Builds: seconds in each phase, and how long writers were sealed",
+        "Builds: seconds in each phase, and how long the transaction of the switch took (sealed)",
         [
             "tokenizer",
             "records",
@@ -84,7 +84,7 @@ def _print_figures(report: Report) -> None:
         f" ({report.searches / load_s:.0f}/s) of {report.generations_read} generations; on {report.filesystem or '?'}"
     )
     output.say(
-        f"writers were sealed for {report.sealed_p50_ms:.2f} ms (p50), {report.sealed_max_ms:.2f} ms (max)"
+        f"the transaction of a switch took {report.sealed_p50_ms:.2f} ms (p50), {report.sealed_max_ms:.2f} ms (max)"
         f" in {len(report.builds) - 1} switches under load"
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shadowswitch.model.digest import Digest
@@ -69,10 +69,13 @@ class Commit:
         self._dirty: dict[tuple[int, int], Digest] = {}
         """Digests that this transaction changed and has not stored yet; their branches' heads come with them."""
         self.changes = 0
+        self.took_ms = 0.0
+        """How long the transaction took, until it was on disk."""
         self.touched = Changed(set(), set(), set())
 
     def run(self, work: Callable[[Commit], None]) -> None:
         """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
+        begun = time.perf_counter()
         with disk_errors("commit", self.catalog.fell_short):
             with self.catalog.env.begin(write=True) as txn:
                 self.txn = txn
@@ -81,6 +84,7 @@ class Commit:
                 self.store_heads()
                 self._put_number("last_lsn", self.last_lsn)
                 point("journal.before_commit")
+        self.took_ms = (time.perf_counter() - begun) * 1000
         point("journal.committed")
         self.counters.adopt(self)
         self.touched.branches.update(self.heads)
@@ -152,6 +156,13 @@ class Commit:
                 known = Digest.decode(value) if value is not None else Digest()
             digest = self.digests[key] = known.copy()
         return digest
+
+    def source_digest(self, branch: int, types: Iterable[int]) -> Digest:
+        """The digest over these types of a branch as of this transaction."""
+        total = Digest()
+        for number in types:
+            total.merge(self.digest(branch, number))
+        return total
 
     def type_number(self, name: str) -> int:
         """The number of a resource type, given now if it is new."""

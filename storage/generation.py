@@ -6,8 +6,8 @@ Owns `generations/<branch>/<TYPE>/<number>/`:
     PINS             readers of any process hold a shared lock on it
     shard-000/ ...   see `backends.protocol`
 
-Invariants: SW-1, SW-2, SW-5, IX-2, IX-3. Nothing in here is fsynced while a branch is sealed: a generation only has to
-remember an applied LSN that is not ahead of what it holds, the journal has the rest.
+Invariants: SW-1, SW-2, SW-5, IX-2, IX-3. Nothing in here is fsynced while readers are led over: a generation only has
+to remember an applied LSN that is not ahead of what it holds, the journal has the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shadowswitch.model.digest import BUCKETS, Digest
@@ -58,7 +58,7 @@ class GenerationWriter:
         self.catalog = catalog
         self.row = row
         self.lock = threading.Lock()
-        self.paused = False
+        self._holds = 0
         numbers = catalog.types()
         self.types = {number: name for number, name in numbers.items() if name in row.resource_types}
         self._names = set(row.resource_types)
@@ -75,22 +75,53 @@ class GenerationWriter:
         self.durable_lsn = row.durable_lsn
         self.closed = False
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Meanwhile no follower brings it further: only whoever holds it does. Several may hold it at a time.
+
+        A follower's slice that has begun is waited for, and so is a flush.
+        """
+        with self.lock:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._holds -= 1
+
+    @property
+    def is_held(self) -> bool:
+        """Does somebody hold it, so that a follower need not try?"""
+        return self._holds > 0
+
+    def follow_slice(self, upto: Callable[[], int]) -> int:
+        """For followers: as `apply_slice`, but nothing is done while somebody holds it.
+
+        `upto` is asked under the lock: whoever leads readers elsewhere under a hold is sure that it is obeyed.
+        """
+        with self.lock:
+            return 0 if self._holds else self._apply(upto(), APPLY_SLICE)
+
     def apply_slice(self, upto: int, limit: int = APPLY_SLICE) -> int:
         """Apply the next stretch of the journal, not beyond `upto`; returns how many changes it had.
 
         Each shard commits on its own, without waiting for the disk; `applied_lsn` rises when all have.
         """
         with self.lock:
-            if self.closed:
-                raise EngineClosed(f"generation {self.row.number} is closed")
-            if self.applied_lsn >= upto:
-                return 0
-            entries, reached = read_slice(self.catalog, self.row.branch, self.applied_lsn, upto, limit)
-            by_shard = coalesce(entries, self._names, len(self._shards))
-            for shard, items in zip(self._shards, by_shard, strict=True):
-                shard.apply(items, reached)
-                point("follow.shard_applied")
-            self.applied_lsn = reached
+            return self._apply(upto, limit)
+
+    def _apply(self, upto: int, limit: int) -> int:
+        """Under the lock."""
+        if self.closed:
+            raise EngineClosed(f"generation {self.row.number} is closed")
+        if self.applied_lsn >= upto:
+            return 0
+        entries, reached = read_slice(self.catalog, self.row.branch, self.applied_lsn, upto, limit)
+        by_shard = coalesce(entries, self._names, len(self._shards))
+        for shard, items in zip(self._shards, by_shard, strict=True):
+            shard.apply(items, reached)
+            point("follow.shard_applied")
+        self.applied_lsn = reached
         point("follow.applied")
         return len(entries)
 
@@ -132,13 +163,13 @@ class GenerationWriter:
             self.applied_lsn = min(shard.state().applied_lsn for shard in self._shards)
 
     def tend(self) -> bool:
-        """Let each shard do a small piece of its housekeeping; True if there is more. Never under a seal."""
+        """Let each shard do a small piece of its housekeeping; True if there is more. Never while it is switched to."""
         with self.lock:
             more = [shard.tend() for shard in self._shards]  # each has its turn
             return any(more)
 
     def flush(self) -> int:
-        """Make what was applied durable; returns the durable LSN. Waits for the disk: never under a seal."""
+        """Make what was applied durable; returns the durable LSN. Waits for the disk: never while it is switched to."""
         with self.lock:
             if not self.closed:
                 self.durable_lsn = min(shard.flush() for shard in self._shards)
@@ -171,7 +202,8 @@ class Generation:
         self.served = row.role in ("live", "soaking")
         """Readers were led to it, and may still hold it, in this process or in another."""
         self.ready_lsn = 0
-        """After a restart nothing older than this is shown: the head of the branch as it was at the start."""
+        """Nothing older than this is shown: after a restart the head of the branch as it was at the start; what readers
+        saw of another, when they were led to this before it had come so far."""
         self.asked: deque[str] = deque(maxlen=QUERIES_KEPT)
         """The last queries, for QUERY_COMPARISON."""
         self.progress = threading.Condition()

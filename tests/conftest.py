@@ -13,9 +13,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from shadowswitch import Config, Engine
+from shadowswitch.actors.attempt import Attempt
 from shadowswitch.actors.base import EngineActor
+from shadowswitch.model.digest import Digest
 from shadowswitch.storage import points
-from tests.engine_helpers import put, wait_until, worker_processes
+from tests.engine_helpers import fill, put, wait_until, worker_processes
+from tests.gathering import Gathered
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 """For `benchmarks`. Last, so that what is installed is found first."""
@@ -24,8 +27,8 @@ settings.register_profile("no duration", deadline=None, suppress_health_check=[H
 settings.load_profile("no duration")
 """A machine that is busy elsewhere for 200 ms is no defect of what is tested."""
 
-FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20, "seal_budget_ms": 2000.0}
-"""Settings for tests: nothing waits for a timer longer than it must, and no seal is given up on a loaded machine."""
+FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20, "seal_budget_ms": 2e4}
+"""Settings for tests: nothing waits for a timer longer than it must, and no attempt is given up on a loaded machine."""
 
 OpenEngine = Callable[..., Engine]
 
@@ -93,3 +96,22 @@ def eventually() -> Callable[..., None]:
         wait_until(is_so, deadline_s)
 
     return wait
+
+
+@pytest.fixture
+def gathered(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gathered]:
+    """100 records; and three writes that come, once armed, between the next proof and the commit of its switch."""
+    fill(engine, 100)
+    writes = Gathered(engine)
+    ordinary = Attempt._prove
+
+    def prove(self: Attempt) -> Digest:
+        source = ordinary(self)
+        if writes.armed:
+            writes.begin()
+        return source
+
+    monkeypatch.setattr(Attempt, "_prove", prove)
+    yield writes
+    points.plan_points("")
+    writes.join()

@@ -31,11 +31,10 @@ def test_an_edit_is_searchable_after_the_refresh_interval_although_nobody_asks(e
 
 def test_the_lag_is_shown_while_an_index_cannot_follow(filled: Engine) -> None:
     number = live(filled)
-    generation(filled, number).writer.paused = True
-    fill(filled, 300, text="again")
-    info = filled.index("main", KIND)
-    assert (info.lag_changes, info.head_lsn - info.applied_lsn) == (300, 300)
-    generation(filled, number).writer.paused = False
+    with generation(filled, number).writer.held():
+        fill(filled, 300, text="again")
+        info = filled.index("main", KIND)
+        assert (info.lag_changes, info.head_lsn - info.applied_lsn) == (300, 300)
     wait_until(lambda: filled.index("main", KIND).lag_changes == 0)
 
 
@@ -53,14 +52,13 @@ def test_a_pinned_soaking_generation_never_runs_ahead_of_the_live_one(filled: En
     with filled.reader("main", KIND) as old:
         second = live(filled)
         assert old.generation == first
-        generation(filled, second).writer.paused = True
-        stands = generation(filled, second).applied_lsn
-        receipt = filled.write("main", [put("a", "edited")])
-        filled.write("main", [put("b", "edited")])
-        for _ in range(20):
-            threading.Event().wait(0.01)
-            assert old.applied_lsn() <= stands, "SW-2: a reader that moves to the live one would go back in time"
-        generation(filled, second).writer.paused = False
+        with generation(filled, second).writer.held():
+            stands = generation(filled, second).applied_lsn
+            receipt = filled.write("main", [put("a", "edited")])
+            filled.write("main", [put("b", "edited")])
+            for _ in range(20):
+                threading.Event().wait(0.01)
+                assert old.applied_lsn() <= stands, "SW-2: a reader that moves to the live one would go back in time"
         wait_until(lambda: old.applied_lsn() >= receipt.lsn)
         assert generation(filled, second).applied_lsn >= old.applied_lsn()
 
@@ -71,16 +69,16 @@ def test_an_error_while_following_is_counted_and_tried_again(
 ) -> None:
     number = live(filled)
     writer = generation(filled, number).writer
-    ordinary = writer.apply_slice
+    ordinary = writer.follow_slice
     failures = iter([error, error])
 
-    def apply_slice(*arguments: Any) -> int:
+    def follow_slice(*arguments: Any) -> int:
         failure = next(failures, None)
         if failure is not None:
             raise failure
         return ordinary(*arguments)
 
-    monkeypatch.setattr(writer, "apply_slice", apply_slice)
+    monkeypatch.setattr(writer, "follow_slice", follow_slice)
     receipt = filled.write("main", [put("a", "edited")])
     assert found(filled, "edited", min_lsn=receipt.lsn, timeout_s=30) == {"a"}
     counters = filled.stats()["counters"]
@@ -98,7 +96,7 @@ def test_one_generation_that_fails_does_not_keep_the_others_back(
     def fail(*_: object) -> int:
         raise StorageFull("no room")
 
-    monkeypatch.setattr(generation(engine, numbers["main"]).writer, "apply_slice", fail)
+    monkeypatch.setattr(generation(engine, numbers["main"]).writer, "follow_slice", fail)
     engine.write("main", [put("a", "edited")])
     engine.write("other", [put("b", "edited")])
     wait_until(lambda: found(engine, "edited", "other") == {"b"})
@@ -126,19 +124,19 @@ def test_a_pile_of_changes_is_forced_to_disk_long_before_a_few_are(open_engine: 
     wait_until(lambda: generation(engine, number).writer.durable_lsn >= pile.lsn)
 
 
-def test_followers_rest_while_a_branch_is_about_to_be_sealed_but_not_for_ever(
+def test_followers_rest_while_an_index_is_switched_but_not_for_ever(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(house, "REST_S", 1.5)
     live(engine)
-    engine._house.before_seal()
+    engine._house.before_switch()
     try:
         assert engine._house.resting
         receipt = engine.write("main", [put("a")])
-        assert found(engine, "hello", min_lsn=receipt.lsn, timeout_s=30) == {"a"}, "no reader waits for a stalled seal"
+        assert found(engine, "hello", min_lsn=receipt.lsn, timeout_s=30) == {"a"}, "nobody waits for a stalled switch"
         assert not engine._house.resting
     finally:
-        engine._house.after_seal()
+        engine._house.after_switch()
 
 
 def test_an_apply_that_fails_half_way_leaves_no_half_batch(filled: Engine) -> None:

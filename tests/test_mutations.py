@@ -46,10 +46,10 @@ BLIND = {
         ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
         ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
     ],
-    "actors/branch.py": [("        if differing:\n", "        if False:\n")],
+    "actors/attempt.py": [("        if self._writer.differing(source):\n", "        if False:\n")],
     "actors/switcher.py": [("        if problems:\n", "        if False:\n")],
 }
-"""The library's own defences taken away: validation, the digest under the seal, verification."""
+"""The library's own defences taken away: validation, the digest at the commit, verification."""
 
 MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "no capture": (SLOW, {"storage/copying.py": [NO_CAPTURE]}),
@@ -216,13 +216,17 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         "test_holds.py -k kept_or_refused",
         {"actors/janitor.py": [("    if held is not None:\n", "    if False:\n")]},
     ),
-    "the budget of a seal not looked at before its commit": (
-        "test_switch.py -k late_before",
-        {
-            "actors/branch.py": [
-                ("        if time.monotonic() > deadline:  # the last", "        if False:  # the last")
-            ]
-        },
+    "the budget of a switch not looked at in its transaction": (
+        "test_lead_over.py -k comes_late",
+        {"actors/attempt.py": [("            if time.monotonic() > deadline:\n", "            if False:\n")]},
+    ),
+    "the live generation goes on following while it is left": (
+        "test_last_changes.py -k back_in_time",
+        {"actors/attempt.py": [("with live.writer.held() if live is not None else nullcontext():", "if True:")]},
+    ),
+    "an index in an unknown format switched to although a change came": (
+        "test_lead_over.py -k unknown_format",
+        {"actors/attempt.py": [("self._target.row.opaque and source != proven", "False")]},
     ),
     "a torn index served after a power cut": (
         "test_kv_power_cut.py -k torn",
@@ -259,7 +263,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
 IN_TORTURE = {
     "journal trimmed by what was needed a while ago",
     "a hold not looked at in the transaction that trims",
-    "the budget of a seal not looked at before its commit",
+    "the budget of a switch not looked at in its transaction",
     "a torn index served after a power cut",
     "a link followed when a generation is removed",
 }

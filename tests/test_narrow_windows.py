@@ -19,7 +19,8 @@ import msgspec
 import pytest
 
 from shadowswitch import BuildFailed, CorruptData, Engine, InvalidTransition, StorageFull, SwitchRequest, Timeout
-from shadowswitch.actors import base, branch, builder, builds, switcher, validator, worker_pool
+from shadowswitch.actors import attempt as attempts
+from shadowswitch.actors import base, builder, builds, switcher, validator, worker_pool
 from shadowswitch.actors.messages import Follow, Sweep
 from shadowswitch.actors.reply import Reply
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError
@@ -245,10 +246,10 @@ def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
         finally:
             given_up.set()
 
-    commit = branch.BranchActor._commit
-    monkeypatch.setattr(branch, "COMMIT_TIMEOUT_S", 0.05)
+    commit = attempts.Attempt._commit
+    monkeypatch.setattr(attempts, "COMMIT_TIMEOUT_S", 0.05)
     monkeypatch.setattr(base, "COMMIT_GRACE_S", 0.05)
-    monkeypatch.setattr(branch.BranchActor, "_commit", waited_in_vain)
+    monkeypatch.setattr(attempts.Attempt, "_commit", waited_in_vain)
     monkeypatch.setattr(transitions, "commit_switch", stalled)
     assert not engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01)).success
     monkeypatch.undo()

@@ -150,13 +150,12 @@ def test_a_reader_that_waits_in_vain_gets_a_timeout_and_leaves_no_pin(engine: En
     fill(engine, 10)
     live(engine)
     generation = engine._house.shelf.open[engine.index("main", KIND).generation]
-    generation.writer.paused = True
-    receipt = engine.write("main", [put("a")])
-    with pytest.raises(Timeout, match=str(receipt.lsn)):
-        engine.reader("main", KIND, min_lsn=receipt.lsn, timeout_s=0.05)
-    assert engine.stats()["pins"] == 0
-    assert len(found(engine, "hello")) == 10, "without min_lsn it answers at once, from what it holds"
-    generation.writer.paused = False
+    with generation.writer.held():
+        receipt = engine.write("main", [put("a")])
+        with pytest.raises(Timeout, match=str(receipt.lsn)):
+            engine.reader("main", KIND, min_lsn=receipt.lsn, timeout_s=0.05)
+        assert engine.stats()["pins"] == 0
+        assert len(found(engine, "hello")) == 10, "without min_lsn it answers at once, from what it holds"
     assert "a" in found(engine, "hello", min_lsn=receipt.lsn)
 
 

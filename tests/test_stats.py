@@ -22,8 +22,8 @@ def test_stats_are_json_and_count_what_was_done(filled: Engine) -> None:
     assert (counters["changes"], counters["builds"], counters["switches"], counters["rollbacks"]) == (3000, 2, 2, 1)
     assert stats["latencies"]["write"]["count"] == 6
     assert stats["latencies"]["sealed"]["count"] == 3
-    steps = [stats["latencies"][f"seal_{step}"] for step in ("barrier", "drain", "digest", "commit")]
-    assert [step["count"] for step in steps] == [3, 3, 3, 3]
+    steps = [stats["latencies"][f"switch_{step}"] for step in ("proof", "commit", "drain")]
+    assert [step["count"] for step in steps] == [3, 3, 3]
     assert stats["latencies"]["commit"]["count"] == counters["commits"]
     assert stats["catalog"]["entries"]["records"] == 3000
     assert stats["catalog"]["map_used_bytes"] > 100_000

@@ -22,7 +22,6 @@ from shadowswitch import (
     SwitchResult,
     Timeout,
 )
-from shadowswitch.actors.switcher import Switcher
 from shadowswitch.storage import points, transitions
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until
 
@@ -193,14 +192,13 @@ def test_a_switch_over_its_budget_is_given_up_and_tried_again_until_it_fits(open
     assert found(engine, "later", min_lsn=engine.head("main")) == {"after"}
 
 
-@pytest.mark.parametrize("slow", ["switch.sealed=sleep:0.3", "switch.drained=sleep:0.3"])
-def test_a_seal_that_is_late_before_its_commit_gives_up_instead_of_committing_late(open_engine: Any, slow: str) -> None:
+def test_a_switch_that_is_late_before_its_commit_gives_up_instead_of_committing_late(open_engine: Any) -> None:
     engine = open_engine(seal_budget_ms=200)
     engine.create_branch("main")
     fill(engine, 100)
     first = live(engine)
     shadow = built(engine)
-    points.plan_points(slow)
+    points.plan_points("switch.sealed=sleep:0.3")
     result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=1))
     points.plan_points("")
     assert not result.success
@@ -209,10 +207,7 @@ def test_a_seal_that_is_late_before_its_commit_gives_up_instead_of_committing_la
     assert engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=60)).success
 
 
-def test_a_seal_does_not_wait_longer_than_its_budget_for_the_writes_before_it(
-    open_engine: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Switcher, "_come_close", lambda *_: None)  # it would wait, unsealed, for the end of a commit
+def test_a_switch_does_not_wait_longer_than_its_budget_for_the_writes_before_it(open_engine: Any) -> None:
     engine = open_engine(seal_budget_ms=100)
     engine.create_branch("main")
     fill(engine, 100)
@@ -245,7 +240,7 @@ def test_writers_are_let_go_after_every_attempt_that_is_given_up(open_engine: An
     target.writer.apply_until = ordinary
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
     engine.write("main", [put("a")])
-    assert engine._house.sealing == 0
+    assert engine._house.attempts == 0
     assert engine.switch(shadow.shadow_index_id).success
 
 
@@ -291,14 +286,14 @@ def test_rows_with_other_content_than_their_source_refuse_the_switch(engine: Eng
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("where", ["validation", "seal"])
+@pytest.mark.parametrize("where", ["validation", "proof"])
 def test_a_digest_that_differs_refuses_the_switch_forced_or_not(
     filled: Engine, monkeypatch: pytest.MonkeyPatch, force: bool, where: str
 ) -> None:
     first = live(filled)
     shadow = built(filled)
     target = filled._house.shelf.open[shadow.generation]
-    if where == "seal":
+    if where == "proof":
         wrong = target.writer.digest()
         wrong.add(12345, 1)
         monkeypatch.setattr(target.writer, "digest", lambda: wrong)

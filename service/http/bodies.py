@@ -142,7 +142,7 @@ def switch_request(body: Switch | Rollback, by: str) -> SwitchRequest:
 
 
 class Switched(msgspec.Struct, frozen=True):
-    """What a switch did. `sealed_ms` is how long writers could have waited."""
+    """What a switch did. `sealed_ms` is how long its transaction took, for which writers may have waited."""
 
     shadow_index_id: str
     success: bool

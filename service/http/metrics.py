@@ -21,7 +21,7 @@ from shadowswitch.service.upkeep import UpkeepStatus
 
 PREFIX = "shadowswitch"
 HISTOGRAMS = {
-    "sealed": "How long writers could have waited for a switch.",
+    "sealed": "How long the transaction of a switch took, for which writers may have waited.",
     "commit": "Group commits of the journal, with their fsync.",
     "write": "Writes, from the call to the durable answer.",
     "switch": "Switches and rollbacks, with validation and verification.",

@@ -110,6 +110,9 @@ class Oracle:
     def put(self, row: Any) -> None:
         """A row of something else in the present transaction."""
 
+    def pointed(self, branch: int, index_type: str, before: Any, after: Any) -> None:
+        """Readers of an index are led from one generation to another, or to none."""
+
     def committed(self) -> None:
         """The present transaction is durable."""
         inside, self._inside = self._inside, []

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shadowswitch.actors import journal_writer, lock_keeper
+from shadowswitch.actors import house, journal_writer, lock_keeper
+from shadowswitch.actors.house import Shelf
 from shadowswitch.storage import lock_rows
 from shadowswitch.storage.commit import Commit
 from tests.simulation import host as hosts
@@ -54,6 +55,17 @@ class WatchedCommit(Commit):
         present().watcher.put(number)
 
 
+class WatchedShelf(Shelf):
+    """Which generation readers get, as the oracle sees it."""
+
+    def point(self, branch: int, index_type: str, generation: Any, epoch: int) -> bool:
+        before = self.live.get((branch, index_type))
+        led = super().point(branch, index_type, generation, epoch)
+        if led:
+            present().watcher.pointed(branch, index_type, before, generation)
+        return led
+
+
 class Unwatched:
     """For a world without an oracle."""
 
@@ -64,6 +76,8 @@ class Unwatched:
     def stored(self, row: Any, events: Any) -> None: ...
 
     def put(self, row: Any) -> None: ...
+
+    def pointed(self, *what: Any) -> None: ...
 
 
 @contextmanager
@@ -81,6 +95,7 @@ def simulating() -> Iterator[Store]:
         store = Store(folder)
         replaced.put(lock_keeper, "save_locks", watched_save)
         replaced.put(journal_writer, "Commit", WatchedCommit)
+        replaced.put(house, "Shelf", WatchedShelf)
         with seams.virtual_reality():
             yield store
     finally:

@@ -32,6 +32,8 @@ class Switches(Oracle):
         self.unclaimed: list[int] = []
         """Generations that a commit made live, and that no caller was told of yet."""
         self._rows: list[Any] = []
+        self._heads: dict[tuple[int, str, int], int] = {}
+        """The head of a branch at the place in a transaction where a switch made its row."""
 
     def begun(self) -> None:
         super().begun()
@@ -40,6 +42,25 @@ class Switches(Oracle):
     def put(self, row: Any) -> None:
         """A row of a shadow, generation or index (or the number of a generation that is forgotten) is stored."""
         self._rows.append(row)
+        if isinstance(row, IndexRow):
+            self._heads[row.branch, row.index_type, row.epoch] = self._head_inside(row.branch)
+
+    def pointed(self, branch: int, index_type: str, before: Any, after: Any) -> None:
+        index = self.indexes.get((branch, index_type))
+        if after is None or after is before or index is None or index.live != after.row.number:
+            return
+        self.world.note("readers are led to generation %d", after.row.number)
+        self.counts["readers led over"] += 1
+        shown = max(after.applied_lsn, after.ready_lsn)
+        if shown < index.sealed_lsn:
+            self.fail("SW-2", f"readers are led to LSN {shown}, the switch was sealed at {index.sealed_lsn}")
+        if before is not None and shown < before.applied_lsn:
+            self.fail("SW-2", f"readers are led back in time, from LSN {before.applied_lsn} to {shown}")
+
+    def _head_inside(self, number: int) -> int:
+        """The head of a branch as of this place in the present transaction."""
+        written = [more for _, branch, (what, more) in self._inside if branch == number and isinstance(more, int)]
+        return written[-1] if written else self.branches[number].last_lsn
 
     def committed(self) -> None:
         super().committed()
@@ -81,7 +102,7 @@ class Switches(Oracle):
             self.fail("SW-4", f"epoch {row.epoch} follows {epoch}")
         if row.live:
             self.unclaimed.append(row.live)
-            head = self.branches[row.branch].last_lsn
+            head = self._heads[row.branch, row.index_type, row.epoch]
             if row.sealed_lsn != head:
                 self.fail("SW-3", f"the switch was sealed at LSN {row.sealed_lsn}, the branch is at {head}")
 

@@ -94,9 +94,22 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
 
 
 BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
-    "the seal does not wait for the writes that were admitted before it": (
+    "a switch is sealed at the LSN of its proof, and forgets what was written since": (
         "SW-3",
-        {"actors/journal_writer.py": [("        self._commit_pending()\n        if message", "        if message")]},
+        {
+            "actors/attempt.py": [
+                ("            commit.head(self._branch)[0],\n", "            self._writer.applied_lsn,\n")
+            ]
+        },
+    ),
+    "readers are led over before the last changes were brought in": (
+        "SW-2: readers are led to LSN",
+        {
+            "actors/attempt.py": [
+                ("outcome.drained = self._writer.apply_until(row.sealed_lsn, time.monotonic() + DRAIN_S)", "pass"),
+                ('        self._compare(source, " after the last changes")\n', ""),
+            ]
+        },
     ),
     "a cancelled build keeps its generation": (
         "IX-6",

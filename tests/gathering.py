@@ -1,0 +1,67 @@
+"""Writes that come between the proof of a shadow and the commit of its switch, for tests: one group with it."""
+
+from __future__ import annotations
+
+import threading
+
+from shadowswitch import Engine, Receipt
+from shadowswitch.actors.messages import Transact
+from shadowswitch.actors.reply import Reply
+from shadowswitch.storage.commit import Commit
+from tests.engine_helpers import KIND, put, wait_until
+
+HELD_S = 30.0
+
+
+class Gathered:
+    """Three writes that come between the next proof and the commit of its switch: one group with it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.receipts: list[Receipt] = []
+        self.refused: list[Exception] = []
+        self.armed = False
+        self.threads: list[threading.Thread] = []
+
+    def _write(self, number: int) -> None:
+        try:
+            self.receipts.append(self.engine.write("main", [put(f"g{number}", "gathered")], timeout_s=HELD_S))
+        except Exception as error:
+            self.refused.append(error)
+
+    def begin(self) -> None:
+        """Hold the JournalWriter until the writes and the switch wait for it together."""
+        self.armed = False
+        journal = self.engine._house.journal
+        waiting = journal.ref.actor_inbox.qsize  # type: ignore[attr-defined]
+        busy, go_on = threading.Event(), threading.Event()
+
+        def hold(_: Commit) -> None:
+            busy.set()
+            go_on.wait(HELD_S)
+
+        journal.tell(Transact(hold, Reply()))
+        assert busy.wait(HELD_S)
+
+        def let_go() -> None:
+            wait_until(lambda: waiting() >= 4, what="three writes and the switch")
+            go_on.set()
+
+        self.threads = [threading.Thread(target=self._write, args=(n,)) for n in range(3)]
+        for thread in self.threads:
+            thread.start()
+        wait_until(lambda: waiting() == 3, what="the writes have come to the JournalWriter")
+        self.threads.append(threading.Thread(target=let_go))
+        self.threads[-1].start()
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(HELD_S)
+            assert not thread.is_alive()
+
+
+def is_whole(engine: Engine) -> bool:
+    """Does a reader get what is live by the catalog, with all that gathered?"""
+    with engine.reader("main", KIND) as reader:
+        same = reader.generation == engine.index("main", KIND).generation
+        return same and {hit.id for hit in reader.search("gathered")} == {"g0", "g1", "g2"}
