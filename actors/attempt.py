@@ -10,13 +10,14 @@ up: what they meet is one transaction more in the line of the JournalWriter.
     point    readers are led over
 
 When the drain or the proof at Z fails, the shadow is live by the catalog and unfit: the Switcher goes back, and readers
-were never led there. Whatever else ends an attempt after its commit, `House.lead_over` sets the pointer right.
+of this process were never led there. Whatever else ends an attempt after its commit, `House.lead_over` sets the pointer
+right.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 from shadowswitch.actors.base import result_of
@@ -25,7 +26,7 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import RunSwitch, Seal
 from shadowswitch.actors.reply import Reply
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, StorageFull
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import transitions
 from shadowswitch.storage.commit import Commit
@@ -37,6 +38,8 @@ CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
 DRAIN_S = 10.0
 """The changes of one or two commits take milliseconds; an index that needs longer for them is stuck."""
+AGAIN_S = 0.1
+"""How soon a drain is tried again for which the disk had no room."""
 COMMIT_TIMEOUT_S = 600.0
 """A commit that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
 while the disk stalls nobody else could write either."""
@@ -45,7 +48,8 @@ while the disk stalls nobody else could write either."""
 class Outcome:
     """How an attempt ended: committed, given up (`reason`), or refused because the shadow is unsound (`differing`).
 
-    Committed and with a reason: the shadow is live by the catalog, and unfit; readers were not led to it.
+    Committed and with a reason: the shadow is live by the catalog, and readers of this process were not led to it,
+    because it could not be brought on, or is unsound (`differing`).
     """
 
     def __init__(self, reason: str = "", *, differing: bool = False) -> None:
@@ -70,6 +74,7 @@ class Attempt:
         self._target = message.target
         self._writer = message.target.writer
         self._branch = message.target.row.branch
+        self._key = (self._branch, message.target.row.index_type)
         self._expected_live = expected_live
         self._audit = audit
         self._budget_s = house.config.seal_budget_ms / 1000
@@ -84,7 +89,7 @@ class Attempt:
         try:
             with self._writer.held():
                 self._come_close()
-                with self._house.shelf.turn(self._branch, self._target.row.index_type, CATCH_UP_S):
+                with self._house.shelf.turn(*self._key, CATCH_UP_S):
                     return self._in_turn()
         finally:
             self._house.after_switch()
@@ -98,8 +103,11 @@ class Attempt:
                 break
 
     def _in_turn(self) -> Outcome:
-        live = self._house.shelf.live.get((self._branch, self._target.row.index_type))
-        with live.writer.held() if live is not None else nullcontext():
+        shelf = self._house.shelf
+        with ExitStack() as holds:
+            for left in (shelf.live.get(self._key), shelf.open.get(self._expected_live)):
+                if left is not None:  # one and the same, unless the last switch came to no good end
+                    holds.enter_context(left.writer.held())
             self._step.begin()
             source = self._prove()
             self._step("switch_proof")
@@ -134,6 +142,7 @@ class Attempt:
         deadline = time.monotonic() + self._budget_s
         token = self._house.catalog.shadow(self._message.shadow_id).token
         last: list[Commit] = []
+        self._target.served = True  # outsiders are led to it by the commit
 
         def work(commit: Commit) -> tuple[IndexRow, Digest] | str:
             last[:] = [commit]
@@ -182,21 +191,35 @@ class Attempt:
 
     def _finish(self, row: IndexRow, source: Digest) -> None:
         """Bring in what came between the proof and the commit, prove it, and lead readers over."""
-        outcome, target = self._outcome, self._target
         point("switch.committed")
-        try:
-            outcome.drained = self._writer.apply_until(row.sealed_lsn, time.monotonic() + DRAIN_S)
-        except ShadowSwitchError as error:
-            outcome.reason = f"the last changes cannot be brought in: {error}"
-            return
-        self._compare(source, " after the last changes")
-        if outcome.reason:
+        self._drain(row.sealed_lsn)
+        if not self._outcome.reason:
+            self._compare(source, " after the last changes")
+        if self._outcome.reason:
             return
         point("switch.drained")
-        self._house.shelf.point(self._branch, target.row.index_type, target, row.epoch)
-        target.advanced()
+        self._house.unpublished.add(self._key)  # until `House.publish` has led outsiders over, too
+        self._house.shelf.point(*self._key, self._target, row.epoch)
+        self._target.advanced()
         self._step("switch_drain")
         point("switch.pointed")
+
+    def _drain(self, upto: int) -> None:
+        if self._target.row.opaque:
+            self._writer.pass_over(upto)  # or it would not have been committed
+            return
+        ends = time.monotonic() + DRAIN_S
+        while True:
+            try:
+                self._outcome.drained += self._writer.apply_until(upto, ends)
+                return
+            except EngineClosed:
+                raise
+            except ShadowSwitchError as error:
+                if not isinstance(error, StorageFull) or time.monotonic() > ends:
+                    self._outcome.reason = f"the last changes cannot be brought in: {error}"
+                    return
+            time.sleep(AGAIN_S)
 
 
 class _Steps:

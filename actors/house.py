@@ -20,7 +20,7 @@ from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watches import Watches
 from shadowswitch.actors.worker_pool import WorkerPool
-from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, Timeout
+from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
@@ -255,9 +255,8 @@ class House:
     def lead_over(self, branch: int, index_type: str) -> None:
         """Readers get what is live by the catalog, which decides when memory may be wrong (IX-1).
 
-        After a switch that did not come to its end. They stay where they are as long as the other is behind what they
-        saw, or behind its sealed LSN, and cannot be brought on: then the janitor tries again. Any thread; never raises
-        for a state of disks or files.
+        After a switch that did not come to its end. They stay where they are as long as the other cannot be brought to
+        the head, or differs from its source there: then the janitor tries again. Any thread; raises nothing.
         """
         key = (branch, index_type)
         if self.closing:
@@ -267,22 +266,35 @@ class House:
                 row = self.catalog.index(branch, index_type)
                 live, old = self.shelf.open.get(row.live) if row is not None else None, self.shelf.live.get(key)
                 if row is not None and live is not old:
-                    logger.warning("readers of %s are led from generation %s to %d", index_type, _number(old), row.live)
-                    self._bring_on(live, old, row.sealed_lsn)
-                    self.shelf.point(branch, index_type, live, row.epoch)
-                    self.unpublished.add(key)
+                    with contextlib.ExitStack() as holds:
+                        for generation in (live, old):
+                            if generation is not None:
+                                holds.enter_context(generation.writer.held())
+                        if live is not None and not live.row.opaque:
+                            self._bring_on(live)
+                        self.unpublished.add(key)
+                        self.shelf.point(branch, index_type, live, row.epoch)
+                    logger.warning(
+                        "readers of %s were led from generation %s to %d", index_type, _number(old), row.live
+                    )
             self.astray.discard(key)
-        except ShadowSwitchError as error:
+        except BaseException as error:
             self.astray.add(key)
+            if not isinstance(error, Exception):
+                raise
             logger.error("readers of %s cannot be led to what is live yet: %s", index_type, error)
 
-    def _bring_on(self, live: Generation | None, old: Generation | None, sealed_lsn: int) -> None:
-        """Nobody may be shown less than before (SW-2)."""
-        if live is None:
-            return
-        with live.writer.held(), old.writer.held() if old is not None else contextlib.nullcontext():
-            upto = max(sealed_lsn, old.applied_lsn if old is not None else 0)
-            live.writer.apply_until(upto, time.monotonic() + LEAD_S)
+    def _bring_on(self, live: Generation) -> None:
+        """To the head, so that nobody is shown less than before (SW-2), and proven there (SW-3)."""
+        head, source = self.catalog.source_digest(live.row.branch, set(live.writer.types))
+        live.writer.apply_until(head, time.monotonic() + LEAD_S)
+        differing = live.writer.differing(source)
+        if differing:
+            raise CorruptData(
+                f"buckets {differing} of generation {live.row.number} differ from their source",
+                operation="switch",
+                hint="roll back, or rebuild the index",
+            )
 
     def lead_away_from(self, old: Generation) -> None:
         """A generation that is about to be removed must not be where readers are led to: what they get instead is shown
@@ -294,7 +306,7 @@ class House:
         live = self.shelf.open.get(row.live)
         if live is not old:
             with old.writer.held():
-                if live is not None:
+                if live is not None and not live.row.opaque:
                     live.ready_lsn = max(live.ready_lsn, row.sealed_lsn, old.applied_lsn)
                 self.shelf.point(*key, live, row.epoch)
             self.unpublished.add(key)

@@ -172,7 +172,8 @@ class Janitor(EngineActor):
     def _publish_again(self) -> None:
         """What could not be published when it was switched to: outsiders are led to it as soon as that is possible."""
         house = self._house
-        for key in list(house.unpublished):
+        switched = {self._key_of(shadow_id) for shadow_id in list(house.switching.values())}
+        for key in list(house.unpublished - switched):  # who switches publishes, once it is verified
             if time.monotonic() < self._publish_not_before or house.publishing.locked():
                 return
             row, generation = house.catalog.index(*key), house.shelf.live.get(key)
@@ -183,6 +184,10 @@ class Janitor(EngineActor):
             branch = house.catalog.shadow(generation.row.shadow_id).branch_name
             if house.publish(branch, generation, row.strategy):
                 logger.info("generation %d is published at last", generation.row.number)
+
+    def _key_of(self, shadow_id: str) -> tuple[int, str] | None:
+        row = self._house.catalog.find_shadow(shadow_id)
+        return (row.branch, row.index_type) if row is not None else None
 
     def _let_go(self, number: int) -> bool:
         reply: Reply[None] = Reply()

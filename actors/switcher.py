@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from shadowswitch.actors.attempt import Attempt, Outcome
 from shadowswitch.actors.base import EngineActor, result_of
@@ -35,8 +35,6 @@ logger = logging.getLogger("shadowswitch")
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 SETTLE_S = 10.0
-TURN_S = 30.0
-"""How long another switch of the index may take from its commit until readers are led over."""
 
 
 class _Tally:
@@ -48,7 +46,7 @@ class _Tally:
         self.sealed_ms_max = 0.0
         self.attempts = 0
         self.drained = 0
-        self.made_live = 0
+        self.tried = False
         self.sealed_lsn = 0
         self.validating = False
 
@@ -68,6 +66,15 @@ class _Tally:
             "drained_changes": self.drained,
             "sealed_lsn": self.sealed_lsn,
         }
+
+
+class _WayBack(NamedTuple):
+    """Which generation was live before (0: none), if it is open; why it is gone back to; what condemns the new one."""
+
+    number: int
+    old: Generation | None
+    reason: str
+    condemned: str
 
 
 class Switcher(EngineActor):
@@ -132,23 +139,26 @@ class Switcher(EngineActor):
         except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
             self._restore(message, str(error))
             nothing = Validation({}, [str(error)] if tally.validating else [], [], 0, 0)
-            done = tally.made_live == message.target.row.number  # the commit came before the error
-            if done:
-                text = f"switched, but not all that follows was done: {error}{self._publish(message)}"
-            else:
-                text = f"not switched: {error}"
-            return self._result(message, tally, done, text, nothing, None)
+            done = tally.tried and self._is_live(message.target)  # the error came behind the commit, or in its answer
+            return self._result(message, tally, done, self._half_done(message, done, error), nothing, None)
         except BaseException as error:
             self._restore(message, repr(error))
             raise
 
     def _refuse_live(self, target: Generation) -> None:
         """Two asked for the same; the first was served while the second waited. A live index is never held still."""
-        key, shelf = (target.row.branch, target.row.index_type), self._house.shelf
-        with shelf.turn(*key, TURN_S):  # readers may be about to be led away from it
-            is_live = shelf.live.get(key) is target
-        if is_live:
+        if self._is_live(target):
             raise StaleFence(f"generation {target.row.number} is live already", operation="switch")
+
+    def _is_live(self, generation: Generation) -> bool:
+        """By the catalog, which decides (IX-1)."""
+        index = self._house.catalog.index(generation.row.branch, generation.row.index_type)
+        return index is not None and index.live == generation.row.number
+
+    def _half_done(self, message: RunSwitch, done: bool, why: object) -> str:
+        if done:
+            return f"switched, but not all that follows was done: {why}{self._publish(message)}"
+        return f"not switched: {why}"
 
     def _restore(self, message: RunSwitch, reason: str) -> None:
         """An attempt that failed in an unforeseen way: nothing was committed, the shadow is BUILT again."""
@@ -168,13 +178,25 @@ class Switcher(EngineActor):
             return self._given_up(message, tally, refused, validation)
         point("switch.validated")
         target.warm()
-        live = house.shelf.live.get((target.row.branch, target.row.index_type))
-        outcome = self._attempts(message, tally, validation.errors)
+        expected_live = self._expected_live(message)
+        live = house.shelf.open.get(expected_live)
+        outcome = self._attempts(message, tally, expected_live, validation.errors)
         if not outcome.committed:
+            if self._is_live(target):  # an earlier attempt was, whose outcome was not known
+                text = self._half_done(message, True, outcome.reason)
+                return self._result(message, tally, True, text, validation, live)
             return self._given_up(message, tally, f"not switched: {outcome.reason}", validation)
         problems = [outcome.reason] if outcome.reason else self._verify(message, tally)
+        if problems and not self._is_live(target):
+            text = (
+                f"switched to generation {target.row.number}; another switch has led on since ({'; '.join(problems)})"
+            )
+            return self._result(message, tally, True, text, validation, live)
         if problems:
-            return self._switch_back(message, tally, live, problems, validation)
+            unfit = f"verification failed: {'; '.join(problems)}"
+            condemned = unfit if outcome.differing or not outcome.reason else ""  # no room, no time: that says nothing
+            way_back = _WayBack(expected_live, live, unfit, condemned)
+            return self._switch_back(message, tally, way_back, problems, validation)
         unpublished = self._publish(message)
         self._retire_old(message, live)
         house.metrics.count("rollbacks" if message.rollback else "switches")
@@ -219,13 +241,11 @@ class Switcher(EngineActor):
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
-    def _attempts(self, message: RunSwitch, tally: _Tally, overridden: Sequence[str] = ()) -> Outcome:
+    def _attempts(
+        self, message: RunSwitch, tally: _Tally, expected_live: int, overridden: Sequence[str] = ()
+    ) -> Outcome:
         deadline = time.monotonic() + message.request.switch_timeout_seconds
         backoff = BACKOFF_FIRST_S
-        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
-        expected_live = index.live if index is not None else 0
-        if message.leaving not in (0, expected_live):
-            raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
         request = message.request
         audit = {
             "by": request.performed_by,
@@ -234,14 +254,13 @@ class Switcher(EngineActor):
             "rollback": message.rollback,
             "overridden": list(overridden),
         }
+        tally.tried = True
         while True:
             try:
                 outcome = Attempt(self._house, self._branches, message, expected_live, audit).run()
             except Timeout as error:
                 outcome = Outcome(error.message)
             tally.add(outcome)
-            if outcome.committed:
-                tally.made_live = message.target.row.number
             if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:
                 return outcome
             self._house.metrics.count("switch_attempts_given_up")
@@ -258,43 +277,53 @@ class Switcher(EngineActor):
             logger.exception("verification of generation %d raised", message.target.row.number)
             return [f"reading from the new generation failed: {error}"]
 
+    def _expected_live(self, message: RunSwitch) -> int:
+        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
+        live = index.live if index is not None else 0
+        if message.leaving not in (0, live):
+            raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
+        return live
+
     def _switch_back(
-        self, message: RunSwitch, tally: _Tally, old: Generation | None, problems: list[str], validation: Validation
+        self, message: RunSwitch, tally: _Tally, way: _WayBack, problems: list[str], validation: Validation
     ) -> SwitchResult:
-        house, bad = self._house, message.target
-        reason = "verification failed: " + "; ".join(problems)
+        house, bad, old, reason = self._house, message.target, way.old, way.reason
         logger.error("generation %d is live but %s; switching back", bad.row.number, reason)
         if message.condemned:  # neither is sound: what is live is left to be served as well as it can be
             text = f"switched, because {message.condemned}; {reason}; rebuild the index"
             return self._result(message, tally, True, text, validation, old, verification_errors=problems)
         try:
-            failure = self._go_back(message, tally, old, reason)
+            gone, more = self._go_back(message, tally, way)
         except ShadowSwitchError as error:
-            failure = str(error)
-        if failure:
+            gone, more = False, str(error)
+        if not gone:
             return self._result(
-                message, tally, False, f"{reason}; going back failed as well: {failure}", validation, old,
+                message, tally, False, f"{reason}; going back failed as well: {more}", validation, old,
                 verification_errors=problems,
             )  # fmt: skip
         house.metrics.count("automatic_rollbacks")
         return self._result(
-            message, tally, False, f"{reason}; the index was switched back, nothing was lost", validation, old,
+            message, tally, False, f"{reason}; the index was switched back, nothing was lost{more}", validation, old,
             verification_errors=problems, rolled_back=True,
         )  # fmt: skip
 
-    def _go_back(self, message: RunSwitch, tally: _Tally, old: Generation | None, reason: str) -> str:
-        """Make the old generation live again, or none if there was none; "" or why it could not be done."""
-        house, bad = self._house, message.target
-        if old is None:
-            house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, reason), "switch back")
+    def _go_back(self, message: RunSwitch, tally: _Tally, way: _WayBack) -> tuple[bool, str]:
+        """Make the old generation live again, or none if there was none: was it done, and what is to be said of it."""
+        house, bad, old = self._house, message.target, way.old
+        if way.number == 0:
+            house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, way.reason), "switch back")
             point("switch.withdrawn")
             self._house.lead_over(bad.row.branch, bad.row.index_type)
-            return ""
+            return True, ""
+        if old is None:
+            return False, f"generation {way.number}, which was live, could not be opened; rebuild the index"
         back = RunSwitch(
-            message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, reason
+            message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, way.condemned
         )
-        outcome = self._attempts(back, tally)
-        return outcome.reason
+        outcome = self._attempts(back, tally, bad.row.number)
+        if outcome.committed and outcome.reason:
+            return True, f"; readers are led back once it has come as far: {outcome.reason}"
+        return outcome.committed, outcome.reason
 
     def _publish(self, message: RunSwitch) -> str:
         """Lead outsiders to the new generation. A failure does not undo the switch; it is told, and tried again."""

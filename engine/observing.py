@@ -99,7 +99,21 @@ class Observing(Running):
     def check(self) -> list[Finding]:
         """fsck: every invariant over everything on disk. Works beside writers and readers; may take long."""
         house = self._alive()
-        return check_data(house.catalog, house.root) + self._check_published()
+        return check_data(house.catalog, house.root) + self._check_pointers() + self._check_published()
+
+    def _check_pointers(self) -> list[Finding]:
+        """IX-1, of this process. While an index is switched its readers are led over a moment later."""
+        house = self._house
+        findings = []
+        for row in house.catalog.indexes():
+            live = house.shelf.live.get((row.branch, row.index_type))
+            if live is house.shelf.open.get(row.live) or house.switching:
+                continue
+            if house.catalog.index(row.branch, row.index_type) == row:
+                told = live.row.number if live is not None else "none"
+                problem = f"readers get generation {told}, {row.live} is live"
+                findings.append(Finding("IX-1", f"{row.index_type} of branch {row.branch}", problem))
+        return findings
 
     def _check_published(self) -> list[Finding]:
         """IX-7. While an index is switched its path comes a moment later, so that is not looked at."""

@@ -110,10 +110,22 @@ class GenerationWriter:
         with self.lock:
             return self._apply(upto, limit)
 
-    def _apply(self, upto: int, limit: int) -> int:
+    def pass_over(self, upto: int) -> None:
+        """It is as of `upto` what it was before: for who knows that its source is, too."""
+        with self.lock:
+            self._refuse_closed()
+            for shard in self._shards:
+                shard.apply([], upto)
+            self.applied_lsn = max(self.applied_lsn, upto)
+
+    def _refuse_closed(self) -> None:
         """Under the lock."""
         if self.closed:
-            raise EngineClosed(f"generation {self.row.number} is closed")
+            raise EngineClosed(f"generation {self.row.number} is closed", hint="it was removed, or the engine closes")
+
+    def _apply(self, upto: int, limit: int) -> int:
+        """Under the lock."""
+        self._refuse_closed()
         if self.applied_lsn >= upto:
             return 0
         entries, reached = read_slice(self.catalog, self.row.branch, self.applied_lsn, upto, limit)
@@ -141,6 +153,7 @@ class GenerationWriter:
     def digest(self) -> Digest:
         """The digest over all shards, from their counters: O(1)."""
         with self.lock:
+            self._refuse_closed()
             total = Digest()
             for shard in self._shards:
                 total.merge(shard.state().digest)
@@ -151,12 +164,14 @@ class GenerationWriter:
         if not self.row.opaque:
             return self.digest().differing(source)
         with self.lock:
+            self._refuse_closed()
             told = sum(shard.record_count for shard in self._shards if isinstance(shard, ExternalShard))
         return [] if told == source.count else list(range(BUCKETS))
 
     def adopt(self) -> None:
         """The builder of an opaque index brought it further: take over what its manifest says now."""
         with self.lock:
+            self._refuse_closed()
             for shard in self._shards:
                 if isinstance(shard, ExternalShard):
                     shard.adopt()
@@ -179,6 +194,7 @@ class GenerationWriter:
     def repair(self, shard: int, bucket: int, items: list[Item]) -> None:
         """Replace a whole bucket by what the source holds."""
         with self.lock:
+            self._refuse_closed()
             self._shards[shard].repair_bucket(bucket, items)
 
     def close(self) -> None:
@@ -200,7 +216,8 @@ class Generation:
         self.pins = 0
         self.closed = False
         self.served = row.role in ("live", "soaking")
-        """Readers were led to it, and may still hold it, in this process or in another."""
+        """Readers were led to it, in this process or in another, or may be in a moment: it is not brought ahead of what
+        readers get."""
         self.ready_lsn = 0
         """Nothing older than this is shown: after a restart the head of the branch as it was at the start; what readers
         saw of another, when they were led to this before it had come so far."""
