@@ -1,6 +1,6 @@
 """Benchmark 1, the pause of a switch: how long readers and writers stand still, beside quiet time and the alternatives.
 
-    python -m benchmarks.bench_switch [--sizes 100000,1000000] [--switches 200,200] [--others 60] [--limit-s 600]
+    python -m benchmarks.bench_switch [--sizes 100000,1000000] [--switches 200,200] [--others 60] [--limit-s 150,60]
 
 Two writers and two readers with 1 ms of thought in the host's process, as a host has them. A stall is the longest time
 without a success of one loop in a window: around the end of each switch, and in quiet windows of the same width, half
@@ -161,15 +161,15 @@ def main() -> int:
     parser.add_argument("--switches", default="200", help="of each size; the last one is that of all that follow")
     parser.add_argument("--others", type=int, default=60, help="switches of the other contenders")
     parser.add_argument("--window-s", type=float, default=WINDOW_S)
-    parser.add_argument("--limit-s", type=float, default=600.0, help="no switch of a contender begins later")
+    parser.add_argument("--limit-s", default="600", help="of each size, as --switches: no switch begins later")
     parser.add_argument("--plots", metavar="FOLDER", help="write SVG plots there")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
     small, folder = sizes[0], options.folder
     report = Report("1. Switch pause", f"{WRITERS} writers, {READERS} readers, 1 ms of thought")
 
-    def contend(make: Callable[[Path], Contender], records: int, switches: int) -> Pause:
-        pause = run_one(make, records, switches, options.window_s, options.limit_s, folder)
+    def contend(make: Callable[[Path], Contender], records: int, switches: int, limit_s: float) -> Pause:
+        pause = run_one(make, records, switches, options.window_s, limit_s, folder)
         describe(report, pause, options.window_s)
         print(f"{pause.name}, {records} records: sealed {spread(pause.sealed)} ms", file=sys.stderr, flush=True)
         return pause
@@ -177,23 +177,24 @@ def main() -> int:
     def shadowswitch(backend: str, records: int) -> Callable[[Path], Contender]:
         return lambda place: ShadowSwitch(place, records, {"backend": backend, "parallel_workers": 2})
 
-    counts = [int(count) for count in options.switches.split(",")]
-    counts += counts[-1:] * (len(sizes) - len(counts))
-    ours = [contend(shadowswitch("fts5", size), size, n) for size, n in zip(sizes, counts, strict=False)]
-    key_value = contend(shadowswitch("kv", small), small, options.others)
-    flip = contend(lambda place: LinkFlip(place, small), small, options.others)
-    moves = contend(lambda place: Moves(place, small), small, options.others)
+    counts, limits = _of_each(options.switches, sizes), _of_each(options.limit_s, sizes)
+    ours = [
+        contend(shadowswitch("fts5", size), size, int(n), s) for size, n, s in zip(sizes, counts, limits, strict=True)
+    ]
+    key_value = contend(shadowswitch("kv", small), small, options.others, limits[-1])
+    flip = contend(lambda place: LinkFlip(place, small), small, options.others, limits[-1])
+    moves = contend(lambda place: Moves(place, small), small, options.others, limits[-1])
     others = [key_value, flip, moves]
     if common.optional("tantivy") is None:
         report.figure(TantivyFlip.name, "not installed", "", "pip install '.[bench]'")
     else:
-        others.append(contend(lambda place: TantivyFlip(place, small), small, options.others))
+        others.append(contend(lambda place: TantivyFlip(place, small), small, options.others, limits[-1]))
     if server_binaries() is None:
         report.figure("PostgreSQL", "not installed", "")
     else:
         try:
             few = min(options.others, POSTGRES_MAX)
-            others.append(contend(lambda place: Postgres(place, small), small, few))
+            others.append(contend(lambda place: Postgres(place, small), small, few, limits[-1]))
         except (RuntimeError, OSError, LookupError, subprocess.SubprocessError) as error:
             report.figure("PostgreSQL", f"not measured: {error}"[:200], "")
     for pause in ours:
@@ -209,6 +210,12 @@ def main() -> int:
     if options.plots:
         report.plots = plot(Path(options.plots), [*ours, *others])
     return common.finish(report, options)
+
+
+def _of_each(told: str, sizes: list[int]) -> list[float]:
+    """A number for each size; the last one told is that of all that follow."""
+    numbers = [float(number) for number in told.split(",")]
+    return (numbers + numbers[-1:] * len(sizes))[: len(sizes)]
 
 
 def plot(folder: Path, pauses: list[Pause]) -> list[str]:

@@ -38,14 +38,14 @@ class Script(msgspec.Struct, frozen=True):
 SCRIPTS = (
     Script(
         "bench_switch",
-        "--sizes 100000,1000000 --switches 200,200 --others 20 --limit-s 120",
+        "--sizes 100000,1000000 --switches 200,200 --others 15 --limit-s 150,60",
         "--sizes 500 --switches 2 --others 1 --window-s 0.05",
-        12.0,
+        13.0,
         plots=True,
     ),
     Script(
         "bench_rebuild",
-        "--records 100000 --rebuilds 5 --rounds 3",
+        "--records 100000 --rebuilds 4 --rounds 2",
         "--records 300 --rebuilds 1 --rounds 1 --window-s 0.05",
         5.0,
     ),

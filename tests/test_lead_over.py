@@ -94,7 +94,14 @@ def test_a_digest_that_differs_after_the_last_changes_takes_the_switch_back(
 
 @pytest.mark.parametrize(
     "planned",
-    ["switch.committed=raise:EIO@1", "switch.committed=exit@1", "switch.drained=raise:EIO@1", "switch.drained=exit@1"],
+    [
+        "switch.committed=raise:EIO@1",
+        "switch.committed=exit@1",
+        "switch.drained=raise:EIO@1",
+        "switch.drained=exit@1",
+        "switch.pointed=exit@1",
+        "switch.verify=exit@1",
+    ],
 )
 def test_whatever_ends_an_attempt_after_its_commit_readers_are_led_to_what_is_live(
     engine: Engine, gathered: Gathered, planned: str

@@ -232,7 +232,7 @@ def test_a_reader_in_another_process_never_meets_an_older_state_in_the_new_gener
 def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = start(open_engine, soak_s=3600.0)
+    engine = start(open_engine, soak_s=3600.0, seal_budget_ms=2000.0)
     live(engine)
     shadow, commit_switch, given_up = built(engine), transitions.commit_switch, threading.Event()
 
