@@ -6,9 +6,10 @@ import random
 
 from shadowswitch.actors.house import House
 from shadowswitch.model.digest import BUCKETS
+from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.generation import Generation
-from shadowswitch.storage.journal import read_records
+from shadowswitch.storage.journal import get_record, read_records
 
 SAMPLES = 16
 
@@ -45,6 +46,14 @@ def _read(house: House, generation: Generation, reader: IndexReader, sealed_lsn:
         piece = read_records(house.catalog, generation.row.branch, number, name, range(bucket, bucket + 1), b"", 1)
         for item in piece.items:
             held = reader.get(item.resource_type, item.id)
-            if item.lsn <= sealed_lsn and (held is None or held.lsn < item.lsn):
+            missed = item.lsn <= sealed_lsn and (held is None or held.lsn < item.lsn)
+            if missed and _is_still(house, generation, item):
                 problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} cannot be read (IX-3)")
     return problems
+
+
+def _is_still(house: House, generation: Generation, item: Item) -> bool:
+    """Has the source that version? Between the two looks somebody may have deleted it, and the index followed."""
+    types = {name: number for number, name in generation.writer.types.items()}
+    found = get_record(house.catalog, generation.row.branch, types, item.resource_type, item.id.encode())
+    return found is not None and found.lsn == item.lsn

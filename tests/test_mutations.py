@@ -222,7 +222,11 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     ),
     "the live generation goes on following while it is left": (
         "test_last_changes.py -k back_in_time",
-        {"actors/attempt.py": [("with live.writer.held() if live is not None else nullcontext():", "if True:")]},
+        {
+            "actors/attempt.py": [
+                ("                if left is not None:  # one and", "                if False:  # one and")
+            ]
+        },
     ),
     "an index in an unknown format switched to although a change came": (
         "test_lead_over.py -k unknown_format",

@@ -1,7 +1,7 @@
 """The ledger of a run: what was intended, what was acknowledged, what was refused. The oracle believes nothing else.
 
-One JSON line for each entry, appended by one `write` to a file outside the data directory, so that neither a kill nor a
-power cut of the data's disk can touch it:
+One JSON line for each entry, appended by one `write` to a file outside the data directory, so that a power cut of the
+data's disk cannot touch it, and a kill leaves at most half of the last line (where it crosses a page of the file):
 
     {"kind": "intent", "batch": "812.5", "branch": "main", "changes": [["object_type", "r7", "812.5/0 amber"], ...]}
     {"kind": "ack", "batch": "812.5", "lsn": 41}            written after `Engine.write` returned
@@ -67,7 +67,7 @@ class Ledger:
         """Append one entry; returns when the kernel has it."""
         if self._position_of is not None:
             entry["at"] = self._position_of.stat().st_size
-        os.write(self._descriptor, json.dumps({"kind": kind, **entry}).encode() + b"\n")
+        os.write(self._descriptor, b"\n" + json.dumps({"kind": kind, **entry}).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -77,7 +77,10 @@ class Ledger:
 def entries(path: Path, upto: int | None = None) -> Iterator[dict[str, Any]]:
     """The entries of a ledger; with `upto`, those that were made before the recorder had written more than that."""
     for line in path.read_bytes().splitlines():
-        entry = json.loads(line)
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a kill cut the write of it short, so nothing that it says was begun, or told
         if upto is None or entry.get("at", 0) <= upto:
             yield entry
 
