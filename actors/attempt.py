@@ -17,7 +17,8 @@ right.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from shadowswitch.actors.base import result_of
@@ -36,6 +37,8 @@ from shadowswitch.storage.rows import IndexRow
 CATCH_UP_S = 5.0
 CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
+TURN_S = 30.0
+"""How long to wait for another switch of the index; then the attempt is given up."""
 DRAIN_S = 10.0
 """The changes of one or two commits take milliseconds; an index that needs longer for them is stuck."""
 AGAIN_S = 0.1
@@ -77,6 +80,7 @@ class Attempt:
         self._key = (self._branch, message.target.row.index_type)
         self._expected_live = expected_live
         self._audit = audit
+        self._was_served = message.target.served
         self._budget_s = house.config.seal_budget_ms / 1000
         self._outcome = Outcome()
         self._step = _Steps(house.metrics)
@@ -84,22 +88,25 @@ class Attempt:
     def run(self) -> Outcome:
         """Raises Timeout when the shadow cannot be brought near, ShadowSwitchError when the commit was refused or its
         outcome is unknown; nothing was changed before the commit."""
-        self._writer.apply_until(self._house.head(self._branch), time.monotonic() + CATCH_UP_S)
-        self._house.before_switch()
-        try:
-            with self._writer.held():
-                self._come_close()
-                with self._house.shelf.turn(*self._key, CATCH_UP_S):
+        with self._house.shelf.turn(*self._key, TURN_S):
+            self._bring_on(self._house.head(self._branch), CATCH_UP_S)
+            self._house.before_switch()
+            try:
+                with self._writer.held():
+                    self._come_close()
                     return self._in_turn()
-        finally:
-            self._house.after_switch()
+            finally:
+                self._house.after_switch()
+
+    def _bring_on(self, upto: int, within_s: float) -> int:
+        return self._house.bring_on(self._target, upto, time.monotonic() + within_s)
 
     def _come_close(self) -> None:
         """Apply again and again: each round leaves what was written during it, which is less than the round before as
         long as applying is faster than writing."""
         deadline = time.monotonic() + CATCH_UP_S
         for _ in range(CLOSE_ROUNDS_MAX):
-            if self._writer.apply_until(self._house.head(self._branch), deadline) <= CLOSE_CHANGES:
+            if self._house.bring_on(self._target, self._house.head(self._branch), deadline) <= CLOSE_CHANGES:
                 break
 
     def _in_turn(self) -> Outcome:
@@ -122,7 +129,7 @@ class Attempt:
     def _prove(self) -> Digest:
         """Compare the shadow with its source at the durable head; of that one, the digest."""
         head, source = self._house.catalog.source_digest(self._branch, set(self._writer.types))
-        self._writer.apply_until(head, time.monotonic() + CATCH_UP_S)
+        self._bring_on(head, CATCH_UP_S)
         self._compare(source, "")
         return source
 
@@ -192,7 +199,8 @@ class Attempt:
     def _finish(self, row: IndexRow, source: Digest) -> None:
         """Bring in what came between the proof and the commit, prove it, and lead readers over."""
         point("switch.committed")
-        self._drain(row.sealed_lsn)
+        with self._nobody_sees_less(row.sealed_lsn):
+            self._drain(row.sealed_lsn)
         if not self._outcome.reason:
             self._compare(source, " after the last changes")
         if self._outcome.reason:
@@ -203,6 +211,19 @@ class Attempt:
         self._target.advanced()
         self._step("switch_drain")
         point("switch.pointed")
+
+    @contextmanager
+    def _nobody_sees_less(self, upto: int) -> Iterator[None]:
+        """Outsiders are led to the target already, so it comes first. Readers of the process who held it from before
+        see that, and are shown no less when they open another (SW-2): what they get now waits until it is there."""
+        live = self._house.shelf.live.get(self._key)
+        if live is None or live is self._target or not self._was_served:
+            yield
+            return
+        before, live.ready_lsn = live.ready_lsn, max(live.ready_lsn, upto)
+        yield
+        if self._outcome.reason:
+            live.ready_lsn = max(before, self._target.applied_lsn)
 
     def _drain(self, upto: int) -> None:
         if self._target.row.opaque:

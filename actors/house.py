@@ -20,7 +20,7 @@ from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watches import Watches
 from shadowswitch.actors.worker_pool import WorkerPool
-from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
+from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
@@ -88,8 +88,7 @@ class Shelf:
 
     @contextlib.contextmanager
     def turn(self, branch: int, index_type: str, timeout_s: float) -> Iterator[None]:
-        """From the commit of a switch until readers are led over no other switch of the index commits. Raises
-        Timeout."""
+        """Meanwhile nobody else leads the readers of an index anywhere, or is about to. Raises Timeout."""
         with self._lock:
             turn = self._turns.setdefault((branch, index_type), threading.Lock())
         if not turn.acquire(timeout=timeout_s):
@@ -251,6 +250,17 @@ class House:
         path = publishing.published_path(self.published, branch_name, generation.row.index_type)
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
         return publishing.is_published(path, generation.path, mark, strategy)
+
+    def bring_on(self, generation: Generation, upto: int, deadline: float) -> int:
+        """Apply up to an LSN, in the index's turn. What readers may hold is not brought ahead of what they get (SW-2):
+        that comes first, if it can come at all. Returns the number of changes; raises as `apply_until`."""
+        live = self.shelf.live.get((generation.row.branch, generation.row.index_type))
+        if generation.served and live is not None and live is not generation and not live.row.opaque:
+            try:
+                live.writer.apply_until(upto, deadline)
+            except ShadowSwitchError as error:  # that may be why it is left
+                logger.warning("generation %d stands still: %s", live.row.number, error)
+        return generation.writer.apply_until(upto, deadline)
 
     def lead_over(self, branch: int, index_type: str) -> None:
         """Readers get what is live by the catalog, which decides when memory may be wrong (IX-1).

@@ -241,6 +241,13 @@ class Switcher(EngineActor):
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
+    def _expected_live(self, message: RunSwitch) -> int:
+        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
+        live = index.live if index is not None else 0
+        if message.leaving not in (0, live):
+            raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
+        return live
+
     def _attempts(
         self, message: RunSwitch, tally: _Tally, expected_live: int, overridden: Sequence[str] = ()
     ) -> Outcome:
@@ -276,13 +283,6 @@ class Switcher(EngineActor):
         except Exception as error:
             logger.exception("verification of generation %d raised", message.target.row.number)
             return [f"reading from the new generation failed: {error}"]
-
-    def _expected_live(self, message: RunSwitch) -> int:
-        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
-        live = index.live if index is not None else 0
-        if message.leaving not in (0, live):
-            raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
-        return live
 
     def _switch_back(
         self, message: RunSwitch, tally: _Tally, way: _WayBack, problems: list[str], validation: Validation

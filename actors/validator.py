@@ -66,8 +66,9 @@ def validate(
     if generation.row.opaque:
         return _validate_opaque(house, generation, checks, deadline, stop_asked)
     with writer.held():
-        lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
-        writer.apply_until(lsn, deadline)
+        with house.shelf.turn(generation.row.branch, generation.row.index_type, deadline - time.monotonic()):
+            lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
+            house.bring_on(generation, lsn, deadline)
         live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
         compared = live if live is not None and live is not generation else None
         asked = list(queries or (compared.asked if compared is not None else ()))

@@ -24,6 +24,16 @@ from tests.gathering import HELD_S, Gathered, is_whole
 OpenEngine = Callable[..., Engine]
 
 
+def unsound_since(gathered: Gathered, generation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generation differs from its source once the writes have come, and not before."""
+    ordinary = GenerationWriter.differing
+
+    def differing(self: GenerationWriter, source: Digest) -> list[int]:
+        return [5] if self.row.number == generation and gathered.threads else ordinary(self, source)
+
+    monkeypatch.setattr(GenerationWriter, "differing", differing)
+
+
 # -- what fails meanwhile --------------------------------------------------------------------------------------------
 
 
@@ -58,12 +68,7 @@ def test_a_first_switch_whose_digest_differs_after_the_last_changes_is_withdrawn
 ) -> None:
     shadow = built(engine)
     gathered.armed = True
-    ordinary = GenerationWriter.differing
-
-    def differing(self: GenerationWriter, source: Digest) -> list[int]:
-        return [5] if self.row.number == shadow.generation and gathered.threads else ordinary(self, source)
-
-    monkeypatch.setattr(GenerationWriter, "differing", differing)
+    unsound_since(gathered, shadow.generation, monkeypatch)
     result = engine.switch(shadow.shadow_index_id)
     gathered.join()
     assert (result.success, result.rolled_back) == (False, True), result.message
@@ -79,12 +84,7 @@ def test_a_digest_that_differs_after_the_last_changes_takes_the_switch_back(
     first = live(engine)
     shadow = built(engine)
     gathered.armed = True
-    ordinary = GenerationWriter.differing
-
-    def differing(self: GenerationWriter, source: Digest) -> list[int]:
-        return [5] if self.row.number == shadow.generation and gathered.threads else ordinary(self, source)
-
-    monkeypatch.setattr(GenerationWriter, "differing", differing)
+    unsound_since(gathered, shadow.generation, monkeypatch)
     result = engine.switch(shadow.shadow_index_id)
     gathered.join()
     assert (result.success, result.rolled_back) == (False, True), result.message

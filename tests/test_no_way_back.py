@@ -1,0 +1,56 @@
+"""No reader is shown less than before, wherever he reads, while an index is switched to and fro by several (SW-2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from shadowswitch import Engine, ShadowSwitchError
+from shadowswitch.actors.validator import validate
+from shadowswitch.engine.reader import outside_reader
+from shadowswitch.storage import points
+from tests.engine_helpers import KIND, attempt, crew, fill, live, put, wait_until
+
+
+def test_a_soaking_index_that_is_validated_is_not_brought_ahead_of_the_live_one(engine: Engine) -> None:
+    fill(engine, 100)
+    first, second = live(engine), live(engine)
+    shelf = engine._house.shelf
+    with shelf.open[second].writer.held():  # no follower brings it on
+        engine.write("main", [put("late", "late")])
+        assert validate(engine._house, shelf.open[first], ["DIGEST"]).errors == []
+        assert shelf.open[second].applied_lsn >= shelf.open[first].applied_lsn == engine.head("main")
+
+
+def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: Engine) -> None:
+    fill(engine, 100)
+    live(engine), live(engine)
+    seen: dict[str, list[tuple[int, int]]] = {"inside": [], "outside": []}
+    numbers, switched = itertools.count(), itertools.count()
+
+    def inside() -> None:
+        with engine.reader("main", KIND, timeout_s=30) as reader:
+            seen["inside"].append((reader.lsn, reader.generation))
+
+    def outside() -> None:
+        with outside_reader(engine.path, engine._house.catalog, "main", KIND) as reader:
+            seen["outside"].append((reader.applied_lsn(), reader.generation))
+
+    def switch() -> None:
+        result: Any = attempt(lambda: engine.rollback("main", KIND))
+        assert isinstance(result, ShadowSwitchError) or result.success or "not switched" in result.message
+        next(switched)
+
+    works: list[tuple[Callable[[], None], int]] = [(inside, 1), (outside, 1), (switch, 2)]
+    points.plan_points("switch.committed=sleep:0.03")
+    with crew() as hands:
+        for work, count in works:
+            hands.start(work, count)
+        hands.start(lambda: engine.write("main", [put("0", f"edit{next(numbers)}")]), 2)
+        wait_until(lambda: next(switched) >= 80 or hands.errors, deadline_s=120)
+    points.plan_points("")
+    for where, states in seen.items():
+        lsns = [lsn for lsn, _ in states]
+        fell = [pair for pair in itertools.pairwise(states) if pair[1][0] < pair[0][0]]
+        assert not fell, f"{where}: {fell[:5]} of {len(lsns)}"
