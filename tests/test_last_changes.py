@@ -83,7 +83,8 @@ def test_no_reader_goes_back_in_time_between_the_commit_and_the_lead(engine: Eng
     live(engine)
     shadow = built(engine)
     gathered.armed = True
-    points.plan_points("switch.committed=sleep:1.5")
+    # followers go on after half a second of the first; nobody brings the new one any further during the second
+    points.plan_points("switch.committed=sleep:1.5;switch.pointed=sleep:0.5")
     outside: list[int] = []
     inside: list[int] = []
     with ThreadPoolExecutor(1) as pool:
