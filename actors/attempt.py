@@ -24,10 +24,10 @@ from typing import Any
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.branches import Branches
 from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import RunSwitch, Seal
+from shadowswitch.actors.messages import Kick, RunSwitch, Seal
 from shadowswitch.actors.reply import Reply
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, StorageFull
+from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import transitions
 from shadowswitch.storage.commit import Commit
@@ -59,6 +59,8 @@ class Outcome:
         self.reason = reason
         self.differing = differing
         self.committed = False
+        self.passing = False
+        """Committed, and what stands in the way is no room, or no time: readers can be led over when that is over."""
         self.sealed_ms = 0.0
         """How long the transaction with the switch took: no write could become durable meanwhile, unless in it."""
         self.sealed_lsn = 0
@@ -97,6 +99,9 @@ class Attempt:
                     return self._in_turn()
             finally:
                 self._house.after_switch()
+                for generation in (self._target, self._house.shelf.open.get(self._expected_live)):
+                    if generation is not None:  # who waits for an LSN does not wait for the next tick
+                        self._house.follower_of(generation.row.number).tell(Kick(self._branch))
 
     def _bring_on(self, upto: int, within_s: float) -> int:
         return self._house.bring_on(self._target, upto, time.monotonic() + within_s)
@@ -239,6 +244,7 @@ class Attempt:
             except ShadowSwitchError as error:
                 if not isinstance(error, StorageFull) or time.monotonic() > ends:
                     self._outcome.reason = f"the last changes cannot be brought in: {error}"
+                    self._outcome.passing = isinstance(error, StorageFull | Timeout)
                     return
             time.sleep(AGAIN_S)
 

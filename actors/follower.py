@@ -29,6 +29,9 @@ UNTIDY_CHANGES_MAX = 100_000
 """After so many changes a generation gets its housekeeping although it is behind: 200 segments of an `fts5` index."""
 PILE_S = 0.2
 """How long a pile of changes may wait to be forced to disk, see `Config.flush_changes`."""
+BEHIND_S = 1.0
+"""Who has not come as far as the head was at the beginning of a turn for so long is behind. Under steady writing the
+head is always a little ahead: that alone says nothing."""
 RETRY_S = 1.0
 """How long a generation that could not be brought up is left alone."""
 
@@ -47,6 +50,8 @@ class Follower(EngineActor):
         self._unflushed: dict[int, tuple[float, int]] = {}
         """Since when, and how many changes, by generation."""
         self._not_before: dict[int, float] = {}
+        self._abreast: dict[int, float] = {}
+        """When it last reached what the head was at the beginning of its turn, by generation."""
         self._untidy: dict[int, int] = {}
         """How many changes since the last housekeeping came to an end, by generation."""
         self._written = written
@@ -70,6 +75,7 @@ class Follower(EngineActor):
             if generations.pop(message.number, None) is not None and not generations:
                 del self._by_branch[branch]
         self._unflushed.pop(message.number, None)
+        self._abreast.pop(message.number, None)
         message.reply.set_result(None)
 
     def _kick(self, message: Kick) -> None:
@@ -128,7 +134,10 @@ class Follower(EngineActor):
             self._house.metrics.count("follow_errors")
             self._not_before[number] = time.monotonic() + RETRY_S
             return False
-        return writer.applied_lsn >= head
+        if writer.applied_lsn < head:
+            return False
+        self._abreast[number] = time.monotonic()
+        return True
 
     def _tend(self) -> None:
         """A little housekeeping of what changed, while nothing is switched; who is behind catches up first."""
@@ -174,7 +183,8 @@ class Follower(EngineActor):
         return min(PILE_S, config.flush_interval_s) if changes >= pile else config.flush_interval_s
 
     def _behind(self, generation: Generation) -> bool:
-        return generation.applied_lsn < self._house.head(generation.row.branch)
+        since = self._abreast.get(generation.row.number, 0.0)
+        return generation.applied_lsn < self._house.head(generation.row.branch) and time.monotonic() > since + BEHIND_S
 
     def _flush(self, generation: Generation) -> None:
         try:

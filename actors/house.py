@@ -79,12 +79,15 @@ class Shelf:
             if epoch < self._epochs.get(key, 0):
                 return False
             self._epochs[key] = epoch
+            left = self.live.get(key)
             if generation is None:
                 self.live.pop(key, None)
             else:
                 generation.served = True
                 self.live[key] = generation
-            return True
+        if left is not None:
+            left.advanced()
+        return True
 
     @contextlib.contextmanager
     def turn(self, branch: int, index_type: str, timeout_s: float) -> Iterator[None]:
@@ -279,7 +282,7 @@ class House:
                     with contextlib.ExitStack() as holds:
                         for generation in (live, old):
                             if generation is not None:
-                                holds.enter_context(generation.writer.held())
+                                holds.enter_context(generation.writer.held(LEAD_S))
                         if live is not None and not live.row.opaque:
                             self._bring_on(live)
                         self.unpublished.add(key)
@@ -308,14 +311,14 @@ class House:
 
     def lead_away_from(self, old: Generation) -> None:
         """A generation that is about to be removed must not be where readers are led to: what they get instead is shown
-        once it has come as far."""
+        once it has come as far. Raises Timeout when it is written to without an end."""
         key = (old.row.branch, old.row.index_type)
         row = self.catalog.index(*key)
         if row is None or self.shelf.live.get(key) is not old:
             return
         live = self.shelf.open.get(row.live)
         if live is not old:
-            with old.writer.held():
+            with old.writer.held(LEAD_S):
                 if live is not None and not live.row.opaque:
                     live.ready_lsn = max(live.ready_lsn, row.sealed_lsn, old.applied_lsn)
                 self.shelf.point(*key, live, row.epoch)

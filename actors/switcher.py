@@ -192,6 +192,9 @@ class Switcher(EngineActor):
                 f"switched to generation {target.row.number}; another switch has led on since ({'; '.join(problems)})"
             )
             return self._result(message, tally, True, text, validation, live)
+        if outcome.passing and not expected_live:  # nothing is served instead, and nothing is wrong with it
+            text = self._half_done(message, True, f"{outcome.reason}; readers are led to it once it has come as far")
+            return self._result(message, tally, True, text, validation, live)
         if problems:
             unfit = f"verification failed: {'; '.join(problems)}"
             condemned = unfit if outcome.differing or not outcome.reason else ""  # no room, no time: that says nothing

@@ -65,7 +65,7 @@ def validate(
     deadline = time.monotonic() + house.config.validation_timeout_s
     if generation.row.opaque:
         return _validate_opaque(house, generation, checks, deadline, stop_asked)
-    with writer.held():
+    with writer.held(deadline - time.monotonic()):
         with house.shelf.turn(generation.row.branch, generation.row.index_type, deadline - time.monotonic()):
             lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
             house.bring_on(generation, lsn, deadline)

@@ -5,8 +5,10 @@
 Two writers and two readers with 1 ms of thought in the host's process, as a host has them. A stall is the longest time
 without a success of one loop in a window: around the end of each switch, and in quiet windows of the same width, half
 of them before and half after. The switches go back and forth between two generations, the same switch as after a build,
-each with its validation of every row; none begins after --limit-s. Afterwards every acknowledged write must be in the
-live index. How long writers are kept out is, of shadowswitch, the transaction of the switch; of the others, their lock.
+each with its validation of every row; none begins after --limit-s. Between them, outside all windows, a bare LMDB
+commit of as many pages shows what the disk allows beside the same load. Afterwards every acknowledged write must be in
+the live index. How long writers are kept out is, of shadowswitch, the transaction of the switch; of the others, their
+lock.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import common, svg
+from benchmarks.bare import BareCommits
 from benchmarks.common import Report, Window, quantile, quiet_windows, scratch
 from benchmarks.contenders import Contender, LinkFlip, Moves, ShadowSwitch, TantivyFlip
 from benchmarks.loops import Loops, spread
@@ -27,6 +30,8 @@ from benchmarks.postgres import Postgres, server_binaries
 
 WINDOW_S = 0.25
 WRITERS = READERS = 2
+BARE_EDITS = 4
+"""As many pages as the transaction of a switch."""
 
 
 class Pause(msgspec.Struct):
@@ -36,6 +41,7 @@ class Pause(msgspec.Struct):
     records: int
     switches: int
     sealed: list[float]
+    bare: list[float]
     writer_quiet: list[float]
     writer_switch: list[float]
     reader_quiet: list[float]
@@ -49,17 +55,23 @@ class Pause(msgspec.Struct):
     problems: list[str]
 
 
-def measure(contender: Contender, records: int, switches: int, window_s: float, limit_s: float) -> Pause:
+def measure(
+    contender: Contender, records: int, switches: int, window_s: float, limit_s: float, bare: BareCommits | None
+) -> Pause:
     """Quiet windows, switches, quiet windows; then the audit."""
     with Loops(contender.write, contender.read, WRITERS, READERS) as loops:
         time.sleep(window_s)
         begun = time.perf_counter()
         quiet = quiet_windows((switches + 1) // 2, window_s)
         sealed: list[float] = []
+        least: list[float] = []
         around: list[Window] = []
         last = time.perf_counter() + limit_s
         while len(around) < switches and time.perf_counter() < last:
             time.sleep(window_s / 2)
+            if bare is not None:
+                least.append(bare.commit())
+                time.sleep(window_s / 2)
             kept_out = contender.switch()
             ended = time.perf_counter()
             sealed += [] if kept_out is None else [kept_out]
@@ -72,6 +84,7 @@ def measure(contender: Contender, records: int, switches: int, window_s: float, 
         records=records,
         switches=len(around),
         sealed=sealed,
+        bare=least,
         writer_quiet=loops.writer_gaps(quiet),
         writer_switch=loops.writer_gaps(around),
         reader_quiet=loops.reader_gaps(quiet),
@@ -99,13 +112,16 @@ def run_one(
     """One contender in a folder of its own."""
     with scratch(folder) as place:
         contender = make(place)
+        bare = BareCommits(place / "bare", BARE_EDITS) if isinstance(contender, ShadowSwitch) else None
         try:
-            found = measure(contender, records, switches, window_s, limit_s)
+            found = measure(contender, records, switches, window_s, limit_s, bare)
             if isinstance(contender, ShadowSwitch) and records <= CHECKED_MAX:
                 found.problems += [str(finding) for finding in contender.engine.check()]
             return found
         finally:
             contender.close()
+            if bare is not None:
+                bare.close()
 
 
 POSTGRES_MAX = 10
@@ -124,6 +140,9 @@ def describe(report: Report, pause: Pause, window_s: float) -> None:
         "ms",
         f"{pause.switches} switches",
     )
+    if pause.bare:
+        took = spread(pause.bare)
+        report.figure(f"{where}: a bare LMDB commit of as many pages", took, "ms", "one before each switch, same load")
     took = spread([ms for _, ms in pause.latencies])
     report.figure(f"{where}: a write meanwhile", took, "ms", "of the whole run: p50 / p99 / max")
     report.figure(f"{where}: writer stall, quiet", spread(pause.writer_quiet), "ms", stall)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
 
 from shadowswitch.actors.messages import Kick
 from shadowswitch.engine.reader import Reader, no_index
@@ -14,6 +13,7 @@ from shadowswitch.engine.viewing import index_info
 from shadowswitch.model.errors import (
     CorruptData,
     InvalidConfig,
+    UnknownIndex,
 )
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.views import (
@@ -52,11 +52,8 @@ class Reading(Soaking):
         timeout_s = check_seconds("timeout_s", timeout_s)
         if min_lsn is not None:
             check_whole("min_lsn", min_lsn, 0)
-        live = self._pinned(branch, (row.number, index_type))
+        live = self._pinned_at(row, (row.number, index_type), min_lsn or 0, timeout_s)
         try:
-            wanted = max(min_lsn or 0, live.ready_lsn)
-            if live.applied_lsn < wanted:
-                self._wait_for_lsn(row, live, wanted, min_lsn or 0, timeout_s)
             lsn = live.applied_lsn
             index_reader = live.take_reader()
         except CorruptData as error:
@@ -76,6 +73,24 @@ class Reading(Soaking):
         self._readers.add(reader)
         return reader
 
+    def _pinned_at(self, row: BranchRow, key: tuple[int, str], min_lsn: int, timeout_s: float) -> Generation:
+        """The live generation, pinned, once it shows what it must. Whoever waits while readers are led to another goes
+        there, too."""
+        deadline = 0.0
+        while True:
+            live = self._pinned(row.name, key)
+            try:
+                wanted = max(min_lsn, live.ready_lsn)
+                if live.applied_lsn >= wanted:
+                    return live
+                deadline = deadline or time.monotonic() + timeout_s
+                if self._wait_for_lsn(row, live, wanted, min_lsn, deadline):
+                    return live
+            except BaseException:
+                live.unpin()
+                raise
+            live.unpin()
+
     def _pinned(self, branch: str, key: tuple[int, str]) -> Generation:
         """The live generation, pinned. Raises UnknownIndex or CorruptData."""
         house = self._house
@@ -88,9 +103,9 @@ class Reading(Soaking):
                     return live
                 live.unpin()
             else:
-                house.lead_away_from(live)  # it is closed
+                self._alive().lead_away_from(live)  # it is closed
 
-    def _wait_for_lsn(self, row: BranchRow, live: Any, wanted: int, asked: int, timeout_s: float) -> None:
+    def _wait_for_lsn(self, row: BranchRow, live: Generation, wanted: int, asked: int, deadline: float) -> bool:
         house = self._house
         head = house.head(row.number)
         if asked > head:  # memory learns of a commit a moment after the catalog, where `Engine.head` looks
@@ -100,7 +115,8 @@ class Reading(Soaking):
                 f"min_lsn {asked} is beyond the head of branch {row.name!r}, {head}", hint="use the lsn of a receipt"
             )
         house.follower_of(live.row.number).tell(Kick(row.number))
-        live.wait_applied(wanted, time.monotonic() + timeout_s)
+        key = (row.number, live.row.index_type)
+        return live.wait_applied(wanted, deadline, lambda: house.shelf.live.get(key) is not live)
 
     def _not_served(self, branch: str, key: tuple[int, str]) -> Exception:
         check_index_type(key[1])
@@ -111,5 +127,12 @@ class Reading(Soaking):
                 operation="read",
                 object=branch,
                 hint="rebuild it; the records are safe",
+            )
+        if key in self._house.astray:
+            return UnknownIndex(
+                f"{key[1]} of branch {branch!r} is not served yet: the last changes could not be brought in",
+                operation="read",
+                object=branch,
+                hint="that is tried again every few seconds; look whether the disk is full",
             )
         return no_index(branch, key[1])

@@ -36,6 +36,8 @@ from shadowswitch.storage.rows import GenerationRow
 QUERIES_KEPT = 100
 APPLY_SLICE = 500
 """Changes applied in one transaction while people wait for nothing: a few milliseconds of work."""
+HOLD_S = 30.0
+"""For so long a slice or a flush that has begun is waited for; beyond, the disk stands still."""
 
 
 def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, backend: Backend) -> Path:
@@ -59,6 +61,7 @@ class GenerationWriter:
         self.row = row
         self.lock = threading.Lock()
         self._holds = 0
+        self._counting = threading.Lock()
         numbers = catalog.types()
         self.types = {number: name for number, name in numbers.items() if name in row.resource_types}
         self._names = set(row.resource_types)
@@ -76,17 +79,24 @@ class GenerationWriter:
         self.closed = False
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, timeout_s: float = HOLD_S) -> Iterator[None]:
         """Meanwhile no follower brings it further: only whoever holds it does. Several may hold it at a time.
 
-        A follower's slice that has begun is waited for, and so is a flush.
+        A follower's slice that has begun is waited for, and so is a flush; raises Timeout when it does not end.
         """
-        with self.lock:
+        with self._counting:
             self._holds += 1
         try:
+            if not self.lock.acquire(timeout=max(0.0, timeout_s)):
+                raise Timeout(
+                    f"generation {self.row.number} is being written to for longer than {timeout_s:g} s",
+                    operation="hold",
+                    hint="look whether its disk stands still; try again",
+                )
+            self.lock.release()  # what begins from here on sees that it is held
             yield
         finally:
-            with self.lock:
+            with self._counting:
                 self._holds -= 1
 
     @property
@@ -275,10 +285,15 @@ class Generation:
                 return
         reader.close()
 
-    def wait_applied(self, lsn: int, deadline: float) -> None:
-        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline."""
+    def wait_applied(self, lsn: int, deadline: float, is_left: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline.
+
+        False when readers were led elsewhere before.
+        """
         with self.progress:
             while self.applied_lsn < lsn:
+                if is_left():
+                    return False
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or self.closed:
                     raise Timeout(
@@ -287,9 +302,10 @@ class Generation:
                         hint="wait longer (timeout_s), or read without min_lsn",
                     )
                 self.progress.wait(min(remaining, 1.0))
+        return True
 
     def advanced(self) -> None:
-        """Wake who waits for an LSN."""
+        """Wake who waits for an LSN: it came nearer, or readers are led elsewhere."""
         with self.progress:
             self.progress.notify_all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shadowswitch import Engine, ShadowSwitchError
@@ -54,3 +55,21 @@ def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: 
         lsns = [lsn for lsn, _ in states]
         fell = [pair for pair in itertools.pairwise(states) if pair[1][0] < pair[0][0]]
         assert not fell, f"{where}: {fell[:5]} of {len(lsns)}"
+
+
+def test_who_waits_while_readers_are_led_to_another_generation_goes_there_too(engine: Engine) -> None:
+    """Between its commit and the lead a switch shows nothing older than its LSN; nobody waits longer than the lead."""
+    first, second = live(engine), live(engine)
+    house = engine._house
+    left, target = house.shelf.open[second], house.shelf.open[first]
+    row = house.catalog.index(left.row.branch, KIND)
+    assert row is not None
+    left.ready_lsn = engine.head("main") + 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(engine.reader, "main", KIND, timeout_s=30)
+        wait_until(lambda: left.pins == 1, what="a reader that waits")
+        assert house.shelf.point(left.row.branch, KIND, target, row.epoch + 1)
+        with waiting.result(10) as reader:
+            assert reader.generation == first
+    assert left.pins == 0
+    house.shelf.point(left.row.branch, KIND, left, row.epoch + 2)
