@@ -176,7 +176,7 @@ def rates(report: Report, folder: Path, records: int, rounds: int) -> None:
         engine.create_branch(BRANCH)
         fill(engine, records)
         before = common.size_mib(folder / "rates" / "generations")
-        build(engine, records, 1)  # warm: the worker process stays
+        build(engine, records, 2)  # warm: the worker processes stay
         for workers in (1, 2, 4):
             with watched() as memory:
                 times = [build(engine, records, workers) for _ in range(rounds)]

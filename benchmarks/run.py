@@ -45,7 +45,7 @@ SCRIPTS = (
     ),
     Script(
         "bench_rebuild",
-        "--records 100000 --rebuilds 4 --rounds 2",
+        "--records 100000 --rebuilds 4 --rounds 3",
         "--records 300 --rebuilds 1 --rounds 1 --window-s 0.05",
         5.0,
     ),
