@@ -31,7 +31,7 @@ from shadowswitch.storage import layout, transitions
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.copying import BuildShard, Progress
 from shadowswitch.storage.disk import disk_errors
-from shadowswitch.storage.generation import APPLY_SLICE, Generation
+from shadowswitch.storage.generation import APPLY_SLICE, BUSY_SLICE, Generation
 from shadowswitch.storage.points import point
 from shadowswitch.storage.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.worker import Done, Failed
@@ -42,7 +42,6 @@ NOTE_INTERVAL_S = 5.0
 """How often the progress is written down, for a restart."""
 STEP_S = 0.02
 BUSY_STEP_S = 0.2
-BUSY_SLICE = 4 * APPLY_SLICE
 
 
 class ShadowBuilder(EngineActor):

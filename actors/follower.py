@@ -17,7 +17,7 @@ from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Follow, Kick, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.generation import APPLY_SLICE, BUSY_SLICE, Generation
 
 logger = logging.getLogger("shadowswitch")
 
@@ -26,7 +26,7 @@ TURN_S = 0.05
 TEND_S = 0.01
 """Housekeeping of one generation at each tick."""
 UNTIDY_CHANGES_MAX = 100_000
-"""After so many changes a generation gets its housekeeping although it is behind: 200 segments of an `fts5` index."""
+"""After so many changes a generation gets its housekeeping although it is behind: 50 segments of an `fts5` index."""
 PILE_S = 0.2
 """How long a pile of changes may wait to be forced to disk, see `Config.flush_changes`."""
 BEHIND_S = 1.0
@@ -121,7 +121,7 @@ class Follower(EngineActor):
         target = partial(self._target, generation, head)
         try:
             while writer.applied_lsn < target() and time.monotonic() < turn_ends and not writer.is_held:
-                applied = writer.follow_slice(target)
+                applied = writer.follow_slice(target, BUSY_SLICE if self._behind(generation) else APPLY_SLICE)
                 if applied:
                     since, changes = self._unflushed.get(number, (time.monotonic(), 0))
                     self._unflushed[number] = (since, changes + applied)

@@ -36,6 +36,8 @@ from shadowswitch.storage.rows import GenerationRow
 QUERIES_KEPT = 100
 APPLY_SLICE = 500
 """Changes applied in one transaction while people wait for nothing: a few milliseconds of work."""
+BUSY_SLICE = 4 * APPLY_SLICE
+"""The same where many are waiting: fewer commits, each page written once for more changes."""
 HOLD_S = 30.0
 """For so long a slice or a flush that has begun is waited for; beyond, the disk stands still."""
 
@@ -104,13 +106,13 @@ class GenerationWriter:
         """Does somebody hold it, so that a follower need not try?"""
         return self._holds > 0
 
-    def follow_slice(self, upto: Callable[[], int]) -> int:
+    def follow_slice(self, upto: Callable[[], int], limit: int = APPLY_SLICE) -> int:
         """For followers: as `apply_slice`, but nothing is done while somebody holds it.
 
         `upto` is asked under the lock: whoever leads readers elsewhere under a hold is sure that it is obeyed.
         """
         with self.lock:
-            return 0 if self._holds else self._apply(upto(), APPLY_SLICE)
+            return 0 if self._holds else self._apply(upto(), limit)
 
     def apply_slice(self, upto: int, limit: int = APPLY_SLICE) -> int:
         """Apply the next stretch of the journal, not beyond `upto`; returns how many changes it had.

@@ -136,8 +136,8 @@ def test_an_index_that_is_written_to_without_a_pause_is_taken_care_of_all_the_sa
     ordinary_slice, ordinary_tend = writer.follow_slice, writer.tend
     tended: list[int] = []
 
-    def follow_slice(upto: Callable[[], int]) -> int:
-        applied = ordinary_slice(upto)
+    def follow_slice(upto: Callable[[], int], limit: int) -> int:
+        applied = ordinary_slice(upto, limit)
         engine.write("main", [put("a")])
         return applied
 
