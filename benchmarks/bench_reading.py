@@ -4,7 +4,8 @@
 
 The raw backend is its own reader on the same files in the same thread; plain SQLite is a connection of the sqlite3
 module that ranks the same words with bm25 and fetches the same columns. Ours opens a reader, searches and closes it
-each time. The three take turns over the same queries, and must find the same.
+each time. The three take turns over the same queries, and must find the same. Then the index is searched while it is
+written to without a pause: housekeeping must keep its pieces few.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from pathlib import Path
 from benchmarks import common
 from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, each_us, fill, quantile, record
 from benchmarks.contenders import words
+from benchmarks.loops import Loops
 from benchmarks.paths import BACKEND, OPTIONS
 from shadowswitch.engine.engine import Engine
 from shadowswitch.storage.backends.fts5_store import FILE
 
+PARTS = 10
 PLAIN = (
     "SELECT docs.type, docs.id, bm25(fts), docs.lsn FROM fts JOIN docs ON docs.rowid = fts.rowid"
     " WHERE fts MATCH ? ORDER BY rank LIMIT 10"
@@ -86,6 +89,33 @@ def in_turns(ways: dict[str, Callable[[str], object]], queries: list[str], round
     return {name: total[name] / len(queries) for name in ways}
 
 
+def search_while_written(report: Report, engine: Engine, records: int, seconds: float) -> None:
+    """Two writers without an end: what a search takes at first, and what after a while, when the index has been written
+    to again and again."""
+
+    def write(chance: random.Random) -> None:
+        engine.write(BRANCH, [record(chance.randrange(records), chance)])
+
+    def read(chance: random.Random) -> None:
+        with engine.reader(BRANCH, KIND) as reader:
+            reader.search(words(chance), limit=10)
+
+    with Loops(write, read, 2, 1) as loops:
+        begun = time.perf_counter()
+        time.sleep(seconds)
+    (loop,) = loops.readers
+    taken = list(zip(loop.done, loop.took_ms, strict=True))
+    ends = max(loop.done, default=begun)
+    share = seconds / PARTS
+    first = quantile([ms for done, ms in taken if done <= begun + share], 0.5)
+    last = quantile([ms for done, ms in taken if done >= ends - share], 0.5)
+    says = f"median of the first and of the last {share:g} s of {seconds:g} s; 2 writers and the reader think 1 ms"
+    report.figure("search under steady writing", f"{first:.2f} / {last:.2f}", "ms", says)
+    said = f"{last / first:.2f} times" if first else "no search ended"
+    report.target("search under steady writing at most twice what it took at first", said, bool(last <= 2 * first))
+    report.problems += loops.errors
+
+
 def edit_to_searchable(report: Report, engine: Engine, records: int, times: int) -> None:
     """From the call of write until a search finds it: by looking again and again, and by asking for the LSN."""
     chance = random.Random(3)
@@ -122,6 +152,7 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--edits", type=int, default=200)
+    parser.add_argument("--written-s", type=float, default=30.0)
     options = parser.parse_args()
     report = Report("5. Reading", f"{options.records:,} records of about 200 bytes, fts5 with porter, one shard")
     chance = random.Random(2)
@@ -133,6 +164,7 @@ def main() -> int:
         assert result.success, result.message
         pins(report, engine, options.pins)
         searches(report, engine, Path(result.new_index_path or ""), queries, options.rounds)
+        search_while_written(report, engine, options.records, options.written_s)
         edit_to_searchable(report, engine, options.records, options.edits)
         report.problems += [str(finding) for finding in engine.check()]
     return common.finish(report, options)

@@ -56,7 +56,12 @@ SCRIPTS = (
         "--records 300 --changes 200 --rounds 1 --seconds 0.1",
         3.0,
     ),
-    Script("bench_reading", "--records 100000", "--records 300 --pins 100 --queries 5 --rounds 1 --edits 2", 2.0),
+    Script(
+        "bench_reading",
+        "--records 100000",
+        "--records 300 --pins 100 --queries 5 --rounds 1 --edits 2 --written-s 0.5",
+        2.0,
+    ),
     Script(
         "bench_branches",
         "--branches 10000 --busy 50 --seconds 10",
