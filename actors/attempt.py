@@ -17,8 +17,7 @@ right.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from shadowswitch.actors.base import result_of
@@ -39,6 +38,8 @@ CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
 TURN_S = 30.0
 """How long to wait for another switch of the index; then the attempt is given up."""
+LIVE_S = 1.0
+"""How long an attempt waits in all for a live generation that does not come on: it may be left for that."""
 DRAIN_S = 10.0
 """The changes of one or two commits take milliseconds; an index that needs longer for them is stuck."""
 AGAIN_S = 0.1
@@ -84,6 +85,7 @@ class Attempt:
         self._audit = audit
         self._was_served = message.target.served
         self._budget_s = house.config.seal_budget_ms / 1000
+        self._live_until = 0.0
         self._outcome = Outcome()
         self._step = _Steps(house.metrics)
 
@@ -91,7 +93,8 @@ class Attempt:
         """Raises Timeout when the shadow cannot be brought near, ShadowSwitchError when the commit was refused or its
         outcome is unknown; nothing was changed before the commit."""
         with self._house.shelf.turn(*self._key, TURN_S):
-            self._bring_on(self._house.head(self._branch), CATCH_UP_S)
+            self._live_until = time.monotonic() + LIVE_S
+            self._bring_on(self._house.head(self._branch), time.monotonic() + CATCH_UP_S)
             self._house.before_switch()
             try:
                 with self._writer.held():
@@ -103,15 +106,15 @@ class Attempt:
                     if generation is not None:  # who waits for an LSN does not wait for the next tick
                         self._house.follower_of(generation.row.number).tell(Kick(self._branch))
 
-    def _bring_on(self, upto: int, within_s: float) -> int:
-        return self._house.bring_on(self._target, upto, time.monotonic() + within_s)
+    def _bring_on(self, upto: int, deadline: float) -> int:
+        return self._house.bring_on(self._target, upto, deadline, self._live_until)
 
     def _come_close(self) -> None:
         """Apply again and again: each round leaves what was written during it, which is less than the round before as
         long as applying is faster than writing."""
         deadline = time.monotonic() + CATCH_UP_S
         for _ in range(CLOSE_ROUNDS_MAX):
-            if self._house.bring_on(self._target, self._house.head(self._branch), deadline) <= CLOSE_CHANGES:
+            if self._bring_on(self._house.head(self._branch), deadline) <= CLOSE_CHANGES:
                 break
 
     def _in_turn(self) -> Outcome:
@@ -128,13 +131,17 @@ class Attempt:
             point("switch.proven")
             sealed = self._commit(source)
             if sealed is not None:
-                self._finish(*sealed)
+                try:
+                    self._finish(*sealed)
+                except BaseException:
+                    self._house.lead_over_in_turn(*self._key)
+                    raise
         return self._outcome
 
     def _prove(self) -> Digest:
         """Compare the shadow with its source at the durable head; of that one, the digest."""
         head, source = self._house.catalog.source_digest(self._branch, set(self._writer.types))
-        self._bring_on(head, CATCH_UP_S)
+        self._bring_on(head, time.monotonic() + CATCH_UP_S)
         self._compare(source, "")
         return source
 
@@ -168,18 +175,23 @@ class Attempt:
         reply: Reply[tuple[IndexRow, Digest] | str] = Reply()
         self._branches.tell(self._house.catalog.branch(self._message.branch_name), Seal(work, reply))
         if not reply.wait(self._budget_s) and reply.cancel():
-            self._outcome.reason = self._late()
+            self._not_begun(self._late())
             return None
         found: tuple[IndexRow, Digest] | str = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
         self._step("switch_commit")
         if isinstance(found, str):
-            self._outcome.reason = found
+            self._not_begun(found)
             return None
         self._outcome.committed = True
         self._outcome.sealed_lsn = found[0].sealed_lsn
         self._outcome.sealed_ms = last[0].took_ms
         self._house.metrics.observe("sealed", self._outcome.sealed_ms)
         return found
+
+    def _not_begun(self, reason: str) -> None:
+        """Outsiders were not led to it either."""
+        self._target.served = self._was_served
+        self._outcome.reason = reason
 
     def _transition(self, commit: Commit, token: int) -> IndexRow:
         message, config = self._message, self._house.config
@@ -204,8 +216,7 @@ class Attempt:
     def _finish(self, row: IndexRow, source: Digest) -> None:
         """Bring in what came between the proof and the commit, prove it, and lead readers over."""
         point("switch.committed")
-        with self._nobody_sees_less(row.sealed_lsn):
-            self._drain(row.sealed_lsn)
+        self._drain(row.sealed_lsn)
         if not self._outcome.reason:
             self._compare(source, " after the last changes")
         if self._outcome.reason:
@@ -217,27 +228,16 @@ class Attempt:
         self._step("switch_drain")
         point("switch.pointed")
 
-    @contextmanager
-    def _nobody_sees_less(self, upto: int) -> Iterator[None]:
-        """Outsiders are led to the target already, so it comes first. Readers of the process who held it from before
-        see that, and are shown no less when they open another (SW-2): what they get now waits until it is there."""
-        live = self._house.shelf.live.get(self._key)
-        if live is None or live is self._target or not self._was_served:
-            yield
-            return
-        before, live.ready_lsn = live.ready_lsn, max(live.ready_lsn, upto)
-        yield
-        if self._outcome.reason:
-            live.ready_lsn = max(before, self._target.applied_lsn)
-
     def _drain(self, upto: int) -> None:
         if self._target.row.opaque:
             self._writer.pass_over(upto)  # or it would not have been committed
             return
         ends = time.monotonic() + DRAIN_S
+        live = self._house.shelf.live.get(self._key) if self._was_served else None
         while True:
             try:
-                self._outcome.drained += self._writer.apply_until(upto, ends)
+                with self._house.nobody_sees_less(live, self._target, upto):  # outsiders are led to it already
+                    self._outcome.drained += self._writer.apply_until(upto, ends)
                 return
             except EngineClosed:
                 raise

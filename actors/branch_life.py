@@ -201,5 +201,7 @@ def outcome_of(house: House, shadow_id: str) -> bool | None:
         return False
     if row.state != ShadowState.ACTIVE or shadow_id in list(house.switching.values()):
         return None
+    if (row.branch, row.index_type) in house.astray:  # readers are not there yet
+        return None
     index = house.catalog.index(row.branch, row.index_type)
     return index is not None and index.live == row.generation

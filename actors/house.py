@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shadowswitch.actors.base import Address, result_of
 from shadowswitch.actors.messages import Transact
 from shadowswitch.actors.reply import Reply
+from shadowswitch.actors.shelf import Shelf
 from shadowswitch.actors.subscribers import Subscribers
 from shadowswitch.actors.timers import Timers
 from shadowswitch.actors.watches import Watches
 from shadowswitch.actors.worker_pool import WorkerPool
-from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, Timeout
+from shadowswitch.model.errors import CorruptData, EngineClosed, Timeout
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.settings import Config
@@ -51,62 +52,6 @@ LEAD_S = 10.0
 """How long readers may be waited for to be led to another generation before that is tried again."""
 REST_S = 0.5
 """An attempt to switch takes a few milliseconds; on a stalled disk followers do not wait for it."""
-
-
-class Shelf:
-    """The generations that are open in this process, and which of them are live. THE IN-MEMORY POINTER.
-
-    Reading `live` is a dict lookup, safe on any thread; changes are made under a lock, by whoever made them durable.
-    """
-
-    def __init__(self) -> None:
-        self.live: dict[tuple[int, str], Generation] = {}
-        self.open: dict[int, Generation] = {}
-        self._epochs: dict[tuple[int, str], int] = {}
-        self._turns: dict[tuple[int, str], threading.Lock] = {}
-        self._lock = threading.Lock()
-
-    def add(self, generation: Generation) -> None:
-        """A generation was opened."""
-        with self._lock:
-            self.open[generation.row.number] = generation
-
-    def point(self, branch: int, index_type: str, generation: Generation | None, epoch: int) -> bool:
-        """Make a generation the one that readers get (None: the index has none), as the switch of that epoch made it
-        live. False, and nothing is done, when readers were led on by a later one (SW-4)."""
-        key = (branch, index_type)
-        with self._lock:
-            if epoch < self._epochs.get(key, 0):
-                return False
-            self._epochs[key] = epoch
-            left = self.live.get(key)
-            if generation is None:
-                self.live.pop(key, None)
-            else:
-                generation.served = True
-                self.live[key] = generation
-        if left is not None:
-            left.advanced()
-        return True
-
-    @contextlib.contextmanager
-    def turn(self, branch: int, index_type: str, timeout_s: float) -> Iterator[None]:
-        """Meanwhile nobody else leads the readers of an index anywhere, or is about to. Raises Timeout."""
-        with self._lock:
-            turn = self._turns.setdefault((branch, index_type), threading.Lock())
-        if not turn.acquire(timeout=timeout_s):
-            raise Timeout(
-                f"another switch of {index_type} took longer than {timeout_s:g} s", operation="switch", hint="try again"
-            )
-        try:
-            yield
-        finally:
-            turn.release()
-
-    def remove(self, number: int) -> None:
-        """A generation was closed."""
-        with self._lock:
-            self.open.pop(number, None)
 
 
 class House:
@@ -157,8 +102,8 @@ class House:
         """Why a build stands still whose failure cannot even be recorded, by shadow id."""
         self.changed = threading.Condition()
         """Notified after every metadata transaction: something may have changed its state."""
-        self.astray: set[tuple[int, str]] = set()
-        """The indexes whose readers could not be led to what is live by the catalog."""
+        self.astray: dict[tuple[int, str], str] = {}
+        """The indexes whose readers could not be led to what is live by the catalog, and why."""
         self.attempts = 0
         """How many switches are about to commit, or just did: followers rest meanwhile, for a while."""
         self.following = [threading.Lock() for _ in range(config.followers)]
@@ -254,16 +199,38 @@ class House:
         mark = publishing.identity(self.catalog.uuid, generation.row.number)
         return publishing.is_published(path, generation.path, mark, strategy)
 
-    def bring_on(self, generation: Generation, upto: int, deadline: float) -> int:
+    def bring_on(self, generation: Generation, upto: int, deadline: float, live_until: float) -> int:
         """Apply up to an LSN, in the index's turn. What readers may hold is not brought ahead of what they get (SW-2):
-        that comes first, if it can come at all. Returns the number of changes; raises as `apply_until`."""
+        that comes first. Returns the number of changes; raises as `apply_until`.
+
+        An index that is left because it is broken, or comes to nothing, is not waited for beyond `live_until`
+        (monotonic). Then who kept a reader of the other since the last switch may see more in it than new readers do.
+        """
         live = self.shelf.live.get((generation.row.branch, generation.row.index_type))
         if generation.served and live is not None and live is not generation and not live.row.opaque:
             try:
-                live.writer.apply_until(upto, deadline)
-            except ShadowSwitchError as error:  # that may be why it is left
+                live.writer.apply_until(upto, live_until)
+            except Exception as error:  # whatever it is, it may be why this one is left
                 logger.warning("generation %d stands still: %s", live.row.number, error)
         return generation.writer.apply_until(upto, deadline)
+
+    @contextlib.contextmanager
+    def nobody_sees_less(self, live: Generation | None, target: Generation, upto: int) -> Iterator[None]:
+        """While readers still get `live`, a target that somebody may hold is brought up to an LSN (SW-2).
+
+        Who comes meanwhile waits until he can be shown as much, or goes along when readers are led over. If the target
+        does not get there, he needs to wait for no more than it has.
+        """
+        if live is None or live is target or live.row.opaque:
+            yield
+            return
+        before, live.ready_lsn = live.ready_lsn, max(live.ready_lsn, upto)
+        try:
+            yield
+        finally:
+            if target.applied_lsn < upto:
+                live.ready_lsn = max(before, target.applied_lsn)
+                live.advanced()
 
     def lead_over(self, branch: int, index_type: str) -> None:
         """Readers get what is live by the catalog, which decides when memory may be wrong (IX-1).
@@ -274,33 +241,48 @@ class House:
         key = (branch, index_type)
         if self.closing:
             return
+        with self._noting_who_is_astray(key), self.shelf.turn(branch, index_type, LEAD_S):
+            self._lead(key)
+
+    def lead_over_in_turn(self, branch: int, index_type: str) -> None:
+        """The same for who has the index's turn, and holds both generations: nobody gets ahead meanwhile."""
+        with self._noting_who_is_astray((branch, index_type)):
+            self._lead((branch, index_type))
+
+    @contextlib.contextmanager
+    def _noting_who_is_astray(self, key: tuple[int, str]) -> Iterator[None]:
         try:
-            with self.shelf.turn(branch, index_type, LEAD_S):
-                row = self.catalog.index(branch, index_type)
-                live, old = self.shelf.open.get(row.live) if row is not None else None, self.shelf.live.get(key)
-                if row is not None and live is not old:
-                    with contextlib.ExitStack() as holds:
-                        for generation in (live, old):
-                            if generation is not None:
-                                holds.enter_context(generation.writer.held(LEAD_S))
-                        if live is not None and not live.row.opaque:
-                            self._bring_on(live)
-                        self.unpublished.add(key)
-                        self.shelf.point(branch, index_type, live, row.epoch)
-                    logger.warning(
-                        "readers of %s were led from generation %s to %d", index_type, _number(old), row.live
-                    )
-            self.astray.discard(key)
+            yield
+            self.astray.pop(key, None)
         except BaseException as error:
-            self.astray.add(key)
+            self.astray[key] = str(error) or repr(error)
             if not isinstance(error, Exception):
                 raise
-            logger.error("readers of %s cannot be led to what is live yet: %s", index_type, error)
+            logger.error("readers of %s cannot be led to what is live yet: %s", key[1], error)
 
-    def _bring_on(self, live: Generation) -> None:
+    def _lead(self, key: tuple[int, str]) -> None:
+        row, old = self.catalog.index(*key), self.shelf.live.get(key)
+        live = self.shelf.open.get(row.live) if row is not None else None
+        if row is None or live is old:
+            return
+        with contextlib.ExitStack() as holds:
+            for generation in (live, old):
+                if generation is not None:
+                    holds.enter_context(generation.writer.held(LEAD_S))
+            if live is not None and not live.row.opaque:
+                self._bring_on(live, old)
+            self.unpublished.add(key)
+            self.shelf.point(*key, live, row.epoch)
+        logger.warning("readers of %s were led from generation %s to %d", key[1], _number(old), row.live)
+
+    def _bring_on(self, live: Generation, old: Generation | None) -> None:
         """To the head, so that nobody is shown less than before (SW-2), and proven there (SW-3)."""
         head, source = self.catalog.source_digest(live.row.branch, set(live.writer.types))
-        live.writer.apply_until(head, time.monotonic() + LEAD_S)
+        deadline = time.monotonic() + LEAD_S
+        if old is not None and not old.row.opaque:
+            live.writer.apply_until(min(head, old.applied_lsn), deadline)
+        with self.nobody_sees_less(old, live, head):  # what was written since the two are held
+            live.writer.apply_until(head, deadline)
         differing = live.writer.differing(source)
         if differing:
             raise CorruptData(

@@ -192,7 +192,8 @@ class Switcher(EngineActor):
                 f"switched to generation {target.row.number}; another switch has led on since ({'; '.join(problems)})"
             )
             return self._result(message, tally, True, text, validation, live)
-        if outcome.passing and not expected_live:  # nothing is served instead, and nothing is wrong with it
+        if outcome.passing and house.shelf.live.get((target.row.branch, target.row.index_type)) is None:
+            self._retire_old(message, live)  # nothing is served instead, and nothing is wrong with it
             text = self._half_done(message, True, f"{outcome.reason}; readers are led to it once it has come as far")
             return self._result(message, tally, True, text, validation, live)
         if problems:

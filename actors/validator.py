@@ -30,6 +30,10 @@ logger = logging.getLogger("shadowswitch")
 A = TypeVar("A")
 POLL_S = 0.05
 REPAIR_SLICE = 1000
+LIVE_S = 1.0
+"""How long a validation waits in all for a live generation that does not come on: it may be left for that."""
+TURN_CHANGES = 5_000
+"""By so much is it brought on in one turn of its index."""
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 """What every shadow must pass to be BUILT, and again after a repair."""
 MUST_BE_READ = frozenset({"DIGEST", "SAMPLE_READ_BACK", "QUERY_COMPARISON"})
@@ -66,9 +70,8 @@ def validate(
     if generation.row.opaque:
         return _validate_opaque(house, generation, checks, deadline, stop_asked)
     with writer.held(deadline - time.monotonic()):
-        with house.shelf.turn(generation.row.branch, generation.row.index_type, deadline - time.monotonic()):
-            lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
-            house.bring_on(generation, lsn, deadline)
+        lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
+        _bring_on(house, generation, lsn, deadline)
         live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
         compared = live if live is not None and live is not generation else None
         asked = list(queries or (compared.asked if compared is not None else ()))
@@ -101,6 +104,15 @@ def validate(
         if "QUERY_COMPARISON" not in checks or asked:
             return found
         return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
+
+
+def _bring_on(house: House, generation: Generation, upto: int, deadline: float) -> None:
+    """In short turns where readers may hold it, so that a switch of the index waits for no more than one."""
+    row, live_until = generation.row, time.monotonic() + LIVE_S
+    while generation.served and generation.applied_lsn < upto:
+        with house.shelf.turn(row.branch, row.index_type, deadline - time.monotonic()):
+            house.bring_on(generation, min(upto, generation.applied_lsn + TURN_CHANGES), deadline, live_until)
+    generation.writer.apply_until(upto, deadline)
 
 
 def _validate_opaque(

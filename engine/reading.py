@@ -80,11 +80,10 @@ class Reading(Soaking):
         while True:
             live = self._pinned(row.name, key)
             try:
-                wanted = max(min_lsn, live.ready_lsn)
-                if live.applied_lsn >= wanted:
+                if live.applied_lsn >= max(min_lsn, live.ready_lsn):
                     return live
                 deadline = deadline or time.monotonic() + timeout_s
-                if self._wait_for_lsn(row, live, wanted, min_lsn, deadline):
+                if self._wait_for_lsn(row, live, min_lsn, deadline):
                     return live
             except BaseException:
                 live.unpin()
@@ -105,7 +104,7 @@ class Reading(Soaking):
             else:
                 self._alive().lead_away_from(live)  # it is closed
 
-    def _wait_for_lsn(self, row: BranchRow, live: Generation, wanted: int, asked: int, deadline: float) -> bool:
+    def _wait_for_lsn(self, row: BranchRow, live: Generation, asked: int, deadline: float) -> bool:
         house = self._house
         head = house.head(row.number)
         if asked > head:  # memory learns of a commit a moment after the catalog, where `Engine.head` looks
@@ -116,10 +115,18 @@ class Reading(Soaking):
             )
         house.follower_of(live.row.number).tell(Kick(row.number))
         key = (row.number, live.row.index_type)
-        return live.wait_applied(wanted, deadline, lambda: house.shelf.live.get(key) is not live)
+        return live.wait_applied(asked, deadline, lambda: house.shelf.live.get(key) is not live)
 
     def _not_served(self, branch: str, key: tuple[int, str]) -> Exception:
         check_index_type(key[1])
+        astray = self._house.astray.get(key)
+        if astray is not None:
+            return UnknownIndex(
+                f"{key[1]} of branch {branch!r} is not served yet: {astray}",
+                operation="read",
+                object=branch,
+                hint="that is tried again every few seconds; if it stays so, rebuild the index",
+            )
         reason = self._broken.get(key)
         if reason is not None:
             return CorruptData(
@@ -127,12 +134,5 @@ class Reading(Soaking):
                 operation="read",
                 object=branch,
                 hint="rebuild it; the records are safe",
-            )
-        if key in self._house.astray:
-            return UnknownIndex(
-                f"{key[1]} of branch {branch!r} is not served yet: the last changes could not be brought in",
-                operation="read",
-                object=branch,
-                hint="that is tried again every few seconds; look whether the disk is full",
             )
         return no_index(branch, key[1])

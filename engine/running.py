@@ -146,7 +146,7 @@ class Running:
             house.timers.close()
         if hasattr(self, "_branches"):
             self._branches.close(STOP_TIMEOUT_S)
-        house.closing = True
+        house.closing = house.shelf.closing = True
         house.notify_changed()
         self._readers.shut(STOP_TIMEOUT_S)
         if hasattr(self, "_builds"):

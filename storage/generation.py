@@ -288,18 +288,17 @@ class Generation:
         reader.close()
 
     def wait_applied(self, lsn: int, deadline: float, is_left: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline.
-
-        False when readers were led elsewhere before.
+        """Wait until it may be shown (`ready_lsn`) and readers see everything up to `lsn`. Raises Timeout at the
+        (monotonic) deadline. False when readers were led elsewhere before.
         """
         with self.progress:
-            while self.applied_lsn < lsn:
+            while self.applied_lsn < max(lsn, self.ready_lsn):
                 if is_left():
                     return False
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or self.closed:
                     raise Timeout(
-                        f"the index shows LSN {self.applied_lsn}, LSN {lsn} was asked for",
+                        f"the index shows LSN {self.applied_lsn}, LSN {max(lsn, self.ready_lsn)} was asked for",
                         operation="read",
                         hint="wait longer (timeout_s), or read without min_lsn",
                     )

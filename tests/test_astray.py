@@ -13,8 +13,9 @@ import pytest
 from shadowswitch import Delete, Engine, EngineClosed, ShadowState, StorageFull, SwitchRequest
 from shadowswitch.actors import attempt as attempts
 from shadowswitch.actors.attempt import Attempt
-from shadowswitch.actors.house import House, Shelf
+from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Kick
+from shadowswitch.actors.shelf import Shelf
 from shadowswitch.model.digest import Digest
 from shadowswitch.storage import points
 from shadowswitch.storage.generation import GenerationWriter
@@ -154,10 +155,10 @@ def test_whatever_keeps_readers_from_being_led_over_it_is_tried_again(
     shadow = built(engine)
     ordinary, errors = House._bring_on, [error, error]
 
-    def _bring_on(self: House, generation: Any) -> None:
+    def _bring_on(self: House, *generations: Any) -> None:
         if errors:
             raise errors.pop()
-        ordinary(self, generation)
+        ordinary(self, *generations)
 
     monkeypatch.setattr(House, "_bring_on", _bring_on)
     points.plan_points("switch.committed=exit@1")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from shadowswitch.actors import house, journal_writer, lock_keeper
-from shadowswitch.actors.house import Shelf
+from shadowswitch.actors.shelf import Shelf
 from shadowswitch.storage import lock_rows
 from shadowswitch.storage.commit import Commit
 from tests.simulation import host as hosts
