@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Engine, Receipt, ShadowState, StorageFull, SwitchRequest, UnknownIndex
+from shadowswitch import Engine, Receipt, ShadowState, StorageFull, SwitchRequest
 from shadowswitch.actors import attempt as attempts
 from shadowswitch.actors.attempt import Attempt
 from shadowswitch.model.digest import Digest
@@ -76,35 +76,6 @@ def test_a_first_switch_whose_digest_differs_after_the_last_changes_is_withdrawn
     assert engine.indexes("main") == []
     assert live(engine) > shadow.generation
     assert is_whole(engine)
-
-
-def test_a_first_switch_for_whose_last_changes_there_is_no_room_waits_for_room(
-    engine: Engine, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shadow = built(engine)
-    gathered.armed = True
-    points.plan_points("switch.committed=sleep:0.3@1")
-    ordinary = GenerationWriter._apply
-
-    def _apply(self: GenerationWriter, upto: int, limit: int) -> int:
-        if gathered.receipts:
-            raise StorageFull("the disk is full")
-        return ordinary(self, upto, limit)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(attempts, "DRAIN_S", 0.3)
-        patched.setattr(GenerationWriter, "_apply", _apply)
-        result = engine.switch(shadow.shadow_index_id)
-        gathered.join()
-        assert (result.success, result.rolled_back) == (True, False), result.message
-        assert "the disk is full; readers are led to it once it has come as far" in result.message
-        with pytest.raises(UnknownIndex, match="not served yet"):
-            engine.reader("main", KIND)
-    assert engine.index("main", KIND).generation == shadow.generation
-    wait_until(lambda: not engine._house.astray, what="the janitor to lead readers over")
-    assert is_whole(engine)
-    engine.clean_up()
-    assert engine.check() == []
 
 
 def test_a_digest_that_differs_after_the_last_changes_takes_the_switch_back(

@@ -193,6 +193,19 @@ def test_readers_of_an_index_in_an_unknown_format_read_on_when_going_back_finds_
     settled(engine)
 
 
+def test_a_first_switch_waits_for_room(engine: Engine) -> None:
+    shadow = built(engine)
+    with no_room(engine):
+        result = engine.switch(shadow.shadow_index_id)
+        assert (result.success, result.rolled_back) == (True, False), result.message
+        assert "the disk is full; readers are led to it once it has come as far" in result.message
+        with pytest.raises(UnknownIndex, match="not served yet: the disk is full"):
+            engine.reader("main", KIND)
+        assert engine.index("main", KIND).generation == shadow.generation
+    settled(engine)
+    assert reads(engine) == shadow.generation
+
+
 def test_where_the_live_index_is_broken_a_new_one_waits_for_room(open_engine: OpenEngine) -> None:
     engine = open_engine()
     engine.create_branch("main")
