@@ -22,7 +22,7 @@ from typing import Any
 
 from shadowswitch.actors.base import result_of
 from shadowswitch.actors.branches import Branches
-from shadowswitch.actors.house import House
+from shadowswitch.actors.house import LIVE_S, House
 from shadowswitch.actors.messages import Kick, RunSwitch, Seal
 from shadowswitch.actors.reply import Reply
 from shadowswitch.model.digest import Digest
@@ -38,8 +38,6 @@ CLOSE_ROUNDS_MAX = 30
 CLOSE_CHANGES = 1
 TURN_S = 30.0
 """How long to wait for another switch of the index; then the attempt is given up."""
-LIVE_S = 1.0
-"""How long an attempt waits in all for a live generation that does not come on: it may be left for that."""
 DRAIN_S = 10.0
 """The changes of one or two commits take milliseconds; an index that needs longer for them is stuck."""
 AGAIN_S = 0.1

@@ -48,6 +48,8 @@ it up a dozen times, and each time would wait that long to get it back."""
 
 FOLLOWING_WAIT_S = 1.0
 """For so long a switch waits for followers that are at work; then it takes its chance."""
+LIVE_S = 1.0
+"""How long an attempt, or a validation, waits in all for a live generation that does not come on (`House.bring_on`)."""
 LEAD_S = 10.0
 """How long readers may be waited for to be led to another generation before that is tried again."""
 REST_S = 0.5
@@ -246,6 +248,8 @@ class House:
 
     def lead_over_in_turn(self, branch: int, index_type: str) -> None:
         """The same for who has the index's turn, and holds both generations: nobody gets ahead meanwhile."""
+        if self.closing:
+            return
         with self._noting_who_is_astray((branch, index_type)):
             self._lead((branch, index_type))
 
@@ -270,12 +274,12 @@ class House:
                 if generation is not None:
                     holds.enter_context(generation.writer.held(LEAD_S))
             if live is not None and not live.row.opaque:
-                self._bring_on(live, old)
+                self._bring_to_head(live, old)
             self.unpublished.add(key)
             self.shelf.point(*key, live, row.epoch)
         logger.warning("readers of %s were led from generation %s to %d", key[1], _number(old), row.live)
 
-    def _bring_on(self, live: Generation, old: Generation | None) -> None:
+    def _bring_to_head(self, live: Generation, old: Generation | None) -> None:
         """To the head, so that nobody is shown less than before (SW-2), and proven there (SW-3)."""
         head, source = self.catalog.source_digest(live.row.branch, set(live.writer.types))
         deadline = time.monotonic() + LEAD_S

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.house import LIVE_S, House
 from shadowswitch.actors.reply import Reply
 from shadowswitch.model.digest import buckets_of_shard, shard_of
 from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
@@ -30,8 +30,6 @@ logger = logging.getLogger("shadowswitch")
 A = TypeVar("A")
 POLL_S = 0.05
 REPAIR_SLICE = 1000
-LIVE_S = 1.0
-"""How long a validation waits in all for a live generation that does not come on: it may be left for that."""
 TURN_CHANGES = 5_000
 """By so much is it brought on in one turn of its index."""
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]

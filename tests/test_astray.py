@@ -153,14 +153,14 @@ def test_whatever_keeps_readers_from_being_led_over_it_is_tried_again(
     fill(engine, 100)
     live(engine)
     shadow = built(engine)
-    ordinary, errors = House._bring_on, [error, error]
+    ordinary, errors = House._bring_to_head, [error, error]
 
-    def _bring_on(self: House, *generations: Any) -> None:
+    def _bring_to_head(self: House, *generations: Any) -> None:
         if errors:
             raise errors.pop()
         ordinary(self, *generations)
 
-    monkeypatch.setattr(House, "_bring_on", _bring_on)
+    monkeypatch.setattr(House, "_bring_to_head", _bring_to_head)
     points.plan_points("switch.committed=exit@1")
     attempt(lambda: engine.switch(shadow.shadow_index_id))
     points.plan_points("")
