@@ -1,0 +1,368 @@
+"""The only door of the tests to the insides of the product.
+
+A test names what it means: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.DRAIN_S, 0.3)`. Where
+the product keeps it stands behind this door and nowhere else (`tests/test_tidy.py` checks that). When the product is
+redrawn, the door is rewritten and the tests stay. Its parts:
+
+    inside          what an engine holds: the catalog, open generations, queues, locks; and all names of the other two
+    places          `Limit`, `Step`: names of constants and functions with the place of each; tools to patch them
+    interventions   changes of what the product does, for the time of a test, named by their meaning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shadowswitch import Engine, IndexInfo
+from shadowswitch.actors.messages import Barrier, Follow, Kick, Sweep, Tick, Transact
+from shadowswitch.actors.reply import Reply
+from shadowswitch.actors.validator import Validation, validate
+from shadowswitch.model.progress import ProgressMeter
+from shadowswitch.storage import publishing
+from shadowswitch.storage.backends.protocol import IndexReader
+from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.commit import Commit
+from shadowswitch.storage.generation import Generation
+from tests.support.interventions import (
+    HeldWrite,
+    before_apply,
+    before_apply_until,
+    before_branch_write,
+    before_build_phase,
+    before_compact,
+    before_removal,
+    before_search,
+    before_worker_task,
+    expire_first_commit_budget,
+    fail_build_validation,
+    fail_messages,
+    fail_take_reader,
+    fail_verification,
+    hold_up_lock_store,
+    on_branch_message,
+    on_follow,
+    on_set_live,
+    spoil_digest,
+    spoil_source_digest,
+    stale_token,
+    unsound,
+    verify_through,
+    without_repair,
+)
+from tests.support.places import (
+    Limit,
+    Step,
+    after,
+    before,
+    patch_limit,
+    replace,
+    wrap,
+)
+
+__all__ = [
+    "HeldWrite",
+    "Limit",
+    "Step",
+    "after",
+    "before",
+    "before_apply",
+    "before_apply_until",
+    "before_branch_write",
+    "before_build_phase",
+    "before_compact",
+    "before_removal",
+    "before_search",
+    "before_worker_task",
+    "expire_first_commit_budget",
+    "fail_build_validation",
+    "fail_messages",
+    "fail_take_reader",
+    "fail_verification",
+    "hold_up_lock_store",
+    "on_branch_message",
+    "on_follow",
+    "on_set_live",
+    "patch_limit",
+    "replace",
+    "spoil_digest",
+    "spoil_source_digest",
+    "stale_token",
+    "unsound",
+    "verify_through",
+    "without_repair",
+    "wrap",
+]
+"""What is defined in the other two files of the door."""
+
+T = TypeVar("T")
+SEARCH = "SEARCH_INDEX"
+WAIT_S = 30.0
+
+
+# -- the catalog and transactions -------------------------------------------------------------------------------
+
+
+def catalog(engine: Engine) -> Catalog:
+    """The catalog of an open engine."""
+    return engine._house.catalog
+
+
+def transact(engine: Engine, work: Callable[[Commit], T], what: str = "test", timeout_s: float = WAIT_S) -> T:
+    """Run `work` in a write transaction of the JournalWriter and wait until it is durable."""
+    return engine._house.transact(work, what, timeout_s)
+
+
+def hold_journal_writer(engine: Engine, hold: Callable[[], object]) -> None:
+    """Send the JournalWriter a transaction that calls `hold`, and do not wait for it."""
+    engine._house.journal.tell(Transact(lambda _: hold(), Reply()))
+
+
+def journal_backlog(engine: Engine) -> int:
+    """The number of messages that wait for the JournalWriter."""
+    waiting: int = engine._house.journal.ref.actor_inbox.qsize()  # type: ignore[attr-defined]
+    return waiting
+
+
+def journal_head(engine: Engine, branch: int, timeout_s: float) -> int:
+    """The head LSN of a branch, as the JournalWriter answers it."""
+    reply: Reply[int] = Reply()
+    engine._house.journal.tell(Barrier(branch, reply))
+    return reply.result(timeout_s)
+
+
+# -- generations and what readers get ---------------------------------------------------------------------------
+
+
+def open_generations(engine: Engine) -> Mapping[int, Generation]:
+    """The generations that are open in this process, by number."""
+    return engine._house.shelf.open
+
+
+def generation(engine: Engine, number: int) -> Generation:
+    """An open generation."""
+    return engine._house.shelf.open[number]
+
+
+def live(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> Generation:
+    """The generation that readers of this process get: it follows the commit of a switch by a moment."""
+    return engine._house.shelf.live[branch, index_type]
+
+
+def set_live(engine: Engine, number: int, epoch: int, branch: int = 1, index_type: str = SEARCH) -> bool:
+    """Move the pointer of readers as the switch of that epoch would; False when a later switch has moved it (SW-4)."""
+    return engine._house.shelf.point(branch, index_type, generation(engine, number), epoch)
+
+
+def repoint(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> None:
+    """Try once to move readers to the generation that is live by the catalog."""
+    engine._house.lead_over(branch, index_type)
+
+
+def pending_repoints(engine: Engine) -> Mapping[tuple[int, str], str]:
+    """The indexes whose readers do not get the live generation of the catalog yet, and why."""
+    return engine._house.astray
+
+
+def is_exposed(engine: Engine, number: int) -> bool:
+    """Could a reader, in this process or outside, have got this generation?"""
+    return generation(engine, number).served
+
+
+def set_read_floor_lsn(engine: Engine, number: int, lsn: int) -> None:
+    """New readers of a generation wait until it has applied this LSN."""
+    generation(engine, number).ready_lsn = lsn
+
+
+def pause_apply(engine: Engine, number: int) -> AbstractContextManager[None]:
+    """Meanwhile no follower applies changes to a generation."""
+    return generation(engine, number).writer.held()
+
+
+def is_apply_paused(of: Generation) -> bool:
+    """Does somebody keep the followers from a generation?"""
+    return of.writer.is_held
+
+
+def maintenance_lock(engine: Engine, number: int, timeout_s: float) -> AbstractContextManager[None]:
+    """Meanwhile nobody validates or repairs a generation, or switches to it."""
+    return generation(engine, number).attended(timeout_s)
+
+
+def follow(engine: Engine, number: int) -> None:
+    """Send a generation to its follower, and do not wait."""
+    engine._house.follower_of(number).tell(Follow(generation(engine, number)))
+
+
+def kick_follower(engine: Engine, number: int, branch: int = 1) -> None:
+    """Make the follower of a generation look at a branch, and do not wait."""
+    engine._house.follower_of(number).tell(Kick(branch))
+
+
+def kick_followers(engine: Engine, branch: int = 1) -> None:
+    """Make every follower look at a branch, and do not wait."""
+    for follower in engine._house.followers:
+        follower.tell(Kick(branch))
+
+
+def is_follower_idle(engine: Engine, number: int) -> bool:
+    """Has the follower of a generation taken up every message?"""
+    empty: bool = engine._house.follower_of(number).ref.actor_inbox.empty()
+    return empty
+
+
+def check_generation(engine: Engine, number: int, *checks: str) -> Validation:
+    """Validate an open generation by these checks."""
+    return validate(engine._house, generation(engine, number), list(checks))
+
+
+def index_reader(reader: Any) -> IndexReader:
+    """What a backend opened for a reader of the engine."""
+    opened: IndexReader = reader._reader
+    return opened
+
+
+# -- switches, builds, locks, queues ----------------------------------------------------------------------------
+
+
+def attempts_under_way(engine: Engine) -> int:
+    """How many attempts of switches are near their commit or just behind it."""
+    return engine._house.attempts
+
+
+@contextmanager
+def attempt_under_way(engine: Engine) -> Iterator[None]:
+    """To the followers it looks as if an attempt of a switch went on meanwhile."""
+    engine._house.before_switch()
+    try:
+        yield
+    finally:
+        engine._house.after_switch()
+
+
+def followers_rest(engine: Engine) -> bool:
+    """Do followers leave disk and processor to a switch?"""
+    return engine._house.resting
+
+
+def switches_under_way(engine: Engine) -> int:
+    """How many switches have begun and not ended, counted by their shadows."""
+    return len(engine._house.switching)
+
+
+def claim_switch(engine: Engine, shadow_id: str) -> None:
+    """From now on the janitor takes the shadow for one that a switch is at work on."""
+    engine._house.switching["test"] = shadow_id
+
+
+def go_back(engine: Engine, index: IndexInfo, reason: str) -> None:
+    """Report a fault of a generation: the engine goes back from it if it is still live."""
+    engine._go_back(index, reason)
+
+
+def tracked_builds(engine: Engine) -> Mapping[int, tuple[str, ...]]:
+    """The builds that make their branch READY, by branch number."""
+    return engine._house.tracked
+
+
+def builds_running(engine: Engine) -> int:
+    """How many builds have an actor."""
+    return engine._builds.running()
+
+
+def build_progress(engine: Engine, shadow_id: str) -> ProgressMeter:
+    """The progress of a build that runs."""
+    return engine._house.meters[shadow_id]
+
+
+def write_delays(engine: Engine) -> Mapping[int, float]:
+    """The seconds by which a build slows the writes of a branch, by branch number."""
+    return engine._house.delays
+
+
+def replace_check(engine: Engine, name: str, check: Callable[[Any], list[str]]) -> None:
+    """Put a check of the test in the place of one of the product's."""
+    engine._house.validators[name] = check
+
+
+def queued_changes(engine: Engine) -> int:
+    """How many admitted changes are not committed yet."""
+    return engine._room.queued
+
+
+def are_branches_idle(engine: Engine) -> bool:
+    """Has every branch dealt with every message?"""
+    return all(load.sent == load.handled for load in engine._branches._loads.values())
+
+
+def stop_idle_branches(engine: Engine) -> int:
+    """Stop the actors of all branches that are idle at this moment; how many these are."""
+    return engine._branches.stop_idle(0.0)
+
+
+def are_events_in_turn(engine: Engine) -> bool:
+    """Is an inbound event being dealt with, or does one wait for its turn?"""
+    return bool(engine._turns._turns)
+
+
+def idle_workers(engine: Engine) -> int:
+    """How many worker processes wait for a task."""
+    return len(engine._house.pool._idle)
+
+
+# -- publishing, lifecycle, supervision -------------------------------------------------------------------------
+
+
+def published_path(engine: Engine, branch: str = "main", index_type: str = SEARCH) -> Path:
+    """The path for readers outside of this process."""
+    return publishing.published_path(engine._house.published, branch, index_type)
+
+
+def publish(engine: Engine, of: Generation, strategy: str, branch: str = "main") -> bool:
+    """Publish a generation; False when it is published already, or is not live."""
+    return engine._house.publish(branch, of, strategy)
+
+
+def publish_lock(engine: Engine) -> Any:
+    """The lock that is held while a path for outsiders is brought up to date."""
+    return engine._house.publishing
+
+
+def is_closed(engine: Engine) -> bool:
+    """Was the engine closed?"""
+    return engine._closed
+
+
+def is_closing(engine: Engine) -> bool:
+    """Does the engine refuse new work because it closes?"""
+    return engine._house.closing
+
+
+def sweep(engine: Engine, timeout_s: float = WAIT_S) -> None:
+    """Let the janitor do one round, and wait for its end."""
+    reply: Reply[None] = Reply()
+    engine._house.janitor.tell(Sweep(reply))
+    reply.result(timeout_s)
+
+
+def tick_janitor(engine: Engine) -> None:
+    """Send the janitor a tick of its timer, and do not wait."""
+    engine._house.janitor.tell(Tick())
+
+
+def stop_janitor(engine: Engine) -> None:
+    """Stop the actor of the janitor, as a host can that stops all actors."""
+    engine._house.janitor.ref.stop()
+
+
+def crashes(engine: Engine) -> int:
+    """How many failures of actors the supervisor has counted."""
+    return len(engine._supervisor.crashes)
+
+
+def are_actors_alive(engine: Engine) -> bool:
+    """Do the JournalWriter, the janitor and all followers live?"""
+    house = engine._house
+    return all(address.ref.is_alive() for address in [*house.followers, house.janitor, house.journal])

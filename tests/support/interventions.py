@@ -1,0 +1,302 @@
+"""Changes of what the product does, for the time of a test, named by their meaning: part of `tests.support.inside`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shadowswitch import Engine
+from shadowswitch.storage.generation import Generation, GenerationWriter
+from tests.support.places import Patch, Step, replace, wrap
+
+Ordinary = Callable[..., Any]
+SPOILT_BUCKET = 5
+
+
+# -- generations -------------------------------------------------------------------------------------------------------
+
+
+def before_apply(patch: Patch, hindrance: Callable[[GenerationWriter, int], int | None]) -> None:
+    """Call `hindrance(writer, upto)` before a generation applies a slice. It may raise, or return the size of the slice
+    (None: the ordinary one)."""
+
+    def apply(ordinary: Ordinary, writer: GenerationWriter, upto: int, limit: int) -> Any:
+        return ordinary(writer, upto, hindrance(writer, upto) or limit)
+
+    wrap(patch, Step.APPLY, apply)
+
+
+def before_apply_until(patch: Patch, number: int, hindrance: Callable[[], object]) -> None:
+    """Call `hindrance` before one generation is brought up to an LSN by anybody but its follower. It may raise."""
+
+    def apply_until(ordinary: Ordinary, writer: GenerationWriter, *given: Any) -> Any:
+        if writer.row.number == number:
+            hindrance()
+        return ordinary(writer, *given)
+
+    wrap(patch, Step.APPLY_UNTIL, apply_until)
+
+
+def on_follow(patch: Patch, number: int, first: Callable[[], object], then: Callable[[], object] = int) -> None:
+    """Call `first` before the follower applies a slice to one generation, and `then` after it."""
+
+    def follow_slice(ordinary: Ordinary, writer: GenerationWriter, *given: Any) -> Any:
+        if writer.row.number != number:
+            return ordinary(writer, *given)
+        first()
+        applied = ordinary(writer, *given)
+        then()
+        return applied
+
+    wrap(patch, Step.FOLLOW, follow_slice)
+
+
+def before_compact(patch: Patch, number: int, then: Callable[[], object]) -> None:
+    """Call `then` before the follower does a piece of housekeeping of one generation."""
+
+    def compact(ordinary: Ordinary, writer: GenerationWriter) -> Any:
+        if writer.row.number == number:
+            then()
+        return ordinary(writer)
+
+    wrap(patch, Step.COMPACT, compact)
+
+
+def unsound(patch: Patch, is_so: Callable[[int], bool]) -> None:
+    """A generation differs from its source in one bucket as long as `is_so(number)`."""
+
+    def differing(ordinary: Ordinary, writer: GenerationWriter, source: Any) -> Any:
+        return [SPOILT_BUCKET] if is_so(writer.row.number) else ordinary(writer, source)
+
+    wrap(patch, Step.DIFFERING_BUCKETS, differing)
+
+
+def spoil_digest(patch: Patch, engine: Engine, number: int) -> None:
+    """The digest of a generation is wrong, always in the same way."""
+    wrong = engine._house.shelf.open[number].writer.digest()
+    wrong.add(12345, 1)
+
+    def digest(ordinary: Ordinary, writer: GenerationWriter) -> Any:
+        return wrong if writer.row.number == number else ordinary(writer)
+
+    wrap(patch, Step.DIGEST, digest)
+
+
+def spoil_source_digest(patch: Patch) -> None:
+    """The digest of every source is wrong when it is read outside of a write transaction."""
+
+    def source_digest(ordinary: Ordinary, *given: Any) -> Any:
+        head, digest = ordinary(*given)
+        digest.add(12345, 1)
+        return head, digest
+
+    wrap(patch, Step.SOURCE_DIGEST, source_digest)
+
+
+def without_repair(patch: Patch) -> None:
+    """A repair does not help."""
+    replace(patch, Step.REPAIR, lambda *_: None)
+
+
+def fail_take_reader(patch: Patch, number: int, error: Exception) -> None:
+    """One generation cannot be opened for reading."""
+
+    def take_reader(ordinary: Ordinary, generation: Generation) -> Any:
+        if generation.row.number == number:
+            raise error
+        return ordinary(generation)
+
+    wrap(patch, Step.TAKE_READER, take_reader)
+
+
+def before_search(patch: Patch, reader: Any, then: Callable[[], object]) -> None:
+    """Call `then` when the index behind a reader of the engine begins a search."""
+    opened = reader._reader
+    search = opened.search
+
+    def searching(*given: Any) -> Any:
+        then()
+        return search(*given)
+
+    patch.setattr(opened, "search", searching)
+
+
+def before_removal(patch: Patch, then: Callable[[Path], object]) -> None:
+    """Call `then(path)` before the janitor removes the files of a generation."""
+
+    def remove(ordinary: Ordinary, path: Path) -> None:
+        then(path)
+        ordinary(path)
+
+    wrap(patch, Step.REMOVE_GENERATION, remove)
+
+
+# -- switches ----------------------------------------------------------------------------------------------------------
+
+
+def expire_first_commit_budget(patch: Patch) -> None:
+    """The first attempt of a switch has no time for its commit."""
+    late = [True]
+
+    def commit(ordinary: Ordinary, attempt: Any, *given: Any) -> Any:
+        if late:
+            late.clear()
+            attempt._budget_s = 0.0
+        return ordinary(attempt, *given)
+
+    wrap(patch, Step.COMMIT, commit)
+
+
+def stale_token(patch: Patch) -> None:
+    """The commit of a switch comes with a token that is not that of its shadow."""
+
+    def commit_switch(ordinary: Ordinary, commit: Any, number: int, token: int, *more: Any) -> Any:
+        return ordinary(commit, number, token + 7, *more)
+
+    wrap(patch, Step.COMMIT_SWITCH, commit_switch)
+
+
+def on_set_live(patch: Patch, seen: Callable[[Generation | None, Generation], object]) -> None:
+    """Call `seen(old, new)` before the pointer of readers moves."""
+
+    def set_live(ordinary: Ordinary, shelf: Any, branch: int, index_type: str, new: Generation, epoch: int) -> Any:
+        seen(shelf.live.get((branch, index_type)), new)
+        return ordinary(shelf, branch, index_type, new, epoch)
+
+    wrap(patch, Step.SET_LIVE, set_live)
+
+
+def fail_verification(patch: Patch, problem: str) -> None:
+    """The verification behind a switch finds a problem."""
+    replace(patch, Step.VERIFY, lambda *_: [problem])
+
+
+def verify_through(patch: Patch, around: Callable[[Any], Any]) -> None:
+    """The verification behind a switch reads through `around(reader)`."""
+
+    def read(ordinary: Ordinary, house: Any, generation: Any, reader: Any, lsn: int) -> Any:
+        return ordinary(house, generation, around(reader), lsn)
+
+    wrap(patch, Step.VERIFY_READ, read)
+
+
+# -- builds ------------------------------------------------------------------------------------------------------------
+
+
+def fail_build_validation(patch: Patch, problem: str) -> None:
+    """The validation at the end of a build finds a problem."""
+
+    def validate(ordinary: Ordinary, *given: Any, **how: Any) -> Any:
+        return msgspec.structs.replace(ordinary(*given, **how), errors=[problem])
+
+    wrap(patch, Step.BUILD_VALIDATE, validate)
+
+
+def before_build_phase(patch: Patch, then: Callable[[str], object]) -> None:
+    """Call `then(phase)` before a build notes in the catalog which phase it is in."""
+
+    def note(ordinary: Ordinary, builder: Any, phase: str) -> Any:
+        then(phase)
+        return ordinary(builder, phase)
+
+    wrap(patch, Step.BUILD_NOTE_PHASE, note)
+
+
+def before_worker_task(patch: Patch, engine: Engine, then: Callable[[int, Callable[[], bool]], object]) -> None:
+    """Call `then(pid, noticed)` when a worker process has a task and is about to get its pace; `noticed` says whether
+    the engine has noticed the death of the process."""
+    pool = engine._house.pool
+
+    def tune(ordinary: Ordinary, worker: Any, *given: Any) -> Any:
+        then(worker.process.pid, lambda: worker not in pool._busy.values())
+        return ordinary(worker, *given)
+
+    wrap(patch, Step.WORKER_TUNE, tune)
+
+
+# -- actors, branches, locks -------------------------------------------------------------------------------------------
+
+
+def fail_messages(patch: Patch, error_of: Callable[[type, type], BaseException | None]) -> None:
+    """The handler of a message raises `error_of(type of the actor, type of the message)`, unless that is None."""
+
+    def on_receive(ordinary: Ordinary, actor: Any, message: Any) -> None:
+        error = error_of(type(actor), type(message))
+        if error is None:
+            ordinary(actor, message)
+            return
+        handlers, raised = actor._handlers, error
+
+        def fail(_: Any) -> None:
+            raise raised
+
+        actor._handlers = {**handlers, type(message): fail}
+        ordinary(actor, message)
+        actor._handlers = handlers
+
+    wrap(patch, Step.ACTOR_MESSAGE, on_receive)
+
+
+def on_branch_message(patch: Patch, around: Callable[[int], AbstractContextManager[None]]) -> None:
+    """A branch deals with each message inside `around(its number)`."""
+
+    def on_receive(ordinary: Ordinary, actor: Any, message: Any) -> None:
+        with around(actor._row.number):
+            ordinary(actor, message)
+
+    wrap(patch, Step.BRANCH_MESSAGE, on_receive)
+
+
+def before_branch_write(patch: Patch, then: Callable[[str], object]) -> None:
+    """Call `then(name of the branch)` before a branch takes up a write."""
+
+    def write(ordinary: Ordinary, actor: Any, message: Any) -> None:
+        then(actor._row.name)
+        ordinary(actor, message)
+
+    wrap(patch, Step.BRANCH_WRITE, write)
+
+
+def hold_up_lock_store(patch: Patch, branch: int, by_s: float) -> None:
+    """The next transaction that stores the locks of a branch begins later by so many seconds than it was asked for."""
+    late = [True]
+
+    def store(ordinary: Ordinary, keeper: Any, *given: Any, **how: Any) -> Any:
+        if keeper.row.number == branch and late:
+            late.clear()
+            patch.setattr(keeper, "_clock", lambda: time.monotonic() + by_s)
+        return ordinary(keeper, *given, **how)
+
+    wrap(patch, Step.STORE_LOCKS, store)
+
+
+class HeldWrite:
+    """The first write under a lock is held up between its admission and its commit, until it is let go."""
+
+    def __init__(self, patch: Patch, engine: Engine) -> None:
+        self._journal = engine._house.journal
+        self._held: list[Any] = []
+
+        def append(ordinary: Ordinary, writer: Any, message: Any) -> None:
+            if message.fence is not None and not self._held:
+                self._held.append(message)
+            else:
+                ordinary(writer, message)
+
+        wrap(patch, Step.JOURNAL_APPEND, append)
+        self._journal.ref.stop()  # a handler is looked up when its actor starts
+        self._journal.restart_if_dead()
+
+    @property
+    def is_held(self) -> bool:
+        """Has the write come?"""
+        return bool(self._held)
+
+    def let_go(self) -> None:
+        """Let it be committed."""
+        self._journal.tell(self._held[0])
