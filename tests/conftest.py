@@ -13,12 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from shadowswitch import Config, Engine
-from shadowswitch.actors.attempt import Attempt
 from shadowswitch.actors.base import EngineActor
-from shadowswitch.model.digest import Digest
 from shadowswitch.storage import points
 from tests.engine_helpers import fill, put, wait_until, worker_processes
 from tests.gathering import Gathered
+from tests.support import inside
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 """For `benchmarks`. Last, so that what is installed is found first."""
@@ -57,7 +56,7 @@ def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
     points.plan_points("")
     try:
         for engine, sound in opened:
-            if sound and not engine._closed:
+            if sound and not inside.is_closed(engine):
                 assert engine.check() == []
     finally:
         for engine, _ in opened:
@@ -103,15 +102,12 @@ def gathered(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gather
     """100 records; and three writes that come, once armed, between the next proof and the commit of its switch."""
     fill(engine, 100)
     writes = Gathered(engine)
-    ordinary = Attempt._prove
 
-    def prove(self: Attempt) -> Digest:
-        source = ordinary(self)
+    def proven() -> None:
         if writes.armed:
             writes.begin()
-        return source
 
-    monkeypatch.setattr(Attempt, "_prove", prove)
+    inside.after(monkeypatch, inside.Step.PROVE, proven)
     yield writes
     points.plan_points("")
     writes.join()

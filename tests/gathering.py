@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 
 from shadowswitch import Engine, Receipt
-from shadowswitch.actors.messages import Transact
-from shadowswitch.actors.reply import Reply
-from shadowswitch.storage.commit import Commit
 from tests.engine_helpers import KIND, put, wait_until
+from tests.support import inside
 
 HELD_S = 30.0
 
@@ -32,25 +30,23 @@ class Gathered:
     def begin(self) -> None:
         """Hold the JournalWriter until the writes and the switch wait for it together."""
         self.armed = False
-        journal = self.engine._house.journal
-        waiting = journal.ref.actor_inbox.qsize  # type: ignore[attr-defined]
         busy, go_on = threading.Event(), threading.Event()
 
-        def hold(_: Commit) -> None:
+        def hold() -> None:
             busy.set()
             go_on.wait(HELD_S)
 
-        journal.tell(Transact(hold, Reply()))
+        inside.hold_journal_writer(self.engine, hold)
         assert busy.wait(HELD_S)
 
         def let_go() -> None:
-            wait_until(lambda: waiting() >= 4, what="three writes and the switch")
+            wait_until(lambda: inside.journal_backlog(self.engine) >= 4, what="three writes and the switch")
             go_on.set()
 
         self.threads = [threading.Thread(target=self._write, args=(n,)) for n in range(3)]
         for thread in self.threads:
             thread.start()
-        wait_until(lambda: waiting() == 3, what="the writes have come to the JournalWriter")
+        wait_until(lambda: inside.journal_backlog(self.engine) == 3, what="the writes have come to the JournalWriter")
         self.threads.append(threading.Thread(target=let_go))
         self.threads[-1].start()
 

@@ -6,36 +6,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from shadowswitch import Delete, Engine, EngineClosed, ShadowState, StorageFull, SwitchRequest
-from shadowswitch.actors import attempt as attempts
-from shadowswitch.actors.attempt import Attempt
-from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import Kick
-from shadowswitch.actors.shelf import Shelf
 from shadowswitch.model.digest import Digest
 from shadowswitch.storage import points
-from shadowswitch.storage.generation import GenerationWriter
+from shadowswitch.storage.generation import Generation, GenerationWriter
 from tests.engine_helpers import KIND, attempt, built, fill, found, live, put, wait_until
 from tests.external_helpers import begin, complete, delivered
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 
 
 def after_proof(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
     """Something happens between the next proof and its commit, once."""
-    ordinary, left = Attempt._prove, [then]
-
-    def prove(self: Attempt) -> Digest:
-        source = ordinary(self)
-        if left:
-            left.pop()()
-        return source
-
-    monkeypatch.setattr(Attempt, "_prove", prove)
+    left = [then]
+    inside.after(monkeypatch, inside.Step.PROVE, lambda: left and left.pop()())
 
 
 class Stranded(NamedTuple):
@@ -52,20 +41,19 @@ def stranded(engine: Engine) -> Iterator[Stranded]:
     fill(engine, 100)
     first = live(engine)
     shadow = built(engine)
-    ordinary, full = GenerationWriter._apply, list[bool]()
+    full: list[bool] = []
 
-    def _apply(self: GenerationWriter, upto: int, limit: int) -> int:
-        if full and self.applied_lsn < upto:
+    def no_room(writer: GenerationWriter, upto: int) -> None:
+        if full and writer.applied_lsn < upto:
             raise StorageFull("the disk is full")
-        return ordinary(self, upto, limit)
 
     def written() -> None:
         engine.write("main", [put("late", "late")])
         full.append(True)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(attempts, "DRAIN_S", 0.2)
-        patched.setattr(GenerationWriter, "_apply", _apply)
+        inside.patch_limit(patched, inside.Limit.DRAIN_S, 0.2)
+        inside.before_apply(patched, no_room)
         after_proof(patched, written)
         result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.1))
         assert "going back failed as well" in result.message
@@ -102,15 +90,14 @@ def test_readers_who_are_astray_read_on_and_check_tells_it(engine: Engine) -> No
 def test_what_is_live_is_not_brought_ahead_of_what_readers_get(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outsiders read what is live; if it is left again they must find no less where they are led then."""
     with stranded(engine) as now:
-        house = engine._house
-        monkeypatch.setattr(house, "lead_over", lambda *_: None)
-        new = house.shelf.open[now.live]
+        inside.replace(monkeypatch, inside.Step.REPOINT, lambda *_: None)
+        new = inside.generation(engine, now.live)
         stands = new.applied_lsn
         now.full.clear()
-        with house.shelf.open[now.readers].writer.held():
+        with inside.pause_apply(engine, now.readers):
             engine.write("main", [put("later", "later")])
             for _ in range(20):
-                house.follower_of(now.live).tell(Kick(1))
+                inside.kick_follower(engine, now.live)
                 threading.Event().wait(0.01)
                 assert new.applied_lsn == stands
         monkeypatch.undo()
@@ -153,14 +140,13 @@ def test_whatever_keeps_readers_from_being_led_over_it_is_tried_again(
     fill(engine, 100)
     live(engine)
     shadow = built(engine)
-    ordinary, errors = House._bring_to_head, [error, error]
+    errors = [error, error]
 
-    def _bring_to_head(self: House, *generations: Any) -> None:
+    def fail() -> None:
         if errors:
             raise errors.pop()
-        ordinary(self, *generations)
 
-    monkeypatch.setattr(House, "_bring_to_head", _bring_to_head)
+    inside.before(monkeypatch, inside.Step.REPOINT_CATCH_UP, fail)
     points.plan_points("switch.committed=exit@1")
     attempt(lambda: engine.switch(shadow.shadow_index_id))
     points.plan_points("")
@@ -175,14 +161,12 @@ def test_readers_are_led_over_while_nobody_brings_either_generation_on(
 ) -> None:
     fill(engine, 100)
     live(engine)
-    ordinary, held = Shelf.point, []
+    held: list[bool] = []
 
-    def pointed(self: Shelf, branch: int, index_type: str, generation: Any, epoch: int) -> bool:
-        old = self.live.get((branch, index_type))
-        held.append(generation.writer.is_held and (old is None or old.writer.is_held))
-        return ordinary(self, branch, index_type, generation, epoch)
+    def moved(old: Generation | None, new: Generation) -> None:
+        held.append(inside.is_apply_paused(new) and (old is None or inside.is_apply_paused(old)))
 
-    monkeypatch.setattr(Shelf, "point", pointed)
+    inside.on_set_live(monkeypatch, moved)
     live(engine)
     shadow = built(engine)
     points.plan_points("switch.committed=raise:EIO@1")
@@ -215,19 +199,17 @@ def test_a_disk_that_is_full_for_a_moment_costs_a_switch_no_more_than_that(
 ) -> None:
     fill(engine, 100)
     first, second = live(engine), live(engine)
-    ordinary = GenerationWriter._apply
     errors: list[StorageFull] = []
 
-    def _apply(self: GenerationWriter, upto: int, limit: int) -> int:
-        if self.row.number == first and errors:
+    def no_room(writer: GenerationWriter, _: int) -> None:
+        if writer.row.number == first and errors:
             raise errors.pop()
-        return ordinary(self, upto, limit)
 
     def written() -> None:
         engine.write("main", [put("late", "late")])
         errors.append(StorageFull("the disk is full"))
 
-    monkeypatch.setattr(GenerationWriter, "_apply", _apply)
+    inside.before_apply(monkeypatch, no_room)
     after_proof(monkeypatch, written)
     result = engine.rollback("main", KIND)
     assert (result.success, result.generation, result.attempts) == (True, first, 1), result.message
@@ -253,7 +235,7 @@ def test_an_index_in_an_unknown_format_is_passed_over_changes_that_undo_each_oth
 def test_a_closed_index_is_said_to_be_closed_not_to_differ(engine: Engine) -> None:
     fill(engine, 10)
     shadow = built(engine)
-    writer = engine._house.shelf.open[shadow.generation].writer
+    writer = inside.generation(engine, shadow.generation).writer
     engine.cancel_build(shadow.shadow_index_id)
     wait_until(lambda: writer.closed)
     for call in (writer.digest, lambda: writer.differing(Digest()), lambda: writer.repair(0, 0, []), writer.adopt):

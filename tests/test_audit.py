@@ -14,6 +14,7 @@ from shadowswitch import Delete, Engine, Put
 from shadowswitch.service import report
 from shadowswitch.service.audit import audit
 from shadowswitch.service.workload import Acked, Load, Writer
+from tests.support import inside
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_writer_believes_nothing_of_a_record_whose_write_failed(engine: Engine
 
 
 def test_a_loop_that_hangs_is_a_failure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shadowswitch.service.workload.JOIN_TIMEOUT_S", 0.1)
+    inside.patch_limit(monkeypatch, inside.Limit.WORKLOAD_JOIN_TIMEOUT_S, 0.1)
     hangs, let_go = threading.Event(), threading.Event()
     load = Load(engine, "main")
 
@@ -89,7 +90,7 @@ def test_a_loop_that_hangs_is_a_failure(engine: Engine, monkeypatch: pytest.Monk
         hangs.set()
         let_go.wait(30)
 
-    monkeypatch.setattr(Writer, "step", hang)
+    inside.replace(monkeypatch, inside.Step.WORKLOAD_WRITE, hang)
     load.start([("a", "text")], ["word"], {}, writers=1, readers=0)
     assert hangs.wait(30)
     load.end()

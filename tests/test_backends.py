@@ -18,6 +18,7 @@ from shadowswitch.storage.backends.fts5 import Fts5Backend  # noqa: E402
 from shadowswitch.storage.backends.kv import KvBackend  # noqa: E402
 from shadowswitch.storage.backends.protocol import Backend  # noqa: E402
 from shadowswitch.storage.conformance import BackendConformance  # noqa: E402
+from tests.support import inside  # noqa: E402
 
 FTS5 = "shadowswitch.storage.backends.fts5:Fts5Backend"
 
@@ -104,7 +105,7 @@ def test_an_unknown_backend_is_refused_and_the_known_ones_are_named(name: Any) -
 
 
 def test_a_host_registers_a_backend_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registered", {})
+    inside.replace(monkeypatch, inside.Step.REGISTERED_BACKENDS, {})
 
     class Mine(KvBackend):
         name = "mine"

@@ -25,6 +25,7 @@ from shadowswitch import (
 )
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until, worker_processes
+from tests.support import inside
 
 PLANS = {
     "claimed": ("host", "build.claimed=sleep:0.3"),
@@ -186,8 +187,8 @@ def test_a_worker_killed_while_it_catches_up_is_replaced(open_engine: Any, monke
     fill(engine, 500)
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "catchup.slice=kill@3")
     written = threading.Event()
-    monkeypatch.setattr(
-        "shadowswitch.actors.builder.point", lambda name: name == "build.begun" and not written.wait(60)
+    inside.replace(
+        monkeypatch, inside.Step.BUILD_FAILPOINT, lambda name: name == "build.begun" and not written.wait(60)
     )
     shadow = start(engine)
     wait_until(lambda: engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILDING)
@@ -269,7 +270,7 @@ def test_the_files_of_a_failed_build_go_after_a_while_and_then_no_retry_is_possi
     shadow = start(engine)
     engine.wait_for(shadow.shadow_index_id, "FAILED", timeout_s=30)
     wait_until(lambda: not os.path.exists(shadow.shadow_index_path))
-    wait_until(lambda: engine._house.catalog.generation(shadow.generation) is None)
+    wait_until(lambda: inside.catalog(engine).generation(shadow.generation) is None)
     with pytest.raises(InvalidTransition, match="gone"):
         engine.retry_build(shadow.shadow_index_id)
     assert engine.cancel_build(shadow.shadow_index_id).state == "CANCELLED", "there is nothing left to remove"

@@ -10,6 +10,7 @@ import pytest
 from shadowswitch import Engine, SwitchResult
 from shadowswitch.service.cli import main
 from tests.cli_helpers import Cli, lose_one_row, texts
+from tests.support import inside
 
 
 @pytest.fixture
@@ -136,7 +137,7 @@ def test_an_unforeseen_error_is_one_line_and_its_traceback_is_there_with_debug(
     def broken(*_: object, **__: object) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("shadowswitch.service.reading.status_of", broken)
+    inside.replace(monkeypatch, inside.Step.CLI_STATUS, broken)
     assert "unforeseen RuntimeError: a bug; --debug" in cli.error("status", "--data", live, status=1)
     with pytest.raises(RuntimeError):
         main(["status", "--data", str(live), "--debug"])

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import BuildFailed, Engine, NotConverging, Put, ShadowState, StorageFull, SwitchRequest
-from shadowswitch.storage import layout, points
+from shadowswitch.storage import points
+from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
 KIND = "SEARCH_INDEX"
@@ -67,7 +68,7 @@ def test_a_build_that_cannot_keep_up_slows_writers_a_little_and_then_says_so(ope
     points.plan_points("")
     assert re.search(r" \d+ changes a second still come in, \d+ a second are replayed", str(caught.value))
     assert engine.stats()["counters"]["writes_slowed"] > 0
-    assert engine._house.delays == {}
+    assert inside.write_delays(engine) == {}
     engine.retry_build(shadow.shadow_index_id)  # at a quieter time
     engine.wait_for(shadow.shadow_index_id, timeout_s=60)
     assert engine.switch(shadow.shadow_index_id).success
@@ -98,7 +99,7 @@ def test_writers_that_are_really_too_fast_for_a_tokenizer_end_its_build_and_not_
     assert told is not None
     assert int(told[1]) > int(told[2])
     assert engine.stats()["counters"]["writes_slowed"] > 0, "the milder measures came first"
-    assert engine._house.delays == {}
+    assert inside.write_delays(engine) == {}
 
 
 def test_a_build_is_refused_when_there_is_no_room_for_it(open_engine: Any) -> None:
@@ -117,10 +118,11 @@ def test_a_build_stands_still_on_a_full_disk_and_goes_on_when_there_is_room(
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.3")
     shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
     reserve = engine.config.disk_reserve_bytes
-    monkeypatch.setattr(layout, "free_bytes", lambda path: reserve - 1)  # test_io_errors has a disk that is really full
+    # a disk that is really full: crash/test_io_errors
+    inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda path: reserve - 1)
     eventually(lambda: engine.shadow(shadow.shadow_index_id).phase == "paused")
     engine.write("main", [Put("object_type", "meanwhile", {"text": "y"})])
-    monkeypatch.setattr(layout, "free_bytes", lambda path: 10 * reserve)
+    inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda path: 10 * reserve)
     assert engine.wait_for(shadow.shadow_index_id, timeout_s=60).state == ShadowState.BUILT
 
 
@@ -128,7 +130,7 @@ def test_a_build_is_given_up_when_the_disk_is_nearly_full(engine: Engine, monkey
     engine.write("main", [Put("object_type", str(n), {"text": "x"}) for n in range(2000)])
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.3")
     shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
-    monkeypatch.setattr(layout, "free_bytes", lambda path: 10)
+    inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda path: 10)
     with pytest.raises(BuildFailed, match="gave way to the writers"):
         engine.wait_for(shadow.shadow_index_id, timeout_s=60)
     monkeypatch.undo()

@@ -19,6 +19,7 @@ from shadowswitch.model.digest import Digest
 from shadowswitch.storage import layout, points, publishing
 from shadowswitch.storage.backends import fts5_store, registry
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, put, wait_until
+from tests.support import inside
 
 COPY = SwitchRequest(strategy="COPY_AND_REPLACE")
 TAKE_OVER = """
@@ -51,11 +52,9 @@ def index_path(engine: Engine) -> Path:
 
 def copy_again(engine: Engine) -> Path:
     """Publish the live generation as a copy, although it is published already; where the copy is."""
-    house = engine._house
-    generation = next(iter(house.shelf.live.values()))
-    path = publishing.published_path(house.published, "main", KIND)
+    path = inside.published_path(engine)
     (path / publishing.MARK).unlink(missing_ok=True)
-    assert house.publish("main", generation, "COPY_AND_REPLACE")
+    assert inside.publish(engine, inside.live(engine), "COPY_AND_REPLACE")
     return path
 
 
@@ -119,7 +118,7 @@ def test_nobody_but_sqlite_and_lmdb_opens_their_files_in_the_host(
     assert any(name.endswith("manifest.json") for name in OPENED), "the listener is deaf"
     own = [name for name in OPENED if f"{engine.path}/generations/" in name]
     locked = [name for name in own if Path(name).name in (fts5_store.FILE, "data.mdb", "lock.mdb")]
-    created = engine._house.catalog.generations()
+    created = inside.catalog(engine).generations()
     assert len(locked) <= (sum(row.shards for row in created) if backend == "fts5" else 0), locked  # made by `create`
 
 
@@ -155,7 +154,7 @@ def test_a_copy_is_whole_and_of_one_moment_while_writers_write(engine: Engine) -
         for _ in range(10):
             assert whole(copy_again(engine), 3) > 0
     assert next(written) > 10
-    options = engine._house.shelf.open[engine.index("main", KIND).generation].row.options
+    options = inside.generation(engine, engine.index("main", KIND).generation).row.options
     for shard in layout.shard_paths(copy_again(engine), 3):
         assert registry.backend("fts5").check(shard, options) == []
 
@@ -163,8 +162,8 @@ def test_a_copy_is_whole_and_of_one_moment_while_writers_write(engine: Engine) -
 def test_a_copy_of_a_kv_index_can_be_opened_by_others(engine: Engine) -> None:
     fill(engine, 100)
     engine.rebuild("main", KIND, TYPES, {"backend": "kv", "shards": 2}, COPY)
-    path = publishing.published_path(engine._house.published, "main", KIND)
-    row = engine._house.catalog.generations()[-1]
+    path = inside.published_path(engine)
+    row = inside.catalog(engine).generations()[-1]
     reader = registry.backend("kv").open_reader(layout.shard_paths(path, row.shards), row.options)
     assert (reader.count(), reader.applied_lsn()) == (100, 100)
     reader.close()
@@ -177,17 +176,17 @@ def test_a_slow_copy_is_never_put_in_the_place_of_a_newer_one(engine: Engine) ->
     points.plan_points("publish.copied=sleep:0.7@1")
     slow = threading.Thread(target=lambda: engine.rebuild("main", KIND, TYPES, request=COPY))
     slow.start()
-    wait_until(lambda: engine._house.publishing.locked() or not slow.is_alive())
+    wait_until(lambda: inside.publish_lock(engine).locked() or not slow.is_alive())
     last = engine.rebuild("main", KIND, TYPES, request=COPY)
     slow.join(60)
-    path = publishing.published_path(engine._house.published, "main", KIND)
+    path = inside.published_path(engine)
     assert json.loads((path / "manifest.json").read_text())["generation"] == last.generation
 
 
 def test_a_path_that_could_not_be_brought_up_to_date_is_tried_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shadowswitch.actors.janitor.PUBLISH_AGAIN_S", 0.1)
+    inside.patch_limit(monkeypatch, inside.Limit.PUBLISH_AGAIN_S, 0.1)
     fill(engine, 10)
     live(engine)
     points.plan_points("publish.staged=raise:ENOSPC")
@@ -196,5 +195,5 @@ def test_a_path_that_could_not_be_brought_up_to_date_is_tried_again(
     assert "could not be brought up to date" in result.message
     wait_until(lambda: [finding.invariant for finding in engine.check()] == ["IX-7"])  # not while it is tried again
     points.plan_points("")
-    link = publishing.published_path(engine._house.published, "main", KIND)
+    link = inside.published_path(engine)
     wait_until(lambda: os.path.realpath(link) == result.new_index_path)

@@ -10,6 +10,7 @@ from shadowswitch import Engine, Put
 from shadowswitch.model.digest import buckets_of_shard
 from shadowswitch.storage.journal import read_records
 from tests.engine_helpers import wait_until
+from tests.support import inside
 
 TYPES = ["link_type", "object_type"]
 
@@ -30,7 +31,7 @@ def crowded(open_engine: Any) -> Engine:
 def test_a_scan_can_be_resumed_after_every_slice_and_stays_in_its_range(
     crowded: Engine, shards: int, limit: int
 ) -> None:
-    catalog = crowded._house.catalog
+    catalog = inside.catalog(crowded)
     numbers = {name: number for number, name in catalog.types().items()}
     seen: list[tuple[str, str]] = []
     for shard in range(shards):

@@ -12,9 +12,9 @@ import pytest
 
 from shadowswitch import Engine, Put, SwitchResult
 from shadowswitch.service import demo
-from shadowswitch.service.audit import audit
 from shadowswitch.service.workload import Acked, Searcher, Writer
 from tests.cli_helpers import Cli, lose_one_row, spawn, texts
+from tests.support import inside
 
 SHORT = ("--seconds", "0.4")
 
@@ -121,13 +121,12 @@ def test_an_interrupted_demo_leaves_nothing_behind(folder: Path, temporary: Path
 
 def run_with(monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
     """Plant something when the load has ended, just before the audit."""
-    real = audit
 
-    def planted(engine: Engine, branch: str, acked: dict[str, Acked]) -> Any:
+    def planted(ordinary: Any, engine: Engine, branch: str, acked: dict[str, Acked]) -> Any:
         plant(engine, acked)
-        return real(engine, branch, acked)
+        return ordinary(engine, branch, acked)
 
-    monkeypatch.setattr(demo, "audit", planted)
+    inside.wrap(monkeypatch, inside.Step.DEMO_AUDIT, planted)
 
 
 def test_a_row_that_vanished_from_the_live_index_is_found(
@@ -168,9 +167,8 @@ def test_the_report_for_people_says_what_is_not_well(cli: Cli, folder: Path, mon
 def test_a_failed_read_and_a_read_back_in_time_are_found(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Searcher.step
 
-    def sometimes(self: Searcher) -> None:
+    def sometimes(step: Any, self: Searcher) -> None:
         step(self)
         if len(self.done) == 3:
             self.last_lsn += 1_000_000
@@ -178,7 +176,7 @@ def test_a_failed_read_and_a_read_back_in_time_are_found(
             self.done.append(self.done[-1])
             raise OSError("planted")
 
-    monkeypatch.setattr(Searcher, "step", sometimes)
+    inside.wrap(monkeypatch, inside.Step.WORKLOAD_SEARCH, sometimes)
     found = cli.json("demo", folder, *SHORT, status=1)
     assert found["failed_reads"] >= 1
     assert found["reads_back_in_time"] >= 1
@@ -190,14 +188,13 @@ def test_a_failed_read_and_a_read_back_in_time_are_found(
 def test_a_failed_write_is_found_and_its_record_is_known_no_more(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Writer.step
 
-    def once(self: Writer) -> None:
+    def once(step: Any, self: Writer) -> None:
         if len(self.done) == 2 and not self.failures:
             raise OSError("planted")
         step(self)
 
-    monkeypatch.setattr(Writer, "step", once)
+    inside.wrap(monkeypatch, inside.Step.WORKLOAD_WRITE, once)
     found = cli.json("demo", folder, *SHORT, status=1)
     assert found["failed_writes"] >= 1
     assert any("OSError: planted" in text for text in found["problems"])

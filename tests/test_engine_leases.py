@@ -18,9 +18,9 @@ from shadowswitch import (
     UnknownShadow,
     WritePermission,
 )
-from shadowswitch.actors.journal_writer import JournalWriter
 from shadowswitch.storage.lock_rows import find_locks
 from tests.engine_lock_helpers import Eventually, OpenEngine, put, refused_lock
+from tests.support import inside
 
 ONE = {"scope": "RESOURCE", "resource_type": "object_type", "resource_id": "a"}
 
@@ -138,29 +138,17 @@ def test_a_write_that_was_admitted_and_held_up_does_not_land_after_the_lock_was_
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is between admission and commit is held up; the lock is taken away and given to another meanwhile."""
-    held_up: list[Any] = []
-    original = JournalWriter._append
-
-    def hold_up(self: JournalWriter, message: Any) -> None:
-        if message.fence is not None and not held_up:
-            held_up.append(message)
-        else:
-            original(self, message)
-
     old = engine.acquire_lock("main", "MANUAL", "alice")
     engine.write("main", [put("a")], owner="alice", tokens=[old.token])
-    monkeypatch.setattr(JournalWriter, "_append", hold_up)
-    journal = engine._house.journal
-    journal.ref.stop()
-    journal.restart_if_dead()
+    held_up = inside.HeldWrite(monkeypatch, engine)
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(engine.write, "main", [put("late")], "alice", 60, [old.token])
-        while not held_up:
+        while not held_up.is_held:
             engine.head("main")
         engine.force_unlock("main", "root", "gone")
         new = engine.acquire_lock("main", "MANUAL", "bob")
         engine.write("main", [put("b")], owner="bob", tokens=[new.token])
-        journal.tell(held_up[0])
+        held_up.let_go()
         with pytest.raises(LockLost, match="taken away by root"):
             late.result(60)
     assert engine.get("main", "object_type", "late") is None
@@ -201,15 +189,15 @@ def test_who_waits_for_several_holds_none_of_them(engine: Engine, eventually: Ev
 
 
 def test_many_who_want_the_same_in_other_orders_never_deadlock(engine: Engine) -> None:
-    inside: set[str] = set()
+    held: set[str] = set()
 
     def work(number: int) -> int:
         chance = random.Random(number)
         ids = chance.sample("abcd", chance.randint(2, 4))
         locks = engine.acquire_locks("main", [spec(id) for id in ids], f"thread {number}", 100)
-        assert not inside & set(ids), "LK-1"
-        inside.update(ids)
-        inside.difference_update(ids)
+        assert not held & set(ids), "LK-1"
+        held.update(ids)
+        held.difference_update(ids)
         for lock in locks:
             engine.release_lock(lock.lock_id, lock.token)
         return len(locks)
@@ -241,7 +229,7 @@ def test_waiters_and_heartbeats_are_written_down_for_those_who_only_read(
     lock = engine.acquire_lock("main", "MANUAL", "alice", heartbeat_s=100)
 
     def stored() -> Any:
-        row = find_locks(engine._house.catalog, 1)
+        row = find_locks(inside.catalog(engine), 1)
         return row and row.table
 
     engine.heartbeat(lock.lock_id, lock.token, 30)

@@ -24,11 +24,10 @@ from shadowswitch import (
     SwitchRequest,
     UnsupportedFilesystem,
 )
-from shadowswitch.actors.messages import Barrier, Kick, Sweep, Tick
-from shadowswitch.actors.reply import Reply
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.storage import layout
 from shadowswitch.storage.catalog import Catalog
+from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
 KIND = "SEARCH_INDEX"
@@ -119,7 +118,7 @@ def test_whatever_a_transaction_raises_fails_its_caller_and_nobody_else(
         raise error("planted")
 
     with pytest.raises(InternalFailure, match="planted"):
-        engine._house.transact(work, "test", timeout_s=10)
+        inside.transact(engine, work, "test", timeout_s=10)
     assert engine.write("main", [put("a")]).lsn == 1
 
 
@@ -127,19 +126,16 @@ def test_whatever_a_transaction_raises_fails_its_caller_and_nobody_else(
 def test_an_actor_whose_handler_fails_mends_itself(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually, error: type[BaseException]
 ) -> None:
-    house = engine._house
-
-    def fail(*_: object) -> None:
+    def fail() -> None:
         raise error("planted")
 
-    monkeypatch.setattr(house, "head", fail)  # what the follower does first
-    for follower in house.followers:
-        follower.tell(Kick(1))
-    monkeypatch.setattr(house.catalog, "generations", fail)  # what the janitor does first
-    house.janitor.tell(Tick())
-    eventually(lambda: len(engine._supervisor.crashes) >= 2)
+    inside.before(monkeypatch, inside.Step.BRANCH_HEAD, fail)  # what the follower does first
+    inside.kick_followers(engine)
+    inside.before(monkeypatch, inside.Step.LIST_GENERATIONS, fail)  # what the janitor does first
+    inside.tick_janitor(engine)
+    eventually(lambda: inside.crashes(engine) >= 2)
     monkeypatch.undo()
-    assert all(address.ref.is_alive() for address in [*house.followers, house.janitor, house.journal])
+    assert inside.are_actors_alive(engine)
     engine.write("main", [put("a")])
     assert engine.rebuild("main", KIND, ["object_type"]).success
 
@@ -177,7 +173,7 @@ def test_the_actors_of_the_host_live_on(engine: Engine) -> None:
             raise SystemExit("planted")
 
         with pytest.raises(InternalFailure):
-            engine._house.transact(work, "test", timeout_s=10)
+            inside.transact(engine, work, "test", timeout_s=10)
         engine.close()
         assert host.ask("still there", timeout=5) == "still there"
     finally:
@@ -185,15 +181,10 @@ def test_the_actors_of_the_host_live_on(engine: Engine) -> None:
 
 
 def test_messages_to_a_stopped_actor_are_answered(engine: Engine) -> None:
-    janitor = engine._house.janitor
-    janitor.ref.stop()
-    reply: Reply[None] = Reply()
-    janitor.tell(Sweep(reply))
+    inside.stop_janitor(engine)
     with pytest.raises(InternalFailure):
-        reply.result(5)
-    head: Reply[int] = Reply()
-    engine._house.journal.tell(Barrier(1, head))
-    assert head.result(5) == 0
+        inside.sweep(engine, 5)
+    assert inside.journal_head(engine, 1, 5) == 0
 
 
 # -- events ----------------------------------------------------------------------------------------------------------

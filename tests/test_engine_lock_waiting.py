@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig, LockLost, ShadowSwitchError
-from shadowswitch.actors import lock_keeper
 from tests.engine_lock_helpers import Eventually, OpenEngine, refused_lock, waiting
+from tests.support import inside
 
 
 def test_those_who_wait_are_served_in_order(engine: Engine, eventually: Eventually) -> None:
@@ -78,7 +78,7 @@ def test_closing_answers_those_who_wait(engine: Engine, eventually: Eventually) 
 
 
 def test_two_hundred_threads_take_and_give_back_without_deadlock(engine: Engine) -> None:
-    inside: list[int] = []
+    holding: list[int] = []
 
     def work(number: int) -> int:
         narrow = number % 4 != 0
@@ -86,9 +86,9 @@ def test_two_hundred_threads_take_and_give_back_without_deadlock(engine: Engine)
         more: dict[str, Any] = one if narrow else {}
         lock = engine.acquire_lock("main", "MANUAL", f"thread {number}", wait_s=100, **more)
         if not narrow:
-            inside.append(number)
-            assert inside == [number], "LK-1 a lock of the branch is alone"
-            inside.remove(number)
+            holding.append(number)
+            assert holding == [number], "LK-1 a lock of the branch is alone"
+            holding.remove(number)
         engine.release_lock(lock.lock_id, lock.token)
         return lock.token
 
@@ -109,7 +109,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing(
 
     short = engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "a", ttl_s=0.5)
     long = engine.acquire_lock("main", "MANUAL", "bob", "RESOURCE", "object_type", "b", ttl_s=600, heartbeat_s=300)
-    monkeypatch.setattr(lock_keeper, "datetime", Jumped)
+    inside.replace(monkeypatch, inside.Step.LOCK_WALL_CLOCK, Jumped)
     assert engine.confirm_lock(long.lock_id, long.token).owner == "bob"
     eventually(lambda: len(engine.locks()) == 1)
     with pytest.raises(LockLost, match="expired"):
@@ -119,7 +119,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing(
 
 
 def test_a_branch_has_a_bounded_number_of_locks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shadowswitch.model.locks.LOCKS_MAX", 3)
+    inside.patch_limit(monkeypatch, inside.Limit.LOCKS_MAX, 3)
     for id in "abc":
         engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", id)
     with pytest.raises(InvalidConfig, match="3 locks"):

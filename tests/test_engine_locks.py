@@ -29,6 +29,7 @@ from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.lock_rows import find_locks
 from shadowswitch.storage.rows import encode_row
 from tests.engine_lock_helpers import Eventually, OpenEngine, blocked_write, expect_fenced_out, put, refused_lock
+from tests.support import inside
 
 # -- conflicts and writes ------------------------------------------------------------------------------------------
 
@@ -267,7 +268,7 @@ def test_fsck_finds_locks_that_exclude_each_other_and_rows_that_do_not_decode(op
     engine.create_branch("main")
     engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "a")
     assert engine.check() == []
-    stored = find_locks(engine._house.catalog, 1)
+    stored = find_locks(inside.catalog(engine), 1)
     assert stored is not None
     (lock,) = stored.table.locks
     wide = msgspec.structs.replace(lock, lock_id="1-other", owner="bob", target=BRANCH)
@@ -281,7 +282,7 @@ def _overwrite(engine: Engine, value: bytes) -> None:
     def work(commit: Commit) -> None:
         commit.txn.put((1).to_bytes(4, "big"), value, db=commit.db["locks"])
 
-    engine._house.transact(work, "damage")
+    inside.transact(engine, work, "damage")
 
 
 # -- builds, switches, states --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from shadowswitch import Blocked, DuplicateBuild, Engine, InvalidConfig, ProgressReport
 from tests.engine_helpers import KIND, TYPES, built
 from tests.engine_lock_helpers import Eventually, blocked_write, put, refused_lock
+from tests.support import inside
 
 
 def duplicate(engine: Engine) -> Blocked:
@@ -40,7 +41,7 @@ def test_progress_of_a_managed_build_is_what_its_meter_says(engine: Engine, even
     shadow = engine.start_build("main", KIND, TYPES, {"parallel_workers": 1})
     engine.pause_build(shadow.shadow_index_id)
     lock = engine.acquire_lock("main", "INDEXING", "alice", shadow_index_id=shadow.shadow_index_id)
-    meter = engine._house.meters[shadow.shadow_index_id]
+    meter = inside.build_progress(engine, shadow.shadow_index_id)
     meter.percent, meter.eta_s = 61.0, 42.0
     for blocked in (refused_lock(engine, "bob"), blocked_write(engine, put("a")), duplicate(engine)):
         assert blocked.progress_percent == pytest.approx(61, abs=39)

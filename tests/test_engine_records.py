@@ -20,6 +20,7 @@ from shadowswitch import (
     Timeout,
     UnknownBranch,
 )
+from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
 
@@ -209,7 +210,7 @@ def test_the_journal_is_trimmed_below_what_is_needed_and_says_so(
 
 def test_a_write_that_was_not_begun_in_time_is_not_written(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    monkeypatch.setattr("shadowswitch.actors.branch.point", lambda name: go_on.wait(60))
+    inside.replace(monkeypatch, inside.Step.BRANCH_FAILPOINT, lambda name: go_on.wait(60))
     try:
         with pytest.raises(Timeout, match="nothing was done"):
             engine.write("main", [put("late")], timeout_s=0.05)

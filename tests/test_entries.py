@@ -16,6 +16,7 @@ from shadowswitch.storage import entries, layout
 from shadowswitch.storage.catalog import FORMAT
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.entries import PIECE_BYTES_MAX, Batch, entries_of, first_lsn, fragments_of
+from tests.support import inside
 
 TYPE = "object_type"
 
@@ -165,7 +166,7 @@ def test_heads_and_digests_are_stored_once_for_what_changed(open_engine: Any) ->
             commit.write(n, prepare([put("x")], Config()))
             commit.store_heads()
 
-    engine._house.transact(group, "test")
+    inside.transact(engine, group, "test")
     assert len([key for key in stored if len(key) in (4, 8)]) == 30 * 2, "a head and a digest for each"
     assert engine.check() == []
 

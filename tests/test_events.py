@@ -13,6 +13,7 @@ from shadowswitch import Engine, Event, SwitchRequest
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES, to_cloud_event
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, ROOT, TYPES, built, fill, live, wait_until
+from tests.support import inside
 
 STORY = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed", "switch.finished"]
 
@@ -246,8 +247,8 @@ def test_a_gap_in_the_event_log_is_found(open_engine: Any, data_dir: Any) -> Non
     engine = open_engine(sound=False)
     for n in range(5):
         engine.create_branch(f"branch {n}")
-    engine._house.transact(
-        lambda commit: commit.txn.delete((3).to_bytes(8, "big"), db=commit.db["outbox"]), "plant a gap"
+    inside.transact(
+        engine, lambda commit: commit.txn.delete((3).to_bytes(8, "big"), db=commit.db["outbox"]), "plant a gap"
     )
     assert [str(finding) for finding in engine.check()] == ["EV-1 outbox: number 4 comes after 2"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,6 +18,7 @@ from shadowswitch import (
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, fill, found, live, put, wait_until
 from tests.external_helpers import CONTENT, begin, complete, delivered, fts5, write_files, write_manifest
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 
@@ -183,19 +183,17 @@ def test_changes_since_the_start_are_kept_as_long_as_the_build_is_under_way(open
     wait_until(lambda: engine.branch("main").oldest_lsn > shadow.start_lsn)
 
 
-def test_two_completions_at_once_exclude_each_other(engine: Engine) -> None:
+def test_two_completions_at_once_exclude_each_other(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(engine, 10)
     shadow = begin(engine)
     delivered(engine, shadow)
     entered, go_on = threading.Event(), threading.Event()
-    inspected = engine._house.external._inspected
 
-    def slowly(*arguments: Any) -> Any:
+    def held() -> None:
         entered.set()
         assert go_on.wait(60)
-        return inspected(*arguments)
 
-    engine._house.external._inspected = slowly  # type: ignore[assignment,method-assign]
+    inside.before(monkeypatch, inside.Step.INSPECT_DELIVERY, held)
     states: list[str] = []
     first = threading.Thread(target=lambda: states.append(complete(engine, shadow).state))
     first.start()

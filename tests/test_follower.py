@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from shadowswitch import Delete, Engine
-from shadowswitch.actors import house
 from shadowswitch.model.errors import StorageFull
 from shadowswitch.storage import points
-from shadowswitch.storage.generation import Generation
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
-
-
-def generation(engine: Engine, number: int) -> Generation:
-    return engine._house.shelf.open[number]
+from tests.support import inside
 
 
 def test_an_edit_is_searchable_after_the_refresh_interval_although_nobody_asks(engine: Engine) -> None:
@@ -32,7 +26,7 @@ def test_an_edit_is_searchable_after_the_refresh_interval_although_nobody_asks(e
 
 def test_the_lag_is_shown_while_an_index_cannot_follow(filled: Engine) -> None:
     number = live(filled)
-    with generation(filled, number).writer.held():
+    with inside.pause_apply(filled, number):
         fill(filled, 300, text="again")
         info = filled.index("main", KIND)
         assert (info.lag_changes, info.head_lsn - info.applied_lsn) == (300, 300)
@@ -44,7 +38,7 @@ def test_the_previous_and_the_waiting_generation_follow_too(filled: Engine) -> N
     shadow = built(filled)
     receipt = filled.write("main", [put("a", "edited"), Delete("object_type", "1")])
     for number in (first, second, shadow.generation):
-        wait_until(lambda number=number: generation(filled, number).applied_lsn == receipt.lsn)  # type: ignore[misc]
+        wait_until(lambda number=number: inside.generation(filled, number).applied_lsn == receipt.lsn)  # type: ignore[misc]
     assert filled.shadow(shadow.shadow_index_id).lag_changes == 0
 
 
@@ -53,15 +47,15 @@ def test_a_pinned_soaking_generation_never_runs_ahead_of_the_live_one(filled: En
     with filled.reader("main", KIND) as old:
         second = live(filled)
         assert old.generation == first
-        with generation(filled, second).writer.held():
-            stands = generation(filled, second).applied_lsn
+        with inside.pause_apply(filled, second):
+            stands = inside.generation(filled, second).applied_lsn
             receipt = filled.write("main", [put("a", "edited")])
             filled.write("main", [put("b", "edited")])
             for _ in range(20):
                 threading.Event().wait(0.01)
                 assert old.applied_lsn() <= stands, "SW-2: a reader that moves to the live one would go back in time"
         wait_until(lambda: old.applied_lsn() >= receipt.lsn)
-        assert generation(filled, second).applied_lsn >= old.applied_lsn()
+        assert inside.generation(filled, second).applied_lsn >= old.applied_lsn()
 
 
 @pytest.mark.parametrize("error", [StorageFull("no room"), OSError(5, "disk"), RuntimeError("boom")], ids=repr)
@@ -69,17 +63,14 @@ def test_an_error_while_following_is_counted_and_tried_again(
     filled: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     number = live(filled)
-    writer = generation(filled, number).writer
-    ordinary = writer.follow_slice
     failures = iter([error, error])
 
-    def follow_slice(*arguments: Any) -> int:
+    def fail() -> None:
         failure = next(failures, None)
         if failure is not None:
             raise failure
-        return ordinary(*arguments)
 
-    monkeypatch.setattr(writer, "follow_slice", follow_slice)
+    inside.on_follow(monkeypatch, number, fail)
     receipt = filled.write("main", [put("a", "edited")])
     assert found(filled, "edited", min_lsn=receipt.lsn, timeout_s=30) == {"a"}
     counters = filled.stats()["counters"]
@@ -94,10 +85,10 @@ def test_one_generation_that_fails_does_not_keep_the_others_back(
     engine.create_branch("other")
     numbers = {branch: live(engine, branch) for branch in ("main", "other")}
 
-    def fail(*_: object) -> int:
+    def fail() -> None:
         raise StorageFull("no room")
 
-    monkeypatch.setattr(generation(engine, numbers["main"]).writer, "follow_slice", fail)
+    inside.on_follow(monkeypatch, numbers["main"], fail)
     engine.write("main", [put("a", "edited")])
     engine.write("other", [put("b", "edited")])
     wait_until(lambda: found(engine, "edited", "other") == {"b"})
@@ -111,7 +102,7 @@ def test_what_was_followed_is_forced_to_disk_after_a_while(open_engine: Any) -> 
     engine.create_branch("main")
     number = live(engine)
     receipt = engine.write("main", [put("a")])
-    wait_until(lambda: generation(engine, number).writer.durable_lsn >= receipt.lsn)
+    wait_until(lambda: inside.generation(engine, number).writer.durable_lsn >= receipt.lsn)
 
 
 def test_a_pile_of_changes_is_forced_to_disk_long_before_a_few_are(open_engine: Any) -> None:
@@ -120,9 +111,9 @@ def test_a_pile_of_changes_is_forced_to_disk_long_before_a_few_are(open_engine: 
     number = live(engine)
     few = engine.write("main", [put("a")])
     assert found(engine, "hello", min_lsn=few.lsn) == {"a"}
-    assert generation(engine, number).writer.durable_lsn < few.lsn
+    assert inside.generation(engine, number).writer.durable_lsn < few.lsn
     pile = engine.write("main", [put(str(n)) for n in range(10)])
-    wait_until(lambda: generation(engine, number).writer.durable_lsn >= pile.lsn)
+    wait_until(lambda: inside.generation(engine, number).writer.durable_lsn >= pile.lsn)
 
 
 def test_an_index_that_is_written_to_without_a_pause_is_taken_care_of_all_the_same(
@@ -132,24 +123,18 @@ def test_an_index_that_is_written_to_without_a_pause_is_taken_care_of_all_the_sa
     pile grow: a search of 1,000 segments took 30 ms instead of one."""
     engine = open_engine(flush_interval_s=3600.0, flush_changes=10)
     engine.create_branch("main")
-    writer = generation(engine, live(engine)).writer
-    ordinary_slice, ordinary_tend = writer.follow_slice, writer.tend
-    tended: list[int] = []
+    number = live(engine)
+    writer = inside.generation(engine, number).writer
+    compacted: list[int] = []
 
-    def follow_slice(upto: Callable[[], int], limit: int) -> int:
-        applied = ordinary_slice(upto, limit)
-        engine.write("main", [put("a")])
-        return applied
-
-    def tend() -> bool:
+    def compact() -> None:
         if writer.applied_lsn < engine.head("main"):
-            tended.append(writer.applied_lsn)
-        return ordinary_tend()
+            compacted.append(writer.applied_lsn)
 
-    monkeypatch.setattr(writer, "follow_slice", follow_slice)
-    monkeypatch.setattr(writer, "tend", tend)
+    inside.on_follow(monkeypatch, number, lambda: None, lambda: engine.write("main", [put("a")]))
+    inside.before_compact(monkeypatch, number, compact)
     first = engine.write("main", [put("a")])
-    wait_until(lambda: len(tended) > 3, what="its housekeeping")
+    wait_until(lambda: len(compacted) > 3, what="its housekeeping")
     wait_until(lambda: writer.durable_lsn > first.lsn + 20, what="a pile that is forced to disk")
     monkeypatch.undo()
 
@@ -157,16 +142,13 @@ def test_an_index_that_is_written_to_without_a_pause_is_taken_care_of_all_the_sa
 def test_followers_rest_while_an_index_is_switched_but_not_for_ever(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(house, "REST_S", 1.5)
+    inside.patch_limit(monkeypatch, inside.Limit.FOLLOWER_REST_S, 1.5)
     live(engine)
-    engine._house.before_switch()
-    try:
-        assert engine._house.resting
+    with inside.attempt_under_way(engine):
+        assert inside.followers_rest(engine)
         receipt = engine.write("main", [put("a")])
         assert found(engine, "hello", min_lsn=receipt.lsn, timeout_s=30) == {"a"}, "nobody waits for a stalled switch"
-        assert not engine._house.resting
-    finally:
-        engine._house.after_switch()
+        assert not inside.followers_rest(engine)
 
 
 def test_an_apply_that_fails_half_way_leaves_no_half_batch(filled: Engine) -> None:
@@ -175,7 +157,7 @@ def test_an_apply_that_fails_half_way_leaves_no_half_batch(filled: Engine) -> No
     receipt = filled.write("main", [put(str(n), "edited") for n in range(500)])
     assert len(found(filled, "edited", min_lsn=receipt.lsn, timeout_s=30)) == 500
     points.plan_points("")
-    assert generation(filled, number).writer.digest().count == filled.count("main")
+    assert inside.generation(filled, number).writer.digest().count == filled.count("main")
 
 
 def test_many_branches_are_followed_by_few_threads(open_engine: Any) -> None:

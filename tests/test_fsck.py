@@ -15,10 +15,11 @@ import pytest
 
 from shadowswitch import Config, Delete, Engine, Finding, Put
 from shadowswitch.model.digest import bucket_of, key_hash
-from shadowswitch.storage import fsck, journal, keys, layout, rows
+from shadowswitch.storage import fsck, keys, layout, rows
 from shadowswitch.storage.catalog import DATABASES, Catalog
 from shadowswitch.storage.entries import entries_of
 from shadowswitch.storage.fsck import FINDINGS_MAX, check_data
+from tests.support import inside
 
 KIND = "SEARCH_INDEX"
 
@@ -203,15 +204,15 @@ def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypat
         engine.write("main", [Put("t", "last", {})])
         calls: list[int] = []
 
-        def pieces(txn: Any, catalog: Catalog, branch: int, after: int) -> Any:
+        def read_journal(ordinary: Any, txn: Any, catalog: Catalog, branch: int, after: int) -> Any:
             calls.append(after)
             if len(calls) == 3:  # what was written is looked at, what became of it is not yet
-                engine._house.transact(lambda commit: commit.trim_journal(branch, 8, 100), "trim")
-            return journal.pieces(txn, catalog, branch, after)
+                inside.transact(engine, lambda commit: commit.trim_journal(branch, 8, 100), "trim")
+            return ordinary(txn, catalog, branch, after)
 
-        monkeypatch.setattr(fsck, "SLICE_PIECES", 1)
-        monkeypatch.setattr(fsck, "pieces", pieces)
-        catalog = engine._house.catalog
+        inside.patch_limit(monkeypatch, inside.Limit.FSCK_SLICE_CHUNKS, 1)
+        inside.wrap(monkeypatch, inside.Step.FSCK_READ_JOURNAL, read_journal)
+        catalog = inside.catalog(engine)
         assert list(fsck._check_journal(catalog, catalog.branch("main"))) == []
         assert calls[:4] == [0, 1, 2, 3]
         assert engine.branch("main").oldest_lsn == 8

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from shadowswitch.model.digest import bucket_of, key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull, Timeout
 from shadowswitch.model.records import Item
-from shadowswitch.storage.backends import fts5_check, fts5_options, fts5_store
+from shadowswitch.storage.backends import fts5_options, fts5_store
 from shadowswitch.storage.backends.fts5 import Fts5Backend
 from shadowswitch.storage.backends.fts5_reader import TERMS_MAX, match_expression
+from tests.support import inside
 
 BACKEND = Fts5Backend()
 JSON = st.recursive(
@@ -286,7 +287,7 @@ def test_what_the_system_says_becomes_the_librarys_error(error: OSError, expecte
 def test_what_sqlite_says_becomes_the_librarys_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, room: bool, expected: type[Exception]
 ) -> None:
-    monkeypatch.setattr(fts5_store, "FREE_BYTES_MIN", 0 if room else 1 << 70)
+    inside.patch_limit(monkeypatch, inside.Limit.FREE_BYTES_MIN, 0 if room else 1 << 70)
     error = sqlite3.OperationalError("something")
     error.sqlite_errorcode = code
     assert isinstance(fts5_store.translate(error, "apply", tmp_path), expected)
@@ -332,14 +333,12 @@ def test_check_leaves_no_file_behind_and_removes_what_a_killed_one_left(index: I
 
 def test_check_does_not_hold_up_a_writer(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.writer._connection.execute("PRAGMA busy_timeout=0")
-    original = fts5_check._check_terms
 
-    def check_terms(copy: sqlite3.Connection) -> list[str]:
+    def write() -> None:
         index.add(b="written during the check")
         index.writer.flush()
-        return original(copy)
 
-    monkeypatch.setattr(fts5_check, "_check_terms", check_terms)
+    inside.before(monkeypatch, inside.Step.FTS5_CHECK_TERMS, write)
     index.add(a="apple")
     assert BACKEND.check(index.path, index.options) == []
     assert index.find("during") == ["b"]

@@ -10,6 +10,7 @@ import pytest
 from shadowswitch import Engine, InvalidConfig, InvalidName, JournalTrimmed, UnknownBranch
 from shadowswitch.storage import holds
 from tests.engine_helpers import crew, fill, put, wait_until
+from tests.support import inside
 
 
 @pytest.fixture
@@ -80,14 +81,13 @@ def test_a_subscriber_that_holds_and_moves_misses_nothing(engine: Engine) -> Non
 def test_a_hold_that_comes_while_the_journal_is_trimmed_is_kept_or_refused(engine: Engine) -> None:
     """The place to trim up to is computed before; what is held meanwhile counts in the transaction that trims."""
     write(engine, 2000)
-    house = engine._house
-    row = house.catalog.branch("main")
-    house.transact(lambda c: holds.hold(c, row, "late", 900), "test")
+    row = inside.catalog(engine).branch("main")
+    inside.transact(engine, lambda c: holds.hold(c, row, "late", 900), "test")
     from shadowswitch.actors.janitor import _trim_slice
 
-    house.transact(lambda c: _trim_slice(row.number, 2001, c), "test")
+    inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")
     for _ in range(20):
-        house.transact(lambda c: _trim_slice(row.number, 2001, c), "test")
+        inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")
     assert engine.branch("main").oldest_lsn == 901
 
 
@@ -131,7 +131,7 @@ def test_a_senseless_hold_is_refused(engine: Engine, monkeypatch: pytest.MonkeyP
         engine.hold_changes("mirror", "main", 11)
     with pytest.raises(UnknownBranch):
         engine.hold_changes("mirror", "nowhere", 0)
-    monkeypatch.setattr(holds, "HOLDS_MAX", 2)
+    inside.patch_limit(monkeypatch, inside.Limit.HOLDS_MAX, 2)
     engine.hold_changes("a" * 100, "main", 0)
     engine.hold_changes("가지" * 50, "main", 0)
     with pytest.raises(InvalidConfig, match="2 holds already"):
@@ -144,7 +144,6 @@ def test_fsck_finds_a_journal_that_lost_what_is_held(open_engine: Any) -> None:
     engine.create_branch("main")
     write(engine, 500)
     engine.hold_changes("mirror", "main", 100)
-    house = engine._house
-    row = house.catalog.branch("main")
-    house.transact(lambda c: c.trim_journal(row.number, 300, 1000), "test")
+    row = inside.catalog(engine).branch("main")
+    inside.transact(engine, lambda c: c.trim_journal(row.number, 300, 1000), "test")
     assert [finding.invariant for finding in engine.check()] == ["ST-6"]

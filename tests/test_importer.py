@@ -11,6 +11,7 @@ import pytest
 from shadowswitch import Config, Engine
 from shadowswitch.service import importer
 from shadowswitch.service.importer import import_folder
+from tests.support import inside
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_file_that_vanishes_while_it_is_imported_is_counted(
     (folder / "gone.txt").write_text("gone")
     listed = list(importer.list_files(folder, engine.path, importer.Imported()))
     (folder / "gone.txt").unlink()
-    monkeypatch.setattr(importer, "list_files", lambda *_: iter(listed))
+    inside.replace(monkeypatch, inside.Step.IMPORT_LIST_FILES, lambda *_: iter(listed))
     assert import_folder(engine, "main", folder).skipped == {"unreadable": 1}
 
 
@@ -118,8 +119,8 @@ def test_a_second_import_writes_only_what_changed(engine: Engine, folder: Path) 
 def test_batches_are_bounded_and_every_file_is_told_its_lsn(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "BATCH_CHANGES", 3)
-    monkeypatch.setattr(importer, "BATCH_BYTES", 100)
+    inside.patch_limit(monkeypatch, inside.Limit.IMPORT_BATCH_CHANGES, 3)
+    inside.patch_limit(monkeypatch, inside.Limit.IMPORT_BATCH_BYTES, 100)
     for number in range(10):
         (folder / f"{number}.txt").write_text("x" * (10 if number < 5 else 60))
     sizes: list[int] = []

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, StorageFull, Timeout
-from shadowswitch.engine import receiving
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, fill, live, put
 from tests.external_helpers import begin, delivered, incoming
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 PASSED = {"validation_results": {"passed": True}}
@@ -117,7 +117,7 @@ def test_an_event_waits_for_what_the_engine_builds_itself_and_is_not_remembered_
     filled.pause_build(id)
     event = incoming("com.oms.shadow.indexing.completed", shadow_index_id=id, records_indexed=7)
     with monkeypatch.context() as patch:
-        patch.setattr(receiving, "BUILT_WAIT_S", 0.1)
+        inside.patch_limit(patch, inside.Limit.BUILT_WAIT_S, 0.1)
         with pytest.raises(Timeout):
             filled.receive_event(event)
     assert filled.shadow(id).state == "BUILDING"
@@ -133,7 +133,7 @@ def test_a_failed_event_ends_what_the_engine_builds_itself(filled: Engine) -> No
     told = incoming("com.oms.shadow.indexing.failed", shadow_index_id=id, error_message="out of memory")
     assert filled.receive_event(told).outcome == "failed"
     assert (filled.shadow(id).state, filled.shadow(id).error) == ("FAILED", "out of memory")
-    assert filled._builds.running() == 0
+    assert inside.builds_running(filled) == 0
     filled.retry_build(id)
     again = incoming("com.oms.shadow.indexing.completed", "2", shadow_index_id=id)
     assert filled.receive_event(again).outcome == "switched"
@@ -266,7 +266,7 @@ def test_an_event_sent_by_many_at_once_is_dealt_with_once(engine: Engine) -> Non
         thread.join(60)
     assert sorted(outcome.duplicate for outcome in outcomes) == [False] + 5 * [True]
     assert {outcome.outcome for outcome in outcomes} == {"switched"}
-    assert engine._turns._turns == {}
+    assert not inside.are_events_in_turn(engine)
 
 
 def test_what_may_go_well_later_is_raised_and_not_remembered(engine: Engine) -> None:
@@ -294,7 +294,7 @@ def test_damage_to_what_is_remembered_is_found(open_engine: OpenEngine) -> None:
     engine.create_branch("main")
     engine.receive_event(incoming("com.oms.indexing.completed"))
     number = b"t" + (1).to_bytes(8, "big")
-    engine._house.transact(lambda commit: commit.txn.delete(number, db=commit.db["received"]), "plant damage")
+    inside.transact(engine, lambda commit: commit.txn.delete(number, db=commit.db["received"]), "plant damage")
     assert [finding.invariant for finding in engine.check()] == ["EV-3"]
 
 

@@ -11,12 +11,13 @@ import pytest
 from shadowswitch import CorruptData, Engine
 from shadowswitch.storage import layout
 from tests.engine_helpers import KIND, TYPES, fill
+from tests.support import inside
 
 Open = Callable[..., Engine]
 
 
 def stamps(engine: Engine) -> set[str]:
-    return {row.boot_id for row in engine._house.catalog.generations()}
+    return {row.boot_id for row in inside.catalog(engine).generations()}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def left(open_engine: Open, tmp_path: Path) -> Path:
     for _ in range(2):
         engine.rebuild("main", KIND, TYPES, {"backend": "kv", "shards": 2})
     assert stamps(engine) == {layout.boot_id()}
-    for generation in engine._house.shelf.open.values():
+    for generation in inside.open_generations(engine).values():
         generation.writer.flush()
     return shutil.copytree(engine.path, tmp_path / "left", symlinks=True)
 
@@ -45,7 +46,7 @@ def tear(data: Path, number: int) -> None:
 
 
 def booted_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "boot_id", lambda: "the next boot")
+    inside.replace(monkeypatch, inside.Step.BOOT_ID, lambda: "the next boot")
 
 
 def test_a_sound_index_is_served_after_a_power_cut(
@@ -90,7 +91,7 @@ def test_an_index_that_was_closed_is_not_checked(open_engine: Open, monkeypatch:
     engine.rebuild("main", KIND, TYPES, {"backend": "kv"})
     engine.close()
     booted_again(monkeypatch)
-    monkeypatch.setattr("shadowswitch.engine.recovery.ask_worker", None)  # would fail if it were asked
+    inside.replace(monkeypatch, inside.Step.RECOVERY_ASK_WORKER, None)  # would fail if it were asked
     again = open_engine()
     with again.reader("main", KIND) as reader:
         assert reader.count() == 50

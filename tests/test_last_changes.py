@@ -16,6 +16,7 @@ from shadowswitch.storage import points
 from shadowswitch.storage.commit import Commit
 from tests.engine_helpers import KIND, built, found, live, put, wait_until
 from tests.gathering import HELD_S, Gathered, is_whole
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 
@@ -28,15 +29,14 @@ def test_what_gathers_before_a_switch_commits_with_it(engine: Engine, gathered: 
     shadow = built(engine)
     gathered.armed = True
     heads: list[int] = []
-    run = Commit.run
 
-    def noting(self: Commit, work: Any) -> None:
-        run(self, work)
-        heads.extend(head for head, _ in self.heads.values())
+    def noting(ordinary: Any, commit: Commit, work: Any) -> None:
+        ordinary(commit, work)
+        heads.extend(head for head, _ in commit.heads.values())
 
     before = engine.head("main")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Commit, "run", noting)
+        inside.wrap(patched, inside.Step.TRANSACTION, noting)
         result = engine.switch(shadow.shadow_index_id)
         gathered.join()
     assert result.success, result.message
@@ -86,18 +86,18 @@ def test_no_reader_goes_back_in_time_between_the_commit_and_the_lead(engine: Eng
     # followers go on after half a second of the first; nobody brings the new one any further during the second
     points.plan_points("switch.committed=sleep:1.5;switch.pointed=sleep:0.5")
     outside: list[int] = []
-    inside: list[int] = []
+    within: list[int] = []
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(engine.switch, shadow.shadow_index_id)
         while not switching.done():
-            with outside_reader(engine.path, engine._house.catalog, "main", KIND) as reader:
+            with outside_reader(engine.path, inside.catalog(engine), "main", KIND) as reader:
                 outside.append(reader.applied_lsn())
             with engine.reader("main", KIND) as own:
-                inside.append(own.applied_lsn())
+                within.append(own.applied_lsn())
             if gathered.receipts:
                 engine.write("main", [put("0", "edited")])
             threading.Event().wait(0.002)
         assert switching.result().success
     assert outside == sorted(outside)
-    assert inside == sorted(inside)
-    assert min(len(outside), len(inside)) > 10
+    assert within == sorted(within)
+    assert min(len(outside), len(within)) > 10

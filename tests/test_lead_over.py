@@ -6,32 +6,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-from shadowswitch import Engine, Receipt, ShadowState, StorageFull, SwitchRequest
-from shadowswitch.actors import attempt as attempts
-from shadowswitch.actors.attempt import Attempt
-from shadowswitch.model.digest import Digest
-from shadowswitch.storage import points, transitions
-from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.generation import GenerationWriter
+from shadowswitch import Engine, ShadowState, StorageFull, SwitchRequest
+from shadowswitch.storage import points
 from tests.engine_helpers import KIND, attempt, built, fill, live, wait_until
 from tests.external_helpers import begin, complete, delivered
 from tests.gathering import HELD_S, Gathered, is_whole
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 
 
 def unsound_since(gathered: Gathered, generation: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A generation differs from its source once the writes have come, and not before."""
-    ordinary = GenerationWriter.differing
-
-    def differing(self: GenerationWriter, source: Digest) -> list[int]:
-        return [5] if self.row.number == generation and gathered.threads else ordinary(self, source)
-
-    monkeypatch.setattr(GenerationWriter, "differing", differing)
+    inside.unsound(monkeypatch, lambda number: number == generation and bool(gathered.threads))
 
 
 # -- what fails meanwhile --------------------------------------------------------------------------------------------
@@ -44,15 +34,13 @@ def test_last_changes_that_cannot_be_brought_in_take_the_switch_back(
     shadow = built(engine)
     gathered.armed = True
     points.plan_points("switch.committed=sleep:0.3@1")
-    ordinary = GenerationWriter.apply_until
 
-    def apply_until(self: GenerationWriter, upto: int, deadline: float, *more: Any) -> int:
-        if self.row.number == shadow.generation and gathered.receipts:
+    def no_room() -> None:
+        if gathered.receipts:
             raise StorageFull("the disk is full")
-        return ordinary(self, upto, deadline, *more)
 
-    monkeypatch.setattr(attempts, "DRAIN_S", 0.3)
-    monkeypatch.setattr(GenerationWriter, "apply_until", apply_until)
+    inside.patch_limit(monkeypatch, inside.Limit.DRAIN_S, 0.3)
+    inside.before_apply_until(monkeypatch, shadow.generation, no_room)
     result = engine.switch(shadow.shadow_index_id)
     gathered.join()
     assert (result.success, result.rolled_back) == (False, True), result.message
@@ -125,16 +113,14 @@ def test_where_going_back_fails_too_readers_stay_until_they_can_be_led_over(
     shadow = built(engine)
     gathered.armed = True
     points.plan_points("switch.committed=sleep:0.3@1")
-    ordinary = GenerationWriter._apply
 
-    def _apply(self: GenerationWriter, upto: int, limit: int) -> int:
+    def no_room(*_: object) -> None:
         if gathered.receipts:
             raise StorageFull("the disk is full")
-        return ordinary(self, upto, limit)
 
     with monkeypatch.context() as patched:
-        patched.setattr(attempts, "DRAIN_S", 0.3)
-        patched.setattr(GenerationWriter, "_apply", _apply)
+        inside.patch_limit(patched, inside.Limit.DRAIN_S, 0.3)
+        inside.before_apply(patched, no_room)
         result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.1))
         gathered.join()
         assert not result.success
@@ -155,13 +141,8 @@ def test_a_stale_switch_does_not_take_the_gathered_writes_with_it(
     first = live(engine)
     shadow = built(engine)
     gathered.armed = True
-    ordinary = transitions.commit_switch
-
-    def commit_switch(commit: Commit, number: int, token: int, *more: Any) -> Any:
-        return ordinary(commit, number, token + 7, *more)
-
     with monkeypatch.context() as patched:
-        patched.setattr(transitions, "commit_switch", commit_switch)
+        inside.stale_token(patched)
         result = engine.switch(shadow.shadow_index_id)
         gathered.join()
     assert not result.success
@@ -183,20 +164,9 @@ def test_a_switch_whose_turn_comes_late_in_its_group_is_given_up(
     first = live(engine)
     shadow = built(engine)
     writes = Gathered(engine)
-    prove, write = Attempt._prove, Commit.write
-
-    def then_writes(self: Attempt) -> Digest:
-        source = prove(self)
-        writes.begin()
-        return source
-
-    def slowly(self: Commit, *arguments: Any) -> Receipt:
-        threading.Event().wait(0.8)
-        return write(self, *arguments)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Attempt, "_prove", then_writes)
-        patched.setattr(Commit, "write", slowly)
+        inside.after(patched, inside.Step.PROVE, writes.begin)
+        inside.before(patched, inside.Step.TRANSACTION_WRITE, lambda: threading.Event().wait(0.8))
         result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01))
         writes.join()
     assert not result.success
@@ -231,10 +201,9 @@ def test_an_index_in_an_unknown_format_is_not_switched_to_when_a_change_comes_be
 def test_readers_are_never_led_back_by_a_switch_that_was_overtaken(engine: Engine) -> None:
     fill(engine, 10)
     first, second = live(engine), live(engine)
-    shelf = engine._house.shelf
-    row = engine._house.catalog.index(1, KIND)
+    row = inside.catalog(engine).index(1, KIND)
     assert row is not None
-    assert not shelf.point(1, KIND, shelf.open[first], row.epoch - 1)
+    assert not inside.set_live(engine, first, row.epoch - 1)
     with engine.reader("main", KIND) as reader:
         assert reader.generation == second
     assert engine.rollback("main", KIND).generation == first

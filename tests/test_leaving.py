@@ -7,19 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from shadowswitch import CorruptData, Engine, EngineClosed, StorageFull, SwitchRequest, Timeout, UnknownIndex
-from shadowswitch.actors import attempt as attempts
-from shadowswitch.actors.attempt import Attempt
 from shadowswitch.actors.shelf import Shelf
-from shadowswitch.model.digest import Digest
 from shadowswitch.storage import points
 from shadowswitch.storage.generation import GenerationWriter
 from tests.engine_helpers import KIND, attempt, built, crew, fill, live, put, wait_until
 from tests.external_helpers import begin, complete, delivered
+from tests.support import inside
 from tests.test_astray import after_proof, reads
 
 OpenEngine = Callable[..., Engine]
@@ -29,14 +26,12 @@ Hindrance = Callable[[GenerationWriter, int], object]
 @contextmanager
 def hindered(hindrance: Hindrance) -> Iterator[None]:
     """Before a generation applies what it has not got: `hindrance`, which may raise, or take its time."""
-    ordinary = GenerationWriter._apply
 
-    def _apply(self: GenerationWriter, upto: int, limit: int) -> int:
-        slow = self.applied_lsn < upto and hindrance(self, upto)
-        return ordinary(self, upto, 10 if slow else limit)
+    def hinder(writer: GenerationWriter, upto: int) -> int | None:
+        return 10 if writer.applied_lsn < upto and hindrance(writer, upto) else None
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(GenerationWriter, "_apply", _apply)
+        inside.before_apply(patched, hinder)
         yield
 
 
@@ -61,7 +56,7 @@ def no_room(engine: Engine, of: int | None = None, changes: int = 1, slices: int
         full.append(True)
 
     with pytest.MonkeyPatch.context() as patched, hindered(hindrance):
-        patched.setattr(attempts, "DRAIN_S", 0.5)
+        inside.patch_limit(patched, inside.Limit.DRAIN_S, 0.5)
         after_proof(patched, written)
         yield
         full.clear()
@@ -69,10 +64,9 @@ def no_room(engine: Engine, of: int | None = None, changes: int = 1, slices: int
 
 def settled(engine: Engine) -> None:
     """Readers are where the catalog says, nobody is left behind."""
-    house = engine._house
-    wait_until(lambda: not house.astray, what="the janitor to lead readers over")
+    wait_until(lambda: not inside.pending_repoints(engine), what="the janitor to lead readers over")
     engine.clean_up()
-    assert all(generation.pins == 0 for generation in house.shelf.open.values())
+    assert all(generation.pins == 0 for generation in inside.open_generations(engine).values())
     assert engine.check() == []
 
 
@@ -83,7 +77,7 @@ def behind(engine: Engine, number: int) -> None:
     """Write so much that it takes half a minute to apply it slowly."""
     for n in range(300):
         engine.write("main", [put(f"m{n}-{k}", "more") for k in range(10)])
-    assert engine._house.shelf.open[number].applied_lsn < engine.head("main") - 1000
+    assert inside.generation(engine, number).applied_lsn < engine.head("main") - 1000
 
 
 def test_an_index_that_is_slow_is_gone_back_from_without_waiting_for_it(open_engine: OpenEngine) -> None:
@@ -94,7 +88,7 @@ def test_an_index_that_is_slow_is_gone_back_from_without_waiting_for_it(open_eng
         behind(engine, second)
         result = engine.rollback("main", KIND)
         assert result.success, result.message
-        assert engine._house.shelf.open[second].applied_lsn < engine.head("main"), "it would have taken much longer"
+        assert inside.generation(engine, second).applied_lsn < engine.head("main"), "it would have taken much longer"
         assert reads(engine) == first
     settled(engine)
 
@@ -105,17 +99,9 @@ def test_an_attempt_that_was_given_up_does_not_tie_the_shadow_to_an_index_that_i
     engine = open_engine(validation_timeout_s=20.0)
     engine.create_branch("main")
     first, shadow = live(engine), built(engine)
-    commit, late = Attempt._commit, [True]
-
-    def _commit(self: Attempt, proven: Digest) -> Any:
-        if late:
-            late.clear()
-            self._budget_s = 0.0
-        return commit(self, proven)
-
-    monkeypatch.setattr(Attempt, "_commit", _commit)
+    inside.expire_first_commit_budget(monkeypatch)
     assert not engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01)).success
-    assert not engine._house.shelf.open[shadow.generation].served, "nobody was led there"
+    assert not inside.is_exposed(engine, shadow.generation), "nobody was led there"
     with hindered(slow(first)):
         behind(engine, first)
         result = engine.switch(shadow.shadow_index_id)
@@ -146,7 +132,7 @@ def test_a_build_that_is_validated_can_be_cancelled_while_its_index_is_switched(
     points.plan_points("switch.committed=sleep:6@1")
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(engine.rollback, "main", KIND)
-        wait_until(lambda: engine._house.attempts, what="the switch")
+        wait_until(lambda: inside.attempts_under_way(engine), what="the switch")
         shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
         engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=30)
         assert not switching.done(), "the build did not wait for the switch"
@@ -210,7 +196,7 @@ def test_where_the_live_index_is_broken_a_new_one_waits_for_room(open_engine: Op
     engine = open_engine()
     engine.create_branch("main")
     fill(engine, 100)
-    path = engine._house.shelf.open[live(engine)].path
+    path = inside.generation(engine, live(engine)).path
     engine.close()
     for file in path.glob("shard-*/*"):
         file.write_bytes(b"garbage" * 1000)
@@ -247,18 +233,14 @@ def test_whoever_holds_the_index_that_is_led_to_is_not_shown_less_by_another(
     first = live(engine)
     held = engine.reader("main", KIND)
     live(engine)
-    ordinary, bad, numbers = GenerationWriter.differing, [False], itertools.count()
-
-    def differing(self: GenerationWriter, source: Digest) -> list[int]:
-        return [5] if bad[0] and self.row.number == first else ordinary(self, source)
-
-    monkeypatch.setattr(GenerationWriter, "differing", differing)
+    bad, numbers = [False], itertools.count()
+    inside.unsound(monkeypatch, lambda number: bad[0] and number == first)
     after_proof(monkeypatch, lambda: bad.__setitem__(0, True))
     points.plan_points("switch.committed=raise:EIO@1")
     attempt(lambda: engine.rollback("main", KIND))
     points.plan_points("")
-    house, looks = engine._house, itertools.count()
-    assert house.astray
+    looks = itertools.count()
+    assert inside.pending_repoints(engine)
 
     def look() -> None:
         before = held.applied_lsn()
@@ -270,7 +252,7 @@ def test_whoever_holds_the_index_that_is_led_to_is_not_shown_less_by_another(
         hands.start(lambda: engine.write("main", [put(f"x{next(numbers)}")]), 2)
         hands.start(look)
         for _ in range(4):
-            house.lead_over(1, KIND)
+            inside.repoint(engine)
             wait_until(lambda: next(looks) > 200)
     bad[0] = False
     settled(engine)

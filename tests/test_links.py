@@ -12,6 +12,7 @@ import pytest
 from shadowswitch import CorruptData, Engine, SwitchRequest
 from shadowswitch.storage.rows import GenerationRow
 from tests.engine_helpers import KIND, TYPES, fill, found, live, wait_until
+from tests.support import inside
 
 Open = Callable[..., Engine]
 
@@ -48,7 +49,7 @@ def test_what_a_link_leads_to_is_not_removed_with_a_generation(open_engine: Open
     if where == "the generation":
         engine.rebuild("main", KIND, TYPES)  # the first one retires
     else:
-        engine._house.transact(lambda c: c.put_generation(retiring(c.generation(1))), "test")
+        inside.transact(engine, lambda c: c.put_generation(retiring(c.generation(1))), "test")
     for _ in range(3):
         engine.clean_up()
     assert content(outside) == before

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
 from shadowswitch import Engine, LockConflict, Timeout
-from shadowswitch.actors.branch import BranchActor
 from shadowswitch.engine.room import Room
 from shadowswitch.model.lock_records import LockTableState
 from shadowswitch.model.locks import LockTable
 from shadowswitch.storage.catalog import Catalog
 from tests.engine_helpers import wait_until
 from tests.engine_lock_helpers import Eventually, OpenEngine, put
+from tests.support import inside
 
 
 class Starts:
@@ -29,26 +30,23 @@ class Starts:
         self.twice: list[int] = []
         self._at_work: dict[int, int] = {}
         self._lock = threading.Lock()
-        start, receive = BranchActor.on_start, BranchActor.on_receive
+        inside.before(monkeypatch, inside.Step.BRANCH_START, self._started)
+        inside.on_branch_message(monkeypatch, self._at_work_on)
 
-        def on_start(actor: BranchActor) -> None:
-            self.count += 1
-            start(actor)
+    def _started(self) -> None:
+        self.count += 1
 
-        def on_receive(actor: BranchActor, message: Any) -> None:
-            number = actor._row.number
+    @contextmanager
+    def _at_work_on(self, number: int) -> Iterator[None]:
+        with self._lock:
+            self._at_work[number] = self._at_work.get(number, 0) + 1
+            if self._at_work[number] > 1:
+                self.twice.append(number)
+        try:
+            yield
+        finally:
             with self._lock:
-                self._at_work[number] = self._at_work.get(number, 0) + 1
-                if self._at_work[number] > 1:
-                    self.twice.append(number)
-            try:
-                receive(actor, message)
-            finally:
-                with self._lock:
-                    self._at_work[number] -= 1
-
-        monkeypatch.setattr(BranchActor, "on_start", on_start)
-        monkeypatch.setattr(BranchActor, "on_receive", on_receive)
+                self._at_work[number] -= 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +62,7 @@ def test_nothing_is_lost_while_actors_stop_and_start_again(
     names = [f"b{n}" for n in range(30)]
     for name in names:
         engine.create_branch(name)
-    inside: dict[str, str] = {}
+    holders: dict[str, str] = {}
     written: dict[str, set[str]] = {name: set() for name in names}
 
     def work(worker: int) -> None:
@@ -72,12 +70,12 @@ def test_nothing_is_lost_while_actors_stop_and_start_again(
         for turn in range(25):
             name = chance.choice(names)
             lock = engine.acquire_lock(name, "MANUAL", owner, wait_s=100, heartbeat_s=30)
-            assert inside.setdefault(name, owner) == owner, "LK-1"
+            assert holders.setdefault(name, owner) == owner, "LK-1"
             engine.heartbeat(lock.lock_id, lock.token, turn)
             engine.write(name, [put(f"{worker}-{turn}")], owner=owner, tokens=[lock.token], timeout_s=60)
             written[name].add(f"{worker}-{turn}")
             assert engine.confirm_lock(lock.lock_id, lock.token).progress_percent == turn
-            del inside[name]
+            del holders[name]
             engine.release_lock(lock.lock_id, lock.token)
             threading.Event().wait(chance.random() * 0.002)
 
@@ -96,18 +94,16 @@ def test_a_message_that_meets_an_actor_that_stops_is_served_by_the_next(
 ) -> None:
     """The old actor's stop lies unhandled in its mailbox while the next one works already."""
     held, go_on = threading.Event(), threading.Event()
-    stopped = BranchActor.on_stop
 
-    def on_stop(actor: BranchActor) -> None:
+    def stop() -> None:
         held.set()
         assert go_on.wait(60)
-        stopped(actor)
 
     lock = engine.acquire_lock("main", "MANUAL", "alice", heartbeat_s=1000)
     engine.heartbeat(lock.lock_id, lock.token, 33)
-    monkeypatch.setattr(BranchActor, "on_stop", on_stop)
+    inside.before(monkeypatch, inside.Step.BRANCH_STOP, stop)
     try:
-        wait_until(lambda: engine._branches.stop_idle(0.0) == 1)
+        wait_until(lambda: inside.stop_idle_branches(engine) == 1)
         assert held.wait(60)
         assert engine.confirm_lock(lock.lock_id, lock.token).progress_percent == 33
         engine.write("main", [put("a")], owner="alice", tokens=[lock.token])
@@ -137,15 +133,13 @@ def test_locks_of_many_branches_that_expire_at_one_moment_are_swept_with_few_thr
         engine.acquire_lock(f"b{n}", "MANUAL", "alice", heartbeat_s=100)
     engine.close()
     most = 0
-    start = BranchActor.on_start
 
-    def on_start(actor: BranchActor) -> None:
+    def start() -> None:
         nonlocal most
         most = max(most, sum(t.name.startswith("shadowswitch-branch-") for t in threading.enumerate()))
-        start(actor)
 
-    monkeypatch.setattr(BranchActor, "on_start", on_start)
-    monkeypatch.setattr(LockTable, "load", partial(_expiring, LockTable.load))
+    inside.before(monkeypatch, inside.Step.BRANCH_START, start)
+    inside.wrap(monkeypatch, inside.Step.LOAD_LOCKS, _expiring)
     engine = open_engine(branch_actors_max=8)
     expired = "com.shadowswitch.lock.expired"
     wait_until(lambda: sum(event.type == expired for event in engine.events(limit=10_000)) == 150, 60)
@@ -170,13 +164,11 @@ def test_a_branch_that_stands_still_does_not_take_the_room_of_the_others(
     for name in ("stuck", "other"):
         engine.create_branch(name)
     go_on = threading.Event()
-    original = BranchActor._write
 
-    def write(actor: BranchActor, message: Any) -> None:
-        assert actor._row.name != "stuck" or go_on.wait(120)
-        original(actor, message)
+    def write(branch: str) -> None:
+        assert branch != "stuck" or go_on.wait(120)
 
-    monkeypatch.setattr(BranchActor, "_write", write)
+    inside.before_branch_write(monkeypatch, write)
     with ThreadPoolExecutor(5) as pool:
         tasks = [pool.submit(engine.write, "stuck", [put(str(n))], "", 120) for n in range(4)]
         wait_until(lambda: engine.stats()["queued_changes"] >= 4)
@@ -215,14 +207,12 @@ def test_who_waits_for_the_share_of_their_own_branch_is_passed_and_not_starved()
 
 def test_a_broken_branch_is_not_in_the_way_of_another(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.create_branch("broken")
-    original = BranchActor._write
 
-    def write(actor: BranchActor, message: Any) -> None:
-        if actor._row.name == "broken":
+    def write(branch: str) -> None:
+        if branch == "broken":
             raise RuntimeError("on purpose")
-        original(actor, message)
 
-    monkeypatch.setattr(BranchActor, "_write", write)
+    inside.before_branch_write(monkeypatch, write)
     for n in range(20):
         with pytest.raises(Exception, match="on purpose"):
             engine.write("broken", [put("a")])
@@ -246,15 +236,14 @@ def test_a_round_of_the_janitor_looks_only_at_what_is_due(
         raise AssertionError("a walk over everything")
 
     read: list[int] = []
-    head = Catalog.head
-    for name in ("branches", "generations", "shadows"):
-        monkeypatch.setattr(Catalog, name, walk)
+    for step in (inside.Step.LIST_BRANCHES, inside.Step.LIST_GENERATIONS, inside.Step.LIST_SHADOWS):
+        inside.replace(monkeypatch, step, walk)
 
-    def noted(self: Catalog, branch: int) -> tuple[int, int]:
+    def noted(ordinary: Any, catalog: Catalog, branch: int) -> Any:
         read.append(branch)
-        return head(self, branch)
+        return ordinary(catalog, branch)
 
-    monkeypatch.setattr(Catalog, "head", noted)
+    inside.wrap(monkeypatch, inside.Step.STORED_HEAD, noted)
     for start in range(0, 1000, 100):
         engine.write("b7", [put(str(n)) for n in range(start, start + 100)])
     engine.clean_up()

@@ -15,20 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-import msgspec
 import pytest
 
 from shadowswitch import BuildFailed, CorruptData, Engine, InvalidTransition, StorageFull, SwitchRequest, Timeout
-from shadowswitch.actors import attempt as attempts
-from shadowswitch.actors import base, builder, builds, switcher, validator, worker_pool
-from shadowswitch.actors.messages import Follow, Sweep
+from shadowswitch.actors import base
+from shadowswitch.actors.messages import Sweep
 from shadowswitch.actors.reply import Reply
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError
-from shadowswitch.storage import generation, transitions
-from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.copying import Control
+from shadowswitch.storage import transitions
 from shadowswitch.storage.disk import disk_errors
 from tests.engine_helpers import KIND, TYPES, attempt, built, fill, live, outside_environment, put, wait_until
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 HELD_S = 30.0
@@ -66,26 +63,21 @@ def published(engine: Engine) -> Path:
 def test_a_build_looks_for_its_cancellation_while_it_is_validated(
     filled: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validator, "POLL_S", 0.0001)
+    inside.patch_limit(monkeypatch, inside.Limit.VALIDATION_POLL_S, 0.0001)
     assert built(filled).state == "BUILT"
 
 
 def test_a_failed_build_whose_files_are_being_removed_is_not_retried(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, remove = validator.validate, generation.remove_directory
     removing, go_on = threading.Event(), threading.Event()
 
-    def held(path: Path) -> None:
+    def held(_: Path) -> None:
         removing.set()
         assert go_on.wait(HELD_S)
-        remove(path)
 
-    monkeypatch.setattr(
-        "shadowswitch.actors.builder.validate",
-        lambda *given, **how: msgspec.structs.replace(real(*given, **how), errors=["made to fail"]),
-    )
-    monkeypatch.setattr("shadowswitch.actors.janitor.remove_directory", held)
+    inside.fail_build_validation(monkeypatch, "made to fail")
+    inside.before_removal(monkeypatch, held)
     engine = start(open_engine, failed_keep_s=0.0)
     shadow = engine.start_build("main", KIND, TYPES).shadow_index_id
     with pytest.raises(BuildFailed):
@@ -101,16 +93,15 @@ def test_a_failed_build_whose_files_are_being_removed_is_not_retried(
 def test_a_change_of_pace_that_was_given_up_is_not_made_and_does_not_end_the_build(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noting, go_on, note = threading.Event(), threading.Event(), builder.ShadowBuilder._note
+    noting, go_on = threading.Event(), threading.Event()
 
-    def held(self: builder.ShadowBuilder, phase: str) -> None:
+    def held(phase: str) -> None:
         if phase == "catching_up":
             noting.set()
             assert go_on.wait(HELD_S)
-        note(self, phase)
 
-    monkeypatch.setattr(builds, "CANCEL_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(builder.ShadowBuilder, "_note", held)
+    inside.patch_limit(monkeypatch, inside.Limit.CANCEL_TIMEOUT_S, 0.05)
+    inside.before_build_phase(monkeypatch, held)
     engine = start(open_engine)
     shadow = engine.start_build("main", KIND, TYPES).shadow_index_id
     assert noting.wait(HELD_S)
@@ -127,18 +118,16 @@ def test_a_worker_that_dies_in_the_moment_in_which_it_is_given_a_task_is_noticed
 ) -> None:
     engine = start(open_engine, idle_workers=1)
     live(engine)
-    pool, tune = engine._house.pool, worker_pool._Process.tune
-    wait_until(lambda: pool._idle)
+    wait_until(lambda: inside.idle_workers(engine))
     killed: list[int] = []
 
-    def kill_first(self: worker_pool._Process, control: Control) -> None:
+    def kill_first(pid: int, noticed: Callable[[], bool]) -> None:
         if not killed:
-            killed.append(self.process.pid)
-            os.kill(self.process.pid, signal.SIGKILL)
-            wait_until(lambda: self not in pool._busy.values())
-        tune(self, control)
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(noticed)
 
-    monkeypatch.setattr(worker_pool._Process, "tune", kill_first)
+    inside.before_worker_task(monkeypatch, engine, kill_first)
     assert built(engine).state == "BUILT"
     assert killed
 
@@ -146,24 +135,19 @@ def test_a_worker_that_dies_in_the_moment_in_which_it_is_given_a_task_is_noticed
 # -- switches --------------------------------------------------------------------------------------------------------
 
 
-def fail_verification(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switcher, "verify", lambda *_: ["made to fail"])
-
-
 def test_going_back_that_fails_is_no_success(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start(open_engine)
     first, shadow = live(engine), built(engine)
-    before, commit_switch = os.readlink(published(engine)), transitions.commit_switch
+    before = os.readlink(published(engine))
     commits: list[int] = []
 
-    def full_at_the_second(*given: Any) -> Any:
+    def full_at_the_second() -> None:
         commits.append(1)
         if len(commits) == 2:
             raise StorageFull("the disk is full", operation="commit")
-        return commit_switch(*given)
 
-    fail_verification(monkeypatch)
-    monkeypatch.setattr(transitions, "commit_switch", full_at_the_second)
+    inside.fail_verification(monkeypatch, "made to fail")
+    inside.before(monkeypatch, inside.Step.COMMIT_SWITCH, full_at_the_second)
     result = engine.switch(shadow.shadow_index_id)
     assert (result.success, result.rolled_back) == (False, False)
     assert result.verification_errors == ["made to fail"]
@@ -179,7 +163,7 @@ def test_a_validation_that_could_not_be_done_did_not_pass(engine: Engine, monkey
         raise InternalFailure("the worker died", hint="try again")
 
     shadow = built(engine)
-    monkeypatch.setattr(switcher, "validate", broken)
+    inside.replace(monkeypatch, inside.Step.VALIDATE_SHADOW, broken)
     result = engine.switch(shadow.shadow_index_id)
     assert (result.success, result.validation_passed) == (False, False)
     assert "the worker died" in result.validation_errors[0]
@@ -188,18 +172,16 @@ def test_a_validation_that_could_not_be_done_did_not_pass(engine: Engine, monkey
 def test_the_path_for_outsiders_never_leads_to_what_was_removed(open_engine: OpenEngine) -> None:
     engine = start(open_engine)
     live(engine)
-    shadow, house = built(engine), engine._house
-    with house.publishing, ThreadPoolExecutor(1) as pool:  # as a copy of another index holds it, for long
+    shadow, publishing = built(engine), inside.publish_lock(engine)
+    with publishing, ThreadPoolExecutor(1) as pool:  # as a copy of another index holds it, for long
         request = SwitchRequest(backup_current=False)
         switching = pool.submit(engine.switch, shadow.shadow_index_id, request)
         wait_until(lambda: engine.index("main", KIND).generation == 2)
-        sweep: Reply[None] = Reply()
-        engine._house.janitor.tell(Sweep(sweep))
-        sweep.result(HELD_S)
+        inside.sweep(engine, HELD_S)
         assert published(engine).resolve(strict=True).name == "00000001"
-        house.publishing.release()
+        publishing.release()
         assert switching.result(HELD_S).success
-        house.publishing.acquire()
+        publishing.acquire()
     assert published(engine).resolve(strict=True).name == "00000002"
     wait_until(lambda: not (engine.path / "generations" / "main" / KIND / "00000001").exists())
 
@@ -216,12 +198,11 @@ def test_a_reader_in_another_process_never_meets_an_older_state_in_the_new_gener
         assert outsider.stdout is not None
         assert outsider.stdout.readline() == "1\n"
         assert engine.switch(shadow.shadow_index_id).success
-        with engine._house.shelf.live[1, KIND].writer.lock:  # as a flush holds it that waits for the disk
+        with inside.live(engine).writer.lock:  # as a flush holds it that waits for the disk
             for n in range(20):
                 engine.write("main", [put("0", f"edit{n}")])
-            old = engine._house.shelf.open[1]
-            engine._house.follower_of(1).tell(Follow(old))
-            wait_until(engine._house.follower_of(1).ref.actor_inbox.empty)
+            inside.follow(engine, 1)
+            wait_until(lambda: inside.is_follower_idle(engine, 1))
             outsider.stdin.write("\n\n")
             outsider.stdin.flush()
             before, number, after = (int(outsider.stdout.readline()) for _ in range(3))
@@ -234,29 +215,26 @@ def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
 ) -> None:
     engine = start(open_engine, soak_s=3600.0, seal_budget_ms=2000.0)
     live(engine)
-    shadow, commit_switch, given_up = built(engine), transitions.commit_switch, threading.Event()
+    shadow, given_up = built(engine), threading.Event()
 
-    def stalled(*given: Any) -> Any:
+    def stalled() -> None:
         assert given_up.wait(HELD_S)
-        return commit_switch(*given)
 
-    def waited_in_vain(*given: Any) -> Any:
+    def waited_in_vain(ordinary: Callable[..., Any], *given: Any) -> Any:
         try:
-            return commit(*given)
+            return ordinary(*given)
         finally:
             given_up.set()
 
-    commit = attempts.Attempt._commit
-    monkeypatch.setattr(attempts, "COMMIT_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(base, "COMMIT_GRACE_S", 0.05)
-    monkeypatch.setattr(attempts.Attempt, "_commit", waited_in_vain)
-    monkeypatch.setattr(transitions, "commit_switch", stalled)
+    inside.patch_limit(monkeypatch, inside.Limit.COMMIT_TIMEOUT_S, 0.05)
+    inside.patch_limit(monkeypatch, inside.Limit.COMMIT_GRACE_S, 0.05)
+    inside.wrap(monkeypatch, inside.Step.COMMIT, waited_in_vain)
+    inside.before(monkeypatch, inside.Step.COMMIT_SWITCH, stalled)
     assert not engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01)).success
     monkeypatch.undo()
     wait_until(lambda: engine.index("main", KIND).generation == 2)
-    house = engine._house
-    house.transact(lambda commit: transitions.retire_previous(commit, 1), "retire")
-    wait_until(lambda: house.catalog.generation(1) is None)
+    inside.transact(engine, lambda commit: transitions.retire_previous(commit, 1), "retire")
+    wait_until(lambda: inside.catalog(engine).generation(1) is None)
     with engine.reader("main", KIND) as reader:
         assert reader.generation == 2
 
@@ -264,13 +242,13 @@ def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
 def test_a_switch_does_not_outlive_the_engine(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start(open_engine)
     shadow = built(engine)
-    asked, monkeyed = threading.Event(), engine._house.pool.submit
+    asked = threading.Event()
 
-    def never_answered(*given: Any) -> int:
+    def never_answered(ordinary: Callable[..., int], *given: Any) -> int:
         asked.set()
-        return monkeyed(*given) if engine._house.closing else 0
+        return ordinary(*given) if inside.is_closing(engine) else 0
 
-    monkeypatch.setattr(engine._house.pool, "submit", never_answered)
+    inside.wrap(monkeypatch, inside.Step.WORKER_SUBMIT, never_answered)
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(attempt, lambda: engine.switch(shadow.shadow_index_id))
         assert asked.wait(HELD_S)
@@ -283,14 +261,14 @@ def test_a_switch_does_not_outlive_the_engine(open_engine: OpenEngine, monkeypat
 
 
 def test_nothing_is_kept_of_writes_that_were_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full() -> None:
         raise StorageFull("full", operation="commit")
 
     def replies() -> int:
         gc.collect()
         return sum(isinstance(thing, Reply) for thing in gc.get_objects())
 
-    monkeypatch.setattr(Commit, "write", full)
+    inside.before(monkeypatch, inside.Step.TRANSACTION_WRITE, full)
     before = replies()
     for n in range(100):
         assert isinstance(attempt(partial(engine.write, "main", [put(str(n))])), StorageFull)
@@ -303,30 +281,30 @@ def test_after_an_error_of_the_disk_no_write_of_the_group_is_tried_again(
     engine = open_engine(sound=False)
     for name in ("main", "second", "third"):
         engine.create_branch(name)
-    real, holding, go_on, groups = Commit.run, threading.Event(), threading.Event(), []
+    holding, go_on, groups = threading.Event(), threading.Event(), []
 
-    def run(self: Commit, work: Callable[[Commit], None]) -> None:
-        groups.append(work)
+    def run(ordinary: Callable[..., None], *given: Any) -> None:
+        groups.append(given)
         if len(groups) == 1:
             holding.set()
             assert go_on.wait(HELD_S)
-            real(self, work)
+            ordinary(*given)
             return
         with disk_errors("commit"):
             raise lmdb.Error("mdb_txn_commit: Input/output error", 5)
 
-    monkeypatch.setattr(Commit, "run", run)
+    inside.wrap(monkeypatch, inside.Step.TRANSACTION, run)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(attempt, lambda: engine.write("main", [put("a")]))
         assert holding.wait(HELD_S)
         rest = [pool.submit(attempt, partial(engine.write, name, [put("a")])) for name in ("second", "third")]
-        wait_until(lambda: engine._room.queued == 3)
-        wait_until(lambda: all(load.sent == load.handled for load in engine._branches._loads.values()))
+        wait_until(lambda: inside.queued_changes(engine) == 3)
+        wait_until(lambda: inside.are_branches_idle(engine))
         go_on.set()
         outcomes = [future.result(HELD_S) for future in (first, *rest)]
     assert [isinstance(outcome, CorruptData) for outcome in outcomes] == [False, True, True]
     assert len(groups) == 2
-    assert engine._house.catalog.failed is not None
+    assert inside.catalog(engine).failed is not None
 
 
 def test_what_an_actor_has_claimed_is_not_failed_by_its_end() -> None:

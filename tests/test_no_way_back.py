@@ -8,20 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shadowswitch import Engine, ShadowSwitchError
-from shadowswitch.actors.validator import validate
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, attempt, crew, fill, live, put, wait_until
+from tests.support import inside
 
 
 def test_a_soaking_index_that_is_validated_is_not_brought_ahead_of_the_live_one(engine: Engine) -> None:
     fill(engine, 100)
     first, second = live(engine), live(engine)
-    shelf = engine._house.shelf
-    with shelf.open[second].writer.held():  # no follower brings it on
+    with inside.pause_apply(engine, second):
         engine.write("main", [put("late", "late")])
-        assert validate(engine._house, shelf.open[first], ["DIGEST"]).errors == []
-        assert shelf.open[second].applied_lsn >= shelf.open[first].applied_lsn == engine.head("main")
+        assert inside.check_generation(engine, first, "DIGEST").errors == []
+        behind, ahead = inside.generation(engine, first), inside.generation(engine, second)
+        assert ahead.applied_lsn >= behind.applied_lsn == engine.head("main")
 
 
 def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: Engine) -> None:
@@ -30,12 +30,12 @@ def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: 
     seen: dict[str, list[tuple[int, int]]] = {"inside": [], "outside": []}
     numbers, switched = itertools.count(), itertools.count()
 
-    def inside() -> None:
+    def within() -> None:
         with engine.reader("main", KIND, timeout_s=30) as reader:
             seen["inside"].append((reader.lsn, reader.generation))
 
     def outside() -> None:
-        with outside_reader(engine.path, engine._house.catalog, "main", KIND) as reader:
+        with outside_reader(engine.path, inside.catalog(engine), "main", KIND) as reader:
             seen["outside"].append((reader.applied_lsn(), reader.generation))
 
     def switch() -> None:
@@ -43,7 +43,7 @@ def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: 
         assert isinstance(result, ShadowSwitchError) or result.success or "not switched" in result.message
         next(switched)
 
-    works: list[tuple[Callable[[], None], int]] = [(inside, 1), (outside, 1), (switch, 2)]
+    works: list[tuple[Callable[[], None], int]] = [(within, 1), (outside, 1), (switch, 2)]
     points.plan_points("switch.committed=sleep:0.03")
     with crew() as hands:
         for work, count in works:
@@ -60,16 +60,15 @@ def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: 
 def test_who_waits_while_readers_are_led_to_another_generation_goes_there_too(engine: Engine) -> None:
     """Between its commit and the lead a switch shows nothing older than its LSN; nobody waits longer than the lead."""
     first, second = live(engine), live(engine)
-    house = engine._house
-    left, target = house.shelf.open[second], house.shelf.open[first]
-    row = house.catalog.index(left.row.branch, KIND)
+    left = inside.generation(engine, second)
+    row = inside.catalog(engine).index(1, KIND)
     assert row is not None
-    left.ready_lsn = engine.head("main") + 1
+    inside.set_read_floor_lsn(engine, second, engine.head("main") + 1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(engine.reader, "main", KIND, timeout_s=30)
         wait_until(lambda: left.pins == 1, what="a reader that waits")
-        assert house.shelf.point(left.row.branch, KIND, target, row.epoch + 1)
+        assert inside.set_live(engine, first, row.epoch + 1)
         with waiting.result(10) as reader:
             assert reader.generation == first
     assert left.pins == 0
-    house.shelf.point(left.row.branch, KIND, left, row.epoch + 2)
+    inside.set_live(engine, second, row.epoch + 2)

@@ -26,6 +26,7 @@ from shadowswitch import (
 )
 from shadowswitch.storage import layout
 from tests.engine_helpers import KIND, fill, found, live, outside_environment, put, wait_until
+from tests.support import inside
 
 HOLDER = """
 import sys
@@ -117,7 +118,7 @@ def test_two_directories_are_open_side_by_side(open_engine: Any, tmp_path: Path)
 def test_a_network_file_system_is_refused_unless_it_is_insisted_upon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(layout, "filesystem_type", lambda path: kind)
+    inside.replace(monkeypatch, inside.Step.FILESYSTEM_TYPE, lambda path: kind)
     with pytest.raises(UnsupportedFilesystem, match=kind):
         Engine.open(tmp_path / "data")
     assert not (tmp_path / "data" / layout.CATALOG).exists()

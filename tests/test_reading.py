@@ -16,6 +16,7 @@ import pytest
 from shadowswitch import Delete, Engine, EngineClosed, InvalidConfig, Put, SwitchRequest, Timeout, UnknownIndex
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, outside_environment, put, wait_until
+from tests.support import inside
 
 OUTSIDER = """
 import sys
@@ -109,7 +110,7 @@ def test_an_unpinned_superseded_generation_is_removed_and_forgotten(filled: Engi
     first = filled.index("main", KIND)
     superseded(filled)
     wait_until(lambda: not os.path.exists(first.path))
-    wait_until(lambda: filled._house.catalog.generation(first.generation) is None)
+    wait_until(lambda: inside.catalog(filled).generation(first.generation) is None)
     assert str(filled.shadow(first.shadow_index_id).state) == "CLEANUP"
     assert filled.stats()["generations_open"] == 2
 
@@ -149,8 +150,7 @@ def test_readers_see_every_own_write_at_once_although_nobody_refreshes(open_engi
 def test_a_reader_that_waits_in_vain_gets_a_timeout_and_leaves_no_pin(engine: Engine) -> None:
     fill(engine, 10)
     live(engine)
-    generation = engine._house.shelf.open[engine.index("main", KIND).generation]
-    with generation.writer.held():
+    with inside.pause_apply(engine, engine.index("main", KIND).generation):
         receipt = engine.write("main", [put("a")])
         with pytest.raises(Timeout, match=str(receipt.lsn)):
             engine.reader("main", KIND, min_lsn=receipt.lsn, timeout_s=0.05)
@@ -291,21 +291,20 @@ def test_the_engine_closes_behind_the_search_that_runs(open_engine: Any, monkeyp
     fill(engine, 10)
     live(engine)
     reader = engine.reader("main", KIND)
-    inner, begun, go_on = reader._reader, threading.Event(), threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     found: list[object] = []
 
-    def slow(query: str, limit: int) -> object:
+    def hold() -> None:
         begun.set()
         assert go_on.wait(30)
-        return type(inner).search(inner, query, limit)
 
-    monkeypatch.setattr(inner, "search", slow)
+    inside.before_search(monkeypatch, reader, hold)
     searching = threading.Thread(target=lambda: found.append(len(reader.search("hello"))))
     closing = threading.Thread(target=engine.close)
     searching.start()
     assert begun.wait(30)
     closing.start()
-    wait_until(lambda: engine._house.closing)
+    wait_until(lambda: inside.is_closing(engine))
     go_on.set()
     searching.join(30)
     closing.join(30)

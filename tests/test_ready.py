@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import pytest
 
 from shadowswitch import DuplicateBuild, Engine, InvalidConfig, InvalidTransition, LockLost, SwitchRequest
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, built, found, put
 from tests.engine_lock_helpers import Eventually, OpenEngine
+from tests.support import inside
 
 
 def state(engine: Engine) -> str:
@@ -89,17 +87,9 @@ def test_a_completion_that_was_held_up_beyond_the_time_of_its_lock_completes_not
     engine = open_engine()
     engine.create_branch("main")
     (lock,) = engine.start_indexing("main", "indexer", ttl_s=60)
-    keeper = engine._house.keepers[1]
-    store = keeper.store
-
-    def late(*given: Any) -> Any:
-        monkeypatch.setattr(keeper, "_clock", lambda: time.monotonic() + 100)
-        return store(*given)
-
-    monkeypatch.setattr(keeper, "store", late)
+    inside.hold_up_lock_store(monkeypatch, 1, by_s=100)
     with pytest.raises(LockLost):
         engine.complete_indexing("main", "indexer", tokens=[lock.token])
-    monkeypatch.setattr(keeper, "store", store)
     assert state(engine) == "ACTIVE", "its lock is over, and nothing was completed"
     with pytest.raises(InvalidTransition):
         engine.complete_indexing("main", "indexer")
@@ -117,7 +107,7 @@ def test_a_failed_or_cancelled_build_makes_nothing_ready_until_it_is_built_again
 ) -> None:
     failed = tracked(some, "GRAPH_INDEX")
     some.cancel_build(failed, "not wanted")
-    eventually(lambda: not some._house.tracked)
+    eventually(lambda: not inside.tracked_builds(some))
     assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}, track_ready=True).success
     assert state(some) == "ACTIVE", "one that was tracked did not succeed"
     assert some.rebuild("main", "GRAPH_INDEX", TYPES, {"parallel_workers": 1}, track_ready=True).success
@@ -131,7 +121,7 @@ def test_a_switch_that_does_not_verify_makes_nothing_ready(some: Engine, eventua
     points.plan_points("switch.verify=raise")
     assert not some.switch(shadow_id).success
     points.plan_points("")
-    eventually(lambda: not some._house.tracked)
+    eventually(lambda: not inside.tracked_builds(some))
     assert state(some) == "ACTIVE"
 
 
@@ -149,12 +139,12 @@ def test_a_switch_that_is_refused_leaves_it_pending(some: Engine) -> None:
 def test_a_retry_is_tracked_again(some: Engine, eventually: Eventually) -> None:
     shadow = some.start_build("main", KIND, TYPES, {"backend": "fts5"}, external=True, track_ready=True)
     some.fail_build(shadow.shadow_index_id, "no room")
-    eventually(lambda: not some._house.tracked)
+    eventually(lambda: not inside.tracked_builds(some))
     some.retry_build(shadow.shadow_index_id)
-    assert some._house.tracked
+    assert inside.tracked_builds(some)
     some.fail_build(shadow.shadow_index_id, "no room")
     some.retry_build(shadow.shadow_index_id)
-    assert some._house.tracked, "whether or not anybody has noticed the failure yet"
+    assert inside.tracked_builds(some), "whether or not anybody has noticed the failure yet"
 
 
 def test_a_tracked_build_that_cannot_be_claimed_leaves_nothing_behind(some: Engine) -> None:
@@ -162,7 +152,7 @@ def test_a_tracked_build_that_cannot_be_claimed_leaves_nothing_behind(some: Engi
     with pytest.raises(DuplicateBuild) as caught:
         tracked(some)
     assert caught.value.blocked.progress_percent == 100
-    assert not some._house.tracked
+    assert not inside.tracked_builds(some)
     some.create_branch("done")
     some.archive_branch("done")
     with pytest.raises(InvalidTransition):
@@ -187,14 +177,13 @@ def test_a_build_that_ended_is_out_of_the_way_of_the_next_at_once(open_engine: O
 def test_a_stop_between_switch_and_completion_is_made_good_at_the_next_start(
     open_engine: OpenEngine, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shadowswitch.actors import switcher
 
     engine = open_engine(janitor_interval_s=1000.0)
     engine.create_branch("main")
     engine.write("main", [put("a")])
     shadow_id = tracked(engine)
     engine.wait_for(shadow_id, "BUILT", timeout_s=60)
-    monkeypatch.setattr(switcher.Switcher, "_settle", lambda self, message: None)
+    inside.replace(monkeypatch, inside.Step.SETTLE_TRACKED_BUILD, lambda self, message: None)
     assert engine.switch(shadow_id).success
     assert state(engine) == "ACTIVE"
     engine.close()

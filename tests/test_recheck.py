@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, ShadowIndex, SwitchRequest
-from shadowswitch.storage.generation import GenerationWriter
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until
+from tests.support import inside
 from tests.test_validation import damage
 
 OFTEN = 0.2
@@ -57,7 +57,7 @@ def test_rows_of_another_version_in_a_waiting_shadow_are_repaired(engine: Engine
 
 def test_counters_that_leave_their_source_while_a_shadow_waits_are_repaired(engine: Engine) -> None:
     shadow = built(engine, shards=1)
-    writer: Any = engine._house.shelf.open[shadow.generation].writer
+    writer: Any = inside.generation(engine, shadow.generation).writer
     shard = writer._shards[0]
     with (
         writer.lock
@@ -81,7 +81,7 @@ def test_what_cannot_be_repaired_fails_with_a_reason_and_can_be_built_again(
     first = live(engine)
     shadow = built(engine, shards=1)
     with monkeypatch.context() as patch:
-        patch.setattr(GenerationWriter, "repair", lambda *_: None)  # a repair that does not help
+        inside.without_repair(patch)
         damage(shadow, STALE)
         wait_until(lambda: engine.shadow(shadow.shadow_index_id).state == "FAILED", 60)
     error = engine.shadow(shadow.shadow_index_id).error
@@ -90,7 +90,7 @@ def test_what_cannot_be_repaired_fails_with_a_reason_and_can_be_built_again(
     assert "differed from their source, and after a repair: DIGEST" in error
     assert engine.index("main", KIND).generation == first
     assert found(engine, "word5") == {"5"}
-    wait_until(lambda: shadow.generation not in engine._house.shelf.open)
+    wait_until(lambda: shadow.generation not in inside.open_generations(engine))
     engine.retry_build(shadow.shadow_index_id)
     engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
     assert engine.switch(shadow.shadow_index_id).success
@@ -102,7 +102,7 @@ def test_a_shadow_that_cannot_be_read_any_more_fails(open_engine: Any) -> None:
     fill(engine, 300)
     shadow = built(engine, shards=1)
     file = Path(shadow.shadow_index_path) / "shard-000" / "shard.sqlite"
-    engine._house.shelf.open[shadow.generation].writer.flush()
+    inside.generation(engine, shadow.generation).writer.flush()
     data = bytearray(file.read_bytes())
     data[4096:] = b"x" * (len(data) - 4096)
     file.write_bytes(data)

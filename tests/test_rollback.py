@@ -12,6 +12,7 @@ from shadowswitch import Delete, Engine, StorageFull, SwitchRequest, SwitchResul
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
+from tests.support import inside
 
 
 def everything(engine: Engine) -> dict[str, int]:
@@ -128,7 +129,7 @@ def test_a_new_switch_ends_the_soak_of_the_one_before_the_last(filled: Engine) -
     first, second, third = live(filled), live(filled), live(filled)
     assert filled.rollback("main", KIND).generation == second
     assert filled.rollback("main", KIND).generation == third
-    wait_until(lambda: filled._house.catalog.generation(first) is None)
+    wait_until(lambda: inside.catalog(filled).generation(first) is None)
     assert filled.index("main", KIND).previous_generation == second
 
 
@@ -138,7 +139,7 @@ def test_the_soak_ends_by_itself(open_engine: Any) -> None:
     fill(engine, 10)
     first = live(engine)
     live(engine)
-    wait_until(lambda: engine._house.catalog.generation(first) is None)
+    wait_until(lambda: inside.catalog(engine).generation(first) is None)
     assert engine.index("main", KIND).previous_generation is None
     with pytest.raises(UnknownIndex, match="no previous generation"):
         engine.rollback("main", KIND)
@@ -150,14 +151,14 @@ def test_going_back_by_itself_leaves_only_the_generation_that_is_at_fault(filled
     first, second = live(filled), live(filled)
     bad = filled.index("main", KIND)
     assert (bad.generation, filled.rollback("main", KIND).generation) == (second, first)
-    filled._go_back(bad, "a late complaint")
+    inside.go_back(filled, bad, "a late complaint")
     assert filled.index("main", KIND).generation == first
     assert filled.rollback("main", KIND).generation == second  # nobody condemned it
 
 
 def test_what_was_gone_back_from_by_itself_retires_in_the_same_commit(filled: Engine) -> None:
     first, second = live(filled), live(filled)
-    filled._go_back(filled.index("main", KIND), "health check: slow")
+    inside.go_back(filled, filled.index("main", KIND), "health check: slow")
     assert filled.index("main", KIND).generation == first
     told = [(row.type, row.data) for row in filled.audit()][-2:]
     assert [kind for kind, _ in told] == ["switch.committed", "generation.condemned"]
@@ -174,7 +175,7 @@ def test_a_switch_whose_commit_came_before_an_error_says_that_it_switched(filled
     def no_room(*_: object) -> None:
         raise StorageFull("the disk is full")
 
-    monkeypatch.setattr("shadowswitch.actors.switcher.Switcher._retire_old", no_room)
+    inside.replace(monkeypatch, inside.Step.RETIRE_PREVIOUS, no_room)
     result = filled.switch(shadow.shadow_index_id)
     assert result.success
     assert result.message.startswith("switched, but not all that follows was done: the disk is full")
@@ -184,13 +185,12 @@ def test_a_switch_whose_commit_came_before_an_error_says_that_it_switched(filled
 def test_of_two_rollbacks_at_once_the_second_leaves_the_live_index_alone(filled: Engine) -> None:
     first = live(filled)
     live(filled)
-    target = filled._house.shelf.open[first]
     results: list[SwitchResult] = []
     threads = [threading.Thread(target=lambda: results.append(filled.rollback("main", KIND))) for _ in range(2)]
-    with target.attended(30):  # both have asked before either is served
+    with inside.maintenance_lock(filled, first, 30):  # both have asked before either is served
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(filled._house.switching) == 2)
+        wait_until(lambda: inside.switches_under_way(filled) == 2)
     for thread in threads:
         thread.join(60)
     assert sorted(result.success for result in results) == [False, True]

@@ -10,6 +10,7 @@ import pytest
 from shadowswitch import BuildFailed, Config, NotConverging
 from shadowswitch.actors.pacing import Pacing
 from shadowswitch.model.rounds import Place, Rounds
+from tests.support import inside
 
 
 class Race:
@@ -75,7 +76,7 @@ def test_a_build_that_stood_still_has_not_fallen_behind_by_that() -> None:
 
 def test_the_verdict_names_both_rates_and_comes_after_the_milder_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("shadowswitch.actors.pacing.time.monotonic", lambda: now[0])
+    inside.replace(monkeypatch, inside.Step.PACING_CLOCK, lambda: now[0])
     config = Config(catchup_rounds_max=6, write_delay_max_ms=10)
     house: Any = types.SimpleNamespace(config=config, head=lambda branch: round(500 * now[0]), delays={})
     row: Any = types.SimpleNamespace(id="s", branch=1, start_lsn=0)

@@ -14,8 +14,8 @@ import pytest
 
 from shadowswitch import Engine, Put, StaleFence, SwitchRequest
 from shadowswitch.storage import transitions
-from shadowswitch.storage.generation import remove_directory
 from tests.engine_helpers import wait_until
+from tests.support import inside
 
 KIND = "SEARCH_INDEX"
 Eventually = Callable[[Callable[[], bool]], None]
@@ -63,12 +63,11 @@ def test_the_journal_is_not_trimmed_below_a_build_that_began_while_the_janitor_w
         engine.rebuild("main", KIND, ["object_type"], request=SwitchRequest(backup_current=False))
     busy, go_on = threading.Event(), threading.Event()
 
-    def slow(path: Path) -> None:
+    def slow(_: Path) -> None:
         busy.set()
         assert go_on.wait(60)
-        remove_directory(path)
 
-    monkeypatch.setattr("shadowswitch.actors.janitor.remove_directory", slow)
+    inside.before_removal(monkeypatch, slow)
     cleaning = threading.Thread(target=engine.clean_up, args=(60,))
     cleaning.start()
     assert busy.wait(60)
@@ -81,7 +80,7 @@ def test_the_journal_is_not_trimmed_below_a_build_that_began_while_the_janitor_w
     start_lsn = engine.shadow(shadow.shadow_index_id).start_lsn
     for _ in range(3):
         engine.write("main", [put(n) for n in range(500)])
-    live = engine._house.shelf.live[1, KIND].writer
+    live = inside.live(engine).writer
     wait_until(lambda: live.applied_lsn == engine.head("main"))
     live.flush()
     go_on.set()
@@ -116,28 +115,30 @@ def test_a_pinned_generation_is_not_removed_here_nor_elsewhere(engine: Engine) -
 
 def test_a_switch_with_a_stale_token_is_refused(engine: Engine) -> None:
     engine.write("main", [put(1)])
-    shadow = engine._house.catalog.shadow(built(engine))
-    engine._house.switching["test"] = shadow.id  # or the janitor would end it
-    engine._house.transact(lambda c: transitions.begin_switching(c, shadow.id), "test")
+    shadow = inside.catalog(engine).shadow(built(engine))
+    inside.claim_switch(engine, shadow.id)  # or the janitor would end it
+    inside.transact(engine, lambda c: transitions.begin_switching(c, shadow.id), "test")
     with pytest.raises(StaleFence):
-        engine._house.transact(
+        inside.transact(
+            engine,
             lambda c: transitions.commit_switch(c, shadow.generation, shadow.token - 1, 0, 1, 60, "ATOMIC_RENAME", {}),
             "test",
         )
-    engine._house.transact(lambda c: transitions.give_up_switching(c, shadow.id, "test"), "test")
+    inside.transact(engine, lambda c: transitions.give_up_switching(c, shadow.id, "test"), "test")
     engine.cancel_build(shadow.id)
 
 
 def test_a_switch_that_expects_another_generation_is_refused(engine: Engine) -> None:
     engine.write("main", [put(1)])
     engine.rebuild("main", KIND, ["object_type"])
-    shadow = engine._house.catalog.shadow(built(engine))
-    engine._house.switching["test"] = shadow.id  # or the janitor would end it
-    engine._house.transact(lambda c: transitions.begin_switching(c, shadow.id), "test")
+    shadow = inside.catalog(engine).shadow(built(engine))
+    inside.claim_switch(engine, shadow.id)  # or the janitor would end it
+    inside.transact(engine, lambda c: transitions.begin_switching(c, shadow.id), "test")
     with pytest.raises(StaleFence):
-        engine._house.transact(
+        inside.transact(
+            engine,
             lambda c: transitions.commit_switch(c, shadow.generation, shadow.token, 99, 1, 60, "ATOMIC_RENAME", {}),
             "test",
         )
-    engine._house.transact(lambda c: transitions.give_up_switching(c, shadow.id, "test"), "test")
+    inside.transact(engine, lambda c: transitions.give_up_switching(c, shadow.id, "test"), "test")
     engine.cancel_build(shadow.id)

@@ -11,6 +11,7 @@ from shadowswitch import Engine, InvalidConfig
 from shadowswitch.service.index_keeper import IndexKeeper
 from shadowswitch.service.settings import IndexSettings, load_settings
 from tests.engine_helpers import KIND, TYPES, fill, found, live, wait_until
+from tests.support import inside
 
 GOOD = """
 [[mirror]]
@@ -153,7 +154,7 @@ def test_a_build_of_somebody_else_is_not_cancelled_and_waited_for(engine: Engine
 def test_a_switch_that_is_refused_is_told_and_tried_again(engine: Engine, keeper: IndexKeeper) -> None:
     fill(engine, 10)
     bad = [True]
-    engine._house.validators["DIGEST"] = lambda reader: ["not yet"] if bad else []
+    inside.replace_check(engine, "DIGEST", lambda reader: ["not yet"] if bad else [])
     keeper.want([described()])
     wait_until(lambda: keeper.status()[0].error)
     bad.clear()

@@ -9,7 +9,6 @@ import pykka
 import pytest
 
 from shadowswitch import Engine, InternalFailure, ShadowState, ShadowSwitchError
-from shadowswitch.actors.base import EngineActor
 from shadowswitch.actors.branch import BranchActor
 from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.actors.dispatcher import Dispatcher
@@ -28,9 +27,9 @@ from shadowswitch.actors.messages import (
     WorkerSaid,
     Write,
 )
-from shadowswitch.actors.switcher import Switcher
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, HostActor, attempt, built, fill, found, live, put, wait_until, works
+from tests.support import inside
 
 ERRORS = [OSError(5, "boom"), SystemExit(1), KeyboardInterrupt()]
 NAMES = [type(error).__name__ for error in ERRORS]
@@ -49,19 +48,7 @@ class Bombs:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.planted: dict[tuple[type, type], BaseException] = {}
-        ordinary = EngineActor.on_receive
-
-        def on_receive(actor: EngineActor, message: Any) -> None:
-            error = self.planted.pop((type(actor), type(message)), None)
-            if error is None:
-                ordinary(actor, message)
-                return
-            handlers = actor._handlers
-            actor._handlers = {**handlers, type(message): lambda _: explode(error)}
-            ordinary(actor, message)
-            actor._handlers = handlers
-
-        monkeypatch.setattr(EngineActor, "on_receive", on_receive)
+        inside.fail_messages(monkeypatch, lambda actor, message: self.planted.pop((actor, message), None))
 
     def plant(self, actor: type, message: type, error: BaseException) -> None:
         """The next `message` to an `actor` raises `error`."""
@@ -113,7 +100,7 @@ def test_a_transaction_that_fails_in_the_midst_fails_alone_and_leaves_nothing(en
         raise SystemExit("in the midst")
 
     with pytest.raises(InternalFailure):
-        engine._house.transact(half, "half")
+        inside.transact(engine, half, "half")
     assert [branch.name for branch in engine.branches()] == ["main"]
     works(engine)
 
@@ -205,7 +192,7 @@ def test_a_switch_whose_switcher_fails_gives_the_error_and_can_be_tried_again(
     fill(engine, 100)
     shadow = built(engine)
     with monkeypatch.context() as patched:
-        patched.setattr(Switcher, "_switch", lambda *_: explode(error))
+        inside.replace(patched, inside.Step.SWITCH, lambda *_: explode(error))
         with pytest.raises(InternalFailure):
             engine.switch(shadow.shadow_index_id)
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
@@ -276,5 +263,5 @@ def test_a_switch_that_fails_on_its_way_leaves_the_branch_open(
     attempt(lambda: engine.switch(shadow.shadow_index_id))
     engine.write("main", [put("after")])
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
-    assert engine._house.attempts == 0
+    assert inside.attempts_under_way(engine) == 0
     assert engine.switch(shadow.shadow_index_id).success

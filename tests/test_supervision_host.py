@@ -11,6 +11,7 @@ from shadowswitch import Engine, EngineClosed, Put, ShadowSwitchError, Timeout
 from shadowswitch.actors.builder import ShadowBuilder
 from shadowswitch.storage import points
 from tests.engine_helpers import KIND, TYPES, attempt, built, fill, found, live, put, wait_until, works
+from tests.support import inside
 
 
 def test_a_host_that_stops_all_actors_of_the_process_gets_its_engine_back(engine: Engine) -> None:
@@ -39,7 +40,7 @@ def test_what_is_live_soaking_and_waiting_is_followed_again_after_all_actors_wer
     pykka.ActorRegistry.stop_all()
     wait_until(lambda: not isinstance(attempt(lambda: engine.write("main", [put("a", "edited")])), ShadowSwitchError))
     for number in numbers:
-        generation = engine._house.shelf.open[number]
+        generation = inside.generation(engine, number)
         wait_until(lambda g=generation: g.applied_lsn == engine.head("main"))  # type: ignore[misc]
     assert found(engine, "edited") == {"a"}
 

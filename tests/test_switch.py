@@ -24,15 +24,17 @@ from shadowswitch import (
 )
 from shadowswitch.storage import points, transitions
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until
+from tests.support import inside
 
 
 def commit_switch(engine: Engine, shadow: ShadowIndex, *, token: int = 0, expected: int = -1) -> Any:
     """The commit of a switch with a token or an expectation that may be out of date."""
-    catalog = engine._house.catalog
+    catalog = inside.catalog(engine)
     row = catalog.shadow(shadow.shadow_index_id)
     index = catalog.index(row.branch, KIND)
     present = index.live if index is not None else 0
-    return engine._house.transact(
+    return inside.transact(
+        engine,
         lambda c: transitions.commit_switch(
             c, row.generation, row.token + token, present if expected < 0 else expected, 0, 60.0, "ATOMIC_RENAME", {}
         ),
@@ -75,13 +77,13 @@ def test_the_token_of_a_build_grows_with_every_retry(filled: Engine, monkeypatch
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "build.shard_opened=raise:EIO@1")
     shadow = filled.start_build("main", KIND, TYPES, {"parallel_workers": 1})
     filled.wait_for(shadow.shadow_index_id, "FAILED", timeout_s=30)
-    before = filled._house.catalog.shadow(shadow.shadow_index_id).token
+    before = inside.catalog(filled).shadow(shadow.shadow_index_id).token
     monkeypatch.delenv("SHADOWSWITCH_POINTS")
     filled.retry_build(shadow.shadow_index_id)
     filled.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=30)
-    assert filled._house.catalog.shadow(shadow.shadow_index_id).token > before
+    assert inside.catalog(filled).shadow(shadow.shadow_index_id).token > before
     with pytest.raises(StaleFence, match="token"):
-        commit_switch(filled, shadow, token=before - filled._house.catalog.shadow(shadow.shadow_index_id).token)
+        commit_switch(filled, shadow, token=before - inside.catalog(filled).shadow(shadow.shadow_index_id).token)
 
 
 def test_a_generation_that_is_live_already_is_not_switched_to_again(filled: Engine) -> None:
@@ -125,7 +127,7 @@ def test_rollback_and_switch_at_once_leave_one_live_generation(filled: Engine) -
     info = filled.index("main", KIND)
     with filled.reader("main", KIND) as reader:
         assert reader.generation == info.generation
-    roles = [row.role for row in filled._house.catalog.generations()]
+    roles = [row.role for row in inside.catalog(filled).generations()]
     assert roles.count("live") == 1
     assert found(filled, "word7") == {"7"}
 
@@ -222,25 +224,25 @@ def test_a_switch_does_not_wait_longer_than_its_budget_for_the_writes_before_it(
     assert engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=60)).success
 
 
-def test_writers_are_let_go_after_every_attempt_that_is_given_up(open_engine: Any) -> None:
+def test_writers_are_let_go_after_every_attempt_that_is_given_up(
+    open_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = open_engine()
     engine.create_branch("main")
     fill(engine, 100)
     live(engine)
     shadow = built(engine)
 
-    def overrun(*_: object) -> int:
+    def overrun() -> None:
         raise Timeout("the budget is spent")
 
-    target = engine._house.shelf.open[shadow.generation]
-    ordinary = target.writer.apply_until
-    target.writer.apply_until = overrun
-    result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.4, validation_checks=()))
+    with monkeypatch.context() as patched:
+        inside.before_apply_until(patched, shadow.generation, overrun)
+        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.4, validation_checks=()))
     assert not result.success
-    target.writer.apply_until = ordinary
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
     engine.write("main", [put("a")])
-    assert engine._house.attempts == 0
+    assert inside.attempts_under_way(engine) == 0
     assert engine.switch(shadow.shadow_index_id).success
 
 
@@ -292,21 +294,10 @@ def test_a_digest_that_differs_refuses_the_switch_forced_or_not(
 ) -> None:
     first = live(filled)
     shadow = built(filled)
-    target = filled._house.shelf.open[shadow.generation]
     if where == "proof":
-        wrong = target.writer.digest()
-        wrong.add(12345, 1)
-        monkeypatch.setattr(target.writer, "digest", lambda: wrong)
+        inside.spoil_digest(monkeypatch, filled, shadow.generation)
     else:
-        catalog = filled._house.catalog
-        ordinary = catalog.source_digest
-
-        def other_digest(branch: int, types: set[int]) -> Any:
-            head, digest = ordinary(branch, types)
-            digest.add(12345, 1)
-            return head, digest
-
-        monkeypatch.setattr(catalog, "source_digest", other_digest)
+        inside.spoil_source_digest(monkeypatch)
     request = SwitchRequest(force_switch=force, validation_checks=(), switch_timeout_seconds=2)
     result = filled.switch(shadow.shadow_index_id, request)
     assert not result.success

@@ -155,6 +155,97 @@ def test_tests_wait_for_events_and_do_not_sleep() -> None:
     none_of(offenders, "a sleep is too short on a busy machine and too long on every other; wait for the event:")
 
 
+DOOR = ("tests/support/inside.py", "tests/support/interventions.py", "tests/support/places.py")
+"""What tests know of the insides of the product is known to these files alone, and to the simulation."""
+
+SIMULATION = "tests/simulation/"
+"""It puts a world of its own in the place of threads and clocks, in every module: its `seams` are another door."""
+
+
+def _opens_an_engine(node: ast.AST | None) -> bool:
+    """Is it a call of `Engine.open`, or of a helper that is named for that?"""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("Engine.open", "open_engine", "start")
+
+
+def _engines(tree: ast.Module) -> set[str]:
+    """The names of a file that are engines as far as this can be seen: by annotation, by their origin, by habit."""
+    names = {"engine", "self.engine"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation is not None and ast.unparse(node.annotation) == "Engine":
+            names.add(node.arg)
+        elif isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "Engine":
+            names.add(ast.unparse(node.target))
+        elif isinstance(node, ast.Assign) and _opens_an_engine(node.value):
+            names |= {ast.unparse(target) for target in node.targets}
+        elif isinstance(node, ast.withitem) and node.optional_vars and _opens_an_engine(node.context_expr):
+            names.add(ast.unparse(node.optional_vars))
+    return names
+
+
+def _insides(tree: ast.Module) -> set[str]:
+    """The names of a file that lead inside: imported from below the facade, or assigned from a call of the door."""
+    names = {"inside"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            below = (node.module or "").startswith("shadowswitch.")
+            of = node.names if below else [a for a in node.names if node.module == "shadowswitch" and a.name in LAYERS]
+            names |= {alias.asname or alias.name for alias in of}
+        elif isinstance(node, ast.Import) and any(alias.name.startswith("shadowswitch.") for alias in node.names):
+            names |= {alias.asname or "shadowswitch" for alias in node.names if alias.name.startswith("shadowswitch.")}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("inside."):
+            names |= {ast.unparse(target) for target in node.targets}
+    return names
+
+
+def _patches_inside(node: ast.AST, insides: set[str]) -> bool:
+    """Is it a `setattr` of monkeypatch that leads inside, be it by a dotted name in a string?"""
+    if not isinstance(node, ast.Call) or not node.args or not ast.unparse(node.func).endswith(".setattr"):
+        return False
+    if isinstance(node.args[0], ast.Constant):
+        return str(node.args[0].value).startswith("shadowswitch.")
+    return any(isinstance(part, ast.Name) and part.id in insides for part in ast.walk(node.args[0]))
+
+
+def _beside_the_door(tree: ast.Module) -> Iterator[ast.expr]:
+    engines, insides = _engines(tree), _insides(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if node.attr == "_house" or (private and ast.unparse(node.value) in engines):
+                yield node
+        elif isinstance(node, ast.Call) and _patches_inside(node, insides):
+            yield node
+
+
+def test_tests_go_inside_by_one_door() -> None:
+    offenders = [
+        f"{name}:{node.lineno}: {ast.unparse(node)[:100]}"
+        for name in python_files("tests")
+        if name not in DOOR and not name.startswith(SIMULATION)
+        for node in _beside_the_door(tree_of(name))
+    ]
+    none_of(offenders, "a test that knows the product's inside breaks when that moves; use tests.support.inside:")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("def f(some: Engine): some._room", 1),
+        ("host = Engine.open(path)\nhost._readers.clear()", 1),
+        ("house = anything._house", 1),
+        ("from shadowswitch.actors import house\nmonkeypatch.setattr(house, 'REST_S', 1)", 1),
+        ("from shadowswitch.actors.house import House\npatched.setattr(House, 'head', None)", 1),
+        ("monkeypatch.setattr('shadowswitch.actors.house.REST_S', 1)", 1),
+        ("g = inside.live(engine)\npatched.setattr(g.writer, 'digest', None)", 1),
+        ("from shadowswitch import Engine\nmonkeypatch.setattr(Engine, 'switch', None)", 0),
+        ("import socket\nmonkeypatch.setattr(socket, 'getaddrinfo', None)", 0),
+        ("def f(engine: Engine): engine.head('main')", 0),
+    ],
+)
+def test_what_goes_inside_beside_the_door_is_seen(text: str, found: int) -> None:
+    assert len(list(_beside_the_door(ast.parse(text)))) == found
+
+
 def _is_time_span(node: ast.expr) -> bool:
     words = (part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in ast.walk(node))
     return any(re.search(r"(^|_)(elapsed|duration|took|perf_counter)(_|$)|^sealed_ms$", word) for word in words)

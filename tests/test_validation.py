@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import CorruptData, Delete, Engine, Put, ShadowIndex, ShadowState, SwitchRequest
-from shadowswitch.actors.validator import validate
 from shadowswitch.model.digest import key_hash
+from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
 KIND = "SEARCH_INDEX"
@@ -37,13 +37,12 @@ def damage(shadow: ShadowIndex, *statements: str) -> None:
 
 
 def findings(engine: Engine, shadow: ShadowIndex, *checks: str) -> dict[str, list[str]]:
-    generation = engine._house.shelf.open[shadow.generation]
-    return validate(engine._house, generation, list(checks)).findings
+    return inside.check_generation(engine, shadow.generation, *checks).findings
 
 
 def served(engine: Engine) -> int:
     """The generation that readers get: it changes a moment after the commit of a switch."""
-    return engine._house.shelf.live[1, KIND].row.number
+    return inside.live(engine).row.number
 
 
 LOST = "DELETE FROM docs WHERE id = '5'"
@@ -111,8 +110,7 @@ def test_differing_buckets_are_repaired_once_and_the_switch_goes_on(engine: Engi
 def test_what_stays_divergent_forbids_the_switch_even_by_force(
     engine: Engine, built: ShadowIndex, force: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generation = engine._house.shelf.open[built.generation]
-    monkeypatch.setattr(generation.writer, "repair", lambda *_: None)  # a repair that does not help
+    inside.without_repair(monkeypatch)
     damage(built, LOST)
     result = engine.switch(built.shadow_index_id, SwitchRequest(force_switch=force, validation_checks=()))
     assert not result.success
@@ -151,12 +149,7 @@ def test_an_index_that_cannot_even_be_opened_for_reading_makes_the_index_go_back
     engine.write("main", [Put("object_type", str(n), {"text": f"hello w{n}"}) for n in range(50)])
     first = engine.rebuild("main", KIND, ["object_type"], {"shards": 1})
     second = engine.rebuild("main", KIND, ["object_type"], {"shards": 1})
-    bad = engine._house.shelf.open[second.generation]
-
-    def damaged() -> None:
-        raise CorruptData("the shard cannot be used")
-
-    monkeypatch.setattr(bad, "take_reader", damaged)
+    inside.fail_take_reader(monkeypatch, second.generation, CorruptData("the shard cannot be used"))
     with pytest.raises(CorruptData):
         engine.reader("main", KIND)
     eventually(lambda: served(engine) == first.generation)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import Delete, Engine
-from shadowswitch.actors import verifier
-from shadowswitch.storage import journal
 from tests.engine_helpers import KIND, built, fill, live, put
+from tests.support import inside
 
 
 @pytest.mark.parametrize("change", ["deleted", "edited"])
@@ -19,10 +18,9 @@ def test_a_record_that_changes_between_two_looks_is_no_finding(
     fill(engine, 300)
     live(engine)
     shadow = built(engine)
-    ordinary = journal.read_records
     changed: list[str] = []
 
-    def read_records(*arguments: Any) -> Any:
+    def read_records(ordinary: Any, *arguments: Any) -> Any:
         piece = ordinary(*arguments)
         for item in piece.items if not changed else ():
             what = Delete("object_type", item.id) if change == "deleted" else put(item.id, "edited")
@@ -31,7 +29,7 @@ def test_a_record_that_changes_between_two_looks_is_no_finding(
             changed.append(item.id)
         return piece
 
-    monkeypatch.setattr(verifier, "read_records", read_records)
+    inside.wrap(monkeypatch, inside.Step.VERIFY_READ_SOURCE, read_records)
     result = engine.switch(shadow.shadow_index_id)
     assert result.success, result.message
     assert len(changed) == 1
@@ -52,10 +50,7 @@ def test_a_record_that_is_not_there_is_a_finding(engine: Engine, monkeypatch: py
         def get(self, *_: str) -> None:
             return None
 
-    ordinary = verifier._read
-    monkeypatch.setattr(
-        verifier, "_read", lambda house, generation, reader, lsn: ordinary(house, generation, Blind(reader), lsn)
-    )
+    inside.verify_through(monkeypatch, Blind)
     result = engine.switch(shadow.shadow_index_id)
     assert (result.success, result.rolled_back) == (False, True), result.message
     assert "cannot be read (IX-3)" in result.message

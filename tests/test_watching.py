@@ -11,9 +11,9 @@ import pykka
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.actors import watches
 from shadowswitch.actors.watcher import Watcher
 from tests.engine_helpers import wait_until
+from tests.support import inside
 
 
 class Seen:
@@ -76,7 +76,7 @@ def test_when_notices_are_lost_everything_is_looked_at(engine: Engine, folder: P
 
 
 def test_too_many_paths_are_everything(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches, "PATHS_MAX", 3)
+    inside.patch_limit(monkeypatch, inside.Limit.WATCHED_PATHS_MAX, 3)
     seen = Seen()
     engine.watch_folder(folder, seen, quiet_s=0.1)
     wait_until(lambda: seen.everything == 1)

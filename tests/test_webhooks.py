@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service import sending
 from shadowswitch.service.sending import Endpoint, Refused, addresses_of, send, signature
 from shadowswitch.service.webhooks import Webhook
 from tests.engine_helpers import wait_until
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 SECRET = "whsec_" + base64.b64encode(b"a secret of the tests").decode()
@@ -266,7 +266,7 @@ def test_a_redirect_is_not_followed(engine: Engine, receiver: Receiver) -> None:
 
 
 def test_an_endpoint_that_drips_for_ever_is_cut_off(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "ATTEMPT_TIMEOUT_S", 1.0)
+    inside.patch_limit(monkeypatch, inside.Limit.WEBHOOK_ATTEMPT_TIMEOUT_S, 1.0)
     release = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -24,8 +24,8 @@ from shadowswitch import (
     Timeout,
 )
 from shadowswitch.storage import points
-from shadowswitch.storage.commit import Commit
 from tests.engine_helpers import crew, fill, live, outside_environment, put, wait_until
+from tests.support import inside
 
 LOOKER = """
 import sys
@@ -132,14 +132,12 @@ def test_many_threads_share_commits_and_their_fsyncs(engine: Engine) -> None:
 
 
 def test_the_guilty_write_of_a_shared_commit_fails_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    ordinary = Commit.write
-
-    def write(self: Commit, branch: int, batch: Any) -> Any:
+    def write(ordinary: Any, commit: Any, branch: int, batch: Any) -> Any:
         if any(change.id == b"guilty" for change in batch.changes):
             raise ValueError("guilty")
-        return ordinary(self, branch, batch)
+        return ordinary(commit, branch, batch)
 
-    monkeypatch.setattr(Commit, "write", write)
+    inside.wrap(monkeypatch, inside.Step.TRANSACTION_WRITE, write)
     points.plan_points("journal.before_commit=sleep:0.2@1")
     outcomes: dict[str, object] = {}
 

@@ -14,6 +14,7 @@ import pytest
 from shadowswitch import Config, Engine, IncomingRules, InvalidConfig, ShadowSwitchError, SwitchRequest, UnknownShadow
 from shadowswitch.storage import rows
 from tests.engine_helpers import KIND, TYPES, built, live, put
+from tests.support import inside
 
 NO_ARGUMENTS: dict[str, Callable[[Engine], object]] = {
     "a request that is a text": lambda engine: engine.switch(engine.shadows()[-1].shadow_index_id, "x"),  # type: ignore[arg-type]
@@ -84,7 +85,7 @@ def test_a_directory_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytes
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("shadowswitch.storage.layout.DirectoryLock", refused)
+    inside.replace(monkeypatch, inside.Step.LOCK_DIRECTORY, refused)
     with pytest.raises(InvalidConfig, match="Permission denied"):
         Engine.open(tmp_path / "data")
 

@@ -22,7 +22,6 @@ from shadowswitch.actors.reply import Reply
 from shadowswitch.actors.validator import Validation, validate
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.storage import publishing
-from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import Catalog
 from shadowswitch.storage.commit import Commit
 from shadowswitch.storage.generation import Generation
@@ -216,12 +215,6 @@ def is_follower_idle(engine: Engine, number: int) -> bool:
 def check_generation(engine: Engine, number: int, *checks: str) -> Validation:
     """Validate an open generation by these checks."""
     return validate(engine._house, generation(engine, number), list(checks))
-
-
-def index_reader(reader: Any) -> IndexReader:
-    """What a backend opened for a reader of the engine."""
-    opened: IndexReader = reader._reader
-    return opened
 
 
 # -- switches, builds, locks, queues ----------------------------------------------------------------------------
