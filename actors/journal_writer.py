@@ -16,12 +16,12 @@ from typing import Any
 
 import lmdb
 
-from shadowswitch.actors.base import EngineActor, wrap
+from shadowswitch.actors.kit.actor import EngineActor, wrap
 from shadowswitch.actors.messages import Append, Barrier, Flush, Transact
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.commit import Commit, Counters
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.transaction import Commit, Counters
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""

@@ -11,19 +11,19 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.actors.reply import Reply
-from shadowswitch.model.blocked import WritePermission
-from shadowswitch.model.branch_states import BranchOperation, BranchState, Completion
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.lock_info import Lock, LockWaiter
-from shadowswitch.model.lock_records import LockRequest, ProgressReport
+from shadowswitch.model.locks.branch_state import BranchOperation, BranchState, Completion
+from shadowswitch.model.locks.info import Lock, LockWaiter
+from shadowswitch.model.locks.records import LockRequest, ProgressReport
+from shadowswitch.model.locks.refusal import WritePermission
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.views import SwitchRequest, SwitchResult
-from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.entries import Batch
-from shadowswitch.storage.generation import Generation
-from shadowswitch.storage.rows import ShadowRow
-from shadowswitch.storage.worker import Answer
+from shadowswitch.storage.catalog.journal_format import Batch
+from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.worker import Answer
 
 
 class Append(msgspec.Struct, frozen=True):

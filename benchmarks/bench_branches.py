@@ -24,11 +24,11 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import Report, quantile
-from shadowswitch.actors.branch import BranchActor
+from shadowswitch.actors.branch.actor import BranchActor
 from shadowswitch.engine.engine import Engine
+from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.records import Put
-from shadowswitch.model.settings import Config
 
 THREADS_MAX, MEMORY_MIB_MAX = 200, 300
 LOCKED = 10

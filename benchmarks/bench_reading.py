@@ -23,7 +23,7 @@ from benchmarks.contenders import words
 from benchmarks.loops import Loops
 from benchmarks.paths import BACKEND, OPTIONS
 from shadowswitch.engine.engine import Engine
-from shadowswitch.storage.backends.fts5_store import FILE
+from shadowswitch.storage.backends.fts5.store import FILE
 
 PARTS = 10
 PLAIN = (

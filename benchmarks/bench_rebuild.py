@@ -29,7 +29,7 @@ from benchmarks.contenders import ShadowSwitch
 from benchmarks.loops import Loops, spread
 from benchmarks.paths import BACKEND, OPTIONS, SHARD, create, item_of
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.states import ShadowState
+from shadowswitch.model.shadow_state import ShadowState
 
 FLUSH_ROWS = BENCH_CONFIG.copy_flush_rows
 SLICE_ROWS = BENCH_CONFIG.copy_slice_rows

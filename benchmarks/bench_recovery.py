@@ -25,8 +25,8 @@ from benchmarks import common
 from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, ROOT, TYPE, Report, fill, quantile
 from benchmarks.paths import BACKEND, OPTIONS, SHARD
 from shadowswitch.engine.engine import Engine
-from shadowswitch.storage import layout
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.catalog.environment import Catalog
 
 BUILD = {**OPTIONS, "parallel_workers": 2}
 OPEN_S = 120.0
@@ -66,7 +66,7 @@ def reopen(data: Path) -> dict[str, Any]:
 def raw(data: Path, index: Path) -> dict[str, Any]:
     """In a process of its own: the same files without an engine."""
     begun = time.perf_counter()
-    Catalog(data / layout.CATALOG).last_lsn()
+    Catalog(data / data_directory.CATALOG).last_lsn()
     BACKEND.open_writer(index / SHARD, OPTIONS).state()
     return {"open_ms": (time.perf_counter() - begun) * 1000}
 

@@ -22,8 +22,8 @@ import lmdb
 import msgspec
 
 from shadowswitch.engine.engine import Engine
+from shadowswitch.model.config import Config
 from shadowswitch.model.records import Put
-from shadowswitch.model.settings import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH, KIND, TYPE = "main", "SEARCH_INDEX", "object_type"

@@ -26,9 +26,9 @@ from benchmarks.loops import Loops
 from benchmarks.paths import BACKEND, OPTIONS, SHARD, copy_records, create
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.digest import BUCKETS
-from shadowswitch.storage import layout
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.journal import read_records
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.journal import read_records
 
 WRITERS = 16
 
@@ -106,7 +106,7 @@ def writes(report: Report, engine: Engine, records: int, count: int) -> None:
 
 def copy_parts(report: Report, folder: Path, records: int) -> None:
     """Of a copy: reading the records out of the catalog, and loading them into a shard; this thread alone."""
-    catalog = Catalog(folder / "data" / layout.CATALOG, readonly=True)
+    catalog = Catalog(folder / "data" / data_directory.CATALOG, readonly=True)
     branch = catalog.branch(BRANCH).number
     begun, cursor, done = time.thread_time(), b"", False
     while not done:

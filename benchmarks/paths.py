@@ -16,14 +16,14 @@ from typing import Any
 from benchmarks.common import ROOT
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.records import Delete, Hit, Item, Put
-from shadowswitch.storage import layout
-from shadowswitch.storage.backends import fts5_store
-from shadowswitch.storage.backends.fts5 import Fts5Backend
-from shadowswitch.storage.backends.fts5_reader import Fts5Reader
-from shadowswitch.storage.backends.fts5_writer import Fts5Writer
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.backends.fts5 import store as fts5_store
+from shadowswitch.storage.backends.fts5.backend import Fts5Backend
+from shadowswitch.storage.backends.fts5.reader import Fts5Reader
+from shadowswitch.storage.backends.fts5.writer import Fts5Writer
 from shadowswitch.storage.backends.protocol import Backend
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.journal import read_records
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.journal import read_records
 
 BACKEND = Fts5Backend()
 OPTIONS: dict[str, Any] = BACKEND.configure({"tokenizer": "porter"})
@@ -134,7 +134,7 @@ def main() -> None:
     """The process of `copy_in_process`: DATA BRANCH PATH NICE."""
     data, branch, path, nice = sys.argv[1:]
     os.nice(int(nice))
-    catalog = Catalog(Path(data) / layout.CATALOG, readonly=True)
+    catalog = Catalog(Path(data) / data_directory.CATALOG, readonly=True)
     copy_records(catalog, catalog.branch(branch).number, BACKEND, OPTIONS, create(Path(path)) / SHARD)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 
-from shadowswitch.engine.observing import Observing
-from shadowswitch.engine.receiving import Receiving
-from shadowswitch.engine.watching import Watching
-from shadowswitch.model.settings import Config
+from shadowswitch.engine.calls.events import Observing
+from shadowswitch.engine.calls.folders import Watching
+from shadowswitch.engine.calls.inbound import Receiving
+from shadowswitch.model.config import Config
 
 
 class Engine(Receiving, Watching, Observing):

@@ -27,16 +27,18 @@ import logging
 import time
 from functools import partial
 
-from shadowswitch.actors.house import House
-from shadowswitch.actors.validator import ask_worker
+from shadowswitch.actors.build.validator import ask_worker
+from shadowswitch.actors.context import House
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
-from shadowswitch.model.states import ShadowState
-from shadowswitch.storage import durability, layout, publishing, transitions
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.generation import Generation
-from shadowswitch.storage.points import point
-from shadowswitch.storage.recount import Checked, CheckShards
-from shadowswitch.storage.rows import GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog import durability, transitions
+from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.generations import published_path
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.recount import Checked, CheckShards
 
 logger = logging.getLogger("shadowswitch")
 
@@ -64,7 +66,7 @@ def recover(house: House) -> Recovered:
         if row.role in ("live", "soaking", "standby"):
             _open(house, row, found)
     _note_boot(house, found.follow)
-    removed = publishing.clean_staging(house.published)
+    removed = published_path.clean_staging(house.published)
     if removed:
         house.transact(lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover")
     point("recover.cleaned")
@@ -122,9 +124,9 @@ def _note_locks(house: House) -> None:
 def _check_after_power_cut(house: House, row: GenerationRow) -> None:
     """A shard that a power cut may have torn is read whole, in a worker process, before anybody is shown it."""
     backend = registry.backend(row.backend)
-    if not backend.torn_by_power_cut or row.boot_id in ("", layout.boot_id()):
+    if not backend.torn_by_power_cut or row.boot_id in ("", data_directory.boot_id()):
         return
-    paths = [str(path) for path in layout.shard_paths(layout.inside(house.root, row.path), row.shards)]
+    paths = [str(path) for path in data_directory.shard_paths(data_directory.inside(house.root, row.path), row.shards)]
     task = CheckShards(paths, row.backend, row.options)
     checked = ask_worker(house, task, Checked, time.monotonic() + house.config.validation_timeout_s)
     if checked.problems:
@@ -134,7 +136,7 @@ def _check_after_power_cut(house: House, row: GenerationRow) -> None:
 
 
 def _note_boot(house: House, opened: list[Generation]) -> None:
-    boot = layout.boot_id()
+    boot = data_directory.boot_id()
     numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
     if numbers:
         house.transact(lambda c: durability.note_boot(c, numbers, boot), "recover")

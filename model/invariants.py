@@ -2,7 +2,7 @@
 
 ST: what the catalog holds; IX: generations and the live pointer; SW: what readers and writers see of a switch;
 BK: what a backend promises (spelled out in `storage.backends.protocol`); EV: what the event log promises; LK: what
-the lock table promises (see `model.locks`).
+the lock table promises (see `model.locks.table`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.states import ShadowState
+from shadowswitch.model.shadow_state import ShadowState
 
 ADVISORY_CHECKS = frozenset(
     {"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK", "QUERY_COMPARISON"}

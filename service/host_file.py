@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from shadowswitch.service.status import holder_of
+from shadowswitch.service.cli.status import holder_of
 
 NAME = "HOST"
 BYTES_MAX = 4096

@@ -16,15 +16,15 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from shadowswitch.model import errors
+from shadowswitch.model.config import Config
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Delete, Put, Receipt, Record
-from shadowswitch.model.settings import Config
 from shadowswitch.model.views import BranchInfo, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.host_file import HostFile
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.journal import get_record
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.journal import get_record
 
 T = TypeVar("T")
 

@@ -16,21 +16,22 @@ import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_shard, key_hash, shard_of
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull
-from shadowswitch.model.states import ShadowState
+from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import Finding
-from shadowswitch.storage import keys, layout, rows
+from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
-from shadowswitch.storage.catalog import Catalog, scan_prefix
-from shadowswitch.storage.delivery import CheckDelivery, check_delivery
-from shadowswitch.storage.entries import Entry, entries_of, first_lsn, fragments_of
-from shadowswitch.storage.holds import check_holds
-from shadowswitch.storage.journal import pieces, read_records, read_slice
-from shadowswitch.storage.lock_rows import check_locks
-from shadowswitch.storage.manifest import check_closed_files, check_manifest
-from shadowswitch.storage.outbox import check_events
-from shadowswitch.storage.received import check_received
-from shadowswitch.storage.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog import keys, rows
+from shadowswitch.storage.catalog.environment import Catalog, scan_prefix
+from shadowswitch.storage.catalog.inbox import check_received
+from shadowswitch.storage.catalog.journal import pieces, read_records, read_slice
+from shadowswitch.storage.catalog.journal_format import Entry, entries_of, first_lsn, fragments_of
+from shadowswitch.storage.catalog.locks import check_locks
+from shadowswitch.storage.catalog.outbox import check_events
+from shadowswitch.storage.catalog.retention import check_holds
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
+from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
 
 FINDINGS_MAX = 20
 """Findings of one kind in one place; more say nothing new."""
@@ -252,7 +253,7 @@ def _check_index(index: IndexRow, gens: dict[int, GenerationRow]) -> Iterator[Fi
 def _check_directories(catalog: Catalog, root: Path) -> Iterator[Finding]:
     """IX-5: no generation directory without a row."""
     known = {row.path for row in catalog.generations()}
-    for path in sorted((root / layout.GENERATIONS).glob("*/*/*")):
+    for path in sorted((root / data_directory.GENERATIONS).glob("*/*/*")):
         relative = str(path.relative_to(root))
         if relative not in known and relative not in {row.path for row in catalog.generations()} and path.exists():
             yield Finding("IX-5", relative, "the catalog has no generation there; if nobody needs it, remove it")
@@ -265,8 +266,8 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
     where = f"generation {row.number} ({row.role} {row.index_type})"
     path = root / row.path
     try:
-        layout.inside(root, row.path)
-        with layout.shared_pin(path):
+        data_directory.inside(root, row.path)
+        with data_directory.shared_pin(path):
             again = catalog.generation(row.number)
             if again is None or again.role not in ("live", "soaking", "standby"):
                 return []
@@ -288,7 +289,7 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
 def _check_shards(catalog: Catalog, path: Path, row: GenerationRow, where: str, types: dict[int, str]) -> list[Finding]:
     backend = registry.backend(row.backend)
     findings: list[Finding] = []
-    paths = layout.shard_paths(path, row.shards)
+    paths = data_directory.shard_paths(path, row.shards)
     for place in paths:
         findings += [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
     reader = backend.open_reader(paths, row.options)

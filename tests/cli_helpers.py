@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch.service.cli import main
+from shadowswitch.service.cli.app import main
 
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")
 

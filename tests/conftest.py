@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from shadowswitch import Config, Engine
-from shadowswitch.actors.base import EngineActor
-from shadowswitch.storage import points
+from shadowswitch.actors.kit.actor import EngineActor
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import fill, put, wait_until, worker_processes
 from tests.gathering import Gathered
 from tests.support import inside
@@ -53,7 +53,7 @@ def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
         return engine
 
     yield open_
-    points.plan_points("")
+    failpoints.plan_points("")
     try:
         for engine, sound in opened:
             if sound and not inside.is_closed(engine):
@@ -109,5 +109,5 @@ def gathered(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gather
 
     inside.after(monkeypatch, inside.Step.PROVE, proven)
     yield writes
-    points.plan_points("")
+    failpoints.plan_points("")
     writes.join()

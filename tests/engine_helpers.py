@@ -134,7 +134,7 @@ def worker_processes() -> list[int]:
         if folder.name.isdecimal():
             try:
                 parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                if parent == os.getpid() and b"storage.worker" in (folder / "cmdline").read_bytes():
+                if parent == os.getpid() and b"generations.worker" in (folder / "cmdline").read_bytes():
                     pids.append(int(folder.name))
             except OSError:
                 continue

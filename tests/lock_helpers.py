@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from shadowswitch.model.branch_states import BranchStatus
-from shadowswitch.model.lock_records import Grant, Lock, LockRequest
-from shadowswitch.model.lock_scopes import BRANCH, LockType, Target, index_target, resource_target, type_target
-from shadowswitch.model.lock_step import Step
-from shadowswitch.model.locks import LockTable
+from shadowswitch.model.locks.branch_state import BranchStatus
+from shadowswitch.model.locks.records import Grant, Lock, LockRequest
+from shadowswitch.model.locks.step import Step
+from shadowswitch.model.locks.table import LockTable
+from shadowswitch.model.locks.targets import BRANCH, LockType, Target, index_target, resource_target, type_target
 
 WALL = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 STATUS = BranchStatus("main", WALL)

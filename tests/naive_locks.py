@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from shadowswitch.model.lock_records import LockRequest
-from shadowswitch.model.lock_scopes import DEFAULT_TTL_S, LEASE_TTL_S, LockScope, Target
+from shadowswitch.model.locks.records import LockRequest
+from shadowswitch.model.locks.targets import DEFAULT_TTL_S, LEASE_TTL_S, LockScope, Target
 
 TYPES, IDS = ("a", "b"), ("1", "2")
 

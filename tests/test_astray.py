@@ -12,8 +12,8 @@ import pytest
 
 from shadowswitch import Delete, Engine, EngineClosed, ShadowState, StorageFull, SwitchRequest
 from shadowswitch.model.digest import Digest
-from shadowswitch.storage import points
-from shadowswitch.storage.generation import Generation, GenerationWriter
+from shadowswitch.storage import failpoints
+from shadowswitch.storage.generations.generation import Generation, GenerationWriter
 from tests.engine_helpers import KIND, attempt, built, fill, found, live, put, wait_until
 from tests.external_helpers import begin, complete, delivered
 from tests.support import inside
@@ -124,9 +124,9 @@ def test_a_switch_that_does_not_verify_goes_back_to_what_was_live_not_to_where_r
         pass
     assert reads(engine) == now.readers
     third = built(engine)
-    points.plan_points("switch.verify=raise:EIO@1")
+    failpoints.plan_points("switch.verify=raise:EIO@1")
     result = engine.switch(third.shadow_index_id)
-    points.plan_points("")
+    failpoints.plan_points("")
     assert (result.success, result.rolled_back) == (False, True), result.message
     assert reads(engine) == engine.index("main", KIND).generation == now.live
     assert engine.shadow(third.shadow_index_id).state == ShadowState.CLEANUP
@@ -147,9 +147,9 @@ def test_whatever_keeps_readers_from_being_led_over_it_is_tried_again(
             raise errors.pop()
 
     inside.before(monkeypatch, inside.Step.REPOINT_CATCH_UP, fail)
-    points.plan_points("switch.committed=exit@1")
+    failpoints.plan_points("switch.committed=exit@1")
     attempt(lambda: engine.switch(shadow.shadow_index_id))
-    points.plan_points("")
+    failpoints.plan_points("")
     wait_until(lambda: reads(engine) == shadow.generation)
     assert not errors
     engine.clean_up()
@@ -169,9 +169,9 @@ def test_readers_are_led_over_while_nobody_brings_either_generation_on(
     inside.on_set_live(monkeypatch, moved)
     live(engine)
     shadow = built(engine)
-    points.plan_points("switch.committed=raise:EIO@1")
+    failpoints.plan_points("switch.committed=raise:EIO@1")
     attempt(lambda: engine.switch(shadow.shadow_index_id))
-    points.plan_points("")
+    failpoints.plan_points("")
     assert reads(engine) == shadow.generation
     assert held == [True, True]
     engine.clean_up()  # leads outsiders over
@@ -183,9 +183,9 @@ def test_a_switch_whose_answer_is_lost_is_told_as_the_catalog_has_it(
     fill(engine, 100)
     live(engine)
     shadow = built(engine)
-    after_proof(monkeypatch, lambda: points.plan_points("journal.committed=raise:ENOSPC@1"))
+    after_proof(monkeypatch, lambda: failpoints.plan_points("journal.committed=raise:ENOSPC@1"))
     result = engine.switch(shadow.shadow_index_id)
-    points.plan_points("")
+    failpoints.plan_points("")
     assert result.success
     assert "switched, but not all that follows was done" in result.message
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.ACTIVE

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from shadowswitch import Delete, Engine, Put
-from shadowswitch.service import report
-from shadowswitch.service.audit import audit
-from shadowswitch.service.workload import Acked, Load, Writer
+from shadowswitch.service.demo import report
+from shadowswitch.service.demo.audit import audit
+from shadowswitch.service.demo.workload import Acked, Load, Writer
 from tests.support import inside
 
 

@@ -14,13 +14,13 @@ pytest.register_assert_rewrite("shadowswitch.storage.conformance")
 
 from shadowswitch.model.errors import InvalidConfig  # noqa: E402
 from shadowswitch.storage.backends import registry  # noqa: E402
-from shadowswitch.storage.backends.fts5 import Fts5Backend  # noqa: E402
-from shadowswitch.storage.backends.kv import KvBackend  # noqa: E402
+from shadowswitch.storage.backends.fts5.backend import Fts5Backend  # noqa: E402
+from shadowswitch.storage.backends.kv.backend import KvBackend  # noqa: E402
 from shadowswitch.storage.backends.protocol import Backend  # noqa: E402
 from shadowswitch.storage.conformance import BackendConformance  # noqa: E402
 from tests.support import inside  # noqa: E402
 
-FTS5 = "shadowswitch.storage.backends.fts5:Fts5Backend"
+FTS5 = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
 
 
 class OnFts5(BackendConformance):
@@ -66,7 +66,7 @@ class TestFts5WithColumns(OnFts5):
 
 
 class TestKv(BackendConformance):
-    backend_spec = "shadowswitch.storage.backends.kv:KvBackend"
+    backend_spec = "shadowswitch.storage.backends.kv.backend:KvBackend"
     build_config = {"map_size_mib": 256}
     wrong_configs = ({"columns": 1}, {"fields": "title"}, {"fields": [1]}, {"map_size_mib": 0}, {"map_size_mib": "4"})
 

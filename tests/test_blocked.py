@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shadowswitch.model.blocked import RETRY_MAX_S, RETRY_S, Blocked, in_words
-from shadowswitch.model.branch_states import BranchState, BranchStatus
 from shadowswitch.model.errors import InvalidConfig, LockConflict
-from shadowswitch.model.lock_records import ProgressReport
-from shadowswitch.model.lock_scopes import BRANCH, LockScope, LockType, resource_target, type_target
-from shadowswitch.model.locks import LockTable
+from shadowswitch.model.locks.branch_state import BranchState, BranchStatus
+from shadowswitch.model.locks.records import ProgressReport
+from shadowswitch.model.locks.refusal import RETRY_MAX_S, RETRY_S, Blocked, in_words
+from shadowswitch.model.locks.table import LockTable
+from shadowswitch.model.locks.targets import BRANCH, LockScope, LockType, resource_target, type_target
 from tests.lock_helpers import STATUS, WALL, ask, take, wait
 
 TYPES = ("object_type", "link_type", "action_type")

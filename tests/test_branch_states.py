@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from shadowswitch.model.branch_states import (
+from shadowswitch.model.errors import InvalidTransition
+from shadowswitch.model.locks.branch_state import (
     MOVES,
     WHOLE,
     BranchOperation,
@@ -19,9 +20,8 @@ from shadowswitch.model.branch_states import (
     move,
     start_indexing,
 )
-from shadowswitch.model.errors import InvalidTransition
-from shadowswitch.model.lock_scopes import BRANCH, LockType, type_target
-from shadowswitch.model.locks import LockTable
+from shadowswitch.model.locks.table import LockTable
+from shadowswitch.model.locks.targets import BRANCH, LockType, type_target
 from tests.lock_helpers import STATUS, WALL, ask, take
 
 B, Op = BranchState, BranchOperation

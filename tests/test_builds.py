@@ -23,7 +23,7 @@ from shadowswitch import (
     ShadowIndex,
     ShadowState,
 )
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until, worker_processes
 from tests.support import inside
 
@@ -46,7 +46,7 @@ def start(engine: Engine, **config: Any) -> ShadowIndex:
 def plan(monkeypatch: pytest.MonkeyPatch, where: str, what: str) -> None:
     """Plan a point in this process, or in the workers started from now on."""
     if where == "host":
-        points.plan_points(what)
+        failpoints.plan_points(what)
     else:
         monkeypatch.setenv("SHADOWSWITCH_POINTS", what)
 
@@ -87,7 +87,7 @@ def test_a_build_is_cancelled_in_every_phase(filled: Engine, monkeypatch: pytest
         wait_until(lambda: filled.stats()["worker_pids"])
     cancelled = in_time(lambda: filled.cancel_build(shadow.shadow_index_id, f"while it is {phase}"))
     assert cancelled.state == ShadowState.CANCELLED
-    points.plan_points("")
+    failpoints.plan_points("")
     monkeypatch.delenv("SHADOWSWITCH_POINTS", raising=False)
     assert filled.stats()["worker_pids"] == []
     with pytest.raises(BuildCancelled, match=phase):

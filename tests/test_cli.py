@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, Put
-from shadowswitch.service import changing
-from shadowswitch.service.cli import main
+from shadowswitch.service.cli import changes as changing
+from shadowswitch.service.cli.app import main
 from tests.cli_helpers import Cli, spawn, texts
 
 

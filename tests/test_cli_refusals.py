@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, SwitchResult
-from shadowswitch.service.cli import main
+from shadowswitch.service.cli.app import main
 from tests.cli_helpers import Cli, lose_one_row, texts
 from tests.support import inside
 

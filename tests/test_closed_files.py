@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, ShadowIndex, ShadowState, SwitchRequest
-from shadowswitch.storage import layout
+from shadowswitch.storage import data_directory
 from tests.engine_helpers import KIND, TYPES, built, fill, put
 
 BACKEND = """
 import os
-from shadowswitch.storage.backends.kv import KvBackend
-from shadowswitch.storage.backends.kv_writer import KvWriter
+from shadowswitch.storage.backends.kv.backend import KvBackend
+from shadowswitch.storage.backends.kv.writer import KvWriter
 
 class Writer(KvWriter):
     def finish_load(self, applied_lsn):
@@ -64,7 +64,7 @@ def cut(file: Path) -> None:
 
 def test_the_manifest_of_a_build_tells_what_was_built(waiting: tuple[Engine, ShadowIndex]) -> None:
     engine, shadow = waiting
-    said = json.loads((Path(shadow.shadow_index_path) / layout.MANIFEST).read_text())["built"]
+    said = json.loads((Path(shadow.shadow_index_path) / data_directory.MANIFEST).read_text())["built"]
     assert (said["record_count"], said["applied_lsn"]) == (200, 200)
     assert set(said["files"]) == {"shard-000/terms.bin", "shard-001/terms.bin"}
     assert {file["size_bytes"] for file in said["files"].values()} == {5120}
@@ -74,7 +74,7 @@ def test_the_manifest_of_a_build_tells_what_was_built(waiting: tuple[Engine, Sha
 
 
 @pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
-@pytest.mark.parametrize("name", ["shard-001/terms.bin", layout.MANIFEST])
+@pytest.mark.parametrize("name", ["shard-001/terms.bin", data_directory.MANIFEST])
 def test_a_closed_file_that_changed_refuses_the_switch_and_is_found_by_fsck(
     waiting: tuple[Engine, ShadowIndex], harm: Callable[[Path], None], name: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_closed_file_that_changed_refuses_the_switch_and_is_found_by_fsck(
     assert [error for error in result.validation_errors if "INTEGRITY_CHECK" in error and name in error]
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
     found = {finding.invariant for finding in engine.check()}
-    assert found == {"IX-8"} or (name == layout.MANIFEST and found == {"IX-1"})  # IX-1: it cannot be read at all
+    assert found == {"IX-8"} or (name == data_directory.MANIFEST and found == {"IX-1"})  # IX-1: unreadable
 
 
 def test_a_closed_file_that_changes_under_a_live_index_is_found(waiting: tuple[Engine, ShadowIndex]) -> None:
@@ -104,7 +104,7 @@ def test_the_manifest_of_any_backend_is_held_against_the_catalog(open_engine: Ca
     engine.create_branch("main")
     fill(engine, 20)
     assert engine.rebuild("main", KIND, TYPES).success
-    file = Path(engine.index("main", KIND).path) / layout.MANIFEST
+    file = Path(engine.index("main", KIND).path) / data_directory.MANIFEST
     said = json.loads(file.read_text())
     said["built"]["record_count"] += 1
     file.write_text(json.dumps(said))

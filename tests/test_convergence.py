@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import BuildFailed, Engine, NotConverging, Put, ShadowState, StorageFull, SwitchRequest
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
@@ -24,7 +24,7 @@ KIND = "SEARCH_INDEX"
 @pytest.fixture(autouse=True)
 def _no_points_left() -> Iterator[None]:
     yield
-    points.plan_points("")
+    failpoints.plan_points("")
 
 
 class Flood:
@@ -60,12 +60,12 @@ def test_a_build_that_cannot_keep_up_slows_writers_a_little_and_then_says_so(ope
     engine = open_engine(catchup_rounds_max=6, catchup_residual_changes=10)
     engine.create_branch("main")
     engine.write("main", [Put("object_type", "a", {"text": "x"})])
-    points.plan_points("follow.applied=sleep:0.15")  # the replay of the host; workers are at full speed
+    failpoints.plan_points("follow.applied=sleep:0.15")  # the replay of the host; workers are at full speed
     with Flood(engine):
         shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
         with pytest.raises(NotConverging, match="NOT_CONVERGING") as caught:
             engine.wait_for(shadow.shadow_index_id, timeout_s=100)
-    points.plan_points("")
+    failpoints.plan_points("")
     assert re.search(r" \d+ changes a second still come in, \d+ a second are replayed", str(caught.value))
     assert engine.stats()["counters"]["writes_slowed"] > 0
     assert inside.write_delays(engine) == {}

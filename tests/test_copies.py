@@ -16,8 +16,10 @@ import pytest
 
 from shadowswitch import Delete, Engine, SwitchRequest
 from shadowswitch.model.digest import Digest
-from shadowswitch.storage import layout, points, publishing
-from shadowswitch.storage.backends import fts5_store, registry
+from shadowswitch.storage import data_directory, failpoints
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.fts5 import store as fts5_store
+from shadowswitch.storage.generations import published_path
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, put, wait_until
 from tests.support import inside
 
@@ -35,7 +37,7 @@ except sqlite3.OperationalError as error:
 @pytest.fixture(autouse=True)
 def _no_points_left() -> Iterator[None]:
     yield
-    points.plan_points("")
+    failpoints.plan_points("")
 
 
 def locks_of(path: Path) -> list[list[str]]:
@@ -53,7 +55,7 @@ def index_path(engine: Engine) -> Path:
 def copy_again(engine: Engine) -> Path:
     """Publish the live generation as a copy, although it is published already; where the copy is."""
     path = inside.published_path(engine)
-    (path / publishing.MARK).unlink(missing_ok=True)
+    (path / published_path.MARK).unlink(missing_ok=True)
     assert inside.publish(engine, inside.live(engine), "COPY_AND_REPLACE")
     return path
 
@@ -125,7 +127,7 @@ def test_nobody_but_sqlite_and_lmdb_opens_their_files_in_the_host(
 def whole(path: Path, shards: int) -> int:
     """Demand that a published copy is sound and of one LSN; how many records it holds."""
     states = []
-    for shard in layout.shard_paths(path, shards):
+    for shard in data_directory.shard_paths(path, shards):
         assert sorted(file.name for file in shard.iterdir()) == [fts5_store.FILE]
         connection = sqlite3.connect(f"file:{shard / fts5_store.FILE}?mode=ro&immutable=1", uri=True)
         states.append(fts5_store.read_state(connection, shard))
@@ -155,7 +157,7 @@ def test_a_copy_is_whole_and_of_one_moment_while_writers_write(engine: Engine) -
             assert whole(copy_again(engine), 3) > 0
     assert next(written) > 10
     options = inside.generation(engine, engine.index("main", KIND).generation).row.options
-    for shard in layout.shard_paths(copy_again(engine), 3):
+    for shard in data_directory.shard_paths(copy_again(engine), 3):
         assert registry.backend("fts5").check(shard, options) == []
 
 
@@ -164,7 +166,7 @@ def test_a_copy_of_a_kv_index_can_be_opened_by_others(engine: Engine) -> None:
     engine.rebuild("main", KIND, TYPES, {"backend": "kv", "shards": 2}, COPY)
     path = inside.published_path(engine)
     row = inside.catalog(engine).generations()[-1]
-    reader = registry.backend("kv").open_reader(layout.shard_paths(path, row.shards), row.options)
+    reader = registry.backend("kv").open_reader(data_directory.shard_paths(path, row.shards), row.options)
     assert (reader.count(), reader.applied_lsn()) == (100, 100)
     reader.close()
     assert json.loads((path / "manifest.json").read_text())["generation"] == row.number
@@ -173,7 +175,7 @@ def test_a_copy_of_a_kv_index_can_be_opened_by_others(engine: Engine) -> None:
 def test_a_slow_copy_is_never_put_in_the_place_of_a_newer_one(engine: Engine) -> None:
     fill(engine, 50)
     live(engine)
-    points.plan_points("publish.copied=sleep:0.7@1")
+    failpoints.plan_points("publish.copied=sleep:0.7@1")
     slow = threading.Thread(target=lambda: engine.rebuild("main", KIND, TYPES, request=COPY))
     slow.start()
     wait_until(lambda: inside.publish_lock(engine).locked() or not slow.is_alive())
@@ -189,11 +191,11 @@ def test_a_path_that_could_not_be_brought_up_to_date_is_tried_again(
     inside.patch_limit(monkeypatch, inside.Limit.PUBLISH_AGAIN_S, 0.1)
     fill(engine, 10)
     live(engine)
-    points.plan_points("publish.staged=raise:ENOSPC")
+    failpoints.plan_points("publish.staged=raise:ENOSPC")
     result = engine.rebuild("main", KIND, TYPES)
     assert result.success
     assert "could not be brought up to date" in result.message
     wait_until(lambda: [finding.invariant for finding in engine.check()] == ["IX-7"])  # not while it is tried again
-    points.plan_points("")
+    failpoints.plan_points("")
     link = inside.published_path(engine)
     wait_until(lambda: os.path.realpath(link) == result.new_index_path)

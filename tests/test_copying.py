@@ -8,7 +8,7 @@ import pytest
 
 from shadowswitch import Engine, Put
 from shadowswitch.model.digest import buckets_of_shard
-from shadowswitch.storage.journal import read_records
+from shadowswitch.storage.catalog.journal import read_records
 from tests.engine_helpers import wait_until
 from tests.support import inside
 

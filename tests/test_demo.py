@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from shadowswitch import Engine, Put, SwitchResult
-from shadowswitch.service import demo
-from shadowswitch.service.workload import Acked, Searcher, Writer
+from shadowswitch.service.demo import demo
+from shadowswitch.service.demo.workload import Acked, Searcher, Writer
 from tests.cli_helpers import Cli, lose_one_row, spawn, texts
 from tests.support import inside
 

@@ -21,7 +21,7 @@ from shadowswitch import (
     Timeout,
     UnknownShadow,
 )
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, fill, found, put
 
 Eventually = Callable[[Callable[[], bool]], None]
@@ -36,7 +36,7 @@ def filled(engine: Engine) -> Engine:
 @pytest.fixture(autouse=True)
 def _no_points_left() -> Iterator[None]:
     yield
-    points.plan_points("")
+    failpoints.plan_points("")
 
 
 def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
@@ -51,7 +51,7 @@ def test_a_build_goes_through_its_states_and_its_progress_never_goes_back(
     filled: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_copy(monkeypatch)
-    points.plan_points("build.validated=sleep:1")  # long enough to be seen in that phase
+    failpoints.plan_points("build.validated=sleep:1")  # long enough to be seen in that phase
     shadow = filled.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
     seen: list[tuple[str, float, float | None]] = []
     pause = threading.Event()

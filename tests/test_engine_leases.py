@@ -18,7 +18,7 @@ from shadowswitch import (
     UnknownShadow,
     WritePermission,
 )
-from shadowswitch.storage.lock_rows import find_locks
+from shadowswitch.storage.catalog.locks import find_locks
 from tests.engine_lock_helpers import Eventually, OpenEngine, put, refused_lock
 from tests.support import inside
 

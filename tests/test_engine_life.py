@@ -25,8 +25,8 @@ from shadowswitch import (
     UnsupportedFilesystem,
 )
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage import layout
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.catalog.environment import Catalog
 from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
@@ -88,7 +88,7 @@ SEARCH = """
 import sys
 from pathlib import Path
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.catalog.environment import Catalog
 data = Path(sys.argv[1])
 catalog = Catalog(data / "catalog", readonly=True)
 with outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
@@ -101,7 +101,7 @@ def test_a_directory_can_be_read_when_no_host_runs(engine: Engine) -> None:
     engine.write("main", [put("a")])
     engine.rebuild("main", KIND, ["object_type"])
     engine.close()
-    catalog = Catalog(engine.path / layout.CATALOG, readonly=True)
+    catalog = Catalog(engine.path / data_directory.CATALOG, readonly=True)
     with outside_reader(engine.path, catalog, "main", KIND) as reader:
         assert [hit.id for hit in reader.search("hello")] == ["a"]
     catalog.close()

@@ -23,11 +23,11 @@ from shadowswitch import (
     ShadowSwitchError,
     WriteBlocked,
 )
-from shadowswitch.model.lock_scopes import BRANCH
-from shadowswitch.storage import points
-from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.lock_rows import find_locks
-from shadowswitch.storage.rows import encode_row
+from shadowswitch.model.locks.targets import BRANCH
+from shadowswitch.storage import failpoints
+from shadowswitch.storage.catalog.locks import find_locks
+from shadowswitch.storage.catalog.rows import encode_row
+from shadowswitch.storage.catalog.transaction import Commit
 from tests.engine_lock_helpers import Eventually, OpenEngine, blocked_write, expect_fenced_out, put, refused_lock
 from tests.support import inside
 
@@ -246,19 +246,19 @@ def test_a_step_of_unknown_outcome_is_settled_by_what_is_stored(
     engine: Engine, eventually: Eventually, where: str
 ) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE_TYPE", "object_type")
-    points.plan_points(f"{where}=raise:ENOSPC@1")
+    failpoints.plan_points(f"{where}=raise:ENOSPC@1")
     with pytest.raises(ShadowSwitchError):
         engine.release_lock(lock.lock_id, lock.token)
-    points.plan_points("")
+    failpoints.plan_points("")
     if where == "journal.committed":
         assert engine.locks("main") == []
     else:
         assert [held.token for held in engine.locks("main")] == [lock.token]
         engine.release_lock(lock.lock_id, lock.token)
-    points.plan_points(f"{where}=raise:ENOSPC@1")
+    failpoints.plan_points(f"{where}=raise:ENOSPC@1")
     with pytest.raises(ShadowSwitchError):
         engine.acquire_lock("main", "MANUAL", "bob")
-    points.plan_points("")
+    failpoints.plan_points("")
     eventually(lambda: engine.locks("main") == [])
     engine.write("main", [put("a")])
 
@@ -363,7 +363,7 @@ def test_indexing_that_fails_or_loses_its_lock_does_not_make_a_branch_ready(
 
 def test_a_write_whose_lock_expires_before_its_commit_is_refused_in_the_transaction(engine: Engine) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice", ttl_s=0.2)
-    points.plan_points("write.admitted=sleep:0.5@1")
+    failpoints.plan_points("write.admitted=sleep:0.5@1")
     with pytest.raises(LockLost):
         engine.write("main", [put("late")], owner="alice", tokens=[lock.token])
     assert engine.get("main", "object_type", "late") is None

@@ -20,7 +20,7 @@ from shadowswitch import (
     SwitchRequest,
     UnknownIndex,
 )
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, fill, found, put
 
 Eventually = Callable[[Callable[[], bool]], None]
@@ -35,7 +35,7 @@ def filled(engine: Engine) -> Engine:
 @pytest.fixture(autouse=True)
 def _no_points_left() -> Iterator[None]:
     yield
-    points.plan_points("")
+    failpoints.plan_points("")
 
 
 # -- switches --------------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_a_switch_that_does_not_verify_goes_back_by_itself(filled: Engine) -> No
     first = filled.rebuild("main", KIND, ["object_type"])
     shadow = filled.start_build("main", KIND, ["object_type"])
     filled.wait_for(shadow.shadow_index_id, timeout_s=30)
-    points.plan_points("switch.verify=raise:EIO@1")
+    failpoints.plan_points("switch.verify=raise:EIO@1")
     result = filled.switch(shadow.shadow_index_id)
     assert (result.success, result.rolled_back, result.verification_passed) == (False, True, False)
     assert filled.index("main", KIND).generation == first.generation
@@ -91,9 +91,9 @@ def test_a_switch_that_does_not_verify_goes_back_by_itself(filled: Engine) -> No
 def test_a_first_switch_that_does_not_verify_leaves_no_index(filled: Engine) -> None:
     shadow = filled.start_build("main", KIND, ["object_type"])
     filled.wait_for(shadow.shadow_index_id, timeout_s=30)
-    points.plan_points("switch.verify=raise:EIO@1")
+    failpoints.plan_points("switch.verify=raise:EIO@1")
     assert filled.switch(shadow.shadow_index_id).rolled_back
-    points.plan_points("")
+    failpoints.plan_points("")
     with pytest.raises(UnknownIndex):
         filled.index("main", KIND)
     assert filled.rebuild("main", KIND, ["object_type"]).success

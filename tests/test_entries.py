@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from shadowswitch import CorruptData, Delete, Engine, Put, UnsupportedFormat
-from shadowswitch.engine.preparing import prepare
-from shadowswitch.model.settings import Config
-from shadowswitch.storage import entries, layout
-from shadowswitch.storage.catalog import FORMAT
-from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.entries import PIECE_BYTES_MAX, Batch, entries_of, first_lsn, fragments_of
+from shadowswitch.engine.encode import prepare
+from shadowswitch.model.config import Config
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.catalog import journal_format
+from shadowswitch.storage.catalog.environment import FORMAT
+from shadowswitch.storage.catalog.journal_format import PIECE_BYTES_MAX, Batch, entries_of, first_lsn, fragments_of
+from shadowswitch.storage.catalog.transaction import Commit
 from tests.support import inside
 
 TYPE = "object_type"
@@ -31,7 +32,7 @@ def pieces_of(batch: Batch, first: int = 1) -> list[tuple[int, memoryview]]:
     for count, body in batch.pieces:
         last += count
         end = first + len(batch) - 1
-        found.append((last, memoryview(entries.HEADER.pack(entries.FORMAT, count, end) + body)))
+        found.append((last, memoryview(journal_format.HEADER.pack(journal_format.FORMAT, count, end) + body)))
     return found
 
 
@@ -40,7 +41,7 @@ def test_a_batch_is_cut_into_pieces_of_half_a_page_and_comes_back_in_order() -> 
     batch = prepare(changes, Config())
     found = pieces_of(batch, first=1001)
     assert len(found) > 3
-    assert all(len(value) <= PIECE_BYTES_MAX + entries.HEADER.size for _, value in found)
+    assert all(len(value) <= PIECE_BYTES_MAX + journal_format.HEADER.size for _, value in found)
     read = []
     for last, value in found:
         some, batch_lsn = entries_of(last, value)
@@ -129,7 +130,7 @@ def test_damage_in_one_journal_keeps_no_other_from_being_trimmed(open_engine: An
         for start in range(0, 2000, 100):
             engine.write(branch, [put(f"{n}") for n in range(start, start + 100)])
     engine.close()
-    with lmdb.open(str(data_dir / layout.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
+    with lmdb.open(str(data_dir / data_directory.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
         journal = environment.open_db(b"journal")
         with environment.begin(write=True) as txn:
             cursor = txn.cursor(journal)
@@ -146,7 +147,7 @@ def test_damage_in_one_journal_keeps_no_other_from_being_trimmed(open_engine: An
 
 def test_a_version_of_the_first_format_finds_another_where_it_looks(open_engine: Any, data_dir: Path) -> None:
     open_engine().close()
-    with lmdb.open(str(data_dir / layout.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
+    with lmdb.open(str(data_dir / data_directory.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
         meta = environment.open_db(b"meta", create=False)
         with environment.begin() as txn:
             assert txn.get(b"format", db=meta) == FORMAT != b"shadowswitch-1"
@@ -187,7 +188,7 @@ class Counting:
 
 def test_a_directory_of_the_first_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     """It kept its numbers in a database named `meta`."""
-    catalog = tmp_path / "data" / layout.CATALOG
+    catalog = tmp_path / "data" / data_directory.CATALOG
     catalog.mkdir(parents=True)
     with lmdb.open(str(catalog), max_dbs=20) as environment:
         meta = environment.open_db(b"meta")

@@ -11,7 +11,7 @@ import pytest
 
 from shadowswitch import Engine, Event, SwitchRequest
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES, to_cloud_event
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, ROOT, TYPES, built, fill, live, wait_until
 from tests.support import inside
 
@@ -161,10 +161,10 @@ def test_events_survive_a_restart(open_engine: Any) -> None:
 def test_an_event_is_not_told_when_its_transaction_fails(filled: Engine) -> None:
     shadow = built(filled)
     count = len(filled.events())
-    points.plan_points("journal.before_commit=raise:ENOSPC@1")
+    failpoints.plan_points("journal.before_commit=raise:ENOSPC@1")
     with pytest.raises(Exception, match=r"room|disk|No space"):
         filled.switch(shadow.shadow_index_id)
-    points.plan_points("")
+    failpoints.plan_points("")
     assert len(filled.events()) == count
     assert filled.switch(shadow.shadow_index_id).success
 
@@ -190,10 +190,10 @@ def test_what_recovery_did_is_told(open_engine: Any) -> None:
     first = open_engine(copy_slice_rows=10)
     first.create_branch("main")
     fill(first, 500)
-    points.plan_points("publish.staged=raise:EIO")
+    failpoints.plan_points("publish.staged=raise:EIO")
     live(first)
     first.close()
-    points.plan_points("")  # not before: the janitor would publish it at last
+    failpoints.plan_points("")  # not before: the janitor would publish it at last
     second = open_engine()
     assert told(second.events())[-1] == "recovery.published"
 

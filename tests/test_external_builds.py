@@ -15,7 +15,7 @@ from shadowswitch import (
     InvalidTransition,
     SwitchRequest,
 )
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, fill, found, live, put, wait_until
 from tests.external_helpers import CONTENT, begin, complete, delivered, fts5, write_files, write_manifest
 from tests.support import inside
@@ -233,10 +233,10 @@ def test_an_external_build_survives_a_restart_and_its_builder_goes_on(open_engin
 def test_a_start_that_was_cut_off_is_finished_at_the_next_open(open_engine: OpenEngine) -> None:
     first = open_engine()
     first.create_branch("main")
-    points.plan_points("build.prepared=raise:EIO@1")
+    failpoints.plan_points("build.prepared=raise:EIO@1")
     with pytest.raises(OSError):
         begin(first)
-    points.plan_points("")
+    failpoints.plan_points("")
     (cut_off,) = first.shadows()
     assert cut_off.state == "PREPARING"
     first.close()

@@ -10,7 +10,7 @@ import pytest
 
 from shadowswitch import Delete, Engine
 from shadowswitch.model.errors import StorageFull
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
 from tests.support import inside
 
@@ -153,10 +153,10 @@ def test_followers_rest_while_an_index_is_switched_but_not_for_ever(
 
 def test_an_apply_that_fails_half_way_leaves_no_half_batch(filled: Engine) -> None:
     number = live(filled, shards=3)
-    points.plan_points("follow.applied=raise:EIO@1")
+    failpoints.plan_points("follow.applied=raise:EIO@1")
     receipt = filled.write("main", [put(str(n), "edited") for n in range(500)])
     assert len(found(filled, "edited", min_lsn=receipt.lsn, timeout_s=30)) == 500
-    points.plan_points("")
+    failpoints.plan_points("")
     assert inside.generation(filled, number).writer.digest().count == filled.count("main")
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from shadowswitch import Config, Delete, Engine, Finding, Put
 from shadowswitch.model.digest import bucket_of, key_hash
-from shadowswitch.storage import fsck, keys, layout, rows
-from shadowswitch.storage.catalog import DATABASES, Catalog
-from shadowswitch.storage.entries import entries_of
+from shadowswitch.storage import data_directory, fsck
+from shadowswitch.storage.catalog import keys, rows
+from shadowswitch.storage.catalog.environment import DATABASES, Catalog
+from shadowswitch.storage.catalog.journal_format import entries_of
 from shadowswitch.storage.fsck import FINDINGS_MAX, check_data
 from tests.support import inside
 
@@ -41,7 +42,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def check(data: Path) -> list[Finding]:
-    catalog = Catalog(data / layout.CATALOG, readonly=True)
+    catalog = Catalog(data / data_directory.CATALOG, readonly=True)
     try:
         return check_data(catalog, data)
     finally:
@@ -55,7 +56,7 @@ def found(data: Path) -> set[str]:
 @contextmanager
 def raw(data: Path) -> Iterator[tuple[lmdb.Transaction, dict[str, Any]]]:
     """A write transaction on the catalog, without any of its rules."""
-    env = lmdb.open(str(data / layout.CATALOG), max_dbs=20, map_size=64 << 30, lib_version=0)
+    env = lmdb.open(str(data / data_directory.CATALOG), max_dbs=20, map_size=64 << 30, lib_version=0)
     try:
         databases = {name: env.open_db(name.encode()) for name in DATABASES}
         with env.begin(write=True) as txn:

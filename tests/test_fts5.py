@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from shadowswitch.model.digest import bucket_of, key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull, Timeout
 from shadowswitch.model.records import Item
-from shadowswitch.storage.backends import fts5_options, fts5_store
-from shadowswitch.storage.backends.fts5 import Fts5Backend
-from shadowswitch.storage.backends.fts5_reader import TERMS_MAX, match_expression
+from shadowswitch.storage.backends.fts5 import options as fts5_options
+from shadowswitch.storage.backends.fts5 import store as fts5_store
+from shadowswitch.storage.backends.fts5.backend import Fts5Backend
+from shadowswitch.storage.backends.fts5.reader import TERMS_MAX, match_expression
 from tests.support import inside
 
 BACKEND = Fts5Backend()

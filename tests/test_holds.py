@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig, InvalidName, JournalTrimmed, UnknownBranch
-from shadowswitch.storage import holds
+from shadowswitch.storage.catalog import retention
 from tests.engine_helpers import crew, fill, put, wait_until
 from tests.support import inside
 
@@ -82,8 +82,8 @@ def test_a_hold_that_comes_while_the_journal_is_trimmed_is_kept_or_refused(engin
     """The place to trim up to is computed before; what is held meanwhile counts in the transaction that trims."""
     write(engine, 2000)
     row = inside.catalog(engine).branch("main")
-    inside.transact(engine, lambda c: holds.hold(c, row, "late", 900), "test")
-    from shadowswitch.actors.janitor import _trim_slice
+    inside.transact(engine, lambda c: retention.hold(c, row, "late", 900), "test")
+    from shadowswitch.actors.maintenance.janitor import _trim_slice
 
     inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")
     for _ in range(20):

@@ -92,7 +92,7 @@ def test_a_branch_may_have_any_printable_name(open_server: Server, name: str) ->
 
 def test_no_module_is_imported_because_a_client_names_it(tmp_path: Path) -> None:
     body = {"branch_name": "main", "index_type": "SEARCH_INDEX", "resource_types": ["object_type"]}
-    mine = "shadowswitch.storage.backends.fts5:Fts5Backend"
+    mine = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
     with serving(tmp_path / "data", "--backend", mine) as server:
         client = server.client()
         client.post("branches", {"name": "main"})

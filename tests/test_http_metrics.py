@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from shadowswitch.service.cli import app
+from shadowswitch.service.cli.app import app
 from tests.engine_helpers import ROOT
 from tests.http_helpers import Client, serving
 

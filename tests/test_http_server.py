@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine
-from shadowswitch.service.cli import main
+from shadowswitch.service.cli.app import main
 from tests.cli_helpers import Cli, spawn, texts
 from tests.engine_helpers import KIND, outside_environment, wait_until
 from tests.http_helpers import Answer, Client, Events, Server, serving
@@ -102,7 +102,7 @@ def test_without_the_extra_serve_says_what_to_install(
 ) -> None:
     script = (
         "import sys; sys.modules['litestar'] = None; sys.modules['uvicorn'] = None\n"
-        "from shadowswitch.service.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from shadowswitch.service.cli.app import main; sys.exit(main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", script]
     done = subprocess.run(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Config, Engine
-from shadowswitch.service import importer
-from shadowswitch.service.importer import import_folder
+from shadowswitch.service.daemon import importer
+from shadowswitch.service.daemon.importer import import_folder
 from tests.support import inside
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine
-from shadowswitch.service.inbox import Inbox
-from shadowswitch.storage import points
+from shadowswitch.service.daemon.inbox import Inbox
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, fill, wait_until
 from tests.external_helpers import begin, delivered, incoming
 
@@ -132,11 +132,11 @@ def test_names_of_unfinished_files_are_left_alone(engine: Engine, inbox: Inbox) 
 
 def test_an_event_that_cannot_be_dealt_with_now_stays_and_is_tried_again(engine: Engine, inbox: Inbox) -> None:
     engine.start_indexing("main", "funnel")
-    points.plan_points("journal.before_commit=raise:ENOSPC")
+    failpoints.plan_points("journal.before_commit=raise:ENOSPC")
     path = drop(inbox, incoming("com.oms.indexing.completed"))
     wait_until(lambda: inbox._waiting and next(iter(inbox._waiting.values())).pause_s > 1)
     assert path.exists()
-    points.plan_points("")
+    failpoints.plan_points("")
     wait_until(lambda: inbox.taken == 1)
     assert engine.branch("main").state == "READY"
 

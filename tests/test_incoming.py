@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, StorageFull, Timeout
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, fill, live, put
 from tests.external_helpers import begin, delivered, incoming
 from tests.support import inside
@@ -271,10 +271,10 @@ def test_an_event_sent_by_many_at_once_is_dealt_with_once(engine: Engine) -> Non
 
 def test_what_may_go_well_later_is_raised_and_not_remembered(engine: Engine) -> None:
     event = shadow_event(engine)
-    points.plan_points("journal.before_commit=raise:ENOSPC@1")
+    failpoints.plan_points("journal.before_commit=raise:ENOSPC@1")
     with pytest.raises(StorageFull):
         engine.receive_event(event)
-    points.plan_points("")
+    failpoints.plan_points("")
     outcome = engine.receive_event(event)
     assert (outcome.outcome, outcome.duplicate) == ("switched", False)
 

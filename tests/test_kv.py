@@ -16,8 +16,8 @@ import pytest
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull, Timeout
 from shadowswitch.model.records import Item
-from shadowswitch.storage.backends import kv_store
-from shadowswitch.storage.backends.kv import KvBackend
+from shadowswitch.storage.backends.kv import store as kv_store
+from shadowswitch.storage.backends.kv.backend import KvBackend
 
 BACKEND = KvBackend()
 OPTIONS = BACKEND.configure({"map_size_mib": 64})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import CorruptData, Engine
-from shadowswitch.storage import layout
+from shadowswitch.storage import data_directory
 from tests.engine_helpers import KIND, TYPES, fill
 from tests.support import inside
 
@@ -28,7 +28,7 @@ def left(open_engine: Open, tmp_path: Path) -> Path:
     fill(engine, 200)
     for _ in range(2):
         engine.rebuild("main", KIND, TYPES, {"backend": "kv", "shards": 2})
-    assert stamps(engine) == {layout.boot_id()}
+    assert stamps(engine) == {data_directory.boot_id()}
     for generation in inside.open_generations(engine).values():
         generation.writer.flush()
     return shutil.copytree(engine.path, tmp_path / "left", symlinks=True)

@@ -12,8 +12,8 @@ import pytest
 
 from shadowswitch import Engine
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage import points
-from shadowswitch.storage.commit import Commit
+from shadowswitch.storage import failpoints
+from shadowswitch.storage.catalog.transaction import Commit
 from tests.engine_helpers import KIND, built, found, live, put, wait_until
 from tests.gathering import HELD_S, Gathered, is_whole
 from tests.support import inside
@@ -63,7 +63,7 @@ def test_writers_go_on_while_the_last_changes_are_brought_in(engine: Engine, gat
     first = live(engine)
     shadow = built(engine)
     gathered.armed = True
-    points.plan_points("switch.committed=sleep:2.0")
+    failpoints.plan_points("switch.committed=sleep:2.0")
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(engine.switch, shadow.shadow_index_id)
         wait_until(lambda: len(gathered.receipts) == 3, what="the commit of the switch")
@@ -84,7 +84,7 @@ def test_no_reader_goes_back_in_time_between_the_commit_and_the_lead(engine: Eng
     shadow = built(engine)
     gathered.armed = True
     # followers go on after half a second of the first; nobody brings the new one any further during the second
-    points.plan_points("switch.committed=sleep:1.5;switch.pointed=sleep:0.5")
+    failpoints.plan_points("switch.committed=sleep:1.5;switch.pointed=sleep:0.5")
     outside: list[int] = []
     within: list[int] = []
     with ThreadPoolExecutor(1) as pool:

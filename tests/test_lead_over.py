@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from shadowswitch import Engine, ShadowState, StorageFull, SwitchRequest
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, attempt, built, fill, live, wait_until
 from tests.external_helpers import begin, complete, delivered
 from tests.gathering import HELD_S, Gathered, is_whole
@@ -33,7 +33,7 @@ def test_last_changes_that_cannot_be_brought_in_take_the_switch_back(
     first = live(engine)
     shadow = built(engine)
     gathered.armed = True
-    points.plan_points("switch.committed=sleep:0.3@1")
+    failpoints.plan_points("switch.committed=sleep:0.3@1")
 
     def no_room() -> None:
         if gathered.receipts:
@@ -97,7 +97,7 @@ def test_whatever_ends_an_attempt_after_its_commit_readers_are_led_to_what_is_li
     live(engine)
     shadow = built(engine)
     gathered.armed = True
-    points.plan_points(planned)
+    failpoints.plan_points(planned)
     attempt(lambda: engine.switch(shadow.shadow_index_id))
     gathered.join()
     assert engine.index("main", KIND).generation == shadow.generation
@@ -112,7 +112,7 @@ def test_where_going_back_fails_too_readers_stay_until_they_can_be_led_over(
     first = live(engine)
     shadow = built(engine)
     gathered.armed = True
-    points.plan_points("switch.committed=sleep:0.3@1")
+    failpoints.plan_points("switch.committed=sleep:0.3@1")
 
     def no_room(*_: object) -> None:
         if gathered.receipts:
@@ -215,7 +215,7 @@ def test_a_second_switch_waits_until_readers_were_led_over_by_the_first(engine: 
     fill(engine, 10)
     first = live(engine)
     shadow = built(engine)
-    points.plan_points("switch.committed=sleep:1.0@1")
+    failpoints.plan_points("switch.committed=sleep:1.0@1")
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(engine.switch, shadow.shadow_index_id)
         wait_until(lambda: engine.index("main", KIND).generation == shadow.generation)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from shadowswitch import CorruptData, Engine, EngineClosed, StorageFull, SwitchRequest, Timeout, UnknownIndex
-from shadowswitch.actors.shelf import Shelf
-from shadowswitch.storage import points
-from shadowswitch.storage.generation import GenerationWriter
+from shadowswitch.actors.switch.live_index import Shelf
+from shadowswitch.storage import failpoints
+from shadowswitch.storage.generations.generation import GenerationWriter
 from tests.engine_helpers import KIND, attempt, built, crew, fill, live, put, wait_until
 from tests.external_helpers import begin, complete, delivered
 from tests.support import inside
@@ -129,7 +129,7 @@ def test_an_index_that_raises_is_gone_back_from(open_engine: OpenEngine, error: 
 
 def test_a_build_that_is_validated_can_be_cancelled_while_its_index_is_switched(engine: Engine) -> None:
     live(engine), live(engine)
-    points.plan_points("switch.committed=sleep:6@1")
+    failpoints.plan_points("switch.committed=sleep:6@1")
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(engine.rollback, "main", KIND)
         wait_until(lambda: inside.attempts_under_way(engine), what="the switch")
@@ -236,9 +236,9 @@ def test_whoever_holds_the_index_that_is_led_to_is_not_shown_less_by_another(
     bad, numbers = [False], itertools.count()
     inside.unsound(monkeypatch, lambda number: bad[0] and number == first)
     after_proof(monkeypatch, lambda: bad.__setitem__(0, True))
-    points.plan_points("switch.committed=raise:EIO@1")
+    failpoints.plan_points("switch.committed=raise:EIO@1")
     attempt(lambda: engine.rollback("main", KIND))
-    points.plan_points("")
+    failpoints.plan_points("")
     looks = itertools.count()
     assert inside.pending_repoints(engine)
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from shadowswitch import CorruptData, Engine, SwitchRequest
-from shadowswitch.storage.rows import GenerationRow
+from shadowswitch.storage.catalog.rows import GenerationRow
 from tests.engine_helpers import KIND, TYPES, fill, found, live, wait_until
 from tests.support import inside
 

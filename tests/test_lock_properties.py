@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from shadowswitch.model.errors import InvalidConfig, LockConflict, LockLost
-from shadowswitch.model.lock_records import Grant, Lock, LockRequest, LockTableState, ProgressReport
-from shadowswitch.model.lock_scopes import (
+from shadowswitch.model.locks.records import Grant, Lock, LockRequest, LockTableState, ProgressReport
+from shadowswitch.model.locks.step import Queued, Step
+from shadowswitch.model.locks.table import LockTable
+from shadowswitch.model.locks.targets import (
     BRANCH,
     DURATION_MAX_S,
     LockType,
@@ -24,8 +26,6 @@ from shadowswitch.model.lock_scopes import (
     resource_target,
     type_target,
 )
-from shadowswitch.model.lock_step import Queued, Step
-from shadowswitch.model.locks import LockTable
 from tests.lock_helpers import STATUS, WALL
 from tests.naive_locks import IDS, TYPES, Model, Waiting, excludes, points
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from shadowswitch.model.lock_records import Lock, LockTableState, ProgressReport
-from shadowswitch.model.locks import LockTable
+from shadowswitch.model.locks.records import Lock, LockTableState, ProgressReport
+from shadowswitch.model.locks.table import LockTable
 from tests.lock_helpers import (
     SEARCH,
     USER,

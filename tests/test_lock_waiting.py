@@ -6,13 +6,9 @@ import msgspec
 import pytest
 
 from shadowswitch.model.errors import LockConflict
-from shadowswitch.model.lock_scopes import (
-    BRANCH,
-    DEFAULT_TTL_S,
-    LockType,
-)
-from shadowswitch.model.lock_step import Queued
-from shadowswitch.model.locks import WAITERS_MAX, LockTable
+from shadowswitch.model.locks.step import Queued
+from shadowswitch.model.locks.table import WAITERS_MAX, LockTable
+from shadowswitch.model.locks.targets import BRANCH, DEFAULT_TTL_S, LockType
 from tests.lock_helpers import (
     LINKS,
     OBJECTS,

@@ -9,8 +9,9 @@ from itertools import product
 import pytest
 
 from shadowswitch.model.errors import InvalidConfig, LockConflict, LockLost
-from shadowswitch.model.lock_records import Grant, ProgressReport
-from shadowswitch.model.lock_scopes import (
+from shadowswitch.model.locks.draft import ENDINGS_KEPT
+from shadowswitch.model.locks.records import Grant, ProgressReport
+from shadowswitch.model.locks.targets import (
     BRANCH,
     DEFAULT_TTL_S,
     DURATION_MAX_S,
@@ -20,7 +21,6 @@ from shadowswitch.model.lock_scopes import (
     resource_target,
     target,
 )
-from shadowswitch.model.lock_wait import ENDINGS_KEPT
 from tests.lock_helpers import (
     GRAPH,
     LINKS,

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from shadowswitch import Engine, LockConflict, Timeout
-from shadowswitch.engine.room import Room
-from shadowswitch.model.lock_records import LockTableState
-from shadowswitch.model.locks import LockTable
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.engine.admission import Room
+from shadowswitch.model.locks.records import LockTableState
+from shadowswitch.model.locks.table import LockTable
+from shadowswitch.storage.catalog.environment import Catalog
 from tests.engine_helpers import wait_until
 from tests.engine_lock_helpers import Eventually, OpenEngine, put
 from tests.support import inside

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.mirror import Mirror
+from shadowswitch.service.daemon.mirror import Mirror
 from tests.engine_helpers import wait_until
 
 OpenEngine = Callable[..., Engine]

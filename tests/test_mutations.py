@@ -42,21 +42,21 @@ LATE_COPY = (
 NO_CAPTURE = ("                writer.apply(items, reached)\n", "                writer.apply([], reached)\n")
 
 BLIND = {
-    "storage/inspection.py": [
+    "storage/generations/validation.py": [
         ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
         ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
     ],
-    "actors/attempt.py": [("        if self._writer.differing(source):\n", "        if False:\n")],
-    "actors/switcher.py": [("        if problems:\n", "        if False:\n")],
+    "actors/switch/attempt.py": [("        if self._writer.differing(source):\n", "        if False:\n")],
+    "actors/switch/switcher.py": [("        if problems:\n", "        if False:\n")],
 }
 """The library's own defences taken away: validation, the digest at the commit, verification."""
 
 MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
-    "no capture": (SLOW, {"storage/copying.py": [NO_CAPTURE]}),
+    "no capture": (SLOW, {"storage/generations/shard_build.py": [NO_CAPTURE]}),
     "capture begun after the snapshot": (
         SLOW,
         {
-            "storage/copying.py": [
+            "storage/generations/shard_build.py": [
                 (
                     "writer.finish_load(self.task.start_lsn)",
                     "writer.finish_load(self.catalog.head(self.task.branch)[0])",
@@ -67,15 +67,15 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "replay beside copy with blind upsert": (
         SLOW,
         {
-            "storage/copying.py": [LATE_COPY],
-            "storage/backends/fts5_writer.py": [("if item.lsn <= lsn:", "if item.lsn == lsn:")],
+            "storage/generations/shard_build.py": [LATE_COPY],
+            "storage/backends/fts5/writer.py": [("if item.lsn <= lsn:", "if item.lsn == lsn:")],
         },
     ),
-    "copy inserts if absent": (SLOW, {"storage/copying.py": [LATE_COPY]}),
+    "copy inserts if absent": (SLOW, {"storage/generations/shard_build.py": [LATE_COPY]}),
     "replay out of order per key": (
         SLOW,
         {
-            "storage/journal.py": [
+            "storage/catalog/journal.py": [
                 (
                     "            last[entry.resource_type, entry.id] = entry\n",
                     "            last.setdefault((entry.resource_type, entry.id), entry)\n",
@@ -86,7 +86,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "checkpoint advanced on read": (
         "copy.slice=kill@5",  # an odd pass: between the cursor and its rows
         {
-            "storage/copying.py": [
+            "storage/generations/shard_build.py": [
                 (
                     "                    writer.load(items, position)\n",
                     "                    writer.load([], position)\n"
@@ -99,14 +99,14 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "digest check removed too": (
         SLOW,
         {
-            "storage/copying.py": [NO_CAPTURE],
+            "storage/generations/shard_build.py": [NO_CAPTURE],
             **BLIND,
         },
     ),
     "a write acknowledged although it was dropped": (
         SLOW,
         {
-            "storage/commit.py": [
+            "storage/catalog/transaction.py": [
                 (
                     "        replace, pop = self._records.replace, self._records.pop\n",
                     "        if self.last_lsn % 17 == 3:\n"
@@ -186,7 +186,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "done recorded before the effect": (
         "test_points.py -k named_point[retire.removed@1]",
         {
-            "actors/janitor.py": [
+            "actors/maintenance/janitor.py": [
                 (
                     """        remove_directory(path)
         point("retire.removed")
@@ -203,34 +203,34 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "journal trimmed too early": (
         "test_safety.py -k trimmed",
         {
-            "actors/janitor.py": [
+            "actors/maintenance/janitor.py": [
                 ("            below = min(needed, head - ", "            below = min(head, head - "),
             ]
         },
     ),
     "journal trimmed by what was needed a while ago": (
         "test_safety.py -k busy",
-        {"actors/janitor.py": [("        self.chores.look()  # after", "        pass  # after")]},
+        {"actors/maintenance/janitor.py": [("        self.chores.look()  # after", "        pass  # after")]},
     ),
     "a hold not looked at in the transaction that trims": (
         "test_holds.py -k kept_or_refused",
-        {"actors/janitor.py": [("    if held is not None:\n", "    if False:\n")]},
+        {"actors/maintenance/janitor.py": [("    if held is not None:\n", "    if False:\n")]},
     ),
     "the budget of a switch not looked at in its transaction": (
         "test_lead_over.py -k comes_late",
-        {"actors/attempt.py": [("            if time.monotonic() > deadline:\n", "            if False:\n")]},
+        {"actors/switch/attempt.py": [("            if time.monotonic() > deadline:\n", "            if False:\n")]},
     ),
     "the live generation goes on following while it is left": (
         "test_last_changes.py -k back_in_time",
         {
-            "actors/attempt.py": [
+            "actors/switch/attempt.py": [
                 ("                if left is not None:  # one and", "                if False:  # one and")
             ]
         },
     ),
     "an index in an unknown format switched to although a change came": (
         "test_lead_over.py -k unknown_format",
-        {"actors/attempt.py": [("self._target.row.opaque and source != proven", "False")]},
+        {"actors/switch/attempt.py": [("self._target.row.opaque and source != proven", "False")]},
     ),
     "a torn index served after a power cut": (
         "test_kv_power_cut.py -k torn",
@@ -239,7 +239,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "a link followed when a generation is removed": (
         "test_links.py -k removed_with",
         {
-            "storage/generation.py": [
+            "storage/generations/generation.py": [
                 ("    if path.is_symlink():\n        path.unlink()\n        layout", "    if False:\n        layout")
             ]
         },
@@ -247,7 +247,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "deleted before the pins were looked at": (
         "test_safety.py -k pinned",
         {
-            "actors/janitor.py": [
+            "actors/maintenance/janitor.py": [
                 ("            if opened.pins or not", "            if not"),
                 ("if layout.pinned_elsewhere(path):", "if False:"),
             ]
@@ -255,11 +255,11 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     ),
     "fence not checked": (
         "test_safety.py -k token",
-        {"storage/transitions.py": [("    if shadow.token != token:\n", "    if False:\n")]},
+        {"storage/catalog/transitions.py": [("    if shadow.token != token:\n", "    if False:\n")]},
     ),
     "expected generation not checked": (
         "test_safety.py -k expects",
-        {"storage/transitions.py": [("    if live != expected_live or generation", "    if generation")]},
+        {"storage/catalog/transitions.py": [("    if live != expected_live or generation", "    if generation")]},
     ),
 }
 

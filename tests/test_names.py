@@ -18,8 +18,8 @@ from shadowswitch.model.names import (
     check_resource_type,
     directory_name,
 )
-from shadowswitch.storage.keys import record_key, split_record
-from shadowswitch.storage.layout import generation_path
+from shadowswitch.storage.catalog.keys import record_key, split_record
+from shadowswitch.storage.data_directory import generation_path
 
 printable = st.text(
     st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=BRANCH_CHARS_MAX

@@ -18,11 +18,11 @@ import lmdb
 import pytest
 
 from shadowswitch import BuildFailed, CorruptData, Engine, InvalidTransition, StorageFull, SwitchRequest, Timeout
-from shadowswitch.actors import base
+from shadowswitch.actors.kit import actor as base
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Sweep
-from shadowswitch.actors.reply import Reply
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError
-from shadowswitch.storage import transitions
+from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.disk import disk_errors
 from tests.engine_helpers import KIND, TYPES, attempt, built, fill, live, outside_environment, put, wait_until
 from tests.support import inside
@@ -33,7 +33,7 @@ OUTSIDER = """
 import sys
 from pathlib import Path
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage.catalog.environment import Catalog
 
 folder = Path(sys.argv[1])
 catalog = Catalog(folder / "catalog", readonly=True)

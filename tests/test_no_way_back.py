@@ -9,7 +9,7 @@ from typing import Any
 
 from shadowswitch import Engine, ShadowSwitchError
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, attempt, crew, fill, live, put, wait_until
 from tests.support import inside
 
@@ -44,13 +44,13 @@ def test_nobody_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: 
         next(switched)
 
     works: list[tuple[Callable[[], None], int]] = [(within, 1), (outside, 1), (switch, 2)]
-    points.plan_points("switch.committed=sleep:0.03")
+    failpoints.plan_points("switch.committed=sleep:0.03")
     with crew() as hands:
         for work, count in works:
             hands.start(work, count)
         hands.start(lambda: engine.write("main", [put("0", f"edit{next(numbers)}")]), 2)
         wait_until(lambda: next(switched) >= 80 or hands.errors, deadline_s=120)
-    points.plan_points("")
+    failpoints.plan_points("")
     for where, states in seen.items():
         lsns = [lsn for lsn, _ in states]
         fell = [pair for pair in itertools.pairwise(states) if pair[1][0] < pair[0][0]]

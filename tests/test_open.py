@@ -24,7 +24,7 @@ from shadowswitch import (
     UnsupportedFilesystem,
     UnsupportedFormat,
 )
-from shadowswitch.storage import layout
+from shadowswitch.storage import data_directory
 from tests.engine_helpers import KIND, fill, found, live, outside_environment, put, wait_until
 from tests.support import inside
 
@@ -121,12 +121,12 @@ def test_a_network_file_system_is_refused_unless_it_is_insisted_upon(
     inside.replace(monkeypatch, inside.Step.FILESYSTEM_TYPE, lambda path: kind)
     with pytest.raises(UnsupportedFilesystem, match=kind):
         Engine.open(tmp_path / "data")
-    assert not (tmp_path / "data" / layout.CATALOG).exists()
+    assert not (tmp_path / "data" / data_directory.CATALOG).exists()
     Engine.open(tmp_path / "data", Config(allow_remote_filesystem=True)).close()
 
 
 def test_the_file_system_of_a_path_is_known() -> None:
-    assert layout.filesystem_type(Path("/proc")) == "proc"
+    assert data_directory.filesystem_type(Path("/proc")) == "proc"
 
 
 def test_nobody_else_can_read_what_the_directory_holds(engine: Engine, data_dir: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_directory_of_another_format_is_refused_and_left_alone(open_engine: An
 
 
 def set_meta(data: Path, name: bytes, value: bytes) -> None:
-    with lmdb.open(str(data / layout.CATALOG), max_dbs=20, map_size=1 << 30) as environment:
+    with lmdb.open(str(data / data_directory.CATALOG), max_dbs=20, map_size=1 << 30) as environment:
         with environment.begin(write=True) as txn:
             txn.put(name, value)
 
@@ -177,15 +177,15 @@ def test_the_version_of_lmdb_is_ours_whatever_the_environment_says(data_dir: Pat
 
 def test_a_garbled_lock_file_does_not_keep_anybody_out(open_engine: Any, data_dir: Path) -> None:
     data_dir.mkdir()
-    (data_dir / layout.LOCK).write_bytes(b"\xff not json")
+    (data_dir / data_directory.LOCK).write_bytes(b"\xff not json")
     open_engine()
-    assert json.loads((data_dir / layout.LOCK).read_text())["pid"] == os.getpid()
+    assert json.loads((data_dir / data_directory.LOCK).read_text())["pid"] == os.getpid()
 
 
 def test_a_symlink_in_the_place_of_the_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / layout.GENERATIONS).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / data_directory.GENERATIONS).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UnsupportedFilesystem, match="symbolic link"):
         Engine.open(tmp_path / "data")
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -193,7 +193,7 @@ def test_a_symlink_in_the_place_of_the_tree_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_catalog_is_refused_with_a_clear_error(open_engine: Any, data_dir: Path) -> None:
     open_engine().close()
-    path = data_dir / layout.CATALOG / "data.mdb"
+    path = data_dir / data_directory.CATALOG / "data.mdb"
     content = bytearray(path.read_bytes())
     content[:8192] = b"\xab" * 8192
     path.write_bytes(bytes(content))

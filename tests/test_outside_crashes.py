@@ -21,7 +21,7 @@ HOST = """
 import sys
 from pathlib import Path
 from shadowswitch import Engine
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints as points
 from tests.engine_helpers import fill
 from tests.test_outside_crashes import go_on
 with Engine.open(sys.argv[1]) as engine:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, SwitchRequest, UnsupportedFilesystem
-from shadowswitch.storage import publishing
-from shadowswitch.storage.backends import fts5_store
+from shadowswitch.storage.backends.fts5 import store as fts5_store
+from shadowswitch.storage.generations import published_path
 from tests.engine_helpers import KIND, built, live, put, wait_until
 
 ROWS = 20
@@ -37,7 +37,7 @@ def publish(root: Path, branch: str, index_type: str, source: Path, mark: str, s
     def copy_to(target: Path) -> None:
         shutil.copytree(source, target)
 
-    return publishing.publish(root, branch, index_type, source, mark, strategy, copy_to)
+    return published_path.publish(root, branch, index_type, source, mark, strategy, copy_to)
 
 
 def read_inside(folder: int, name: str) -> str:
@@ -88,7 +88,7 @@ class Reader(threading.Thread):
 def test_five_hundred_switches_are_never_seen_half_done(tmp_path: Path, strategy: str) -> None:
     generations = [generation(tmp_path, number) for number in (1, 2)]
     root = tmp_path / "published"
-    path = publishing.published_path(root, "feature/x", KIND)
+    path = published_path.published_path(root, "feature/x", KIND)
     publish(root, "feature/x", KIND, generations[0], "c/1", strategy)
     reader = Reader(path)
     reader.start()
@@ -106,7 +106,7 @@ def test_five_hundred_switches_are_never_seen_half_done(tmp_path: Path, strategy
         reader.join(timeout=30)
     assert (reader.absent, reader.torn) == ([], [])
     assert reader.reads > 100
-    assert len(list((root / publishing.STAGING).iterdir())) == (strategy == "COPY_AND_REPLACE")  # the one before
+    assert len(list((root / published_path.STAGING).iterdir())) == (strategy == "COPY_AND_REPLACE")  # the one before
 
 
 def test_a_reader_would_see_files_of_two_generations_mixed(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_an_index_is_opened_by_its_path_through_five_hundred_switches_without_a_
 def test_the_strategy_may_change_from_link_to_copy_and_back(tmp_path: Path) -> None:
     one, two = generation(tmp_path, 1), generation(tmp_path, 2)
     root = tmp_path / "published"
-    path = publishing.published_path(root, "main", KIND)
+    path = published_path.published_path(root, "main", KIND)
     for number, (source, strategy) in enumerate(
         [(one, "ATOMIC_RENAME"), (two, "COPY_AND_REPLACE"), (one, "ATOMIC_RENAME")]
     ):
@@ -206,11 +206,11 @@ def test_the_strategy_may_change_from_link_to_copy_and_back(tmp_path: Path) -> N
 def test_what_a_killed_host_had_staged_is_removed(tmp_path: Path) -> None:
     root = tmp_path / "published"
     publish(root, "main", KIND, generation(tmp_path, 1), "c/1", "COPY_AND_REPLACE")
-    (root / publishing.STAGING / "left over").mkdir()
-    (root / publishing.STAGING / "left over" / "file").write_text("half")
-    publishing.clean_staging(root)
-    assert list((root / publishing.STAGING).iterdir()) == []
-    assert publishing.published_path(root, "main", KIND).is_dir()
+    (root / published_path.STAGING / "left over").mkdir()
+    (root / published_path.STAGING / "left over" / "file").write_text("half")
+    published_path.clean_staging(root)
+    assert list((root / published_path.STAGING).iterdir()) == []
+    assert published_path.published_path(root, "main", KIND).is_dir()
 
 
 def test_a_link_planted_in_the_published_folder_is_not_followed_out_of_it(tmp_path: Path) -> None:

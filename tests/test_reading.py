@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Delete, Engine, EngineClosed, InvalidConfig, Put, SwitchRequest, Timeout, UnknownIndex
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, outside_environment, put, wait_until
 from tests.support import inside
 
@@ -22,8 +22,8 @@ OUTSIDER = """
 import sys
 from pathlib import Path
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage import layout
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.storage import data_directory as layout
+from shadowswitch.storage.catalog.environment import Catalog
 
 data = Path(sys.argv[1])
 catalog = Catalog(data / layout.CATALOG, readonly=True)
@@ -163,7 +163,7 @@ def test_the_head_of_a_branch_may_be_asked_for_although_memory_does_not_know_it_
     fill(engine, 10)
     live(engine)
     before = engine.head("main")
-    points.plan_points("journal.committed=sleep:0.5")  # durable, and not yet told to anybody
+    failpoints.plan_points("journal.committed=sleep:0.5")  # durable, and not yet told to anybody
     with crew() as hands:
         hands.start(lambda: engine.write("main", [put("late", "late")]))
         wait_until(lambda: engine.head("main") > before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shadowswitch import DuplicateBuild, Engine, InvalidConfig, InvalidTransition, LockLost, SwitchRequest
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, built, found, put
 from tests.engine_lock_helpers import Eventually, OpenEngine
 from tests.support import inside
@@ -118,9 +118,9 @@ def test_a_switch_that_does_not_verify_makes_nothing_ready(some: Engine, eventua
     some.rebuild("main", KIND, TYPES, {"parallel_workers": 1})
     shadow_id = tracked(some)
     some.wait_for(shadow_id, "BUILT", timeout_s=60)
-    points.plan_points("switch.verify=raise")
+    failpoints.plan_points("switch.verify=raise")
     assert not some.switch(shadow_id).success
-    points.plan_points("")
+    failpoints.plan_points("")
     eventually(lambda: not inside.tracked_builds(some))
     assert state(some) == "ACTIVE"
 

@@ -10,7 +10,7 @@ import pytest
 
 from shadowswitch import Delete, Engine, StorageFull, SwitchRequest, SwitchResult, UnknownIndex
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
 from tests.support import inside
 
@@ -88,12 +88,12 @@ def test_a_rollback_after_a_restart_loses_nothing(open_engine: Any) -> None:
 
 def test_a_rollback_that_cannot_be_sealed_changes_nothing_and_can_be_tried_again(filled: Engine) -> None:
     first, second = live(filled), live(filled)
-    points.plan_points("switch.sealed=raise:EIO@1")
+    failpoints.plan_points("switch.sealed=raise:EIO@1")
     try:
         failed = not filled.rollback("main", KIND).success
     except ShadowSwitchError:
         failed = True
-    points.plan_points("")
+    failpoints.plan_points("")
     assert failed
     assert filled.index("main", KIND).generation == second
     assert filled.rollback("main", KIND).generation == first
@@ -102,9 +102,9 @@ def test_a_rollback_that_cannot_be_sealed_changes_nothing_and_can_be_tried_again
 def test_a_rollback_that_does_not_verify_goes_forward_again(filled: Engine) -> None:
     live(filled)
     second = live(filled)
-    points.plan_points("switch.verify=raise:EIO@1")
+    failpoints.plan_points("switch.verify=raise:EIO@1")
     result = filled.rollback("main", KIND)
-    points.plan_points("")
+    failpoints.plan_points("")
     assert (result.success, result.rolled_back) == (False, True)
     assert filled.index("main", KIND).generation == second
     with pytest.raises(UnknownIndex):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import BuildFailed, Config, NotConverging
-from shadowswitch.actors.pacing import Pacing
-from shadowswitch.model.rounds import Place, Rounds
+from shadowswitch.actors.build.pacing import Pacing
+from shadowswitch.model.convergence import Place, Rounds
 from tests.support import inside
 
 

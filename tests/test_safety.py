@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, Put, StaleFence, SwitchRequest
-from shadowswitch.storage import transitions
+from shadowswitch.storage.catalog import transitions
 from tests.engine_helpers import wait_until
 from tests.support import inside
 
@@ -22,7 +22,7 @@ Eventually = Callable[[Callable[[], bool]], None]
 HOLD = """
 import sys
 from pathlib import Path
-from shadowswitch.storage.layout import shared_pin
+from shadowswitch.storage.data_directory import shared_pin
 with shared_pin(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.index_keeper import IndexKeeper
-from shadowswitch.service.settings import IndexSettings, load_settings
+from shadowswitch.service.daemon.index_reconciler import IndexKeeper
+from shadowswitch.service.daemon.settings import IndexSettings, load_settings
 from tests.engine_helpers import KIND, TYPES, fill, found, live, wait_until
 from tests.support import inside
 

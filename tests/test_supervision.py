@@ -9,12 +9,12 @@ import pykka
 import pytest
 
 from shadowswitch import Engine, InternalFailure, ShadowState, ShadowSwitchError
-from shadowswitch.actors.branch import BranchActor
-from shadowswitch.actors.builder import ShadowBuilder
-from shadowswitch.actors.dispatcher import Dispatcher
-from shadowswitch.actors.follower import Follower
-from shadowswitch.actors.janitor import Janitor
+from shadowswitch.actors.branch.actor import BranchActor
+from shadowswitch.actors.build.builder import ShadowBuilder
 from shadowswitch.actors.journal_writer import JournalWriter
+from shadowswitch.actors.maintenance.dispatcher import Dispatcher
+from shadowswitch.actors.maintenance.follower import Follower
+from shadowswitch.actors.maintenance.janitor import Janitor
 from shadowswitch.actors.messages import (
     Append,
     BeginBuild,
@@ -27,7 +27,7 @@ from shadowswitch.actors.messages import (
     WorkerSaid,
     Write,
 )
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, HostActor, attempt, built, fill, found, live, put, wait_until, works
 from tests.support import inside
 
@@ -108,10 +108,10 @@ def test_a_transaction_that_fails_in_the_midst_fails_alone_and_leaves_nothing(en
 @pytest.mark.parametrize("action", ["exit", "raise:ENOSPC", "raise:EPERM"])
 def test_a_commit_that_fails_acknowledges_nothing_and_the_next_one_works(engine: Engine, action: str) -> None:
     engine.write("main", [put("a")])
-    points.plan_points(f"journal.before_commit={action}@1")
+    failpoints.plan_points(f"journal.before_commit={action}@1")
     with pytest.raises(ShadowSwitchError):
         engine.write("main", [put("b")])
-    points.plan_points("")
+    failpoints.plan_points("")
     assert engine.get("main", "object_type", "b") is None
     assert engine.head("main") == 1
     works(engine)
@@ -121,11 +121,11 @@ def test_after_an_io_error_of_the_disk_nothing_is_accepted_any_more(open_engine:
     engine = open_engine()
     engine.create_branch("main")
     engine.write("main", [put("a")])
-    points.plan_points("journal.before_commit=raise:EIO@1")
+    failpoints.plan_points("journal.before_commit=raise:EIO@1")
     for _ in range(2):
         with pytest.raises(ShadowSwitchError, match="disk"):
             engine.write("main", [put("b")])
-    points.plan_points("")
+    failpoints.plan_points("")
     assert engine.get("main", "object_type", "a") is not None
     engine.close()
     again = open_engine()
@@ -215,9 +215,9 @@ def test_a_switch_that_fails_before_its_commit_changes_nothing(engine: Engine, p
     fill(engine, 100)
     first = live(engine)
     shadow = built(engine)
-    points.plan_points(planned)
+    failpoints.plan_points(planned)
     outcome = attempt(lambda: engine.switch(shadow.shadow_index_id).success)
-    points.plan_points("")
+    failpoints.plan_points("")
     assert outcome is not True
     assert engine.index("main", KIND).generation == first
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
@@ -242,9 +242,9 @@ def test_a_switch_that_fails_after_its_commit_leaves_one_whole_live_generation(e
     fill(engine, 100)
     live(engine)
     shadow = built(engine)
-    points.plan_points(planned)
+    failpoints.plan_points(planned)
     attempt(lambda: engine.switch(shadow.shadow_index_id).success)
-    points.plan_points("")
+    failpoints.plan_points("")
     receipt = engine.write("main", [put("after", "later")])
     with engine.reader("main", KIND, min_lsn=receipt.lsn) as reader:
         assert reader.generation == engine.index("main", KIND).generation

@@ -8,8 +8,8 @@ import pykka
 import pytest
 
 from shadowswitch import Engine, EngineClosed, Put, ShadowSwitchError, Timeout
-from shadowswitch.actors.builder import ShadowBuilder
-from shadowswitch.storage import points
+from shadowswitch.actors.build.builder import ShadowBuilder
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, attempt, built, fill, found, live, put, wait_until, works
 from tests.support import inside
 
@@ -115,7 +115,7 @@ def _write_on(engine: Engine) -> None:
 
 
 def test_a_caller_whose_branch_hangs_is_let_go_at_its_deadline(engine: Engine) -> None:
-    points.plan_points("write.admitted=sleep:1.0@1")
+    failpoints.plan_points("write.admitted=sleep:1.0@1")
     outcomes: list[object] = []
     threads = [
         threading.Thread(
@@ -128,5 +128,5 @@ def test_a_caller_whose_branch_hangs_is_let_go_at_its_deadline(engine: Engine) -
     for thread in threads:
         thread.join(20)
     assert [type(outcome) for outcome in outcomes].count(Timeout) >= 2
-    points.plan_points("")
+    failpoints.plan_points("")
     works(engine)

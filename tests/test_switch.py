@@ -22,7 +22,8 @@ from shadowswitch import (
     SwitchResult,
     Timeout,
 )
-from shadowswitch.storage import points, transitions
+from shadowswitch.storage import failpoints
+from shadowswitch.storage.catalog import transitions
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until
 from tests.support import inside
 
@@ -134,7 +135,7 @@ def test_rollback_and_switch_at_once_leave_one_live_generation(filled: Engine) -
 
 def test_a_cancellation_that_comes_too_late_leaves_the_new_index_followed(filled: Engine) -> None:
     shadow = built(filled)
-    points.plan_points("follow.applied=sleep:1.0@1")  # the follower is busy, so a cancellation is, too
+    failpoints.plan_points("follow.applied=sleep:1.0@1")  # the follower is busy, so a cancellation is, too
     filled.write("main", [put("a", "edited")])
     outcomes: list[object] = []
 
@@ -174,12 +175,12 @@ def switch_under_load(engine: Engine) -> SwitchResult:
     def given_up() -> bool:
         return bool(results) or engine.stats()["counters"].get("switch_attempts_given_up", 0) >= before + 2
 
-    points.plan_points("journal.before_commit=sleep:0.02")
+    failpoints.plan_points("journal.before_commit=sleep:0.02")
     with crew() as hands:
         hands.start(write, 3)
         switch.start()
         wait_until(given_up, 60)
-    points.plan_points("")
+    failpoints.plan_points("")
     switch.join(60)
     return results[0]
 
@@ -200,9 +201,9 @@ def test_a_switch_that_is_late_before_its_commit_gives_up_instead_of_committing_
     fill(engine, 100)
     first = live(engine)
     shadow = built(engine)
-    points.plan_points("switch.sealed=sleep:0.3")
+    failpoints.plan_points("switch.sealed=sleep:0.3")
     result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=1))
-    points.plan_points("")
+    failpoints.plan_points("")
     assert not result.success
     assert "Config.seal_budget_ms" in result.message
     assert engine.index("main", KIND).generation == first
@@ -214,13 +215,13 @@ def test_a_switch_does_not_wait_longer_than_its_budget_for_the_writes_before_it(
     engine.create_branch("main")
     fill(engine, 100)
     shadow = built(engine)
-    points.plan_points("journal.before_commit=sleep:1.0")
+    failpoints.plan_points("journal.before_commit=sleep:1.0")
     with crew() as hands:  # one attempt: a later one could meet the end of a commit
         hands.start(lambda: engine.write("main", [put("w")], timeout_s=60))
         result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01))
         assert not result.success
         assert "the commit of the writes before it" in result.message
-    points.plan_points("")
+    failpoints.plan_points("")
     assert engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=60)).success
 
 

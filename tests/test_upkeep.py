@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.settings import load_settings
-from shadowswitch.service.upkeep import Upkeep
+from shadowswitch.service.daemon.daemon import Upkeep
+from shadowswitch.service.daemon.settings import load_settings
 from tests.engine_helpers import KIND, ROOT, Crew, crew, wait_until
 from tests.external_helpers import incoming
 

@@ -11,7 +11,7 @@ import pykka
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.actors.watcher import Watcher
+from shadowswitch.actors.maintenance.watcher import Watcher
 from tests.engine_helpers import wait_until
 from tests.support import inside
 

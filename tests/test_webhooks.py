@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.sending import Endpoint, Refused, addresses_of, send, signature
-from shadowswitch.service.webhooks import Webhook
+from shadowswitch.service.daemon.delivery import Endpoint, Refused, addresses_of, send, signature
+from shadowswitch.service.daemon.webhooks import Webhook
 from tests.engine_helpers import wait_until
 from tests.support import inside
 

@@ -23,16 +23,16 @@ from shadowswitch import (
     StorageFull,
     Timeout,
 )
-from shadowswitch.storage import points
+from shadowswitch.storage import failpoints
 from tests.engine_helpers import crew, fill, live, outside_environment, put, wait_until
 from tests.support import inside
 
 LOOKER = """
 import sys
 from pathlib import Path
-from shadowswitch.storage import layout
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.journal import get_record
+from shadowswitch.storage import data_directory as layout
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.journal import get_record
 
 catalog = Catalog(Path(sys.argv[1]) / layout.CATALOG, readonly=True)
 number = catalog.branch("main").number
@@ -79,7 +79,7 @@ def test_an_acknowledged_write_is_visible_to_another_process_at_once(engine: Eng
 
 
 def test_a_write_is_not_acknowledged_before_its_commit(engine: Engine) -> None:
-    points.plan_points("journal.before_commit=sleep:1.0@1")
+    failpoints.plan_points("journal.before_commit=sleep:1.0@1")
     acked = threading.Event()
 
     def write() -> None:
@@ -117,7 +117,7 @@ def test_a_batch_is_seen_whole_or_not_at_all(engine: Engine) -> None:
 
 
 def test_many_threads_share_commits_and_their_fsyncs(engine: Engine) -> None:
-    points.plan_points("journal.before_commit=sleep:0.005")
+    failpoints.plan_points("journal.before_commit=sleep:0.005")
     before = engine.stats()["counters"]["commits"]
     threads = [
         threading.Thread(target=lambda k=k: [engine.write("main", [put(f"{k}-{n}")]) for n in range(20)])
@@ -138,7 +138,7 @@ def test_the_guilty_write_of_a_shared_commit_fails_alone(engine: Engine, monkeyp
         return ordinary(commit, branch, batch)
 
     inside.wrap(monkeypatch, inside.Step.TRANSACTION_WRITE, write)
-    points.plan_points("journal.before_commit=sleep:0.2@1")
+    failpoints.plan_points("journal.before_commit=sleep:0.2@1")
     outcomes: dict[str, object] = {}
 
     def one(id: str) -> None:
@@ -206,7 +206,7 @@ def test_a_batch_larger_than_the_limit_is_refused_whole(open_engine: Any) -> Non
 def test_a_writer_waits_for_room_in_the_queue_and_gives_up_at_its_deadline(open_engine: Any) -> None:
     engine = open_engine(queue_changes_max=10)
     engine.create_branch("main")
-    points.plan_points("journal.before_commit=sleep:1.0@1")
+    failpoints.plan_points("journal.before_commit=sleep:1.0@1")
     first = threading.Thread(target=lambda: engine.write("main", [put(f"a{n}") for n in range(10)]))
     first.start()
     wait_until(lambda: engine.stats()["queued_changes"] == 10)
@@ -338,10 +338,10 @@ def test_a_closed_engine_refuses_writes_and_an_open_scan_ends(open_engine: Any) 
 def test_an_io_error_ends_all_writing(engine: Engine) -> None:
     """That a full disk is no such error is tried on a real one: tests/crash/test_io_errors.py."""
     engine.write("main", [put("before")])
-    points.plan_points("journal.before_commit=raise:EIO@1")
+    failpoints.plan_points("journal.before_commit=raise:EIO@1")
     with pytest.raises(CorruptData):
         engine.write("main", [put("refused")])
-    points.plan_points("")
+    failpoints.plan_points("")
     assert engine.get("main", "object_type", "refused") is None
     with pytest.raises(CorruptData, match="close and open the engine again"):
         engine.write("main", [put("after")])

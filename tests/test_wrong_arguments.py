@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from shadowswitch import Config, Engine, IncomingRules, InvalidConfig, ShadowSwitchError, SwitchRequest, UnknownShadow
-from shadowswitch.storage import rows
+from shadowswitch.storage.catalog import rows
 from tests.engine_helpers import KIND, TYPES, built, live, put
 from tests.support import inside
 

@@ -25,7 +25,7 @@ from benchmarks.ledger import Key
 from benchmarks.paths import OPTIONS, PathIndex, copy_in_process, item_of, point_link
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import WriteBlocked
-from shadowswitch.model.lock_scopes import LockType
+from shadowswitch.model.locks.targets import LockType
 from shadowswitch.model.names import directory_name
 from shadowswitch.model.records import Delete, Hit, Put
 from shadowswitch.model.views import SwitchRequest

@@ -16,7 +16,7 @@ from benchmarks.simulation.hosts import Delays, Host, make_host
 from benchmarks.simulation.outside import Outsider, Seen
 from benchmarks.simulation.schedule import TYPES, Rebuild, Schedule
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.settings import Config
+from shadowswitch.model.config import Config
 
 JOIN_S = 120.0
 

@@ -12,8 +12,7 @@ with Engine.open("data") as engine:
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
-from shadowswitch.model.blocked import Blocked, WritePermission
-from shadowswitch.model.branch_states import BranchState
+from shadowswitch.model.config import Config
 from shadowswitch.model.errors import (
     BuildCancelled,
     BuildFailed,
@@ -43,13 +42,14 @@ from shadowswitch.model.errors import (
     UnsupportedFormat,
     WriteBlocked,
 )
-from shadowswitch.model.incoming import EventOutcome, IncomingRules
-from shadowswitch.model.lock_info import Lock, LockSpec, LockWaiter
-from shadowswitch.model.lock_records import ProgressReport
-from shadowswitch.model.lock_scopes import LockScope, LockType
+from shadowswitch.model.inbound_events import EventOutcome, IncomingRules
+from shadowswitch.model.locks.branch_state import BranchState
+from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
+from shadowswitch.model.locks.records import ProgressReport
+from shadowswitch.model.locks.refusal import Blocked, WritePermission
+from shadowswitch.model.locks.targets import LockScope, LockType
 from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record, RecordPage
-from shadowswitch.model.settings import Config
-from shadowswitch.model.states import ShadowState
+from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
     ChangesHold,

@@ -13,7 +13,7 @@ _EXTRA_CLI = frozenset({"cyclopts", "rich"})
 def main() -> None:
     """Run the command line and exit with its status; without the extra `cli` say what to install and exit with 2."""
     try:
-        from shadowswitch.service.cli import main as run
+        from shadowswitch.service.cli.app import main as run
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA_CLI:

@@ -15,21 +15,12 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.service.http import (
-    branches,
-    dashboard,
-    events,
-    indexes,
-    indexing,
-    locks,
-    operations,
-    problems,
-    shadows,
-)
-from shadowswitch.service.http.doors import Doors
+from shadowswitch.service.http import problems
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import Idempotency
 from shadowswitch.service.http.methods import Methods
+from shadowswitch.service.http.middleware import Doors
+from shadowswitch.service.http.routes import branches, dashboard, events, indexes, indexing, locks, operations, shadows
 from shadowswitch.service.http.routing import guard, the_caller, the_host
 from shadowswitch.service.http.schema import openapi
 

@@ -12,9 +12,9 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
+from shadowswitch.service.daemon.daemon import NOTHING, UpkeepStatus
 from shadowswitch.service.http.access import Access, Caller
 from shadowswitch.service.http.hub import Hub
-from shadowswitch.service.upkeep import NOTHING, UpkeepStatus
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})

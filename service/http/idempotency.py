@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import InvalidTransition, ShadowSwitchError
-from shadowswitch.service.http.doors import CALLER, REQUEST_ID, refuse
 from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.middleware import CALLER, REQUEST_ID, refuse
 from shadowswitch.service.http.problems import BadRequest, KeyReused
 
 ANSWERS_MAX = 10_000

@@ -15,9 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from shadowswitch.model.views import IndexInfo, ShadowIndex
+from shadowswitch.service.daemon.daemon import UpkeepStatus
 from shadowswitch.service.http.access import Caller
 from shadowswitch.service.http.host import Host, upkeep_of
-from shadowswitch.service.upkeep import UpkeepStatus
 
 PREFIX = "shadowswitch"
 HISTOGRAMS = {

@@ -19,8 +19,8 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from shadowswitch.model import errors
-from shadowswitch.model.blocked import Blocked
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.locks.refusal import Blocked
 from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Forbidden, Unauthorized
 from shadowswitch.service.http.host import Overloaded

@@ -11,8 +11,8 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from shadowswitch.service.http.access import Caller, Scope, Unauthorized
-from shadowswitch.service.http.doors import CALLER
 from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.middleware import CALLER
 
 PREFIX = "/api/v1"
 PUBLIC = "public"

@@ -18,13 +18,17 @@ from litestar.types import ControllerRouterHandler, Method
 from litestar.types.internal_types import PathParameterDefinition
 
 from shadowswitch.model import records, views
-from shadowswitch.model.incoming import ACCEPTED
-from shadowswitch.service import index_keeper, mirror, upkeep, webhooks
-from shadowswitch.service.http import bodies, branches, events, lock_bodies, operations
+from shadowswitch.model.inbound_events import ACCEPTED
+from shadowswitch.service.daemon import daemon as upkeep
+from shadowswitch.service.daemon import index_reconciler as index_keeper
+from shadowswitch.service.daemon import mirror, webhooks
 from shadowswitch.service.http.access import Scope
-from shadowswitch.service.http.events import BASE as EVENTS
-from shadowswitch.service.http.events import STRUCTURED
+from shadowswitch.service.http.bodies import locks as lock_bodies
+from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.problems import MEDIA_TYPE
+from shadowswitch.service.http.routes import branches, events, operations
+from shadowswitch.service.http.routes.events import BASE as EVENTS
+from shadowswitch.service.http.routes.events import STRUCTURED
 from shadowswitch.service.http.routing import PREFIX, PUBLIC
 
 DESCRIPTION = (

@@ -27,13 +27,13 @@ from typing import Any
 import uvicorn
 
 from shadowswitch.engine.engine import Engine
+from shadowswitch.model.config import Config
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.settings import Config
 from shadowswitch.service import host_file
+from shadowswitch.service.daemon.daemon import NOTHING, Ready
 from shadowswitch.service.http.access import EVERYTHING, Access, Token, new_token
 from shadowswitch.service.http.app import build_app
 from shadowswitch.service.http.host import Host, Options
-from shadowswitch.service.upkeep import NOTHING, Ready
 
 logger = logging.getLogger("shadowswitch")
 

@@ -2,7 +2,7 @@
 
 It cannot be searched through the engine and does not follow the journal: programs open it by its path. So it can be
 switched to only while no change of its resource types is newer than its builder's `applied_lsn`; what the builder says
-of itself is in `build-manifest.json` (see `storage.delivery`).
+of itself is in `build-manifest.json` (see `storage.generations.external_manifest`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, InvalidConfig, InvalidTransition
 from shadowswitch.model.records import Hit, Item, Record
 from shadowswitch.storage.backends.protocol import ShardState
-from shadowswitch.storage.delivery import BuildManifest, read_build_manifest
-from shadowswitch.storage.layout import sync_directory
-from shadowswitch.storage.rows import EXTERNAL
+from shadowswitch.storage.catalog.rows import EXTERNAL
+from shadowswitch.storage.data_directory import sync_directory
+from shadowswitch.storage.generations.external_manifest import BuildManifest, read_build_manifest
 
 
 class ExternalBackend:
@@ -51,7 +51,7 @@ class ExternalBackend:
         return ExternalReader(shards[0])
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        """The checksums are looked at as a whole, see `storage.delivery`."""
+        """The checksums are looked at as a whole, see `storage.generations.external_manifest`."""
         return []
 
     def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> ExternalSnapshot:
@@ -59,7 +59,7 @@ class ExternalBackend:
         return ExternalSnapshot(shards)
 
     def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        """Its builder's own manifest lists them all, see `storage.delivery`."""
+        """Its builder's own manifest lists them all, see `storage.generations.external_manifest`."""
         return []
 
 

@@ -18,8 +18,8 @@ _METHODS = (
     "configure", "project", "create_shard", "open_writer", "open_reader", "check", "snapshot", "closed_files",
 )  # fmt: skip
 _BUILT_IN = {
-    "fts5": "shadowswitch.storage.backends.fts5:Fts5Backend",
-    "kv": "shadowswitch.storage.backends.kv:KvBackend",
+    "fts5": "shadowswitch.storage.backends.fts5.backend:Fts5Backend",
+    "kv": "shadowswitch.storage.backends.kv.backend:KvBackend",
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }
 _DEFAULTS = {"SEARCH_INDEX": "fts5"}

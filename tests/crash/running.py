@@ -70,7 +70,7 @@ class Scene:
 
     def workers(self) -> list[int]:
         """The worker processes that have this data directory."""
-        wanted = (b"storage.worker", os.fsencode(self.data))
+        wanted = (b"generations.worker", os.fsencode(self.data))
         return [pid for pid, command in commands() if all(part in command for part in wanted)]
 
     def environment(self, points: str, once: bool = True) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine
-from shadowswitch.storage.points import POINTS
+from shadowswitch.storage.failpoints import POINTS
 from tests.crash.ledger import Told
 from tests.crash.running import ROOT, Scene, finish, start, wait_until
 from tests.crash.workload import INDEX, config

@@ -140,13 +140,13 @@ def test_many_power_cuts_lose_nothing(tmp_path: Path, round_: int) -> None:
 
 
 MUTATIONS = {
-    "a missing file fsync": [("storage/layout.py", "        os.fsync(file.fileno())\n", "")],
+    "a missing file fsync": [("storage/data_directory.py", "        os.fsync(file.fileno())\n", "")],
     "a missing directory fsync": [
-        ("storage/layout.py", "        os.fsync(descriptor)\n", "        pass\n"),
-        ("storage/backends/fts5_store.py", "    _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)\n", ""),
+        ("storage/data_directory.py", "        os.fsync(descriptor)\n", "        pass\n"),
+        ("storage/backends/fts5/store.py", "    _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)\n", ""),
     ],
     "sync=False": [
-        ("storage/catalog.py", "                mode=0o600,\n", "                mode=0o600, sync=False,\n")
+        ("storage/catalog/environment.py", "                mode=0o600,\n", "                mode=0o600, sync=False,\n")
     ],
 }
 """What is taken out of a copy of the code: file, what is there, what is put in its place."""

@@ -26,7 +26,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "a record is locked although its type is": (
         "threads",
         {
-            "model/lock_index.py": [
+            "model/locks/index.py": [
                 (
                     "                    + self._types.get(target.resource_type, [])\n"
                     "                    + self._resources.get",
@@ -38,7 +38,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "a lock is answered before the writes that were admitted before it are committed": (
         "threads",
         {
-            "actors/lock_keeper.py": [
+            "actors/branch/locks.py": [
                 (
                     '        self.take(step, now, wall, "acquire a lock")\n',
                     "        message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))\n"

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.model.lock_info import LockSpec
-from shadowswitch.model.lock_scopes import BRANCH, LockType, Target, resource_target, type_target
+from shadowswitch.model.locks.info import LockSpec
+from shadowswitch.model.locks.targets import BRANCH, LockType, Target, resource_target, type_target
 from shadowswitch.model.records import Delete, Put
 from tests.simulation.host import Host
 from tests.simulation.ops import Op

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.context import House
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.settings import Config
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.commit import Commit, Counters
+from shadowswitch.model.config import Config
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.transaction import Commit, Counters
 
 BRANCHES = ("main", "side")
 GRACE_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shadowswitch.model.lock_scopes import LockScope, LockType, Target
+from shadowswitch.model.locks.targets import LockScope, LockType, Target
 
 
 @dataclass(eq=False, slots=True)

@@ -15,12 +15,12 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.context import House
 from shadowswitch.model.errors import LockConflict, LockLost, Timeout, WriteBlocked
-from shadowswitch.model.lock_records import Lock, LockEvent, LockEventKind
-from shadowswitch.model.lock_scopes import BRANCH, DEFAULT_TTL_S, LockType, resource_target
-from shadowswitch.model.locks import LockTable
-from shadowswitch.storage.lock_rows import LocksRow
+from shadowswitch.model.locks.records import Lock, LockEvent, LockEventKind
+from shadowswitch.model.locks.table import LockTable
+from shadowswitch.model.locks.targets import BRANCH, DEFAULT_TTL_S, LockType, resource_target
+from shadowswitch.storage.catalog.locks import LocksRow
 from tests.simulation.ops import Op, number_of, overlap
 from tests.simulation.world import Violation, World
 

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shadowswitch.actors import house, journal_writer, lock_keeper
-from shadowswitch.actors.shelf import Shelf
-from shadowswitch.storage import lock_rows
-from shadowswitch.storage.commit import Commit
+from shadowswitch.actors import context as house
+from shadowswitch.actors import journal_writer
+from shadowswitch.actors.branch import locks as lock_keeper
+from shadowswitch.actors.switch.live_index import Shelf
+from shadowswitch.storage.catalog import locks as lock_rows
+from shadowswitch.storage.catalog.transaction import Commit
 from tests.simulation import host as hosts
 from tests.simulation import seams
 from tests.simulation.host import Store

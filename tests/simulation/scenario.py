@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from shadowswitch.model.errors import Timeout
-from shadowswitch.storage import lock_rows
+from shadowswitch.storage.catalog import locks as lock_rows
 from tests.simulation import host as hosts
 from tests.simulation import seams
 from tests.simulation.clients import Client

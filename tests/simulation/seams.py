@@ -23,12 +23,13 @@ from typing import Any
 import lmdb as real_lmdb
 import pykka
 
-from shadowswitch.actors import base, keepers
-from shadowswitch.actors.builder import ShadowBuilder
-from shadowswitch.actors.reply import Reply
-from shadowswitch.engine import running
-from shadowswitch.storage import layout, points
-from shadowswitch.storage.catalog import Catalog
+from shadowswitch.actors.branch import lock_registry as keepers
+from shadowswitch.actors.build.builder import ShadowBuilder
+from shadowswitch.actors.kit import actor as base
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.engine import lifecycle as running
+from shadowswitch.storage import data_directory, failpoints
+from shadowswitch.storage.catalog.environment import Catalog
 from tests.simulation.threads import VirtualThreading
 from tests.simulation.waiting import VirtualInbox, VirtualPykkaFuture, VirtualReply, VirtualTimers
 from tests.simulation.workers import VirtualWorkers
@@ -170,9 +171,9 @@ def _replace(replaced: Replaced) -> None:
     replaced.put(running, "Timers", lambda: VirtualTimers(present()))
     replaced.put(running, "WorkerPool", VirtualWorkers)
     replaced.put(running, "Catalog", _open_catalog)
-    replaced.put(layout, "DirectoryLock", NoLock)
+    replaced.put(data_directory, "DirectoryLock", NoLock)
     replaced.put(keepers, "boot_id", lambda: present().boot)
-    replaced.put(points, "_plans", VirtualPoints())
+    replaced.put(failpoints, "_plans", VirtualPoints())
     replaced.put(logging.getLogger("shadowswitch"), "disabled", True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadowswitch.storage.rows import GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from tests.simulation.ops import Op
 from tests.simulation.oracle import Oracle
 

@@ -40,14 +40,14 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "lost waiter: a branch goes to sleep although somebody waits": (
         "ended in a timeout although nothing went wrong",
         {
-            "actors/branches.py": [
+            "actors/branch/router.py": [
                 (
                     "load.sent == load.handled and not self._house.keepers[number].waiting",
                     "load.sent == load.handled",
                 ),
                 ("            if self._house.keepers[number].forgettable:\n", "            if True:\n"),
             ],
-            "actors/keepers.py": [
+            "actors/branch/lock_registry.py": [
                 (KEEPER, KEEPER.replace("Held(0,", "_stored(house, row) or Held(0,")),
                 ("\ndef load_keepers(", RELOADED),
             ],
@@ -56,7 +56,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "admission after grant: what was admitted is passed on a little later": (
         "was committed under the lock",
         {
-            "actors/branch.py": [
+            "actors/branch/actor.py": [
                 (PASS_ON, "        append = " + PASS_ON.partition("tell(")[2][:-2] + "\n"
                  "        self._house.timers.after(0.0, lambda: self._house.journal.tell(append))\n")
             ]
@@ -64,15 +64,19 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     ),
     "tokens begin anew: the next one is not stored": (
         "was granted after",
-        {"model/lock_view.py": [("            next_token=self.next_token,\n", "            next_token=1,\n")]},
+        {"model/locks/view.py": [("            next_token=self.next_token,\n", "            next_token=1,\n")]},
     ),
     "the last comes first: a new request is not compared with those who wait": (
         "was served before",
-        {"model/locks.py": [("exempt, draft.waiters)", "exempt, ())")]},
+        {"model/locks/table.py": [("exempt, draft.waiters)", "exempt, ())")]},
     ),
     "a restart forgets the locks": (
         "has revision 0 in memory",
-        {"actors/keepers.py": [("    if not found:\n        return\n", "    if found:\n        return\n")]},
+        {
+            "actors/branch/lock_registry.py": [
+                ("    if not found:\n        return\n", "    if found:\n        return\n"),
+            ]
+        },
     ),
     "acknowledged before it is committed": (
         "was acknowledged",
@@ -97,7 +101,7 @@ BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "a switch is sealed at the LSN of its proof, and forgets what was written since": (
         "SW-3",
         {
-            "actors/attempt.py": [
+            "actors/switch/attempt.py": [
                 ("            commit.head(self._branch)[0],\n", "            self._writer.applied_lsn,\n")
             ]
         },
@@ -105,7 +109,7 @@ BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "readers are led over before the last changes were brought in": (
         "SW-2: readers are led to LSN",
         {
-            "actors/attempt.py": [
+            "actors/switch/attempt.py": [
                 ("self._outcome.drained += self._writer.apply_until(upto, ends)", "pass"),
                 ('self._compare(source, " after the last changes")\n', "pass\n"),
             ]
@@ -114,7 +118,7 @@ BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "a cancelled build keeps its generation": (
         "IX-6",
         {
-            "storage/transitions.py": [
+            "storage/catalog/transitions.py": [
                 (
                     '        _retire(commit, row.generation)\n    _tell(commit, row, "build.cancelled"',
                     '        pass\n    _tell(commit, row, "build.cancelled"',
@@ -125,7 +129,7 @@ BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "two builds of one index are claimed": (
         "IX-6: two builds of one index",
         {
-            "storage/transitions.py": [
+            "storage/catalog/transitions.py": [
                 ("spec.index_type and other.state in UNDER_WAY:\n", "spec.index_type and not other.state:\n")
             ]
         },

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shadowswitch.actors import base, lock_keeper
+from shadowswitch.actors.branch import locks as lock_keeper
+from shadowswitch.actors.kit import actor as base
 from tests.engine_helpers import ROOT, outside_environment
 from tests.simulation import runs, scenario, seams
 from tests.simulation.host import Store

@@ -9,7 +9,7 @@ from typing import Any
 
 import pykka
 
-from shadowswitch.actors.reply import Reply
+from shadowswitch.actors.kit.reply import Reply
 from tests.simulation.world import Task, World, present
 
 LATENCY_S = 1e-6
@@ -105,7 +105,7 @@ class VirtualInbox:
 
 
 class VirtualTimers:
-    """What `actors.timers.Timers` is to the library."""
+    """What `actors.kit.timers.Timers` is to the library."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.storage.copying import BuildShard, Control, ShardBuild
-from shadowswitch.storage.inspection import Inspect, inspect
-from shadowswitch.storage.worker import Done, Failed
+from shadowswitch.storage.generations.shard_build import BuildShard, Control, ShardBuild
+from shadowswitch.storage.generations.validation import Inspect, inspect
+from shadowswitch.storage.generations.worker import Done, Failed
 from tests.simulation.world import Task, present
 
 
 class VirtualWorkers:
-    """What `actors.worker_pool.WorkerPool` is to the library; a worker may die at any point of its work."""
+    """What `actors.build.worker_pool.WorkerPool` is to the library; a worker may die at any point of its work."""
 
     def __init__(self, *_: Any) -> None:
         self._numbers = itertools.count(1)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shadowswitch import Engine, IndexInfo
+from shadowswitch.actors.build.validator import Validation, validate
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Barrier, Follow, Kick, Sweep, Tick, Transact
-from shadowswitch.actors.reply import Reply
-from shadowswitch.actors.validator import Validation, validate
 from shadowswitch.model.progress import ProgressMeter
-from shadowswitch.storage import publishing
-from shadowswitch.storage.catalog import Catalog
-from shadowswitch.storage.commit import Commit
-from shadowswitch.storage.generation import Generation
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.generations import published_path as published_paths
+from shadowswitch.storage.generations.generation import Generation
 from tests.support.interventions import (
     HeldWrite,
     before_apply,
@@ -310,7 +310,7 @@ def idle_workers(engine: Engine) -> int:
 
 def published_path(engine: Engine, branch: str = "main", index_type: str = SEARCH) -> Path:
     """The path for readers outside of this process."""
-    return publishing.published_path(engine._house.published, branch, index_type)
+    return published_paths.published_path(engine._house.published, branch, index_type)
 
 
 def publish(engine: Engine, of: Generation, strategy: str, branch: str = "main") -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch import Engine
-from shadowswitch.storage.generation import Generation, GenerationWriter
+from shadowswitch.storage.generations.generation import Generation, GenerationWriter
 from tests.support.places import Patch, Step, replace, wrap
 
 Ordinary = Callable[..., Any]

@@ -1,0 +1,1 @@
+"""One branch: admission of writes, locks, states."""

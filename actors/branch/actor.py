@@ -1,0 +1,63 @@
+"""The BranchActor: admits the writes of one branch and serialises its switches. One for each branch in use.
+
+Its mailbox is the line in which writes and switches of a branch stand: it handles one message at a time and passes them
+on to the JournalWriter in that order, where the transaction of a switch is behind every write admitted before it, and
+before every other. So a switch needs no lock and keeps no writer out, and no crash can leave a branch closed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from shadowswitch.actors.branch.lifecycle import BranchLife
+from shadowswitch.actors.branch.lock_queries import LockAnswers
+from shadowswitch.actors.branch.lock_registry import keeper_of
+from shadowswitch.actors.context import House
+from shadowswitch.actors.kit.actor import EngineActor
+from shadowswitch.actors.messages import Append, Seal, Transact, Write
+from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.failpoints import point
+
+
+class Load:
+    """What a BranchActor was sent and has handled; when they are equal it has nothing to do."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.handled = 0
+
+
+class BranchActor(EngineActor):
+    """Owns one branch: its locks, what may be written, and in which order writes and switches are committed."""
+
+    def __init__(self, house: House, row: BranchRow, load: Load) -> None:
+        super().__init__(f"shadowswitch-branch-{row.number}", house.crashed)
+        self._house = house
+        self._row = row
+        self._load = load
+        self._locks = keeper_of(house, row)
+        self.handles(Write, self._write)
+        self.handles(Seal, self._seal)
+        for part in (self._locks, LockAnswers(self._locks), BranchLife(house, self._locks)):
+            for kind, handler in part.handlers().items():
+                self.handles(kind, handler)
+
+    def on_receive(self, message: Any) -> None:
+        """Handle one message, and count it."""
+        try:
+            super().on_receive(message)
+        finally:
+            self._load.handled += 1
+
+    def _write(self, message: Write) -> None:
+        self._locks.admit(message)
+        point("write.admitted")
+        fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else None
+        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))
+
+    def _seal(self, message: Seal) -> None:
+        """A switch takes its place in the line: all that this branch admitted before is committed before it, or with it
+        (SW-3); what comes later comes behind it. Nobody waits here."""
+        point("switch.sealed")
+        self._house.journal.tell(Transact(message.work, message.reply))

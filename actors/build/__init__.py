@@ -1,0 +1,1 @@
+"""Builds: from the claimed directory to BUILT."""

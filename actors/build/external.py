@@ -1,0 +1,284 @@
+"""External builds: another process builds, the engine looks at what it left. The calls, on the caller's thread.
+
+    start      the directory and S, the head of the branch from which on the journal is kept, are told to the builder
+    progress   also says that the builder lives; after `external_timeout_s` without any, the build fails
+    complete   files, manifest, sizes and checksums are looked at in a worker process, against what the caller claims.
+               An index of a known backend is then opened, caught up and validated like any other, and followed. One in
+               an unknown format is as good as its builder's `applied_lsn`, which the switch looks at
+    refused    the shadow stays BUILDING, with the reasons: mend it and complete again, or fail it
+
+What a caller claims never makes a shadow BUILT: a claim that differs from what is there refuses the completion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from shadowswitch.actors.build.validator import BUILD_CHECKS, ask_worker, finish_manifest, validate
+from shadowswitch.actors.context import House
+from shadowswitch.actors.messages import Follow
+from shadowswitch.model.errors import (
+    BuildCancelled,
+    CompletionRefused,
+    InvalidTransition,
+    ShadowSwitchError,
+)
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.catalog import transitions
+from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.disk import disk_errors
+from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.generations import generation as generations
+from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
+from shadowswitch.storage.generations.generation import Generation
+
+logger = logging.getLogger("shadowswitch")
+
+S = ShadowState
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a builder says of what it built; None where it says nothing."""
+
+    index_size_bytes: int | None = None
+    record_count: int | None = None
+    applied_lsn: int | None = None
+    build_summary: dict[str, Any] | None = None
+
+
+class ExternalBuilds:
+    """The external builds of an engine. Any thread."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._lock = threading.Lock()
+        self._heard: dict[str, float] = {}
+        self._completing: set[str] = set()
+
+    # -- start, progress, failure ----------------------------------------------------------------------------------
+
+    def prepare(self, row: ShadowRow) -> ShadowRow:
+        """PREPARING to BUILDING: make the directory, or find again that of a retried build. Idempotent."""
+        house = self._house
+        spec = house.catalog.generation(row.generation)
+        assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
+        point("build.claimed")
+        if row.start_lsn and (house.root / spec.path / data_directory.MANIFEST).exists():
+            row = house.transact(lambda c: transitions.resume_building(c, row.id), "retry")
+        else:
+            with disk_errors("build"):
+                generations.create(
+                    house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend)
+                )
+            point("build.prepared")
+            row = house.transact(lambda c: transitions.begin_building(c, row.id), "start_build")
+        self._hear(row.id)
+        return row
+
+    def progress(self, shadow_id: str, percent: float, eta_s: float | None, record_count: int | None) -> None:
+        """The builder lives and is so far. Raises InvalidTransition when nobody waits for it (any more)."""
+        self._building(shadow_id, "report progress")
+        self._hear(shadow_id)
+        self._house.transact(
+            lambda c: transitions.note_external(c, shadow_id, percent, eta_s, record_count), "report progress"
+        )
+
+    def fail(self, shadow_id: str, error: str) -> None:
+        """The builder gave up."""
+        self._building(shadow_id, "fail build")
+        self._house.transact(lambda c: transitions.mark_failed(c, shadow_id, error), "fail build")
+        self._house.metrics.count("builds_failed")
+
+    def heard_at(self, shadow_id: str) -> float | None:
+        """When (monotonic) its builder was last heard of; None if it never was, or since the start of the engine."""
+        return self._heard.get(shadow_id)
+
+    def fail_silent(self, shadow_ids: Iterable[str]) -> None:
+        """For the Janitor: fail those of which nothing was heard for too long. Every start is a new beginning."""
+        limit = self._house.config.external_timeout_s
+        for row in map(self._house.catalog.shadow, shadow_ids):
+            if not row.external or row.state not in (S.PREPARING, S.BUILDING) or row.id in self._completing:
+                self._heard.pop(row.id, None)
+                continue
+            silent_s = time.monotonic() - self._heard.setdefault(row.id, time.monotonic())
+            if silent_s > limit:
+                reason = f"nothing was heard of its builder for {limit:g} s (Config.external_timeout_s)"
+                self._house.transact(partial(transitions.mark_failed, shadow_id=row.id, reason=reason), "fail build")
+                self._house.metrics.count("builds_failed")
+
+    def _hear(self, shadow_id: str) -> None:
+        self._heard[shadow_id] = time.monotonic()
+
+    def _building(self, shadow_id: str, operation: str) -> ShadowRow:
+        row = self._house.catalog.shadow(shadow_id)
+        if not row.external:
+            raise InvalidTransition(
+                f"shadow {shadow_id} is built by the engine itself",
+                operation=operation,
+                object=shadow_id,
+                hint="only a build started with external=True is reported on; see cancel_build",
+            )
+        if row.state != S.BUILDING:
+            raise InvalidTransition(
+                f"shadow {shadow_id} is {row.state}, not BUILDING{f': {row.error}' if row.error else ''}",
+                operation=operation,
+                object=shadow_id,
+                hint="stop building; a FAILED one goes on after retry_build",
+            )
+        return row
+
+    # -- completion ------------------------------------------------------------------------------------------------
+
+    def complete(self, shadow_id: str, claim: Claim) -> ShadowRow:
+        """Look at what is there; BUILT if it is sound. Raises CompletionRefused with all that is wrong."""
+        row = self._house.catalog.shadow(shadow_id)
+        spec = self._house.catalog.generation(row.generation)
+        again = row.external and row.state == S.BUILT and spec is not None and spec.opaque
+        if not again:
+            row = self._building(shadow_id, "complete build")
+        with self._alone(shadow_id):
+            self._hear(shadow_id)
+            try:
+                found = self._inspected(row, claim)
+                assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
+                if spec.opaque:
+                    return self._complete_opaque(row, spec, found, claim)
+                return self._complete_known(row, spec, found, claim)
+            finally:
+                self._hear(shadow_id)
+
+    @contextlib.contextmanager
+    def _alone(self, shadow_id: str) -> Iterator[None]:
+        with self._lock:
+            if shadow_id in self._completing:
+                raise InvalidTransition(
+                    f"shadow {shadow_id} is being completed by another call", hint="wait for its answer"
+                )
+            self._completing.add(shadow_id)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._completing.discard(shadow_id)
+
+    def _inspected(self, row: ShadowRow, claim: Claim) -> Delivered:
+        house = self._house
+        deadline = time.monotonic() + house.config.validation_timeout_s
+        found = ask_worker(house, CheckDelivery(str(house.root / row.path), row.id), Delivered, deadline)
+        problems = list(found.problems)
+        if not problems:
+            claims = (
+                ("index_size_bytes", claim.index_size_bytes, found.size_bytes),
+                ("record_count", claim.record_count, found.record_count),
+                ("applied_lsn", claim.applied_lsn, found.applied_lsn),
+            )
+            for name, said, seen in claims:
+                if said is not None and said != seen:
+                    problems.append(f"{name} is claimed to be {said}, the files say {seen}")
+            head = house.head(row.branch)
+            if not row.start_lsn <= found.applied_lsn <= head:
+                problems.append(
+                    f"applied_lsn {found.applied_lsn} is not from start_lsn {row.start_lsn} to the head, {head}"
+                )
+        self._refuse_if(row, problems)
+        return found
+
+    def _refuse_if(self, row: ShadowRow, problems: list[str]) -> None:
+        if not problems:
+            return
+        self._house.metrics.count("completions_refused")
+        self._house.transact(lambda c: transitions.note_refused(c, row.id, problems), "complete build")
+        raise CompletionRefused(
+            f"shadow {row.id} is not what it should be: {'; '.join(problems)}",
+            problems=problems,
+            operation="complete build",
+            object=row.id,
+            hint="mend it and complete it again, or fail_build",
+        )
+
+    def _complete_opaque(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
+        house = self._house
+        opened = house.shelf.open.get(spec.number)
+        if opened is None:
+            opened = house.open_generation(spec)
+        try:
+            opened.writer.adopt()
+            self._refuse_if(row, self._miscounted(opened, found))
+            return self._mark_built(row, found.applied_lsn, found, claim)
+        except BaseException:
+            if row.state == S.BUILDING:
+                self._let_go(opened)
+            raise
+
+    def _miscounted(self, generation: Generation, found: Delivered) -> list[str]:
+        """The number of records of a source is known as of now; so of an index that is not behind it."""
+        try:
+            lsn, source = self._house.catalog.source_digest(generation.row.branch, set(generation.writer.types))
+            generation.writer.apply_until(lsn, time.monotonic() + self._house.config.validation_timeout_s)
+        except InvalidTransition:
+            return []  # changes came since; the switch will look again
+        if found.record_count == source.count:
+            return []
+        return [f"the index holds {found.record_count} records, its source {source.count} at LSN {lsn}"]
+
+    def _complete_known(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
+        house = self._house
+        try:
+            generation = house.open_generation(spec)
+        except ShadowSwitchError as error:
+            self._refuse_if(row, [f"it cannot be opened as an index of {spec.backend}: {error}"])
+            raise
+        try:
+            writer = generation.writer
+            problems = [] if writer.loaded else ["a shard of it was not completed (finish_load)"]
+            if writer.applied_lsn != found.applied_lsn:
+                problems.append(f"its shards are at LSN {writer.applied_lsn}, its manifest says {found.applied_lsn}")
+            self._refuse_if(row, problems)
+            checked = validate(house, generation, BUILD_CHECKS, partial(self._cancelled, row.id))
+            self._refuse_if(row, checked.errors)
+            lsn = writer.flush()
+            with disk_errors("build"):
+                written = finish_manifest(house, generation, row.branch_name, lsn, checked)
+            point("build.manifest")
+            seen = msgspec.structs.replace(found, record_count=checked.rows, size_bytes=checked.size_bytes)
+            done = self._mark_built(row, lsn, seen, claim, written)
+        except BaseException as error:
+            self._let_go(generation)
+            if self._cancelled(row.id) and not isinstance(error, CompletionRefused):
+                raise BuildCancelled(f"shadow {row.id} was cancelled while it was completed", object=row.id) from error
+            raise
+        house.follower_of(spec.number).tell(Follow(generation))
+        return done
+
+    def _mark_built(
+        self, row: ShadowRow, lsn: int, found: Delivered, claim: Claim, manifest_hash: str = ""
+    ) -> ShadowRow:
+        point("build.validated")
+        summary = claim.build_summary or {}
+        done = self._house.transact(
+            lambda c: transitions.mark_delivered(
+                c, row.id, lsn, found.record_count, found.size_bytes, summary, manifest_hash
+            ),
+            "build",
+        )
+        point("build.built")
+        self._house.metrics.count("builds")
+        return done
+
+    def _cancelled(self, shadow_id: str) -> bool:
+        row = self._house.catalog.find_shadow(shadow_id)
+        return self._house.closing or row is None or row.state != S.BUILDING
+
+    def _let_go(self, generation: Generation) -> None:
+        self._house.shelf.remove(generation.row.number)
+        generation.close()

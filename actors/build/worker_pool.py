@@ -1,0 +1,174 @@
+"""Worker processes: started on demand, kept a while for the next task, killed at once when a build is cancelled.
+
+A process that dies under a task is noticed by the end of its socket; who gave the task decides what follows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from shadowswitch.storage.generations.shard_build import Control, Progress
+from shadowswitch.storage.generations.worker import Answer, Task, decode_answer
+
+logger = logging.getLogger("shadowswitch")
+
+_MAIN = "from shadowswitch.storage.generations.worker import main; main()"
+
+Said = Callable[[int, Answer], None]
+Gone = Callable[[int, str], None]
+
+
+class _Process:
+    """One worker process and the thread that listens to it."""
+
+    def __init__(self, data: Path, nice: int, pool: WorkerPool) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(data), str(nice)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.channel = ours
+        self.pool = pool
+        self.task: tuple[int, Said, Gone] | None = None
+        threading.Thread(target=self._listen, name=f"shadowswitch-worker-{self.process.pid}", daemon=True).start()
+
+    def give(self, task: Task) -> None:
+        with contextlib.suppress(OSError):  # a dead process is noticed by the listener
+            self.channel.sendall(msgspec.json.encode(task) + b"\n")
+
+    def tune(self, control: Control) -> None:
+        with contextlib.suppress(OSError):
+            self.channel.sendall(msgspec.json.encode(control) + b"\n")
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError, msgspec.DecodeError), self.channel.makefile("rb") as lines:
+            for line in lines:  # the last line of a worker that was killed may be cut off
+                self._heard(decode_answer(line))
+        self.kill()
+        status = self.process.wait()
+        self.channel.close()
+        self.pool.lost(self, f"worker process {self.process.pid} ended with status {status}")
+
+    def _heard(self, answer: Answer) -> None:
+        task = self.task
+        if task is None:
+            return
+        number, said, _ = task
+        if not isinstance(answer, Progress):
+            self.task = None
+            self.pool.finished(self)
+        said(number, answer)
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):
+            self.process.kill()
+
+
+class WorkerPool:
+    """Gives tasks to worker processes. Any thread; callbacks come on the listener's thread and must be quick."""
+
+    def __init__(self, data: Path, nice: int, idle_max: int) -> None:
+        self._data = data
+        self._nice = nice
+        self._idle_max = idle_max
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._idle: list[_Process] = []
+        self._busy: dict[int, _Process] = {}
+        self._closed = False
+
+    def submit(self, task: Task, said: Said, gone: Gone, control: Control | None = None) -> int:
+        """Start a task; returns its number. `said` gets its progress and its end, `gone` the death of its process."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the worker pool is closed")
+            number = next(self._numbers)
+            while self._idle and self._idle[-1].process.poll() is not None:
+                self._idle.pop()
+            process = self._idle.pop() if self._idle else _Process(self._data, self._nice, self)
+            self._busy[number] = process
+            process.task = (number, said, gone)  # from now on its death is told, also before it has read anything
+        process.tune(control or Control())
+        process.give(task)
+        return number
+
+    def tune(self, number: int, control: Control) -> None:
+        """Throttle, pause or let go on a running task; one that has ended is left alone."""
+        with self._lock:
+            process = self._busy.get(number)
+        if process is not None:
+            process.tune(control)
+
+    def kill(self, number: int) -> None:
+        """End the process of a task at once; its `gone` is not called."""
+        with self._lock:
+            process = self._busy.pop(number, None)
+            if process is not None:
+                process.task = None
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.process.wait(timeout=5)
+
+    def pids(self) -> list[int]:
+        """The process ids of busy workers."""
+        with self._lock:
+            return [process.process.pid for process in self._busy.values()]
+
+    def finished(self, process: _Process) -> None:
+        """A process is free again."""
+        with self._lock:
+            for number in [n for n, p in self._busy.items() if p is process]:
+                del self._busy[number]
+            if not self._closed and len(self._idle) < self._idle_max:
+                self._idle.append(process)
+                return
+        process.kill()
+
+    def lost(self, process: _Process, how: str) -> None:
+        """A process ended, expected or not."""
+        with self._lock:
+            task, process.task = process.task, None
+            if process in self._idle:
+                self._idle.remove(process)
+            for number in [n for n, p in self._busy.items() if p is process]:
+                del self._busy[number]
+        if task is not None:
+            logger.warning("%s during task %d", how, task[0])
+            task[2](task[0], how)
+
+    def close(self) -> None:
+        """Kill all. Idempotent."""
+        with self._lock:
+            self._closed = True
+            processes = [*self._idle, *self._busy.values()]
+            self._idle.clear()
+            self._busy.clear()
+            for process in processes:
+                process.task = None
+        for process in processes:
+            process.kill()
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.process.wait(timeout=5)

@@ -1,0 +1,1 @@
+"""What keeps an open engine in order."""

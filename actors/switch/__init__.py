@@ -1,0 +1,1 @@
+"""Switches: what readers get of an index, and how that changes."""

@@ -1,0 +1,1 @@
+"""The public calls, grouped by what they are about."""

@@ -1,0 +1,211 @@
+"""Builds: the calls that start, watch, cancel and retry them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shadowswitch.actors.build.external import Claim
+from shadowswitch.actors.build.registry import plain
+from shadowswitch.engine.lifecycle import Running, check_seconds, check_whole, text_of
+from shadowswitch.engine.views import shadow_index
+from shadowswitch.model.errors import (
+    NOT_CONVERGING,
+    BuildCancelled,
+    BuildFailed,
+    InvalidConfig,
+    NotConverging,
+    Timeout,
+)
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.views import (
+    ShadowIndex,
+)
+from shadowswitch.storage.catalog.rows import ShadowRow
+
+ERROR_CHARS_MAX = 10_000
+NAME_CHARS_MAX = 1000
+
+
+class Building(Running):
+    """Building of shadows. Any thread."""
+
+    def start_build(
+        self,
+        branch: str,
+        index_type: str,
+        resource_types: Sequence[str],
+        build_config: Mapping[str, Any] | None = None,
+        external: bool = False,
+        service_name: str = "",
+        track_ready: bool = False,
+    ) -> ShadowIndex:
+        """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
+
+        With `external` somebody else builds it: the answer says where (`shadow_index_path`), and from which LSN on
+        changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes READY when
+        this shadow, and all else that is being indexed and tracked, is live and verified; InvalidTransition if it is
+        MERGED or ARCHIVED.
+        """
+        house = self._alive()
+        text_of("service_name", service_name, NAME_CHARS_MAX)
+        if not isinstance(external, bool) or not isinstance(track_ready, bool):
+            raise InvalidConfig("external and track_ready are True or False")
+        row = self._builds.claim(
+            self._branch_row(branch), index_type, resource_types, build_config, external, service_name, track_ready
+        )
+        return shadow_index(house, row)
+
+    def report_progress(
+        self,
+        id: str,
+        percent: float,
+        estimated_completion_s: float | None = None,
+        record_count: int | None = None,
+    ) -> ShadowIndex:
+        """From an external builder: it lives, and is so far. Raises InvalidTransition when it is to stop building.
+
+        Without any report for `Config.external_timeout_s` the build fails.
+        """
+        house = self._alive()
+        _check_number("percent", percent, 100)
+        if estimated_completion_s is not None:
+            _check_number("estimated_completion_s", estimated_completion_s, float("inf"))
+        if record_count is not None:
+            check_whole("record_count", record_count, 0)
+        house.external.progress(id, float(percent), estimated_completion_s, record_count)
+        return shadow_index(house, house.catalog.shadow(id))
+
+    def complete_build(
+        self,
+        id: str,
+        index_size_bytes: int | None,
+        record_count: int | None,
+        applied_lsn: int | None = None,
+        build_summary: Mapping[str, Any] | None = None,
+    ) -> ShadowIndex:
+        """From an external builder: all is in place. The engine looks at it, which may take long; then it is BUILT.
+
+        A claim may be None; one that differs from what is there raises CompletionRefused, as does anything that is
+        wrong with the files: the shadow stays BUILDING. An index in a format that only its builder knows may be
+        completed again while it is BUILT, with a higher `applied_lsn`. Raises InvalidTransition, Timeout.
+        """
+        house = self._alive()
+        for name, value in (
+            ("index_size_bytes", index_size_bytes), ("record_count", record_count), ("applied_lsn", applied_lsn)
+        ):  # fmt: skip
+            if value is not None:
+                check_whole(name, value, 0)
+        summary = plain("build_summary", build_summary or {})
+        house.external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary))
+        return shadow_index(house, house.catalog.shadow(id))
+
+    def fail_build(self, id: str, error: str) -> ShadowIndex:
+        """From a builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING.
+
+        A build of the engine's own is stopped and FAILED, in these words, for whoever believes to build it.
+        """
+        house = self._alive()
+        if not isinstance(error, str) or not error or len(error) > ERROR_CHARS_MAX:
+            raise InvalidConfig(f"error must be a text of 1 to {ERROR_CHARS_MAX} characters")
+        if house.catalog.shadow(id).external:
+            house.external.fail(id, error)
+        else:
+            self._builds.fail(id, error)
+        return shadow_index(house, house.catalog.shadow(id))
+
+    def cancel_build(self, id: str, reason: str = "") -> ShadowIndex:
+        """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
+        house = self._alive()
+        self._builds.cancel(id, text_of("reason", reason, ERROR_CHARS_MAX))
+        return shadow_index(house, house.catalog.shadow(id))
+
+    def pause_build(self, id: str) -> ShadowIndex:
+        """Let a running build stand still until `resume_build`. Raises InvalidTransition when none is running."""
+        return self._tune(id, paused=True)
+
+    def resume_build(self, id: str) -> ShadowIndex:
+        """Let a paused build go on."""
+        return self._tune(id, paused=False)
+
+    def throttle_build(self, id: str, share: float) -> ShadowIndex:
+        """Let a running build work only a share of the time, above 0 and at most 1."""
+        if not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidConfig(f"share must be above 0 and at most 1, not {share!r}")
+        return self._tune(id, share=float(share))
+
+    def _tune(self, id: str, share: float | None = None, paused: bool | None = None) -> ShadowIndex:
+        house = self._alive()
+        house.catalog.shadow(id)
+        self._builds.tune(id, share, paused)
+        return shadow_index(house, house.catalog.shadow(id))
+
+    def retry_build(self, id: str) -> ShadowIndex:
+        """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild."""
+        house = self._alive()
+        return shadow_index(house, self._builds.retry(id))
+
+    def shadow(self, id: str) -> ShadowIndex:
+        """The status of a shadow. Raises UnknownShadow."""
+        house = self._alive()
+        return shadow_index(house, house.catalog.shadow(id))
+
+    def shadows(self, branch: str | None = None, state: str | ShadowState | None = None) -> list[ShadowIndex]:
+        """All shadows, oldest first; of one branch, in one state."""
+        house = self._alive()
+        if state is not None and state not in set(ShadowState):
+            raise InvalidConfig(f"there is no state {state!r}", hint=f"states: {', '.join(ShadowState)}")
+        number = self._branch_row(branch).number if branch is not None else None
+        rows = [row for row in house.catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
+        return [shadow_index(house, row) for row in rows]
+
+    def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
+        """Wait until a shadow is in one of `states` (default BUILT) and return its status.
+
+        Raises BuildFailed (NotConverging if writers outran it) or BuildCancelled when it ends otherwise, Timeout after
+        `timeout_s`.
+        """
+        house = self._alive()
+        wanted = set(states or ("BUILT",))
+        unknown = wanted - set(ShadowState)
+        if unknown:
+            raise InvalidConfig(
+                f"there is no state {', '.join(sorted(map(str, unknown)))}", hint=f"states: {', '.join(ShadowState)}"
+            )
+
+        def arrived() -> ShadowIndex | None:
+            row = house.catalog.shadow(id)
+            if row.state in wanted:
+                return shadow_index(house, row)
+            if row.state == ShadowState.FAILED:
+                raise _failure(row)
+            if row.state == ShadowState.CANCELLED:
+                raise BuildCancelled(f"shadow {id} was cancelled: {row.error or 'no reason given'}")
+            past_built = row.state == ShadowState.ACTIVE and not wanted & {"ACTIVE", "CLEANUP", "SWITCHING"}
+            if past_built or row.state == ShadowState.CLEANUP:
+                return shadow_index(house, row)  # past what was waited for
+            return None
+
+        deadline = time.monotonic() + check_seconds("timeout_s", timeout_s) if timeout_s is not None else None
+        what = f"waiting for shadow {id} to be {' or '.join(sorted(wanted))}"
+        try:
+            return house.wait_changed(arrived, deadline, what)
+        except Timeout as error:
+            if id not in house.stuck:
+                raise
+            raise Timeout(f"{error.message}; it stands still: {house.stuck[id]}", operation="wait") from None
+
+
+def _failure(row: ShadowRow) -> BuildFailed:
+    """What to tell those who waited for a build that failed: what is stored of the reason is its text."""
+    kind = NotConverging if (row.error or "").startswith(NOT_CONVERGING) else BuildFailed
+    return kind(f"shadow {row.id} failed: {row.error}", operation="build", object=row.id, hint="see retry_build")
+
+
+def _check_number(name: str, value: float, most: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not 0 <= value <= most:
+        limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
+        raise InvalidConfig(f"{name} must be a number {limit}, not {value!r}")

@@ -1,0 +1,138 @@
+"""Switches and rollbacks: the calls."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shadowswitch.actors.kit.actor import Address, result_of
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.messages import RunSwitch
+from shadowswitch.actors.switch.switcher import Switcher
+from shadowswitch.engine.calls.builds import Building
+from shadowswitch.engine.lifecycle import check_seconds
+from shadowswitch.engine.reader import no_index
+from shadowswitch.model.errors import (
+    InvalidConfig,
+    InvalidTransition,
+    UnknownIndex,
+)
+from shadowswitch.model.names import check_index_type
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.views import (
+    SwitchRequest,
+    SwitchResult,
+    check_known,
+)
+
+SWITCH_GRACE_S = 60.0
+GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
+
+
+def accountable(request: SwitchRequest) -> SwitchRequest:
+    """A forced switch is audited with who and why. Where nobody said so: the user, the host and the process."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = f"user {os.geteuid()}"
+    return msgspec.structs.replace(
+        request,
+        performed_by=request.performed_by or f"{user} on {socket.gethostname()}, process {os.getpid()}",
+        reason=request.reason or "not given",
+    )
+
+
+class Switching(Building):
+    """Switching between generations. Any thread."""
+
+    def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
+        """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
+        house = self._alive()
+        request = self._checked(request)
+        row = house.catalog.shadow(id)
+        target = house.shelf.open.get(row.generation)
+        if row.state != ShadowState.BUILT or target is None:
+            raise InvalidTransition(
+                f"shadow {id} is {row.state}, only a BUILT one can be switched to",
+                operation="switch",
+                object=id,
+                hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
+            )
+        return self._run_switch(RunSwitch(row.branch_name, target, id, request, False, Reply()))
+
+    def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
+        """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
+
+        Raises UnknownIndex when there is no previous generation (any more).
+        """
+        return self._rollback(branch, index_type, self._checked(request))
+
+    def _checked(self, request: SwitchRequest | None) -> SwitchRequest:
+        """What a caller asks for, before anything begins. Raises InvalidConfig."""
+        request = request if request is not None else SwitchRequest()
+        if not isinstance(request, SwitchRequest):
+            raise InvalidConfig(f"a switch takes a SwitchRequest, not {request!r:.80}", hint="say SwitchRequest()")
+        check_known(request, self._house.validators)
+        return accountable(request) if request.force_switch else request
+
+    def _rollback(
+        self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, condemned: str = ""
+    ) -> SwitchResult:
+        house = self._alive()
+        row = self._branch_row(branch)
+        index = house.catalog.index(row.number, check_index_type(index_type))
+        if index is None or not index.live:
+            raise no_index(branch, index_type)
+        target = house.shelf.open.get(index.previous)
+        if target is None or target.closed:
+            raise UnknownIndex(
+                f"{index_type} of branch {branch!r} has no previous generation to go back to",
+                operation="rollback",
+                object=branch,
+                hint="there has been only one" if index.epoch == 1 else GONE,
+            )
+        reply: Reply[SwitchResult] = Reply()
+        return self._run_switch(
+            RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, condemned)
+        )
+
+    def _run_switch(self, message: RunSwitch) -> SwitchResult:
+        house, request, target = self._house, message.request, message.target
+        switcher = Address(lambda: Switcher.start(house, self._branches))
+        switcher.tell(message)
+        limit = request.switch_timeout_seconds + 2 * house.config.validation_timeout_s + SWITCH_GRACE_S
+        result: SwitchResult = result_of(message.reply, limit, "the switch")
+        house.metrics.observe("switch", result.switch_duration_ms)
+        if result.success:
+            self._broken.pop((target.row.branch, target.row.index_type), None)
+        return result
+
+    def rebuild(
+        self,
+        branch: str,
+        index_type: str,
+        resource_types: Sequence[str],
+        build_config: Mapping[str, Any] | None = None,
+        request: SwitchRequest | None = None,
+        timeout_s: float | None = None,
+        track_ready: bool = False,
+    ) -> SwitchResult:
+        """Start, wait, switch; with `track_ready` the branch is READY then, see `start_build`.
+
+        When `timeout_s` passes first, the build is cancelled and Timeout is raised.
+        """
+        request = self._checked(request)
+        if timeout_s is not None:
+            check_seconds("timeout_s", timeout_s)
+        shadow = self.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
+        try:
+            self.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)
+        except TimeoutError:
+            self.cancel_build(shadow.shadow_index_id, "rebuild timed out")
+            raise
+        return self.switch(shadow.shadow_index_id, request)

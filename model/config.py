@@ -1,0 +1,142 @@
+"""The settings of an engine. Every one has a default that suits a host with two cores and a local disk."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.inbound_events import IncomingRules
+from shadowswitch.model.views import STRATEGIES
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Settings of an engine; raises InvalidConfig when a value is out of range.
+
+    Times are seconds (`_s`) or milliseconds (`_ms`), sizes bytes.
+    """
+
+    map_size_bytes: int = 64 << 30
+    """Address space for the catalog; the file on disk is as large as its content."""
+    record_size_max_bytes: int = 1 << 20
+    """Largest record, as encoded."""
+    batch_changes_max: int = 10_000
+    """Most changes in one write. A batch is one transaction of the records and of each shard of an index; readers of an
+    index with several shards may see it arrive shard by shard (docs/the-fine-print.md)."""
+    batch_size_max_bytes: int = 64 << 20
+    queue_changes_max: int = 50_000
+    """Changes admitted and not yet committed; a writer beyond that waits, within its timeout."""
+    refresh_interval_ms: float = 50.0
+    """How often the live generations are brought up with the journal: the usual time from edit to searchable."""
+    flush_interval_s: float = 5.0
+    """How often a followed generation is forced to disk; the journal keeps what came since."""
+    flush_changes: int = 150
+    """After so many changes it is forced to disk much sooner: a pile of dirty pages is what the commits of writers wait
+    behind (docs/performance.md)."""
+    followers: int = 2
+    seal_budget_ms: float = 500.0
+    """How long the transaction of a switch may stand behind the writes before it, once the shadow is proven; beyond it
+    the attempt is given up and comes again. The transaction itself takes as long as the disk takes for a few pages."""
+    soak_s: float = 24 * 3600.0
+    """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
+    external_timeout_s: float = 900.0
+    """An external build of whose builder nothing is heard for that long fails."""
+    recheck_interval_s: float = 3600.0
+    """How often a BUILT shadow that waits for its switch is held against its source again; 0: never."""
+    failed_keep_s: float = 3600.0
+    """How long the files of a failed build are kept for a retry."""
+    journal_keep_changes: int = 10_000
+    """Changes of each branch that are kept for `changes()` although no index needs them any more."""
+    hold_changes_max: int = 1_000_000
+    """LSNs by which a subscriber's hold (`hold_changes`) may lag behind its branch; then it is given up."""
+    events_keep: int = 100_000
+    """The newest events that are kept; older ones are removed, delivered or not."""
+    audit_keep: int = 1_000_000
+    """The newest entries of the audit history that are kept."""
+    janitor_interval_s: float = 1.0
+    branch_idle_s: float = 30.0
+    """A branch without work for that long gives its thread back."""
+    branch_actors_max: int = 128
+    """Beyond so many branches at work, each with a thread, those that were used longest ago sleep at once."""
+    lock_grace_s: float = 30.0
+    """How long the holder of a lock has after a restart to be heard of, even if its heartbeats were missed."""
+    copy_slice_rows: int = 1000
+    copy_flush_rows: int = 10_000
+    """A build forces what it wrote to disk every so many rows, so that the journal's commits need not wait for it."""
+    copy_flush_bytes: int = 8 << 20
+    """The same by the size of the records."""
+    catchup_residual_changes: int = 500
+    """A build is handed over from the workers to the host when fewer changes than this are left."""
+    catchup_rounds_max: int = 50
+    """Rounds of catch-up without getting nearer after which a build is given up as not converging."""
+    write_delay_max_ms: float = 20.0
+    """By how much a single write may be slowed for a build that cannot keep up, before that build is given up."""
+    build_share: float = 1.0
+    """Share of the time that a build may work, 0 to 1; throttle_build changes it for a running one."""
+    disk_reserve_bytes: int = 256 << 20
+    """Free space below which builds stand still; below half of it they are given up. Writers are never stopped."""
+    query_overlap_min: float = 0.5
+    """QUERY_COMPARISON: least share of the live index's hits that the shadow must give too, on average."""
+    query_latency_ratio_max: float = 5.0
+    health_interval_s: float = 1.0
+    """How often the host's health check is asked about an index while it soaks."""
+    worker_nice: int = 10
+    worker_retries: int = 3
+    """How often the worker of one shard may die before the build fails."""
+    idle_workers: int = 2
+    validation_timeout_s: float = 600.0
+    validation_samples: int = 100
+    size_ratio_max: float = 10.0
+    publish_strategy: str = "ATOMIC_RENAME"
+    """How `published/<branch>/<INDEX_TYPE>` is made when a SwitchRequest does not say."""
+    published_path: str = ""
+    """Where the paths for outsiders lie; "" is `published` in the data directory. May be on another file system."""
+    allow_remote_filesystem: bool = False
+    incoming: IncomingRules = IncomingRules()
+    """What events from outside may bring about."""
+    received_keep: int = 100_000
+    """The newest events from outside that are remembered, so that the same one has one outcome."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in ("allow_remote_filesystem", "publish_strategy", "published_path", "incoming"):
+                continue
+            if isinstance(_DEFAULTS[name], int) and not isinstance(value, int):
+                raise InvalidConfig(f"Config.{name} must be a whole number, not {value!r}")
+            zero_allowed = name in ("journal_keep_changes", "worker_nice", "idle_workers", "worker_retries", "soak_s")
+            zero_allowed |= name in (
+                "failed_keep_s",
+                "recheck_interval_s",
+                "validation_samples",
+                "catchup_residual_changes",
+                "write_delay_max_ms",
+                "disk_reserve_bytes",
+                "query_overlap_min",
+            )
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidConfig(f"Config.{name} must be a finite number, not {value!r}")
+            if value < 0 or (value == 0 and not zero_allowed):
+                raise InvalidConfig(f"Config.{name} must be {'at least' if zero_allowed else 'above'} 0, not {value!r}")
+        if self.map_size_bytes < 1 << 20:
+            raise InvalidConfig(f"Config.map_size_bytes must be at least 1 MiB, not {self.map_size_bytes}")
+        if self.batch_size_max_bytes < self.record_size_max_bytes:
+            raise InvalidConfig("Config.batch_size_max_bytes must not be below record_size_max_bytes")
+        if self.record_size_max_bytes > 64 << 20:
+            raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")
+        if self.build_share > 1 or self.query_overlap_min > 1:
+            raise InvalidConfig("Config.build_share and query_overlap_min are shares, at most 1")
+        if not isinstance(self.incoming, IncomingRules):
+            raise InvalidConfig(f"Config.incoming must be IncomingRules, not {self.incoming!r:.80}")
+        if not isinstance(self.published_path, str):
+            raise InvalidConfig(f"Config.published_path must be a text, not {self.published_path!r:.80}")
+        if not isinstance(self.allow_remote_filesystem, bool):
+            raise InvalidConfig(
+                f"Config.allow_remote_filesystem is True or False, not {self.allow_remote_filesystem!r:.80}"
+            )
+        if not isinstance(self.publish_strategy, str) or self.publish_strategy not in STRATEGIES:
+            raise InvalidConfig(f"Config.publish_strategy must be one of {', '.join(sorted(STRATEGIES))}")
+
+
+_DEFAULTS = dict(zip(Config.__struct_fields__, Config.__struct_defaults__, strict=True))

@@ -1,0 +1,144 @@
+"""The command line. Exit status 0: success; 1: "no" (blocked, refused, failed check, not found); 2: a wrong call.
+
+Errors are one line on standard error. `changing.py` and `reading.py` hold the commands.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from cyclopts import App, CycloptsError
+
+from shadowswitch.model.errors import (
+    BuildFailed,
+    DuplicateBuild,
+    InvalidChange,
+    InvalidConfig,
+    InvalidName,
+    ShadowSwitchError,
+    UnknownBranch,
+    UnknownIndex,
+    UnknownShadow,
+)
+from shadowswitch.service.cli import changes as changing
+from shadowswitch.service.cli import manual
+from shadowswitch.service.cli import reads as reading
+from shadowswitch.service.cli import serve as serving
+from shadowswitch.service.cli.directory import No
+from shadowswitch.service.hints import in_commands
+
+DEBUG = "--debug"
+INTERRUPTED = 130
+TERMINATED = 143
+WRONG_CALL = (InvalidChange, InvalidConfig, InvalidName)
+HINTS: dict[type[ShadowSwitchError], str] = {
+    UnknownBranch: "shadowswitch status shows what there is",
+    UnknownShadow: "shadowswitch status shows what there is",
+    UnknownIndex: "shadowswitch build ... --switch makes one",
+    BuildFailed: "shadowswitch events shows how it went; mend the cause and build again",
+    DuplicateBuild: "switch to it, or discard it with shadowswitch cancel",
+}
+"""The next step for some errors whatever their own hint says; others are told in the words of `hints`."""
+
+app = App(
+    name="shadowswitch",
+    help="Rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit.",
+    help_epilogue=(
+        "Exit status: 0 success; 1 no (blocked, refused, failed check, not found); 2 wrong call."
+        f" Every command takes --json, and {DEBUG} for logs and tracebacks."
+    ),
+    version=lambda: importlib.metadata.version("shadowswitch"),
+    help_format="markdown",
+    suppress_keyboard_interrupt=False,
+)
+changing.add_to(app)
+reading.add_to(app)
+serving.add_to(app)
+manual.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. Without `arguments` those of this process are taken."""
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminated)
+    tokens, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    with _logging(debug):
+        try:
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+        except No:
+            return 1
+        except BrokenPipeError:  # whoever read what we print has seen enough
+            _silence_stdout()
+            return 1
+        except KeyboardInterrupt:
+            print("shadowswitch: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except Exception as error:
+            if debug and not isinstance(error, CycloptsError):
+                raise
+            print(f"shadowswitch: {_line(error)}", file=sys.stderr)
+            return _status_of(error)
+    return 0
+
+
+def _status_of(error: Exception) -> int:
+    if isinstance(error, ShadowSwitchError):
+        return 2 if isinstance(error, WRONG_CALL) else 1
+    return 2 if isinstance(error, CycloptsError | ValueError) else 1
+
+
+def _line(error: Exception) -> str:
+    """An error as one line; one that nobody foresaw carries its class, and how to see more."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ShadowSwitchError):
+        hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), in_commands(error.hint))
+        text = " ".join(f"{error.message}; {hint}".split() if hint else error.message.split())
+    if isinstance(error, CycloptsError):
+        return f"{text} See shadowswitch --help."
+    if isinstance(error, ShadowSwitchError | ValueError | OSError):
+        return text
+    return f"unforeseen {type(error).__name__}: {text}; {DEBUG} shows the traceback"
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Take the flag out, wherever it stands before `--`; the environment variable SHADOWSWITCH_DEBUG does the same."""
+    tokens = list(arguments)
+    end = tokens.index("--") if "--" in tokens else len(tokens)
+    kept = [token for token in tokens[:end] if token != DEBUG]
+    return [*kept, *tokens[end:]], len(kept) < end or bool(os.environ.get("SHADOWSWITCH_DEBUG"))
+
+
+@contextmanager
+def _logging(debug: bool) -> Iterator[None]:
+    """What the engine logs is shown with --debug only: what a user needs to know is in the answer or the error."""
+    logger = logging.getLogger("shadowswitch")
+    handler = logging.StreamHandler() if debug else logging.NullHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    if debug:
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    """SIGTERM: leave through every `finally`, so that the engine is closed and temporary folders are removed."""
+    raise SystemExit(TERMINATED)
+
+
+def _silence_stdout() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,194 @@
+"""`shadowswitch.toml`: what a host keeps going. Checked whole before any of it is used.
+
+[[mirror]]                         # folders that branches follow; relative to this file
+folder = "docs"
+branch = "main"
+ignore = ["*.log"]
+
+[[index]]                          # indexes that are built, and rebuilt when this changes
+branch = "main"
+index_type = "SEARCH_INDEX"
+resource_types = ["file"]
+[index.build_config]
+tokenizer = "porter"
+
+[inbox]
+enabled = true
+
+[[webhook]]
+url = "https://example.org/hook"
+secret_env = "HOOK_SECRET"         # the name of an environment variable, never the secret itself
+types = ["com.shadowswitch.switch.*"]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from pathspec import GitIgnoreSpec
+
+from shadowswitch.model.config import Config
+from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
+from shadowswitch.model.inbound_events import IncomingRules
+from shadowswitch.model.names import check_branch
+from shadowswitch.service.daemon.importer import RESOURCE_TYPE
+from shadowswitch.storage.generations.build_spec import make_spec
+
+FILE_NAME = "shadowswitch.toml"
+FILE_BYTES_MAX = 1 << 20
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400 * 365)]
+
+
+class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One folder that a branch follows."""
+
+    folder: str
+    branch: str = "main"
+    prefix: str = ""
+    ignore: tuple[str, ...] = ()
+    rescan_s: Seconds = 60.0
+
+
+class IndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One index that is kept as it is described here."""
+
+    branch: str = "main"
+    index_type: str = "SEARCH_INDEX"
+    resource_types: tuple[str, ...] = (RESOURCE_TYPE,)
+    build_config: dict[str, Any] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two descriptions that give equal indexes. Raises InvalidConfig, InvalidName."""
+        return make_spec(self.index_type, self.resource_types, self.build_config).fingerprint
+
+
+class InboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The folder into which events are dropped; "" is `inbox` in the data directory."""
+
+    enabled: bool = True
+    folder: str = ""
+
+
+class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where events are sent. `types` are types of events, or beginnings of them with `*`; none means all."""
+
+    url: str
+    name: str = ""
+    """Its position in the events is kept under this name; the URL without one."""
+    secret_env: str = ""
+    types: tuple[str, ...] = ()
+    allow_private: bool = False
+    """Allow loopback, private and link-local addresses, and plain http to them."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole settings file; folders are absolute."""
+
+    mirror: tuple[MirrorSettings, ...] = ()
+    index: tuple[IndexSettings, ...] = ()
+    inbox: InboxSettings = InboxSettings()
+    webhook: tuple[WebhookSettings, ...] = ()
+    incoming: IncomingRules = IncomingRules()
+    """What events from outside may bring about; used from the next start on."""
+
+    def config(self) -> Config:
+        """How the engine is opened."""
+        return Config(incoming=self.incoming)
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a settings file. Raises InvalidConfig that says what is wrong and where; FileNotFoundError."""
+    data = path.read_bytes()
+    if len(data) > FILE_BYTES_MAX:
+        raise InvalidConfig(f"{path.name} has more than {FILE_BYTES_MAX} bytes")
+    try:
+        settings = msgspec.toml.decode(data, type=Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(f"{path.name}: {_where(str(error))}", hint="see docs/settings.md") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path.name} is not TOML: {error}") from error
+    return check_settings(settings, path.parent.absolute(), path.name)
+
+
+def _where(message: str) -> str:
+    """msgspec's `$.index[0].branch` in the words of the file: the first [[index]], `branch`."""
+    found = re.search(r" - at `\$\.?([a-z_]*)(?:\[(\d+)\])?(?:\.([^`]*))?`", message)
+    if found is None:
+        return message
+    table, number, field = found.groups()
+    what = f"[[{table}]] number {int(number) + 1}" if number is not None else (f"[{table}]" if table else "the file")
+    return f"{what}{f', {field}' if field else ''}: {message[: found.start()]}"
+
+
+def check_settings(settings: Settings, base: Path, name: str = FILE_NAME) -> Settings:
+    """Check what the types cannot say, and make folders absolute, below `base`. Raises InvalidConfig."""
+    mirrors = tuple(
+        _checked(f"{name}: [[mirror]] number {n}", _check_mirror, mirror, base)
+        for n, mirror in enumerate(settings.mirror, 1)
+    )
+    for number, index in enumerate(settings.index, 1):
+        _checked(f"{name}: [[index]] number {number}", _check_index, index)
+    for number, webhook in enumerate(settings.webhook, 1):
+        _checked(f"{name}: [[webhook]] number {number}", _check_webhook, webhook)
+    _all_different(f"{name}: [[index]]", [f"{index.index_type} of {index.branch!r}" for index in settings.index])
+    _all_different(f"{name}: [[webhook]]", [webhook.name or webhook.url for webhook in settings.webhook])
+    for one in mirrors:
+        for other in mirrors:
+            if one is not other and one.branch == other.branch and other.prefix.startswith(one.prefix):
+                raise InvalidConfig(
+                    f"{name}: two mirrors of branch {one.branch!r} would delete each other's records",
+                    hint="give each a prefix of its own, such as 'docs/' and 'notes/', or a branch",
+                )
+    inbox = settings.inbox
+    if inbox.folder:
+        inbox = msgspec.structs.replace(inbox, folder=str(base / inbox.folder))
+    return msgspec.structs.replace(settings, mirror=mirrors, inbox=inbox)
+
+
+def _checked(where: str, check: Any, *arguments: Any) -> Any:
+    try:
+        return check(*arguments)
+    except (ShadowSwitchError, ValueError) as error:
+        raise InvalidConfig(f"{where}: {error}") from error
+
+
+def _check_mirror(mirror: MirrorSettings, base: Path) -> MirrorSettings:
+    check_branch(mirror.branch)
+    folder = base / mirror.folder
+    if not folder.is_dir():
+        raise InvalidConfig(f"{folder} is not a folder")
+    GitIgnoreSpec.from_lines(mirror.ignore)
+    return msgspec.structs.replace(mirror, folder=str(folder))
+
+
+def _check_index(index: IndexSettings) -> None:
+    check_branch(index.branch)
+    if not index.fingerprint:
+        raise InvalidConfig("it cannot be built")
+
+
+def _check_webhook(webhook: WebhookSettings) -> None:
+    parts = urlsplit(webhook.url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise InvalidConfig(f"{webhook.url!r} is not an http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidConfig("a URL with a user or password in it would end up in logs", hint="use secret_env")
+    if parts.scheme == "http" and not webhook.allow_private:
+        raise InvalidConfig("events are sent by https only", hint="allow_private = true allows http inside")
+    if webhook.secret_env and not os.environ.get(webhook.secret_env):
+        raise InvalidConfig(f"the environment variable {webhook.secret_env!r} is not set")
+
+
+def _all_different(where: str, names: Iterable[str]) -> None:
+    listed = list(names)
+    twice = sorted({name for name in listed if listed.count(name) > 1})
+    if twice:
+        raise InvalidConfig(f"{where}: {', '.join(twice)} is described twice")

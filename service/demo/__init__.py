@@ -1,0 +1,1 @@
+"""The demo: the whole story under load, with an audit."""

@@ -1,0 +1,111 @@
+"""The demo's report for people."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from shadowswitch.service.cli import output
+from shadowswitch.service.demo.report import Build, Report, Stall
+
+PHASES = ("preparing", "copying", "catching_up", "validating", "switching")
+PROBLEMS_SHOWN = 20
+
+
+def print_report(report: Report) -> None:
+    """Tables, then the verdict."""
+    imported = report.imported
+    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(imported.skipped.items()))
+    output.say(
+        f"\n{imported.files} files of {report.corpus} written as records ({output.size(imported.size_bytes)},"
+        f" {report.import_s:.1f} s{f', {imported.unchanged} unchanged' if imported.unchanged else ''});"
+        f" skipped: {skipped or 'none'}"
+    )
+    _print_builds(report)
+    _print_stalls(report)
+    _print_figures(report)
+    _print_verdict(report)
+
+
+def _print_builds(report: Report) -> None:
+    phases = [name for name in PHASES if any(name in build.phases_s for build in report.builds)]
+    output.table(
+        "Builds: seconds in each phase, and how long the transaction of the switch took (sealed)",
+        [
+            "tokenizer",
+            "records",
+            *(name.replace("_", " ") for name in phases),
+            "total s",
+            "sealed ms",
+            "drained",
+            "tries",
+        ],
+        [_build_row(build, phases) for build in report.builds],
+    )
+
+
+def _build_row(build: Build, phases: list[str]) -> list[str]:
+    switch = build.switch
+    return [
+        build.tokenizer,
+        str(build.records),
+        *(f"{build.phases_s.get(phase, 0.0):.2f}" for phase in phases),
+        f"{build.seconds:.2f}",
+        f"{switch.sealed_ms:.2f}" if switch.success else f"not switched: {switch.message}",
+        str(switch.drained_changes),
+        str(switch.attempts),
+    ]
+
+
+def _print_stalls(report: Report) -> None:
+    def cells(stall: Stall) -> list[str]:
+        return [str(stall.windows), f"{stall.p50_ms:.1f}", f"{stall.max_ms:.1f}"] if stall.windows else ["0", "", ""]
+
+    rows = []
+    for who, stalls in report.stalls.items():
+        for name, stall in (
+            ("quiet time", stalls.quiet),
+            ("while building", stalls.building),
+            ("around the switches", stalls.switching),
+        ):
+            rows.append([who, name, *cells(stall)])
+    output.table(
+        f"Longest time without a success, in windows of {report.window_s:g} s (ms)",
+        ["", "", "windows", "median", "worst"],
+        rows,
+    )
+
+
+def _print_figures(report: Report) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.writes_by_kind.items())
+    load_s = max(report.load_s, 1e-9)
+    output.say(
+        f"under load for {report.load_s:.0f} s: {report.writes} writes ({kinds}; {report.writes / load_s:.0f}/s,"
+        f" p50 {report.write_p50_ms:.1f} ms, p99 {report.write_p99_ms:.1f} ms), {report.searches} searches"
+        f" ({report.searches / load_s:.0f}/s) of {report.generations_read} generations; on {report.filesystem or '?'}"
+    )
+    output.say(
+        f"the transaction of a switch took {report.sealed_p50_ms:.2f} ms (p50), {report.sealed_max_ms:.2f} ms (max)"
+        f" in {len(report.builds) - 1} switches under load"
+    )
+
+
+def _print_verdict(report: Report) -> None:
+    audit = report.audit
+    console = output.console()
+    facts = (
+        (f"{audit.records} records with acknowledged changes read back ({audit.deletes} of them deleted,"
+         f" {audit.searches} searches for their marker words)", len(audit.problems), "lost, revived or wrong"),
+        (f"{report.searches + report.failed_reads} reads", report.failed_reads, "failed"),
+        ("every record and index that they saw", report.reads_back_in_time, "went back in time"),
+        (f"{report.writes + report.failed_writes} writes", report.failed_writes, "failed"),
+        (f"every invariant checked in {report.check_s:.1f} s", len(report.check), "findings"),
+    )  # fmt: skip
+    for what, count, trouble in facts:
+        mark = ("✗ ", "red") if count else ("✓ ", "green")
+        console.print(Text.assemble(mark, f"{what}: {count} {trouble}"), soft_wrap=True)
+    for problem in report.problems[:PROBLEMS_SHOWN]:
+        console.print(Text(f"    {problem}"), soft_wrap=True)
+    if len(report.problems) > PROBLEMS_SHOWN:
+        output.say(f"    and {len(report.problems) - PROBLEMS_SHOWN} more")
+    verdict = ("all is well", "green bold") if report.ok else ("NOT WELL", "red bold")
+    console.print(Text.assemble(verdict, f" after {report.seconds:.0f} s"))

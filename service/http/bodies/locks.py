@@ -1,0 +1,319 @@
+"""Bodies of requests and answers of the branch locks: the names are those of the field's existing clients.
+
+The fencing token of a lock is told to whoever took it, and to nobody else.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from shadowswitch.model.locks.info import Lock
+from shadowswitch.model.locks.targets import LockScope, LockType
+from shadowswitch.service.http.bodies.shadows import Body, BranchName, Name, RecordId, ResourceType, Text, Types, Whole
+
+MISSED = 3
+"""Heartbeats that a holder may miss."""
+HOURS_MAX = 720.0
+Hours = Annotated[float, msgspec.Meta(gt=0, le=HOURS_MAX)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=HOURS_MAX * 3600)]
+Tokens = Annotated[list[Whole], msgspec.Meta(max_length=100)]
+Scopes = Literal["BRANCH", "RESOURCE_TYPE", "RESOURCE"]
+
+
+class Acquire(Body, frozen=True):
+    """A lock that is asked for. `tokens` are those of locks of the same `owner` that it may overlap.
+
+    With `shadow_index_id` its progress is measured from that build.
+    """
+
+    branch_name: BranchName
+    lock_type: LockType
+    lock_scope: Scopes = "BRANCH"
+    resource_type: ResourceType | None = None
+    resource_id: RecordId | None = None
+    reason: Text = ""
+    timeout_hours: Hours | None = None
+    ttl_s: Seconds | None = None
+    heartbeat_s: Seconds | None = None
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 0.0
+    owner: Name = ""
+    tokens: Tokens = []
+    shadow_index_id: Name = ""
+
+
+class BranchLock(msgspec.Struct, frozen=True):
+    """A lock that is held; `metadata` has the progress that its holder reported."""
+
+    id: str
+    branch_name: str
+    lock_type: LockType
+    lock_scope: LockScope
+    resource_type: str | None
+    resource_id: str | None
+    locked_by: str
+    locked_at: datetime
+    expires_at: datetime | None
+    reason: str
+    heartbeat_interval: int
+    last_heartbeat: datetime | None
+    heartbeat_source: str | None
+    metadata: dict[str, Any]
+    is_active: bool = True
+    released_at: datetime | None = None
+    released_by: str | None = None
+    auto_release_enabled: bool = True
+    tags: list[str] = []
+
+
+def branch_lock(lock: Lock) -> BranchLock:
+    """A lock of the engine as an answer."""
+    heard = heartbeat_at(lock)
+    done = lock.progress_percent
+    progress = {"progress_percent": done, "eta_seconds": lock.eta_s, "message": lock.progress_message}
+    return BranchLock(
+        id=lock.lock_id,
+        branch_name=lock.branch,
+        lock_type=lock.lock_type,
+        lock_scope=lock.scope,
+        resource_type=lock.resource_type,
+        resource_id=lock.resource_id,
+        locked_by=lock.owner,
+        locked_at=lock.granted_at,
+        expires_at=lock.expires_at,
+        reason=lock.reason,
+        heartbeat_interval=math.ceil(lock.heartbeat_s or 0),
+        last_heartbeat=heard,
+        heartbeat_source=lock.owner if heard is not None else None,
+        metadata=progress if done is not None else {},
+    )
+
+
+def heartbeat_at(lock: Lock) -> datetime | None:
+    """When its holder was last heard of; the grant counts."""
+    if lock.heartbeat_s is None or lock.heartbeat_by is None:
+        return None
+    return lock.heartbeat_by - timedelta(seconds=MISSED * lock.heartbeat_s)
+
+
+class Acquired(msgspec.Struct, frozen=True):
+    """The lock is yours. `token` fences: keep it, and send it with what you do under the lock."""
+
+    lock_id: str
+    token: int
+    message: str
+    expires_at: datetime | None
+    lock: BranchLock
+
+
+class Said(msgspec.Struct, frozen=True):
+    """It was done."""
+
+    message: str
+
+
+class ForceUnlock(Body, frozen=True):
+    """Why all locks of a branch are taken away."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+
+
+class Unlocked(msgspec.Struct, frozen=True):
+    """How many locks were taken away."""
+
+    message: str
+    locks_released: int
+    reason: str
+
+
+class Heartbeat(Body, frozen=True):
+    """The holder lives. `progress_info` may say `percent`, `eta_seconds` and `message`."""
+
+    service_name: Name = ""
+    status: Literal["healthy", "warning", "error"] = "healthy"
+    progress_info: dict[str, Any] | None = None
+    token: Whole | None = None
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """The holder was heard."""
+
+    success: bool
+    message: str
+    last_heartbeat: datetime
+
+
+class Extend(Body, frozen=True):
+    """How much longer a lock is to live."""
+
+    extension_hours: Hours
+    reason: Text = ""
+    token: Whole | None = None
+
+
+class Extended(msgspec.Struct, frozen=True):
+    """When a lock ends now."""
+
+    success: bool
+    message: str
+    lock_id: str
+    new_expires_at: datetime | None
+    extended_by: str
+    reason: str
+
+
+class LockHealth(msgspec.Struct, frozen=True):
+    """Whether the holder of a lock is heard of in time."""
+
+    lock_id: str
+    is_active: bool
+    heartbeat_enabled: bool
+    last_heartbeat: datetime | None
+    heartbeat_source: str | None
+    ttl_expired: bool
+    heartbeat_expired: bool
+    auto_release_enabled: bool
+    seconds_since_last_heartbeat: int | None
+    heartbeat_health: Literal["healthy", "warning", "critical"] | None
+    seconds_until_ttl_expiry: int | None
+
+
+def lock_health(lock: Lock) -> LockHealth:
+    """The health of a lock that is held: below one interval without a heartbeat is healthy, up to three a warning."""
+    now, heard = datetime.now(UTC), heartbeat_at(lock)
+    silence = (now - heard).total_seconds() if heard is not None else None
+    health: Literal["healthy", "warning", "critical"] | None = None
+    if silence is not None and lock.heartbeat_s is not None:
+        intervals = silence / lock.heartbeat_s
+        health = "healthy" if intervals < 1 else "warning" if intervals <= MISSED else "critical"
+    left = (lock.expires_at - now).total_seconds() if lock.expires_at is not None else None
+    return LockHealth(
+        lock_id=lock.lock_id,
+        is_active=True,
+        heartbeat_enabled=heard is not None,
+        last_heartbeat=heard,
+        heartbeat_source=lock.owner if heard is not None else None,
+        ttl_expired=False,
+        heartbeat_expired=False,
+        auto_release_enabled=True,
+        seconds_since_last_heartbeat=None if silence is None else max(0, math.floor(silence)),
+        heartbeat_health=health,
+        seconds_until_ttl_expiry=None if left is None else max(0, math.floor(left)),
+    )
+
+
+class HealthSummary(msgspec.Struct, frozen=True):
+    """The health of all locks."""
+
+    total_locks: int
+    heartbeat_enabled_locks: int
+    health_summary: dict[str, int]
+    lock_details: list[LockHealth]
+
+
+class LockOverview(msgspec.Struct, frozen=True):
+    """What is locked, newest locks first."""
+
+    total_active_locks: int
+    locked_branches: list[str]
+    locks_by_type: dict[str, int]
+    recent_locks: list[BranchLock]
+
+
+class CheckWrite(Body, frozen=True):
+    """May this be written at this moment? With `lease_s` the answer stays true for so long, or until it is released."""
+
+    branch_name: BranchName
+    resource_type: ResourceType
+    action: Literal["read", "write", "create", "update", "delete"] = "write"
+    resource_id: RecordId | None = None
+    owner: Name = ""
+    tokens: Tokens = []
+    lease_s: Annotated[float, msgspec.Meta(gt=0, le=60)] | None = None
+
+
+class Permission(msgspec.Struct, frozen=True):
+    """The answer; `blocked` has the members of a 423. `lock_id` and `token` are those of a lease."""
+
+    allowed: bool
+    reason: str
+    blocked: dict[str, Any] | None = None
+    lock_id: str | None = None
+    token: int | None = None
+    expires_at: datetime | None = None
+
+
+class Waiter(msgspec.Struct, frozen=True):
+    """Somebody who waits for locks, all or none."""
+
+    branch_name: str
+    owner: str
+    wants: list[str]
+    reason: str
+    since: datetime
+    deadline: datetime
+
+
+class IndexingInfo(msgspec.Struct, frozen=True):
+    """Indexing of a branch as it was told of."""
+
+    started_at: datetime | None
+    completed_at: datetime | None
+    service: str | None
+    duration_seconds: int | None
+
+
+class BranchStatusOut(msgspec.Struct, frozen=True):
+    """What state a branch is in, and what is locked."""
+
+    branch_name: str
+    current_state: str
+    is_write_locked: bool
+    is_ready_for_merge: bool
+    active_locks: list[BranchLock]
+    indexing_info: IndexingInfo | None = None
+
+
+class StartIndexing(Body, frozen=True):
+    """Without `resource_types` those are locked of which the branch has records; the whole branch only if forced."""
+
+    resource_types: Types | None = None
+    force_branch_lock: bool = False
+    reason: Text = "Data indexing in progress"
+
+
+class IndexingStarted(msgspec.Struct, frozen=True):
+    """What is locked now. `tokens` are the fencing tokens, in the order of `lock_ids`."""
+
+    lock_ids: list[str]
+    tokens: list[int]
+    locked_resource_types: list[str]
+    lock_scope: Literal["branch", "resource_type"]
+    message: str
+    branch_state: str
+    other_resources_available: bool
+
+
+class CompleteIndexing(Body, frozen=True):
+    """What is indexed; without `resource_types` all of it that is yours. With `tokens` only what they fence.
+
+    A stale token is 409: the lock ended meanwhile, and what is being indexed now may be somebody else's.
+    """
+
+    resource_types: Types | None = None
+    reason: Text = "Indexing completed"
+    tokens: Tokens = []
+
+
+class IndexingCompleted(msgspec.Struct, frozen=True):
+    """What is done and what is left."""
+
+    message: str
+    completed_resource_types: list[str]
+    completion_type: Literal["partial", "complete"]
+    branch_state: str
+    remaining_locks: int
+    remaining_resource_types: list[str]

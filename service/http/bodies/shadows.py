@@ -1,0 +1,275 @@
+"""Bodies of requests and answers of the shadow indexes: the names are those of the field's existing clients.
+
+Whole numbers where those clients expect them; finer figures have names of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.views import DEFAULT_CHECKS, IndexInfo, ShadowIndex, SwitchRequest, SwitchResult
+
+WHOLE_MAX = (1 << 53) - 1
+"""The largest whole number that every JSON library keeps exactly."""
+BranchName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+IndexType = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{0,63}$")]
+ResourceType = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+RecordId = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=WHOLE_MAX)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Checks = Annotated[list[Name], msgspec.Meta(max_length=100)]
+Types = Annotated[list[ResourceType], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A request: what is not known is refused."""
+
+
+class StartBuild(Body, frozen=True):
+    """What to build. With `external` somebody else builds it and says how far it is.
+
+    With `track_ready` the branch becomes READY when this shadow, and all else that is tracked, is live and verified.
+    """
+
+    branch_name: BranchName
+    index_type: IndexType
+    resource_types: Types
+    service_instance_id: Name | None = None
+    build_config: dict[str, Any] | None = None
+    external: bool = False
+    service_name: Name = ""
+    track_ready: bool = False
+
+
+class StartedBuild(msgspec.Struct, frozen=True):
+    """A build has begun. Changes after `start_lsn` are kept for it."""
+
+    shadow_index_id: str
+    message: str
+    estimated_build_time_minutes: int
+    start_lsn: int
+    shadow_index_path: str | None = None
+
+
+class Progress(Body, frozen=True):
+    """How far an external build is."""
+
+    progress_percent: Percent
+    estimated_completion_seconds: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    record_count: Whole | None = None
+
+
+class Complete(Body, frozen=True):
+    """An external build is there, up to `applied_lsn`."""
+
+    index_size_bytes: Whole
+    record_count: Whole
+    applied_lsn: Whole | None = None
+    build_summary: dict[str, Any] | None = None
+
+
+class Fail(Body, frozen=True):
+    """An external build went wrong."""
+
+    error: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+class Done(msgspec.Struct, frozen=True):
+    """It was done."""
+
+    success: bool
+    message: str
+    shadow_index_id: str
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """An external build was looked at and is BUILT."""
+
+    success: bool
+    message: str
+    shadow_index_id: str
+    ready_for_switch: bool
+    index_size_bytes: int | None
+    record_count: int | None
+
+
+class Switch(Body, frozen=True):
+    """How to switch; `force_switch` overrides advisory checks only, and takes a scope of its own."""
+
+    shadow_index_id: str | None = None
+    force_switch: bool = False
+    validation_checks: Checks = msgspec.field(default_factory=lambda: list(DEFAULT_CHECKS))
+    backup_current: bool = True
+    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10
+    strategy: Name | None = None
+    reason: Text = ""
+    queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
+
+
+class Rollback(Body, frozen=True):
+    """Which index goes back to its previous generation."""
+
+    branch_name: BranchName
+    index_type: IndexType
+    force_switch: bool = False
+    validation_checks: Checks = msgspec.field(default_factory=lambda: list(DEFAULT_CHECKS))
+    backup_current: bool = True
+    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10
+    strategy: Name | None = None
+    reason: Text = ""
+    queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
+
+
+def switch_request(body: Switch | Rollback, by: str) -> SwitchRequest:
+    """What the engine is asked for. Raises InvalidConfig."""
+    return SwitchRequest(
+        force_switch=body.force_switch,
+        validation_checks=tuple(body.validation_checks),
+        backup_current=body.backup_current,
+        switch_timeout_seconds=body.switch_timeout_seconds,
+        strategy=body.strategy,
+        performed_by=by,
+        reason=body.reason,
+        queries=tuple(body.queries),
+    )
+
+
+class Switched(msgspec.Struct, frozen=True):
+    """What a switch did. `sealed_ms` is how long its transaction took, for which writers may have waited."""
+
+    shadow_index_id: str
+    success: bool
+    message: str
+    timestamp: datetime
+    switch_duration_ms: int
+    sealed_ms: float
+    sealed_ms_max: float
+    attempts: int
+    drained_changes: int
+    sealed_lsn: int
+    validation_passed: bool
+    validation_errors: list[str]
+    verification_passed: bool
+    verification_errors: list[str]
+    rolled_back: bool
+    old_index_path: str | None
+    new_index_path: str | None
+    backup_path: str | None
+    index_size_change_bytes: int | None
+    generation: int
+    query_performance_improvement: float | None = None
+    """Never known: nothing measures it."""
+
+
+def switched(result: SwitchResult) -> Switched:
+    """A result of the engine as an answer."""
+    fields = msgspec.structs.asdict(result)
+    fields["switch_duration_ms"] = round(result.switch_duration_ms)
+    return Switched(timestamp=datetime.now(UTC), **fields)
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """The status of a shadow index. Percent and ETA are measured."""
+
+    shadow_index_id: str
+    branch_name: str
+    index_type: str
+    resource_types: list[str]
+    state: ShadowState
+    phase: str
+    build_progress_percent: int
+    estimated_completion_seconds: int | None
+    switch_ready: bool
+    estimated_switch_duration_seconds: int | None
+    estimated_sealed_ms: float | None
+    index_size_bytes: int | None
+    record_count: int | None
+    lag_changes: int
+    start_lsn: int
+    applied_lsn: int
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    switched_at: datetime | None
+    error: str | None
+    service_name: str
+    service_instance_id: str | None
+    external: bool
+    build_config: dict[str, Any]
+    shadow_index_path: str
+    retry_count: int
+    generation: int
+
+
+SERVICE_SEPARATOR = "#"
+"""Between the name of a service and its instance, where the engine keeps one name."""
+
+
+def shadow(info: ShadowIndex) -> Shadow:
+    """A shadow of the engine as an answer."""
+    fields = msgspec.structs.asdict(info)
+    eta, seal = info.estimated_completion_seconds, info.estimated_switch_duration_seconds
+    service, _, instance = info.service_name.partition(SERVICE_SEPARATOR)
+    fields |= {
+        "build_progress_percent": math.floor(info.build_progress_percent),
+        "estimated_completion_seconds": None if eta is None else math.ceil(eta),
+        "estimated_switch_duration_seconds": None if seal is None else math.ceil(seal),
+        "service_name": service,
+    }
+    sealed_ms = None if seal is None else round(seal * 1000, 3)
+    known = {name: value for name, value in fields.items() if name in Shadow.__struct_fields__}
+    return Shadow(service_instance_id=instance or None, estimated_sealed_ms=sealed_ms, **known)
+
+
+class Shadows(msgspec.Struct, frozen=True):
+    """Shadows, oldest first."""
+
+    shadows: list[Shadow]
+    total_count: int
+    active_builds: int
+    ready_for_switch: int
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """One of the newest shadows."""
+
+    id: str
+    branch_name: str
+    index_type: str
+    state: ShadowState
+    created_at: datetime
+    progress: int
+
+
+class Performance(msgspec.Struct, frozen=True):
+    """Figures since the start of the host; None: no switch yet."""
+
+    average_switch_time_seconds: float | None
+    completed_switches_count: int
+    active_builds: int
+    ready_for_switch: int
+    sealed_p50_ms: float | None
+    sealed_max_ms: float | None
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """Counts by state, recent activity, switch times."""
+
+    total_shadows: int
+    state_distribution: dict[str, int]
+    recent_activity: list[Activity]
+    performance_metrics: Performance
+
+
+class Indexes(msgspec.Struct, frozen=True):
+    """What is live."""
+
+    indexes: list[IndexInfo]
+    total_count: int

@@ -1,0 +1,34 @@
+"""`/indexes`: what is live, and going back."""
+
+from __future__ import annotations
+
+from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.bodies import shadows as bodies
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.routes.shadows import Branch
+from shadowswitch.service.http.routing import PREFIX, changes, reads
+
+BASE = f"{PREFIX}/indexes"
+
+
+@reads(BASE)
+def indexes(host: Host, caller: Caller, branch_name: Branch = "") -> bodies.Indexes:
+    """Everything that is live, of one branch or of all."""
+    if branch_name:
+        caller.require(Scope.READ, branch_name)
+    found = [one for one in host.engine.indexes(branch_name or None) if caller.reaches(one.branch_name)]
+    return bodies.Indexes(found, len(found))
+
+
+@changes(f"{BASE}/rollback", Scope.ROLLBACK)
+def rollback(data: bodies.Rollback, host: Host, caller: Caller) -> bodies.Switched:
+    """Switch to the previous generation; nothing written since is lost. Again: forward."""
+    caller.require(Scope.ROLLBACK, data.branch_name)
+    if data.force_switch:
+        caller.require(Scope.FORCE_SWITCH, data.branch_name)
+    request = bodies.switch_request(data, caller.name)
+    with host.long_call():
+        return bodies.switched(host.engine.rollback(data.branch_name, data.index_type, request))
+
+
+HANDLERS = (indexes, rollback)

@@ -1,0 +1,144 @@
+"""`/branch-locks/indexing` and `/branch-locks/status`: indexing in place, and the states of branches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Annotated
+
+from litestar.params import Parameter
+
+from shadowswitch.model.locks.branch_state import WHOLE, IndexingWork
+from shadowswitch.model.locks.targets import LockScope, LockType
+from shadowswitch.service.http.access import Caller, Forbidden, Scope
+from shadowswitch.service.http.bodies import locks as bodies
+from shadowswitch.service.http.bodies.locks import branch_lock
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.middleware import plain
+from shadowswitch.service.http.routes.locks import BASE, visible
+from shadowswitch.service.http.routing import changes, reads
+
+Service = Annotated[str, Parameter(required=False, min_length=1, max_length=200)]
+
+
+@changes(f"{BASE}/indexing/{{branch_name:str}}/start", Scope.LOCK)
+def start(
+    branch_name: str,
+    host: Host,
+    caller: Caller,
+    data: bodies.StartIndexing | None = None,
+    service_name: Service = "funnel-service",
+) -> bodies.IndexingStarted:
+    """Indexing in place begins: only the types that it touches are locked, or the whole branch if forced.
+
+    Better is a build in the shadow, which locks nothing.
+    """
+    branch = plain(branch_name)
+    caller.require(Scope.LOCK, branch)
+    data = data or bodies.StartIndexing()
+    present = host.engine.resource_types(branch)
+    types = None if data.force_branch_lock else data.resource_types or present or None
+    locks = host.engine.start_indexing(branch, caller.owner(service_name), types, reason=data.reason)
+    free = sorted(set(present) - set(types)) if types is not None else []
+    what = ", ".join(types) if types is not None else "the whole branch"
+    return bodies.IndexingStarted(
+        lock_ids=[lock.lock_id for lock in locks],
+        tokens=[lock.token for lock in locks],
+        locked_resource_types=types or present,
+        lock_scope="branch" if types is None else "resource_type",
+        message=f"{what} of {branch} is locked for indexing" if types is not None else f"{branch} is locked",
+        branch_state=host.engine.branch(branch).state,
+        other_resources_available=bool(free),
+    )
+
+
+@changes(f"{BASE}/indexing/{{branch_name:str}}/complete", Scope.LOCK)
+def complete(
+    branch_name: str, host: Host, caller: Caller, data: bodies.CompleteIndexing | None = None
+) -> bodies.IndexingCompleted:
+    """Indexing in place is over, of some types or of all; its locks are released. 409 when none is under way.
+
+    What others are indexing takes the scope `admin`.
+    """
+    branch = plain(branch_name)
+    caller.require(Scope.LOCK, branch)
+    data = data or bodies.CompleteIndexing()
+    completed: tuple[str, ...] = ()
+    for owner, types in theirs(host, caller, branch, data.resource_types, data.tokens).items():
+        done = host.engine.complete_indexing(branch, owner, types, tokens=data.tokens, reason=data.reason)
+        completed += done.completed
+    left = [lock for lock in host.engine.locks(branch) if lock.lock_type is LockType.INDEXING]
+    return bodies.IndexingCompleted(
+        message="indexing is complete" if not done.remaining else "a part of the indexing is complete",
+        completed_resource_types=["all"] if WHOLE in completed else list(completed),
+        completion_type="partial" if done.remaining else "complete",
+        branch_state=host.engine.branch(branch).state,
+        remaining_locks=len(left),
+        remaining_resource_types=[name for name in done.remaining if name != WHOLE],
+    )
+
+
+def theirs(
+    host: Host, caller: Caller, branch: str, types: Sequence[str] | None, tokens: Collection[int]
+) -> dict[str, list[str] | None]:
+    """What a caller may end of the indexing in place that is under way, by its owner. Raises Forbidden.
+
+    The owner goes along to the engine, which compares it in the very step that ends the work: what somebody else begins
+    meanwhile is not touched. "" is anybody's, for those who may.
+    """
+    if caller.trusted or caller.may(Scope.ADMIN, branch):
+        return {"": None if types is None else list(types)}
+    works = under_way(host, branch, types)
+    if tokens:
+        fenced = {lock.lock_id for lock in host.engine.locks(branch) if lock.token in tokens}
+        works = [work for work in works if work.lock_id in fenced]
+    own = {work.resource_type: work.owner for work in works if caller.owns(work.owner)}
+    if types is not None or not own:
+        require_own(caller, works)
+    first = next(iter(own.values()), caller.name)
+    if types is None:
+        return dict.fromkeys([first, *own.values()])
+    owners = [own.get(name, first) for name in types]  # of what is not under way the engine says so, of the first owner
+    return {
+        owner: [name for name, its in zip(types, owners, strict=True) if its == owner]
+        for owner in dict.fromkeys([first, *owners])
+    }
+
+
+def under_way(host: Host, branch: str, types: Sequence[str] | None) -> list[IndexingWork]:
+    """The indexing in place of a branch; what is built in the shadow ends with its switch."""
+    works = host.engine.branch_status(branch).indexing
+    return [work for work in works if not work.shadow_id and (types is None or work.resource_type in types)]
+
+
+def require_own(caller: Caller, works: Iterable[IndexingWork]) -> None:
+    """Raise Forbidden for the work of others."""
+    others = sorted({f"{work.name} ({work.owner})" for work in works if not caller.owns(work.owner)})
+    if others:
+        raise Forbidden(
+            f"this is being indexed by others: {', '.join(others)}", hint="they can end it, or the scope admin"
+        )
+
+
+@reads(f"{BASE}/status/{{branch_name:str}}")
+def status(branch_name: str, host: Host, caller: Caller) -> bodies.BranchStatusOut:
+    """What state a branch is in, and what is locked."""
+    branch = plain(branch_name)
+    caller.require(Scope.READ, branch)
+    found, locks = host.engine.branch_status(branch), visible(host, caller, branch)
+    began, ended = found.indexing_started_at, found.indexing_completed_at
+    info = None
+    if began is not None or ended is not None:
+        duration = max(0, round((ended - began).total_seconds())) if began and ended and ended >= began else None
+        service = found.indexing[0].owner if found.indexing else None
+        info = bodies.IndexingInfo(began, ended, service, duration)
+    return bodies.BranchStatusOut(
+        branch_name=branch,
+        current_state=found.state,
+        is_write_locked=not found.admits_writes or any(lock.scope is LockScope.BRANCH for lock in locks),
+        is_ready_for_merge=found.is_ready_for_merge,
+        active_locks=[branch_lock(lock) for lock in locks],
+        indexing_info=info,
+    )
+
+
+HANDLERS = (start, complete, status)

@@ -1,0 +1,230 @@
+"""`/branch-locks`: taking, keeping and giving back locks; asking what is locked.
+
+Clients that send no fencing token act as the holder if they are the owner, or have the scope `admin`; a token that is
+sent must be the lock's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.locks.info import Lock
+from shadowswitch.model.locks.records import ProgressReport
+from shadowswitch.model.locks.targets import LockType
+from shadowswitch.service.http.access import Caller, Forbidden, Scope
+from shadowswitch.service.http.bodies import locks as bodies
+from shadowswitch.service.http.bodies.locks import branch_lock, lock_health
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.middleware import plain
+from shadowswitch.service.http.presence import while_present
+from shadowswitch.service.http.problems import NoSuchLock, blocked_members
+from shadowswitch.service.http.routes.shadows import Branch
+from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
+
+BASE = f"{PREFIX}/branch-locks"
+ONE = f"{BASE}/locks/{{lock_id:str}}"
+RECENT = 10
+
+
+def visible(host: Host, caller: Caller, branch: str | None = None) -> list[Lock]:
+    """The locks that a caller may see, oldest first."""
+    if branch is not None:
+        caller.require(Scope.READ, branch)
+    return [lock for lock in host.engine.locks(branch) if caller.reaches(lock.branch)]
+
+
+def find(host: Host, caller: Caller, lock_id: str, scope: Scope) -> Lock:
+    """A lock that is held and that the caller may do this to. Raises NoSuchLock, Forbidden."""
+    found = host.engine.find_lock(plain(lock_id))
+    if found is None or not caller.reaches(found.branch):
+        raise NoSuchLock(f"lock {lock_id!r:.80} is not held", hint="it expired, was released, or never was")
+    caller.require(scope, found.branch)
+    return found
+
+
+def held_by(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock:
+    """The same, for its owner only. Raises LockLost for a token that is not the lock's, or no longer."""
+    found = _confirmed(host, caller, plain(lock_id), token) or find(host, caller, lock_id, Scope.LOCK)
+    if not caller.owns(found.owner) and not caller.may(Scope.ADMIN, found.branch):
+        raise Forbidden(f"the lock belongs to {found.owner}", hint="its owner can do this, or the scope admin")
+    return found
+
+
+def _confirmed(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock | None:
+    """A lock by its token. Who held it once is told what became of it: LockLost with who, when and why."""
+    branch = host.engine.branch_of_lock(lock_id)
+    if token is None or branch is None or not caller.may(Scope.LOCK, branch):
+        return None
+    return host.engine.confirm_lock(lock_id, token)
+
+
+@changes(f"{BASE}/acquire", Scope.LOCK)
+async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Request[Any, Any, Any]) -> bodies.Acquired:
+    """Take a lock, at once or within `wait_s`: first come, first served. 409 tells who holds what is in the way.
+
+    A client that disconnects while it waits leaves the line.
+    """
+    caller.require(Scope.LOCK, data.branch_name)
+    if data.lock_type is LockType.MANUAL:
+        caller.require(Scope.ADMIN, data.branch_name)
+    if data.timeout_hours is not None and data.ttl_s is not None:
+        raise InvalidConfig("timeout_hours and ttl_s say the same", hint="send one of them")
+    ttl_s = data.timeout_hours * 3600 if data.timeout_hours is not None else data.ttl_s
+
+    def take(present: Callable[[], bool]) -> Lock:
+        return host.engine.acquire_lock(
+            data.branch_name,
+            data.lock_type,
+            caller.owner(data.owner),
+            data.lock_scope,
+            data.resource_type,
+            data.resource_id,
+            ttl_s,
+            data.heartbeat_s,
+            data.reason,
+            data.wait_s,
+            tokens=data.tokens,
+            shadow_index_id=data.shadow_index_id,
+            present=present,
+        )
+
+    with host.long_call() if data.wait_s else contextlib.nullcontext():
+        lock = await while_present(request, take)
+    message = f"{data.branch_name} is locked ({lock.scope})"
+    return bodies.Acquired(lock.lock_id, lock.token, message, lock.expires_at, branch_lock(lock))
+
+
+@reads(f"{BASE}/locks")
+def list_all(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.BranchLock]:
+    """The locks that are held, of one branch or of all."""
+    return [branch_lock(lock) for lock in visible(host, caller, branch_name or None)]
+
+
+@reads([f"{BASE}/health-summary", f"{BASE}/locks/health-summary"])
+def health_summary(host: Host, caller: Caller) -> bodies.HealthSummary:
+    """Whether holders are heard of in time."""
+    details = [lock_health(lock) for lock in visible(host, caller)]
+    counts = Counter(one.heartbeat_health for one in details if one.heartbeat_health)
+    summary = {name: counts[name] for name in ("healthy", "warning", "critical")}
+    return bodies.HealthSummary(len(details), sum(one.heartbeat_enabled for one in details), summary, details)
+
+
+@reads(f"{BASE}/waiters")
+def waiters(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.Waiter]:
+    """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
+    if branch_name:
+        caller.require(Scope.READ, branch_name)
+    return [
+        bodies.Waiter(one.branch, one.owner, list(one.wants), one.reason, one.since, one.deadline)
+        for one in host.engine.lock_waiters(branch_name or None)
+        if caller.reaches(one.branch)
+    ]
+
+
+@reads(ONE)
+def one(lock_id: str, host: Host, caller: Caller) -> bodies.BranchLock:
+    """A lock that is held."""
+    return branch_lock(find(host, caller, lock_id, Scope.READ))
+
+
+@removes(ONE, Scope.LOCK)
+def release(lock_id: str, host: Host, caller: Caller) -> bodies.Said:
+    """Give a lock back."""
+    lock = held_by(host, caller, lock_id, None)
+    host.engine.release_lock(lock.lock_id, lock.token)
+    return bodies.Said(f"lock {lock.lock_id} is released")
+
+
+@changes(f"{ONE}/heartbeat", Scope.LOCK)
+def heartbeat(lock_id: str, data: bodies.Heartbeat, host: Host, caller: Caller) -> bodies.Heard:
+    """The holder lives, and how far its work is. It does not extend the time to live."""
+    lock = held_by(host, caller, lock_id, data.token)
+    host.engine.heartbeat(lock.lock_id, lock.token, _progress(data))
+    return bodies.Heard(True, "heard", datetime.now(UTC))
+
+
+class _Told(msgspec.Struct):
+    percent: float | None = None
+    progress_percent: float | None = None
+    eta_seconds: float | None = None
+    message: str = ""
+
+
+def _progress(data: bodies.Heartbeat) -> ProgressReport | None:
+    """What a holder says of its work, if it says how far it is. Raises InvalidConfig."""
+    try:
+        told = msgspec.convert(data.progress_info or {}, _Told)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(f"progress_info: {error}", hint="percent, eta_seconds and message") from error
+    percent = told.percent if told.percent is not None else told.progress_percent
+    words = told.message or (data.status if data.status != "healthy" else "")
+    return None if percent is None else ProgressReport(percent, told.eta_seconds, words)
+
+
+@reads(f"{ONE}/health")
+def health(lock_id: str, host: Host, caller: Caller) -> bodies.LockHealth:
+    """Whether the holder of a lock is heard of in time."""
+    return lock_health(find(host, caller, lock_id, Scope.READ))
+
+
+@changes(f"{ONE}/extend-ttl", Scope.LOCK)
+def extend(lock_id: str, data: bodies.Extend, host: Host, caller: Caller) -> bodies.Extended:
+    """Let a lock live longer."""
+    lock = held_by(host, caller, lock_id, data.token)
+    longer = host.engine.extend_lock(lock.lock_id, lock.token, data.extension_hours * 3600)
+    return bodies.Extended(True, "extended", lock.lock_id, longer.expires_at, caller.name, data.reason)
+
+
+@changes(f"{BASE}/force-unlock/{{branch_name:str}}", Scope.FORCE_UNLOCK)
+def force_unlock(branch_name: str, data: bodies.ForceUnlock, host: Host, caller: Caller) -> bodies.Unlocked:
+    """Take away every lock of a branch. Who did it and why is in the audit."""
+    branch = plain(branch_name)
+    caller.require(Scope.FORCE_UNLOCK, branch)
+    gone = host.engine.force_unlock(branch, caller.name, data.reason)
+    return bodies.Unlocked(f"{len(gone)} locks of {branch} were taken away", len(gone), data.reason)
+
+
+@changes([f"{BASE}/cleanup-expired", f"{BASE}/cleanup-heartbeat-expired"], Scope.ADMIN)
+def clean_up() -> bodies.Said:
+    """For clients that ask: locks end at the moment they expire, so there is never anything to clean up."""
+    return bodies.Said("nothing to do: a lock ends at the moment it expires")
+
+
+@changes(f"{BASE}/check-write", Scope.READ)
+def check_write(data: bodies.CheckWrite, host: Host, caller: Caller) -> bodies.Permission:
+    """May this be written at this moment? Only a write itself is admitted and committed in one step."""
+    caller.require(Scope.READ if data.lease_s is None else Scope.LOCK, data.branch_name)
+    found = host.engine.check_write(
+        data.branch_name, data.action, data.resource_type, data.resource_id, caller.owner(data.owner),
+        tokens=data.tokens, lease_s=data.lease_s,
+    )  # fmt: skip
+    blocked: dict[str, Any] | None = blocked_members(found.blocked) if found.blocked is not None else None
+    lease = (found.lock_id, found.token, found.expires_at) if found.lock_id else (None, None, None)
+    return bodies.Permission(found.allowed, found.reason, blocked, *lease)
+
+
+@reads(f"{BASE}/dashboard")
+def overview(host: Host, caller: Caller) -> bodies.LockOverview:
+    """What is locked."""
+    found = visible(host, caller)
+    newest = sorted(found, key=lambda lock: lock.granted_at, reverse=True)[:RECENT]
+    return bodies.LockOverview(
+        total_active_locks=len(found),
+        locked_branches=sorted({lock.branch for lock in found}),
+        locks_by_type=dict(Counter(str(lock.lock_type) for lock in found)),
+        recent_locks=[branch_lock(lock) for lock in newest],
+    )
+
+
+HANDLERS = (
+    acquire, list_all, health_summary, waiters, one, release, heartbeat, health, extend, force_unlock, clean_up,
+    check_write, overview,
+)  # fmt: skip

@@ -1,0 +1,213 @@
+"""`/shadow-index`: builds, switches, what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from typing import Annotated, Any
+
+from litestar.params import Parameter, QueryParameter
+
+from shadowswitch.model.errors import InvalidConfig, Timeout
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.views import ShadowIndex
+from shadowswitch.service.http.access import Caller, Forbidden, Scope
+from shadowswitch.service.http.bodies import shadows as bodies
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.middleware import plain
+from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
+
+BASE = f"{PREFIX}/shadow-index"
+RECENT = 10
+BEGIN_TIMEOUT_S = 10.0
+COMPLETE_WAIT_S = 25.0
+"""Less than the time after which clients commonly give up."""
+ARRIVED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
+WANTED = (ShadowState.PREPARING, ShadowState.BUILDING, *ARRIVED)
+ROWS_PER_S = 10_000.0
+"""Assumed of a build before the first has been measured."""
+Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty is all.")]
+State = Annotated[str, QueryParameter(name="state", required=False, schema_extra={"enum": ["", *ShadowState]})]
+Reason = Annotated[str, Parameter(required=False, max_length=2000)]
+
+
+@changes(f"{BASE}/start", Scope.BUILD, status_code=201)
+def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.StartedBuild:
+    """Begin to build an index in the shadow. 409 while another of the same branch and type is under way."""
+    caller.require(Scope.BUILD, data.branch_name)
+    _check_backend(host, (data.build_config or {}).get("backend"))
+    service = data.service_name or caller.name
+    if bodies.SERVICE_SEPARATOR in service:
+        raise InvalidConfig(f"service_name contains {bodies.SERVICE_SEPARATOR}", hint="leave it out of the name")
+    if data.service_instance_id:
+        service = f"{service}{bodies.SERVICE_SEPARATOR}{data.service_instance_id}"
+    found = host.engine.start_build(
+        data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
+        track_ready=data.track_ready,
+    )  # fmt: skip
+    with contextlib.suppress(Timeout):  # it is claimed; from which LSN on its changes are kept is known once it builds
+        begun = ("BUILDING", "BUILT", "FAILED", "CANCELLED")
+        found = host.engine.wait_for(found.shadow_index_id, *begun, timeout_s=BEGIN_TIMEOUT_S)
+    return bodies.StartedBuild(
+        shadow_index_id=found.shadow_index_id,
+        message=f"the build of {found.index_type} of {found.branch_name} has begun",
+        estimated_build_time_minutes=_estimate(host, found),
+        start_lsn=found.start_lsn,
+        shadow_index_path=found.shadow_index_path,
+    )
+
+
+def _check_backend(host: Host, backend: Any) -> None:
+    """Raise Forbidden for a module that the operator did not name: importing it would run its code."""
+    if isinstance(backend, str) and ":" in backend and backend not in host.options.backends:
+        raise Forbidden(
+            f"the backend {backend!r:.120} is not one that this server loads for clients",
+            hint=f"use a built-in one, or start the server with --backend {backend:.120}",
+        )
+
+
+def _estimate(host: Host, found: ShadowIndex) -> int:
+    """Minutes, from the pace of the builds that are remembered."""
+    paces = [
+        one.record_count / max(0.001, (one.completed_at - one.started_at).total_seconds())
+        for one in host.engine.shadows()
+        if one.completed_at and one.started_at and one.record_count and one.index_type == found.index_type
+    ]
+    pace = sum(paces) / len(paces) if paces else ROWS_PER_S
+    records = sum(host.engine.count(found.branch_name, name) for name in found.resource_types)
+    return math.ceil(records / pace / 60) or 1
+
+
+def _checked(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> ShadowIndex:
+    """A shadow that the caller may do this to."""
+    found = host.engine.shadow(plain(shadow_id))
+    caller.require(scope, found.branch_name)
+    return found
+
+
+@changes(f"{BASE}/{{shadow_id:str}}/progress", Scope.BUILD)
+def progress(shadow_id: str, data: bodies.Progress, host: Host, caller: Caller) -> bodies.Done:
+    """From an external builder: it lives, and is so far. Of the engine's own builds nothing is noted."""
+    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    if not found.external and found.state in WANTED:
+        return bodies.Done(True, "the engine builds this index and measures how far it is", found.shadow_index_id)
+    host.engine.report_progress(
+        found.shadow_index_id, data.progress_percent, data.estimated_completion_seconds, data.record_count
+    )
+    return bodies.Done(True, f"noted: {data.progress_percent:g} %", found.shadow_index_id)
+
+
+@changes(f"{BASE}/{{shadow_id:str}}/complete", Scope.BUILD)
+def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) -> bodies.Completed:
+    """From an external builder: all is in place. The engine looks at it; then it is BUILT.
+
+    For a build of the engine's own this waits until it is BUILT; what is claimed of it is not looked at.
+    """
+    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    with host.long_call():
+        if found.external:
+            done = host.engine.complete_build(
+                found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary
+            )
+        else:
+            done = host.engine.wait_for(found.shadow_index_id, *ARRIVED, timeout_s=COMPLETE_WAIT_S)
+    return bodies.Completed(
+        success=True,
+        message=f"the shadow is {done.state}",
+        shadow_index_id=done.shadow_index_id,
+        ready_for_switch=done.switch_ready,
+        index_size_bytes=done.index_size_bytes,
+        record_count=done.record_count,
+    )
+
+
+@changes(f"{BASE}/{{shadow_id:str}}/fail", Scope.BUILD)
+def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodies.Done:
+    """From a builder: it went wrong. A build of the engine's own is stopped, and FAILED in these words."""
+    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    host.engine.fail_build(found.shadow_index_id, data.error)
+    return bodies.Done(True, "the build is FAILED", found.shadow_index_id)
+
+
+@changes(f"{BASE}/{{shadow_id:str}}/retry", Scope.BUILD)
+def retry(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
+    """Go on with a FAILED build from what is stored of it."""
+    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    return bodies.shadow(host.engine.retry_build(found.shadow_index_id))
+
+
+@changes(f"{BASE}/{{shadow_id:str}}/switch", Scope.SWITCH)
+def switch(shadow_id: str, host: Host, caller: Caller, data: bodies.Switch | None = None) -> bodies.Switched:
+    """Make a BUILT shadow the live index. 200 also when it did not succeed: see `success` and `message`."""
+    found = _checked(host, caller, shadow_id, Scope.SWITCH)
+    data = data or bodies.Switch()
+    if data.shadow_index_id not in (None, found.shadow_index_id):
+        raise InvalidConfig(
+            "shadow_index_id of the body is not that of the path", hint="leave it out of the body, or make them equal"
+        )
+    if data.force_switch:
+        caller.require(Scope.FORCE_SWITCH, found.branch_name)
+    with host.long_call():
+        return bodies.switched(host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller.name)))
+
+
+@reads(f"{BASE}/{{shadow_id:str}}/status")
+def status(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
+    """The status of a shadow."""
+    return bodies.shadow(_checked(host, caller, shadow_id, Scope.READ))
+
+
+@reads(f"{BASE}/list")
+def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: State = "") -> bodies.Shadows:
+    """Shadows, oldest first; of one branch, in one state."""
+    if branch_name:
+        caller.require(Scope.READ, branch_name)
+    found = [
+        one for one in host.engine.shadows(branch_name or None, in_state or None) if caller.reaches(one.branch_name)
+    ]
+    return bodies.Shadows(
+        shadows=[bodies.shadow(one) for one in found],
+        total_count=len(found),
+        active_builds=sum(one.state == ShadowState.BUILDING for one in found),
+        ready_for_switch=sum(one.state == ShadowState.BUILT for one in found),
+    )
+
+
+@removes(f"{BASE}/{{shadow_id:str}}", Scope.BUILD)
+def cancel(shadow_id: str, host: Host, caller: Caller, reason: Reason = "Manual cancellation") -> bodies.Done:
+    """End a build, or discard a BUILT or FAILED shadow."""
+    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    host.engine.cancel_build(found.shadow_index_id, f"{reason} (by {caller.name})")
+    return bodies.Done(True, "the shadow is CANCELLED", found.shadow_index_id)
+
+
+@reads(f"{BASE}/dashboard")
+def overview(host: Host, caller: Caller) -> bodies.Overview:
+    """Counts by state, recent activity, switch times."""
+    found = [one for one in host.engine.shadows() if caller.reaches(one.branch_name)]
+    counts = Counter(str(one.state) for one in found)
+    latencies: dict[str, Any] = host.engine.stats()["latencies"]
+    switches, sealed = latencies.get("switch"), latencies.get("sealed")
+    return bodies.Overview(
+        total_shadows=len(found),
+        state_distribution=dict(counts),
+        recent_activity=[
+            bodies.Activity(
+                one.shadow_index_id, one.branch_name, one.index_type, one.state, one.created_at,
+                math.floor(one.build_progress_percent),
+            )
+            for one in sorted(found, key=lambda one: one.created_at, reverse=True)[:RECENT]
+        ],
+        performance_metrics=bodies.Performance(
+            average_switch_time_seconds=switches["mean_ms"] / 1000 if switches else None,
+            completed_switches_count=int(switches["count"]) if switches else 0,
+            active_builds=counts["BUILDING"],
+            ready_for_switch=counts["BUILT"],
+            sealed_p50_ms=sealed["p50_ms"] if sealed else None,
+            sealed_max_ms=sealed["max_ms"] if sealed else None,
+        ),
+    )  # fmt: skip
+
+
+HANDLERS = (start, progress, complete, fail, retry, switch, status, list_all, cancel, overview)

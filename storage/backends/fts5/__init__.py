@@ -1,0 +1,1 @@
+"""The `fts5` backend: full-text search with SQLite FTS5."""

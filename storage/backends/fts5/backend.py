@@ -1,0 +1,60 @@
+"""The `fts5` backend: full-text search with SQLite FTS5, the default for SEARCH_INDEX. No server, no extra install.
+
+The parts: `fts5_options` (what may be configured, and the text of a record), `fts5_store` (the file, its schema and
+errors), `fts5_writer`, `fts5_reader`, `fts5_check`, `fts5_copy`.
+
+Durability: WAL with `synchronous=NORMAL`. A commit does not wait for the disk, a power cut costs only the newest
+transactions, which the journal brings back; checkpoints happen in `flush` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shadowswitch.storage.backends.fts5 import check as fts5_check
+from shadowswitch.storage.backends.fts5 import options as fts5_options
+from shadowswitch.storage.backends.fts5 import store as fts5_store
+from shadowswitch.storage.backends.fts5.copy import Fts5Snapshot
+from shadowswitch.storage.backends.fts5.options import Layout
+from shadowswitch.storage.backends.fts5.reader import Fts5Reader
+from shadowswitch.storage.backends.fts5.writer import Fts5Writer
+
+
+class Fts5Backend:
+    """See `protocol.Backend`. Stateless."""
+
+    name = "fts5"
+    version = 1
+    torn_by_power_cut = False
+
+    def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
+        return fts5_options.configure(build_config)
+
+    def project(self, options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+        return Layout(options).project(fields)
+
+    def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
+        fts5_store.create(path, options)
+
+    def open_writer(self, path: Path, options: Mapping[str, Any]) -> Fts5Writer:
+        connection = fts5_store.open_existing(path, options, "rw")
+        try:
+            with fts5_store.translated("open shard", path):
+                return Fts5Writer(connection, path, Layout(options))
+        except BaseException:
+            connection.close()
+            raise
+
+    def open_reader(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Fts5Reader:
+        return Fts5Reader(shards, options)
+
+    def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        return fts5_check.check(path, options)
+
+    def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Fts5Snapshot:
+        return Fts5Snapshot(shards, options)
+
+    def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        return []  # the one file of a shard changes with every checkpoint

@@ -1,0 +1,112 @@
+"""The integrity check of an `fts5` shard.
+
+FTS5's own check is an INSERT: on the shard itself it would hold the write lock for as long as it reads, and the writer
+would wait. So the check copies the shard as of one moment (SQLite's backup reads a snapshot and blocks nobody) and
+looks at the copy: every page, the terms against the rows, the rows against the digest, all of the same transaction.
+The copy needs the size of the shard on the same disk. It loses its name as soon as it is filled; if the process is
+killed before that, the next check of the shard removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import count, groupby
+from pathlib import Path
+from typing import Any
+
+from shadowswitch.model.digest import Digest, key_hash
+from shadowswitch.model.errors import CorruptData
+from shadowswitch.storage.backends.fts5 import store
+
+FINDINGS_MAX = 20
+"""Of each kind; a ruined shard need not be described row by row."""
+
+_numbers = count(1)
+
+
+def check(path: Path, options: Mapping[str, Any]) -> list[str]:
+    """Findings, empty when the shard is sound. Raises `StorageFull` when there is no room to check."""
+    try:
+        with _copy_of(path, options) as copy, store.translated("check", path):
+            return [*_check_pages(copy), *_check_terms(copy), *_check_rows(copy, path)]
+    except CorruptData as error:
+        return [error.message]
+
+
+@contextmanager
+def _copy_of(path: Path, options: Mapping[str, Any]) -> Iterator[sqlite3.Connection]:
+    with store.translated("copy for check", path), closing(store.open_existing(path, options, "ro")) as source:
+        _remove_leftovers(path)
+        name = path / f"check-{os.getpid()}-{next(_numbers)}.sqlite"
+        copy = sqlite3.connect(name, isolation_level=None)
+        try:
+            try:
+                copy.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+                copy.execute("PRAGMA journal_mode=MEMORY").fetchall()
+                copy.execute("PRAGMA synchronous=OFF")
+                source.backup(copy)
+                copy.execute("SELECT * FROM state").fetchall()
+            finally:
+                for file in (name, name.with_name(f"{name.name}-wal")):
+                    file.unlink(missing_ok=True)
+            yield copy
+        finally:
+            copy.close()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove copies that a check left which was killed while it copied."""
+    for file in path.glob("check-*-*.sqlite*"):
+        pid = file.name.split("-")[1]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            file.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _check_pages(copy: sqlite3.Connection) -> list[str]:
+    rows = copy.execute(f"PRAGMA integrity_check({FINDINGS_MAX})").fetchall()
+    return [f"pages: {text}" for (text,) in rows if text != "ok"]
+
+
+def _check_terms(copy: sqlite3.Connection) -> list[str]:
+    try:
+        copy.execute("INSERT INTO fts(fts, rank) VALUES('integrity-check', 1)")
+    except sqlite3.DatabaseError as error:
+        return [f"terms: the full-text index does not match its rows ({error})"]
+    return []
+
+
+def _check_rows(copy: sqlite3.Connection, path: Path) -> list[str]:
+    findings: list[str] = []
+    digest = Digest()
+    rows = copy.execute("SELECT kh, type, id, lsn, rowid FROM docs ORDER BY kh, type, id")
+    for (kh, resource_type, id), versions in groupby(rows, key=lambda row: (row[0], row[1], row[2])):
+        same = list(versions)
+        if key_hash(resource_type, id) - store.KEY_BIAS != kh:
+            findings.append(f"rows: {resource_type}/{id} is stored under the hash of another key")
+        if len(same) > 1:
+            findings.append(f"rows: {resource_type}/{id} is there {len(same)} times")
+        for row in same:
+            if not isinstance(row[3], int) or row[3] < 1:
+                findings.append(f"rows: {resource_type}/{id} has the LSN {row[3]!r}")
+            else:
+                digest.add(kh + store.KEY_BIAS, row[3])
+        if len(findings) >= FINDINGS_MAX:
+            break
+    else:
+        differing = store.read_state(copy, path).digest.differing(digest)
+        if differing:
+            findings.append(f"digest: the rows of buckets {differing} are not those that were counted")
+    return findings

@@ -1,0 +1,214 @@
+"""The reader of an `fts5` generation: one read-only connection for each shard, no transaction open between calls.
+
+A read transaction that stays open would keep the writer's WAL from starting over, so every statement is read to its
+end at once; long scans get a connection of their own.
+
+Queries are plain text: words are ANDed, `"..."` is a phrase, a trailing `*` makes a prefix. Everything reaches FTS5
+inside quotes, so its query language cannot be reached and no query is a syntax error (BK-6).
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from shadowswitch.model.digest import key_hash
+from shadowswitch.model.errors import EngineClosed, InvalidConfig
+from shadowswitch.model.records import Hit, Record
+from shadowswitch.storage.backends.fts5 import store
+from shadowswitch.storage.backends.fts5.options import Layout
+from shadowswitch.storage.backends.protocol import ShardState
+
+T = TypeVar("T")
+
+TERMS_MAX = 256
+"""More words in one query than anybody types; keeps a hostile query cheap."""
+RECORDS_FETCHED = 8
+"""Whole records held at a time by a scan: they may be large."""
+VERSIONS_FETCHED = 500
+_LIMIT_MAX = (1 << 31) - 1
+_TERM = re.compile(r'"([^"]*)(?:"(\*?)|$)|([^\s"]+)')
+
+
+def match_expression(query: str) -> str:
+    """The FTS5 expression of a plain-text query, "" when there is nothing to look for. Raises `InvalidConfig`."""
+    if not isinstance(query, str):
+        raise InvalidConfig(f"a query is a string, not {type(query).__name__}", operation="search")
+    clean = query.replace("\0", " ")
+    if not clean.isascii():
+        clean = clean.encode("utf-8", "replace").decode("utf-8")
+    terms: list[str] = []
+    for phrase, phrase_star, word in _TERM.findall(clean):
+        text, star = (word.rstrip("*"), word.endswith("*")) if word else (phrase, bool(phrase_star))
+        if text.strip():
+            terms.append(f'"{text}"{"*" if star else ""}')
+    if len(terms) > TERMS_MAX:
+        raise InvalidConfig(f"a query of {len(terms)} terms", operation="search", hint=f"use at most {TERMS_MAX}")
+    return " ".join(terms)
+
+
+class Fts5Reader:
+    """See `protocol.IndexReader`. One thread at a time, any thread. Scores are bm25 within each shard."""
+
+    def __init__(self, shards: Sequence[Path], options: Mapping[str, Any]) -> None:
+        self._paths = tuple(shards)
+        self._options = options
+        self._layout = layout = Layout(options)
+        self._closed = False
+        self._connections: list[sqlite3.Connection] = []
+        names = ", ".join(layout.columns)
+        self._get = f"SELECT type, id, lsn, {names} FROM docs WHERE kh = ? AND type = ? AND id = ?"
+        self._all = f"SELECT type, id, lsn, {names} FROM docs NOT INDEXED ORDER BY rowid"
+        self._versions = "SELECT type, id, lsn FROM docs NOT INDEXED ORDER BY rowid"
+        score = f"bm25(fts, {', '.join(map(repr, layout.weights))})"
+        best = f"SELECT rowid AS r, {score} AS s FROM fts WHERE fts MATCH ?"
+        joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id LIMIT ?"
+        self._search = joined.format(f"{best} ORDER BY s LIMIT ?", "")
+        self._search_ties = joined.format(best, "WHERE s <= ?")
+        try:
+            for path in self._paths:
+                self._connections.append(self._connect(path))
+        except BaseException:
+            self.close()
+            raise
+
+    def search(self, query: str, limit: int) -> list[Hit]:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidConfig(f"limit is {limit!r}", operation="search", hint="ask for at least one hit")
+        expression = match_expression(query)
+        if not expression:
+            return []
+        wanted = min(limit, _LIMIT_MAX)
+        found = list(chain.from_iterable(self._best(shard, expression, wanted) for shard in range(len(self._paths))))
+        found.sort(key=_best_first)
+        return [Hit(resource_type, id, -score, lsn) for resource_type, id, score, lsn in found[:wanted]]
+
+    def get(self, resource_type: str, id: str) -> Record | None:
+        try:
+            key = (key_hash(resource_type, id) - store.KEY_BIAS, resource_type, id)
+        except UnicodeEncodeError:
+            return None
+        for path, connection in zip(self._paths, self._connections, strict=True):
+            try:
+                rows = connection.execute(self._get, key).fetchall()
+            except sqlite3.Error as error:
+                raise store.translate(error, "get", path) from error
+            if rows:
+                return self._record(rows[0])
+        return None
+
+    def count(self) -> int:
+        return sum(state.digest.count for state in self._states())
+
+    def applied_lsn(self) -> int:
+        return min(state.applied_lsn for state in self._states())
+
+    def scan(self) -> Iterator[Record]:
+        for shard in range(len(self._paths)):
+            _, records = self.shard_snapshot(shard)
+            yield from records
+
+    def shard_snapshot(self, shard: int) -> tuple[ShardState, Iterator[Record]]:
+        return self._snapshot(shard, self._all, self._record, RECORDS_FETCHED)
+
+    def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
+        return self._snapshot(shard, self._versions, tuple, VERSIONS_FETCHED)
+
+    def _snapshot(
+        self, shard: int, select: str, made: Callable[[Any], T], fetched: int
+    ) -> tuple[ShardState, _Snapshot[T]]:
+        path = self._paths[shard]
+        if self._closed:
+            raise EngineClosed("the reader was closed", operation="scan", object=str(path), hint="open another")
+        connection = self._connect(path)
+        try:
+            with store.translated("scan", path):
+                connection.execute("BEGIN")
+                state = store.read_state(connection, path)
+                cursor = connection.execute(select)
+        except BaseException:
+            connection.close()
+            raise
+        cursor.arraysize = fetched
+        return state, _Snapshot(connection, cursor, path, made)
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._closed = True
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        connection = store.open_existing(path, self._options, "ro")
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute(f"PRAGMA cache_size=-{store.READER_CACHE_KIB}")
+        return connection
+
+    def _best(self, shard: int, expression: str, limit: int) -> list[tuple[str, str, float, int]]:
+        """The best of one shard. The cheap statement cuts ties at the limit anywhere; then the exact one decides."""
+        path, connection = self._paths[shard], self._connections[shard]
+        try:
+            connection.execute("BEGIN")
+            try:
+                rows = connection.execute(self._search, (expression, limit + 1, limit + 1)).fetchall()
+                if len(rows) > limit and rows[limit][2] == rows[limit - 1][2]:
+                    rows = connection.execute(self._search_ties, (expression, rows[limit][2], limit)).fetchall()
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and "fts5:" in str(error):
+                raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
+            raise store.translate(error, "search", path) from error
+        return rows[:limit]
+
+    def _states(self) -> Iterator[ShardState]:
+        for path, connection in zip(self._paths, self._connections, strict=True):
+            with store.translated("read state", path):
+                yield store.read_state(connection, path)
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        return Record(row[0], row[1], dict(zip(self._layout.names, row[3:], strict=True)), row[2])
+
+
+class _Snapshot(Iterator[T], Generic[T]):
+    """All rows of a shard as of one transaction, each as `made` makes it; ends it when exhausted, closed or dropped."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, path: Path, made: Callable[[Any], T]
+    ) -> None:
+        self._connection = connection
+        self._cursor = cursor
+        self._path = path
+        self._open = True
+        self._made = made
+        self._fetched: Iterator[T] = iter(())
+
+    def __next__(self) -> T:
+        for row in self._fetched:
+            return row
+        if not self._open:
+            raise StopIteration
+        try:
+            rows = self._cursor.fetchmany()
+        except sqlite3.Error as error:
+            self.close()
+            raise store.translate(error, "scan", self._path) from error
+        if not rows:
+            self.close()
+        self._fetched = map(self._made, rows)
+        return next(self._fetched)
+
+    def close(self) -> None:
+        """End the transaction. Idempotent."""
+        self._open = False
+        self._fetched = iter(())
+        self._connection.close()
+
+    __del__ = close
+
+
+def _best_first(row: tuple[str, str, float, int]) -> tuple[float, str, str]:
+    return row[2], row[0], row[1]

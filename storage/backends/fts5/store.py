@@ -1,0 +1,218 @@
+"""The file of an `fts5` shard: its schema, its connections, and what SQLite's errors mean.
+
+A shard is the directory that holds `shard.sqlite` (with `-wal` and `-shm` beside it while in use):
+
+    docs(rowid, kh, lsn, type, id, c0, c1, ...)    one row for each live record; kh = key_hash - 2**63
+    docs_by_key ON docs(kh)                        so a bucket, the top six bits of the hash, is a range of kh
+    fts                                            FTS5, external content over docs, same rowid
+    state(one, applied_lsn, cursor, loaded, digest)    one row, updated in every transaction
+    spec(options)                                  one row: the canonical options as JSON, written once
+
+Invariants: rows, fts and state change together or not at all (BK-1); rowids only grow, also for an updated record,
+because FTS5 writes its pending terms to disk whenever a rowid is lower than the one before.
+
+Mind: no file descriptor on `shard.sqlite` is ever opened and closed here except by SQLite. Closing any descriptor of a
+file drops all POSIX locks that the process has on it, SQLite's too. The `-wal` file carries no locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidChange, ShadowSwitchError, StorageFull, Timeout
+from shadowswitch.storage.backends.fts5.options import Layout
+from shadowswitch.storage.backends.protocol import ShardState
+
+FILE = "shard.sqlite"
+FORMAT = 1
+APPLICATION_ID = 0x53685377
+"""'ShSw' in the file's header: tells a shard from another program's SQLite file."""
+KEY_BIAS = 1 << 63
+"""SQLite integers are signed; subtracting this keeps the order of the hashes."""
+BUSY_TIMEOUT_MS = 10_000
+HASH_SIZE_BYTES = 16 << 20
+"""FTS5 collects this much of a transaction in memory before it writes a segment (its default is 1 MiB)."""
+CRISISMERGE_SEGMENTS = 1000
+"""While a copy loads, segments are merged 16 at a time when a level is full: cheapest in all, but in bursts. Afterwards
+no commit merges at all (readers may be about to be led over; a merge took up to 50 ms), but `tend` does, bit by bit."""
+MERGE_PAGES = 16
+"""Pages that one `tend` writes: about a millisecond or two."""
+WRITER_CACHE_KIB = 65_536
+READER_CACHE_KIB = 8_192
+WAL_KEEP_BYTES = 64 << 20
+"""The WAL file is cut to this size when it starts over."""
+FREE_BYTES_MIN = 1 << 20
+"""A failed write with less free space than this is taken for a full disk, which SQLite does not always tell."""
+
+_STATEMENTS_CACHED = 256
+_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to the shard in directory `path`; `mode` is ro, rw (must exist) or rwc. Autocommit, any thread."""
+    uri = f"file:{quote(os.fsencode(os.path.abspath(path / FILE)))}?mode={mode}"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS_CACHED
+    )
+    try:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def create(path: Path, options: Mapping[str, Any]) -> None:
+    """An empty, durable shard in `path`; what was in it is removed."""
+    with translated("create shard", path):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o700, parents=True)
+        os.close(
+            os.open(path / FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        )  # SQLite keeps the mode, for -wal too
+        connection = connect(path, "rwc")
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            _create_schema(connection, options)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
+        sync_directory(path)
+        sync_directory(path.parent)
+
+
+def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -> None:
+    layout = Layout(options)
+    names = ", ".join(layout.columns)
+    prefix = f", prefix='{' '.join(map(str, layout.prefix))}'" if layout.prefix else ""
+    texts = "".join(f", {name} TEXT NOT NULL" for name in layout.columns)
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in (
+        f"PRAGMA application_id={APPLICATION_ID}",
+        f"PRAGMA user_version={FORMAT}",
+        "CREATE TABLE docs(rowid INTEGER PRIMARY KEY, kh INTEGER NOT NULL, lsn INTEGER NOT NULL,"
+        f" type TEXT NOT NULL, id TEXT NOT NULL{texts})",
+        "CREATE INDEX docs_by_key ON docs(kh)",
+        f"CREATE VIRTUAL TABLE fts USING fts5({names}, content='docs', content_rowid='rowid',"
+        f" tokenize='{layout.tokenizer}'{prefix})",
+        f"INSERT INTO fts(fts, rank) VALUES('hashsize', {HASH_SIZE_BYTES})",
+        "INSERT INTO fts(fts, rank) VALUES('automerge', 0)",
+        "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), applied_lsn INTEGER NOT NULL, cursor BLOB NOT NULL,"
+        " loaded INTEGER NOT NULL, digest BLOB NOT NULL)",
+        "CREATE TABLE spec(options TEXT NOT NULL)",
+    ):
+        connection.execute(statement)
+    connection.execute("INSERT INTO state VALUES(1, 0, x'', 0, ?)", (Digest().encode(),))
+    connection.execute("INSERT INTO spec VALUES(?)", (spec_text(options),))
+    connection.execute("COMMIT")
+
+
+def spec_text(options: Mapping[str, Any]) -> str:
+    """The options in the one form in which they are compared."""
+    return msgspec.json.encode(dict(options), order="deterministic").decode()
+
+
+def open_existing(path: Path, options: Mapping[str, Any], mode: str) -> sqlite3.Connection:
+    """A connection to a shard that is there and was made with these options; else raises `CorruptData`."""
+    with translated("open shard", path):
+        connection = connect(path, mode)
+        try:
+            verify_identity(connection, path, options)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def verify_identity(connection: sqlite3.Connection, path: Path, options: Mapping[str, Any]) -> None:
+    """Raises `CorruptData` when the file is not a shard of this format with these options."""
+    found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    if found != [APPLICATION_ID, FORMAT]:
+        raise CorruptData("not an fts5 shard of this format", object=str(path), hint="build the index again")
+    if connection.execute("SELECT options FROM spec").fetchone() != (spec_text(options),):
+        raise CorruptData("the shard was built with other options", object=str(path), hint="build the index again")
+
+
+def read_state(connection: sqlite3.Connection, path: Path) -> ShardState:
+    """The state row, as of the connection's present transaction."""
+    row = connection.execute("SELECT applied_lsn, cursor, loaded, digest FROM state").fetchone()
+    if row is None or not isinstance(row[3], bytes) or len(row[3]) != len(Digest().encode()):
+        raise CorruptData("the state row of the shard is damaged", object=str(path), hint="build the index again")
+    return ShardState(row[0], bytes(row[1]), bool(row[2]), Digest.decode(row[3]))
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)
+
+
+def sync_wal(path: Path) -> None:
+    """Make the WAL of a shard durable; nothing to do where there is none."""
+    with_wal = path / f"{FILE}-wal"
+    if with_wal.exists():
+        _sync(with_wal, os.O_RDWR, os.fdatasync)
+
+
+def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def translated(operation: str, path: Path) -> Iterator[None]:
+    """Turns what SQLite and the operating system raise into this library's errors."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise translate(error, operation, path) from error
+
+
+def translate(error: sqlite3.Error | OSError, operation: str, path: Path) -> ShadowSwitchError:
+    """The library's error for one of SQLite's or of the operating system's."""
+    at: dict[str, Any] = {"operation": operation, "object": str(path)}
+    if isinstance(error, OSError):
+        return _full(error, at) if error.errno in _FULL_ERRNOS else _corrupt(error, at)
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and not _has_room(path)):
+        return _full(error, at)
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Timeout("the shard is held by another writer", hint="nothing was stored; try again", **at)
+    if primary == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
+        return InvalidChange("a record is too large for the index", hint="make the record smaller", **at)
+    if primary is None and isinstance(error, sqlite3.ProgrammingError):
+        return EngineClosed("the shard was closed", hint="open it again", **at)
+    return _corrupt(error, at)
+
+
+def _full(error: Exception, at: dict[str, Any]) -> StorageFull:
+    return StorageFull(
+        f"no room for the index: {error}", hint="free some disk space; what was stored before is intact", **at
+    )
+
+
+def _corrupt(error: Exception, at: dict[str, Any]) -> CorruptData:
+    return CorruptData(f"the shard cannot be used: {error}", hint="check the disk, build the index again", **at)
+
+
+def _has_room(path: Path) -> bool:
+    try:
+        room = os.statvfs(path)
+    except OSError:
+        return True
+    return room.f_bavail * room.f_frsize >= FREE_BYTES_MIN

@@ -1,0 +1,1 @@
+"""The `kv` backend: records by key in LMDB."""

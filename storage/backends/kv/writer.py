@@ -1,0 +1,164 @@
+"""The writer of a `kv` shard: one LMDB transaction for each batch, items in key order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lmdb
+import msgspec
+
+from shadowswitch.model.digest import Digest, bucket_of, key_hash
+from shadowswitch.model.errors import CorruptData, EngineClosed
+from shadowswitch.model.records import Item
+from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.protocol import ShardState
+
+_SCAN_ROWS = 4096
+
+Project = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class KvWriter:
+    """See `protocol.ShardWriter`. One thread at a time, any thread."""
+
+    def __init__(self, environment: store.Environment, project: Project) -> None:
+        self._environment: store.Environment | None = environment
+        self._path = environment.path
+        self._project = project
+        with store.translated("open shard", self._path), environment.env.begin() as transaction:
+            self._meta = environment.read_meta(transaction)
+        if len(self._meta.digest) != len(Digest().encode()):
+            raise CorruptData("the digest of the shard is damaged", object=str(self._path))
+
+    def state(self) -> ShardState:
+        return store.state_of(self._meta)
+
+    def load(self, items: Sequence[Item], cursor: bytes) -> None:
+        with self._transaction("load") as (transaction, digest):
+            self._merge(transaction, digest, [item for item in items if item.fields is not None])
+            self._save(transaction, digest, cursor=cursor)
+
+    def finish_load(self, applied_lsn: int) -> None:
+        with self._transaction("finish load") as (transaction, digest):
+            self._save(transaction, digest, applied_lsn=max(applied_lsn, self._meta.applied_lsn), loaded=True)
+
+    def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
+        before = self._meta.applied_lsn
+        with self._transaction("apply") as (transaction, digest):
+            changed = self._merge(transaction, digest, [item for item in items if item.lsn > before])
+            self._save(transaction, digest, applied_lsn=max(applied_lsn, before))
+        return changed
+
+    def flush(self) -> int:
+        applied_lsn = self._meta.applied_lsn
+        environment = self._opened()
+        with store.translated("flush", self._path):
+            environment.env.sync(True)
+            environment.env.reader_check()
+        return applied_lsn
+
+    def tend(self) -> bool:
+        self._opened()
+        return False  # LMDB puts nothing off
+
+    def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:
+        for resource_type, id, lsn, _ in self._scan(bucket):
+            yield resource_type, id, lsn
+
+    def delete_bucket(self, bucket: int) -> int:
+        keys = [key for _, _, _, key in self._scan(bucket)]
+        with self._transaction("delete bucket") as (transaction, digest):
+            self._empty(transaction, digest, bucket, keys)
+            self._save(transaction, digest)
+        return len(keys)
+
+    def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
+        keys = [key for _, _, _, key in self._scan(bucket)]
+        with self._transaction("repair bucket") as (transaction, digest):
+            self._empty(transaction, digest, bucket, keys)
+            self._merge(transaction, digest, [item for item in items if item.fields is not None])
+            self._save(transaction, digest)
+
+    def close(self) -> None:
+        if self._environment is not None:
+            store.release(self._environment)
+            self._environment = None
+
+    def _opened(self) -> store.Environment:
+        if self._environment is None:
+            raise EngineClosed("the shard was closed", object=str(self._path), hint="open it again")
+        return self._environment
+
+    @contextmanager
+    def _transaction(self, operation: str) -> Iterator[tuple[lmdb.Transaction, Digest]]:
+        """Outcomes: all of it committed and `_meta` renewed, or none of it."""
+        environment = self._opened()
+        self._saved = self._meta
+        with store.translated(operation, self._path):
+            with environment.env.begin(write=True) as transaction:
+                yield transaction, Digest.decode(self._meta.digest)
+        self._meta = self._saved
+
+    def _save(self, transaction: lmdb.Transaction, digest: Digest, **values: Any) -> None:
+        self._saved = msgspec.structs.replace(self._meta, digest=digest.encode(), **values)
+        self._opened().write_meta(transaction, self._saved)
+
+    def _merge(self, transaction: lmdb.Transaction, digest: Digest, items: Sequence[Item]) -> int:
+        """Bring in the items that are newer than what is stored of their keys; returns how many changed something."""
+        rows = self._opened().rows
+        keyed = [(store.stored_key(store.full_key(item.resource_type, item.id)), item.lsn, item) for item in items]
+        keyed.sort(key=_by_key_and_lsn)
+        changed = 0
+        for key, lsn, item in keyed:
+            old = transaction.get(key, db=rows)
+            if old is not None:
+                stored_lsn = int.from_bytes(old[:8], "big")
+                if lsn <= stored_lsn:
+                    continue
+                digest.remove(item.key_hash, stored_lsn)
+            if item.fields is not None:
+                value = store.encode_row(key, lsn, item.resource_type, item.id, self._project(item.fields))
+                transaction.put(key, value, db=rows)
+                digest.add(item.key_hash, lsn)
+            elif old is not None:
+                transaction.delete(key, db=rows)
+            else:
+                continue
+            changed += 1
+        return changed
+
+    def _empty(self, transaction: lmdb.Transaction, digest: Digest, bucket: int, keys: list[bytes]) -> None:
+        rows = self._opened().rows
+        for key in keys:
+            transaction.delete(key, db=rows)
+        digest.clear(bucket)
+
+    def _scan(self, bucket: int | None) -> Iterator[tuple[str, str, int, bytes]]:
+        """Rows with their keys, read in short transactions: a long one would keep old pages from being used again."""
+        start = b""
+        while True:
+            page = self._page(start)
+            for key, value in page:
+                resource_type, id, lsn, _ = store.decode_row(key, value)
+                if bucket is None or bucket_of(key_hash(resource_type, id)) == bucket:
+                    yield resource_type, id, lsn, key
+            if len(page) < _SCAN_ROWS:
+                return
+            start = page[-1][0] + b"\0"
+
+    def _page(self, start: bytes) -> list[tuple[bytes, bytes]]:
+        environment = self._opened()
+        page: list[tuple[bytes, bytes]] = []
+        with store.translated("scan", self._path), environment.env.begin() as transaction:
+            cursor = transaction.cursor(db=environment.rows)
+            found = cursor.set_range(start) if start else cursor.first()
+            while found and len(page) < _SCAN_ROWS:
+                page.append(cursor.item())
+                found = cursor.next()
+        return page
+
+
+def _by_key_and_lsn(entry: tuple[bytes, int, Item]) -> tuple[bytes, int]:
+    return entry[:2]

@@ -1,0 +1,1 @@
+"""The catalog: one LMDB environment, its rows, its transactions, its journal."""

@@ -1,0 +1,152 @@
+"""The rows of the catalog's database `locks`: one for each branch that ever had a lock or left the state ACTIVE.
+
+    branch number -> LocksRow     [1, 7, 12, {"branch": "main", "next_token": 9, "locks": [...], ...}, {...}]
+
+A row holds the whole lock table and the status of its branch, and is replaced in the same transaction that adds the
+events of what happened (ST-4). `revision` grows by one with each, so that after a commit of unknown outcome the
+BranchActor can tell whether its own came through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.locks.branch_state import BranchStatus
+from shadowswitch.model.locks.checks import lost
+from shadowswitch.model.locks.records import DURABLE, LockEvent, LockTableState
+from shadowswitch.model.locks.targets import overlaps
+from shadowswitch.model.views import Finding
+from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.keys import BRANCH
+from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.transaction import Commit
+
+
+class LocksRow(msgspec.Struct, array_like=True, frozen=True):
+    """The lock table and the status of one branch."""
+
+    v: int
+    branch: int
+    revision: int
+    table: LockTableState
+    status: BranchStatus
+
+
+decode_locks = msgspec.msgpack.Decoder(LocksRow).decode
+
+
+def all_locks(catalog: Catalog) -> list[LocksRow]:
+    """Every row, by branch number."""
+    with catalog.read() as txn:
+        return [decode_locks(value) for _, value in txn.cursor(catalog.db["locks"])]
+
+
+def find_locks(catalog: Catalog, branch: int) -> LocksRow | None:
+    """The row of a branch, or None while it never had a lock."""
+    with catalog.read() as txn:
+        value = txn.get(BRANCH.pack(branch), db=catalog.db["locks"])
+        return decode_locks(value) if value is not None else None
+
+
+def save_locks(
+    commit: Commit,
+    branch: BranchRow,
+    row: LocksRow,
+    events: Iterable[LockEvent],
+    audit: tuple[str, dict[str, Any]] | None,
+) -> None:
+    """Store a row with the events of the step that led to it and, if given, an entry of the audit history."""
+    stored = commit.txn.get(BRANCH.pack(row.branch), db=commit.db["locks"])
+    before = decode_locks(stored) if stored is not None else None
+    assert row.revision == (before.revision if before is not None else 0) + 1, (
+        f"LK-2 the locks of branch {row.branch} have the revision {before and before.revision}, not {row.revision - 1}"
+    )
+    state = before.status.state if before is not None else branch.state
+    commit.txn.put(BRANCH.pack(row.branch), rows.encode_row(row), db=commit.db["locks"])
+    for event in events:
+        if event.kind in DURABLE and event.lock is not None and not event.lock.shared:  # a lease of seconds is no news
+            commit.emit(str(event.kind), event.lock.lock_id, _told(branch, event))
+    if row.status.state != state:
+        status = row.status
+        commit.put_branch(msgspec.structs.replace(branch, state=str(status.state)))
+        what = {"branch_name": branch.name, "state": str(status.state), "previous": state}
+        commit.emit("branch.state", branch.name, {**what, "by": status.by, "reason": status.reason})
+    if audit is not None:
+        commit.audit(audit[0], branch.name, audit[1])
+
+
+def check_fence(commit: Commit, branch: int, owner: str, tokens: Iterable[int]) -> None:
+    """In the transaction of a write under locks: raise LockLost unless each token is still that of a stored lock.
+
+    Whoever got a lock after them did so in an earlier transaction, which ended theirs: so a write that was admitted and
+    then held up, however long, cannot land behind the next holder's (LK-3).
+    """
+    stored = commit.txn.get(BRANCH.pack(branch), db=commit.db["locks"])
+    table = decode_locks(stored).table if stored is not None else None
+    held = {lock.token: lock for lock in table.locks if lock.owner == owner} if table is not None else {}
+    for token in tokens:
+        if token not in held:
+            endings = table.endings if table is not None else ()
+            raise lost("", token, None, endings, table.saved_at if table is not None else 0.0)
+
+
+def _told(branch: BranchRow, event: LockEvent) -> dict[str, Any]:
+    """Everybody who reads events reads this, so the fencing token is not in it: that is told to the holder alone."""
+    assert event.lock is not None
+    lock = event.lock
+    return {
+        "branch_name": branch.name,
+        "lock_id": lock.lock_id,
+        "owner": lock.owner,
+        "lock_type": str(lock.lock_type),
+        "scope": str(lock.scope),
+        "resource_type": lock.resource_type,
+        "resource_id": lock.resource_id,
+        "by": event.by,
+        "reason": event.reason,
+    }
+
+
+def check_locks(catalog: Catalog) -> Iterator[Finding]:
+    """fsck: rows decode and belong to a branch (ST-4), no two owners exclude each other (LK-1), tokens rise (LK-2).
+
+    No clock is needed: a lock that expired leaves its row in the same transaction that grants another in its place.
+    """
+    with catalog.read() as txn:
+        branches = {row.number: row for row in _branches(catalog, txn)}
+        found = [(bytes(key), bytes(value)) for key, value in txn.cursor(catalog.db["locks"])]
+    for key, value in found:
+        where = f"locks of branch {int.from_bytes(key, 'big')}"
+        try:
+            row = decode_locks(value)
+        except (msgspec.MsgspecError, ValueError) as error:
+            yield Finding("ST-4", where, f"the row does not decode: {error}")
+            continue
+        branch = branches.get(row.branch)
+        if branch is None or BRANCH.pack(row.branch) != key:
+            yield Finding("ST-4", where, f"the row is that of branch {row.branch}, which is not there or not this one")
+        elif branch.state != row.status.state:
+            yield Finding("ST-4", where, f"the branch is {branch.state}, its locks say {row.status.state}")
+        yield from _check_table(row.table, where)
+
+
+def _branches(catalog: Catalog, txn: Any) -> Iterator[BranchRow]:
+    for _, value in txn.cursor(catalog.db["branches"]):
+        yield rows.decode_branch(value)
+
+
+def _check_table(table: LockTableState, where: str) -> Iterator[Finding]:
+    locks = table.locks
+    for number, one in enumerate(locks):
+        for other in locks[number + 1 :]:
+            apart = one.owner == other.owner or (one.shared and other.shared) or not overlaps(one.target, other.target)
+            if not apart:
+                who = f"{one.owner} holds {one.target} and {other.owner} {other.target}"
+                yield Finding("LK-1", where, f"two exclusive locks overlap: {who}")
+    tokens = [lock.token for lock in locks]
+    if len(set(tokens)) < len(tokens) or any(token >= table.next_token for token in tokens):
+        yield Finding("LK-2", where, f"tokens {tokens} are not all different and below the next, {table.next_token}")

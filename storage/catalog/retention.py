@@ -1,0 +1,134 @@
+"""Holds: who outside the engine still needs the journal of a branch, and from where on.
+
+The database `holds` has one row for each (branch, name): (branch u32, BLAKE2b-128 of the name) -> HoldRow. A hold at
+LSN L keeps every change above L (ST-6), until it is moved, released, or given up because it holds back too much. One
+that was given up keeps nothing; its row stays, so that whoever comes back too late is told why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import lmdb
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.views import Finding
+from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
+from shadowswitch.storage.catalog.journal import trimmed
+from shadowswitch.storage.catalog.keys import BRANCH
+from shadowswitch.storage.catalog.rows import BranchRow, HoldRow
+from shadowswitch.storage.catalog.transaction import Commit
+
+HOLDS_MAX = 100
+"""Holds of one branch: each is a subscriber that somebody runs, not one for each reader."""
+
+
+def holds(catalog: Catalog, branch: int | None = None) -> list[HoldRow]:
+    """All holds, of one branch or of all."""
+    with catalog.read() as txn:
+        return list(_holds_in(txn, catalog, branch))
+
+
+def _holds_in(txn: lmdb.Transaction, catalog: Catalog, branch: int | None) -> Iterator[HoldRow]:
+    prefix = BRANCH.pack(branch) if branch is not None else b""
+    for _, value in scan_prefix(txn, catalog.db["holds"], prefix):
+        yield rows.decode_hold(value)
+
+
+def hold(commit: Commit, branch: BranchRow, name: str, after_lsn: int) -> HoldRow:
+    """Make a hold, or move it. Raises JournalTrimmed when changes after `after_lsn` are gone, InvalidConfig."""
+    head, oldest = commit.head(branch.number)
+    if after_lsn > head:
+        raise InvalidConfig(f"LSN {after_lsn} is beyond the head of branch {branch.name!r}, {head}", operation="hold")
+    if after_lsn + 1 < oldest and after_lsn < head:
+        raise trimmed(after_lsn, oldest)
+    now = time.time()
+    present = {row.name: row for row in _holds_in(commit.txn, commit.catalog, branch.number)}
+    if name not in present:
+        _make_room(commit, branch, list(present.values()))
+        commit.audit("hold.made", branch.name, {"name": name, "after_lsn": after_lsn})
+    made = present[name].created_at if name in present else now
+    row = HoldRow(rows.FORMAT, branch.number, name, after_lsn, made, now)
+    _put(commit, row)
+    return row
+
+
+def _make_room(commit: Commit, branch: BranchRow, present: list[HoldRow]) -> None:
+    if len(present) < HOLDS_MAX:
+        return
+    gone = [row for row in present if row.given_up]
+    if not gone:
+        raise InvalidConfig(
+            f"branch {branch.name!r} has {len(present)} holds already",
+            operation="hold",
+            object=branch.name,
+            hint="release those that nobody needs: release_changes",
+        )
+    _delete(commit, min(gone, key=lambda row: row.moved_at))
+
+
+def release(commit: Commit, branch: BranchRow, name: str) -> bool:
+    """Let go; False when there was no such hold."""
+    for row in list(_holds_in(commit.txn, commit.catalog, branch.number)):
+        if row.name == name:
+            _delete(commit, row)
+            commit.audit("hold.released", branch.name, {"name": name, "after_lsn": row.after_lsn})
+            return True
+    return False
+
+
+def give_up_holds(commit: Commit, branch: BranchRow, most: int) -> list[HoldRow]:
+    """Give up every hold that lags by more than `most` LSNs; returns those, with the reason."""
+    head, _ = commit.head(branch.number)
+    given_up = []
+    for row in list(_holds_in(commit.txn, commit.catalog, branch.number)):
+        lag = head - row.after_lsn
+        if not row.given_up and lag > most:
+            reason = f"it held back {lag} LSNs of the journal, more than {most} (Config.hold_changes_max)"
+            row = msgspec.structs.replace(row, given_up=reason)
+            _put(commit, row)
+            what = {"branch_name": branch.name, "name": row.name, "after_lsn": row.after_lsn, "reason": reason}
+            commit.emit("hold.given_up", branch.name, what)
+            commit.audit("hold.given_up", branch.name, what)
+            given_up.append(row)
+    return given_up
+
+
+def held_from(commit: Commit, branch: int) -> int | None:
+    """The lowest LSN after which somebody holds the journal of a branch, as of this transaction; None: nobody does."""
+    held = (row.after_lsn for row in _holds_in(commit.txn, commit.catalog, branch) if not row.given_up)
+    return min(held, default=None)
+
+
+def check_holds(catalog: Catalog) -> Iterator[Finding]:
+    """fsck: the journal still has every change that is held (ST-6); every hold is of a branch (ST-4)."""
+    with catalog.read() as txn:
+        branches = {rows.decode_branch(value).number for _, value in txn.cursor(catalog.db["branches"])}
+        for row in _holds_in(txn, catalog, None):
+            where = f"hold {row.name!r} of branch {row.branch}"
+            head, oldest = catalog.head_in(txn, row.branch)
+            if row.branch not in branches:
+                yield Finding("ST-4", where, "the branch is not there")
+            elif not row.given_up and row.after_lsn + 1 < oldest and row.after_lsn < head:
+                yield Finding("ST-6", where, f"it is at LSN {row.after_lsn}, the journal begins at {oldest}")
+
+
+def _key(row: HoldRow) -> bytes:
+    return BRANCH.pack(row.branch) + name_key(row.name)
+
+
+def _put(commit: Commit, row: HoldRow) -> None:
+    commit.txn.put(_key(row), rows.encode_row(row), db=commit.db["holds"])
+
+
+def _delete(commit: Commit, row: HoldRow) -> None:
+    commit.txn.delete(_key(row), db=commit.db["holds"])
+
+
+def told(row: HoldRow, head: int) -> dict[str, Any]:
+    """A hold as `stats()` tells it."""
+    return {"hold": row.name, "durable_lsn": row.after_lsn, "changes": head - row.after_lsn}

@@ -1,0 +1,169 @@
+"""The rows of the catalog, as they are stored: msgspec structs in MessagePack arrays, the format version first.
+
+    BranchRow        [1, 7, "feature/user", "ACTIVE", 1795467600.0]
+    GenerationRow    [1, 12, 7, "SEARCH_INDEX", "5f0c...", "fts5", {...}, "9c1a...", 4, ["object_type"], ...]
+
+A field may be added at the end with a default; anything else needs a new version.
+Times are seconds since the epoch, UTC, for display only: nothing is ever ordered or expired by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.shadow_state import ShadowState
+
+FORMAT = 1
+EXTERNAL = "external"
+"""The backend of an index in a format that only its builder knows."""
+
+
+class BranchRow(msgspec.Struct, array_like=True, frozen=True):
+    """A branch. `number` stands for it in every key."""
+
+    v: int
+    number: int
+    name: str
+    state: str
+    created_at: float
+
+
+class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
+    """One build and what became of it; `generation` is 0 until its directory is claimed."""
+
+    v: int
+    id: str
+    branch: int
+    branch_name: str
+    index_type: str
+    resource_types: list[str]
+    state: ShadowState
+    phase: str
+    backend: str
+    build_config: dict[str, Any]
+    fingerprint: str
+    token: int
+    created_at: float
+    external: bool = False
+    service_name: str = ""
+    generation: int = 0
+    start_lsn: int = 0
+    applied_lsn: int = 0
+    progress: float = 0.0
+    eta_s: float | None = None
+    record_count: int | None = None
+    size_bytes: int | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    switched_at: float | None = None
+    error: str | None = None
+    retry_count: int = 0
+    path: str = ""
+    summary: dict[str, Any] = {}
+    track_ready: bool = False
+
+
+class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
+    """One built copy. `role` is building, standby (a BUILT shadow), live, soaking (the previous one) or retiring."""
+
+    v: int
+    number: int
+    branch: int
+    index_type: str
+    shadow_id: str
+    backend: str
+    options: dict[str, Any]
+    fingerprint: str
+    shards: int
+    resource_types: list[str]
+    path: str
+    role: str
+    created_at: float
+    durable_lsn: int = 0
+    """Every change up to here is in the generation for good; the journal may be trimmed up to it."""
+    switched_at: float | None = None
+    soak_until: float | None = None
+    boot_id: str = ""
+    """The boot of the machine in which it was opened last; "" once it was closed with everything on disk."""
+    manifest_hash: str = ""
+    """The checksum of the manifest as it was when the build passed its validation; "" before."""
+
+    @property
+    def opaque(self) -> bool:
+        """Is it in a format that only its builder knows? Then it does not follow the journal."""
+        return self.backend == EXTERNAL
+
+    @property
+    def needs_journal(self) -> bool:
+        """Must the changes after its durable LSN be kept for it?"""
+        return self.role != "retiring" and not (self.opaque and self.role in ("live", "soaking"))
+
+
+class IndexRow(msgspec.Struct, array_like=True, frozen=True):
+    """What a branch serves for one index type. THE LIVE POINTER. `epoch` grows with every switch."""
+
+    v: int
+    branch: int
+    index_type: str
+    live: int
+    previous: int
+    epoch: int
+    sealed_lsn: int
+    switched_at: float
+    strategy: str = "ATOMIC_RENAME"
+    """How the path for outsiders is made to agree with this row, now and after a crash."""
+
+
+class EventRow(msgspec.Struct, array_like=True, frozen=True):
+    """One transition in the outbox, or one decision in the audit history."""
+
+    v: int
+    sequence: int
+    id: str
+    type: str
+    subject: str
+    time: float
+    data: dict[str, Any]
+
+
+class HoldRow(msgspec.Struct, array_like=True, frozen=True):
+    """A subscriber's hold on the journal of a branch; `given_up` says why it keeps nothing any more."""
+
+    v: int
+    branch: int
+    name: str
+    after_lsn: int
+    created_at: float
+    moved_at: float
+    given_up: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+decode_branch = msgspec.msgpack.Decoder(BranchRow).decode
+decode_shadow = msgspec.msgpack.Decoder(ShadowRow).decode
+decode_generation = msgspec.msgpack.Decoder(GenerationRow).decode
+decode_index = msgspec.msgpack.Decoder(IndexRow).decode
+decode_event = msgspec.msgpack.Decoder(EventRow).decode
+decode_hold = msgspec.msgpack.Decoder(HoldRow).decode
+
+_DECODE: dict[type, Callable[[bytes], object]] = {
+    BranchRow: decode_branch,
+    ShadowRow: decode_shadow,
+    GenerationRow: decode_generation,
+    IndexRow: decode_index,
+    HoldRow: decode_hold,
+}
+
+
+def encode_row(row: msgspec.Struct) -> bytes:
+    """A row as it is stored. What could not be read again is refused here, while it costs one transaction: a number
+    where a text belongs would keep every later start from reading the catalog."""
+    data = _encode(row)
+    decode = _DECODE.get(type(row))
+    if decode is not None:
+        decode(data)
+    return data

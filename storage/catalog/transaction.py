@@ -1,0 +1,276 @@
+"""Write transactions of the catalog. Used by the JournalWriter alone, on its thread.
+
+A `Commit` is one LMDB write transaction: every change goes into it as it comes, the journal gets the pieces of its
+batch, and heads and digests follow when the transaction ends or a metadata operation needs to see them. Counters and
+digests are kept in `Counters` between transactions and adopted only after the commit succeeded, so that a failed
+transaction leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.errors import CorruptData, InvalidName
+from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
+from shadowswitch.model.records import Receipt
+from shadowswitch.storage.catalog import journal_format, keys, rows
+from shadowswitch.storage.catalog.dirty import Changed
+from shadowswitch.storage.catalog.environment import Catalog, meta_key, name_key
+from shadowswitch.storage.catalog.journal_format import Batch
+from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.disk import disk_errors
+from shadowswitch.storage.failpoints import point
+
+_record_header = keys.RECORD_HEADER.pack
+_piece_header = journal_format.HEADER.pack
+_journal_key = keys.JOURNAL_KEY.pack
+
+
+class Counters:
+    """What the writer remembers between transactions; always equal to what the catalog holds."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        with catalog.read() as txn:
+            self.last_lsn = catalog.number("last_lsn", txn)
+        self.types = {name: number for number, name in catalog.types().items()}
+        self.heads: dict[int, tuple[int, int]] = {}
+        self.digests: dict[tuple[int, int], Digest] = {}
+
+    DIGESTS_MAX = 4096
+    """Digests kept in memory (1 KiB each as stored); the rest is read again when needed."""
+
+    def adopt(self, commit: Commit) -> None:
+        """Take over what a committed transaction changed."""
+        self.last_lsn = commit.last_lsn
+        self.types.update(commit.new_types)
+        self.heads.update(commit.heads)
+        if len(self.digests) + len(commit.digests) > self.DIGESTS_MAX:
+            self.digests.clear()
+        self.digests.update(commit.digests)
+        if len(self.heads) > 4 * self.DIGESTS_MAX:
+            self.heads.clear()
+
+
+class Commit:
+    """One write transaction. Use as a context manager; without an exception it commits, durably, at the end."""
+
+    def __init__(self, catalog: Catalog, counters: Counters) -> None:
+        self.catalog = catalog
+        self.db = catalog.db
+        self.counters = counters
+        self.last_lsn = counters.last_lsn
+        self.new_types: dict[str, int] = {}
+        self.heads: dict[int, tuple[int, int]] = {}
+        self.digests: dict[tuple[int, int], Digest] = {}
+        self._dirty: dict[tuple[int, int], Digest] = {}
+        """Digests that this transaction changed and has not stored yet; their branches' heads come with them."""
+        self.changes = 0
+        self.took_ms = 0.0
+        """How long the transaction took, until it was on disk."""
+        self.touched = Changed(set(), set(), set())
+
+    def run(self, work: Callable[[Commit], None]) -> None:
+        """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
+        begun = time.perf_counter()
+        with disk_errors("commit", self.catalog.fell_short):
+            with self.catalog.env.begin(write=True) as txn:
+                self.txn = txn
+                self._records, self._journal = txn.cursor(self.db["records"]), txn.cursor(self.db["journal"])
+                work(self)
+                self.store_heads()
+                self._put_number("last_lsn", self.last_lsn)
+                point("journal.before_commit")
+        self.took_ms = (time.perf_counter() - begun) * 1000
+        point("journal.committed")
+        self.counters.adopt(self)
+        self.touched.branches.update(self.heads)
+        self.catalog.touched.add(self.touched)
+
+    # -- changes of records ----------------------------------------------------------------------------------------
+
+    def write(self, branch: int, batch: Batch) -> Receipt:
+        """Give LSNs to a batch, which is not empty, and add it. It is one unit: it commits whole or not at all."""
+        replace, pop = self._records.replace, self._records.pop
+        first, lsn = self.last_lsn + 1, self.last_lsn
+        of_type = batch.changes[0].resource_type
+        number = self.type_number(of_type)
+        digest = self._dirty[branch, number] = self.digest(branch, number)
+        for change in batch.changes:  # the innermost loop of writing: each call that it makes is felt
+            lsn += 1
+            if change.resource_type != of_type:
+                of_type = change.resource_type
+                number = self.type_number(of_type)
+                digest = self._dirty[branch, number] = self.digest(branch, number)
+            hashed, id = change.key_hash, change.id
+            key = keys.record_key(branch, number, hashed >> 58, id)
+            if change.fields:
+                old = replace(key, _record_header(keys.FORMAT, lsn, len(id)) + id + change.fields)
+                if old is None:
+                    digest.add(hashed, lsn)
+                else:
+                    digest.replace(hashed, keys.record_lsn(old), lsn)
+            else:
+                old = pop(key)
+                if old is not None:
+                    digest.remove(hashed, keys.record_lsn(old))
+        last = first - 1
+        for count, piece in batch.pieces:
+            last += count
+            self._journal.put(_journal_key(branch, last), _piece_header(journal_format.FORMAT, count, lsn) + piece)
+        assert last == lsn, f"ST-2 the pieces have {last - first + 1} changes, the batch {len(batch)}"
+        self.last_lsn = lsn
+        self.heads[branch] = (lsn, self.head(branch)[1])
+        self.changes += len(batch)
+        return Receipt(lsn, len(batch))
+
+    def store_heads(self) -> None:
+        """Write the heads and digests that changed, so that what follows in this transaction sees them."""
+        for (branch, number), digest in self._dirty.items():
+            self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["heads"])
+        for branch in {branch for branch, _ in self._dirty}:
+            self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
+        self._dirty.clear()
+
+    def head(self, branch: int) -> tuple[int, int]:
+        """Head LSN and oldest kept LSN of a branch, as of this transaction."""
+        known = self.heads.get(branch) or self.counters.heads.get(branch)
+        return known or self.catalog.head_in(self.txn, branch)
+
+    def set_oldest(self, branch: int, oldest: int) -> None:
+        """Record that changes below `oldest` are no longer kept."""
+        self.heads[branch] = (self.head(branch)[0], oldest)
+        self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
+
+    def digest(self, branch: int, type_number: int) -> Digest:
+        """The digest of a branch's type as of this transaction; changing it changes what will be stored."""
+        key = (branch, type_number)
+        digest = self.digests.get(key)
+        if digest is None:
+            known = self.counters.digests.get(key)
+            if known is None:
+                value = self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["heads"])
+                known = Digest.decode(value) if value is not None else Digest()
+            digest = self.digests[key] = known.copy()
+        return digest
+
+    def source_digest(self, branch: int, types: Iterable[int]) -> Digest:
+        """The digest over these types of a branch as of this transaction."""
+        total = Digest()
+        for number in types:
+            total.merge(self.digest(branch, number))
+        return total
+
+    def type_number(self, name: str) -> int:
+        """The number of a resource type, given now if it is new."""
+        number = self.counters.types.get(name) or self.new_types.get(name)
+        if number is None:
+            number = len(self.counters.types) + len(self.new_types) + 1
+            self.new_types[name] = number
+            self.txn.put(keys.BRANCH.pack(number), name.encode(), db=self.db["types"])
+        return number
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def next_number(self, name: str) -> int:
+        """The next value of a counter of `meta`: token, generation, branch, event. Never given twice."""
+        value = self.catalog.number(name, self.txn) + 1
+        self._put_number(name, value)
+        return value
+
+    def _put_number(self, name: str, value: int) -> None:
+        self.txn.put(meta_key(name), keys.SEQUENCE.pack(value), db=self.catalog.meta)
+
+    def create_branch(self, name: str, now: float) -> BranchRow:
+        """Add a branch; raises InvalidName when there is one of that name."""
+        if self.txn.get(name_key(name), db=self.db["branch_names"]) is not None:
+            raise InvalidName(f"branch {name!r} exists already", object=name, hint="use it, or choose another name")
+        row = BranchRow(rows.FORMAT, self.next_number("branch"), name, "ACTIVE", now)
+        self.put_branch(row)
+        self.txn.put(name_key(name), keys.BRANCH.pack(row.number), db=self.db["branch_names"])
+        self.emit("branch.created", name, {"branch_name": name})
+        return row
+
+    def put_branch(self, row: BranchRow) -> None:
+        """Store a branch row."""
+        self.txn.put(keys.BRANCH.pack(row.number), rows.encode_row(row), db=self.db["branches"])
+
+    def shadow(self, shadow_id: str) -> ShadowRow:
+        """A shadow row as of this transaction; it must exist."""
+        value = self.txn.get(shadow_id.encode(), db=self.db["shadows"])
+        assert value is not None, f"ST-4 shadow {shadow_id} has no row"
+        return rows.decode_shadow(value)
+
+    def shadows(self) -> list[ShadowRow]:
+        """All shadow rows as of this transaction."""
+        return [rows.decode_shadow(value) for _, value in self.txn.cursor(self.db["shadows"])]
+
+    def put_shadow(self, row: ShadowRow) -> None:
+        """Store a shadow row."""
+        self.touched.shadows.add(row.id)
+        self.txn.put(row.id.encode(), rows.encode_row(row), db=self.db["shadows"])
+
+    def generation(self, number: int) -> GenerationRow:
+        """A generation row as of this transaction; it must exist."""
+        value = self.txn.get(keys.SEQUENCE.pack(number), db=self.db["generations"])
+        assert value is not None, f"ST-4 generation {number} has no row"
+        return rows.decode_generation(value)
+
+    def put_generation(self, row: GenerationRow) -> None:
+        """Store a generation row."""
+        self.touched.generations.add(row.number)
+        self.txn.put(keys.SEQUENCE.pack(row.number), rows.encode_row(row), db=self.db["generations"])
+
+    def delete_generation(self, number: int) -> None:
+        """Forget a generation; its directory must be gone."""
+        self.touched.generations.add(number)
+        self.txn.delete(keys.SEQUENCE.pack(number), db=self.db["generations"])
+
+    def index(self, branch: int, index_type: str) -> IndexRow | None:
+        """A live pointer as of this transaction."""
+        value = self.txn.get(keys.BRANCH.pack(branch) + index_type.encode(), db=self.db["indexes"])
+        return rows.decode_index(value) if value is not None else None
+
+    def put_index(self, row: IndexRow) -> None:
+        """Store a live pointer."""
+        self.txn.put(
+            keys.BRANCH.pack(row.branch) + row.index_type.encode(), rows.encode_row(row), db=self.db["indexes"]
+        )
+
+    def emit(self, kind: str, subject: str, data: dict[str, Any]) -> None:
+        """Add an event of `EVENT_TYPES` to the outbox: delivered if, and only if, this transaction commits."""
+        assert kind in EVENT_TYPES, f"EV-2 {kind} is not listed in model.events"
+        self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, data)
+
+    def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
+        """Add a decision to the audit history."""
+        self._put_event("audit", "audit", action, subject, data)
+
+    def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:
+        sequence = self.next_number(counter)
+        identity = f"{self.catalog.uuid[:12]}-{sequence}-{os.urandom(4).hex()}"
+        row = EventRow(rows.FORMAT, sequence, identity, type, subject, time.time(), data)
+        self.txn.put(keys.SEQUENCE.pack(sequence), rows.encode_row(row), db=self.db[database], append=True)
+
+    def trim_journal(self, branch: int, below: int, limit: int) -> int:
+        """Remove up to `limit` pieces whose LSNs are all under `below`; returns how many changes they had."""
+        cursor = self.txn.cursor(self.db["journal"])
+        removed = oldest = 0
+        cursor.set_range(keys.BRANCH.pack(branch))
+        for _ in range(limit):
+            key = cursor.key()  # of the next piece, or nothing behind the last one
+            number, last = keys.JOURNAL_KEY.unpack(key) if key else (0, 0)
+            if number != branch or last >= below:
+                break
+            oldest = last + 1
+            try:
+                removed += oldest - journal_format.first_lsn(last, cursor.value())
+            except CorruptData:  # damage that nobody needs any more goes as well
+                removed += 1
+            cursor.delete()
+        if oldest:
+            self.set_oldest(branch, oldest)
+        return removed

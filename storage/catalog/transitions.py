@@ -1,0 +1,395 @@
+"""Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
+
+Each of these runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. They check
+before they change. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6).
+
+A shadow's state and its generation's role belong together (IX-6):
+
+    PREPARING BUILDING FAILED   building      BUILT SWITCHING   standby
+    ACTIVE                      live, soaking CLEANUP CANCELLED retiring, then no row
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import DuplicateBuild, InvalidTransition, StaleFence
+from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState, check_move
+from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.data_directory import boot_id, generation_path
+from shadowswitch.storage.generations.build_spec import Spec
+
+S = ShadowState
+
+
+def _tell(commit: Commit, row: ShadowRow, what: str, **data: Any) -> None:
+    commit.emit(
+        what,
+        row.id,
+        {"branch_name": row.branch_name, "index_type": row.index_type, "state": str(row.state), **data},
+    )
+
+
+def _move(commit: Commit, row: ShadowRow, state: ShadowState, **changes: Any) -> ShadowRow:
+    check_move(row.id, row.state, state)
+    changed = msgspec.structs.replace(row, state=state, **changes)
+    commit.put_shadow(changed)
+    return changed
+
+
+def claim_build(
+    commit: Commit,
+    shadow_id: str,
+    branch: BranchRow,
+    spec: Spec,
+    build_config: dict[str, Any],
+    external: bool,
+    service: str,
+    *,
+    track_ready: bool = False,
+) -> tuple[ShadowRow, GenerationRow]:
+    """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
+
+    Raises DuplicateBuild while another build of the same index is under way. The directory is made afterwards.
+    """
+    for other in commit.shadows():
+        if other.branch == branch.number and other.index_type == spec.index_type and other.state in UNDER_WAY:
+            raise DuplicateBuild(
+                f"{other.index_type} of branch {branch.name!r} is being built by shadow {other.id} ({other.state})",
+                shadow_index_id=other.id,
+                operation="start_build",
+                object=branch.name,
+                hint="wait for it, switch it or cancel it first",
+            )
+    for name in spec.resource_types:
+        commit.type_number(name)  # so that a type that has no record yet is followed from its first one
+    now = time.time()
+    number = commit.next_number("generation")
+    path = generation_path(branch.name, spec.index_type, number)
+    generation = GenerationRow(
+        rows.FORMAT, number, branch.number, spec.index_type, shadow_id, spec.backend, spec.options, spec.fingerprint,
+        spec.shards, spec.resource_types, path, "building", now, durable_lsn=commit.head(branch.number)[0],
+        boot_id=boot_id(),
+    )  # fmt: skip
+    shadow = ShadowRow(
+        rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, S.PREPARING,
+        "preparing", spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external, service,
+        number, path=path, track_ready=track_ready,
+    )  # fmt: skip
+    commit.put_generation(generation)
+    commit.put_shadow(shadow)
+    _tell(commit, shadow, "build.claimed", resource_types=spec.resource_types)
+    return shadow, generation
+
+
+def begin_building(commit: Commit, shadow_id: str) -> ShadowRow:
+    """BUILDING: the directory is there; S, the head of the branch in this very transaction, is where capture begins."""
+    row = commit.shadow(shadow_id)
+    start = commit.head(row.branch)[0]
+    row = _move(commit, row, S.BUILDING, phase="copying", start_lsn=start, started_at=time.time(), error=None)
+    commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=start))
+    _tell(commit, row, "build.started", start_lsn=start)
+    return row
+
+
+def note_progress(commit: Commit, shadow_id: str, phase: str, percent: float, eta_s: float | None) -> ShadowRow:
+    """Remember how far a build is, so that its progress does not go backwards over a restart."""
+    row = commit.shadow(shadow_id)
+    if row.state != S.BUILDING:
+        return row
+    row = msgspec.structs.replace(row, phase=phase, progress=max(percent, row.progress), eta_s=eta_s)
+    commit.put_shadow(row)
+    return row
+
+
+def mark_built(
+    commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, manifest_hash: str
+) -> ShadowRow:
+    """BUILT: whole, validated and caught up; from now on a follower keeps it so."""
+    row = _move(
+        commit, commit.shadow(shadow_id), S.BUILT, phase="waiting", progress=100.0, eta_s=0.0, completed_at=time.time(),
+        applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
+    )  # fmt: skip
+    generation = commit.generation(row.generation)
+    assert generation.role == "building", f"IX-6 generation {generation.number} of {shadow_id} is {generation.role}"
+    durable = max(generation.durable_lsn, applied_lsn)
+    commit.put_generation(
+        msgspec.structs.replace(generation, role="standby", durable_lsn=durable, manifest_hash=manifest_hash)
+    )
+    _tell(
+        commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes, applied_lsn=applied_lsn
+    )
+    return row
+
+
+def mark_delivered(
+    commit: Commit,
+    shadow_id: str,
+    applied_lsn: int,
+    record_count: int,
+    size_bytes: int,
+    summary: dict[str, Any],
+    manifest_hash: str,
+) -> ShadowRow:
+    """BUILT by an external builder, and looked at; or, BUILT before, brought further by it."""
+    row = commit.shadow(shadow_id)
+    if row.state == S.BUILDING:
+        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes, manifest_hash)
+    elif row.state != S.BUILT:
+        raise InvalidTransition(f"shadow {shadow_id} is {row.state}", operation="complete build", object=shadow_id)
+    row = msgspec.structs.replace(
+        row, applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes, summary=summary, error=None
+    )
+    commit.put_shadow(row)
+    commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=applied_lsn))
+    commit.audit("build.delivered", shadow_id, {"applied_lsn": applied_lsn, "record_count": record_count})
+    return row
+
+
+def note_external(
+    commit: Commit, shadow_id: str, percent: float, eta_s: float | None, record_count: int | None
+) -> None:
+    """What an external builder says of its progress; it never goes back."""
+    row = note_progress(commit, shadow_id, "building", percent, eta_s)
+    if row.state == S.BUILDING and record_count is not None:
+        commit.put_shadow(msgspec.structs.replace(row, record_count=record_count))
+
+
+def note_refused(commit: Commit, shadow_id: str, problems: list[str]) -> None:
+    """A completion was refused: the shadow stays what it is, and says why."""
+    row = commit.shadow(shadow_id)
+    if row.state == S.BUILDING:
+        row = msgspec.structs.replace(row, error="; ".join(problems))
+        commit.put_shadow(row)
+    _tell(commit, row, "build.refused", problems=problems)
+    commit.audit("build.refused", shadow_id, {"problems": problems})
+
+
+def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """FAILED, with the reason; its files are kept a while for a retry."""
+    row = _move(commit, commit.shadow(shadow_id), S.FAILED, phase="failed", error=reason, completed_at=time.time())
+    generation = commit.generation(row.generation)
+    commit.put_generation(msgspec.structs.replace(generation, role="building", manifest_hash=""))
+    _tell(commit, row, "build.failed", error=reason)
+    commit.audit("build.failed", shadow_id, {"reason": reason})
+    return row
+
+
+def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
+    """FAILED, for a BUILT shadow that rotted; False if it is not BUILT any more."""
+    if commit.shadow(shadow_id).state != S.BUILT:
+        return False
+    mark_failed(commit, shadow_id, reason)
+    return True
+
+
+def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """CANCELLED; the generation retires."""
+    row = _move(commit, commit.shadow(shadow_id), S.CANCELLED, phase="cancelled", error=reason or None)
+    if _is_there(commit, row.generation):  # that of a build that failed long ago is gone
+        _retire(commit, row.generation)
+    _tell(commit, row, "build.cancelled", reason=reason)
+    commit.audit("build.cancelled", shadow_id, {"reason": reason})
+    return row
+
+
+def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
+    """PREPARING again, out of FAILED, with a new fencing token."""
+    row = commit.shadow(shadow_id)
+    for other in commit.shadows():
+        same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
+        if same and other.state in UNDER_WAY:
+            raise DuplicateBuild(
+                f"another build of the index is under way: shadow {other.id}",
+                shadow_index_id=other.id,
+                operation="retry",
+            )
+    if not _is_there(commit, row.generation) or commit.generation(row.generation).role != "building":
+        raise InvalidTransition(
+            f"the files of shadow {shadow_id} are gone, or about to go",
+            operation="retry",
+            hint="start a new build with start_build",
+        )
+    row = _move(
+        commit, row, S.PREPARING, phase="preparing", token=commit.next_number("token"), completed_at=None,
+        retry_count=row.retry_count + 1,
+    )  # fmt: skip
+    _tell(commit, row, "build.retried", retry_count=row.retry_count)
+    return row
+
+
+def resume_building(commit: Commit, shadow_id: str) -> ShadowRow:
+    """BUILDING again from what is stored: S stays what it was, the journal kept everything since."""
+    row = _move(commit, commit.shadow(shadow_id), S.BUILDING, phase="copying", error=None)
+    _tell(commit, row, "build.resumed", start_lsn=row.start_lsn)
+    return row
+
+
+def begin_switching(commit: Commit, shadow_id: str) -> ShadowRow:
+    """SWITCHING: from BUILT only, so that two switches of one shadow exclude each other."""
+    row = _move(commit, commit.shadow(shadow_id), S.SWITCHING, phase="validating")
+    _tell(commit, row, "switch.started")
+    return row
+
+
+def give_up_switching(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """BUILT again: nothing changed for anybody."""
+    row = _move(commit, commit.shadow(shadow_id), S.BUILT, phase="waiting")
+    _tell(commit, row, "switch.given_up", reason=reason)
+    commit.audit("switch.given_up", shadow_id, {"reason": reason})
+    return row
+
+
+def finish_switch(commit: Commit, shadow_id: str, figures: dict[str, Any]) -> None:
+    """A switch or rollback has ended, well or not: what it cost is known only now, after the commit point."""
+    _tell(commit, commit.shadow(shadow_id), "switch.finished", **figures)
+
+
+def commit_switch(
+    commit: Commit,
+    generation_number: int,
+    token: int,
+    expected_live: int,
+    sealed_lsn: int,
+    soak_s: float,
+    strategy: str,
+    audit: dict[str, Any],
+    condemned: str = "",
+) -> IndexRow:
+    """THE ONLY COMMIT POINT: live = the generation, previous = the old one, states, audit, event (SW-3, SW-4).
+
+    Conditional on the expected live generation and the shadow's fencing token; raises StaleFence otherwise. With a
+    reason in `condemned` the old one turned out to be unsound: it retires at once, and is never switched to again.
+    """
+    generation = commit.generation(generation_number)
+    shadow = commit.shadow(generation.shadow_id)
+    index = commit.index(generation.branch, generation.index_type)
+    live = index.live if index is not None else 0
+    if live != expected_live or generation.role not in ("standby", "soaking"):
+        raise StaleFence(
+            f"generation {live} is live where {expected_live} was expected; {generation_number} is {generation.role}",
+            operation="switch",
+            hint="another switch came first; look at the index and decide again",
+        )
+    if shadow.token != token:
+        raise StaleFence(
+            f"token {token} of shadow {shadow.id} is not the present one, {shadow.token}", operation="switch"
+        )
+    now = time.time()
+    if generation.role == "standby":
+        shadow = _move(commit, shadow, S.ACTIVE, phase="live", switched_at=now)
+    else:
+        shadow = msgspec.structs.replace(shadow, phase="live", switched_at=now)
+        commit.put_shadow(shadow)
+    commit.put_generation(msgspec.structs.replace(generation, role="live", switched_at=now, soak_until=None))
+    if index is not None and index.previous not in (0, generation_number, live):
+        _retire_and_tell(commit, index.previous)
+    if live:
+        _soak(commit, live, now + soak_s)
+    epoch = (index.epoch if index is not None else 0) + 1
+    row = IndexRow(
+        rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now, strategy
+    )
+    commit.put_index(row)
+    what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
+    _tell(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
+    commit.audit("switch.committed", shadow.id, {**what, **audit})
+    if condemned and live:
+        condemn(commit, live, condemned)
+    return row
+
+
+def _soak(commit: Commit, number: int, until: float) -> None:
+    old = commit.generation(number)
+    commit.put_generation(msgspec.structs.replace(old, role="soaking", soak_until=until))
+    commit.put_shadow(msgspec.structs.replace(commit.shadow(old.shadow_id), phase="soaking"))
+
+
+def _is_there(commit: Commit, number: int) -> bool:
+    return commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is not None
+
+
+def _retire(commit: Commit, number: int) -> None:
+    old = commit.generation(number)
+    commit.put_generation(msgspec.structs.replace(old, role="retiring", soak_until=None))
+    shadow = commit.shadow(old.shadow_id)
+    if shadow.state == S.ACTIVE:
+        _move(commit, shadow, S.CLEANUP, phase="retiring")
+
+
+def _retire_and_tell(commit: Commit, number: int) -> None:
+    _retire(commit, number)
+    shadow = commit.shadow(commit.generation(number).shadow_id)
+    _tell(commit, shadow, "generation.retired", generation=number)
+
+
+def withdraw_first(commit: Commit, generation_number: int, reason: str) -> None:
+    """Undo a first switch that did not verify: the index has no live generation again, the shadow is cleaned up."""
+    generation = commit.generation(generation_number)
+    index = commit.index(generation.branch, generation.index_type)
+    if index is None or index.live != generation_number:
+        raise StaleFence(f"generation {generation_number} is not live", operation="switch")
+    commit.put_index(msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1))
+    condemn(commit, generation_number, reason)
+
+
+def condemn(commit: Commit, generation_number: int, reason: str) -> None:
+    """A generation that is not live turned out to be unsound: it retires and is never switched to again."""
+    generation = commit.generation(generation_number)
+    shadow = commit.shadow(generation.shadow_id)
+    _retire(commit, generation_number)
+    shadow = msgspec.structs.replace(commit.shadow(shadow.id), error=reason)
+    commit.put_shadow(shadow)
+    index = commit.index(generation.branch, generation.index_type)
+    if index is not None and index.previous == generation_number:
+        commit.put_index(msgspec.structs.replace(index, previous=0))
+    _tell(commit, shadow, "generation.condemned", generation=generation_number, reason=reason)
+    commit.audit("generation.condemned", shadow.id, {"generation": generation_number, "reason": reason})
+
+
+def retire_previous(commit: Commit, generation_number: int) -> bool:
+    """End the soak of a previous generation: it can no longer be gone back to. False if it is not soaking (any
+    more)."""
+    generation = commit.generation(generation_number)
+    index = commit.index(generation.branch, generation.index_type)
+    if generation.role != "soaking":
+        return False
+    if index is not None and index.previous == generation_number:
+        commit.put_index(msgspec.structs.replace(index, previous=0))
+    _retire_and_tell(commit, generation_number)
+    commit.audit("generation.retired", generation.shadow_id, {"generation": generation_number})
+    return True
+
+
+def retire_failed(commit: Commit, shadow_id: str) -> None:
+    """The files of a failed build have been kept long enough."""
+    row = commit.shadow(shadow_id)
+    if row.state == S.FAILED:
+        _retire_and_tell(commit, row.generation)
+
+
+def forget_generation(commit: Commit, number: int) -> None:
+    """The directory of a retiring generation is gone: forget the generation too."""
+    generation = commit.generation(number)
+    if generation.role != "retiring":
+        raise InvalidTransition(f"generation {number} is {generation.role}, not retiring", operation="retire")
+    commit.delete_generation(number)
+    commit.emit("generation.removed", generation.shadow_id, {"generation": number})
+
+
+def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> None:
+    """Tell what recovery did about a shadow: resumed its build, waited on for it, checked, published it, or found it
+    broken."""
+    _tell(commit, shadow, f"recovery.{what}", **data)
+    commit.audit(f"recovery.{what}", shadow.id, {"state": str(shadow.state), **data})
+
+
+def note_recovered(commit: Commit, what: str, subject: str, **data: Any) -> None:
+    """The same of what is no shadow: the locks of a branch, the paths for outsiders."""
+    commit.emit(f"recovery.{what}", subject, data)
+    commit.audit(f"recovery.{what}", subject, data)

@@ -1,0 +1,1 @@
+"""Generations on disk: one built copy of an index each."""

@@ -1,0 +1,169 @@
+"""What an external builder left in its directory, and whether it is what it says.
+
+    <shadow_index_path>/
+        manifest.json, PINS      the engine's own, made when the build began
+        build-manifest.json      the builder's, written last:
+            {"format": 1, "shadow_index_id": "5f0c...", "applied_lsn": 812, "record_count": 500,
+             "files": {"shard-000/terms.bin": {"size_bytes": 1234, "sha256": "9f86d081..."}}}
+        shard-000/ ...           the index itself: every file of it is listed
+
+Nothing that the builder writes is ever used as a path: the directory is walked without following a link, and what the
+walk finds is compared with what the manifest lists. Files are hashed in a worker process and forced to disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from shadowswitch.storage import data_directory
+
+BUILD_MANIFEST = "build-manifest.json"
+MANIFEST_BYTES_MAX = 16 << 20
+FILES_MAX = 100_000
+PROBLEMS_MAX = 20
+"""More say nothing new."""
+CHUNK_BYTES = 1 << 20
+ENGINES_OWN = frozenset({data_directory.MANIFEST, data_directory.PINS, BUILD_MANIFEST})
+
+Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class DeliveredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file as its builder describes it."""
+
+    size_bytes: Whole
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class BuildManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`build-manifest.json`. `files` by path below the directory, with `/`."""
+
+    format: Annotated[int, msgspec.Meta(ge=1, le=1)]
+    shadow_index_id: str
+    applied_lsn: Whole
+    record_count: Whole
+    files: dict[str, DeliveredFile]
+
+
+class CheckDelivery(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: look at what lies in an external build's directory."""
+
+    path: str
+    shadow_id: str
+
+
+class Delivered(msgspec.Struct, frozen=True, tag=True):
+    """What was found; sound if there are no `problems`. `size_bytes` is the sum of the sizes of the files."""
+
+    problems: list[str]
+    applied_lsn: int = 0
+    record_count: int = 0
+    size_bytes: int = 0
+    files: int = 0
+
+
+_decode = msgspec.json.Decoder(BuildManifest).decode
+
+
+def read_build_manifest(path: Path) -> BuildManifest:
+    """The builder's manifest. Raises ValueError, in words for the builder, when there is none that can be read."""
+    try:
+        descriptor = os.open(path / BUILD_MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ValueError(f"{BUILD_MANIFEST} cannot be opened: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{BUILD_MANIFEST} is not a file")
+        if found.st_size > MANIFEST_BYTES_MAX:
+            raise ValueError(f"{BUILD_MANIFEST} has {found.st_size} bytes, more than {MANIFEST_BYTES_MAX}")
+        try:
+            return _decode(file.read(MANIFEST_BYTES_MAX))
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"{BUILD_MANIFEST}: {error}") from error
+
+
+def check_delivery(task: CheckDelivery) -> Delivered:
+    """Compare a directory with its manifest, byte by byte, and force it to disk. Reads everything; never raises for
+    what a builder did."""
+    root = Path(task.path)
+    try:
+        manifest = read_build_manifest(root)
+    except ValueError as error:
+        return Delivered([str(error)])
+    problems: list[str] = []
+    if manifest.shadow_index_id != task.shadow_id:
+        problems.append(f"{BUILD_MANIFEST} is that of shadow {manifest.shadow_index_id[:80]!r}")
+    if not manifest.files:
+        problems.append(f"{BUILD_MANIFEST} lists no file")
+    missing, size, count = dict(manifest.files), 0, 0
+    for name, problem, found_size, digest in _walk(root):
+        count += 1
+        expected = missing.pop(name, None)
+        size += found_size
+        if problem:
+            problems.append(f"{name[:200]!r} {problem}")
+        elif expected is None:
+            problems.append(f"{name[:200]!r} is not listed in {BUILD_MANIFEST}")
+        elif found_size != expected.size_bytes:
+            problems.append(f"{name[:200]!r} has {found_size} bytes, not {expected.size_bytes}")
+        elif digest != expected.sha256:
+            problems.append(f"{name[:200]!r} has another SHA-256 than listed")
+        if len(problems) >= PROBLEMS_MAX or count > FILES_MAX:
+            problems += [f"more than {FILES_MAX} files"] if count > FILES_MAX else []
+            return Delivered(problems)
+    problems += [f"{name[:200]!r} is listed in {BUILD_MANIFEST} and not there" for name in list(missing)[:PROBLEMS_MAX]]
+    return Delivered(problems, manifest.applied_lsn, manifest.record_count, size, count)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, str, int, str]]:
+    """Every entry below a directory that is no directory: (name, what is wrong with it, size, SHA-256).
+
+    Everything is opened relative to the directory that was listed, without following a link, so that nothing can be
+    exchanged under the walk for something outside.
+    """
+    unreadable: list[OSError] = []
+    for folder, folders, names, descriptor in os.fwalk(root, onerror=unreadable.append, follow_symlinks=False):
+        below = os.path.relpath(folder, root)
+        prefix = "" if below == "." else f"{below}/"
+        for name in folders:
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                    yield prefix + name, "is a symbolic link", 0, ""
+        for name in names:
+            if prefix or name not in ENGINES_OWN:
+                yield prefix + name, *_look_at(name, descriptor)
+        os.fsync(descriptor)
+    for error in unreadable:
+        yield str(error.filename), f"cannot be read: {error.strerror}", 0, ""
+
+
+def _look_at(name: str, folder: int) -> tuple[str, int, str]:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        return f"cannot be opened (no link is followed): {error.strerror}", 0, ""
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return "is not a regular file", 0, ""
+        if found.st_nlink > 1:
+            return "has another name elsewhere (a hard link)", 0, ""
+        digest, size = hashlib.sha256(), 0
+        while chunk := os.read(descriptor, CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+        os.fsync(descriptor)
+        return "", size, digest.hexdigest()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}", 0, ""
+    finally:
+        os.close(descriptor)

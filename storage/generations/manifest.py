@@ -1,0 +1,145 @@
+"""The manifest of a generation: what it is, and checksums of its closed files, so that a flipped bit is found.
+
+Owns `manifest.json`. It is written twice, whole each time: when the directory is made, and, with `built`, when the
+shadow has passed its validation:
+
+    {"format": 1, "catalog": "<uuid>", "generation": 12, "branch": "main", "index_type": "SEARCH_INDEX",
+     "backend": "fts5", "options": {...}, "fingerprint": "9c1a...", "shards": 2, "resource_types": ["object_type"],
+     "built": {"applied_lsn": 812, "record_count": 500, "digest": "77aa...",
+               "files": {"shard-000/terms.bin": {"size_bytes": 1234, "blake2b": "5d0f..."}}}}
+
+A closed file is one that its backend never changes after the build (`Backend.closed_files`). The catalog keeps the
+checksum of the manifest itself, so the chain begins in a transaction. Invariant: IX-8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.digest import Digest
+from shadowswitch.model.errors import CorruptData
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.backends.protocol import Backend
+from shadowswitch.storage.catalog.rows import GenerationRow
+
+CHUNK_BYTES = 1 << 20
+
+
+class ClosedFile(msgspec.Struct, frozen=True):
+    """A closed file as it was when the build passed its validation."""
+
+    size_bytes: int
+    blake2b: str
+
+
+class Built(msgspec.Struct, frozen=True):
+    """What the manifest says of the finished build; `files` by path below the generation."""
+
+    applied_lsn: int
+    record_count: int
+    digest: str
+    files: dict[str, ClosedFile]
+
+
+def write_manifest(
+    path: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, built: Built | None = None
+) -> str:
+    """Write the manifest durably; returns its checksum. Raises OSError."""
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "catalog": catalog_uuid,
+        "generation": row.number,
+        "branch": branch_name,
+        "index_type": row.index_type,
+        "backend": row.backend,
+        "options": row.options,
+        "fingerprint": row.fingerprint,
+        "shards": row.shards,
+        "resource_types": row.resource_types,
+    }
+    if built is not None:
+        manifest["built"] = msgspec.to_builtins(built)
+    data = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    data_directory.write_durably(path / data_directory.MANIFEST, data)
+    return _checksum(data)
+
+
+def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
+    """Raise CorruptData unless the directory says that it is this generation of this catalog."""
+    try:
+        manifest = json.loads((path / data_directory.MANIFEST).read_bytes())
+        found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptData(
+            f"generation {row.number} has no readable manifest in {path}: {error}",
+            object=str(path),
+            hint="rebuild the index; its records are safe in the catalog",
+        ) from error
+    if found != (catalog_uuid, row.number, row.fingerprint, row.shards):
+        raise CorruptData(
+            f"{path} holds another generation than number {row.number} of this catalog",
+            object=str(path),
+            hint="was the directory copied here? Rebuild the index",
+        )
+
+
+def checksums(path: Path, backend: Backend, shards: int, options: Mapping[str, Any]) -> dict[str, ClosedFile]:
+    """Every closed file of a generation with its checksum. Reads them all. Raises OSError."""
+    found = {}
+    for shard in data_directory.shard_paths(path, shards):
+        for name in backend.closed_files(shard, options):
+            found[f"{shard.name}/{name}"] = _look_at(shard / name)
+    return found
+
+
+def check_closed_files(path: Path, manifest_hash: str) -> list[str]:
+    """What is no longer as it was when the build ended: the manifest itself, and the files it lists (IX-8)."""
+    if not manifest_hash:
+        return []
+    try:
+        data = (path / data_directory.MANIFEST).read_bytes()
+        if _checksum(data) != manifest_hash:
+            return [f"{data_directory.MANIFEST} is not what was written when the build ended"]
+        built = msgspec.convert(json.loads(data)["built"], Built)
+    except (OSError, ValueError, KeyError) as error:
+        return [f"{data_directory.MANIFEST} cannot be read: {error}"]
+    problems = []
+    for name, expected in sorted(built.files.items()):
+        try:
+            found = _look_at(path / name)
+        except OSError as error:
+            problems.append(f"{name} cannot be read: {error.strerror}")
+            continue
+        if found.size_bytes != expected.size_bytes:
+            problems.append(f"{name} has {found.size_bytes} bytes, it had {expected.size_bytes} when the build ended")
+        elif found != expected:
+            problems.append(f"{name} has other content than when the build ended")
+    return problems
+
+
+def short(digest: Digest) -> str:
+    """A digest as the manifest tells it."""
+    return _checksum(digest.encode())
+
+
+def _checksum(data: bytes) -> str:
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _look_at(file: Path) -> ClosedFile:
+    hashed, size = blake2b(digest_size=16), 0
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while chunk := os.read(descriptor, CHUNK_BYTES):
+            hashed.update(chunk)
+            size += len(chunk)
+    finally:
+        os.close(descriptor)
+    return ClosedFile(size, hashed.hexdigest())

@@ -1,0 +1,170 @@
+"""The path for outsiders: `published/<branch>/<INDEX_TYPE>` always leads to one whole generation.
+
+    ATOMIC_RENAME      a symbolic link to the live generation, replaced by `rename`: it follows the journal
+    COPY_AND_REPLACE   a full copy as of the switch, on the file system of the published folder (maybe another one),
+                       exchanged with what is there by `renameat2(RENAME_EXCHANGE)` in one system call
+
+The intent is the live pointer itself: it is durable before anything is published, and `publish` makes the path agree
+with it, however often it is called and wherever it was killed before. What it prepares lies in `.staging`, which
+belongs to it alone.
+The path is never absent and never leads to half a copy: moving the old directory away and then the new one in leaves a
+gap in which readers fail. Invariant: IX-7.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from shadowswitch.model.errors import StorageFull, UnsupportedFilesystem
+from shadowswitch.model.names import directory_name
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.failpoints import point
+
+PUBLISHED = "published"
+STAGING = ".staging"
+MARK = "GENERATION"
+"""A published copy says in this file which generation of which catalog it is."""
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def published_path(root: Path, branch: str, index_type: str) -> Path:
+    """Where outsiders find an index."""
+    return root / directory_name(branch) / index_type
+
+
+def identity(catalog_uuid: str, generation: int) -> str:
+    """What a published copy is a copy of."""
+    return f"{catalog_uuid}/{generation}"
+
+
+def is_published(path: Path, generation: Path, mark: str, strategy: str) -> bool:
+    """Does the path lead to this generation (a link), or to a whole copy of it?"""
+    if strategy == "COPY_AND_REPLACE":
+        try:
+            return not path.is_symlink() and (path / MARK).read_text() == mark
+        except OSError:
+            return False
+    return path.is_symlink() and os.readlink(path) == _link_text(path, generation)
+
+
+def publish(
+    root: Path,
+    branch: str,
+    index_type: str,
+    generation: Path,
+    mark: str,
+    strategy: str,
+    copy_to: Callable[[Path], None],
+) -> bool:
+    """Make the path of an index lead to a generation; False when it did already. Idempotent, durable.
+
+    For COPY_AND_REPLACE `copy_to(target)` makes a whole copy; it need not be durable yet. Raises StorageFull or
+    UnsupportedFilesystem; the path then leads to what it led to before.
+    """
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path = data_directory.make_directories(root, f"{directory_name(branch)}") / index_type
+    if is_published(path, generation, mark, strategy):
+        return False
+    staging = data_directory.make_directories(root, STAGING)
+    staged = staging / f"{directory_name(mark)}-{index_type}"
+    try:
+        _remove(staged)
+        if strategy == "COPY_AND_REPLACE":
+            copy_to(staged)
+            point("publish.copied")
+            _finish_copy(staged, mark)
+        else:
+            staged.symlink_to(_link_text(path, generation))
+        data_directory.sync_directory(staging)
+        point("publish.staged")
+        _put_in_place(staged, path)
+        point("publish.exchanged")
+        data_directory.sync_directory(path.parent)
+        _keep_for_a_while(staged, staging / f"{directory_name(branch)}-{index_type}.previous")
+        point("publish.done")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no room to publish {path}",
+                operation="publish",
+                object=str(path),
+                hint="free space; what was there stays",
+            ) from error
+        raise
+    finally:
+        _remove(staged)
+    return True
+
+
+def clean_staging(root: Path) -> list[str]:
+    """Remove what a killed host had prepared and not put in place; the names. Before anything is published."""
+    staging = root / STAGING
+    removed = []
+    if staging.is_dir() and not staging.is_symlink():
+        for path in sorted(staging.iterdir()):
+            _remove(path)
+            removed.append(path.name)
+    return removed
+
+
+def _link_text(path: Path, generation: Path) -> str:
+    return os.path.relpath(generation, path.parent)
+
+
+def _finish_copy(staged: Path, mark: str) -> None:
+    (staged / MARK).write_text(mark)
+    for folder, _, names in os.walk(staged, topdown=False):
+        for name in names:
+            _sync_file(Path(folder, name))
+        data_directory.sync_directory(Path(folder))
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _keep_for_a_while(staged: Path, previous: Path) -> None:
+    """A copy that was exchanged stays until the next one: somebody may be on the way from the path to a file in it."""
+    _remove(previous)
+    if staged.is_dir() and not staged.is_symlink():
+        os.rename(staged, previous)
+
+
+def _put_in_place(staged: Path, path: Path) -> None:
+    """One system call: a plain rename when there is nothing yet or only links are involved, else an exchange."""
+    if not os.path.lexists(path) or (path.is_symlink() and staged.is_symlink()):
+        os.rename(staged, path)
+    else:
+        _exchange(staged, path)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        raise UnsupportedFilesystem("this C library has no renameat2", hint="publish with strategy ATOMIC_RENAME")
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS):
+        raise UnsupportedFilesystem(
+            f"the file system of {other} cannot exchange two directories", hint="publish with strategy ATOMIC_RENAME"
+        )
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

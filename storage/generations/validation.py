@@ -1,0 +1,226 @@
+"""Validation of a shadow against its source at a common LSN. Runs in a worker process; the shadow stands still
+meanwhile.
+
+Every check reads what is stored, not what somebody counted: `DIGEST` recomputes the digest from the rows of each shard,
+`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` is the backend's own and the checksums of closed files,
+`SAMPLE_READ_BACK` reads random records of the source through the ordinary reader and compares field by field, and
+looks for deleted ones.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.digest import BUCKETS, Digest
+from shadowswitch.model.errors import JournalTrimmed, ShadowSwitchError
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import IndexReader
+from shadowswitch.storage.catalog import keys
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.journal import read_records, read_slice
+from shadowswitch.storage.catalog.journal_format import Entry
+from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
+
+SIZE_RATIO_MAX = 10.0
+SIZE_FLOOR_BYTES = 1 << 20
+"""Below a mebibyte a size says nothing: fixed costs of a file dominate."""
+DELETES_LOOKED_AT = 1000
+QUERY_HITS = 10
+LATENCY_FLOOR_S = 0.002
+"""Faster than this is fast enough: below, a ratio compares noise."""
+
+
+class Inspect(msgspec.Struct, frozen=True, tag=True):
+    """What to check. `digest` is that of the source at `lsn`, encoded; the shadow has applied exactly up to `lsn`."""
+
+    data: str
+    path: str
+    branch: int
+    types: dict[int, str]
+    shards: int
+    backend: str
+    options: dict[str, Any]
+    checks: list[str]
+    lsn: int
+    digest: bytes
+    samples: int
+    seed: int
+    live_path: str = ""
+    live_backend: str = ""
+    live_options: dict[str, Any] = {}
+    live_shards: int = 0
+    queries: list[str] = []
+    query_overlap_min: float = 0.5
+    query_latency_ratio_max: float = 5.0
+    size_ratio_max: float = SIZE_RATIO_MAX
+    manifest_hash: str = ""
+    """"" while the build is under way; then the closed files are not yet compared, but told."""
+
+
+class Inspected(msgspec.Struct, frozen=True, tag=True):
+    """Findings by check (a sound check has an empty list), and the buckets in which rows and source differ."""
+
+    findings: dict[str, list[str]]
+    differing_buckets: list[int]
+    rows: int
+    size_bytes: int
+    closed_files: dict[str, ClosedFile] = {}
+    """The closed files of a build that is under way, if their integrity was asked for."""
+
+
+def inspect(catalog: Catalog, task: Inspect) -> Inspected:
+    """Run the checks. An error of the disk or of the index is a finding of the check that met it."""
+    findings: dict[str, list[str]] = {}
+    reader = registry.backend(task.backend).open_reader(
+        data_directory.shard_paths(Path(task.path), task.shards), task.options
+    )
+    size = data_directory.directory_size_bytes(Path(task.path))
+    recomputed = Digest()
+    try:
+        counters = _recompute(reader, task.shards, recomputed)
+        source = Digest.decode(task.digest)
+        for check in task.checks:
+            try:
+                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters)
+            except ShadowSwitchError as error:
+                findings[check] = [str(error)]
+    except ShadowSwitchError as error:
+        findings.setdefault("INTEGRITY_CHECK", []).append(f"the shadow cannot be read: {error}")
+    finally:
+        reader.close()
+    differing = recomputed.differing(Digest.decode(task.digest))
+    closed: dict[str, ClosedFile] = {}
+    if "INTEGRITY_CHECK" in task.checks and not task.manifest_hash:
+        try:
+            closed = checksums(Path(task.path), registry.backend(task.backend), task.shards, task.options)
+        except OSError as error:
+            findings.setdefault("INTEGRITY_CHECK", []).append(f"a closed file cannot be read: {error}")
+    return Inspected(findings, differing, recomputed.count, size, closed)
+
+
+def _recompute(reader: IndexReader, shards: int, total: Digest) -> list[str]:
+    problems = []
+    for shard in range(shards):
+        state, versions = reader.shard_versions(shard)
+        own = Digest()
+        own.add_versions(versions)
+        if own != state.digest:
+            problems.append(f"shard {shard}: counters say {state.digest!r}, rows say {own!r} (IX-2)")
+        total.merge(own)
+    return problems
+
+
+def _run(
+    check: str,
+    catalog: Catalog,
+    task: Inspect,
+    reader: IndexReader,
+    source: Digest,
+    recomputed: Digest,
+    counters: list[str],
+) -> list[str]:
+    if check == "DIGEST":
+        differing = recomputed.differing(source)
+        note = f"{len(differing)} of {BUCKETS} buckets differ from the source at LSN {task.lsn}: {differing}"
+        return counters + ([note] if differing else [])
+    if check == "RECORD_COUNT_VALIDATION":
+        if recomputed.count == source.count:
+            return []
+        return [f"the shadow holds {recomputed.count} records, its source {source.count} at LSN {task.lsn}"]
+    if check == "SIZE_COMPARISON":
+        return compare_sizes(Path(task.path), Path(task.live_path), task.size_ratio_max) if task.live_path else []
+    if check == "INTEGRITY_CHECK":
+        backend = registry.backend(task.backend)
+        paths = data_directory.shard_paths(Path(task.path), task.shards)
+        found = [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
+        return found + check_closed_files(Path(task.path), task.manifest_hash)
+    if check == "QUERY_COMPARISON":
+        return _compare_queries(task, reader)
+    if check == "SAMPLE_READ_BACK":
+        return _read_back(catalog, task, reader)
+    raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
+
+
+def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
+    """SIZE_COMPARISON: are two indexes about as large?"""
+    size = data_directory.directory_size_bytes(shadow, logs=False)
+    live = data_directory.directory_size_bytes(live_path, logs=False)
+    small, large = sorted((max(size, SIZE_FLOOR_BYTES), max(live, SIZE_FLOOR_BYTES)))
+    if large / small <= ratio_max:
+        return []
+    return [f"the shadow has {size} bytes, the live index {live}: more than {ratio_max} times apart"]
+
+
+def _compare_queries(task: Inspect, reader: IndexReader) -> list[str]:
+    """Do both indexes answer much alike, and as fast? Judged by averages, for a rebuild has a reason."""
+    if not task.live_path or not task.queries:
+        return []
+    backend = registry.backend(task.live_backend)
+    live = backend.open_reader(data_directory.shard_paths(Path(task.live_path), task.live_shards), task.live_options)
+    try:
+        old = [_answer(live, query) for query in task.queries]
+    finally:
+        live.close()
+    new = [_answer(reader, query) for query in task.queries]
+    shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
+    problems = []
+    overlap = statistics.mean(shares) if shares else 1.0
+    if overlap < task.query_overlap_min:
+        problems.append(
+            f"the shadow gives {overlap:.0%} of the hits of the live index for {len(shares)} queries,"
+            f" {task.query_overlap_min:.0%} were expected"
+        )
+    slow, fast = (max(LATENCY_FLOOR_S, statistics.median(s for _, s in side)) for side in (new, old))
+    if slow / fast > task.query_latency_ratio_max:
+        problems.append(f"the shadow takes {slow * 1000:.1f} ms for a query, the live index {fast * 1000:.1f} ms")
+    return problems
+
+
+def _answer(reader: IndexReader, query: str) -> tuple[set[tuple[str, str]], float]:
+    begun = time.perf_counter()
+    hits = reader.search(query, QUERY_HITS)
+    return {(hit.resource_type, hit.id) for hit in hits}, time.perf_counter() - begun
+
+
+def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
+    chance = random.Random(task.seed)
+    backend = registry.backend(task.backend)
+    problems = []
+    for _ in range(task.samples):
+        number, name = chance.choice(sorted(task.types.items()))
+        bucket = chance.randrange(BUCKETS)
+        start = keys.RECORD_PREFIX.pack(task.branch, number, bucket) + chance.randbytes(2)
+        piece = read_records(catalog, task.branch, number, name, range(bucket, bucket + 1), start, 1)
+        for item in piece.items:
+            if item.lsn > task.lsn:
+                continue  # written since; the switch will bring it over
+            held = reader.get(item.resource_type, item.id)
+            if held is None:
+                problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} is not in the shadow")
+            elif held.lsn != item.lsn or held.fields != backend.project(task.options, item.fields or {}):
+                problems.append(f"{item.resource_type} {item.id!r} differs from its source at LSN {item.lsn}")
+    return problems + _deleted_are_absent(catalog, task, reader)
+
+
+def _deleted_are_absent(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
+    last: dict[tuple[str, str], Entry] = {}
+    after = max(0, task.lsn - DELETES_LOOKED_AT)
+    try:
+        while after < task.lsn:
+            entries, after = read_slice(catalog, task.branch, after, task.lsn, DELETES_LOOKED_AT)
+            last.update({(entry.resource_type, entry.id): entry for entry in entries})
+    except JournalTrimmed:
+        return []
+    problems = []
+    for entry in last.values():
+        name, id = entry.resource_type, entry.id
+        if entry.fields is None and name in task.types.values() and reader.get(name, id) is not None:
+            problems.append(f"{name} {id!r} was deleted at LSN {entry.lsn} and is in the shadow")
+    return problems

@@ -1,0 +1,146 @@
+"""The worker process: `main` with the arguments FD DATA NICE.
+
+Takes one task at a time as a line of JSON from the socket FD, answers with progress lines and one line for the end, and
+exits when the other side closes. It is started with `subprocess`, not with `multiprocessing`: spawning would run the
+host's `__main__` again, and forking would copy an open LMDB environment.
+
+It never outlives its host: a thread watches the socket and ends the process at once when the host is gone, and a
+shard is worked on only under an exclusive lock on its directory, so that the worker of a dead host and that of its
+successor never write the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from shadowswitch.model.errors import InternalFailure, ShadowSwitchError, Timeout
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered, check_delivery
+from shadowswitch.storage.generations.recount import Checked, CheckShards, Recount, Recounted, check_shards, recount
+from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
+from shadowswitch.storage.generations.validation import Inspect, Inspected, inspect
+
+SHARD_LOCK_TIMEOUT_S = 10.0
+PROGRESS_INTERVAL_S = 0.05
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """The task ended with an error: its class name, message and traceback."""
+
+    kind: str
+    message: str
+    trace: str
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The task is done; for a shard, `progress` is its last."""
+
+    progress: Progress
+
+
+Task = BuildShard | Inspect | CheckDelivery | Recount | CheckShards
+Line = BuildShard | Inspect | CheckDelivery | Recount | CheckShards | Control
+Answer = Progress | Done | Inspected | Delivered | Recounted | Checked | Failed
+
+decode_line = msgspec.json.Decoder(Line).decode
+decode_answer = msgspec.json.Decoder(Answer).decode
+
+
+@contextlib.contextmanager
+def shard_lock(path: Path) -> Iterator[None]:
+    """The exclusive right to write a shard; waits for the worker of a dead host to be gone."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + SHARD_LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Timeout(f"another process is still writing {path}", operation="build") from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Worker:
+    """One worker process's side of the conversation."""
+
+    def __init__(self, channel: socket.socket, data: Path) -> None:
+        self._channel = channel
+        self._catalog = Catalog(data / data_directory.CATALOG, readonly=True)
+        self._tasks: queue.Queue[Task] = queue.Queue()
+        self._control = Control()
+        self._last_report = 0.0
+        threading.Thread(target=self._listen, name="host", daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            with self._channel.makefile("rb") as lines:
+                for text in lines:
+                    line = decode_line(text)
+                    if isinstance(line, Control):
+                        self._control = line
+                    else:
+                        self._tasks.put(line)
+        finally:  # the host is gone, or was killed with our answers unread (then reading raises): stop this instant
+            os._exit(0)
+
+    def run(self) -> None:
+        """Serve tasks for ever; the listening thread ends the process."""
+        while True:
+            task = self._tasks.get()
+            try:
+                answer: Answer = self._perform(task)
+            except ShadowSwitchError as error:
+                answer = Failed(type(error).__name__, str(error), "")
+            except Exception as error:
+                answer = Failed(type(error).__name__, str(error) or repr(error), traceback.format_exc(limit=8))
+            self._send(answer)
+
+    def _perform(self, task: Task) -> Answer:
+        if isinstance(task, BuildShard):
+            with shard_lock(Path(task.path)):
+                self._last_report = 0.0
+                return Done(ShardBuild(self._catalog, task, self._report, lambda: self._control).run())
+        if isinstance(task, Inspect):
+            return inspect(self._catalog, task)
+        if isinstance(task, CheckDelivery):
+            return check_delivery(task)
+        if isinstance(task, Recount):
+            return recount(task)
+        if isinstance(task, CheckShards):
+            return check_shards(task)
+        raise InternalFailure(f"unknown task {task!r}")
+
+    def _report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last_report >= PROGRESS_INTERVAL_S:
+            self._last_report = now
+            self._send(progress)
+
+    def _send(self, answer: Answer) -> None:
+        self._channel.sendall(msgspec.json.encode(answer) + b"\n")
+
+
+def main() -> None:
+    """Entry point of the process."""
+    descriptor, data, nice = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    with contextlib.suppress(OSError):
+        os.nice(nice)
+    Worker(socket.socket(fileno=descriptor), data).run()
