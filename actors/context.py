@@ -35,7 +35,7 @@ from shadowswitch.storage.generations import published_path
 from shadowswitch.storage.generations.generation import Generation, GenerationWriter
 
 if TYPE_CHECKING:
-    from shadowswitch.actors.branch.locks import LockKeeper
+    from shadowswitch.actors.branch.locks import BranchLocks
     from shadowswitch.actors.build.external import ExternalBuilds
 
 logger = logging.getLogger("shadowswitch")
@@ -91,7 +91,7 @@ class House:
         """Checks that the host registered, by name."""
         self.delays: dict[int, float] = {}
         """Seconds by which each write of a branch is slowed, while a build of it cannot keep up."""
-        self.keepers: dict[int, LockKeeper] = {}
+        self.keepers: dict[int, BranchLocks] = {}
         """The locks of each branch that ever had any or whose actor runs, by branch number."""
         self.tracked: dict[int, tuple[str, ...]] = {}
         """The builds that make their branch READY when they are switched to, by branch number."""

@@ -45,7 +45,7 @@ def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float
     """Changes a second of the host's replay, and the slices as the backend got them."""
     (generation,) = engine._house.shelf.live.values()
     writer = generation.writer
-    while writer.tend():  # from an index at rest, not from one that has the housekeeping of the last round before it
+    while writer.compact():  # from an index at rest, not from one that has the housekeeping of the last round before it
         pass
     writer.flush()
     with writer.held():
@@ -66,7 +66,7 @@ def raw_apply(path: Path, slices: Sequence[Sequence[Item]], changes: int, pile: 
     """Changes a second of the backend alone: the same changes, in an order that it has not seen yet, to the shard of an
     index that is closed; forced to disk every `pile` changes."""
     writer = BACKEND.open_writer(path / "shard-000", OPTIONS)
-    while writer.tend():
+    while writer.compact():
         pass
     writer.flush()
     items = [item for some in slices for item in some]

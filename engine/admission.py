@@ -27,7 +27,7 @@ class _Ticket(NamedTuple):
     changes: int
 
 
-class Room:
+class AdmissionQueue:
     """Counts changes between admission and commit. Any thread."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Room:
                 self._moved.notify_all()
 
 
-class Turns:
+class KeyedLocks:
     """One caller at a time for each key; the next one waits."""
 
     def __init__(self) -> None:

@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from shadowswitch.actors.branch.lock_registry import load_keepers
-from shadowswitch.actors.branch.router import Branches
+from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.external import ExternalBuilds
-from shadowswitch.actors.build.registry import Builds
-from shadowswitch.actors.build.scrubber import Rechecker
+from shadowswitch.actors.build.registry import BuildRegistry
+from shadowswitch.actors.build.scrubber import Scrubber
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.context import House
 from shadowswitch.actors.journal_writer import JournalWriter
@@ -32,7 +32,7 @@ from shadowswitch.actors.maintenance.follower import Follower
 from shadowswitch.actors.maintenance.janitor import Janitor
 from shadowswitch.actors.maintenance.watcher import Watcher
 from shadowswitch.actors.messages import Follow, Kick, Tick, Transact
-from shadowswitch.engine.admission import Room, Turns
+from shadowswitch.engine.admission import AdmissionQueue, KeyedLocks
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import recover
 from shadowswitch.model.config import Config
@@ -49,7 +49,7 @@ from shadowswitch.storage.catalog import durability
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.disk import disk_errors
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 logger = logging.getLogger("shadowswitch")
 
@@ -74,7 +74,7 @@ class Running:
             if not config.allow_remote_filesystem:
                 data_directory.refuse_remote(root)
             self._lock = data_directory.DirectoryLock(root)
-            point("open.locked")
+            failpoint("open.locked")
         self._closed = False
         self._close_lock = threading.Lock()
         self._branch_rows: dict[str, BranchRow] = {}
@@ -82,8 +82,8 @@ class Running:
         self._stopping = threading.Event()
         self._helpers: list[threading.Thread] = []
         self._readers = OpenReaders()
-        self._room = Room()
-        self._turns = Turns()
+        self._room = AdmissionQueue()
+        self._turns = KeyedLocks()
         try:
             with disk_errors("open"):
                 self._start(root, config)
@@ -98,15 +98,15 @@ class Running:
         self._house = house = House(root, config, self._supervisor.crashed)
         catalog_path = data_directory.make_directories(root, data_directory.CATALOG)
         data_directory.make_directories(root, data_directory.GENERATIONS)
-        point("open.directories")
+        failpoint("open.directories")
         house.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes)
-        point("open.catalog")
+        failpoint("open.catalog")
         house.timers = Timers()
         house.journal = Address(
             lambda: JournalWriter.start(house.catalog, house.metrics, self._committed, house.crashed)
         )
         house.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
-        self._branches = Branches(house)
+        self._branches = BranchRouter(house)
         load_keepers(house)
         found = recover(house)
         self._broken = found.broken
@@ -116,8 +116,8 @@ class Running:
         house.external = ExternalBuilds(house)
         house.janitor = Address(lambda: Janitor.start(house, self._branches))
         house.watcher = Address(lambda: Watcher.start(house))
-        house.rechecker = Address(lambda: Rechecker.start(house))
-        self._builds = Builds(house)
+        house.rechecker = Address(lambda: Scrubber.start(house))
+        self._builds = BuildRegistry(house)
         for row in found.resume:
             self._builds.go_on(row)
         house.timers.every(config.refresh_interval_ms / 1000, self._tick_followers)

@@ -35,7 +35,7 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import durability, transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import published_path
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.recount import Checked, CheckShards
@@ -69,7 +69,7 @@ def recover(house: House) -> Recovered:
     removed = published_path.clean_staging(house.published)
     if removed:
         house.transact(lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover")
-    point("recover.cleaned")
+    failpoint("recover.cleaned")
     for index in house.catalog.indexes():
         live = house.shelf.open.get(index.live)
         if live is not None:
@@ -81,7 +81,7 @@ def recover(house: House) -> Recovered:
 
 def _publish(house: House, index: IndexRow, live: Generation) -> None:
     """A crash between the commit of a switch and its publication: the live pointer is the intent."""
-    point("recover.step")
+    failpoint("recover.step")
     shadow = house.catalog.shadow(live.row.shadow_id)
     try:
         if house.publish(shadow.branch_name, live, index.strategy):
@@ -93,7 +93,7 @@ def _publish(house: House, index: IndexRow, live: Generation) -> None:
 
 
 def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
-    point("recover.step")
+    failpoint("recover.step")
     if shadow.state == ShadowState.SWITCHING:
         reason = "the host stopped before the switch was committed"
         house.transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
@@ -149,7 +149,7 @@ def _open(house: House, row: GenerationRow, found: Recovered) -> None:
         if not generation.writer.loaded and row.role != "building":
             raise CorruptData(f"generation {row.number} was never completed", object=row.path)
         found.follow.append(generation)
-        point("recover.opened")
+        failpoint("recover.opened")
     except (ShadowSwitchError, OSError) as error:
         logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
         opened = house.shelf.open.get(row.number)
@@ -162,6 +162,6 @@ def _open(house: House, row: GenerationRow, found: Recovered) -> None:
             shadow = house.catalog.shadow(row.shadow_id)
             house.transact(lambda c: transitions.note_recovery(c, "broken", shadow, reason=reason), "recover")
         elif row.role == "soaking":
-            house.transact(lambda c: transitions.condemn(c, row.number, reason), "recover")
+            house.transact(lambda c: transitions.mark_unsound(c, row.number, reason), "recover")
         else:
             house.transact(lambda c: transitions.mark_failed(c, row.shadow_id, reason), "recover")

@@ -121,7 +121,7 @@ _plans = _parse(os.environ.get("SHADOWSWITCH_POINTS", ""))
 _lock = threading.Lock()
 
 
-def point(name: str) -> None:
+def failpoint(name: str) -> None:
     """Pass a named point; does nothing unless a test has planned something for it."""
     if _plans and (plan := _plans.get(name)) is not None:
         plan.act(name)

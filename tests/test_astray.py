@@ -242,4 +242,4 @@ def test_a_closed_index_is_said_to_be_closed_not_to_differ(engine: Engine) -> No
         with pytest.raises(EngineClosed, match="is closed"):
             call()
     with pytest.raises(EngineClosed, match="is closed"):
-        writer.pass_over(99)
+        writer.advance_to(99)

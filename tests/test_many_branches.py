@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from shadowswitch import Engine, LockConflict, Timeout
-from shadowswitch.engine.admission import Room
+from shadowswitch.engine.admission import AdmissionQueue
 from shadowswitch.model.locks.records import LockTableState
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.storage.catalog.environment import Catalog
@@ -184,7 +184,7 @@ def test_a_branch_that_stands_still_does_not_take_the_room_of_the_others(
 
 
 def test_who_waits_for_the_share_of_their_own_branch_is_passed_and_not_starved() -> None:
-    room, served = Room(), []
+    room, served = AdmissionQueue(), []
     room.take(1, 5, 10, 0)
 
     def wait() -> None:
@@ -226,7 +226,7 @@ def test_a_broken_branch_is_not_in_the_way_of_another(engine: Engine, monkeypatc
 def test_a_round_of_the_janitor_looks_only_at_what_is_due(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # the Rechecker may walk
+    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # the Scrubber may walk
     for n in range(50):
         engine.create_branch(f"b{n}")
         engine.write(f"b{n}", [put("a")])

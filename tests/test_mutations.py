@@ -25,13 +25,13 @@ LATE_COPY = (
     """                self._copy(writer)
                 writer.finish_load(self.task.start_lsn)
                 writer.flush()
-                point("copy.loaded")
+                failpoint("copy.loaded")
             self._catch_up(writer)
 """,
     """                load, held = writer.load, []
                 writer.load = lambda items, cursor: held.append((items, cursor))
                 self._copy(writer)
-                point("copy.loaded")
+                failpoint("copy.loaded")
                 writer.finish_load(self.task.start_lsn)
                 self._catch_up(writer)
                 for items, cursor in held:
@@ -90,7 +90,7 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
                 (
                     "                    writer.load(items, position)\n",
                     "                    writer.load([], position)\n"
-                    '                    point("copy.slice")\n'
+                    '                    failpoint("copy.slice")\n'
                     "                    writer.load(items, position)\n",
                 )
             ]
@@ -189,11 +189,11 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
             "actors/maintenance/janitor.py": [
                 (
                     """        remove_directory(path)
-        point("retire.removed")
+        failpoint("retire.removed")
         house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
 """,
                     """        house.transact(lambda c: transitions.forget_generation(c, row.number), "retire")
-        point("retire.removed")
+        failpoint("retire.removed")
         remove_directory(path)
 """,
                 )

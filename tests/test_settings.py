@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.daemon.index_reconciler import IndexKeeper
+from shadowswitch.service.daemon.index_reconciler import IndexReconciler
 from shadowswitch.service.daemon.settings import IndexSettings, load_settings
 from tests.engine_helpers import KIND, TYPES, fill, found, live, wait_until
 from tests.support import inside
@@ -91,9 +91,9 @@ def test_what_is_wrong_is_said_in_the_words_of_the_file(file: Path, what: str) -
 
 
 @pytest.fixture
-def keeper(engine: Engine) -> Iterator[IndexKeeper]:
+def keeper(engine: Engine) -> Iterator[IndexReconciler]:
     """A running keeper of indexes."""
-    made = IndexKeeper(engine, retry_s=0.2, look_s=0.02)
+    made = IndexReconciler(engine, retry_s=0.2, look_s=0.02)
     made.start()
     yield made
     made.stop()
@@ -103,12 +103,12 @@ def described(**config: object) -> IndexSettings:
     return IndexSettings("main", KIND, tuple(TYPES), {"parallel_workers": 1, **config})
 
 
-def as_described(keeper: IndexKeeper) -> bool:
+def as_described(keeper: IndexReconciler) -> bool:
     """Committed, and its switch is over: readers get it."""
     return all(status.as_described and not status.shadow_index_id for status in keeper.status())
 
 
-def test_an_index_is_built_as_described_and_rebuilt_when_that_changes(engine: Engine, keeper: IndexKeeper) -> None:
+def test_an_index_is_built_as_described_and_rebuilt_when_that_changes(engine: Engine, keeper: IndexReconciler) -> None:
     fill(engine, 20, text="running")
     keeper.want([described()])
     wait_until(lambda: as_described(keeper))
@@ -121,7 +121,7 @@ def test_an_index_is_built_as_described_and_rebuilt_when_that_changes(engine: En
     assert len(engine.shadows()) == 2
 
 
-def test_an_index_that_is_as_described_is_left_alone(engine: Engine, keeper: IndexKeeper) -> None:
+def test_an_index_that_is_as_described_is_left_alone(engine: Engine, keeper: IndexReconciler) -> None:
     fill(engine, 5)
     generation = live(engine)
     keeper.want([described()])
@@ -131,7 +131,9 @@ def test_an_index_that_is_as_described_is_left_alone(engine: Engine, keeper: Ind
     assert engine.index("main", KIND).generation == generation
 
 
-def test_when_the_description_changes_again_the_build_before_is_given_up(engine: Engine, keeper: IndexKeeper) -> None:
+def test_when_the_description_changes_again_the_build_before_is_given_up(
+    engine: Engine, keeper: IndexReconciler
+) -> None:
     fill(engine, 100)
     first = engine.start_build("main", KIND, TYPES, {"tokenizer": "ascii"}, service_name="settings")
     engine.wait_for(first.shadow_index_id, "BUILT", timeout_s=60)
@@ -140,7 +142,7 @@ def test_when_the_description_changes_again_the_build_before_is_given_up(engine:
     assert engine.shadow(first.shadow_index_id).state == "CANCELLED"
 
 
-def test_a_build_of_somebody_else_is_not_cancelled_and_waited_for(engine: Engine, keeper: IndexKeeper) -> None:
+def test_a_build_of_somebody_else_is_not_cancelled_and_waited_for(engine: Engine, keeper: IndexReconciler) -> None:
     fill(engine, 10)
     other = engine.start_build("main", KIND, TYPES, external=True)
     keeper.want([described()])
@@ -151,7 +153,7 @@ def test_a_build_of_somebody_else_is_not_cancelled_and_waited_for(engine: Engine
     wait_until(lambda: keeper.status()[0].error is None)
 
 
-def test_a_switch_that_is_refused_is_told_and_tried_again(engine: Engine, keeper: IndexKeeper) -> None:
+def test_a_switch_that_is_refused_is_told_and_tried_again(engine: Engine, keeper: IndexReconciler) -> None:
     fill(engine, 10)
     bad = [True]
     inside.replace_check(engine, "DIGEST", lambda reader: ["not yet"] if bad else [])
@@ -161,14 +163,14 @@ def test_a_switch_that_is_refused_is_told_and_tried_again(engine: Engine, keeper
     wait_until(lambda: as_described(keeper))
 
 
-def test_a_rollback_is_respected_until_the_description_changes(engine: Engine, keeper: IndexKeeper) -> None:
+def test_a_rollback_is_respected_until_the_description_changes(engine: Engine, keeper: IndexReconciler) -> None:
     fill(engine, 10)
     first = live(engine)
     keeper.want([described(tokenizer="porter")])
     wait_until(lambda: as_described(keeper))
     assert engine.rollback("main", KIND).generation == first
     wait_until(lambda: "rolled back" in (keeper.status()[0].error or ""))
-    fresh = IndexKeeper(engine)  # as after a restart
+    fresh = IndexReconciler(engine)  # as after a restart
     fresh.want([described(tokenizer="porter")])
     fresh._round()
     assert engine.index("main", KIND).generation == first
@@ -180,7 +182,7 @@ def test_a_rollback_is_respected_until_the_description_changes(engine: Engine, k
     wait_until(lambda: as_described(keeper))
 
 
-def test_a_build_that_somebody_cancels_is_tried_again_later(engine: Engine, keeper: IndexKeeper) -> None:
+def test_a_build_that_somebody_cancels_is_tried_again_later(engine: Engine, keeper: IndexReconciler) -> None:
     fill(engine, 2000)
     keeper.want([described(tokenizer="porter", shards=4)])
 
@@ -193,7 +195,7 @@ def test_a_build_that_somebody_cancels_is_tried_again_later(engine: Engine, keep
     wait_until(lambda: as_described(keeper))
 
 
-def test_a_branch_that_is_not_there_yet_is_waited_for(engine: Engine, keeper: IndexKeeper) -> None:
+def test_a_branch_that_is_not_there_yet_is_waited_for(engine: Engine, keeper: IndexReconciler) -> None:
     keeper.want([IndexSettings("later", KIND, tuple(TYPES), {"parallel_workers": 1})])
     engine.create_branch("later")
     wait_until(lambda: as_described(keeper))

@@ -1,4 +1,4 @@
-"""Upkeep: change the tokenizer, save, and the index is rebuilt in the shadow and switched while people search."""
+"""Daemon: change the tokenizer, save, and the index is rebuilt in the shadow and switched while people search."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.daemon.daemon import Upkeep
+from shadowswitch.service.daemon.daemon import Daemon
 from shadowswitch.service.daemon.settings import load_settings
 from tests.engine_helpers import KIND, ROOT, Crew, crew, wait_until
 from tests.external_helpers import incoming
 
-Keep = Callable[..., Upkeep]
+Keep = Callable[..., Daemon]
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def keep(engine: Engine) -> Iterator[Keep]:
     """Starts upkeep; it is stopped at the end."""
-    started: list[Upkeep] = []
+    started: list[Daemon] = []
 
-    def start(*folders: Path, **how: Any) -> Upkeep:
-        made = Upkeep(engine, folders, **how)
+    def start(*folders: Path, **how: Any) -> Daemon:
+        made = Daemon(engine, folders, **how)
         started.append(made)
         made.start()
         return made
@@ -47,7 +47,7 @@ def keep(engine: Engine) -> Iterator[Keep]:
         made.stop()
 
 
-def settle(upkeep: Upkeep) -> None:
+def settle(upkeep: Daemon) -> None:
     """Wait until every index is committed as described, and its switch is over: readers get it."""
 
     def settled() -> bool:

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.actors.branch.lifecycle import BranchLife
-from shadowswitch.actors.branch.lock_queries import LockAnswers
+from shadowswitch.actors.branch.lock_queries import LockQueries
 from shadowswitch.actors.branch.lock_registry import keeper_of
 from shadowswitch.actors.context import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.messages import Append, Seal, Transact, Write
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 
 class Load:
@@ -39,7 +39,7 @@ class BranchActor(EngineActor):
         self._locks = keeper_of(house, row)
         self.handles(Write, self._write)
         self.handles(Seal, self._seal)
-        for part in (self._locks, LockAnswers(self._locks), BranchLife(house, self._locks)):
+        for part in (self._locks, LockQueries(self._locks), BranchLife(house, self._locks)):
             for kind, handler in part.handlers().items():
                 self.handles(kind, handler)
 
@@ -52,12 +52,12 @@ class BranchActor(EngineActor):
 
     def _write(self, message: Write) -> None:
         self._locks.admit(message)
-        point("write.admitted")
+        failpoint("write.admitted")
         fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else None
         self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))
 
     def _seal(self, message: Seal) -> None:
         """A switch takes its place in the line: all that this branch admitted before is committed before it, or with it
         (SW-3); what comes later comes behind it. Nobody waits here."""
-        point("switch.sealed")
+        failpoint("switch.sealed")
         self._house.journal.tell(Transact(message.work, message.reply))

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.actors.branch.lock_progress import with_progress
-from shadowswitch.actors.branch.locks import LockKeeper, answer
+from shadowswitch.actors.branch.locks import BranchLocks, answer
 from shadowswitch.actors.context import House
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, SettleBuild, StartIndexing, TrackBuild
 from shadowswitch.model.errors import DuplicateBuild, LockConflict
@@ -40,9 +40,9 @@ CLOSING = (BranchOperation.ARCHIVE, BranchOperation.MERGE)
 
 
 class BranchLife:
-    """Changes the status that a LockKeeper holds. On the BranchActor's thread."""
+    """Changes the status that a BranchLocks holds. On the BranchActor's thread."""
 
-    def __init__(self, house: House, keeper: LockKeeper) -> None:
+    def __init__(self, house: House, keeper: BranchLocks) -> None:
         self._house = house
         self._keeper = keeper
 

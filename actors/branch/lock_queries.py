@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from shadowswitch.actors.branch.locks import LockKeeper, answer
+from shadowswitch.actors.branch.locks import BranchLocks, answer
 from shadowswitch.actors.messages import CheckWrite, ConfirmLock, ListLocks
 from shadowswitch.model.errors import LockConflict
 from shadowswitch.model.locks.info import lock_info, waiter_info
@@ -14,10 +14,10 @@ from shadowswitch.model.locks.records import Grant
 from shadowswitch.model.locks.refusal import ALLOWED, WritePermission
 
 
-class LockAnswers:
-    """Answers from the table that a LockKeeper holds, brought up to now first."""
+class LockQueries:
+    """Answers from the table that a BranchLocks holds, brought up to now first."""
 
-    def __init__(self, keeper: LockKeeper) -> None:
+    def __init__(self, keeper: BranchLocks) -> None:
         self._keeper = keeper
 
     def handlers(self) -> dict[type, Callable[[Any], None]]:

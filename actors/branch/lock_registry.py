@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from shadowswitch.actors.branch.locks import Held, LockKeeper
+from shadowswitch.actors.branch.locks import BranchLocks, Held
 from shadowswitch.actors.context import House
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.locks.branch_state import BranchStatus
@@ -17,12 +17,12 @@ from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.data_directory import boot_id
 
 
-def keeper_of(house: House, row: BranchRow) -> LockKeeper:
+def keeper_of(house: House, row: BranchRow) -> BranchLocks:
     """The keeper of a branch, made if there is none; for whoever starts its actor."""
     keeper = house.keepers.get(row.number)
     if keeper is None:
         status = BranchStatus(row.name, datetime.fromtimestamp(row.created_at, UTC))
-        keeper = house.keepers[row.number] = LockKeeper(
+        keeper = house.keepers[row.number] = BranchLocks(
             house, row, Held(0, LockTable(row.name, clock_id=boot_id()), status)
         )
     return keeper
@@ -43,4 +43,4 @@ def load_keepers(house: House) -> None:
     for stored in found:
         table = LockTable.load(stored.table, now, house.config.lock_grace_s, clock_id=clock_id)
         held = Held(stored.revision, table, stored.status)
-        house.keepers[stored.branch] = LockKeeper(house, branches[stored.branch], held)
+        house.keepers[stored.branch] = BranchLocks(house, branches[stored.branch], held)

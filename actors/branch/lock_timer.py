@@ -22,7 +22,7 @@ NOTE_S = 0.5
 beside the host."""
 
 
-class LockAlarm:
+class LockTimer:
     """The alarms of one branch. On its actor's thread."""
 
     def __init__(self, house: House, row: BranchRow, clock: Callable[[], float]) -> None:

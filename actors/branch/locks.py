@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from shadowswitch.actors.branch.lock_progress import known_types, measured, retold, with_progress
-from shadowswitch.actors.branch.lock_timer import LockAlarm
+from shadowswitch.actors.branch.lock_timer import LockTimer
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import (
@@ -46,7 +46,7 @@ from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.locks import LocksRow, check_fence, find_locks, save_locks
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 if TYPE_CHECKING:
     from shadowswitch.actors.context import House
@@ -66,7 +66,7 @@ class Held(NamedTuple):
     status: BranchStatus
 
 
-class LockKeeper:
+class BranchLocks:
     """Keeps one branch's lock table; see above."""
 
     def __init__(self, house: House, row: BranchRow, held: Held, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +76,7 @@ class LockKeeper:
         self._clock = clock
         self._doubt: Held | None = None
         self._waiting: dict[str, AcquireLock] = {}
-        self._alarm = LockAlarm(house, row, clock)
+        self._alarm = LockTimer(house, row, clock)
         self._noted = held.table
         self.quiet = _is_quiet(held)
         """Whether a write needs no look at the table: nothing is held, nobody waits, the branch is ACTIVE."""
@@ -300,9 +300,9 @@ class LockKeeper:
             return found
 
         try:
-            point("lock.before_store")
+            failpoint("lock.before_store")
             found = self._house.transact(save, what)
-            point("lock.stored")
+            failpoint("lock.stored")
         except BaseException:
             self._alarm.again()
             raise

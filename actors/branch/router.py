@@ -25,7 +25,7 @@ DEFERRED_S = 0.02
 """When to look again whether there is room for what can wait."""
 
 
-class Branches:
+class BranchRouter:
     """Sends messages to branches, whose actors come and go."""
 
     def __init__(self, house: House) -> None:

@@ -31,7 +31,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
 from shadowswitch.storage.generations.generation import APPLY_SLICE, BUSY_SLICE, Generation
 from shadowswitch.storage.generations.shard_build import BuildShard, Progress
@@ -87,7 +87,7 @@ class ShadowBuilder(EngineActor):
         row = house.catalog.shadow(self._id)
         spec = house.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
-        point("build.claimed")
+        failpoint("build.claimed")
         if row.state == ShadowState.PREPARING:
             row = self._prepare(row, spec)
         self._row = row
@@ -106,9 +106,9 @@ class ShadowBuilder(EngineActor):
             return house.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
         with disk_errors("build"):
             generations.create(house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend))
-        point("build.prepared")
+        failpoint("build.prepared")
         row = house.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
-        point("build.begun")
+        failpoint("build.begun")
         return row
 
     def _start_workers(self) -> None:
@@ -308,18 +308,18 @@ class ShadowBuilder(EngineActor):
     def _built(self, found: Validation) -> None:
         generation = self._generation
         assert generation is not None
-        point("build.validated")
+        failpoint("build.validated")
         lsn = generation.writer.flush()
         with disk_errors("build"):
             written = finish_manifest(self._house, generation, self._row.branch_name, lsn, found)
-        point("build.manifest")
+        failpoint("build.manifest")
         self._ended = True
         self._pacing.end()
         self._house.transact(
             lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes, written), "build"
         )
         self._meter.finish()
-        point("build.built")
+        failpoint("build.built")
         self._house.follower_of(generation.row.number).tell(Follow(generation))
         self._house.metrics.count("builds")
         self.stop()
@@ -333,7 +333,7 @@ class ShadowBuilder(EngineActor):
 
     def _note_failed(self, reason: str) -> None:
         self._house.transact(lambda commit: transitions.mark_failed(commit, self._id, reason), "fail build")
-        point("build.failed")
+        failpoint("build.failed")
         self._house.metrics.count("builds_failed")
 
     def _cancel(self, message: CancelBuild) -> None:
@@ -347,7 +347,7 @@ class ShadowBuilder(EngineActor):
                 self._house.transact(
                     lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
                 )
-                point("build.cancelled")
+                failpoint("build.cancelled")
             message.reply.set_result(None)
         finally:  # if it could not be recorded the caller is told, and the supervisor goes on with the build
             self.stop()

@@ -37,7 +37,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
 from shadowswitch.storage.generations.generation import Generation
@@ -72,7 +72,7 @@ class ExternalBuilds:
         house = self._house
         spec = house.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
-        point("build.claimed")
+        failpoint("build.claimed")
         if row.start_lsn and (house.root / spec.path / data_directory.MANIFEST).exists():
             row = house.transact(lambda c: transitions.resume_building(c, row.id), "retry")
         else:
@@ -80,7 +80,7 @@ class ExternalBuilds:
                 generations.create(
                     house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend)
                 )
-            point("build.prepared")
+            failpoint("build.prepared")
             row = house.transact(lambda c: transitions.begin_building(c, row.id), "start_build")
         self._hear(row.id)
         return row
@@ -249,7 +249,7 @@ class ExternalBuilds:
             lsn = writer.flush()
             with disk_errors("build"):
                 written = finish_manifest(house, generation, row.branch_name, lsn, checked)
-            point("build.manifest")
+            failpoint("build.manifest")
             seen = msgspec.structs.replace(found, record_count=checked.rows, size_bytes=checked.size_bytes)
             done = self._mark_built(row, lsn, seen, claim, written)
         except BaseException as error:
@@ -263,7 +263,7 @@ class ExternalBuilds:
     def _mark_built(
         self, row: ShadowRow, lsn: int, found: Delivered, claim: Claim, manifest_hash: str = ""
     ) -> ShadowRow:
-        point("build.validated")
+        failpoint("build.validated")
         summary = claim.build_summary or {}
         done = self._house.transact(
             lambda c: transitions.mark_delivered(
@@ -271,7 +271,7 @@ class ExternalBuilds:
             ),
             "build",
         )
-        point("build.built")
+        failpoint("build.built")
         self._house.metrics.count("builds")
         return done
 

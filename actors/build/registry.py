@@ -33,7 +33,7 @@ OWNER = "shadowswitch"
 """Who indexes, where no service is named."""
 
 
-class Builds:
+class BuildRegistry:
     """The running builds of an engine. Any thread."""
 
     def __init__(self, house: House) -> None:

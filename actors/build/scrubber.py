@@ -1,4 +1,4 @@
-"""The Rechecker: looks after BUILT shadows that wait for their switch, so that one that rots is not switched to.
+"""The Scrubber: looks after BUILT shadows that wait for their switch, so that one that rots is not switched to.
 
 Every `Config.recheck_interval_s` each of them is looked at, outside any lock and beside its follower: a worker process
 recomputes the digest of one shard after the other from its rows, and the counters are held against the source at a
@@ -34,7 +34,7 @@ CATCH_UP_S = 30.0
 UNFOLLOW_S = 10.0
 
 
-class Rechecker(EngineActor):
+class Scrubber(EngineActor):
     """One for each engine. It blocks for as long as one look takes; nobody waits for it."""
 
     def __init__(self, house: House) -> None:
@@ -86,7 +86,7 @@ class Rechecker(EngineActor):
             if found.damage:
                 raise CorruptData(found.damage, object=str(path))
             differing.update(found.differing_buckets)
-        with generation.attended(ATTENTION_S):
+        with generation.maintenance_lock(ATTENTION_S):
             if self._is_over(row):
                 raise BuildCancelled(f"shadow {row.id} does not wait any more")
             differing.update(self._against_source(generation))
@@ -101,7 +101,7 @@ class Rechecker(EngineActor):
 
     def _mend(self, row: ShadowRow, generation: Generation, buckets: list[int]) -> None:
         """Replace the buckets, then validate as after a build. Raises CorruptData when that did not help."""
-        with generation.attended(ATTENTION_S):
+        with generation.maintenance_lock(ATTENTION_S):
             if self._is_over(row):
                 raise BuildCancelled(f"shadow {row.id} does not wait any more")
             repair(self._house, generation, buckets)

@@ -17,7 +17,7 @@ from shadowswitch.model.digest import buckets_of_shard, shard_of
 from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
 from shadowswitch.model.records import Item
 from shadowswitch.storage.catalog.journal import read_records
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import manifest
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
 from shadowswitch.storage.generations.generation import Generation
@@ -235,7 +235,7 @@ def repair(house: House, generation: Generation, buckets: list[int]) -> None:
             shard = shard_of(bucket, shards)
             assert bucket in buckets_of_shard(shard, shards)
             writer.repair(shard, bucket, items)
-            point("repair.bucket")
+            failpoint("repair.bucket")
 
 
 def run_validator(house: House, generation: Generation, name: str, found: Validation) -> Validation:

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import Any
 
-from shadowswitch.actors.build.registry import Builds
+from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.kit.actor import Address
 
 logger = logging.getLogger("shadowswitch")
@@ -35,7 +35,7 @@ class Supervisor:
         del self.crashes[: max(0, len(self.crashes) - CRASHES_KEPT + 1)]
         self.crashes.append({"actor": name, "error": repr(error), "at": time.time()})
 
-    def mend(self, core: dict[str, Address], builds: Builds) -> None:
+    def mend(self, core: dict[str, Address], builds: BuildRegistry) -> None:
         """Start again what is gone."""
         for name, address in core.items():
             if address.ref.is_alive():

@@ -14,7 +14,7 @@ from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 S = ShadowState
 
 
-class Chores:
+class CleanupQueue:
     """The Janitor's list. On its thread."""
 
     def __init__(self, catalog: Catalog, keep_changes: int, slice_changes: int) -> None:

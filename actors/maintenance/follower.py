@@ -87,7 +87,7 @@ class Follower(EngineActor):
         for branch in list(self._dirty):
             self._serve(branch)
         self._flush_due()
-        self._tend()
+        self._compact()
 
     def _serve(self, branch: int) -> None:
         self._dirty.discard(branch)
@@ -139,7 +139,7 @@ class Follower(EngineActor):
         self._abreast[number] = time.monotonic()
         return True
 
-    def _tend(self) -> None:
+    def _compact(self) -> None:
         """A little housekeeping of what changed, while nothing is switched; who is behind catches up first."""
         for number, changes in list(self._untidy.items()):
             generation = self._house.shelf.open.get(number)
@@ -151,13 +151,13 @@ class Follower(EngineActor):
                 with self._at_work:
                     if self._house.attempts:
                         return
-                    more = self._tend_one(generation)
+                    more = self._compact_one(generation)
             if not more:
                 self._untidy.pop(number, None)
 
-    def _tend_one(self, generation: Generation) -> bool:
+    def _compact_one(self, generation: Generation) -> bool:
         try:
-            return generation.writer.tend()
+            return generation.writer.compact()
         except ShadowSwitchError as error:
             logger.error("housekeeping of generation %d failed: %s", generation.row.number, error)
             return False

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from functools import partial
 
 from shadowswitch.actors.branch.lifecycle import outcome_of
-from shadowswitch.actors.branch.router import Branches
+from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.context import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.maintenance.cleanup_queue import Chores
+from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.messages import SettleBuild, Sweep, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
@@ -28,7 +28,7 @@ from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.outbox import trim_events
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import remove_directory
 
 logger = logging.getLogger("shadowswitch")
@@ -43,13 +43,13 @@ PUBLISH_AGAIN_S = 5.0
 class Janitor(EngineActor):
     """One for each engine."""
 
-    def __init__(self, house: House, branches: Branches) -> None:
+    def __init__(self, house: House, branches: BranchRouter) -> None:
         super().__init__("shadowswitch-janitor", house.crashed)
         self._house = house
         self._branches = branches
         self._readers_checked = time.monotonic()
         self._publish_not_before = 0.0
-        self._chores: Chores | None = None
+        self._chores: CleanupQueue | None = None
         self.handles(Tick, self._tick)
         self.handles(Sweep, self._sweep)
 
@@ -92,11 +92,11 @@ class Janitor(EngineActor):
     def _look(self) -> None:
         config = self._house.config
         if self._chores is None:
-            self._chores = Chores(self._house.catalog, config.journal_keep_changes, TRIM_SLICE)
+            self._chores = CleanupQueue(self._house.catalog, config.journal_keep_changes, TRIM_SLICE)
         self._chores.look()
 
     @property
-    def chores(self) -> Chores:
+    def chores(self) -> CleanupQueue:
         """What there is to do, as of the beginning of the round."""
         assert self._chores is not None, "a round begins by looking"
         return self._chores
@@ -142,7 +142,7 @@ class Janitor(EngineActor):
         for number in sorted(self.chores.retiring):
             row = self._house.catalog.generation(number)
             if row is not None and row.role == "retiring":
-                point("retire.marked")
+                failpoint("retire.marked")
                 self._remove(row)
 
     def _remove(self, row: GenerationRow) -> None:
@@ -160,9 +160,9 @@ class Janitor(EngineActor):
         if data_directory.pinned_elsewhere(path):
             return
         remove_directory(path)
-        point("retire.removed")
+        failpoint("retire.removed")
         house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
-        point("retire.forgotten")
+        failpoint("retire.forgotten")
         house.metrics.count("generations_removed")
 
     def _lead_over_again(self) -> None:
@@ -212,11 +212,11 @@ class Janitor(EngineActor):
             if not self._trimmable(branch, below):
                 continue
             house.transact(partial(durability.note_durable, durable=durable), "note durable")
-            point("trim.noted")
+            failpoint("trim.noted")
             removed = 1
             while removed and slices > 0 and not house.attempts and self._trimmable(branch, below):
                 removed = house.transact(partial(_trim_slice, branch, below), "trim")
-                point("trim.slice")
+                failpoint("trim.slice")
                 slices -= 1
                 house.metrics.count("journal_trimmed", removed)
             self.chores.trimmed(branch)
@@ -269,7 +269,7 @@ class Janitor(EngineActor):
                 if newest - oldest < keep or house.attempts:
                     break
                 oldest += house.transact(partial(_trim_events, database, keep), "trim events")
-                point("trim.events")
+                failpoint("trim.events")
 
         if count_received(house.catalog) > house.config.received_keep:
             house.transact(partial(_trim_received, house.config.received_keep), "forget events")

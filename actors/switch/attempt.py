@@ -20,7 +20,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from shadowswitch.actors.branch.router import Branches
+from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.context import LIVE_S, House
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
@@ -31,7 +31,7 @@ from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 CATCH_UP_S = 5.0
 CLOSE_ROUNDS_MAX = 30
@@ -70,7 +70,7 @@ class Attempt:
     """On the Switcher's thread."""
 
     def __init__(
-        self, house: House, branches: Branches, message: RunSwitch, expected_live: int, audit: dict[str, Any]
+        self, house: House, branches: BranchRouter, message: RunSwitch, expected_live: int, audit: dict[str, Any]
     ) -> None:
         self._house = house
         self._branches = branches
@@ -126,7 +126,7 @@ class Attempt:
             self._step("switch_proof")
             if self._outcome.reason:
                 return self._outcome
-            point("switch.proven")
+            failpoint("switch.proven")
             sealed = self._commit(source)
             if sealed is not None:
                 try:
@@ -213,22 +213,22 @@ class Attempt:
 
     def _finish(self, row: IndexRow, source: Digest) -> None:
         """Bring in what came between the proof and the commit, prove it, and lead readers over."""
-        point("switch.committed")
+        failpoint("switch.committed")
         self._drain(row.sealed_lsn)
         if not self._outcome.reason:
             self._compare(source, " after the last changes")
         if self._outcome.reason:
             return
-        point("switch.drained")
+        failpoint("switch.drained")
         self._house.unpublished.add(self._key)  # until `House.publish` has led outsiders over, too
         self._house.shelf.point(*self._key, self._target, row.epoch)
         self._target.advanced()
         self._step("switch_drain")
-        point("switch.pointed")
+        failpoint("switch.pointed")
 
     def _drain(self, upto: int) -> None:
         if self._target.row.opaque:
-            self._writer.pass_over(upto)  # or it would not have been committed
+            self._writer.advance_to(upto)  # or it would not have been committed
             return
         ends = time.monotonic() + DRAIN_S
         live = self._house.shelf.live.get(self._key) if self._was_served else None

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from shadowswitch.actors.branch.router import Branches
+from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.validator import Validation, repair, run_validator, validate
 from shadowswitch.actors.context import House
 from shadowswitch.actors.kit.actor import EngineActor, result_of
@@ -28,7 +28,7 @@ from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
 
 logger = logging.getLogger("shadowswitch")
@@ -81,7 +81,7 @@ class _WayBack(NamedTuple):
 class Switcher(EngineActor):
     """Runs one switch and stops."""
 
-    def __init__(self, house: House, branches: Branches) -> None:
+    def __init__(self, house: House, branches: BranchRouter) -> None:
         super().__init__("shadowswitch-switch", house.crashed)
         self._house = house
         self._branches = branches
@@ -132,9 +132,9 @@ class Switcher(EngineActor):
         tally, house = _Tally(), self._house
         if not message.rollback:
             house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
-            point("switch.begun")
+            failpoint("switch.begun")
         try:
-            with message.target.attended(house.config.validation_timeout_s):
+            with message.target.maintenance_lock(house.config.validation_timeout_s):
                 self._refuse_live(message.target)
                 return self._switch(message, tally)
         except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
@@ -177,7 +177,7 @@ class Switcher(EngineActor):
         refused = self._refusal(message, validation)
         if refused:
             return self._given_up(message, tally, refused, validation)
-        point("switch.validated")
+        failpoint("switch.validated")
         target.warm()
         expected_live = self._expected_live(message)
         live = house.shelf.open.get(expected_live)
@@ -283,7 +283,7 @@ class Switcher(EngineActor):
 
     def _verify(self, message: RunSwitch, tally: _Tally) -> list[str]:
         try:
-            point("switch.verify")
+            failpoint("switch.verify")
             return verify(self._house, message.target, tally.sealed_lsn)
         except Exception as error:
             logger.exception("verification of generation %d raised", message.target.row.number)
@@ -317,7 +317,7 @@ class Switcher(EngineActor):
         house, bad, old = self._house, message.target, way.old
         if way.number == 0:
             house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, way.reason), "switch back")
-            point("switch.withdrawn")
+            failpoint("switch.withdrawn")
             self._house.lead_over(bad.row.branch, bad.row.index_type)
             return True, ""
         if old is None:
@@ -346,7 +346,7 @@ class Switcher(EngineActor):
     def _given_up(self, message: RunSwitch, tally: _Tally, reason: str, validation: Validation) -> SwitchResult:
         if not message.rollback:
             self._transact_quietly(lambda c: transitions.give_up_switching(c, message.shadow_id, reason))
-            point("switch.given_up")
+            failpoint("switch.given_up")
         self._house.metrics.count("switches_refused")
         return self._result(message, tally, False, reason, validation, None)
 

@@ -31,7 +31,7 @@ from shadowswitch.service.cli import changes as changing
 from shadowswitch.service.cli import manual
 from shadowswitch.service.cli import reads as reading
 from shadowswitch.service.cli import serve as serving
-from shadowswitch.service.cli.directory import No
+from shadowswitch.service.cli.directory import Refused
 from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
-        except No:
+        except Refused:
             return 1
         except BrokenPipeError:  # whoever read what we print has seen enough
             _silence_stdout()

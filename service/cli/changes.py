@@ -16,7 +16,7 @@ from shadowswitch.model.errors import BuildCancelled, BuildFailed, ShadowSwitchE
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.directory import Data, Json, No, open_catalog, open_engine
+from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine
 from shadowswitch.service.cli.progress import build_details, steps
 from shadowswitch.service.cli.status import types_of
 from shadowswitch.service.daemon.importer import Imported, import_folder
@@ -77,7 +77,7 @@ def demo(
         if keep is not None:
             output.say(f"the data directory is {keep}; try: shadowswitch search main 'event loop' --data {keep}")
     if not report.ok:
-        raise No
+        raise Refused
 
 
 def import_(branch: str, directory: Path, *, data: Data, json: Json = False) -> None:
@@ -230,7 +230,7 @@ def _tell_switch(result: SwitchResult | None, json: bool) -> None:
     if not json:
         output.say(result.message)
     if not result.success:
-        raise No
+        raise Refused
 
 
 def cancel(shadow_id: str, *, data: Data, reason: str = "", json: Json = False) -> None:

@@ -25,7 +25,7 @@ OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GE
 """What may lie in a directory in which an engine was only just started."""
 
 
-class No(Exception):
+class Refused(Exception):
     """The answer is no: exit status 1. What there is to say has been printed."""
 
 

@@ -20,7 +20,7 @@ from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.views import Event
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.daemon_view import ask_upkeep, drawn_upkeep, lasting_upkeep
-from shadowswitch.service.cli.directory import Data, Json, No, open_catalog
+from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog
 from shadowswitch.service.cli.lock_view import LOCK_HEADINGS, drawn, lasting, lock_cells, show
 from shadowswitch.service.cli.locks import locks_of
 from shadowswitch.service.cli.status import shadow_status, status_of
@@ -231,4 +231,4 @@ def check(*, data: Data, json: Json = False) -> None:
             output.say(str(finding))
         output.say(f"{len(findings)} findings" if findings else "sound")
     if findings:
-        raise No
+        raise Refused

@@ -23,7 +23,7 @@ from shadowswitch.model.errors import EngineClosed, InvalidConfig, ShadowSwitchE
 from shadowswitch.service.daemon.delivery import Endpoint
 from shadowswitch.service.daemon.importer import RESOURCE_TYPE
 from shadowswitch.service.daemon.inbox import Inbox
-from shadowswitch.service.daemon.index_reconciler import IndexKeeper, IndexStatus
+from shadowswitch.service.daemon.index_reconciler import IndexReconciler, IndexStatus
 from shadowswitch.service.daemon.mirror import Mirror, MirrorStatus
 from shadowswitch.service.daemon.settings import (
     FILE_NAME,
@@ -124,7 +124,7 @@ def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
     return check_settings(joined, settings_file.parent, settings_file.name)
 
 
-class Upkeep:
+class Daemon:
     """Start it once, after the engine is open; stop it before the engine closes. Any thread."""
 
     def __init__(self, engine: Engine, folders: Sequence[Path] = (), settings_file: Path | None = None) -> None:
@@ -140,7 +140,7 @@ class Upkeep:
         self._seen: object = None
         self._parts: dict[Description, _Part] = {}
         self._not_started: dict[str, str] = {}
-        self._keeper = IndexKeeper(engine)
+        self._keeper = IndexReconciler(engine)
         self._wake = threading.Event()
         self._stopping = False
         self._leave: Callable[[], None] = lambda: None
@@ -293,10 +293,10 @@ def keeping(
     Raises InvalidConfig when the settings are wrong, before anything begins.
     """
     config = read_settings(folders, settings_path(folders, settings_file, data)).config()
-    kept: list[Upkeep] = []
+    kept: list[Daemon] = []
 
     def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:
-        kept.append(Upkeep(engine, folders, settings_file))
+        kept.append(Daemon(engine, folders, settings_file))
         kept[0].start()
         tell(engine, url)
         return kept[0].status

@@ -46,7 +46,7 @@ class IndexStatus(msgspec.Struct, frozen=True):
     error: str | None
 
 
-class IndexKeeper:
+class IndexReconciler:
     """One thread that builds and switches, one index after the other."""
 
     def __init__(self, engine: Engine, retry_s: float = RETRY_S, look_s: float = LOOK_S) -> None:

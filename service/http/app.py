@@ -19,7 +19,7 @@ from shadowswitch.service.http import problems
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import Idempotency
 from shadowswitch.service.http.methods import Methods
-from shadowswitch.service.http.middleware import Doors
+from shadowswitch.service.http.middleware import Middleware
 from shadowswitch.service.http.routes import branches, dashboard, events, indexes, indexing, locks, operations, shadows
 from shadowswitch.service.http.routing import guard, the_caller, the_host
 from shadowswitch.service.http.schema import openapi
@@ -33,7 +33,7 @@ def _handlers() -> list[Any]:
     return [copy.deepcopy(one) for group in groups for one in (group if isinstance(group, list) else [group])]
 
 
-def build_app(host: Host) -> Doors:
+def build_app(host: Host) -> Middleware:
     """The application for one server. Its engine calls run on a pool of `Options.threads` threads."""
     dependencies = {
         "host": Provide(the_host, sync_to_thread=False),
@@ -67,4 +67,4 @@ def build_app(host: Host) -> Doors:
         state=State({"host": host, "schema": openapi(_handlers(), dependencies, tokens=not host.access.open)}),
         logging_config=None,
     )
-    return Doors(Idempotency(Methods(app), host), host)
+    return Middleware(Idempotency(Methods(app), host), host)

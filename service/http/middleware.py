@@ -69,7 +69,7 @@ class Buckets:
         return left >= 1
 
 
-class Doors:
+class Middleware:
     """The ASGI application around all others."""
 
     def __init__(self, app: Any, host: Host) -> None:

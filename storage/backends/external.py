@@ -122,7 +122,7 @@ class ExternalShard:
         """It was forced to disk when it was delivered."""
         return self.delivered_lsn
 
-    def tend(self) -> bool:
+    def compact(self) -> bool:
         """There is nothing to tend."""
         return False
 

@@ -76,7 +76,7 @@ class ShardWriter(Protocol):
         """Make everything applied so far durable and keep log files small; returns the durable `applied_lsn`."""
         ...
 
-    def tend(self) -> bool:
+    def compact(self) -> bool:
         """Do a small piece of what `apply` put off (merging, compaction), a millisecond or two; True if there is more.
 
         Changes nothing that readers or `state` show. Never called while readers are led over.

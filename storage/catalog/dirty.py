@@ -14,7 +14,7 @@ class Changed(NamedTuple):
     branches: set[int]
 
 
-class Touched:
+class DirtySet:
     """The JournalWriter's thread adds after each commit; one other thread takes. Lost with the process: whoever begins
     to take looks at everything once."""
 

@@ -40,7 +40,7 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import rows
-from shadowswitch.storage.catalog.dirty import Touched
+from shadowswitch.storage.catalog.dirty import DirtySet
 from shadowswitch.storage.catalog.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
@@ -72,7 +72,7 @@ class Catalog:
         self.readonly = readonly
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
-        self.touched = Touched()
+        self.touched = DirtySet()
         self._lock_file = self._witness = -1
         self._closed = False
         with disk_errors("open"):

@@ -23,7 +23,7 @@ from shadowswitch.storage.catalog.environment import Catalog, meta_key, name_key
 from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 _record_header = keys.RECORD_HEADER.pack
 _piece_header = journal_format.HEADER.pack
@@ -83,9 +83,9 @@ class Commit:
                 work(self)
                 self.store_heads()
                 self._put_number("last_lsn", self.last_lsn)
-                point("journal.before_commit")
+                failpoint("journal.before_commit")
         self.took_ms = (time.perf_counter() - begun) * 1000
-        point("journal.committed")
+        failpoint("journal.committed")
         self.counters.adopt(self)
         self.touched.branches.update(self.heads)
         self.catalog.touched.add(self.touched)

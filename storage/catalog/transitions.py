@@ -300,7 +300,7 @@ def commit_switch(
     _tell(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
     commit.audit("switch.committed", shadow.id, {**what, **audit})
     if condemned and live:
-        condemn(commit, live, condemned)
+        mark_unsound(commit, live, condemned)
     return row
 
 
@@ -335,10 +335,10 @@ def withdraw_first(commit: Commit, generation_number: int, reason: str) -> None:
     if index is None or index.live != generation_number:
         raise StaleFence(f"generation {generation_number} is not live", operation="switch")
     commit.put_index(msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1))
-    condemn(commit, generation_number, reason)
+    mark_unsound(commit, generation_number, reason)
 
 
-def condemn(commit: Commit, generation_number: int, reason: str) -> None:
+def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
     """A generation that is not live turned out to be unsound: it retires and is never switched to again."""
     generation = commit.generation(generation_number)
     shadow = commit.shadow(generation.shadow_id)

@@ -97,9 +97,9 @@ class Applying(Shards):
             for shard in (writer, expected):
                 shard.apply(items, batches.lsn)
             if number % 3 == 0:
-                writer.tend()
+                writer.compact()
         turns = 0
-        while writer.tend():
+        while writer.compact():
             turns += 1
             assert turns < TURNS_MAX
         self.assert_same(backend, options, path, writer, expected)

@@ -45,7 +45,7 @@ class Copying(Shards):
         before = {name: (path / name).read_bytes() for name in backend.closed_files(path, options)}
         writer.apply(batches.changes(100), batches.lsn)
         writer.flush()
-        writer.tend()
+        writer.compact()
         writer.repair_bucket(7, [])
         writer.flush()
         assert {name: (path / name).read_bytes() for name in backend.closed_files(path, options)} == before

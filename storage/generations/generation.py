@@ -30,7 +30,7 @@ from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWr
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import coalesce, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.manifest import check_manifest, write_manifest
 
 QUERIES_KEPT = 100
@@ -48,7 +48,7 @@ def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, 
     (path / data_directory.PINS).touch(mode=0o600)
     for shard in data_directory.shard_paths(path, row.shards):
         backend.create_shard(shard, row.options)
-        point("build.shard_made")
+        failpoint("build.shard_made")
     write_manifest(path, row, branch_name, catalog_uuid)
     return path
 
@@ -122,7 +122,7 @@ class GenerationWriter:
         with self.lock:
             return self._apply(upto, limit)
 
-    def pass_over(self, upto: int) -> None:
+    def advance_to(self, upto: int) -> None:
         """It is as of `upto` what it was before: for who knows that its source is, too."""
         with self.lock:
             self._refuse_closed()
@@ -144,9 +144,9 @@ class GenerationWriter:
         by_shard = coalesce(entries, self._names, len(self._shards))
         for shard, items in zip(self._shards, by_shard, strict=True):
             shard.apply(items, reached)
-            point("follow.shard_applied")
+            failpoint("follow.shard_applied")
         self.applied_lsn = reached
-        point("follow.applied")
+        failpoint("follow.applied")
         return len(entries)
 
     def apply_until(self, upto: int, deadline: float, limit: int = APPLY_SLICE) -> int:
@@ -189,10 +189,10 @@ class GenerationWriter:
                     shard.adopt()
             self.applied_lsn = min(shard.state().applied_lsn for shard in self._shards)
 
-    def tend(self) -> bool:
+    def compact(self) -> bool:
         """Let each shard do a small piece of its housekeeping; True if there is more. Never while it is switched to."""
         with self.lock:
-            more = [shard.tend() for shard in self._shards]  # each has its turn
+            more = [shard.compact() for shard in self._shards]  # each has its turn
             return any(more)
 
     def flush(self) -> int:
@@ -200,7 +200,7 @@ class GenerationWriter:
         with self.lock:
             if not self.closed:
                 self.durable_lsn = min(shard.flush() for shard in self._shards)
-                point("follow.flushed")
+                failpoint("follow.flushed")
         return self.durable_lsn
 
     def repair(self, shard: int, bucket: int, items: list[Item]) -> None:
@@ -259,7 +259,7 @@ class Generation:
             self.pins -= 1
 
     @contextlib.contextmanager
-    def attended(self, timeout_s: float) -> Iterator[None]:
+    def maintenance_lock(self, timeout_s: float) -> Iterator[None]:
         """Whoever validates, repairs or switches to a waiting generation does so alone. Raises Timeout."""
         if not self._attention.acquire(timeout=timeout_s):
             raise Timeout(
@@ -372,7 +372,7 @@ def remove_directory(path: Path) -> None:
         return
     for shard in sorted(path.glob("shard-*")):
         _remove_tree(shard)
-        point("retire.shard_removed")
+        failpoint("retire.shard_removed")
     for file in (data_directory.PINS, data_directory.MANIFEST):
         (path / file).unlink(missing_ok=True)
     _remove_tree(path)

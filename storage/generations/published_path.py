@@ -23,7 +23,7 @@ from pathlib import Path
 from shadowswitch.model.errors import StorageFull, UnsupportedFilesystem
 from shadowswitch.model.names import directory_name
 from shadowswitch.storage import data_directory
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 PUBLISHED = "published"
 STAGING = ".staging"
@@ -78,17 +78,17 @@ def publish(
         _remove(staged)
         if strategy == "COPY_AND_REPLACE":
             copy_to(staged)
-            point("publish.copied")
+            failpoint("publish.copied")
             _finish_copy(staged, mark)
         else:
             staged.symlink_to(_link_text(path, generation))
         data_directory.sync_directory(staging)
-        point("publish.staged")
+        failpoint("publish.staged")
         _put_in_place(staged, path)
-        point("publish.exchanged")
+        failpoint("publish.exchanged")
         data_directory.sync_directory(path.parent)
         _keep_for_a_while(staged, staging / f"{directory_name(branch)}-{index_type}.previous")
-        point("publish.done")
+        failpoint("publish.done")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(

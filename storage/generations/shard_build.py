@@ -26,7 +26,7 @@ from shadowswitch.storage.backends.protocol import ShardWriter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import coalesce, read_records, read_slice
 from shadowswitch.storage.catalog.keys import RECORD_PREFIX
-from shadowswitch.storage.failpoints import point
+from shadowswitch.storage.failpoints import failpoint
 
 
 class BuildShard(msgspec.Struct, frozen=True, tag=True):
@@ -93,12 +93,12 @@ class ShardBuild:
         backend = registry.backend(self.task.backend)
         writer = backend.open_writer(Path(self.task.path), self.task.options)
         try:
-            point("build.shard_opened")
+            failpoint("build.shard_opened")
             if not writer.state().loaded:
                 self._copy(writer)
                 writer.finish_load(self.task.start_lsn)
                 writer.flush()
-                point("copy.loaded")
+                failpoint("copy.loaded")
             self._catch_up(writer)
             writer.flush()
             state = writer.state()
@@ -136,7 +136,7 @@ class ShardBuild:
                     unflushed = unflushed_bytes = 0
                 self.copy_s = time.monotonic() - begun
                 self.report(self._progress("copying", self.already + self.rows, 0))
-                point("copy.slice")
+                failpoint("copy.slice")
                 self._rest(slice_begun)
                 if piece.done:
                     break
@@ -158,7 +158,7 @@ class ShardBuild:
                 self.changes += len(entries)
                 self.catchup_s = time.monotonic() - begun
                 self.report(self._progress("catching_up", writer.state().digest.count, applied))
-                point("catchup.slice")
+                failpoint("catchup.slice")
                 self._rest(slice_begun)
                 if rounds.on_the_way(self._place(applied)) and rounds.without_gain >= STALLED_ROUNDS_MAX:
                     return

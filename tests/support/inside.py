@@ -187,7 +187,7 @@ def is_apply_paused(of: Generation) -> bool:
 
 def maintenance_lock(engine: Engine, number: int, timeout_s: float) -> AbstractContextManager[None]:
     """Meanwhile nobody validates or repairs a generation, or switches to it."""
-    return generation(engine, number).attended(timeout_s)
+    return generation(engine, number).maintenance_lock(timeout_s)
 
 
 def follow(engine: Engine, number: int) -> None:

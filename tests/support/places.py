@@ -65,7 +65,7 @@ class Step(Enum):
     TAKE_READER = "shadowswitch.storage.generations.generation.Generation.take_reader"
     # writes and the catalog
     BRANCH_WRITE = "shadowswitch.actors.branch.actor.BranchActor._write"
-    BRANCH_FAILPOINT = "shadowswitch.actors.branch.actor.point"
+    BRANCH_FAILPOINT = "shadowswitch.actors.branch.actor.failpoint"
     BRANCH_START = "shadowswitch.actors.branch.actor.BranchActor.on_start"
     BRANCH_STOP = "shadowswitch.actors.branch.actor.BranchActor.on_stop"
     BRANCH_MESSAGE = "shadowswitch.actors.branch.actor.BranchActor.on_receive"
@@ -81,10 +81,10 @@ class Step(Enum):
     FSCK_READ_JOURNAL = "shadowswitch.storage.fsck.pieces"
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
-    STORE_LOCKS = "shadowswitch.actors.branch.locks.LockKeeper.store"
+    STORE_LOCKS = "shadowswitch.actors.branch.locks.BranchLocks.store"
     LOCK_WALL_CLOCK = "shadowswitch.actors.branch.locks.datetime"
     # builds
-    BUILD_FAILPOINT = "shadowswitch.actors.build.builder.point"
+    BUILD_FAILPOINT = "shadowswitch.actors.build.builder.failpoint"
     BUILD_NOTE_PHASE = "shadowswitch.actors.build.builder.ShadowBuilder._note"
     BUILD_VALIDATE = "shadowswitch.actors.build.builder.validate"
     INSPECT_DELIVERY = "shadowswitch.actors.build.external.ExternalBuilds._inspected"

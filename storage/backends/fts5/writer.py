@@ -115,7 +115,7 @@ class Fts5Writer:
                 return
             rowid = rows[-1][0]
 
-    def tend(self) -> bool:
+    def compact(self) -> bool:
         with store.translated("merge segments", self._path):
             before = self._connection.total_changes
             self._connection.execute("INSERT INTO fts(fts, rank) VALUES('merge', ?)", (store.MERGE_PAGES,))

@@ -59,7 +59,7 @@ class KvWriter:
             environment.env.reader_check()
         return applied_lsn
 
-    def tend(self) -> bool:
+    def compact(self) -> bool:
         self._opened()
         return False  # LMDB puts nothing off
 
