@@ -43,6 +43,7 @@ from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.dirty import DirtySet
 from shadowswitch.storage.catalog.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.disk import disk_errors
 
 FORMAT = b"shadowswitch-2"
@@ -67,9 +68,13 @@ class Catalog:
     One Catalog per process and data directory: LMDB refuses a second one. Never use it across `fork`.
     """
 
-    def __init__(self, path: Path, *, readonly: bool = False, map_size_bytes: int = MAP_SIZE_BYTES) -> None:
+    def __init__(
+        self, path: Path, *, readonly: bool = False, map_size_bytes: int = MAP_SIZE_BYTES, clock: Clock = SYSTEM
+    ) -> None:
         """Open (and, unless readonly, make) the environment. Raises CorruptData, StorageFull, UnsupportedFormat."""
         self.readonly = readonly
+        self.clock = clock
+        """The clock of every deadline and every stored time."""
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
         self.touched = DirtySet()
