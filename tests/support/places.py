@@ -58,7 +58,7 @@ class Step(Enum):
     APPLY = "shadowswitch.storage.generations.generation.GenerationWriter._apply"
     APPLY_UNTIL = "shadowswitch.storage.generations.generation.GenerationWriter.apply_until"
     FOLLOW = "shadowswitch.storage.generations.generation.GenerationWriter.follow_slice"
-    COMPACT = "shadowswitch.storage.generations.generation.GenerationWriter.tend"
+    COMPACT = "shadowswitch.storage.generations.generation.GenerationWriter.compact"
     DIFFERING_BUCKETS = "shadowswitch.storage.generations.generation.GenerationWriter.differing"
     DIGEST = "shadowswitch.storage.generations.generation.GenerationWriter.digest"
     REPAIR = "shadowswitch.storage.generations.generation.GenerationWriter.repair"
@@ -104,7 +104,7 @@ class Step(Enum):
     FTS5_CHECK_TERMS = "shadowswitch.storage.backends.fts5.check._check_terms"
     # services
     CLI_STATUS = "shadowswitch.service.cli.reads.status_of"
-    DEMO_AUDIT = "shadowswitch.service.demo.audit"
+    DEMO_AUDIT = "shadowswitch.service.demo.demo.audit"
     IMPORT_LIST_FILES = "shadowswitch.service.daemon.importer.list_files"
     WORKLOAD_SEARCH = "shadowswitch.service.demo.workload.Searcher.step"
     WORKLOAD_WRITE = "shadowswitch.service.demo.workload.Writer.step"
