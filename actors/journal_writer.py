@@ -1,22 +1,23 @@
 """The JournalWriter: the only writer of the catalog. Group commit falls out of its mailbox.
 
-The first operation of an empty group makes the actor send itself `Flush`; whatever was queued ahead of it joins the
-same transaction and shares one fsync. A write is acknowledged only after that commit (ST-5). When an operation of a
-group
-fails, the transaction is aborted as if it had never been, and each operation is tried alone, so that only the guilty
-one fails.
+The first operation of an empty group makes the actor send itself `Flush`; the operations queued ahead of that join the
+same transaction and share one fsync. A write is acknowledged only after that commit (ST-5). When an operation of a
+group fails, the transaction is aborted as if it had never been, and each operation is tried alone: only the one at
+fault fails. The transaction of a switch is a group of its own, see `CommitSwitch`.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lmdb
+import msgspec
 
 from shadowswitch.actors.kit.actor import EngineActor, wrap
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Append, Barrier, Flush, Transact
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
@@ -26,6 +27,23 @@ from shadowswitch.storage.catalog.transaction import Commit, Counters
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
 
+
+class CommitSwitch(msgspec.Struct, frozen=True):
+    """To a BranchActor, which passes it on to the JournalWriter: commit a switch in one turn.
+
+    What has gathered is committed first. Then, on the JournalWriter's thread and with nothing in between: `prepare`
+    applies the last durable changes and returns None, or a refusal; `work` is the transaction; `committed` gets what
+    `work` returned, moves the live pointer and must not fail. Reply: what `work` returned, or the refusal; an error
+    means that nothing was committed, unless the disk failed.
+    """
+
+    prepare: Callable[[], Any]
+    work: Callable[[Commit], Any]
+    committed: Callable[[Any], None]
+    reply: Reply[Any]
+
+
+Operation = Append | Transact | CommitSwitch
 Committed = Callable[[dict[int, int], bool], None]
 """Called after each commit, on the writer's thread: the new heads by branch, and whether metadata may have changed."""
 
@@ -42,10 +60,11 @@ class JournalWriter(EngineActor):
         self._pending: list[Append | Transact] = []
         self._pending_changes = 0
         self._flush_sent = False
-        self._unanswered: list[tuple[Append | Transact, Any]] = []
+        self._unanswered: list[tuple[Operation, Any]] = []
         self.handles(Append, self._append)
         self.handles(Transact, self._transact)
         self.handles(Barrier, self._barrier)
+        self.handles(CommitSwitch, self._commit_switch)
         self.handles(Flush, self._flush)
 
     def on_receive(self, message: Any) -> None:
@@ -78,6 +97,19 @@ class JournalWriter(EngineActor):
         if message.reply.set_running_or_notify_cancel():
             message.reply.set_result(self._catalog.head(message.branch)[0])
 
+    def _commit_switch(self, message: CommitSwitch) -> None:
+        self._commit_pending()
+        self._answer()  # its writers do not wait for the switch
+        if not message.reply.set_running_or_notify_cancel():
+            return
+        if self._catalog.failed is not None:
+            raise self._catalog.failed
+        refusal = message.prepare()
+        if refusal is not None:
+            message.reply.set_result(refusal)
+            return
+        self._commit_alone(message)
+
     def _commit_pending(self) -> None:
         group, self._pending, self._pending_changes = self._pending, [], 0
         group = [message for message in group if message.reply.set_running_or_notify_cancel()]
@@ -98,7 +130,7 @@ class JournalWriter(EngineActor):
             for message in group:  # the guilty one fails alone
                 self._commit_alone(message)
 
-    def _commit_alone(self, message: Append | Transact) -> None:
+    def _commit_alone(self, message: Operation) -> None:
         if self._catalog.failed is not None:
             self._refuse([message], self._catalog.failed)
             return
@@ -107,7 +139,7 @@ class JournalWriter(EngineActor):
         except BaseException as error:
             self._refuse([message], self._judge(error))
 
-    def _commit(self, group: list[Append | Transact]) -> None:
+    def _commit(self, group: Sequence[Operation]) -> None:
         begun = time.perf_counter()
         results: list[Any] = []
 
@@ -128,10 +160,13 @@ class JournalWriter(EngineActor):
             commit.run(work)
         finally:
             self._answer()
+        for message, result in zip(group, results, strict=True):
+            if isinstance(message, CommitSwitch):
+                message.committed(result)
         self._metrics.observe("commit", (time.perf_counter() - begun) * 1000)
         self._metrics.count("commits")
         self._metrics.count("changes", commit.changes)
-        metadata = any(isinstance(message, Transact) for message in group)
+        metadata = any(isinstance(message, Transact | CommitSwitch) for message in group)
         self._committed({branch: head for branch, (head, _) in commit.heads.items()}, metadata)
         self._unanswered = list(zip(group, results, strict=True))
         if metadata:
@@ -148,7 +183,7 @@ class JournalWriter(EngineActor):
         for message, result in answers:
             message.reply.set_result(result)
 
-    def _refuse(self, group: list[Append | Transact], error: BaseException) -> None:
+    def _refuse(self, group: Sequence[Operation], error: BaseException) -> None:
         for message in group:
             message.reply.set_exception(error)
 

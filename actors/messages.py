@@ -12,13 +12,11 @@ from typing import Any
 import msgspec
 
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.model.digest import Digest
 from shadowswitch.model.locks.branch_state import BranchOperation, BranchState, Completion
 from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.model.locks.records import LockRequest, ProgressReport
 from shadowswitch.model.locks.refusal import WritePermission
 from shadowswitch.model.records import Receipt
-from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -206,30 +204,6 @@ class LocksDue(msgspec.Struct, frozen=True):
     """From the timers to a BranchActor: a lock or a waiter has reached its time."""
 
 
-class Seal(msgspec.Struct, frozen=True):
-    """To a BranchActor: let the JournalWriter do this, behind every write that was admitted before it. Reply: what
-    `work` returned, once it is on disk. See `Transact`.
-    """
-
-    work: Callable[[Commit], Any]
-    reply: Reply[Any]
-
-
-class RunSwitch(msgspec.Struct, frozen=True):
-    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult."""
-
-    branch_name: str
-    target: Generation
-    shadow_id: str
-    request: SwitchRequest
-    rollback: bool
-    reply: Reply[SwitchResult]
-    leaving: int = 0
-    """The generation that must be live, for somebody found fault with it; 0: whichever is."""
-    condemned: str = ""
-    """What is wrong with it: it retires in the commit itself."""
-
-
 class BeginBuild(msgspec.Struct, frozen=True):
     """To a ShadowBuilder: begin, or go on after a restart."""
 
@@ -301,10 +275,3 @@ class Sweep(msgspec.Struct, frozen=True):
     """To the Janitor: one full round now. Reply: None."""
 
     reply: Reply[None]
-
-
-class SourceAt(msgspec.Struct, frozen=True):
-    """The digest of a generation's source as of an LSN."""
-
-    lsn: int
-    digest: Digest

@@ -43,12 +43,12 @@ def write_changes(engine: Engine, records: int, changes: int, seed: int) -> None
 
 def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float, list[list[Item]]]:
     """Changes a second of the host's replay, and the slices as the backend got them."""
-    (generation,) = engine._house.shelf.live.values()
+    (generation,) = engine._house.generations.all()
     writer = generation.writer
     while writer.compact():  # from an index at rest, not from one that has the housekeeping of the last round before it
         pass
     writer.flush()
-    with writer.held():
+    with writer.pause_apply():
         at = writer.applied_lsn
         write_changes(engine, records, changes, seed)
         head = engine.head(BRANCH)

@@ -8,22 +8,23 @@ import logging
 import math
 import os
 import threading
-from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from shadowswitch.actors.branch.lock_registry import load_keepers
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.external import ExternalBuilds
 from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.build.scrubber import Scrubber
+from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.build.worker_pool import WorkerPool
-from shadowswitch.actors.context import House
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.house import House
 from shadowswitch.actors.journal_writer import JournalWriter
 from shadowswitch.actors.kit.actor import Address
+from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.supervisor import Supervisor
 from shadowswitch.actors.kit.timers import Timers
@@ -43,11 +44,13 @@ from shadowswitch.model.errors import (
     ShadowSwitchError,
     UnknownBranch,
 )
+from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.names import check_branch
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import durability
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 
@@ -95,29 +98,32 @@ class Running:
 
     def _start(self, root: Path, config: Config) -> None:
         self._supervisor = Supervisor()
-        self._house = house = House(root, config, self._supervisor.crashed)
         catalog_path = data_directory.make_directories(root, data_directory.CATALOG)
         data_directory.make_directories(root, data_directory.GENERATIONS)
         failpoint("open.directories")
-        house.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes)
+        clock, metrics, crashed = Clock(), Metrics(), self._supervisor.crashed
+        catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes, clock=clock)
+        changes = StateChanges(catalog, clock)
         failpoint("open.catalog")
+        journal = Address(lambda: JournalWriter.start(catalog, metrics, self._committed, crashed))
+        context = EngineContext(root, config, catalog, metrics, clock, changes, journal, crashed)
+        self._house = house = House(context)
         house.timers = Timers()
-        house.journal = Address(
-            lambda: JournalWriter.start(house.catalog, house.metrics, self._committed, house.crashed)
-        )
         house.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
-        self._branches = BranchRouter(house)
-        load_keepers(house)
+        house.validator = ShadowValidator(context, house.pool, house.indexes)
+        self._branches = house.router = BranchRouter(house)
+        house.locks.load()
         found = recover(house)
         self._broken = found.broken
-        self._written = [deque[int]() for _ in range(config.followers)]
-        house.followers = [Address(partial(self._start_follower, number)) for number in range(config.followers)]
+        house.followers.addresses = [
+            Address(partial(self._start_follower, number)) for number in range(config.followers)
+        ]
         house.dispatcher = Address(lambda: Dispatcher.start(house))
         house.external = ExternalBuilds(house)
         house.janitor = Address(lambda: Janitor.start(house, self._branches))
         house.watcher = Address(lambda: Watcher.start(house))
-        house.rechecker = Address(lambda: Scrubber.start(house))
-        self._builds = BuildRegistry(house)
+        house.scrubber = Address(lambda: Scrubber.start(house))
+        self._builds = house.builds = BuildRegistry(house)
         for row in found.resume:
             self._builds.go_on(row)
         house.timers.every(config.refresh_interval_ms / 1000, self._tick_followers)
@@ -125,7 +131,7 @@ class Running:
         house.timers.every(1.0, lambda: house.dispatcher.tell(Tick()))
         house.timers.every(1.0, self._supervise)
         if config.recheck_interval_s:
-            house.timers.every(min(1.0, config.recheck_interval_s), self._tick_rechecker)
+            house.timers.every(min(1.0, config.recheck_interval_s), self._tick_scrubber)
 
     def close(self) -> None:
         """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent."""
@@ -147,26 +153,22 @@ class Running:
             house.timers.close()
         if hasattr(self, "_branches"):
             self._branches.close(STOP_TIMEOUT_S)
-        house.closing = house.shelf.closing = True
-        house.notify_changed()
+        house.changes.close()
         self._readers.shut(STOP_TIMEOUT_S)
         if hasattr(self, "_builds"):
             self._builds.close(STOP_TIMEOUT_S)
-        for name in ("rechecker", "watcher", "janitor", "dispatcher"):
+        for name in ("scrubber", "watcher", "janitor", "dispatcher"):
             if name in present:
                 present[name].stop(STOP_TIMEOUT_S)
-        for follower in present.get("followers", []):
+        for follower in house.followers.addresses:
             follower.stop(STOP_TIMEOUT_S)
         if "pool" in present:
             house.pool.close()
-        if "journal" in present:
-            _close_cleanly(house)
-        if "journal" in present:
-            house.journal.stop(STOP_TIMEOUT_S)
-        for generation in list(house.shelf.open.values()):
+        _close_cleanly(house)
+        house.journal.stop(STOP_TIMEOUT_S)
+        for generation in house.generations.all():
             generation.close()
-        if "catalog" in present:
-            house.catalog.close()
+        house.catalog.close()
 
     @property
     def config(self) -> Config:
@@ -190,8 +192,8 @@ class Running:
 
     def _start_follower(self, number: int) -> Any:
         house = self._house
-        ref = Follower.start(house, number, self._written[number])
-        for generation in list(house.shelf.open.values()):
+        ref = Follower.start(house, number, house.followers.written[number])
+        for generation in house.generations.all():
             mine = generation.row.number % house.config.followers == number
             row = house.catalog.generation(generation.row.number) if mine and not generation.closed else None
             if row is not None and row.role in ("live", "soaking", "standby"):
@@ -199,31 +201,30 @@ class Running:
         return ref
 
     def _tick_followers(self) -> None:
-        for follower in self._house.followers:
+        for follower in self._house.followers.addresses:
             if follower.ref.actor_inbox.empty():
                 follower.tell(Tick())
 
-    def _tick_rechecker(self) -> None:
-        rechecker = self._house.rechecker
-        if rechecker.ref.actor_inbox.empty():  # it may be at work for long
-            rechecker.tell(Tick())
+    def _tick_scrubber(self) -> None:
+        scrubber = self._house.scrubber
+        if scrubber.ref.actor_inbox.empty():  # it may be at work for long
+            scrubber.tell(Tick())
 
     def _committed(self, heads: dict[int, int], metadata: bool) -> None:
         """After each commit, on the JournalWriter's thread."""
         house = self._house
-        house.heads.update(heads)
-        for written in getattr(self, "_written", ()):
-            written.extend(heads)
+        house.heads.advance(heads)
+        house.followers.note_written(heads)
         if metadata:
-            house.notify_changed()
+            house.changes.notify()
             if "dispatcher" in house.__dict__:
                 house.dispatcher.tell(Kick())
 
     def _supervise(self) -> None:
         house = self._house
         core = {"journal": house.journal, "dispatcher": house.dispatcher, "janitor": house.janitor}
-        core |= {"watcher": house.watcher, "rechecker": house.rechecker}
-        core |= {f"follower {number}": address for number, address in enumerate(house.followers)}
+        core |= {"watcher": house.watcher, "scrubber": house.scrubber}
+        core |= {f"follower {number}": address for number, address in enumerate(house.followers.addresses)}
         self._supervisor.mend(core, self._builds)
 
     def _alive(self) -> House:
@@ -286,7 +287,7 @@ def check_whole(name: str, value: int, least: int) -> None:
 def _close_cleanly(house: House) -> None:
     """Force to disk what a power cut could tear, so that it need not be checked at the next start."""
     closed = []
-    for generation in list(house.shelf.open.values()):
+    for generation in house.generations.all():
         if generation.backend.torn_by_power_cut and not generation.closed:
             try:
                 generation.writer.flush()

@@ -27,8 +27,7 @@ import logging
 import time
 from functools import partial
 
-from shadowswitch.actors.build.validator import ask_worker
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage import data_directory
@@ -66,15 +65,15 @@ def recover(house: House) -> Recovered:
         if row.role in ("live", "soaking", "standby"):
             _open(house, row, found)
     _note_boot(house, found.follow)
-    removed = published_path.clean_staging(house.published)
+    removed = published_path.clean_staging(house.publisher.folder)
     if removed:
         house.transact(lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover")
     failpoint("recover.cleaned")
     for index in house.catalog.indexes():
-        live = house.shelf.open.get(index.live)
+        live = house.generations.get(index.live)
         if live is not None:
-            live.ready_lsn = 0 if live.row.opaque else house.catalog.head(index.branch)[0]
-            house.shelf.point(index.branch, index.index_type, live, index.epoch)
+            head = house.catalog.head(index.branch)[0]
+            house.indexes.of(index.branch, index.index_type).set_live(live, index.epoch, 0 if live.row.opaque else head)
             _publish(house, index, live)
     return found
 
@@ -84,7 +83,7 @@ def _publish(house: House, index: IndexRow, live: Generation) -> None:
     failpoint("recover.step")
     shadow = house.catalog.shadow(live.row.shadow_id)
     try:
-        if house.publish(shadow.branch_name, live, index.strategy):
+        if house.publisher.publish(shadow.branch_name, live, index.strategy):
             house.transact(
                 lambda c: transitions.note_recovery(c, "published", shadow, generation=index.live), "recover"
             )
@@ -106,7 +105,7 @@ def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
 
 def _note_locks(house: House) -> None:
     """Holders live on; they have one grace interval to be heard of."""
-    for keeper in house.keepers.values():
+    for keeper in house.locks.all():
         held = [f"{lock.owner}: {lock.lock_type} {lock.target}" for lock in keeper.held.table.live(time.monotonic())]
         if held:
             more = [f"{len(held) - LOCKS_TOLD_MAX} more"] if len(held) > LOCKS_TOLD_MAX else []
@@ -128,7 +127,7 @@ def _check_after_power_cut(house: House, row: GenerationRow) -> None:
         return
     paths = [str(path) for path in data_directory.shard_paths(data_directory.inside(house.root, row.path), row.shards)]
     task = CheckShards(paths, row.backend, row.options)
-    checked = ask_worker(house, task, Checked, time.monotonic() + house.config.validation_timeout_s)
+    checked = house.validator.ask(task, Checked, time.monotonic() + house.config.validation_timeout_s)
     if checked.problems:
         raise CorruptData(f"the machine stopped while it was open, and it is torn: {'; '.join(checked.problems)}")
     shadow = house.catalog.shadow(row.shadow_id)
@@ -143,18 +142,20 @@ def _note_boot(house: House, opened: list[Generation]) -> None:
 
 
 def _open(house: House, row: GenerationRow, found: Recovered) -> None:
+    if row.role in ("live", "soaking"):
+        house.indexes.of(row.branch, row.index_type).expose(row.number)
     try:
         _check_after_power_cut(house, row)
-        generation = house.open_generation(row)
+        generation = house.generations.open(row)
         if not generation.writer.loaded and row.role != "building":
             raise CorruptData(f"generation {row.number} was never completed", object=row.path)
         found.follow.append(generation)
         failpoint("recover.opened")
     except (ShadowSwitchError, OSError) as error:
         logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
-        opened = house.shelf.open.get(row.number)
+        opened = house.generations.get(row.number)
         if opened is not None:
-            house.shelf.remove(row.number)
+            house.generations.forget(row.number)
             opened.close()
         reason = f"it could not be opened: {error}"
         if row.role == "live":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
@@ -23,27 +23,27 @@ def branch_info(house: House, row: BranchRow) -> BranchInfo:
     """A branch, as of now."""
     head, oldest = house.catalog.head(row.number)
     count = sum(digest.count for digest in house.catalog.digests(row.number).values())
-    keeper = house.keepers.get(row.number)
+    keeper = house.locks.find(row.number)
     state = str(keeper.state_now()) if keeper is not None else row.state
     return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
 
 
 def changes_hold(house: House, row: HoldRow, branch_name: str) -> ChangesHold:
     """A subscriber's hold on the journal, as of now."""
-    lag = 0 if row.given_up else max(0, house.head(row.branch) - row.after_lsn)
+    lag = 0 if row.given_up else max(0, house.heads.of(row.branch) - row.after_lsn)
     made, moved = _moment(row.created_at), _moment(row.moved_at)
     return ChangesHold(row.name, branch_name, row.after_lsn, lag, made, moved, row.given_up)
 
 
 def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
     """The status of a shadow: what is durable, and the live progress of a running build."""
-    meter = house.meters.get(row.id)
+    meter = house.running_builds.meters.get(row.id)
     running = row.state in (ShadowState.PREPARING, ShadowState.BUILDING)
     percent = max(row.progress, meter.percent) if meter is not None and running else row.progress
     eta = meter.eta_s if meter is not None and running else row.eta_s
-    opened = house.shelf.open.get(row.generation)
+    opened = house.generations.get(row.generation)
     applied = opened.applied_lsn if opened is not None else row.applied_lsn
-    head = house.head(row.branch)
+    head = house.heads.of(row.branch)
     follows = row.state in (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
     return ShadowIndex(
         shadow_index_id=row.id,
@@ -65,7 +65,7 @@ def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
         started_at=moment(row.started_at),
         completed_at=moment(row.completed_at),
         switched_at=moment(row.switched_at),
-        error=row.error or (house.stuck.get(row.id) if running else None),
+        error=row.error or (house.running_builds.stuck.get(row.id) if running else None),
         service_name=row.service_name,
         external=row.external,
         build_config=row.build_config,
@@ -90,9 +90,9 @@ def index_info(house: House, row: IndexRow) -> IndexInfo | None:
     if generation is None:
         return None
     shadow = house.catalog.shadow(generation.shadow_id)
-    opened = house.shelf.open.get(row.live)
+    opened = house.generations.get(row.live)
     previous = house.catalog.generation(row.previous) if row.previous else None
-    head = house.head(row.branch)
+    head = house.heads.of(row.branch)
     applied = opened.applied_lsn if opened is not None else generation.durable_lsn
     count = sum(
         digest.count for number, digest in house.catalog.digests(row.branch).items()

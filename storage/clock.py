@@ -1,4 +1,4 @@
-"""The clock of an engine. One object, handed to everything that measures, waits or stamps, so that a test can replace it.
+"""The clock of an engine: one object, handed to everything that measures, waits or stamps. A test replaces it.
 
 Durations and deadlines use `monotonic`; only what people read, and what is stored for them, uses `wall`.
 """

@@ -12,10 +12,10 @@ from typing import Any
 
 from shadowswitch.actors.branch.lifecycle import BranchLife
 from shadowswitch.actors.branch.lock_queries import LockQueries
-from shadowswitch.actors.branch.lock_registry import keeper_of
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
+from shadowswitch.actors.journal_writer import CommitSwitch
 from shadowswitch.actors.kit.actor import EngineActor
-from shadowswitch.actors.messages import Append, Seal, Transact, Write
+from shadowswitch.actors.messages import Append, Write
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.failpoints import failpoint
 
@@ -36,9 +36,9 @@ class BranchActor(EngineActor):
         self._house = house
         self._row = row
         self._load = load
-        self._locks = keeper_of(house, row)
+        self._locks = house.locks.of(row)
         self.handles(Write, self._write)
-        self.handles(Seal, self._seal)
+        self.handles(CommitSwitch, self._commit_switch)
         for part in (self._locks, LockQueries(self._locks), BranchLife(house, self._locks)):
             for kind, handler in part.handlers().items():
                 self.handles(kind, handler)
@@ -56,8 +56,8 @@ class BranchActor(EngineActor):
         fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else None
         self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))
 
-    def _seal(self, message: Seal) -> None:
-        """A switch takes its place in the line: all that this branch admitted before is committed before it, or with it
-        (SW-3); what comes later comes behind it. Nobody waits here."""
+    def _commit_switch(self, message: CommitSwitch) -> None:
+        """The switch takes its place in the line: every write that this branch admitted before is committed before it
+        (SW-3), every later one behind it. Nobody waits here."""
         failpoint("switch.sealed")
-        self._house.journal.tell(Transact(message.work, message.reply))
+        self._house.journal.tell(message)

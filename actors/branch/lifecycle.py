@@ -9,7 +9,7 @@ from typing import Any
 
 from shadowswitch.actors.branch.lock_progress import with_progress
 from shadowswitch.actors.branch.locks import BranchLocks, answer
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import EndIndexing, MoveBranch, SettleBuild, StartIndexing, TrackBuild
 from shadowswitch.model.errors import DuplicateBuild, LockConflict
 from shadowswitch.model.locks.branch_state import (
@@ -199,9 +199,7 @@ def outcome_of(house: House, shadow_id: str) -> bool | None:
     row = house.catalog.find_shadow(shadow_id)
     if row is None or row.state in (ShadowState.FAILED, ShadowState.CANCELLED, ShadowState.CLEANUP):
         return False
-    if row.state != ShadowState.ACTIVE or shadow_id in list(house.switching.values()):
-        return None
-    if (row.branch, row.index_type) in house.astray:  # readers are not there yet
+    if row.state != ShadowState.ACTIVE or house.switches.has(shadow_id):
         return None
     index = house.catalog.index(row.branch, row.index_type)
     return index is not None and index.live == row.generation

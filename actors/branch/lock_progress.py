@@ -15,7 +15,7 @@ from shadowswitch.model.locks.targets import BRANCH, LockType, Target, index_tar
 from shadowswitch.model.shadow_state import ShadowState
 
 if TYPE_CHECKING:
-    from shadowswitch.actors.context import House
+    from shadowswitch.actors.house import House
 
 UNDER_WAY = (ShadowState.PREPARING, ShadowState.BUILDING)
 DONE = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
@@ -43,7 +43,7 @@ def progress_of_build(house: House, shadow_id: str, now: float) -> Progress | No
         return None
     at = house.external.heard_at(shadow_id) or now
     percent, eta_s = (row.progress, row.eta_s) if row.state in UNDER_WAY else (100.0, 0.0)
-    meter = house.meters.get(shadow_id)
+    meter = house.running_builds.meters.get(shadow_id)
     if meter is not None and row.state in UNDER_WAY and not row.external:
         percent, eta_s = max(percent, meter.percent), meter.eta_s
     return Progress(percent, at, percent, at, eta_s, message=row.phase)

@@ -11,7 +11,7 @@ from shadowswitch.actors.messages import LocksDue, NoteLocks
 from shadowswitch.storage.catalog.rows import BranchRow
 
 if TYPE_CHECKING:
-    from shadowswitch.actors.context import House
+    from shadowswitch.actors.house import House
 
 AGAIN_S = 1.0
 """When to try again to store a step that could not be stored."""
@@ -54,13 +54,13 @@ class LockTimer:
         if not self._armed or when < self._armed[0]:
             heapq.heappush(self._armed, when)
             delay_s = max(0.0, when - self._clock())
-            self._house.timers.after(delay_s, partial(self._house.tell_branch_soon, self._row, LocksDue()))
+            self._house.timers.after(delay_s, partial(self._house.router.tell_soon, self._row, LocksDue()))
 
     def plan_note(self) -> None:
         """Something changed that nobody needs to find after a restart: have `NoteLocks` sent soon."""
         if not self._note_planned:
             self._note_planned = True
-            self._house.timers.after(NOTE_S, partial(self._house.tell_branch_soon, self._row, NoteLocks()))
+            self._house.timers.after(NOTE_S, partial(self._house.router.tell_soon, self._row, NoteLocks()))
 
     def noted(self) -> None:
         """`NoteLocks` came."""

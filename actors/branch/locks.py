@@ -49,7 +49,7 @@ from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from shadowswitch.actors.context import House
+    from shadowswitch.actors.house import House
 
 U = TypeVar("U")
 V = TypeVar("V")
@@ -335,9 +335,9 @@ class BranchLocks:
         """Let the Janitor know whether a build is under way here whose end the branch waits for."""
         shadows = tuple(dict.fromkeys(work.shadow_id for work in self.held.status.indexing if work.shadow_id))
         if shadows:
-            self._house.tracked[self.row.number] = shadows
+            self._house.locks.tracked[self.row.number] = shadows
         else:
-            self._house.tracked.pop(self.row.number, None)
+            self._house.locks.tracked.pop(self.row.number, None)
 
     def _answer_waiters(self, table: LockTable) -> None:
         queued = {waiter.waiter_id for waiter in table.waiters}

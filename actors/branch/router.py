@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shadowswitch.actors.branch.actor import BranchActor, Load
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import Address, fail_reply
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.catalog.rows import BranchRow
@@ -36,8 +36,6 @@ class BranchRouter:
         self._used: dict[int, float] = {}
         self._closed = False
         self._deferred: deque[tuple[BranchRow, Any]] = deque()
-        house.tell_branch = self.tell
-        house.tell_branch_soon = self.tell_soon
 
     def tell(self, row: BranchRow, message: Any) -> None:
         """Send to a branch's actor, starting it if need be."""
@@ -112,13 +110,13 @@ class BranchRouter:
         for number in stopped:
             del self._used[number], self._loads[number]
             self._actors.pop(number).ref.stop(block=False)  # it has nothing left to handle
-            if self._house.keepers[number].forgettable:
-                del self._house.keepers[number]
+            if self._house.locks.get(number).forgettable:
+                self._house.locks.forget(number)
         return len(stopped)
 
     def _is_idle(self, number: int) -> bool:
         load = self._loads[number]
-        return load.sent == load.handled and not self._house.keepers[number].waiting
+        return load.sent == load.handled and not self._house.locks.get(number).waiting
 
     def running(self) -> int:
         """How many branch actors run."""
@@ -132,5 +130,5 @@ class BranchRouter:
         deadline = time.monotonic() + timeout_s
         for address in actors:
             address.stop(max(0.1, deadline - time.monotonic()))
-        for keeper in list(self._house.keepers.values()):
+        for keeper in self._house.locks.all():
             keeper.close()

@@ -19,8 +19,8 @@ import time
 from typing import Any
 
 from shadowswitch.actors.build.pacing import DISK_INTERVAL_S, Pacing
-from shadowswitch.actors.build.validator import BUILD_CHECKS, Validation, finish_manifest, repair, validate
-from shadowswitch.actors.context import House
+from shadowswitch.actors.build.validator import BUILD_CHECKS, Validation
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, Follow, Step, Tune, WorkerGone, WorkerSaid
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, ShadowSwitchError
@@ -59,7 +59,7 @@ class ShadowBuilder(EngineActor):
         self._id = row.id
         self._row = row
         self._workers = workers
-        self._meter = house.meters.setdefault(row.id, ProgressMeter(row.progress))
+        self._meter = house.running_builds.meters.setdefault(row.id, ProgressMeter(row.progress))
         self._begun = time.monotonic()
         self._noted = time.monotonic()
         self._waiting: list[int] = []
@@ -209,7 +209,7 @@ class ShadowBuilder(EngineActor):
         rows = sum(p.rows for p in progress)
         copying = sum(p.row_rate for p in progress if p.phase == "copying")
         rates = [p.change_rate for p in progress if p.change_rate]
-        head = self._house.head(self._row.branch)
+        head = self._house.heads.of(self._row.branch)
         applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
         if self._generation is not None:
             applied = self._generation.applied_lsn
@@ -231,7 +231,7 @@ class ShadowBuilder(EngineActor):
         self._noted = time.monotonic()
         percent, eta = self._meter.percent, self._meter.eta_s
         self._house.transact(lambda c: transitions.note_progress(c, self._id, phase, percent, eta), "note progress")
-        self._house.stuck.pop(self._id, None)
+        self._house.running_builds.stuck.pop(self._id, None)
 
     # -- catching up, validating -----------------------------------------------------------------------------------
 
@@ -239,8 +239,8 @@ class ShadowBuilder(EngineActor):
         self._note("catching_up")
         row = self._house.catalog.generation(self._row.generation)
         assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
-        self._generation = self._house.open_generation(row)
-        self._round_target = self._house.head(self._row.branch)
+        self._generation = self._house.generations.open(row)
+        self._round_target = self._house.heads.of(self._row.branch)
         self._round_changes = 0
         self._pacing.begin(self._generation.applied_lsn)
         self._tell(Step())
@@ -272,7 +272,7 @@ class ShadowBuilder(EngineActor):
             self._pacing.on_the_way(applied)
             return False
         changes, self._round_changes = self._round_changes, 0
-        self._round_target = self._house.head(self._row.branch)
+        self._round_target = self._house.heads.of(self._row.branch)
         if changes <= self._house.config.catchup_residual_changes:
             return True
         self._pacing.caught_up(applied, changes)
@@ -288,11 +288,11 @@ class ShadowBuilder(EngineActor):
     def _validate(self) -> None:
         assert self._generation is not None
         self._note("validating")
-        found = validate(self._house, self._generation, BUILD_CHECKS, self._stop_asked)
+        found = self._house.validator.validate(self._generation, BUILD_CHECKS, self._stop_asked)
         if found.differing_buckets:
             self._house.metrics.count("buckets_repaired", len(found.differing_buckets))
-            repair(self._house, self._generation, found.differing_buckets)
-            found = validate(self._house, self._generation, BUILD_CHECKS, self._stop_asked)
+            self._house.validator.repair(self._generation, found.differing_buckets)
+            found = self._house.validator.validate(self._generation, BUILD_CHECKS, self._stop_asked)
         if found.errors:
             self._fail("the shadow did not pass its validation: " + "; ".join(found.errors))
             return
@@ -300,7 +300,7 @@ class ShadowBuilder(EngineActor):
 
     def _stop_asked(self) -> bool:
         """Is a cancellation (or the end of the engine) waiting in the mailbox?"""
-        return self._house.closing or any(
+        return self._house.changes.closing or any(
             isinstance(envelope.message, CancelBuild)
             for envelope in list(self.actor_inbox.queue)  # type: ignore[attr-defined]
         )
@@ -311,7 +311,7 @@ class ShadowBuilder(EngineActor):
         failpoint("build.validated")
         lsn = generation.writer.flush()
         with disk_errors("build"):
-            written = finish_manifest(self._house, generation, self._row.branch_name, lsn, found)
+            written = self._house.validator.finish_manifest(generation, self._row.branch_name, lsn, found)
         failpoint("build.manifest")
         self._ended = True
         self._pacing.end()
@@ -320,7 +320,7 @@ class ShadowBuilder(EngineActor):
         )
         self._meter.finish()
         failpoint("build.built")
-        self._house.follower_of(generation.row.number).tell(Follow(generation))
+        self._house.followers.of(generation.row.number).tell(Follow(generation))
         self._house.metrics.count("builds")
         self.stop()
 
@@ -361,19 +361,19 @@ class ShadowBuilder(EngineActor):
         self._running.clear()
         self._waiting.clear()
         if self._generation is not None:
-            self._house.shelf.remove(self._generation.row.number)
+            self._house.generations.forget(self._generation.row.number)
             self._generation.close()
             self._generation = None
 
     def recover(self, message: Any, error: BaseException) -> None:
         """A step failed: the build fails with that reason, unless the engine is closing (then it goes on at the next
         start)."""
-        if isinstance(error, BuildCancelled) and not self._house.closing:
+        if isinstance(error, BuildCancelled) and not self._house.changes.closing:
             return  # the CancelBuild that asked for it is next in the mailbox
         if self._ended and not isinstance(message, CancelBuild):
             self.stop()
             return
-        if self._house.closing or isinstance(error, EngineClosed):
+        if self._house.changes.closing or isinstance(error, EngineClosed):
             self._end()
             self.stop()
             return
@@ -382,7 +382,7 @@ class ShadowBuilder(EngineActor):
             self._fail(reason)
         except ShadowSwitchError as second:  # no room for that either: the supervisor goes on with the build
             logger.error("shadow %s failed (%s), which cannot be recorded now: %s", self._id, reason, second)
-            self._house.stuck[self._id] = reason
+            self._house.running_builds.stuck[self._id] = reason
             self.stop()
 
     def on_stop(self) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.actors.build.validator import BUILD_CHECKS, ask_worker, finish_manifest, validate
-from shadowswitch.actors.context import House
+from shadowswitch.actors.build.validator import BUILD_CHECKS
+from shadowswitch.actors.house import House
 from shadowswitch.actors.messages import Follow
 from shadowswitch.model.errors import (
     BuildCancelled,
@@ -174,7 +174,7 @@ class ExternalBuilds:
     def _inspected(self, row: ShadowRow, claim: Claim) -> Delivered:
         house = self._house
         deadline = time.monotonic() + house.config.validation_timeout_s
-        found = ask_worker(house, CheckDelivery(str(house.root / row.path), row.id), Delivered, deadline)
+        found = house.validator.ask(CheckDelivery(str(house.root / row.path), row.id), Delivered, deadline)
         problems = list(found.problems)
         if not problems:
             claims = (
@@ -185,7 +185,7 @@ class ExternalBuilds:
             for name, said, seen in claims:
                 if said is not None and said != seen:
                     problems.append(f"{name} is claimed to be {said}, the files say {seen}")
-            head = house.head(row.branch)
+            head = house.heads.of(row.branch)
             if not row.start_lsn <= found.applied_lsn <= head:
                 problems.append(
                     f"applied_lsn {found.applied_lsn} is not from start_lsn {row.start_lsn} to the head, {head}"
@@ -208,9 +208,9 @@ class ExternalBuilds:
 
     def _complete_opaque(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
         house = self._house
-        opened = house.shelf.open.get(spec.number)
+        opened = house.generations.get(spec.number)
         if opened is None:
-            opened = house.open_generation(spec)
+            opened = house.generations.open(spec)
         try:
             opened.writer.adopt()
             self._refuse_if(row, self._miscounted(opened, found))
@@ -234,7 +234,7 @@ class ExternalBuilds:
     def _complete_known(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
         house = self._house
         try:
-            generation = house.open_generation(spec)
+            generation = house.generations.open(spec)
         except ShadowSwitchError as error:
             self._refuse_if(row, [f"it cannot be opened as an index of {spec.backend}: {error}"])
             raise
@@ -244,11 +244,11 @@ class ExternalBuilds:
             if writer.applied_lsn != found.applied_lsn:
                 problems.append(f"its shards are at LSN {writer.applied_lsn}, its manifest says {found.applied_lsn}")
             self._refuse_if(row, problems)
-            checked = validate(house, generation, BUILD_CHECKS, partial(self._cancelled, row.id))
+            checked = house.validator.validate(generation, BUILD_CHECKS, partial(self._cancelled, row.id))
             self._refuse_if(row, checked.errors)
             lsn = writer.flush()
             with disk_errors("build"):
-                written = finish_manifest(house, generation, row.branch_name, lsn, checked)
+                written = house.validator.finish_manifest(generation, row.branch_name, lsn, checked)
             failpoint("build.manifest")
             seen = msgspec.structs.replace(found, record_count=checked.rows, size_bytes=checked.size_bytes)
             done = self._mark_built(row, lsn, seen, claim, written)
@@ -257,7 +257,7 @@ class ExternalBuilds:
             if self._cancelled(row.id) and not isinstance(error, CompletionRefused):
                 raise BuildCancelled(f"shadow {row.id} was cancelled while it was completed", object=row.id) from error
             raise
-        house.follower_of(spec.number).tell(Follow(generation))
+        house.followers.of(spec.number).tell(Follow(generation))
         return done
 
     def _mark_built(
@@ -277,8 +277,8 @@ class ExternalBuilds:
 
     def _cancelled(self, shadow_id: str) -> bool:
         row = self._house.catalog.find_shadow(shadow_id)
-        return self._house.closing or row is None or row.state != S.BUILDING
+        return self._house.changes.closing or row is None or row.state != S.BUILDING
 
     def _let_go(self, generation: Generation) -> None:
-        self._house.shelf.remove(generation.row.number)
+        self._house.generations.forget(generation.row.number)
         generation.close()

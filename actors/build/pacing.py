@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.model.convergence import Place, Rounds
 from shadowswitch.model.errors import NOT_CONVERGING, NotConverging, StorageFull
 from shadowswitch.storage import data_directory
@@ -83,7 +83,7 @@ class Pacing:
             self._hurry(applied)
 
     def _place(self, applied: int) -> Place:
-        return Place(time.monotonic(), self._house.head(self._row.branch), applied)
+        return Place(time.monotonic(), self._house.heads.of(self._row.branch), applied)
 
     def _hurry(self, applied: int) -> None:
         """The measures that fit how often nothing was gained."""
@@ -91,8 +91,8 @@ class Pacing:
         patience = max(1, config.catchup_rounds_max // 3)
         if rounds > patience:
             step_s = config.write_delay_max_ms / 1000 / patience
-            delay_s = self._house.delays.get(self._row.branch, 0.0) + step_s
-            self._house.delays[self._row.branch] = min(config.write_delay_max_ms / 1000, delay_s)
+            delay_s = self._house.running_builds.delays.get(self._row.branch, 0.0) + step_s
+            self._house.running_builds.delays[self._row.branch] = min(config.write_delay_max_ms / 1000, delay_s)
         if rounds >= config.catchup_rounds_max:
             place = self._place(applied)
             came, done = self._rounds.rates(place)
@@ -107,4 +107,4 @@ class Pacing:
 
     def end(self) -> None:
         """Writers go on at full speed."""
-        self._house.delays.pop(self._row.branch, None)
+        self._house.running_builds.delays.pop(self._row.branch, None)

@@ -13,7 +13,7 @@ import msgspec
 
 from shadowswitch.actors.branch.lock_progress import blocked_by_build
 from shadowswitch.actors.build.builder import ShadowBuilder
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import BeginBuild, CancelBuild, TrackBuild, Tune, Unfollow
@@ -73,7 +73,7 @@ class BuildRegistry:
         try:
             if track is None:
                 return self._house.transact(work, "start build")
-            self._house.tell_branch(branch, track)
+            self._house.router.tell(branch, track)
             row: ShadowRow = result_of(track.reply, CANCEL_TIMEOUT_S, "the start of the build")
             return row
         except DuplicateBuild as error:
@@ -83,7 +83,7 @@ class BuildRegistry:
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
         """Is there room? A shadow will be about as large as the live index, or twice what the catalog holds."""
         index = self._house.catalog.index(branch.number, index_type)
-        live = self._house.shelf.open.get(index.live) if index is not None else None
+        live = self._house.generations.get(index.live) if index is not None else None
         if live is not None:
             estimate = int(1.2 * data_directory.directory_size_bytes(live.path))
         else:
@@ -150,7 +150,7 @@ class BuildRegistry:
         # marked first: a switch that came in between keeps its shadow, and what is live goes on being followed
         self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
         unfollow: Reply[None] = Reply()
-        self._house.follower_of(row.generation).tell(Unfollow(row.generation, unfollow))
+        self._house.followers.of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
 
     def fail(self, shadow_id: str, error: str) -> None:
@@ -196,7 +196,7 @@ class BuildRegistry:
         for shadow_id, address in list(self._builders.items()):
             if not address.ref.is_alive():
                 del self._builders[shadow_id]
-                self._house.meters.pop(shadow_id, None)
+                self._house.running_builds.meters.pop(shadow_id, None)
 
     def running(self) -> int:
         """How many builders run."""

@@ -13,8 +13,8 @@ import logging
 import time
 from functools import partial
 
-from shadowswitch.actors.build.validator import BUILD_CHECKS, ask_worker, repair, validate
-from shadowswitch.actors.context import House
+from shadowswitch.actors.build.validator import BUILD_CHECKS
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Tick, Unfollow
@@ -49,8 +49,13 @@ class Scrubber(EngineActor):
         self._looked_at = {row.generation: self._looked_at.get(row.generation, time.monotonic()) for row in waiting}
         due = time.monotonic() - house.config.recheck_interval_s
         for row in waiting:
-            generation = house.shelf.open.get(row.generation)
-            if generation is None or generation.row.opaque or self._looked_at[row.generation] > due or house.closing:
+            generation = house.generations.get(row.generation)
+            if (
+                generation is None
+                or generation.row.opaque
+                or self._looked_at[row.generation] > due
+                or house.changes.closing
+            ):
                 continue
             if generation.pin():
                 try:
@@ -82,7 +87,7 @@ class Scrubber(EngineActor):
         for path in data_directory.shard_paths(generation.path, generation.row.shards):
             deadline = time.monotonic() + house.config.validation_timeout_s
             task = Recount(str(path), generation.row.backend, generation.row.options)
-            found = ask_worker(house, task, Recounted, deadline, partial(self._is_over, row))
+            found = house.validator.ask(task, Recounted, deadline, partial(self._is_over, row))
             if found.damage:
                 raise CorruptData(found.damage, object=str(path))
             differing.update(found.differing_buckets)
@@ -94,7 +99,7 @@ class Scrubber(EngineActor):
 
     def _against_source(self, generation: Generation) -> list[int]:
         writer = generation.writer
-        with writer.held():
+        with writer.pause_apply():
             lsn, source = self._house.catalog.source_digest(generation.row.branch, set(writer.types))
             writer.apply_until(lsn, time.monotonic() + CATCH_UP_S)
             return writer.differing(source)
@@ -104,8 +109,8 @@ class Scrubber(EngineActor):
         with generation.maintenance_lock(ATTENTION_S):
             if self._is_over(row):
                 raise BuildCancelled(f"shadow {row.id} does not wait any more")
-            repair(self._house, generation, buckets)
-            found = validate(self._house, generation, BUILD_CHECKS, partial(self._is_over, row))
+            self._house.validator.repair(generation, buckets)
+            found = self._house.validator.validate(generation, BUILD_CHECKS, partial(self._is_over, row))
         self._house.metrics.count("buckets_repaired", len(buckets))
         if found.errors:
             text = f"buckets {buckets} differed from their source, and after a repair: {'; '.join(found.errors)}"
@@ -115,7 +120,7 @@ class Scrubber(EngineActor):
     def _is_over(self, row: ShadowRow) -> bool:
         """Does the shadow not wait for its switch any more?"""
         present = self._house.catalog.find_shadow(row.id)
-        return self._house.closing or present is None or present.state != ShadowState.BUILT
+        return self._house.changes.closing or present is None or present.state != ShadowState.BUILT
 
     def _fail(self, row: ShadowRow, generation: Generation, reason: str) -> None:
         house = self._house
@@ -125,7 +130,7 @@ class Scrubber(EngineActor):
         logger.error("shadow %s failed: %s", row.id, reason)
         house.metrics.count("rechecks_failed")
         reply: Reply[None] = Reply()
-        house.follower_of(row.generation).tell(Unfollow(row.generation, reply))
+        house.followers.of(row.generation).tell(Unfollow(row.generation, reply))
         reply.result(UNFOLLOW_S)
-        house.shelf.remove(row.generation)
+        house.generations.forget(row.generation)
         generation.close()

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import logging
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
 
-from shadowswitch.actors.context import LIVE_S, House
+from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndexes
 from shadowswitch.model.digest import buckets_of_shard, shard_of
 from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
 from shadowswitch.model.records import Item
+from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.journal import read_records
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import manifest
@@ -51,141 +53,8 @@ class Validation(msgspec.Struct, frozen=True):
     """What was asked for and could not be checked, and why: it is no finding, but whoever asked must know."""
 
 
-def validate(
-    house: House,
-    generation: Generation,
-    checks: list[str],
-    stop_asked: Callable[[], bool] = lambda: False,
-    queries: tuple[str, ...] = (),
-) -> Validation:
-    """Hold the generation at the head of its branch and check it in a worker process, outside any lock.
-
-    Blocks the calling actor for as long as that takes; raises BuildCancelled when `stop_asked` becomes true, Timeout
-    after `Config.validation_timeout_s`. The generation must not be live.
-    """
-    writer = generation.writer
-    deadline = time.monotonic() + house.config.validation_timeout_s
-    if generation.row.opaque:
-        return _validate_opaque(house, generation, checks, deadline, stop_asked)
-    with writer.held(deadline - time.monotonic()):
-        lsn, source = house.catalog.source_digest(generation.row.branch, set(writer.types))
-        _bring_on(house, generation, lsn, deadline)
-        live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
-        compared = live if live is not None and live is not generation else None
-        asked = list(queries or (compared.asked if compared is not None else ()))
-        if compared is None or compared.row.opaque:
-            asked = []
-        task = Inspect(
-            data=str(house.root),
-            path=str(generation.path),
-            branch=generation.row.branch,
-            types=writer.types,
-            shards=generation.row.shards,
-            backend=generation.row.backend,
-            options=generation.row.options,
-            checks=checks,
-            lsn=lsn,
-            digest=source.encode(),
-            samples=house.config.validation_samples,
-            seed=random.getrandbits(32),
-            live_path=str(compared.path) if compared is not None else "",
-            live_backend=compared.row.backend if compared is not None else "",
-            live_options=compared.row.options if compared is not None else {},
-            live_shards=compared.row.shards if compared is not None else 0,
-            queries=asked,
-            query_overlap_min=house.config.query_overlap_min,
-            query_latency_ratio_max=house.config.query_latency_ratio_max,
-            size_ratio_max=house.config.size_ratio_max,
-            manifest_hash=_manifest_hash(house, generation),
-        )
-        found = _summary(ask_worker(house, task, Inspected, deadline, stop_asked))
-        if "QUERY_COMPARISON" not in checks or asked:
-            return found
-        return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
-
-
-def _bring_on(house: House, generation: Generation, upto: int, deadline: float) -> None:
-    """In short turns where readers may hold it, so that a switch of the index waits for no more than one."""
-    row, live_until = generation.row, time.monotonic() + LIVE_S
-    while generation.served and generation.applied_lsn < upto:
-        with house.shelf.turn(row.branch, row.index_type, deadline - time.monotonic()):
-            house.bring_on(generation, min(upto, generation.applied_lsn + TURN_CHANGES), deadline, live_until)
-    generation.writer.apply_until(upto, deadline)
-
-
-def _validate_opaque(
-    house: House, generation: Generation, checks: list[str], deadline: float, stop_asked: Callable[[], bool]
-) -> Validation:
-    """Of an index in an unknown format: its files, its count, its size, and that nothing is newer than it. What would
-    have to be read is named as not checked.
-
-    Raises InvalidTransition when something is: whatever the checks, it cannot be switched to.
-    """
-    lsn, source = house.catalog.source_digest(generation.row.branch, set(generation.writer.types))
-    generation.writer.apply_until(lsn, deadline)
-    delivered = ask_worker(
-        house, CheckDelivery(str(generation.path), generation.row.shadow_id), Delivered, deadline, stop_asked
-    )
-    findings: dict[str, list[str]] = {check: [] for check in checks}
-    if "INTEGRITY_CHECK" in checks:
-        findings["INTEGRITY_CHECK"] = delivered.problems
-    if delivered.record_count != source.count:
-        text = f"the shadow holds {delivered.record_count} records, its source {source.count} at LSN {lsn}"
-        findings["RECORD_COUNT_VALIDATION"] = [text]
-    live = house.shelf.live.get((generation.row.branch, generation.row.index_type))
-    if "SIZE_COMPARISON" in checks and live is not None and live is not generation:
-        findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, house.config.size_ratio_max)
-    unread = [check for check in checks if check in MUST_BE_READ]
-    found = _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
-    text = f"{', '.join(unread)}, for only its builder can read it" if unread else ""
-    return msgspec.structs.replace(found, unchecked=text)
-
-
-def ask_worker(
-    house: House, task: Task, expected: type[A], deadline: float, stop_asked: Callable[[], bool] = lambda: False
-) -> A:
-    """A worker's answer to a task; a process that dies is replaced, as often as that of a shard."""
-    deaths = 0
-    while True:
-        result = _ask(house, task, deadline, stop_asked)
-        if isinstance(result, expected):
-            return result
-        if not isinstance(result, str):
-            text = f"{result.kind}: {result.message}" if isinstance(result, Failed) else repr(result)
-            raise InternalFailure(f"the validation failed: {text}", hint="see the log")
-        deaths += 1
-        house.metrics.count("worker_deaths")
-        if deaths > house.config.worker_retries:
-            raise InternalFailure(
-                f"the worker of the validation died {deaths} times, at last: {result}", hint="try again"
-            )
-
-
-def _ask(house: House, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
-    """The worker's answer, or how it died."""
-    answer: Reply[Answer | str] = Reply()
-
-    def said(_: int, message: Answer) -> None:
-        answer.set_result(message)
-
-    def gone(_: int, how: str) -> None:
-        answer.set_result(how)
-
-    number = house.pool.submit(task, said, gone)
-    while True:
-        try:
-            return answer.result(POLL_S)
-        except TimeoutError:
-            if stop_asked() or house.closing:
-                house.pool.kill(number)
-                raise BuildCancelled("the validation was cancelled", operation="validate") from None
-            if time.monotonic() > deadline:
-                house.pool.kill(number)
-                raise Timeout(
-                    f"the validation took longer than {house.config.validation_timeout_s:g} s",
-                    operation="validate",
-                    hint="raise Config.validation_timeout_s",
-                ) from None
+HostCheck = Callable[[IndexReader], Iterable[str]]
+"""A check that the host registered: what is wrong with a shadow, one line each."""
 
 
 def _summary(found: Inspected) -> Validation:
@@ -193,64 +62,201 @@ def _summary(found: Inspected) -> Validation:
     return Validation(found.findings, errors, found.differing_buckets, found.rows, found.size_bytes, found.closed_files)
 
 
-def _manifest_hash(house: House, generation: Generation) -> str:
-    row = house.catalog.generation(generation.row.number)
-    return row.manifest_hash if row is not None else ""
+class ShadowValidator:
+    """Validates and repairs generations that are not live. Blocks the calling actor for as long as that takes."""
 
+    def __init__(self, context: EngineContext, pool: WorkerPool, indexes: LiveIndexes) -> None:
+        self._context = context
+        self._pool = pool
+        self._indexes = indexes
+        self.host_checks: dict[str, HostCheck] = {}
+        """By the name that a SwitchRequest uses."""
 
-def finish_manifest(house: House, generation: Generation, branch_name: str, lsn: int, found: Validation) -> str:
-    """The build passed: write that into the manifest, with the checksums that the validation took; its own checksum."""
-    digest = manifest.short(generation.writer.digest())
-    built = manifest.Built(lsn, found.rows, digest, found.closed_files)
-    return manifest.write_manifest(generation.path, generation.row, branch_name, house.catalog.uuid, built)
+    def validate(
+        self,
+        generation: Generation,
+        checks: list[str],
+        stop_asked: Callable[[], bool] = lambda: False,
+        queries: tuple[str, ...] = (),
+    ) -> Validation:
+        """Hold the generation at the head of its branch and check it in a worker process, outside any lock.
 
+        Raises BuildCancelled when `stop_asked` becomes true, Timeout after `Config.validation_timeout_s`. The
+        generation must not be live.
+        """
+        writer = generation.writer
+        deadline = self._context.clock.monotonic() + self._context.config.validation_timeout_s
+        if generation.row.opaque:
+            return self._validate_opaque(generation, checks, deadline, stop_asked)
+        with writer.pause_apply(deadline - self._context.clock.monotonic()):
+            lsn, source = self._context.catalog.source_digest(generation.row.branch, set(writer.types))
+            self._bring_on(generation, lsn, deadline)
+            live = self._indexes.live(generation.row.branch, generation.row.index_type)
+            compared = live if live is not None and live is not generation else None
+            asked = list(queries or (compared.asked if compared is not None else ()))
+            if compared is None or compared.row.opaque:
+                asked = []
+            task = Inspect(
+                data=str(self._context.root),
+                path=str(generation.path),
+                branch=generation.row.branch,
+                types=writer.types,
+                shards=generation.row.shards,
+                backend=generation.row.backend,
+                options=generation.row.options,
+                checks=checks,
+                lsn=lsn,
+                digest=source.encode(),
+                samples=self._context.config.validation_samples,
+                seed=random.getrandbits(32),
+                live_path=str(compared.path) if compared is not None else "",
+                live_backend=compared.row.backend if compared is not None else "",
+                live_options=compared.row.options if compared is not None else {},
+                live_shards=compared.row.shards if compared is not None else 0,
+                queries=asked,
+                query_overlap_min=self._context.config.query_overlap_min,
+                query_latency_ratio_max=self._context.config.query_latency_ratio_max,
+                size_ratio_max=self._context.config.size_ratio_max,
+                manifest_hash=self._manifest_hash(generation),
+            )
+            found = _summary(self.ask(task, Inspected, deadline, stop_asked))
+            if "QUERY_COMPARISON" not in checks or asked:
+                return found
+            return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
 
-def repair(house: House, generation: Generation, buckets: list[int]) -> None:
-    """Replace whole buckets of a standby generation by what the source holds; the journal brings what changes
-    meanwhile.
+    def _bring_on(self, generation: Generation, upto: int, deadline: float) -> None:
+        """In short turns where readers may hold it, so that a switch of the index waits for no more than one."""
+        index, live_until = self._indexes.of_generation(generation), self._context.clock.monotonic() + LIVE_S
+        while index.is_exposed(generation) and generation.applied_lsn < upto:
+            with index.switch_lock(deadline - self._context.clock.monotonic()):
+                index.catch_up(generation, min(upto, generation.applied_lsn + TURN_CHANGES), deadline, live_until)
+        generation.writer.apply_until(upto, deadline)
 
-    A record written during the repair may be read with an LSN above the shard's `applied_lsn`; its later replay
-    changes nothing (BK-2).
-    """
-    writer = generation.writer
-    shards = generation.row.shards
-    with writer.held():
-        for bucket in buckets:
-            items: list[Item] = []
-            for number, name in sorted(writer.types.items()):
-                cursor = b""
-                done = False
-                while not done:
-                    piece = read_records(
-                        house.catalog,
-                        generation.row.branch,
-                        number,
-                        name,
-                        range(bucket, bucket + 1),
-                        cursor,
-                        REPAIR_SLICE,
-                    )
-                    items += piece.items
-                    cursor, done = piece.cursor, piece.done
-            shard = shard_of(bucket, shards)
-            assert bucket in buckets_of_shard(shard, shards)
-            writer.repair(shard, bucket, items)
-            failpoint("repair.bucket")
+    def _validate_opaque(
+        self, generation: Generation, checks: list[str], deadline: float, stop_asked: Callable[[], bool]
+    ) -> Validation:
+        """An index in an unknown format: its files, its count, its size, and that nothing is newer than it.
 
+        A check that would have to read the index is named as not checked.
 
-def run_validator(house: House, generation: Generation, name: str, found: Validation) -> Validation:
-    """Let a validator of the host look at a standby generation; what it returns or raises is a finding.
+        Raises InvalidTransition when something is: whatever the checks, it cannot be switched to.
+        """
+        lsn, source = self._context.catalog.source_digest(generation.row.branch, set(generation.writer.types))
+        generation.writer.apply_until(lsn, deadline)
+        delivered = self.ask(
+            CheckDelivery(str(generation.path), generation.row.shadow_id), Delivered, deadline, stop_asked
+        )
+        findings: dict[str, list[str]] = {check: [] for check in checks}
+        if "INTEGRITY_CHECK" in checks:
+            findings["INTEGRITY_CHECK"] = delivered.problems
+        if delivered.record_count != source.count:
+            text = f"the shadow holds {delivered.record_count} records, its source {source.count} at LSN {lsn}"
+            findings["RECORD_COUNT_VALIDATION"] = [text]
+        live = self._indexes.live(generation.row.branch, generation.row.index_type)
+        if "SIZE_COMPARISON" in checks and live is not None and live is not generation:
+            findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, self._context.config.size_ratio_max)
+        unread = [check for check in checks if check in MUST_BE_READ]
+        found = _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
+        text = f"{', '.join(unread)}, for only its builder can read it" if unread else ""
+        return msgspec.structs.replace(found, unchecked=text)
 
-    It runs on the calling thread, in the host's process, and gets an `IndexReader`.
-    """
-    reader = generation.take_reader()
-    try:
-        problems = [str(problem) for problem in house.validators[name](reader)]
-    except Exception as error:
-        logger.exception("validator %s failed", name)
-        problems = [f"it failed: {error!r}"]
-    finally:
-        generation.give_reader(reader)
-    return msgspec.structs.replace(
-        found, findings={**found.findings, name: problems}, errors=[*found.errors, *(f"{name}: {p}" for p in problems)]
-    )
+    def ask(self, task: Task, expected: type[A], deadline: float, stop_asked: Callable[[], bool] = lambda: False) -> A:
+        """A worker's answer to a task; a process that dies is replaced, as often as that of a shard."""
+        deaths = 0
+        while True:
+            result = self._ask(task, deadline, stop_asked)
+            if isinstance(result, expected):
+                return result
+            if not isinstance(result, str):
+                text = f"{result.kind}: {result.message}" if isinstance(result, Failed) else repr(result)
+                raise InternalFailure(f"the validation failed: {text}", hint="see the log")
+            deaths += 1
+            self._context.metrics.count("worker_deaths")
+            if deaths > self._context.config.worker_retries:
+                raise InternalFailure(
+                    f"the worker of the validation died {deaths} times, at last: {result}", hint="try again"
+                )
+
+    def _ask(self, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
+        """The worker's answer, or how it died."""
+        answer: Reply[Answer | str] = Reply()
+
+        def said(_: int, message: Answer) -> None:
+            answer.set_result(message)
+
+        def gone(_: int, how: str) -> None:
+            answer.set_result(how)
+
+        number = self._pool.submit(task, said, gone)
+        while True:
+            try:
+                return answer.result(POLL_S)
+            except TimeoutError:
+                if stop_asked() or self._context.changes.closing:
+                    self._pool.kill(number)
+                    raise BuildCancelled("the validation was cancelled", operation="validate") from None
+                if self._context.clock.monotonic() > deadline:
+                    self._pool.kill(number)
+                    raise Timeout(
+                        f"the validation took longer than {self._context.config.validation_timeout_s:g} s",
+                        operation="validate",
+                        hint="raise Config.validation_timeout_s",
+                    ) from None
+
+    def _manifest_hash(self, generation: Generation) -> str:
+        row = self._context.catalog.generation(generation.row.number)
+        return row.manifest_hash if row is not None else ""
+
+    def finish_manifest(self, generation: Generation, branch_name: str, lsn: int, found: Validation) -> str:
+        """Write into the manifest that the build passed, with the validation's checksums; returns its own checksum."""
+        digest = manifest.short(generation.writer.digest())
+        built = manifest.Built(lsn, found.rows, digest, found.closed_files)
+        return manifest.write_manifest(generation.path, generation.row, branch_name, self._context.catalog.uuid, built)
+
+    def repair(self, generation: Generation, buckets: list[int]) -> None:
+        """Replace whole buckets of a standby generation by what the source holds; the journal brings what changes
+        meanwhile.
+
+        A record written during the repair may be read with an LSN above the shard's `applied_lsn`; its later replay
+        changes nothing (BK-2).
+        """
+        writer = generation.writer
+        shards = generation.row.shards
+        with writer.pause_apply():
+            for bucket in buckets:
+                items: list[Item] = []
+                for number, name in sorted(writer.types.items()):
+                    cursor = b""
+                    done = False
+                    while not done:
+                        piece = read_records(
+                            self._context.catalog,
+                            generation.row.branch,
+                            number,
+                            name,
+                            range(bucket, bucket + 1),
+                            cursor,
+                            REPAIR_SLICE,
+                        )
+                        items += piece.items
+                        cursor, done = piece.cursor, piece.done
+                shard = shard_of(bucket, shards)
+                assert bucket in buckets_of_shard(shard, shards)
+                writer.repair(shard, bucket, items)
+                failpoint("repair.bucket")
+
+    def run_host_check(self, generation: Generation, name: str, found: Validation) -> Validation:
+        """Let a validator of the host look at a standby generation; what it returns or raises is a finding.
+
+        It runs on the calling thread, in the host's process, and gets an `IndexReader`.
+        """
+        reader = generation.take_reader()
+        try:
+            problems = [str(problem) for problem in self.host_checks[name](reader)]
+        except Exception as error:
+            logger.exception("validator %s failed", name)
+            problems = [f"it failed: {error!r}"]
+        finally:
+            generation.give_reader(reader)
+        errors = [*found.errors, *(f"{name}: {problem}" for problem in problems)]
+        return msgspec.structs.replace(found, findings={**found.findings, name: problems}, errors=errors)

@@ -11,7 +11,7 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.maintenance.subscribers import Subscriber
 from shadowswitch.actors.messages import Kick, Tick

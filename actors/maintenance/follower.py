@@ -13,7 +13,7 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.messages import Follow, Kick, Tick, Unfollow
 from shadowswitch.model.errors import ShadowSwitchError
@@ -55,7 +55,7 @@ class Follower(EngineActor):
         self._untidy: dict[int, int] = {}
         """How many changes since the last housekeeping came to an end, by generation."""
         self._written = written
-        self._at_work = house.following[number]
+        self._at_work = house.pause.at_work[number]
         self.handles(Follow, self._follow)
         self.handles(Unfollow, self._unfollow)
         self.handles(Tick, self._tick)
@@ -91,7 +91,7 @@ class Follower(EngineActor):
 
     def _serve(self, branch: int) -> None:
         self._dirty.discard(branch)
-        head = self._house.head(branch)
+        head = self._house.heads.of(branch)
         generations = self._by_branch.get(branch, {})
         live_first = sorted(generations.values(), key=lambda g: g is not self._live(g))
         for generation in live_first:
@@ -99,28 +99,25 @@ class Follower(EngineActor):
                 self._dirty.add(branch)
 
     def _live(self, generation: Generation) -> Generation | None:
-        return self._house.shelf.live.get((generation.row.branch, generation.row.index_type))
+        return self._house.indexes.live(generation.row.branch, generation.row.index_type)
 
     def _target(self, generation: Generation, head: int) -> int:
-        live = self._live(generation)
-        if live is None or live is generation or not generation.served:
-            return head
-        return min(head, live.applied_lsn)
+        return self._house.indexes.of_generation(generation).follow_limit(generation, head)
 
     def _advance(self, generation: Generation, head: int) -> bool:
         """Serve one generation for one turn; False when it is not at the head yet."""
         with self._at_work:
-            return not self._house.resting and self._take_turn(generation, head)
+            return not self._house.pause.rests and self._take_turn(generation, head)
 
     def _take_turn(self, generation: Generation, head: int) -> bool:
         number = generation.row.number
         writer = generation.writer
-        if writer.is_held or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
+        if writer.is_paused or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
             return writer.closed
         turn_ends = time.monotonic() + TURN_S
         target = partial(self._target, generation, head)
         try:
-            while writer.applied_lsn < target() and time.monotonic() < turn_ends and not writer.is_held:
+            while writer.applied_lsn < target() and time.monotonic() < turn_ends and not writer.is_paused:
                 applied = writer.follow_slice(target, BUSY_SLICE if self._behind(generation) else APPLY_SLICE)
                 if applied:
                     since, changes = self._unflushed.get(number, (time.monotonic(), 0))
@@ -142,14 +139,14 @@ class Follower(EngineActor):
     def _compact(self) -> None:
         """A little housekeeping of what changed, while nothing is switched; who is behind catches up first."""
         for number, changes in list(self._untidy.items()):
-            generation = self._house.shelf.open.get(number)
+            generation = self._house.generations.get(number)
             if generation is not None and self._behind(generation) and changes < UNTIDY_CHANGES_MAX:
                 continue
             ends = time.monotonic() + TEND_S
             more = generation is not None and not generation.closed
             while more and generation is not None and time.monotonic() < ends:
                 with self._at_work:
-                    if self._house.attempts:
+                    if self._house.pause.is_on:
                         return
                     more = self._compact_one(generation)
             if not more:
@@ -165,12 +162,12 @@ class Follower(EngineActor):
     def _flush_due(self) -> None:
         now = time.monotonic()
         for number, (since, changes) in list(self._unflushed.items()):
-            generation = self._house.shelf.open.get(number)
+            generation = self._house.generations.get(number)
             if generation is None or generation.closed:
                 del self._unflushed[number]
             elif now >= since + self._waits_s(generation, changes):
                 with self._at_work:
-                    if self._house.attempts:
+                    if self._house.pause.is_on:
                         return
                     del self._unflushed[number]
                     self._flush(generation)
@@ -184,7 +181,8 @@ class Follower(EngineActor):
 
     def _behind(self, generation: Generation) -> bool:
         since = self._abreast.get(generation.row.number, 0.0)
-        return generation.applied_lsn < self._house.head(generation.row.branch) and time.monotonic() > since + BEHIND_S
+        head = self._house.heads.of(generation.row.branch)
+        return generation.applied_lsn < head and time.monotonic() > since + BEHIND_S
 
     def _flush(self, generation: Generation) -> None:
         try:

@@ -14,7 +14,7 @@ from functools import partial
 
 from shadowswitch.actors.branch.lifecycle import outcome_of
 from shadowswitch.actors.branch.router import BranchRouter
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
@@ -63,7 +63,7 @@ class Janitor(EngineActor):
         self._round()
 
     def _round(self) -> None:
-        if self._house.closing:
+        if self._house.changes.closing:
             return
         steps: list[Callable[[], None]] = [
             self._look,
@@ -72,7 +72,6 @@ class Janitor(EngineActor):
             self._end_silent,
             self._end_orphaned_switches,
             self._settle_tracked,
-            self._lead_over_again,
             self._publish_again,
             self._remove_retired,
             self._trim,
@@ -85,7 +84,7 @@ class Janitor(EngineActor):
             try:
                 step()
             except (ShadowSwitchError, OSError) as error:
-                if not self._house.closing:
+                if not self._house.changes.closing:
                     logger.warning("clean-up did not finish: %s", error)
                     self._house.metrics.count("cleanup_errors")
 
@@ -112,19 +111,19 @@ class Janitor(EngineActor):
     def _end_orphaned_switches(self) -> None:
         """A switch that was given up while the catalog had no room for that: the shadow is BUILT again now."""
         for shadow_id in list(self.chores.switching):
-            if shadow_id not in list(self._house.switching.values()):
+            if not self._house.switches.has(shadow_id):
                 self._house.transact(partial(self._end_switch, shadow_id), "end orphaned switch")
 
     def _settle_tracked(self) -> None:
         """Builds whose branch becomes READY with them: tell it how those ended, also after a crash in between."""
-        for number, shadows in list(self._house.tracked.items()):
+        for number, shadows in list(self._house.locks.tracked.items()):
             for shadow_id in shadows:
-                keeper = self._house.keepers.get(number)
+                keeper = self._house.locks.find(number)
                 if keeper is not None and outcome_of(self._house, shadow_id) is not None:
                     self._branches.tell(keeper.row, SettleBuild(shadow_id, Reply()))
 
     def _end_switch(self, shadow_id: str, commit: Commit) -> None:
-        running = shadow_id in list(self._house.switching.values())
+        running = self._house.switches.has(shadow_id)
         if not running and commit.shadow(shadow_id).state == ShadowState.SWITCHING:
             transitions.give_up_switching(commit, shadow_id, "the switch ended, which could not be recorded before")
 
@@ -148,15 +147,13 @@ class Janitor(EngineActor):
     def _remove(self, row: GenerationRow) -> None:
         house = self._house
         path = data_directory.inside(house.root, os.path.dirname(row.path)) / os.path.basename(row.path)
-        opened = house.shelf.open.get(row.number)
-        if opened is not None:
-            house.lead_away_from(opened)
-        if house.is_way_of_outsiders(row, path):
+        opened = house.generations.get(row.number)
+        if house.publisher.leads_into(row, path):
             return
         if opened is not None:
             if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():
                 return
-            house.shelf.remove(row.number)
+            house.generations.forget(row.number)
         if data_directory.pinned_elsewhere(path):
             return
         remove_directory(path)
@@ -165,25 +162,20 @@ class Janitor(EngineActor):
         failpoint("retire.forgotten")
         house.metrics.count("generations_removed")
 
-    def _lead_over_again(self) -> None:
-        """Readers of an index that is not the one of the catalog, after a switch that did not come to its end."""
-        for key in list(self._house.astray):
-            self._house.lead_over(*key)
-
     def _publish_again(self) -> None:
         """What could not be published when it was switched to: outsiders are led to it as soon as that is possible."""
         house = self._house
-        switched = {self._key_of(shadow_id) for shadow_id in list(house.switching.values())}
-        for key in list(house.unpublished - switched):  # who switches publishes, once it is verified
-            if time.monotonic() < self._publish_not_before or house.publishing.locked():
+        switched = {self._key_of(shadow_id) for shadow_id in house.switches.shadows()}
+        for key in list(house.publisher.pending - switched):  # who switches publishes, once it is verified
+            if time.monotonic() < self._publish_not_before or house.publisher.is_busy:
                 return
-            row, generation = house.catalog.index(*key), house.shelf.live.get(key)
+            row, generation = house.catalog.index(*key), house.indexes.live(*key)
             if row is None or generation is None:
-                house.unpublished.discard(key)
+                house.publisher.pending.discard(key)
                 continue
             self._publish_not_before = time.monotonic() + PUBLISH_AGAIN_S
             branch = house.catalog.shadow(generation.row.shadow_id).branch_name
-            if house.publish(branch, generation, row.strategy):
+            if house.publisher.publish(branch, generation, row.strategy):
                 logger.info("generation %d is published at last", generation.row.number)
 
     def _key_of(self, shadow_id: str) -> tuple[int, str] | None:
@@ -192,7 +184,7 @@ class Janitor(EngineActor):
 
     def _let_go(self, number: int) -> bool:
         reply: Reply[None] = Reply()
-        self._house.follower_of(number).tell(Unfollow(number, reply))
+        self._house.followers.of(number).tell(Unfollow(number, reply))
         try:
             reply.result(10)
         except TimeoutError:
@@ -214,7 +206,7 @@ class Janitor(EngineActor):
             house.transact(partial(durability.note_durable, durable=durable), "note durable")
             failpoint("trim.noted")
             removed = 1
-            while removed and slices > 0 and not house.attempts and self._trimmable(branch, below):
+            while removed and slices > 0 and not house.pause.is_on and self._trimmable(branch, below):
                 removed = house.transact(partial(_trim_slice, branch, below), "trim")
                 failpoint("trim.slice")
                 slices -= 1
@@ -231,11 +223,11 @@ class Janitor(EngineActor):
 
     def _needed(self, branch: int) -> tuple[dict[int, int], int]:
         """How far the generations of a branch are on disk, and up to which LSN nobody needs its journal any more."""
-        opened, durable = self._house.shelf.open, {}
+        durable: dict[int, int] = {}
         needed = self._house.catalog.head(branch)[0]
         self.chores.look()  # after the head was read: a build that was claimed since needs nothing below that
         for row in self.chores.following(branch):
-            generation = opened.get(row.number)
+            generation = self._house.generations.get(row.number)
             if generation is not None and not generation.closed:
                 durable[row.number] = generation.writer.durable_lsn
             if row.needs_journal:
@@ -251,7 +243,7 @@ class Janitor(EngineActor):
         late = {
             row.branch
             for row in retention.holds(house.catalog)
-            if not row.given_up and house.head(row.branch) - row.after_lsn > most
+            if not row.given_up and house.heads.of(row.branch) - row.after_lsn > most
         }
         for branch in house.catalog.branches() if late else ():
             if branch.number in late:
@@ -266,7 +258,7 @@ class Janitor(EngineActor):
         for database, keep in (("outbox", house.config.events_keep), ("audit", house.config.audit_keep)):
             oldest, newest = house.catalog.span(database)
             for _ in range(TRIM_SLICES_A_ROUND):
-                if newest - oldest < keep or house.attempts:
+                if newest - oldest < keep or house.pause.is_on:
                     break
                 oldest += house.transact(partial(_trim_events, database, keep), "trim events")
                 failpoint("trim.events")

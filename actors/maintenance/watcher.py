@@ -15,7 +15,7 @@ import time
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.maintenance.watches import Watch, Watches
 from shadowswitch.actors.messages import Tick, WatchesChanged

@@ -1,263 +1,171 @@
-"""One attempt of a switch: prove the shadow, commit, bring in the last changes, lead readers over. Writers are not held
-up: what they meet is one transaction more in the line of the JournalWriter.
+"""One attempt of a switch: bring the shadow near, then commit in one turn of the JournalWriter.
 
-    close    the shadow is brought near the head, again and again; from here on only this attempt applies to it
-    hold     the live generation is not brought further either, so the shadow is never behind what readers saw (SW-2)
-    prove    at a durable LSN H: the shadow's digest is that of its source, bucket by bucket
-    commit   one transaction, behind every write that the BranchActor admitted before it; Z is the head of the branch in
-             that very transaction, so nothing can come between (SW-3). Begins within `Config.seal_budget_ms`, or never
-    drain    the changes after H, up to Z; proven again, at Z
-    point    readers are led over
+On the Switcher's thread, beside the writers:
 
-When the drain or the proof at Z fails, the shadow is live by the catalog and unfit: the Switcher goes back, and readers
-of this process were never led there. Whatever else ends an attempt after its commit, `House.lead_over` sets the pointer
-right.
+    near     apply what is newer, again and again; followers begin no new work meanwhile
+    send     the CommitSwitch stands in the branch's line of writes; not begun within `Config.seal_budget_ms`: given up
+
+On the JournalWriter's thread, in one turn. Everything sent before is durable, and nothing can come between:
+
+    drain    apply the last durable changes to the shadow, without waiting for the disk
+    prove    at Z, the head of the branch: the shadow's digest is that of its source, bucket by bucket (SW-3)
+    commit   one transaction, conditional on the expected live generation and the fencing token (SW-4)
+    point    the live pointer moves
+
+An attempt that fails before the commit has changed nothing. Nothing can fail between commit and pointer. Writers wait
+for the drain, the proof and the commit: `sealed_ms`. Decision 0011 has the figures.
 """
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack
-from typing import Any
+import logging
+from collections.abc import Callable
 
-from shadowswitch.actors.branch.router import BranchRouter
-from shadowswitch.actors.context import LIVE_S, House
+import msgspec
+
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import CommitSwitch
 from shadowswitch.actors.kit.actor import result_of
+from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import Kick, RunSwitch, Seal
-from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import EngineClosed, ShadowSwitchError, StorageFull, Timeout
-from shadowswitch.model.metrics import Metrics
-from shadowswitch.storage.catalog import transitions
+from shadowswitch.actors.maintenance.follower_pool import FollowerPause
+from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndex
+from shadowswitch.actors.switch.publisher import Publisher
+from shadowswitch.model.errors import InvalidTransition, Timeout
+from shadowswitch.model.switch_outcome import Failure
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.generations.generation import Generation
+
+logger = logging.getLogger("shadowswitch")
 
 CATCH_UP_S = 5.0
-CLOSE_ROUNDS_MAX = 30
-CLOSE_CHANGES = 1
-TURN_S = 30.0
+NEAR_ROUNDS_MAX = 30
+NEAR_CHANGES = 1
+"""A round of catching up that had no more changes than this leaves no more for the drain."""
+SWITCH_LOCK_S = 30.0
 """How long to wait for another switch of the index; then the attempt is given up."""
-DRAIN_S = 10.0
-"""The changes of one or two commits take milliseconds; an index that needs longer for them is stuck."""
-AGAIN_S = 0.1
-"""How soon a drain is tried again for which the disk had no room."""
+DRAIN_FIRST_S = 0.025
+"""How long the drain of a first attempt may keep writers out; each further attempt may four times as long, up to
+`Config.seal_budget_ms`: a large batch just ahead of the switch is caught up with beside the writers, if possible."""
 COMMIT_TIMEOUT_S = 600.0
-"""A commit that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
+"""A turn that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
 while the disk stalls nobody else could write either."""
 
 
-class Outcome:
-    """How an attempt ended: committed, given up (`reason`), or refused because the shadow is unsound (`differing`).
+class AttemptEnd(msgspec.Struct):
+    """How an attempt ended. Only with Failure.NONE was the shadow committed and the pointer moved."""
 
-    Committed and with a reason: the shadow is live by the catalog, and readers of this process were not led to it,
-    because it could not be brought on, or is unsound (`differing`).
-    """
-
-    def __init__(self, reason: str = "", *, differing: bool = False) -> None:
-        self.reason = reason
-        self.differing = differing
-        self.committed = False
-        self.passing = False
-        """Committed, and what stands in the way is no room, or no time: readers can be led over when that is over."""
-        self.sealed_ms = 0.0
-        """How long the transaction with the switch took: no write could become durable meanwhile, unless in it."""
-        self.sealed_lsn = 0
-        self.drained = 0
+    failure: Failure = Failure.NONE
+    reason: str = ""
+    sealed_ms: float = 0.0
+    """How long the turn took that committed: no other write could become durable meanwhile."""
+    commit_lsn: int = 0
+    drained: int = 0
 
 
 class Attempt:
-    """On the Switcher's thread."""
+    """Runs once, on the Switcher's thread and in a turn of the JournalWriter."""
 
     def __init__(
-        self, house: House, branches: BranchRouter, message: RunSwitch, expected_live: int, audit: dict[str, Any]
+        self,
+        context: EngineContext,
+        index: LiveIndex,
+        target: Generation,
+        heads: Heads,
+        pause: FollowerPause,
+        publisher: Publisher,
+        send: Callable[[CommitSwitch], None],
+        transition: Callable[[Commit], IndexRow],
+        number: int,
     ) -> None:
-        self._house = house
-        self._branches = branches
-        self._message = message
-        self._target = message.target
-        self._writer = message.target.writer
-        self._branch = message.target.row.branch
-        self._key = (self._branch, message.target.row.index_type)
-        self._expected_live = expected_live
-        self._audit = audit
-        self._was_served = message.target.served
-        self._budget_s = house.config.seal_budget_ms / 1000
-        self._live_until = 0.0
-        self._outcome = Outcome()
-        self._step = _Steps(house.metrics)
+        """`send` puts a message into the branch's line of writes; `transition` is the change of the catalog; `number`
+        counts the attempts of this switch from 0."""
+        self._context = context
+        self._clock = context.clock
+        self._index = index
+        self._target = target
+        self._heads = heads
+        self._pause = pause
+        self._publisher = publisher
+        self._send = send
+        self._transition = transition
+        self._budget_s = context.config.seal_budget_ms / 1000
+        self._drain_s = min(self._budget_s, DRAIN_FIRST_S * 4**number)
+        self._begin_by = self._live_until = self._begun = 0.0
+        self._end = AttemptEnd()
 
-    def run(self) -> Outcome:
-        """Raises Timeout when the shadow cannot be brought near, ShadowSwitchError when the commit was refused or its
-        outcome is unknown; nothing was changed before the commit."""
-        with self._house.shelf.turn(*self._key, TURN_S):
-            self._live_until = time.monotonic() + LIVE_S
-            self._bring_on(self._house.head(self._branch), time.monotonic() + CATCH_UP_S)
-            self._house.before_switch()
-            try:
-                with self._writer.held():
-                    self._come_close()
-                    return self._in_turn()
-            finally:
-                self._house.after_switch()
-                for generation in (self._target, self._house.shelf.open.get(self._expected_live)):
-                    if generation is not None:  # who waits for an LSN does not wait for the next tick
-                        self._house.follower_of(generation.row.number).tell(Kick(self._branch))
+    def run(self) -> AttemptEnd:
+        """Raises what the transaction raised: its outcome is for the catalog to say. Any other failure is returned."""
+        try:
+            with self._index.switch_lock(SWITCH_LOCK_S):
+                self._live_until = self._clock.monotonic() + LIVE_S
+                self._catch_up()
+                with self._pause.paused(), self._target.writer.pause_apply():
+                    self._come_near()
+                    return self._take_turn()
+        except Timeout as error:
+            return AttemptEnd(Failure.GAVE_UP, error.message)
 
-    def _bring_on(self, upto: int, deadline: float) -> int:
-        return self._house.bring_on(self._target, upto, deadline, self._live_until)
+    def _catch_up(self) -> int:
+        deadline = self._clock.monotonic() + CATCH_UP_S
+        return self._index.catch_up(self._target, self._heads.of(self._index.branch), deadline, self._live_until)
 
-    def _come_close(self) -> None:
-        """Apply again and again: each round leaves what was written during it, which is less than the round before as
-        long as applying is faster than writing."""
-        deadline = time.monotonic() + CATCH_UP_S
-        for _ in range(CLOSE_ROUNDS_MAX):
-            if self._bring_on(self._house.head(self._branch), deadline) <= CLOSE_CHANGES:
+    def _come_near(self) -> None:
+        """Each round leaves what was written during it: less than the round before, as long as applying is faster than
+        writing."""
+        for _ in range(NEAR_ROUNDS_MAX):
+            if self._catch_up() <= NEAR_CHANGES:
                 break
 
-    def _in_turn(self) -> Outcome:
-        shelf = self._house.shelf
-        with ExitStack() as holds:
-            for left in (shelf.live.get(self._key), shelf.open.get(self._expected_live)):
-                if left is not None:  # one and the same, unless the last switch came to no good end
-                    holds.enter_context(left.writer.held())
-            self._step.begin()
-            source = self._prove()
-            self._step("switch_proof")
-            if self._outcome.reason:
-                return self._outcome
-            failpoint("switch.proven")
-            sealed = self._commit(source)
-            if sealed is not None:
-                try:
-                    self._finish(*sealed)
-                except BaseException:
-                    self._house.lead_over_in_turn(*self._key)
-                    raise
-        return self._outcome
-
-    def _prove(self) -> Digest:
-        """Compare the shadow with its source at the durable head; of that one, the digest."""
-        head, source = self._house.catalog.source_digest(self._branch, set(self._writer.types))
-        self._bring_on(head, time.monotonic() + CATCH_UP_S)
-        self._compare(source, "")
-        return source
-
-    def _compare(self, source: Digest, when: str) -> None:
-        if self._writer.differing(source):
-            proof = "number of records" if self._target.row.opaque else "digest"
-            self._outcome.reason = f"the {proof} differs from the source{when}"
-            self._outcome.differing = True
-
-    # -- the commit ------------------------------------------------------------------------------------------------
-
-    def _commit(self, proven: Digest) -> tuple[IndexRow, Digest] | None:
-        """Make the shadow live, as of all that is committed before or with it; None when it was given up.
-
-        Not begun after the budget is over; a commit that has begun is waited for.
-        """
-        deadline = time.monotonic() + self._budget_s
-        token = self._house.catalog.shadow(self._message.shadow_id).token
-        last: list[Commit] = []
-        self._target.served = True  # outsiders are led to it by the commit
-
-        def work(commit: Commit) -> tuple[IndexRow, Digest] | str:
-            last[:] = [commit]
-            if time.monotonic() > deadline:
-                return self._late()
-            source = commit.source_digest(self._branch, self._writer.types)
-            if self._target.row.opaque and source != proven:
-                return "a change came that its builder has not applied"
-            return self._transition(commit, token), source
-
-        reply: Reply[tuple[IndexRow, Digest] | str] = Reply()
-        self._branches.tell(self._house.catalog.branch(self._message.branch_name), Seal(work, reply))
+    def _take_turn(self) -> AttemptEnd:
+        failpoint("switch.near")
+        reply: Reply[AttemptEnd | IndexRow] = Reply()
+        self._begin_by = self._clock.monotonic() + self._budget_s
+        self._send(CommitSwitch(self._prepare, self._transition, self._committed, reply))
         if not reply.wait(self._budget_s) and reply.cancel():
-            self._not_begun(self._late())
-            return None
-        found: tuple[IndexRow, Digest] | str = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
-        self._step("switch_commit")
-        if isinstance(found, str):
-            self._not_begun(found)
-            return None
-        self._outcome.committed = True
-        self._outcome.sealed_lsn = found[0].sealed_lsn
-        self._outcome.sealed_ms = last[0].took_ms
-        self._house.metrics.observe("sealed", self._outcome.sealed_ms)
-        return found
+            return self._late()
+        ended: AttemptEnd | IndexRow = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
+        return ended if isinstance(ended, AttemptEnd) else self._end
 
-    def _not_begun(self, reason: str) -> None:
-        """Outsiders were not led to it either."""
-        self._target.served = self._was_served
-        self._outcome.reason = reason
+    # -- on the JournalWriter's thread -----------------------------------------------------------------------------
 
-    def _transition(self, commit: Commit, token: int) -> IndexRow:
-        message, config = self._message, self._house.config
-        return transitions.commit_switch(
-            commit,
-            self._target.row.number,
-            token,
-            self._expected_live,
-            commit.head(self._branch)[0],
-            config.soak_s,
-            message.request.strategy or config.publish_strategy,
-            self._audit,
-            message.condemned,
-        )
-
-    def _late(self) -> str:
-        budget = f"the {self._budget_s * 1000:g} ms that a switch waits for its turn (Config.seal_budget_ms)"
-        return f"the commit of the writes before it took longer than {budget}"
-
-    # -- behind it -------------------------------------------------------------------------------------------------
-
-    def _finish(self, row: IndexRow, source: Digest) -> None:
-        """Bring in what came between the proof and the commit, prove it, and lead readers over."""
-        failpoint("switch.committed")
-        self._drain(row.sealed_lsn)
-        if not self._outcome.reason:
-            self._compare(source, " after the last changes")
-        if self._outcome.reason:
-            return
+    def _prepare(self) -> AttemptEnd | None:
+        """Drain and prove; None when the switch may be committed. Nothing was changed otherwise."""
+        self._begun = self._clock.monotonic()
+        if self._begun > self._begin_by:
+            return self._late()
+        head, source = self._context.catalog.source_digest(self._index.branch, set(self._target.writer.types))
+        try:
+            self._end.drained = self._index.catch_up(self._target, head, self._begun + self._drain_s, self._live_until)
+        except Timeout:
+            text = f"the last changes kept writers out for {self._drain_s * 1000:g} ms and were not all applied"
+            return AttemptEnd(Failure.GAVE_UP, text)
+        except InvalidTransition as error:  # an index in an unknown format cannot be brought on
+            return AttemptEnd(Failure.GAVE_UP, f"a change came that its builder has not applied: {error.message}")
+        self._observe("switch_drain", self._begun)
         failpoint("switch.drained")
-        self._house.unpublished.add(self._key)  # until `House.publish` has led outsiders over, too
-        self._house.shelf.point(*self._key, self._target, row.epoch)
-        self._target.advanced()
-        self._step("switch_drain")
+        if self._target.writer.differing(source):
+            proof = "number of records" if self._target.row.opaque else "digest"
+            return AttemptEnd(Failure.UNSOUND, f"the {proof} differs from the source")
+        failpoint("switch.proven")
+        return None
+
+    def _committed(self, row: IndexRow) -> None:
+        """Behind the commit, in the same turn: move the live pointer."""
+        failpoint("switch.committed")
+        self._publisher.pending.add((row.branch, row.index_type))  # until the published path agrees, too
+        self._index.set_live(self._target, row.epoch, row.sealed_lsn)
+        self._end.commit_lsn = row.sealed_lsn
+        self._end.sealed_ms = self._observe("sealed", self._begun)
         failpoint("switch.pointed")
 
-    def _drain(self, upto: int) -> None:
-        if self._target.row.opaque:
-            self._writer.advance_to(upto)  # or it would not have been committed
-            return
-        ends = time.monotonic() + DRAIN_S
-        live = self._house.shelf.live.get(self._key) if self._was_served else None
-        while True:
-            try:
-                with self._house.nobody_sees_less(live, self._target, upto):  # outsiders are led to it already
-                    self._outcome.drained += self._writer.apply_until(upto, ends)
-                return
-            except EngineClosed:
-                raise
-            except ShadowSwitchError as error:
-                if not isinstance(error, StorageFull) or time.monotonic() > ends:
-                    self._outcome.reason = f"the last changes cannot be brought in: {error}"
-                    self._outcome.passing = isinstance(error, StorageFull | Timeout)
-                    return
-            time.sleep(AGAIN_S)
+    def _observe(self, name: str, since: float) -> float:
+        took_ms = (self._clock.monotonic() - since) * 1000
+        self._context.metrics.observe(name, took_ms)
+        return took_ms
 
-
-class _Steps:
-    """Where the time of an attempt goes: each call observes, in milliseconds, what passed since the last one."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._last = 0.0
-
-    def begin(self) -> None:
-        self._last = time.perf_counter()
-
-    def __call__(self, name: str) -> None:
-        now = time.perf_counter()
-        self._metrics.observe(name, (now - self._last) * 1000)
-        self._last = now
+    def _late(self) -> AttemptEnd:
+        budget = f"the {self._budget_s * 1000:g} ms that a switch waits for its turn (Config.seal_budget_ms)"
+        return AttemptEnd(Failure.GAVE_UP, f"the commit of the writes before it took longer than {budget}")

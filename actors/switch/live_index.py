@@ -1,79 +1,183 @@
-"""The generations that are open in this process, and which of them readers get."""
+"""What readers may see of an index. One `LiveIndex` for each branch and index type; it alone decides, by these rules:
+
+    SW-1   A reader pins one generation, and reads from no other.
+    SW-2   `read_floor_lsn` never falls. A reader is given a generation that shows at least that much. A generation
+           that readers may still hold (an exposed one) is not brought ahead of the live one.
+    SW-4   The live pointer moves by the epoch of a committed switch, and never back.
+    IX-1   The pointer moves in the turn of the JournalWriter in which the catalog's pointer moved, behind the commit.
+
+The proof of SW-2 for a switch: in the JournalWriter's turn the head of the branch does not move. The target has applied
+everything up to the head, Z, before the commit. No generation can have applied more than Z. So a reader that comes
+after the pointer moved sees at least as much as any reader before it, and `read_floor_lsn` becomes Z.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-import time
 from collections.abc import Iterator
 
+from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.model.errors import EngineClosed, Timeout
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
 
+logger = logging.getLogger("shadowswitch")
+
 POLL_S = 0.5
-"""How soon somebody who waits for a turn learns that the engine closes."""
+"""How soon a thread that waits for the switch lock learns that the engine closes."""
+LIVE_S = 1.0
+"""How long a switch or a validation waits, in all, for a live generation that does not come on: it may be left because
+it is slow or broken."""
 
 
-class Shelf:
-    """The generations that are open in this process, and which of them are live. THE IN-MEMORY POINTER.
+class LiveIndex:
+    """The live pointer of one index, and what bounds its readers and followers. Any thread."""
 
-    Reading `live` is a dict lookup, safe on any thread; changes are made under a lock, by whoever made them durable.
-    """
+    def __init__(self, branch: int, index_type: str, clock: Clock, changes: StateChanges) -> None:
+        self.branch = branch
+        self.index_type = index_type
+        self.live: Generation | None = None
+        """THE IN-MEMORY POINTER: the generation that new readers get. Reading it needs no lock."""
+        self.epoch = 0
+        self.read_floor_lsn = 0
+        """No reader is given less: the head of the branch at the start of the engine, or the commit LSN of a switch."""
+        self._clock = clock
+        self._changes = changes
+        self._exposed: set[int] = set()
+        self._pointer_lock = threading.Lock()
+        self._switch_lock = threading.Lock()
 
-    def __init__(self) -> None:
-        self.live: dict[tuple[int, str], Generation] = {}
-        self.open: dict[int, Generation] = {}
-        self._epochs: dict[tuple[int, str], int] = {}
-        self._turns: dict[tuple[int, str], threading.Lock] = {}
-        self._lock = threading.Lock()
-        self.closing = False
-        """The engine closes: nobody waits for a turn any more."""
+    # -- the pointer -----------------------------------------------------------------------------------------------
 
-    def add(self, generation: Generation) -> None:
-        """A generation was opened."""
-        with self._lock:
-            self.open[generation.row.number] = generation
+    def set_live(self, generation: Generation | None, epoch: int, floor_lsn: int) -> None:
+        """Move the pointer as the switch of that epoch moved the catalog's (None: the index has no generation now).
 
-    def point(self, branch: int, index_type: str, generation: Generation | None, epoch: int) -> bool:
-        """Make a generation the one that readers get (None: the index has none), as the switch of that epoch made it
-        live. False, and nothing is done, when readers were led on by a later one (SW-4)."""
-        key = (branch, index_type)
-        with self._lock:
-            if epoch < self._epochs.get(key, 0):
-                return False
-            self._epochs[key] = epoch
-            left = self.live.get(key)
-            if generation is None:
-                self.live.pop(key, None)
-            else:
-                generation.served = True
-                self.live[key] = generation
-        if left is not None:
-            left.advanced()
-        return True
+        On the JournalWriter's thread, behind the commit; at the start of an engine before any actor reads.
+        """
+        with self._pointer_lock:
+            assert epoch >= self.epoch, f"SW-4 epoch {epoch} of {self.index_type} comes after {self.epoch}"
+            left, self.live, self.epoch = self.live, generation, epoch
+            if generation is not None:
+                self._exposed.add(generation.row.number)
+                self.read_floor_lsn = max(self.read_floor_lsn, floor_lsn)
+        for moved in (left, generation):
+            if moved is not None:
+                moved.advanced()
+
+    def expose(self, number: int) -> None:
+        """Readers of any process may hold this generation: it is live or soaking by the catalog."""
+        with self._pointer_lock:
+            self._exposed.add(number)
+
+    def is_exposed(self, generation: Generation) -> bool:
+        """May a reader hold the generation, of this process or of another?"""
+        return generation.row.number in self._exposed
+
+    # -- readers ---------------------------------------------------------------------------------------------------
+
+    def pin(self, min_lsn: int, timeout_s: float) -> Generation | None:
+        """The live generation, pinned, once it shows `min_lsn` and the read floor; None if the index has none.
+
+        A reader that waits goes along when the pointer moves. Raises Timeout, or EngineClosed.
+        """
+        deadline = self._clock.monotonic() + timeout_s
+        while True:
+            live = self.live
+            if live is None:
+                return None
+            if not live.pin():
+                if self._changes.closing or self.live is live:
+                    raise EngineClosed("the engine is closed", operation="read", hint="open it again")
+                continue
+            try:
+                if self.live is live and self._wait_for(live, min_lsn, deadline):
+                    return live
+            except BaseException:
+                live.unpin()
+                raise
+            live.unpin()
+
+    def _wait_for(self, live: Generation, min_lsn: int, deadline: float) -> bool:
+        """True once it shows enough; False when the pointer moved meanwhile."""
+        least = min_lsn if live.row.opaque else max(min_lsn, self.read_floor_lsn)
+        return live.applied_lsn >= least or live.wait_applied(least, deadline, lambda: self.live is not live)
+
+    def shows(self, min_lsn: int) -> bool:
+        """Can a reader with this bound be served at once?"""
+        live = self.live
+        return live is not None and live.applied_lsn >= max(min_lsn, 0 if live.row.opaque else self.read_floor_lsn)
+
+    # -- followers -------------------------------------------------------------------------------------------------
+
+    def follow_limit(self, generation: Generation, head: int) -> int:
+        """How far a follower may bring a generation on (SW-2). Asked under the generation's lock."""
+        live = self.live
+        if live is None or live is generation or not self.is_exposed(generation):
+            return head
+        return min(head, live.applied_lsn)
+
+    def catch_up(self, generation: Generation, upto: int, deadline: float, live_until: float) -> int:
+        """Apply up to an LSN, under the switch lock; an exposed generation brings the live one on first (SW-2).
+
+        Returns the number of changes; raises as `GenerationWriter.apply_until`. A live generation that is left because
+        it is broken is not waited for beyond `live_until` (monotonic). A reader that has kept `generation` open since
+        an earlier switch may then see more in it than new readers do.
+        """
+        live = self.live
+        if live is not None and live is not generation and self.is_exposed(generation) and not live.row.opaque:
+            try:
+                live.writer.apply_until(upto, live_until)
+                live.advanced()
+            except Exception as error:  # whatever it is, it may be the reason for the switch
+                logger.warning("generation %d stands still: %s", live.row.number, error)
+        return generation.writer.apply_until(upto, deadline)
+
+    # -- one switch at a time --------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def turn(self, branch: int, index_type: str, timeout_s: float) -> Iterator[None]:
-        """Meanwhile nobody else leads the readers of an index anywhere, or is about to. Raises Timeout or
-        EngineClosed."""
-        with self._lock:
-            turn = self._turns.setdefault((branch, index_type), threading.Lock())
-        until = time.monotonic() + timeout_s
-        while not turn.acquire(timeout=max(0.0, min(POLL_S, until - time.monotonic()))):
-            if self.closing:
+    def switch_lock(self, timeout_s: float) -> Iterator[None]:
+        """Meanwhile no other switch of the index is attempted. Raises Timeout or EngineClosed."""
+        until = self._clock.monotonic() + timeout_s
+        while not self._switch_lock.acquire(timeout=max(0.0, min(POLL_S, until - self._clock.monotonic()))):
+            if self._changes.closing:
                 raise EngineClosed("the engine is closed", operation="switch", hint="open it again")
-            if time.monotonic() >= until:
+            if self._clock.monotonic() >= until:
                 raise Timeout(
-                    f"another switch of {index_type} took longer than {timeout_s:g} s",
+                    f"another switch of {self.index_type} took longer than {timeout_s:g} s",
                     operation="switch",
                     hint="try again",
                 )
         try:
             yield
         finally:
-            turn.release()
+            self._switch_lock.release()
 
-    def remove(self, number: int) -> None:
-        """A generation was closed."""
-        with self._lock:
-            self.open.pop(number, None)
+
+class LiveIndexes:
+    """Every LiveIndex of an engine, made when it is first asked for. Any thread."""
+
+    def __init__(self, clock: Clock, changes: StateChanges) -> None:
+        self._clock = clock
+        self._changes = changes
+        self._indexes: dict[tuple[int, str], LiveIndex] = {}
+        self._lock = threading.Lock()
+
+    def of(self, branch: int, index_type: str) -> LiveIndex:
+        """The LiveIndex of a branch and an index type."""
+        found = self._indexes.get((branch, index_type))
+        if found is None:
+            with self._lock:
+                made = LiveIndex(branch, index_type, self._clock, self._changes)
+                found = self._indexes.setdefault((branch, index_type), made)
+        return found
+
+    def of_generation(self, generation: Generation) -> LiveIndex:
+        """The LiveIndex that a generation belongs to."""
+        return self.of(generation.row.branch, generation.row.index_type)
+
+    def live(self, branch: int, index_type: str) -> Generation | None:
+        """The generation that new readers of an index get. A dict lookup; makes nothing."""
+        found = self._indexes.get((branch, index_type))
+        return found.live if found is not None else None

@@ -1,32 +1,44 @@
-"""The Switcher: one switch, from validation to verification. A short-lived actor for each switch or rollback.
+"""The Switcher: one switch or rollback, from validation to verification. A short-lived actor for each.
 
     validate   outside any lock, at a common LSN; differing buckets are repaired once
-    warm       open a reader of the target and let it touch the index
     attempt    see `actors.switch.attempt`; tried again with backoff until `switch_timeout_seconds`
-    verify     the new generation through the ordinary reader path; failure: switch back at once, by the same code
+    verify     read from the new live generation as every reader does
+    revert     only if that found something: the same attempt with the generation that was live before
+    decide     after each step `model.switch_outcome` says what is next, by what the catalog says
 
-Rollback is the same with the previous generation as the target.
+A rollback is the same with the previous generation as the target.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
+
+import msgspec
 
 from shadowswitch.actors.branch.router import BranchRouter
-from shadowswitch.actors.build.validator import Validation, repair, run_validator, validate
-from shadowswitch.actors.context import House
+from shadowswitch.actors.build.validator import ShadowValidator, Validation
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import CommitSwitch
 from shadowswitch.actors.kit.actor import EngineActor, result_of
+from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import RunSwitch, SettleBuild
-from shadowswitch.actors.switch.attempt import Attempt, Outcome
+from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
+from shadowswitch.actors.messages import Kick, SettleBuild
+from shadowswitch.actors.switch.attempt import COMMIT_TIMEOUT_S, Attempt, AttemptEnd
+from shadowswitch.actors.switch.live_index import LiveIndexes
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.publisher import Publisher
+from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.actors.switch.verifier import verify
 from shadowswitch.model.errors import ShadowSwitchError, StaleFence, Timeout
-from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
+from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
+from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest, SwitchResult
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import transitions
+from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
@@ -38,83 +50,371 @@ BACKOFF_MAX_S = 2.0
 SETTLE_S = 10.0
 
 
-class _Tally:
-    """What the attempts of one switch cost."""
+class RunSwitch(msgspec.Struct, frozen=True):
+    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult."""
 
-    def __init__(self) -> None:
-        self.begun = time.perf_counter()
-        self.sealed_ms = 0.0
-        self.sealed_ms_max = 0.0
+    branch_name: str
+    target: Generation
+    shadow_id: str
+    request: SwitchRequest
+    rollback: bool
+    reply: Reply[SwitchResult]
+    leaving: int = 0
+    """The generation that must be live, because a fault was found in it; 0: any."""
+    unsound: str = ""
+    """The fault: that generation retires in the commit itself."""
+
+
+class _Run:
+    """One switch on its way: what is asked, what was live before, and what the attempts cost."""
+
+    def __init__(self, message: RunSwitch, begun: float, previous: int, old: Generation | None) -> None:
+        self.message = message
+        self.target = message.target
+        self.begun = begun
+        self.previous = previous
+        """The number of the generation that was live before; 0: none."""
+        self.old = old
+        self.validation = Validation({}, [], [], 0, 0)
+        self.problems: list[str] = []
+        """What the verification found."""
+        self.reason = ""
+        """Why the switch did not go on."""
         self.attempts = 0
+        self.sealed_ms = self.sealed_ms_max = 0.0
         self.drained = 0
-        self.tried = False
-        self.sealed_lsn = 0
-        self.validating = False
+        self.commit_lsn = 0
 
-    def add(self, outcome: Outcome) -> None:
+    @property
+    def way_back(self) -> WayBack:
+        """What the switch could go back to."""
+        if self.message.unsound:
+            return WayBack.UNSOUND
+        if not self.previous:
+            return WayBack.FIRST
+        return WayBack.OPEN if self.old is not None else WayBack.LOST
+
+    def add(self, end: AttemptEnd) -> None:
+        """An attempt came to its end."""
         self.attempts += 1
-        self.sealed_ms += outcome.sealed_ms
-        self.sealed_ms_max = max(self.sealed_ms_max, outcome.sealed_ms)
-        self.drained += outcome.drained
-        self.sealed_lsn = outcome.sealed_lsn
-
-    def figures(self) -> dict[str, Any]:
-        return {
-            "switch_duration_ms": (time.perf_counter() - self.begun) * 1000,
-            "sealed_ms": self.sealed_ms,
-            "sealed_ms_max": self.sealed_ms_max,
-            "attempts": self.attempts,
-            "drained_changes": self.drained,
-            "sealed_lsn": self.sealed_lsn,
-        }
-
-
-class _WayBack(NamedTuple):
-    """Which generation was live before (0: none), if it is open; why it is gone back to; what condemns the new one."""
-
-    number: int
-    old: Generation | None
-    reason: str
-    condemned: str
+        self.sealed_ms += end.sealed_ms
+        self.sealed_ms_max = max(self.sealed_ms_max, end.sealed_ms)
+        self.drained += end.drained
+        self.commit_lsn = end.commit_lsn or self.commit_lsn
 
 
 class Switcher(EngineActor):
     """Runs one switch and stops."""
 
-    def __init__(self, house: House, branches: BranchRouter) -> None:
-        super().__init__("shadowswitch-switch", house.crashed)
-        self._house = house
-        self._branches = branches
+    def __init__(
+        self,
+        context: EngineContext,
+        router: BranchRouter,
+        indexes: LiveIndexes,
+        generations: OpenGenerations,
+        heads: Heads,
+        followers: FollowerPool,
+        pause: FollowerPause,
+        publisher: Publisher,
+        switches: RunningSwitches,
+        validator: ShadowValidator,
+    ) -> None:
+        super().__init__("shadowswitch-switch", context.crashed)
+        self._context = context
+        self._router = router
+        self._indexes = indexes
+        self._generations = generations
+        self._heads = heads
+        self._followers = followers
+        self._pause = pause
+        self._publisher = publisher
+        self._switches = switches
+        self._validator = validator
         self.handles(RunSwitch, self._run)
 
     def _run(self, message: RunSwitch) -> None:
         try:
             if not message.reply.set_running_or_notify_cancel():
                 return
-            self._house.switching[self.actor_urn] = message.shadow_id
+            self._switches.begin(self.actor_urn, message.shadow_id)
             try:
-                result = self._begin(message)
+                result = self._switch(message)
             finally:
-                del self._house.switching[self.actor_urn]
-                self._house.lead_over(message.target.row.branch, message.target.row.index_type)
-            self._tell(message, result)
-            if result.success and self._house.catalog.shadow(message.shadow_id).track_ready:
+                self._switches.end(self.actor_urn)
+            self._emit(message, result)
+            if result.success and self._context.catalog.shadow(message.shadow_id).track_ready:
                 self._settle(message)
             message.reply.set_result(result)
         finally:
             self.stop()
 
+    def _switch(self, message: RunSwitch) -> SwitchResult:
+        """Validate, attempt, verify, revert, as far as the table says; then record how it ended."""
+        run = _Run(message, self._context.clock.monotonic(), *self._live_before(message.target))
+        if not message.rollback:
+            self._context.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+            failpoint("switch.begun")
+        outcome = SwitchOutcome.NOT_SWITCHED
+        try:
+            with message.target.maintenance_lock(self._context.config.validation_timeout_s):
+                self._refuse_live(message.target)
+                run.previous, run.old = self._live_before(message.target)
+                outcome = self._steps(run)
+        except ShadowSwitchError as error:
+            run.reason = str(error)
+        finally:
+            if outcome in (SwitchOutcome.NOT_SWITCHED, SwitchOutcome.GAVE_UP):
+                self._give_up(run)
+        return self._finish(run, outcome)
+
+    def _steps(self, run: _Run) -> SwitchOutcome:
+        failure = self._validate(run)
+        outcome = decide(SwitchStep.VALIDATE, failure, False, run.way_back)
+        if outcome == SwitchOutcome.GO_ON:
+            failpoint("switch.validated")
+            run.target.warm()
+            failure = self._attempt(run, run.target, run.previous, run.message.unsound)
+            outcome = decide(SwitchStep.ATTEMPT, failure, self._is_live(run.target), run.way_back)
+        if outcome == SwitchOutcome.GO_ON:
+            failure = self._verify(run)
+            outcome = decide(SwitchStep.VERIFY, failure, self._is_live(run.target), run.way_back)
+        if outcome == SwitchOutcome.REVERT:
+            logger.error("generation %d is live but %s; reverting", run.target.row.number, run.reason)
+            outcome = decide(SwitchStep.REVERT, self._revert(run), self._is_live(run.target), run.way_back)
+        return outcome
+
+    # -- the catalog decides ---------------------------------------------------------------------------------------
+
+    def _live_before(self, target: Generation) -> tuple[int, Generation | None]:
+        row = self._context.catalog.index(target.row.branch, target.row.index_type)
+        number = row.live if row is not None else 0
+        return number, self._generations.get(number)
+
+    def _is_live(self, generation: Generation) -> bool:
+        """By the catalog, which decides (IX-1)."""
+        return self._live_before(generation)[0] == generation.row.number
+
+    def _refuse_live(self, target: Generation) -> None:
+        """Two switches of one target were asked for, and the first came to its end while the second waited."""
+        if self._is_live(target):
+            raise StaleFence(f"generation {target.row.number} is live already", operation="switch")
+
+    # -- the steps -------------------------------------------------------------------------------------------------
+
+    def _validate(self, run: _Run) -> Failure:
+        try:
+            run.validation = self._validated(run)
+        except ShadowSwitchError as error:
+            run.validation = Validation({}, [str(error)], [], 0, 0)
+            run.reason = str(error)
+            return Failure.ERROR
+        if run.message.leaving not in (0, run.previous):
+            run.reason = f"generation {run.message.leaving} is not live any more"
+            return Failure.REFUSED
+        run.reason = self._refusal(run)
+        return Failure.REFUSED if run.reason else Failure.NONE
+
+    def _validated(self, run: _Run) -> Validation:
+        request, target, validator = run.message.request, run.target, self._validator
+        checks = list(dict.fromkeys([*request.validation_checks, "DIGEST"]))
+        own = [check for check in checks if check not in validator.host_checks]
+        found = validator.validate(target, own, queries=request.queries)
+        if found.differing_buckets:
+            self._context.metrics.count("buckets_repaired", len(found.differing_buckets))
+            self._refuse_live(target)
+            validator.repair(target, found.differing_buckets)
+            found = validator.validate(target, own, queries=request.queries)
+        for check in checks:
+            if check in validator.host_checks:
+                found = validator.run_host_check(target, check, found)
+        return found
+
+    def _refusal(self, run: _Run) -> str:
+        found = run.validation
+        if not found.errors:
+            return ""
+        fatal = found.differing_buckets or any(
+            errors and check not in ADVISORY_CHECKS and check not in self._validator.host_checks
+            for check, errors in found.findings.items()
+        )
+        if run.message.request.force_switch and not fatal:
+            return ""
+        return "validation failed: " + "; ".join(found.errors)
+
+    def _attempt(self, run: _Run, target: Generation, expected_live: int, unsound: str) -> Failure:
+        """Attempts with backoff, until one ends otherwise than by giving up or the time of the request is over."""
+        deadline = self._context.clock.monotonic() + run.message.request.switch_timeout_seconds
+        backoff_s = BACKOFF_FIRST_S
+        number = 0
+        while True:
+            try:
+                end = self._made(run, target, expected_live, unsound, number).run()
+            except ShadowSwitchError as error:
+                end = AttemptEnd(Failure.ERROR, str(error))
+            self._kick(target, expected_live)
+            run.add(end)
+            run.reason = end.reason
+            if end.failure != Failure.GAVE_UP or self._context.clock.monotonic() + backoff_s > deadline:
+                return end.failure
+            self._context.metrics.count("switch_attempts_given_up")
+            self._context.clock.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+            number += 1
+
+    def _made(self, run: _Run, target: Generation, expected_live: int, unsound: str, number: int) -> Attempt:
+        request, config, catalog = run.message.request, self._context.config, self._context.catalog
+        audit = {
+            "by": request.performed_by,
+            "reason": request.reason,
+            "forced": request.force_switch,
+            "rollback": run.message.rollback or target is not run.target,
+            "overridden": list(run.validation.errors) if target is run.target else [],
+        }
+        shadow = catalog.shadow(target.row.shadow_id)
+
+        def transition(commit: Commit) -> IndexRow:
+            return transitions.commit_switch(
+                commit,
+                target.row.number,
+                shadow.token,
+                expected_live,
+                commit.head(target.row.branch)[0],
+                config.soak_s,
+                request.strategy or config.publish_strategy,
+                audit,
+                unsound,
+            )
+
+        return Attempt(
+            self._context,
+            self._indexes.of_generation(target),
+            target,
+            self._heads,
+            self._pause,
+            self._publisher,
+            partial(self._router.tell, catalog.branch(run.message.branch_name)),
+            transition,
+            number,
+        )
+
+    def _kick(self, *generations: Generation | int) -> None:
+        """A reader that waits for an LSN does not wait for the next tick of its follower."""
+        for one in generations:
+            generation = self._generations.get(one) if isinstance(one, int) else one
+            if generation is not None:
+                self._followers.of(generation.row.number).tell(Kick(generation.row.branch))
+
+    def _verify(self, run: _Run) -> Failure:
+        try:
+            failpoint("switch.verify")
+            run.problems = verify(self._context, self._indexes.of_generation(run.target), run.target, run.commit_lsn)
+        except Exception as error:
+            logger.exception("verification of generation %d raised", run.target.row.number)
+            run.problems = [f"reading from the new generation failed: {error}"]
+        if not run.problems:
+            return Failure.NONE
+        run.reason = f"verification failed: {'; '.join(run.problems)}"
+        return Failure.UNSOUND
+
+    def _revert(self, run: _Run) -> Failure:
+        """Make the old generation live again, or none if there was none; the bad one retires in that transaction."""
+        unfit = run.reason
+        if run.old is not None:
+            failure = self._attempt(run, run.old, run.target.row.number, unfit)
+        else:
+            failure = self._withdraw(run, unfit)
+        run.reason = f"{unfit}; going back failed as well: {run.reason}" if failure != Failure.NONE else unfit
+        return failure
+
+    def _withdraw(self, run: _Run, unfit: str) -> Failure:
+        index, number = self._indexes.of_generation(run.target), run.target.row.number
+        reply: Reply[IndexRow] = Reply()
+        message = CommitSwitch(
+            lambda: None,
+            lambda commit: transitions.withdraw_first(commit, number, unfit),
+            lambda row: index.set_live(None, row.epoch, 0),
+            reply,
+        )
+        try:
+            self._router.tell(self._context.catalog.branch(run.message.branch_name), message)
+            result_of(reply, COMMIT_TIMEOUT_S, "switch back")
+            failpoint("switch.withdrawn")
+        except ShadowSwitchError as error:
+            run.reason = str(error)
+            return Failure.ERROR
+        return Failure.NONE
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _give_up(self, run: _Run) -> None:
+        """Nothing was committed: the shadow is BUILT again, if it was SWITCHING."""
+        row = self._context.catalog.find_shadow(run.message.shadow_id)
+        if row is not None and row.state == ShadowState.SWITCHING:
+            reason = run.reason or "the switch failed in an unforeseen way; see the log"
+            self._transact_quietly(partial(transitions.give_up_switching, shadow_id=row.id, reason=reason))
+            failpoint("switch.given_up")
+
+    def _finish(self, run: _Run, outcome: SwitchOutcome) -> SwitchResult:
+        """What is done and said for each outcome."""
+        metrics, number = self._context.metrics, run.target.row.number
+        if outcome == SwitchOutcome.SWITCHED:
+            text = self._after_switch(run)
+        elif outcome == SwitchOutcome.REVERTED:
+            metrics.count("automatic_rollbacks")
+            text = f"{run.reason}; the index was switched back, nothing was lost"
+        elif outcome == SwitchOutcome.REVERT_FAILED:
+            lost = f"generation {run.previous}, which was live, could not be opened; rebuild the index"
+            text = run.reason if run.way_back != WayBack.LOST else f"{run.reason}; going back failed as well: {lost}"
+        else:
+            metrics.count("switches_refused")
+            text = run.reason if run.reason.startswith("validation failed") else f"not switched: {run.reason}"
+        logger.info("switch to generation %d: %s; %s", number, outcome, text)
+        return self._result(run, outcome, text)
+
+    def _after_switch(self, run: _Run) -> str:
+        """The target is live, or was until a later switch: publish it, end an unwanted soak, say what was done."""
+        target, message = run.target, run.message
+        if not self._is_live(target):
+            return f"switched to generation {target.row.number}; another switch has moved on since ({run.reason})"
+        unpublished = self._publish(run)
+        self._retire_old(run)
+        if run.problems:
+            return f"switched, because {message.unsound}; {run.reason}; rebuild the index"
+        if run.reason:
+            return f"switched, but not all that follows was done: {run.reason}{unpublished}"
+        self._context.metrics.count("rollbacks" if message.rollback else "switches")
+        word = "rolled back" if message.rollback else "switched"
+        text = f"{word} to generation {target.row.number} in {run.sealed_ms:.1f} ms of sealed time{unpublished}"
+        return text + (f"; not checked: {run.validation.unchecked}" if run.validation.unchecked else "")
+
+    def _publish(self, run: _Run) -> str:
+        """Make the published path agree. A failure does not undo the switch; the Janitor tries again."""
+        strategy = run.message.request.strategy or self._context.config.publish_strategy
+        try:
+            self._publisher.publish(run.message.branch_name, run.target, strategy)
+        except (ShadowSwitchError, OSError) as error:
+            logger.error("generation %d could not be published: %s", run.target.row.number, error)
+            self._context.metrics.count("publish_errors")
+            return f"; its published path could not be brought up to date: {error}"
+        return ""
+
+    def _retire_old(self, run: _Run) -> None:
+        """No soak without `backup_current`, or for a live generation that could not even be opened."""
+        index = self._context.catalog.index(run.target.row.branch, run.target.row.index_type)
+        if index is not None and index.previous and (run.old is None or not run.message.request.backup_current):
+            self._context.transact(lambda c: transitions.retire_previous(c, index.previous), "retire previous")
+
     def _settle(self, message: RunSwitch) -> None:
-        """The branch may be READY now. If that cannot be stored at this moment, the janitor tries again."""
+        """The branch may be READY now. If that cannot be stored at this moment, the Janitor tries again."""
         settle = SettleBuild(message.shadow_id, Reply())
         try:
-            self._branches.tell(self._house.catalog.branch(message.branch_name), settle)
+            self._router.tell(self._context.catalog.branch(message.branch_name), settle)
             result_of(settle.reply, SETTLE_S, "the completion of the indexing")
         except ShadowSwitchError as error:
             logger.warning("branch %s does not know yet that it was indexed: %s", message.branch_name, error)
 
-    def _tell(self, message: RunSwitch, result: SwitchResult) -> None:
-        """An event for whoever watches what switches cost."""
+    def _emit(self, message: RunSwitch, result: SwitchResult) -> None:
+        """An event with what the switch cost."""
         figures = {
             "success": result.success,
             "rollback": message.rollback,
@@ -128,255 +428,35 @@ class Switcher(EngineActor):
         }
         self._transact_quietly(lambda c: transitions.finish_switch(c, message.shadow_id, figures))
 
-    def _begin(self, message: RunSwitch) -> SwitchResult:
-        tally, house = _Tally(), self._house
-        if not message.rollback:
-            house.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
-            failpoint("switch.begun")
+    def _transact_quietly(self, work: Any) -> None:
         try:
-            with message.target.maintenance_lock(house.config.validation_timeout_s):
-                self._refuse_live(message.target)
-                return self._switch(message, tally)
-        except ShadowSwitchError as error:  # an unsuccessful switch is a result, not an exception
-            self._restore(message, str(error))
-            nothing = Validation({}, [str(error)] if tally.validating else [], [], 0, 0)
-            done = tally.tried and self._is_live(message.target)  # the error came behind the commit, or in its answer
-            return self._result(message, tally, done, self._half_done(message, done, error), nothing, None)
-        except BaseException as error:
-            self._restore(message, repr(error))
-            raise
-
-    def _refuse_live(self, target: Generation) -> None:
-        """Two asked for the same; the first was served while the second waited. A live index is never held still."""
-        if self._is_live(target):
-            raise StaleFence(f"generation {target.row.number} is live already", operation="switch")
-
-    def _is_live(self, generation: Generation) -> bool:
-        """By the catalog, which decides (IX-1)."""
-        index = self._house.catalog.index(generation.row.branch, generation.row.index_type)
-        return index is not None and index.live == generation.row.number
-
-    def _half_done(self, message: RunSwitch, done: bool, why: object) -> str:
-        if done:
-            return f"switched, but not all that follows was done: {why}{self._publish(message)}"
-        return f"not switched: {why}"
-
-    def _restore(self, message: RunSwitch, reason: str) -> None:
-        """An attempt that failed in an unforeseen way: nothing was committed, the shadow is BUILT again."""
-        row = self._house.catalog.find_shadow(message.shadow_id)
-        if row is not None and row.state == "SWITCHING":
-            self._house.transact(
-                lambda c: transitions.give_up_switching(c, message.shadow_id, reason), "give up switch"
-            )
-
-    def _switch(self, message: RunSwitch, tally: _Tally) -> SwitchResult:
-        house, target = self._house, message.target
-        tally.validating = True
-        validation = self._validated(message)
-        tally.validating = False
-        refused = self._refusal(message, validation)
-        if refused:
-            return self._given_up(message, tally, refused, validation)
-        failpoint("switch.validated")
-        target.warm()
-        expected_live = self._expected_live(message)
-        live = house.shelf.open.get(expected_live)
-        outcome = self._attempts(message, tally, expected_live, validation.errors)
-        if not outcome.committed:
-            if self._is_live(target):  # an earlier attempt was, whose outcome was not known
-                text = self._half_done(message, True, outcome.reason)
-                return self._result(message, tally, True, text, validation, live)
-            return self._given_up(message, tally, f"not switched: {outcome.reason}", validation)
-        problems = [outcome.reason] if outcome.reason else self._verify(message, tally)
-        if problems and not self._is_live(target):
-            text = (
-                f"switched to generation {target.row.number}; another switch has led on since ({'; '.join(problems)})"
-            )
-            return self._result(message, tally, True, text, validation, live)
-        if outcome.passing and house.shelf.live.get((target.row.branch, target.row.index_type)) is None:
-            self._retire_old(message, live)  # nothing is served instead, and nothing is wrong with it
-            text = self._half_done(message, True, f"{outcome.reason}; readers are led to it once it has come as far")
-            return self._result(message, tally, True, text, validation, live)
-        if problems:
-            unfit = f"verification failed: {'; '.join(problems)}"
-            condemned = unfit if outcome.differing or not outcome.reason else ""  # no room, no time: that says nothing
-            way_back = _WayBack(expected_live, live, unfit, condemned)
-            return self._switch_back(message, tally, way_back, problems, validation)
-        unpublished = self._publish(message)
-        self._retire_old(message, live)
-        house.metrics.count("rollbacks" if message.rollback else "switches")
-        word = "rolled back" if message.rollback else "switched"
-        text = f"{word} to generation {target.row.number} in {tally.sealed_ms:.1f} ms of sealed time{unpublished}"
-        text += f"; not checked: {validation.unchecked}" if validation.unchecked else ""
-        return self._result(message, tally, True, text, validation, live)
-
-    def _retire_old(self, message: RunSwitch, live: Generation | None) -> None:
-        """No soak for what nobody wants back, or for a live generation that could not even be opened."""
-        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
-        if index is not None and index.previous and (live is None or not message.request.backup_current):
-            self._house.transact(lambda c: transitions.retire_previous(c, index.previous), "retire previous")
-
-    # -- validation ------------------------------------------------------------------------------------------------
-
-    def _validated(self, message: RunSwitch) -> Validation:
-        house, target = self._house, message.target
-        checks = list(dict.fromkeys([*message.request.validation_checks, "DIGEST"]))
-        own = [check for check in checks if check not in house.validators]
-        found = validate(house, target, own, queries=message.request.queries)
-        if found.differing_buckets:
-            house.metrics.count("buckets_repaired", len(found.differing_buckets))
-            self._refuse_live(target)  # another switch may have led to it meanwhile
-            repair(house, target, found.differing_buckets)
-            found = validate(house, target, own, queries=message.request.queries)
-        for check in checks:
-            if check in house.validators:
-                found = run_validator(house, target, check, found)
-        return found
-
-    def _refusal(self, message: RunSwitch, found: Validation) -> str:
-        if not found.errors:
-            return ""
-        fatal = found.differing_buckets or any(
-            errors and check not in ADVISORY_CHECKS and check not in self._house.validators
-            for check, errors in found.findings.items()
-        )
-        if message.request.force_switch and not fatal:
-            return ""
-        return "validation failed: " + "; ".join(found.errors)
-
-    # -- attempts --------------------------------------------------------------------------------------------------
-
-    def _expected_live(self, message: RunSwitch) -> int:
-        index = self._house.catalog.index(message.target.row.branch, message.target.row.index_type)
-        live = index.live if index is not None else 0
-        if message.leaving not in (0, live):
-            raise StaleFence(f"generation {message.leaving} is not live any more", operation="switch")
-        return live
-
-    def _attempts(
-        self, message: RunSwitch, tally: _Tally, expected_live: int, overridden: Sequence[str] = ()
-    ) -> Outcome:
-        deadline = time.monotonic() + message.request.switch_timeout_seconds
-        backoff = BACKOFF_FIRST_S
-        request = message.request
-        audit = {
-            "by": request.performed_by,
-            "reason": request.reason,
-            "forced": request.force_switch,
-            "rollback": message.rollback,
-            "overridden": list(overridden),
-        }
-        tally.tried = True
-        while True:
-            try:
-                outcome = Attempt(self._house, self._branches, message, expected_live, audit).run()
-            except Timeout as error:
-                outcome = Outcome(error.message)
-            tally.add(outcome)
-            if outcome.committed or outcome.differing or time.monotonic() + backoff > deadline:
-                return outcome
-            self._house.metrics.count("switch_attempts_given_up")
-            time.sleep(backoff)
-            backoff = min(2 * backoff, BACKOFF_MAX_S)
-
-    # -- verification ----------------------------------------------------------------------------------------------
-
-    def _verify(self, message: RunSwitch, tally: _Tally) -> list[str]:
-        try:
-            failpoint("switch.verify")
-            return verify(self._house, message.target, tally.sealed_lsn)
-        except Exception as error:
-            logger.exception("verification of generation %d raised", message.target.row.number)
-            return [f"reading from the new generation failed: {error}"]
-
-    def _switch_back(
-        self, message: RunSwitch, tally: _Tally, way: _WayBack, problems: list[str], validation: Validation
-    ) -> SwitchResult:
-        house, bad, old, reason = self._house, message.target, way.old, way.reason
-        logger.error("generation %d is live but %s; switching back", bad.row.number, reason)
-        if message.condemned:  # neither is sound: what is live is left to be served as well as it can be
-            text = f"switched, because {message.condemned}; {reason}; rebuild the index"
-            return self._result(message, tally, True, text, validation, old, verification_errors=problems)
-        try:
-            gone, more = self._go_back(message, tally, way)
-        except ShadowSwitchError as error:
-            gone, more = False, str(error)
-        if not gone:
-            return self._result(
-                message, tally, False, f"{reason}; going back failed as well: {more}", validation, old,
-                verification_errors=problems,
-            )  # fmt: skip
-        house.metrics.count("automatic_rollbacks")
-        return self._result(
-            message, tally, False, f"{reason}; the index was switched back, nothing was lost{more}", validation, old,
-            verification_errors=problems, rolled_back=True,
-        )  # fmt: skip
-
-    def _go_back(self, message: RunSwitch, tally: _Tally, way: _WayBack) -> tuple[bool, str]:
-        """Make the old generation live again, or none if there was none: was it done, and what is to be said of it."""
-        house, bad, old = self._house, message.target, way.old
-        if way.number == 0:
-            house.transact(lambda c: transitions.withdraw_first(c, bad.row.number, way.reason), "switch back")
-            failpoint("switch.withdrawn")
-            self._house.lead_over(bad.row.branch, bad.row.index_type)
-            return True, ""
-        if old is None:
-            return False, f"generation {way.number}, which was live, could not be opened; rebuild the index"
-        back = RunSwitch(
-            message.branch_name, old, old.row.shadow_id, message.request, True, Reply(), bad.row.number, way.condemned
-        )
-        outcome = self._attempts(back, tally, bad.row.number)
-        if outcome.committed and outcome.reason:
-            return True, f"; readers are led back once it has come as far: {outcome.reason}"
-        return outcome.committed, outcome.reason
-
-    def _publish(self, message: RunSwitch) -> str:
-        """Lead outsiders to the new generation. A failure does not undo the switch; it is told, and tried again."""
-        strategy = message.request.strategy or self._house.config.publish_strategy
-        try:
-            self._house.publish(message.branch_name, message.target, strategy)
-        except (ShadowSwitchError, OSError) as error:
-            logger.error("generation %d could not be published: %s", message.target.row.number, error)
-            self._house.metrics.count("publish_errors")
-            return f"; its path for outsiders could not be brought up to date: {error}"
-        return ""
-
-    # -- results ---------------------------------------------------------------------------------------------------
-
-    def _given_up(self, message: RunSwitch, tally: _Tally, reason: str, validation: Validation) -> SwitchResult:
-        if not message.rollback:
-            self._transact_quietly(lambda c: transitions.give_up_switching(c, message.shadow_id, reason))
-            failpoint("switch.given_up")
-        self._house.metrics.count("switches_refused")
-        return self._result(message, tally, False, reason, validation, None)
-
-    def _transact_quietly(self, work: Callable[[Commit], Any]) -> None:
-        try:
-            self._house.transact(work, "end a switch")
+            self._context.transact(work, "end a switch")
         except (Timeout, ShadowSwitchError) as error:
             logger.error("the switch ended, but that could not be recorded: %s", error)
 
-    def _result(
-        self, message: RunSwitch, tally: _Tally, success: bool, text: str, validation: Validation, old: Generation |
-        None, verification_errors: list[str] | None = None, rolled_back: bool = False,
-    ) -> SwitchResult:  # fmt: skip
-        errors = verification_errors or []
+    def _result(self, run: _Run, outcome: SwitchOutcome, text: str) -> SwitchResult:
+        message, old = run.message, run.old
+        success = outcome == SwitchOutcome.SWITCHED
         old_path = str(old.path) if old is not None else None
         old_size = data_directory.directory_size_bytes(old.path) if old is not None else None
-        kept = success and message.request.backup_current
         return SwitchResult(
             shadow_index_id=message.shadow_id,
             success=success,
             message=text,
-            validation_passed=not validation.errors,
-            validation_errors=validation.errors,
-            verification_passed=not errors,
-            verification_errors=errors,
-            rolled_back=rolled_back,
+            switch_duration_ms=(self._context.clock.monotonic() - run.begun) * 1000,
+            sealed_ms=run.sealed_ms,
+            sealed_ms_max=run.sealed_ms_max,
+            attempts=run.attempts,
+            drained_changes=run.drained,
+            sealed_lsn=run.commit_lsn,
+            validation_passed=not run.validation.errors,
+            validation_errors=run.validation.errors,
+            verification_passed=not run.problems,
+            verification_errors=run.problems,
+            rolled_back=outcome == SwitchOutcome.REVERTED,
             old_index_path=old_path,
-            new_index_path=str(message.target.path),
-            backup_path=old_path if kept else None,
-            index_size_change_bytes=validation.size_bytes - old_size if old_size is not None else None,
-            generation=message.target.row.number,
-            **tally.figures(),
+            new_index_path=str(run.target.path),
+            backup_path=old_path if success and message.request.backup_current else None,
+            index_size_change_bytes=run.validation.size_bytes - old_size if old_size is not None else None,
+            generation=run.target.row.number,
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.model.digest import BUCKETS
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.protocol import IndexReader
@@ -14,10 +15,10 @@ from shadowswitch.storage.generations.generation import Generation
 SAMPLES = 16
 
 
-def verify(house: House, generation: Generation, sealed_lsn: int) -> list[str]:
+def verify(context: EngineContext, index: LiveIndex, generation: Generation, commit_lsn: int) -> list[str]:
     """Pin the live generation and read from it. Returns what is wrong, nothing when it is sound."""
     row = generation.row
-    live = house.shelf.live.get((row.branch, row.index_type))
+    live = index.live
     if live is not generation or not live.pin():
         return [f"readers do not get generation {row.number}"]
     try:
@@ -25,35 +26,35 @@ def verify(house: House, generation: Generation, sealed_lsn: int) -> list[str]:
         try:
             if row.opaque:  # that it can be opened at all is everything that can be seen of it
                 return []
-            return _read(house, generation, reader, sealed_lsn)
+            return _read(context, generation, reader, commit_lsn)
         finally:
             live.give_reader(reader)
     finally:
         live.unpin()
 
 
-def _read(house: House, generation: Generation, reader: IndexReader, sealed_lsn: int) -> list[str]:
+def _read(context: EngineContext, generation: Generation, reader: IndexReader, commit_lsn: int) -> list[str]:
     problems = []
     applied = reader.applied_lsn()
-    if applied < sealed_lsn:
-        problems.append(f"readers see LSN {applied}, the branch was sealed at {sealed_lsn} (SW-2)")
+    if applied < commit_lsn:
+        problems.append(f"readers see LSN {applied}, the index was switched at {commit_lsn} (SW-2)")
     reader.search("a", 1)
     chance = random.Random()
     types = sorted(generation.writer.types.items())
     for _ in range(SAMPLES):
         number, name = chance.choice(types)
         bucket = chance.randrange(BUCKETS)
-        piece = read_records(house.catalog, generation.row.branch, number, name, range(bucket, bucket + 1), b"", 1)
+        piece = read_records(context.catalog, generation.row.branch, number, name, range(bucket, bucket + 1), b"", 1)
         for item in piece.items:
             held = reader.get(item.resource_type, item.id)
-            missed = item.lsn <= sealed_lsn and (held is None or held.lsn < item.lsn)
-            if missed and _is_still(house, generation, item):
+            missed = item.lsn <= commit_lsn and (held is None or held.lsn < item.lsn)
+            if missed and _is_still(context, generation, item):
                 problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} cannot be read (IX-3)")
     return problems
 
 
-def _is_still(house: House, generation: Generation, item: Item) -> bool:
+def _is_still(context: EngineContext, generation: Generation, item: Item) -> bool:
     """Has the source that version? Between the two looks somebody may have deleted it, and the index followed."""
     types = {name: number for number, name in generation.writer.types.items()}
-    found = get_record(house.catalog, generation.row.branch, types, item.resource_type, item.id.encode())
+    found = get_record(context.catalog, generation.row.branch, types, item.resource_type, item.id.encode())
     return found is not None and found.lsn == item.lsn

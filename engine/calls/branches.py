@@ -83,7 +83,7 @@ class Branching(Locking):
     def branch_status(self, branch: str) -> BranchStatus:
         """The state of a branch with since when, by whom and why, and the indexing that is told of. UnknownBranch."""
         row = self._branch_row(branch)
-        keeper = self._alive().keepers.get(row.number)
+        keeper = self._alive().locks.find(row.number)
         if keeper is not None:
             return msgspec.structs.replace(keeper.held.status, state=keeper.state_now())
         return BranchStatus(row.name, moment(row.created_at) or datetime.now(UTC), BranchState(row.state))

@@ -191,11 +191,13 @@ class Building(Running):
         deadline = time.monotonic() + check_seconds("timeout_s", timeout_s) if timeout_s is not None else None
         what = f"waiting for shadow {id} to be {' or '.join(sorted(wanted))}"
         try:
-            return house.wait_changed(arrived, deadline, what)
+            return house.changes.wait(arrived, deadline, what)
         except Timeout as error:
-            if id not in house.stuck:
+            if id not in house.running_builds.stuck:
                 raise
-            raise Timeout(f"{error.message}; it stands still: {house.stuck[id]}", operation="wait") from None
+            raise Timeout(
+                f"{error.message}; it stands still: {house.running_builds.stuck[id]}", operation="wait"
+            ) from None
 
 
 def _failure(row: ShadowRow) -> BuildFailed:

@@ -106,8 +106,8 @@ class Observing(Running):
         house = self._house
         findings = []
         for row in house.catalog.indexes():
-            live = house.shelf.live.get((row.branch, row.index_type))
-            if live is house.shelf.open.get(row.live) or house.switching:
+            live = house.indexes.live(row.branch, row.index_type)
+            if live is house.generations.get(row.live) or house.switches.shadows():
                 continue
             if house.catalog.index(row.branch, row.index_type) == row:
                 told = live.row.number if live is not None else "none"
@@ -120,11 +120,11 @@ class Observing(Running):
         house = self._house
         findings = []
         for row in house.catalog.indexes():
-            live = house.shelf.live.get((row.branch, row.index_type))
-            if live is None or house.switching or house.publishing.locked():
+            live = house.indexes.live(row.branch, row.index_type)
+            if live is None or house.switches.shadows() or house.publisher.is_busy:
                 continue
             name = house.catalog.shadow(live.row.shadow_id).branch_name
-            if house.is_published(name, live, row.strategy) or house.switching:
+            if house.publisher.is_published(name, live, row.strategy) or house.switches.shadows():
                 continue
             if house.catalog.index(row.branch, row.index_type) == row:
                 where = f"{row.index_type} of branch {name!r}"
@@ -150,8 +150,8 @@ class Observing(Running):
             "builds_running": self._builds.running(),
             "worker_pids": house.pool.pids(),
             "queued_changes": self._room.queued,
-            "pins": sum(generation.pins for generation in list(house.shelf.open.values())),
-            "generations_open": len(house.shelf.open),
+            "pins": sum(generation.pins for generation in house.generations.all()),
+            "generations_open": len(house.generations.all()),
             "crashes": self._supervisor.crashes,
         }
 
@@ -162,15 +162,15 @@ class Observing(Running):
         house = self._house
         holders: dict[int, list[dict[str, Any]]] = {}
         for row in house.catalog.generations():
-            opened = house.shelf.open.get(row.number)
+            opened = house.generations.get(row.number)
             durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
             if row.needs_journal:
                 lsn = max(durable, row.durable_lsn)
                 what = {"generation": row.number, "role": row.role, "durable_lsn": lsn}
-                holders.setdefault(row.branch, []).append(what | {"changes": max(0, house.head(row.branch) - lsn)})
+                holders.setdefault(row.branch, []).append(what | {"changes": max(0, house.heads.of(row.branch) - lsn)})
         for hold in retention.holds(house.catalog):
             if not hold.given_up:
-                holders.setdefault(hold.branch, []).append(retention.told(hold, house.head(hold.branch)))
+                holders.setdefault(hold.branch, []).append(retention.told(hold, house.heads.of(hold.branch)))
         figures = []
         for branch in house.catalog.branches():
             head, oldest = house.catalog.head(branch.number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from shadowswitch.actors.messages import Kick
@@ -13,7 +12,6 @@ from shadowswitch.engine.views import index_info
 from shadowswitch.model.errors import (
     CorruptData,
     InvalidConfig,
-    UnknownIndex,
 )
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.views import (
@@ -52,7 +50,7 @@ class Reading(Soaking):
         timeout_s = check_seconds("timeout_s", timeout_s)
         if min_lsn is not None:
             check_whole("min_lsn", min_lsn, 0)
-        live = self._pinned_at(row, (row.number, index_type), min_lsn or 0, timeout_s)
+        live = self._pinned(row, index_type, min_lsn or 0, timeout_s)
         try:
             lsn = live.applied_lsn
             index_reader = live.take_reader()
@@ -73,60 +71,31 @@ class Reading(Soaking):
         self._readers.add(reader)
         return reader
 
-    def _pinned_at(self, row: BranchRow, key: tuple[int, str], min_lsn: int, timeout_s: float) -> Generation:
-        """The live generation, pinned, once it shows what it must. Whoever waits while readers are led to another goes
-        there, too."""
-        deadline = 0.0
-        while True:
-            live = self._pinned(row.name, key)
-            try:
-                if live.applied_lsn >= max(min_lsn, live.ready_lsn):
-                    return live
-                deadline = deadline or time.monotonic() + timeout_s
-                if self._wait_for_lsn(row, live, min_lsn, deadline):
-                    return live
-            except BaseException:
-                live.unpin()
-                raise
-            live.unpin()
-
-    def _pinned(self, branch: str, key: tuple[int, str]) -> Generation:
-        """The live generation, pinned. Raises UnknownIndex or CorruptData."""
+    def _pinned(self, row: BranchRow, index_type: str, min_lsn: int, timeout_s: float) -> Generation:
+        """The live generation, pinned, once it shows what it must. Raises UnknownIndex, CorruptData, Timeout."""
         house = self._house
-        while True:
-            live = house.shelf.live.get(key)
-            if live is None:
-                raise self._not_served(branch, key)
-            if live.pin():
-                if house.shelf.live.get(key) is live:
-                    return live
-                live.unpin()
-            else:
-                self._alive().lead_away_from(live)  # it is closed
+        index = house.indexes.of(row.number, index_type)
+        if not index.shows(min_lsn):
+            self._check_reached(row, min_lsn)
+            if index.live is not None:
+                house.followers.of(index.live.row.number).tell(Kick(row.number))
+        live = index.pin(min_lsn, timeout_s)
+        if live is None:
+            raise self._not_served(row.name, (row.number, index_type))
+        return live
 
-    def _wait_for_lsn(self, row: BranchRow, live: Generation, asked: int, deadline: float) -> bool:
-        house = self._house
-        head = house.head(row.number)
-        if asked > head:  # memory learns of a commit a moment after the catalog, where `Engine.head` looks
-            head = house.catalog.head(row.number)[0]
-        if asked > head:
+    def _check_reached(self, row: BranchRow, min_lsn: int) -> None:
+        """Raises InvalidConfig for an LSN that the branch has not reached."""
+        head = self._house.heads.of(row.number)
+        if min_lsn > head:
+            head = self._house.catalog.head(row.number)[0]
+        if min_lsn > head:
             raise InvalidConfig(
-                f"min_lsn {asked} is beyond the head of branch {row.name!r}, {head}", hint="use the lsn of a receipt"
+                f"min_lsn {min_lsn} is beyond the head of branch {row.name!r}, {head}", hint="use the lsn of a receipt"
             )
-        house.follower_of(live.row.number).tell(Kick(row.number))
-        key = (row.number, live.row.index_type)
-        return live.wait_applied(asked, deadline, lambda: house.shelf.live.get(key) is not live)
 
     def _not_served(self, branch: str, key: tuple[int, str]) -> Exception:
         check_index_type(key[1])
-        astray = self._house.astray.get(key)
-        if astray is not None:
-            return UnknownIndex(
-                f"{key[1]} of branch {branch!r} is not served yet: {astray}",
-                operation="read",
-                object=branch,
-                hint="that is tried again every few seconds; if it stays so, rebuild the index",
-            )
         reason = self._broken.get(key)
         if reason is not None:
             return CorruptData(

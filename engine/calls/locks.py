@@ -178,14 +178,14 @@ class Locking(Running):
     def find_lock(self, lock_id: str) -> Lock | None:
         """The lock of that id, if it is held now. Asks its branch and no other."""
         number = _branch_number(lock_id)
-        keeper = self._alive().keepers.get(number) if number is not None else None
+        keeper = self._alive().locks.find(number) if number is not None else None
         found = self.locks(keeper.row.name) if keeper is not None else []
         return next((lock for lock in found if lock.lock_id == lock_id), None)
 
     def branch_of_lock(self, lock_id: str) -> str | None:
         """The branch whose lock that is or was; None for what can be no lock of ours."""
         number = _branch_number(lock_id)
-        keeper = self._alive().keepers.get(number) if number is not None else None
+        keeper = self._alive().locks.find(number) if number is not None else None
         return keeper.row.name if keeper is not None else None
 
     def lock_waiters(self, branch: str | None = None) -> list[LockWaiter]:
@@ -194,12 +194,10 @@ class Locking(Running):
 
     def _listed(self, branch: str | None) -> Iterator[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]:
         house = self._alive()
-        if branch is not None:
-            rows = [self._branch_row(branch)]
-        else:
-            rows = [keeper.row for _, keeper in sorted(house.keepers.copy().items())]
+        every = [locks.row for locks in house.locks.all()]
+        rows = [self._branch_row(branch)] if branch is not None else every
         for row in rows:
-            keeper = house.keepers.get(row.number)
+            keeper = house.locks.find(row.number)
             if keeper is not None and not keeper.quiet:
                 yield self._ask(row, ListLocks(Reply()), "the list of locks")
 
@@ -241,7 +239,7 @@ class Locking(Running):
         """The branch of a lock, whose number its id begins with. Raises LockLost when it can be none of ours."""
         lock_tokens([token])
         number = _branch_number(lock_id)
-        keeper = self._alive().keepers.get(number) if number is not None else None
+        keeper = self._alive().locks.find(number) if number is not None else None
         if keeper is None:
             raise LockLost(
                 f"lock {lock_id!r:.80} is not held",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from shadowswitch.actors.context import House
+from shadowswitch.actors.house import House
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Write
@@ -71,7 +71,7 @@ class Records(Following):
             receipt: Receipt = result_of(reply, max(0.0, deadline - time.monotonic()), "the write")
         finally:
             self._room.give(row.number, len(batch))
-        delay_s = house.delays.get(row.number)
+        delay_s = house.running_builds.delays.get(row.number)
         if delay_s:  # a build cannot keep up: every writer gives way a little, bounded by Config.write_delay_max_ms
             time.sleep(delay_s)
             house.metrics.count("writes_slowed")

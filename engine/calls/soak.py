@@ -43,7 +43,7 @@ class Soaking(Switching):
             self._health_thread = threading.Thread(target=self._watch_health, name="shadowswitch-health", daemon=True)
             self._helpers.append(self._health_thread)
             self._health_thread.start()
-        house.notify_changed()
+        house.changes.notify()
 
     def _watch_health(self) -> None:
         while not self._stopping.wait(self._house.config.health_interval_s):
@@ -70,7 +70,7 @@ class Soaking(Switching):
     def _distrust(self, generation: int, error: CorruptData) -> None:
         """A reader met damage. If there is a generation to go back to, do so, on a thread of its own."""
         house = self._house
-        opened = house.shelf.open.get(generation)
+        opened = house.generations.get(generation)
         if opened is None or generation in self._distrusted:
             return
         row = house.catalog.index(opened.row.branch, opened.row.index_type)
@@ -108,4 +108,4 @@ class Soaking(Switching):
             raise InvalidConfig(f"{name!r} cannot be the name of a validator", hint="choose another")
         if not callable(validator):
             raise InvalidConfig(f"a validator is a function of a reader, not {validator!r:.80}")
-        house.validators[name] = validator
+        house.validator.host_checks[name] = validator

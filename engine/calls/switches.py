@@ -12,8 +12,7 @@ import msgspec
 
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import RunSwitch
-from shadowswitch.actors.switch.switcher import Switcher
+from shadowswitch.actors.switch.switcher import RunSwitch, Switcher
 from shadowswitch.engine.calls.builds import Building
 from shadowswitch.engine.lifecycle import check_seconds
 from shadowswitch.engine.reader import no_index
@@ -55,7 +54,7 @@ class Switching(Building):
         house = self._alive()
         request = self._checked(request)
         row = house.catalog.shadow(id)
-        target = house.shelf.open.get(row.generation)
+        target = house.generations.get(row.generation)
         if row.state != ShadowState.BUILT or target is None:
             raise InvalidTransition(
                 f"shadow {id} is {row.state}, only a BUILT one can be switched to",
@@ -77,18 +76,18 @@ class Switching(Building):
         request = request if request is not None else SwitchRequest()
         if not isinstance(request, SwitchRequest):
             raise InvalidConfig(f"a switch takes a SwitchRequest, not {request!r:.80}", hint="say SwitchRequest()")
-        check_known(request, self._house.validators)
+        check_known(request, self._house.validator.host_checks)
         return accountable(request) if request.force_switch else request
 
     def _rollback(
-        self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, condemned: str = ""
+        self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, unsound: str = ""
     ) -> SwitchResult:
         house = self._alive()
         row = self._branch_row(branch)
         index = house.catalog.index(row.number, check_index_type(index_type))
         if index is None or not index.live:
             raise no_index(branch, index_type)
-        target = house.shelf.open.get(index.previous)
+        target = house.generations.get(index.previous)
         if target is None or target.closed:
             raise UnknownIndex(
                 f"{index_type} of branch {branch!r} has no previous generation to go back to",
@@ -97,13 +96,16 @@ class Switching(Building):
                 hint="there has been only one" if index.epoch == 1 else GONE,
             )
         reply: Reply[SwitchResult] = Reply()
-        return self._run_switch(
-            RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, condemned)
-        )
+        return self._run_switch(RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, unsound))
 
     def _run_switch(self, message: RunSwitch) -> SwitchResult:
         house, request, target = self._house, message.request, message.target
-        switcher = Address(lambda: Switcher.start(house, self._branches))
+        switcher = Address(
+            lambda: Switcher.start(
+                house.context, house.router, house.indexes, house.generations, house.heads, house.followers,
+                house.pause, house.publisher, house.switches, house.validator,
+            )
+        )  # fmt: skip
         switcher.tell(message)
         limit = request.switch_timeout_seconds + 2 * house.config.validation_timeout_s + SWITCH_GRACE_S
         result: SwitchResult = result_of(message.reply, limit, "the switch")

@@ -328,14 +328,16 @@ def _retire_and_tell(commit: Commit, number: int) -> None:
     _tell(commit, shadow, "generation.retired", generation=number)
 
 
-def withdraw_first(commit: Commit, generation_number: int, reason: str) -> None:
+def withdraw_first(commit: Commit, generation_number: int, reason: str) -> IndexRow:
     """Undo a first switch that did not verify: the index has no live generation again, the shadow is cleaned up."""
     generation = commit.generation(generation_number)
     index = commit.index(generation.branch, generation.index_type)
     if index is None or index.live != generation_number:
         raise StaleFence(f"generation {generation_number} is not live", operation="switch")
-    commit.put_index(msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1))
+    row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
+    commit.put_index(row)
     mark_unsound(commit, generation_number, reason)
+    return row
 
 
 def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:

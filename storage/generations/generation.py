@@ -16,7 +16,6 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,8 +37,8 @@ APPLY_SLICE = 500
 """Changes applied in one transaction while people wait for nothing: a few milliseconds of work."""
 BUSY_SLICE = 4 * APPLY_SLICE
 """The same where many are waiting: fewer commits, each page written once for more changes."""
-HOLD_S = 30.0
-"""For so long a slice or a flush that has begun is waited for; beyond, the disk stands still."""
+PAUSE_S = 30.0
+"""A slice or a flush that has begun ends within that time, or the disk stands still."""
 
 
 def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, backend: Backend) -> Path:
@@ -62,7 +61,7 @@ class GenerationWriter:
         self.catalog = catalog
         self.row = row
         self.lock = threading.Lock()
-        self._holds = 0
+        self._pauses = 0
         self._counting = threading.Lock()
         numbers = catalog.types()
         self.types = {number: name for number, name in numbers.items() if name in row.resource_types}
@@ -81,44 +80,49 @@ class GenerationWriter:
         self.closed = False
 
     @contextlib.contextmanager
-    def held(self, timeout_s: float = HOLD_S) -> Iterator[None]:
-        """Meanwhile no follower brings it further: only whoever holds it does. Several may hold it at a time.
+    def pause_apply(self, timeout_s: float = PAUSE_S) -> Iterator[None]:
+        """Meanwhile no follower applies to it: only the threads that paused it do. Several may pause it at a time.
 
-        A follower's slice that has begun is waited for, and so is a flush; raises Timeout when it does not end.
+        A slice or a flush that has begun ends first; raises Timeout when it does not.
         """
         with self._counting:
-            self._holds += 1
+            self._pauses += 1
         try:
-            if not self.lock.acquire(timeout=max(0.0, timeout_s)):
-                raise Timeout(
-                    f"generation {self.row.number} is being written to for longer than {timeout_s:g} s",
-                    operation="hold",
-                    hint="look whether its disk stands still; try again",
-                )
-            self.lock.release()  # what begins from here on sees that it is held
+            with self._locked(self.catalog.clock.monotonic() + timeout_s):
+                pass  # what begins from here on sees the pause
             yield
         finally:
             with self._counting:
-                self._holds -= 1
+                self._pauses -= 1
 
     @property
-    def is_held(self) -> bool:
-        """Does somebody hold it, so that a follower need not try?"""
-        return self._holds > 0
+    def is_paused(self) -> bool:
+        """Is the generation paused, so that a follower need not try?"""
+        return self._pauses > 0
+
+    @contextlib.contextmanager
+    def _locked(self, deadline: float) -> Iterator[None]:
+        if not self.lock.acquire(timeout=max(0.0, deadline - self.catalog.clock.monotonic())):
+            raise Timeout(
+                f"generation {self.row.number} has been written to since before the deadline",
+                operation="apply",
+                hint="look whether its disk stands still; try again",
+            )
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def follow_slice(self, upto: Callable[[], int], limit: int = APPLY_SLICE) -> int:
-        """For followers: as `apply_slice`, but nothing is done while somebody holds it.
+        """For followers: apply the next stretch of the journal, or nothing while the generation is paused.
 
-        `upto` is asked under the lock: whoever leads readers elsewhere under a hold is sure that it is obeyed.
+        `upto` is asked under the lock, so a limit that falls before the pause is obeyed.
         """
         with self.lock:
-            return 0 if self._holds else self._apply(upto(), limit)
+            return 0 if self._pauses else self._apply(upto(), limit)
 
     def apply_slice(self, upto: int, limit: int = APPLY_SLICE) -> int:
-        """Apply the next stretch of the journal, not beyond `upto`; returns how many changes it had.
-
-        Each shard commits on its own, without waiting for the disk; `applied_lsn` rises when all have.
-        """
+        """Apply one stretch of the journal, not beyond `upto`; returns how many changes it had."""
         with self.lock:
             return self._apply(upto, limit)
 
@@ -150,13 +154,17 @@ class GenerationWriter:
         return len(entries)
 
     def apply_until(self, upto: int, deadline: float, limit: int = APPLY_SLICE) -> int:
-        """Apply up to an LSN; returns the number of changes. Raises Timeout at the (monotonic) deadline."""
+        """Apply the journal up to an LSN, slice by slice, without waiting for the disk; returns the number of changes.
+
+        Each shard commits on its own; `applied_lsn` rises when all have. Raises Timeout at the (monotonic) deadline.
+        """
         applied = 0
         while self.applied_lsn < upto:
-            applied += self.apply_slice(upto, limit)
-            if self.applied_lsn < upto and time.monotonic() > deadline:
+            with self._locked(deadline):
+                applied += self._apply(upto, limit)
+            if self.applied_lsn < upto and self.catalog.clock.monotonic() > deadline:
                 raise Timeout(
-                    f"generation {self.row.number} reached LSN {self.applied_lsn} of {upto} when its time was over",
+                    f"generation {self.row.number} reached LSN {self.applied_lsn} of {upto} at its deadline",
                     operation="apply",
                     hint="it goes on catching up; try again",
                 )
@@ -227,12 +235,6 @@ class Generation:
         self.writer = writer
         self.pins = 0
         self.closed = False
-        self.served = row.role in ("live", "soaking")
-        """Readers were led to it, in this process or in another, or may be in a moment: it is not brought ahead of what
-        readers get."""
-        self.ready_lsn = 0
-        """Nothing older than this is shown: after a restart the head of the branch as it was at the start; what readers
-        saw of another, when they were led to this before it had come so far."""
         self.asked: deque[str] = deque(maxlen=QUERIES_KEPT)
         """The last queries, for QUERY_COMPARISON."""
         self.progress = threading.Condition()
@@ -288,17 +290,18 @@ class Generation:
         reader.close()
 
     def wait_applied(self, lsn: int, deadline: float, is_left: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until it may be shown (`ready_lsn`) and readers see everything up to `lsn`. Raises Timeout at the
-        (monotonic) deadline. False when readers were led elsewhere before.
+        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline.
+
+        False when the live pointer moved to another generation before.
         """
         with self.progress:
-            while self.applied_lsn < max(lsn, self.ready_lsn):
+            while self.applied_lsn < lsn:
                 if is_left():
                     return False
-                remaining = deadline - time.monotonic()
+                remaining = deadline - self.writer.catalog.clock.monotonic()
                 if remaining <= 0 or self.closed:
                     raise Timeout(
-                        f"the index shows LSN {self.applied_lsn}, LSN {max(lsn, self.ready_lsn)} was asked for",
+                        f"the index shows LSN {self.applied_lsn}, LSN {lsn} was asked for",
                         operation="read",
                         hint="wait longer (timeout_s), or read without min_lsn",
                     )
@@ -306,7 +309,7 @@ class Generation:
         return True
 
     def advanced(self) -> None:
-        """Wake who waits for an LSN: it came nearer, or readers are led elsewhere."""
+        """Wake the readers that wait for an LSN: it came nearer, or the live pointer moved."""
         with self.progress:
             self.progress.notify_all()
 
