@@ -23,6 +23,7 @@ from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit, Counters
+from shadowswitch.storage.failpoints import failpoint
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
@@ -32,14 +33,14 @@ class CommitSwitch(msgspec.Struct, frozen=True):
     """To a BranchActor, which passes it on to the JournalWriter: commit a switch in one turn.
 
     What has gathered is committed first. Then, on the JournalWriter's thread and with nothing in between: `prepare`
-    applies the last durable changes and returns None, or a refusal; `work` is the transaction; `committed` gets what
-    `work` returned, moves the live pointer and must not fail. Reply: what `work` returned, or the refusal; an error
-    means that nothing was committed, unless the disk failed.
+    applies the last durable changes and returns None, or a refusal; `work` is the transaction; `settle` makes the live
+    pointer agree with the catalog, also when the transaction raised. Reply: what `work` returned, or the refusal. After
+    an error the catalog says whether the transaction is durable.
     """
 
     prepare: Callable[[], Any]
     work: Callable[[Commit], Any]
-    committed: Callable[[Any], None]
+    settle: Callable[[], object]
     reply: Reply[Any]
 
 
@@ -108,7 +109,11 @@ class JournalWriter(EngineActor):
         if refusal is not None:
             message.reply.set_result(refusal)
             return
-        self._commit_alone(message)
+        try:
+            self._commit([message])
+        except BaseException as error:
+            message.settle()
+            self._refuse([message], self._judge(error))
 
     def _commit_pending(self) -> None:
         group, self._pending, self._pending_changes = self._pending, [], 0
@@ -130,7 +135,7 @@ class JournalWriter(EngineActor):
             for message in group:  # the guilty one fails alone
                 self._commit_alone(message)
 
-    def _commit_alone(self, message: Operation) -> None:
+    def _commit_alone(self, message: Append | Transact) -> None:
         if self._catalog.failed is not None:
             self._refuse([message], self._catalog.failed)
             return
@@ -160,9 +165,10 @@ class JournalWriter(EngineActor):
             commit.run(work)
         finally:
             self._answer()
-        for message, result in zip(group, results, strict=True):
+        for message in group:
             if isinstance(message, CommitSwitch):
-                message.committed(result)
+                failpoint("switch.committed")
+                message.settle()
         self._metrics.observe("commit", (time.perf_counter() - begun) * 1000)
         self._metrics.count("commits")
         self._metrics.count("changes", commit.changes)

@@ -73,7 +73,7 @@ def recover(house: House) -> Recovered:
         live = house.generations.get(index.live)
         if live is not None:
             head = house.catalog.head(index.branch)[0]
-            house.indexes.of(index.branch, index.index_type).set_live(live, index.epoch, 0 if live.row.opaque else head)
+            house.indexes.of(index.branch, index.index_type).set_live(live, index.epoch, head)
             _publish(house, index, live)
     return found
 

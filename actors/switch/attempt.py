@@ -30,6 +30,7 @@ from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause
 from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndex
+from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import InvalidTransition, Timeout
 from shadowswitch.model.switch_outcome import Failure
@@ -72,6 +73,7 @@ class Attempt:
         self,
         context: EngineContext,
         index: LiveIndex,
+        generations: OpenGenerations,
         target: Generation,
         heads: Heads,
         pause: FollowerPause,
@@ -85,6 +87,7 @@ class Attempt:
         self._context = context
         self._clock = context.clock
         self._index = index
+        self._generations = generations
         self._target = target
         self._heads = heads
         self._pause = pause
@@ -123,11 +126,14 @@ class Attempt:
         failpoint("switch.near")
         reply: Reply[AttemptEnd | IndexRow] = Reply()
         self._begin_by = self._clock.monotonic() + self._budget_s
-        self._send(CommitSwitch(self._prepare, self._transition, self._committed, reply))
+        self._send(CommitSwitch(self._prepare, self._transition, self._settle, reply))
         if not reply.wait(self._budget_s) and reply.cancel():
             return self._late()
         ended: AttemptEnd | IndexRow = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
-        return ended if isinstance(ended, AttemptEnd) else self._end
+        if isinstance(ended, IndexRow):
+            self._end.commit_lsn = ended.sealed_lsn
+            return self._end
+        return ended
 
     # -- on the JournalWriter's thread -----------------------------------------------------------------------------
 
@@ -152,12 +158,11 @@ class Attempt:
         failpoint("switch.proven")
         return None
 
-    def _committed(self, row: IndexRow) -> None:
-        """Behind the commit, in the same turn: move the live pointer."""
-        failpoint("switch.committed")
-        self._publisher.pending.add((row.branch, row.index_type))  # until the published path agrees, too
-        self._index.set_live(self._target, row.epoch, row.sealed_lsn)
-        self._end.commit_lsn = row.sealed_lsn
+    def _settle(self) -> None:
+        """Behind the commit, in the same turn: the live pointer moves, if the catalog's did."""
+        if not self._index.agree(self._context.catalog, self._generations):
+            return
+        self._publisher.pending.add((self._index.branch, self._index.index_type))  # the published path is to agree, too
         self._end.sealed_ms = self._observe("sealed", self._begun)
         failpoint("switch.pointed")
 

@@ -4,7 +4,7 @@
     SW-2   `read_floor_lsn` never falls. A reader is given a generation that shows at least that much. A generation
            that readers may still hold (an exposed one) is not brought ahead of the live one.
     SW-4   The live pointer moves by the epoch of a committed switch, and never back.
-    IX-1   The pointer moves in the turn of the JournalWriter in which the catalog's pointer moved, behind the commit.
+    IX-1   The pointer agrees with the catalog: it moves in the turn of the JournalWriter in which the catalog's moved.
 
 The proof of SW-2 for a switch: in the JournalWriter's turn the head of the branch does not move. The target has applied
 everything up to the head, Z, before the commit. No generation can have applied more than Z. So a reader that comes
@@ -19,7 +19,9 @@ import threading
 from collections.abc import Iterator
 
 from shadowswitch.actors.kit.changes import StateChanges
+from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import EngineClosed, Timeout
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
 
@@ -51,10 +53,18 @@ class LiveIndex:
 
     # -- the pointer -----------------------------------------------------------------------------------------------
 
+    def agree(self, catalog: Catalog, generations: OpenGenerations) -> bool:
+        """Move the pointer if the catalog's has moved; True if so. On the JournalWriter's thread, behind a commit."""
+        row = catalog.index(self.branch, self.index_type)
+        if row is None or row.epoch <= self.epoch:
+            return False
+        self.set_live(generations.get(row.live), row.epoch, row.sealed_lsn)
+        return True
+
     def set_live(self, generation: Generation | None, epoch: int, floor_lsn: int) -> None:
         """Move the pointer as the switch of that epoch moved the catalog's (None: the index has no generation now).
 
-        On the JournalWriter's thread, behind the commit; at the start of an engine before any actor reads.
+        On the JournalWriter's thread; at the start of an engine before any actor reads.
         """
         with self._pointer_lock:
             assert epoch >= self.epoch, f"SW-4 epoch {epoch} of {self.index_type} comes after {self.epoch}"
@@ -101,13 +111,17 @@ class LiveIndex:
 
     def _wait_for(self, live: Generation, min_lsn: int, deadline: float) -> bool:
         """True once it shows enough; False when the pointer moved meanwhile."""
-        least = min_lsn if live.row.opaque else max(min_lsn, self.read_floor_lsn)
+        least = max(min_lsn, self._floor_of(live))
         return live.applied_lsn >= least or live.wait_applied(least, deadline, lambda: self.live is not live)
 
     def shows(self, min_lsn: int) -> bool:
         """Can a reader with this bound be served at once?"""
         live = self.live
-        return live is not None and live.applied_lsn >= max(min_lsn, 0 if live.row.opaque else self.read_floor_lsn)
+        return live is not None and live.applied_lsn >= max(min_lsn, self._floor_of(live))
+
+    def _floor_of(self, live: Generation) -> int:
+        """An index in an unknown format does not follow the journal: it shows what its builder delivered."""
+        return 0 if live.row.opaque else self.read_floor_lsn
 
     # -- followers -------------------------------------------------------------------------------------------------
 

@@ -288,6 +288,7 @@ class Switcher(EngineActor):
         return Attempt(
             self._context,
             self._indexes.of_generation(target),
+            self._generations,
             target,
             self._heads,
             self._pause,
@@ -327,12 +328,13 @@ class Switcher(EngineActor):
         return failure
 
     def _withdraw(self, run: _Run, unfit: str) -> Failure:
-        index, number = self._indexes.of_generation(run.target), run.target.row.number
+        number = run.target.row.number
+        index = self._indexes.of_generation(run.target)
         reply: Reply[IndexRow] = Reply()
         message = CommitSwitch(
             lambda: None,
             lambda commit: transitions.withdraw_first(commit, number, unfit),
-            lambda row: index.set_live(None, row.epoch, 0),
+            partial(index.agree, self._context.catalog, self._generations),
             reply,
         )
         try:

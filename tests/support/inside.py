@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shadowswitch import Engine, IndexInfo
-from shadowswitch.actors.build.validator import Validation, validate
+from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Barrier, Follow, Kick, Sweep, Tick, Transact
+from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
@@ -137,52 +138,46 @@ def journal_head(engine: Engine, branch: int, timeout_s: float) -> int:
 
 def open_generations(engine: Engine) -> Mapping[int, Generation]:
     """The generations that are open in this process, by number."""
-    return engine._house.shelf.open
+    return {one.row.number: one for one in engine._house.generations.all()}
 
 
 def generation(engine: Engine, number: int) -> Generation:
     """An open generation."""
-    return engine._house.shelf.open[number]
+    found = engine._house.generations.get(number)
+    assert found is not None, f"generation {number} is not open"
+    return found
 
 
 def live(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> Generation:
-    """The generation that readers of this process get: it follows the commit of a switch by a moment."""
-    return engine._house.shelf.live[branch, index_type]
+    """The generation that readers of this process get."""
+    found = engine._house.indexes.live(branch, index_type)
+    assert found is not None, f"{index_type} of branch {branch} has no live generation"
+    return found
 
 
-def set_live(engine: Engine, number: int, epoch: int, branch: int = 1, index_type: str = SEARCH) -> bool:
-    """Move the pointer of readers as the switch of that epoch would; False when a later switch has moved it (SW-4)."""
-    return engine._house.shelf.point(branch, index_type, generation(engine, number), epoch)
-
-
-def repoint(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> None:
-    """Try once to move readers to the generation that is live by the catalog."""
-    engine._house.lead_over(branch, index_type)
-
-
-def pending_repoints(engine: Engine) -> Mapping[tuple[int, str], str]:
-    """The indexes whose readers do not get the live generation of the catalog yet, and why."""
-    return engine._house.astray
+def live_index(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> LiveIndex:
+    """The object that decides what readers of an index get."""
+    return engine._house.indexes.of(branch, index_type)
 
 
 def is_exposed(engine: Engine, number: int) -> bool:
     """Could a reader, in this process or outside, have got this generation?"""
-    return generation(engine, number).served
+    return engine._house.indexes.of_generation(generation(engine, number)).is_exposed(generation(engine, number))
 
 
 def set_read_floor_lsn(engine: Engine, number: int, lsn: int) -> None:
-    """New readers of a generation wait until it has applied this LSN."""
-    generation(engine, number).ready_lsn = lsn
+    """New readers of the index of a generation wait until its live one has applied this LSN."""
+    engine._house.indexes.of_generation(generation(engine, number)).read_floor_lsn = lsn
 
 
 def pause_apply(engine: Engine, number: int) -> AbstractContextManager[None]:
     """Meanwhile no follower applies changes to a generation."""
-    return generation(engine, number).writer.held()
+    return generation(engine, number).writer.pause_apply()
 
 
 def is_apply_paused(of: Generation) -> bool:
     """Does somebody keep the followers from a generation?"""
-    return of.writer.is_held
+    return of.writer.is_paused
 
 
 def maintenance_lock(engine: Engine, number: int, timeout_s: float) -> AbstractContextManager[None]:
@@ -192,62 +187,59 @@ def maintenance_lock(engine: Engine, number: int, timeout_s: float) -> AbstractC
 
 def follow(engine: Engine, number: int) -> None:
     """Send a generation to its follower, and do not wait."""
-    engine._house.follower_of(number).tell(Follow(generation(engine, number)))
+    engine._house.followers.of(number).tell(Follow(generation(engine, number)))
 
 
 def kick_follower(engine: Engine, number: int, branch: int = 1) -> None:
     """Make the follower of a generation look at a branch, and do not wait."""
-    engine._house.follower_of(number).tell(Kick(branch))
+    engine._house.followers.of(number).tell(Kick(branch))
 
 
 def kick_followers(engine: Engine, branch: int = 1) -> None:
     """Make every follower look at a branch, and do not wait."""
-    for follower in engine._house.followers:
+    for follower in engine._house.followers.addresses:
         follower.tell(Kick(branch))
 
 
 def is_follower_idle(engine: Engine, number: int) -> bool:
     """Has the follower of a generation taken up every message?"""
-    empty: bool = engine._house.follower_of(number).ref.actor_inbox.empty()
+    empty: bool = engine._house.followers.of(number).ref.actor_inbox.empty()
     return empty
 
 
 def check_generation(engine: Engine, number: int, *checks: str) -> Validation:
     """Validate an open generation by these checks."""
-    return validate(engine._house, generation(engine, number), list(checks))
+    return engine._house.validator.validate(generation(engine, number), list(checks))
 
 
 # -- switches, builds, locks, queues ----------------------------------------------------------------------------
 
 
-def attempts_under_way(engine: Engine) -> int:
-    """How many attempts of switches are near their commit or just behind it."""
-    return engine._house.attempts
+def is_attempt_under_way(engine: Engine) -> bool:
+    """Is an attempt of a switch near its commit?"""
+    return engine._house.pause.is_on
 
 
 @contextmanager
 def attempt_under_way(engine: Engine) -> Iterator[None]:
     """To the followers it looks as if an attempt of a switch went on meanwhile."""
-    engine._house.before_switch()
-    try:
+    with engine._house.pause.paused():
         yield
-    finally:
-        engine._house.after_switch()
 
 
 def followers_rest(engine: Engine) -> bool:
     """Do followers leave disk and processor to a switch?"""
-    return engine._house.resting
+    return engine._house.pause.rests
 
 
 def switches_under_way(engine: Engine) -> int:
     """How many switches have begun and not ended, counted by their shadows."""
-    return len(engine._house.switching)
+    return len(engine._house.switches.shadows())
 
 
 def claim_switch(engine: Engine, shadow_id: str) -> None:
     """From now on the janitor takes the shadow for one that a switch is at work on."""
-    engine._house.switching["test"] = shadow_id
+    engine._house.switches.begin("test", shadow_id)
 
 
 def go_back(engine: Engine, index: IndexInfo, reason: str) -> None:
@@ -257,7 +249,7 @@ def go_back(engine: Engine, index: IndexInfo, reason: str) -> None:
 
 def tracked_builds(engine: Engine) -> Mapping[int, tuple[str, ...]]:
     """The builds that make their branch READY, by branch number."""
-    return engine._house.tracked
+    return engine._house.locks.tracked
 
 
 def builds_running(engine: Engine) -> int:
@@ -267,17 +259,17 @@ def builds_running(engine: Engine) -> int:
 
 def build_progress(engine: Engine, shadow_id: str) -> ProgressMeter:
     """The progress of a build that runs."""
-    return engine._house.meters[shadow_id]
+    return engine._house.running_builds.meters[shadow_id]
 
 
 def write_delays(engine: Engine) -> Mapping[int, float]:
     """The seconds by which a build slows the writes of a branch, by branch number."""
-    return engine._house.delays
+    return engine._house.running_builds.delays
 
 
 def replace_check(engine: Engine, name: str, check: Callable[[Any], list[str]]) -> None:
     """Put a check of the test in the place of one of the product's."""
-    engine._house.validators[name] = check
+    engine._house.validator.host_checks[name] = check
 
 
 def queued_changes(engine: Engine) -> int:
@@ -310,17 +302,17 @@ def idle_workers(engine: Engine) -> int:
 
 def published_path(engine: Engine, branch: str = "main", index_type: str = SEARCH) -> Path:
     """The path for readers outside of this process."""
-    return published_paths.published_path(engine._house.published, branch, index_type)
+    return published_paths.published_path(engine._house.publisher.folder, branch, index_type)
 
 
 def publish(engine: Engine, of: Generation, strategy: str, branch: str = "main") -> bool:
     """Publish a generation; False when it is published already, or is not live."""
-    return engine._house.publish(branch, of, strategy)
+    return engine._house.publisher.publish(branch, of, strategy)
 
 
 def publish_lock(engine: Engine) -> Any:
     """The lock that is held while a path for outsiders is brought up to date."""
-    return engine._house.publishing
+    return engine._house.publisher._one_at_a_time
 
 
 def is_closed(engine: Engine) -> bool:
@@ -330,7 +322,7 @@ def is_closed(engine: Engine) -> bool:
 
 def is_closing(engine: Engine) -> bool:
     """Does the engine refuse new work because it closes?"""
-    return engine._house.closing
+    return engine._house.changes.closing
 
 
 def sweep(engine: Engine, timeout_s: float = WAIT_S) -> None:
@@ -358,4 +350,4 @@ def crashes(engine: Engine) -> int:
 def are_actors_alive(engine: Engine) -> bool:
     """Do the JournalWriter, the janitor and all followers live?"""
     house = engine._house
-    return all(address.ref.is_alive() for address in [*house.followers, house.janitor, house.journal])
+    return all(address.ref.is_alive() for address in [*house.followers.addresses, house.janitor, house.journal])

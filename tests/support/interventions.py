@@ -78,7 +78,7 @@ def unsound(patch: Patch, is_so: Callable[[int], bool]) -> None:
 
 def spoil_digest(patch: Patch, engine: Engine, number: int) -> None:
     """The digest of a generation is wrong, always in the same way."""
-    wrong = engine._house.shelf.open[number].writer.digest()
+    wrong = _opened(engine, number).writer.digest()
     wrong.add(12345, 1)
 
     def digest(ordinary: Ordinary, writer: GenerationWriter) -> Any:
@@ -136,20 +136,26 @@ def before_removal(patch: Patch, then: Callable[[Path], object]) -> None:
     wrap(patch, Step.REMOVE_GENERATION, remove)
 
 
+def _opened(engine: Engine, number: int) -> Generation:
+    found = engine._house.generations.get(number)
+    assert found is not None
+    return found
+
+
 # -- switches ----------------------------------------------------------------------------------------------------------
 
 
 def expire_first_commit_budget(patch: Patch) -> None:
-    """The first attempt of a switch has no time for its commit."""
+    """The first attempt of a switch has no time for its turn."""
     late = [True]
 
-    def commit(ordinary: Ordinary, attempt: Any, *given: Any) -> Any:
+    def take_turn(ordinary: Ordinary, attempt: Any) -> Any:
         if late:
             late.clear()
             attempt._budget_s = 0.0
-        return ordinary(attempt, *given)
+        return ordinary(attempt)
 
-    wrap(patch, Step.COMMIT, commit)
+    wrap(patch, Step.TAKE_TURN, take_turn)
 
 
 def stale_token(patch: Patch) -> None:
@@ -164,9 +170,9 @@ def stale_token(patch: Patch) -> None:
 def on_set_live(patch: Patch, seen: Callable[[Generation | None, Generation], object]) -> None:
     """Call `seen(old, new)` before the pointer of readers moves."""
 
-    def set_live(ordinary: Ordinary, shelf: Any, branch: int, index_type: str, new: Generation, epoch: int) -> Any:
-        seen(shelf.live.get((branch, index_type)), new)
-        return ordinary(shelf, branch, index_type, new, epoch)
+    def set_live(ordinary: Ordinary, index: Any, new: Generation, *given: Any) -> Any:
+        seen(index.live, new)
+        return ordinary(index, new, *given)
 
     wrap(patch, Step.SET_LIVE, set_live)
 
@@ -194,7 +200,7 @@ def fail_build_validation(patch: Patch, problem: str) -> None:
     def validate(ordinary: Ordinary, *given: Any, **how: Any) -> Any:
         return msgspec.structs.replace(ordinary(*given, **how), errors=[problem])
 
-    wrap(patch, Step.BUILD_VALIDATE, validate)
+    wrap(patch, Step.VALIDATE_SHADOW, validate)
 
 
 def before_build_phase(patch: Patch, then: Callable[[str], object]) -> None:

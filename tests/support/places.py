@@ -22,8 +22,8 @@ class Limit(Enum):
     CANCEL_TIMEOUT_S = "shadowswitch.actors.build.registry.CANCEL_TIMEOUT_S"
     COMMIT_GRACE_S = "shadowswitch.actors.kit.actor.COMMIT_GRACE_S"
     COMMIT_TIMEOUT_S = "shadowswitch.actors.switch.attempt.COMMIT_TIMEOUT_S"
-    DRAIN_S = "shadowswitch.actors.switch.attempt.DRAIN_S"
-    FOLLOWER_REST_S = "shadowswitch.actors.context.REST_S"
+    DRAIN_FIRST_S = "shadowswitch.actors.switch.attempt.DRAIN_FIRST_S"
+    FOLLOWER_REST_S = "shadowswitch.actors.maintenance.follower_pool.REST_S"
     FREE_BYTES_MIN = "shadowswitch.storage.backends.fts5.store.FREE_BYTES_MIN"
     FSCK_SLICE_CHUNKS = "shadowswitch.storage.fsck.SLICE_PIECES"
     HOLDS_MAX = "shadowswitch.storage.catalog.retention.HOLDS_MAX"
@@ -42,18 +42,17 @@ class Step(Enum):
 
     # a switch
     SWITCH = "shadowswitch.actors.switch.switcher.Switcher._switch"
-    VALIDATE_SHADOW = "shadowswitch.actors.switch.switcher.validate"
-    PROVE = "shadowswitch.actors.switch.attempt.Attempt._prove"
-    COMMIT = "shadowswitch.actors.switch.attempt.Attempt._commit"
+    VALIDATE_SHADOW = "shadowswitch.actors.build.validator.ShadowValidator.validate"
+    COME_NEAR = "shadowswitch.actors.switch.attempt.Attempt._come_near"
+    TAKE_TURN = "shadowswitch.actors.switch.attempt.Attempt._take_turn"
+    PREPARE = "shadowswitch.actors.switch.attempt.Attempt._prepare"
     COMMIT_SWITCH = "shadowswitch.storage.catalog.transitions.commit_switch"
-    SET_LIVE = "shadowswitch.actors.switch.live_index.Shelf.point"
+    SET_LIVE = "shadowswitch.actors.switch.live_index.LiveIndex.set_live"
     VERIFY = "shadowswitch.actors.switch.switcher.verify"
     VERIFY_READ = "shadowswitch.actors.switch.verifier._read"
     VERIFY_READ_SOURCE = "shadowswitch.actors.switch.verifier.read_records"
     RETIRE_PREVIOUS = "shadowswitch.actors.switch.switcher.Switcher._retire_old"
     SETTLE_TRACKED_BUILD = "shadowswitch.actors.switch.switcher.Switcher._settle"
-    REPOINT = "shadowswitch.actors.context.House.lead_over"
-    REPOINT_CATCH_UP = "shadowswitch.actors.context.House._bring_to_head"
     # generations
     APPLY = "shadowswitch.storage.generations.generation.GenerationWriter._apply"
     APPLY_UNTIL = "shadowswitch.storage.generations.generation.GenerationWriter.apply_until"
@@ -77,7 +76,7 @@ class Step(Enum):
     LIST_BRANCHES = "shadowswitch.storage.catalog.environment.Catalog.branches"
     LIST_GENERATIONS = "shadowswitch.storage.catalog.environment.Catalog.generations"
     LIST_SHADOWS = "shadowswitch.storage.catalog.environment.Catalog.shadows"
-    BRANCH_HEAD = "shadowswitch.actors.context.House.head"
+    BRANCH_HEAD = "shadowswitch.actors.kit.heads.Heads.of"
     FSCK_READ_JOURNAL = "shadowswitch.storage.fsck.pieces"
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
@@ -86,7 +85,6 @@ class Step(Enum):
     # builds
     BUILD_FAILPOINT = "shadowswitch.actors.build.builder.failpoint"
     BUILD_NOTE_PHASE = "shadowswitch.actors.build.builder.ShadowBuilder._note"
-    BUILD_VALIDATE = "shadowswitch.actors.build.builder.validate"
     INSPECT_DELIVERY = "shadowswitch.actors.build.external.ExternalBuilds._inspected"
     PACING_CLOCK = "shadowswitch.actors.build.pacing.time.monotonic"
     WORKER_SUBMIT = "shadowswitch.actors.build.worker_pool.WorkerPool.submit"
@@ -94,7 +92,7 @@ class Step(Enum):
     # the rest of the engine
     ACTOR_MESSAGE = "shadowswitch.actors.kit.actor.EngineActor.on_receive"
     REMOVE_GENERATION = "shadowswitch.actors.maintenance.janitor.remove_directory"
-    RECOVERY_ASK_WORKER = "shadowswitch.engine.recovery.ask_worker"
+    RECOVERY_ASK_WORKER = "shadowswitch.actors.build.validator.ShadowValidator.ask"
     # disks, machines, backends
     BOOT_ID = "shadowswitch.storage.data_directory.boot_id"
     FREE_BYTES = "shadowswitch.storage.data_directory.free_bytes"
