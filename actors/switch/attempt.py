@@ -143,8 +143,9 @@ class Attempt:
         if self._begun > self._begin_by:
             return self._late()
         head, source = self._context.catalog.source_digest(self._index.branch, set(self._target.writer.types))
+        ends = self._begun + self._drain_s
         try:
-            self._end.drained = self._index.catch_up(self._target, head, self._begun + self._drain_s, self._live_until)
+            self._end.drained = self._index.catch_up(self._target, head, ends, min(ends, self._live_until))
         except Timeout:
             text = f"the last changes kept writers out for {self._drain_s * 1000:g} ms and were not all applied"
             return AttemptEnd(Failure.GAVE_UP, text)
