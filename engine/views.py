@@ -1,13 +1,25 @@
-"""Rows of the catalog as what the engine tells its callers."""
+"""Rows of the catalog as views.
+
+`branch_view`, `shadow_view` and `index_view` need the catalog only. `branch_info`, `shadow_index` and `index_info` add
+what the running engine knows beyond it.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
 
 from shadowswitch.actors.house import House
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex
+from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex, derive
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
+
+RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
+FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
+"""In these states a shadow is behind its branch by as many changes as it has not applied."""
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -21,10 +33,14 @@ def _moment(seconds: float) -> datetime:
 
 def branch_info(house: House, row: BranchRow) -> BranchInfo:
     """A branch, as of now."""
-    head, oldest = house.catalog.head(row.number)
-    count = sum(digest.count for digest in house.catalog.digests(row.number).values())
     keeper = house.locks.find(row.number)
-    state = str(keeper.state_now()) if keeper is not None else row.state
+    return branch_view(house.catalog, row, str(keeper.state_now()) if keeper is not None else row.state)
+
+
+def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
+    """A branch as the catalog has it, in a state."""
+    head, oldest = catalog.head(row.number)
+    count = sum(digest.count for digest in catalog.digests(row.number).values())
     return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
 
 
@@ -37,41 +53,37 @@ def changes_hold(house: House, row: HoldRow, branch_name: str) -> ChangesHold:
 
 def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
     """The status of a shadow: what is durable, and the live progress of a running build."""
-    meter = house.running_builds.meters.get(row.id)
-    running = row.state in (ShadowState.PREPARING, ShadowState.BUILDING)
-    percent = max(row.progress, meter.percent) if meter is not None and running else row.progress
-    eta = meter.eta_s if meter is not None and running else row.eta_s
+    meter = house.running_builds.meters.get(row.id) if row.state in RUNNING else None
     opened = house.generations.get(row.generation)
-    applied = opened.applied_lsn if opened is not None else row.applied_lsn
-    head = house.heads.of(row.branch)
-    follows = row.state in (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
-    return ShadowIndex(
-        shadow_index_id=row.id,
-        branch_name=row.branch_name,
-        index_type=row.index_type,
-        resource_types=row.resource_types,
-        state=row.state,
-        phase=row.phase,
-        build_progress_percent=round(percent, 1),
-        estimated_completion_seconds=eta if running else (0.0 if row.state == ShadowState.BUILT else None),
-        switch_ready=row.state == ShadowState.BUILT,
-        estimated_switch_duration_seconds=_switch_estimate(house) if row.state == ShadowState.BUILT else None,
-        index_size_bytes=row.size_bytes,
-        record_count=row.record_count,
-        lag_changes=max(0, head - max(applied, row.start_lsn)) if follows else 0,
-        start_lsn=row.start_lsn,
-        applied_lsn=applied,
+    if meter is not None:
+        row = msgspec.structs.replace(row, progress=max(row.progress, meter.percent), eta_s=meter.eta_s)
+    if opened is not None:
+        row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
+    if not row.error and row.state in RUNNING:
+        row = msgspec.structs.replace(row, error=house.running_builds.stuck.get(row.id))
+    switch_s = _switch_estimate(house) if row.state == ShadowState.BUILT else None
+    return shadow_view(row, house.root, house.heads.of(row.branch), switch_s)
+
+
+def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | None = None) -> ShadowIndex:
+    """The status of a shadow as its row has it; `switch_s` is how long a switch to it would take, if that is known."""
+    built = row.state == ShadowState.BUILT
+    lag = max(0, head_lsn - max(row.applied_lsn, row.start_lsn))
+    return derive(
+        ShadowIndex,
+        row,
+        {"id": "shadow_index_id", "size_bytes": "index_size_bytes"},
+        build_progress_percent=round(row.progress, 1),
+        estimated_completion_seconds=row.eta_s if row.state in RUNNING else 0.0 if built else None,
+        switch_ready=built,
+        estimated_switch_duration_seconds=switch_s,
+        lag_changes=lag if row.state in FOLLOWED else 0,
         created_at=_moment(row.created_at),
         started_at=moment(row.started_at),
         completed_at=moment(row.completed_at),
         switched_at=moment(row.switched_at),
-        error=row.error or (house.running_builds.stuck.get(row.id) if running else None),
-        service_name=row.service_name,
-        external=row.external,
-        build_config=row.build_config,
-        shadow_index_path=str(house.root / row.path),
-        retry_count=row.retry_count,
-        generation=row.generation,
+        error=row.error or None,
+        shadow_index_path=str(root / row.path),
     )
 
 
@@ -86,31 +98,50 @@ def _switch_estimate(house: House) -> float:
 
 def index_info(house: House, row: IndexRow) -> IndexInfo | None:
     """What is live; None when nothing is (any more)."""
-    generation = house.catalog.generation(row.live)
+    opened = house.generations.get(row.live)
+    if opened is None:
+        return index_view(house.catalog, row, house.root, house.heads.of(row.branch))
+    digests = house.catalog.digests(row.branch).items()
+    count = sum(digest.count for number, digest in digests if number in opened.writer.types)
+    return index_view(
+        house.catalog, row, house.root, house.heads.of(row.branch),
+        record_count=count, applied_lsn=opened.applied_lsn, pins=opened.pins,
+    )  # fmt: skip
+
+
+def index_view(
+    catalog: Catalog,
+    row: IndexRow,
+    root: Path,
+    head_lsn: int,
+    *,
+    record_count: int = 0,
+    applied_lsn: int | None = None,
+    pins: int = 0,
+) -> IndexInfo | None:
+    """What is live as the catalog has it; `applied_lsn` is by default the LSN up to which it is durable.
+
+    None when nothing is live (any more).
+    """
+    generation = catalog.generation(row.live)
     if generation is None:
         return None
-    shadow = house.catalog.shadow(generation.shadow_id)
-    opened = house.generations.get(row.live)
-    previous = house.catalog.generation(row.previous) if row.previous else None
-    head = house.heads.of(row.branch)
-    applied = opened.applied_lsn if opened is not None else generation.durable_lsn
-    count = sum(
-        digest.count for number, digest in house.catalog.digests(row.branch).items()
-        if opened is not None and number in opened.writer.types
-    )  # fmt: skip
-    return IndexInfo(
+    shadow = catalog.shadow(generation.shadow_id)
+    previous = catalog.generation(row.previous) if row.previous else None
+    applied = generation.durable_lsn if applied_lsn is None else applied_lsn
+    return derive(
+        IndexInfo,
+        generation,
+        {"number": "generation"},
         branch_name=shadow.branch_name,
-        index_type=row.index_type,
-        resource_types=generation.resource_types,
-        generation=row.live,
         shadow_index_id=shadow.id,
         previous_generation=row.previous or None,
-        path=str(house.root / generation.path),
-        record_count=count,
+        path=str(root / generation.path),
+        record_count=record_count,
         applied_lsn=applied,
-        head_lsn=head,
-        lag_changes=max(0, head - applied),
-        pins=opened.pins if opened is not None else 0,
+        head_lsn=head_lsn,
+        lag_changes=max(0, head_lsn - applied),
+        pins=pins,
         switched_at=_moment(row.switched_at),
         build_config=shadow.build_config,
         soak_until=moment(previous.soak_until) if previous is not None else None,

@@ -1,10 +1,14 @@
-"""What the engine tells about branches, shadows, indexes and switches; and what it is asked for."""
+"""The views of a branch, a shadow, an index and a switch, and the request for a switch.
+
+Each view is one struct, and its field list stands here only. The engine fills a view from the rows of the catalog, the
+HTTP answers and the command line derive theirs from the view: see `derive`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,6 +23,16 @@ CHECKS = ADVISORY_CHECKS | {"DIGEST"}
 DEFAULT_CHECKS = ("RECORD_COUNT_VALIDATION", "SIZE_COMPARISON", "INTEGRITY_CHECK", "DIGEST", "SAMPLE_READ_BACK")
 STRATEGIES = frozenset({"ATOMIC_RENAME", "COPY_AND_REPLACE"})
 SWITCH_TIMEOUT_S_MAX = 3600
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def derive(kind: type[S], source: msgspec.Struct, renamed: Mapping[str, str] = {}, **own: Any) -> S:
+    """A `kind` with the fields of `source` that it has, too. `renamed` maps a name of the source to a name of the kind,
+    `own` gives the values that do not come from the source. Fields that the kind does not have are left out."""
+    fields = {renamed.get(name, name): getattr(source, name) for name in source.__struct_fields__}
+    fields |= own
+    return kind(**{name: fields[name] for name in kind.__struct_fields__ if name in fields})
 
 
 class BranchInfo(msgspec.Struct, frozen=True):

@@ -152,6 +152,10 @@ def _describe_structs(document: dict[str, Any]) -> None:
         sorted(kinds, key=lambda kind: kind.__name__), ref_template="#/components/schemas/{name}"
     )
     present |= described
+    switched = described["Switched"]  # the defaults of a SwitchResult are for the engine: an answer has every field
+    switched["required"] = ["timestamp", *views.SwitchResult.__struct_fields__]
+    for name in views.SwitchResult.__struct_fields__:
+        switched["properties"][name].pop("default", None)
     change = described["ChangeIn"]["properties"]
     common = {"type": "object", "additionalProperties": False}
     put = {**common, "required": ["resource_type", "id", "fields"]}

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from shadowswitch.model.locks.info import Lock
+from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.model.locks.targets import LockScope, LockType
+from shadowswitch.model.views import derive
 from shadowswitch.service.http.bodies.shadows import Body, BranchName, Name, RecordId, ResourceType, Text, Types, Whole
 
 MISSED = 3
@@ -69,22 +70,21 @@ class BranchLock(msgspec.Struct, frozen=True):
     tags: list[str] = []
 
 
+LOCK_NAMES = {
+    "lock_id": "id", "branch": "branch_name", "scope": "lock_scope", "owner": "locked_by", "granted_at": "locked_at",
+}  # fmt: skip
+"""Fields of a Lock under the names of the field's existing clients."""
+
+
 def branch_lock(lock: Lock) -> BranchLock:
-    """A lock of the engine as an answer."""
+    """A lock of the engine as an answer, without its token."""
     heard = heartbeat_at(lock)
     done = lock.progress_percent
     progress = {"progress_percent": done, "eta_seconds": lock.eta_s, "message": lock.progress_message}
-    return BranchLock(
-        id=lock.lock_id,
-        branch_name=lock.branch,
-        lock_type=lock.lock_type,
-        lock_scope=lock.scope,
-        resource_type=lock.resource_type,
-        resource_id=lock.resource_id,
-        locked_by=lock.owner,
-        locked_at=lock.granted_at,
-        expires_at=lock.expires_at,
-        reason=lock.reason,
+    return derive(
+        BranchLock,
+        lock,
+        LOCK_NAMES,
         heartbeat_interval=math.ceil(lock.heartbeat_s or 0),
         last_heartbeat=heard,
         heartbeat_source=lock.owner if heard is not None else None,
@@ -247,14 +247,19 @@ class Permission(msgspec.Struct, frozen=True):
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """Somebody who waits for locks, all or none."""
+    """An owner that waits for locks, all or none."""
 
     branch_name: str
     owner: str
-    wants: list[str]
+    wants: tuple[str, ...]
     reason: str
     since: datetime
     deadline: datetime
+
+
+def lock_waiter(waiter: LockWaiter) -> Waiter:
+    """A waiter of the engine as an answer."""
+    return derive(Waiter, waiter, {"branch": "branch_name"})
 
 
 class IndexingInfo(msgspec.Struct, frozen=True):

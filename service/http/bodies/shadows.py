@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import msgspec
 
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import DEFAULT_CHECKS, IndexInfo, ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.model.views import (
+    DEFAULT_CHECKS,
+    SWITCH_TIMEOUT_S_MAX,
+    IndexInfo,
+    ShadowIndex,
+    SwitchRequest,
+    SwitchResult,
+    derive,
+)
 
 WHOLE_MAX = (1 << 53) - 1
 """The largest whole number that every JSON library keeps exactly."""
@@ -100,112 +108,59 @@ class Completed(msgspec.Struct, frozen=True):
     record_count: int | None
 
 
-class Switch(Body, frozen=True):
-    """How to switch; `force_switch` overrides advisory checks only, and takes a scope of its own."""
+class SwitchOptions(Body, frozen=True):
+    """A SwitchRequest with the bounds of HTTP; `performed_by` is the caller."""
 
-    shadow_index_id: str | None = None
     force_switch: bool = False
     validation_checks: Checks = msgspec.field(default_factory=lambda: list(DEFAULT_CHECKS))
     backup_current: bool = True
-    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10
+    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=SWITCH_TIMEOUT_S_MAX)] = 10
     strategy: Name | None = None
     reason: Text = ""
     queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
 
 
-class Rollback(Body, frozen=True):
+class Switch(SwitchOptions, frozen=True):
+    """How to switch; `force_switch` overrides advisory checks only, and takes a scope of its own."""
+
+    shadow_index_id: str | None = None
+
+
+class Rollback(SwitchOptions, frozen=True, kw_only=True):
     """Which index goes back to its previous generation."""
 
     branch_name: BranchName
     index_type: IndexType
-    force_switch: bool = False
-    validation_checks: Checks = msgspec.field(default_factory=lambda: list(DEFAULT_CHECKS))
-    backup_current: bool = True
-    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 10
-    strategy: Name | None = None
-    reason: Text = ""
-    queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
 
 
-def switch_request(body: Switch | Rollback, by: str) -> SwitchRequest:
-    """What the engine is asked for. Raises InvalidConfig."""
-    return SwitchRequest(
-        force_switch=body.force_switch,
-        validation_checks=tuple(body.validation_checks),
-        backup_current=body.backup_current,
-        switch_timeout_seconds=body.switch_timeout_seconds,
-        strategy=body.strategy,
-        performed_by=by,
-        reason=body.reason,
-        queries=tuple(body.queries),
-    )
+def switch_request(body: SwitchOptions, by: str) -> SwitchRequest:
+    """The request to the engine. Raises InvalidConfig."""
+    checks, queries = tuple(body.validation_checks), tuple(body.queries)
+    return derive(SwitchRequest, body, validation_checks=checks, queries=queries, performed_by=by)
 
 
-class Switched(msgspec.Struct, frozen=True):
-    """What a switch did. `sealed_ms` is how long its transaction took, for which writers may have waited."""
+class Switched(SwitchResult, frozen=True, kw_only=True):
+    """The result of a switch. `sealed_ms` is the time of its transaction, for which writers may have waited."""
 
-    shadow_index_id: str
-    success: bool
-    message: str
     timestamp: datetime
     switch_duration_ms: int
-    sealed_ms: float
-    sealed_ms_max: float
-    attempts: int
-    drained_changes: int
-    sealed_lsn: int
-    validation_passed: bool
-    validation_errors: list[str]
-    verification_passed: bool
-    verification_errors: list[str]
-    rolled_back: bool
-    old_index_path: str | None
-    new_index_path: str | None
-    backup_path: str | None
-    index_size_change_bytes: int | None
-    generation: int
     query_performance_improvement: float | None = None
-    """Never known: nothing measures it."""
+    """Always null: nothing measures it."""
 
 
 def switched(result: SwitchResult) -> Switched:
     """A result of the engine as an answer."""
-    fields = msgspec.structs.asdict(result)
-    fields["switch_duration_ms"] = round(result.switch_duration_ms)
-    return Switched(timestamp=datetime.now(UTC), **fields)
+    return derive(Switched, result, switch_duration_ms=round(result.switch_duration_ms), timestamp=datetime.now(UTC))
 
 
-class Shadow(msgspec.Struct, frozen=True):
+class Shadow(ShadowIndex, frozen=True):
     """The status of a shadow index. Percent and ETA are measured."""
 
-    shadow_index_id: str
-    branch_name: str
-    index_type: str
-    resource_types: list[str]
-    state: ShadowState
-    phase: str
     build_progress_percent: int
     estimated_completion_seconds: int | None
-    switch_ready: bool
     estimated_switch_duration_seconds: int | None
     estimated_sealed_ms: float | None
-    index_size_bytes: int | None
-    record_count: int | None
-    lag_changes: int
-    start_lsn: int
-    applied_lsn: int
-    created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    switched_at: datetime | None
-    error: str | None
-    service_name: str
     service_instance_id: str | None
-    external: bool
-    build_config: dict[str, Any]
-    shadow_index_path: str
-    retry_count: int
-    generation: int
 
 
 SERVICE_SEPARATOR = "#"
@@ -214,18 +169,18 @@ SERVICE_SEPARATOR = "#"
 
 def shadow(info: ShadowIndex) -> Shadow:
     """A shadow of the engine as an answer."""
-    fields = msgspec.structs.asdict(info)
-    eta, seal = info.estimated_completion_seconds, info.estimated_switch_duration_seconds
+    eta, switch_s = info.estimated_completion_seconds, info.estimated_switch_duration_seconds
     service, _, instance = info.service_name.partition(SERVICE_SEPARATOR)
-    fields |= {
-        "build_progress_percent": math.floor(info.build_progress_percent),
-        "estimated_completion_seconds": None if eta is None else math.ceil(eta),
-        "estimated_switch_duration_seconds": None if seal is None else math.ceil(seal),
-        "service_name": service,
-    }
-    sealed_ms = None if seal is None else round(seal * 1000, 3)
-    known = {name: value for name, value in fields.items() if name in Shadow.__struct_fields__}
-    return Shadow(service_instance_id=instance or None, estimated_sealed_ms=sealed_ms, **known)
+    return derive(
+        Shadow,
+        info,
+        build_progress_percent=math.floor(info.build_progress_percent),
+        estimated_completion_seconds=None if eta is None else math.ceil(eta),
+        estimated_switch_duration_seconds=None if switch_s is None else math.ceil(switch_s),
+        estimated_sealed_ms=None if switch_s is None else round(switch_s * 1000, 3),
+        service_name=service,
+        service_instance_id=instance or None,
+    )
 
 
 class Shadows(msgspec.Struct, frozen=True):

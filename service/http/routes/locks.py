@@ -21,7 +21,7 @@ from shadowswitch.model.locks.records import ProgressReport
 from shadowswitch.model.locks.targets import LockType
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import locks as bodies
-from shadowswitch.service.http.bodies.locks import branch_lock, lock_health
+from shadowswitch.service.http.bodies.locks import branch_lock, lock_health, lock_waiter
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.middleware import plain
 from shadowswitch.service.http.presence import while_present
@@ -122,11 +122,7 @@ def waiters(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies
     """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
     if branch_name:
         caller.require(Scope.READ, branch_name)
-    return [
-        bodies.Waiter(one.branch, one.owner, list(one.wants), one.reason, one.since, one.deadline)
-        for one in host.engine.lock_waiters(branch_name or None)
-        if caller.reaches(one.branch)
-    ]
+    return [lock_waiter(one) for one in host.engine.lock_waiters(branch_name or None) if caller.reaches(one.branch)]
 
 
 @reads(ONE)
