@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shadowswitch import Engine
 from shadowswitch.service.http.access import LOCAL, Access, Caller, Scope
 from shadowswitch.service.http.host import Host, Options
-from shadowswitch.service.http.metrics import exposition
+from shadowswitch.service.http.routes.metrics import exposition
 from tests.engine_helpers import TYPES, fill, live
 
 Rows = list[tuple[dict[str, str], float]]

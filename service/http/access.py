@@ -1,6 +1,6 @@
-"""Who may do what: bearer tokens with scopes and branch patterns.
+"""Access: bearer tokens with scopes and branch patterns.
 
-A token file is TOML, one table for each token; only hashes are in it:
+A token file is TOML, with one table for each token. It holds hashes, no secrets:
 
     [[token]]
     name = "ci"
@@ -9,8 +9,8 @@ A token file is TOML, one table for each token; only hashes are in it:
     branches = ["feature/*"]
     expires = 2027-01-01T00:00:00Z
 
-`branches` are shell patterns, by default every branch. A token with a branch pattern sees and changes only what belongs
-to a branch, and only to a matching one.
+`branches` are shell patterns; the default is every branch. A token with patterns sees and changes matching branches
+only.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ import msgspec
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 
 ENVIRONMENT = "SHADOWSWITCH_TOKENS"
-"""Holds what a token file holds, for hosts that keep their secrets in the environment."""
+"""The content of a token file, for hosts that keep their configuration in the environment."""
 TOKEN_BYTES = 32
 TOKEN_FILE_BYTES_MAX = 1 << 20
 OWNER_SEPARATOR = "/"
 
 
 class Scope(StrEnum):
-    """What a token may do. None includes another; `admin` is for locks and branches of others, and for the audit."""
+    """A right of a token. No scope includes another; `admin` covers the locks and branches of others, and the audit."""
 
     READ = "read"
     WRITE = "write"
@@ -52,15 +52,15 @@ class Scope(StrEnum):
 
 
 class Unauthorized(ShadowSwitchError):
-    """There is no token, or it is not known, or no longer."""
+    """The token is missing, unknown or expired."""
 
 
 class Forbidden(ShadowSwitchError):
-    """The token may not do this."""
+    """The token does not allow it."""
 
 
 class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One token as a file describes it; what it is for, never what it is."""
+    """One token as a file describes it: its rights and its hash, never its secret."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[\w.@:-]{1,64}$")]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -76,26 +76,28 @@ class TokenFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who is calling, and what they may do."""
+    """The caller of a request, and its rights."""
 
     name: str
     scopes: frozenset[Scope]
     branches: tuple[str, ...] = ("*",)
     trusted: bool = False
-    """Anybody on this machine, where no tokens are configured: owners of locks are as they say."""
+    """No tokens are configured, so the caller is any program of this machine, and names the owner of a lock freely."""
 
     def may(self, scope: Scope, branch: str | None = None) -> bool:
-        """Whether they may do this, to this branch if one is given."""
+        """Whether the caller has a scope, for a branch if one is given."""
         return scope in self.scopes and (branch is None or self.reaches(branch))
 
     def reaches(self, branch: str) -> bool:
-        """Whether a branch is one of theirs."""
+        """Whether a branch matches the patterns."""
         return any(fnmatchcase(branch, pattern) for pattern in self.branches)
 
     def require(self, scope: Scope, branch: str | None = None) -> None:
-        """Raise Forbidden unless they may."""
+        """Raise Forbidden unless the caller has a scope, for a branch if one is given."""
         if scope not in self.scopes:
-            raise Forbidden(f"{self.name} may not do this", hint=f"it takes a token with the scope {scope}")
+            raise Forbidden(
+                f"{self.name} may not do this: the scope {scope} is missing", hint=f"use a token with the scope {scope}"
+            )
         if branch is not None and not self.reaches(branch):
             raise Forbidden(
                 f"{self.name} may not touch branch {branch!r:.220}",
@@ -103,13 +105,13 @@ class Caller(msgspec.Struct, frozen=True):
             )
 
     def owner(self, given: str = "") -> str:
-        """The owner under whose name locks are taken and writes are done: the caller's, and a name of theirs."""
+        """The owner of the locks and writes of this caller: its name, or a name below it."""
         if self.trusted or not given:
             return given or self.name
         return given if self.owns(given) else f"{self.name}{OWNER_SEPARATOR}{given}"
 
     def owns(self, owner: str) -> bool:
-        """Whether a lock of that owner is theirs."""
+        """Whether a lock of that owner belongs to this caller."""
         return self.trusted or owner == self.name or owner.startswith(f"{self.name}{OWNER_SEPARATOR}")
 
 
@@ -118,20 +120,20 @@ LOCAL = Caller("local", EVERYTHING, trusted=True)
 
 
 class Access:
-    """The tokens that are known. Any thread; it never changes."""
+    """The known tokens. Immutable; any thread."""
 
     def __init__(self, tokens: Iterable[Token] = ()) -> None:
         self._tokens = [(bytes.fromhex(token.sha256), token) for token in tokens]
 
     @property
     def open(self) -> bool:
-        """Whether whoever reaches the port may do everything, because no token is configured."""
+        """Whether no token is configured. Then every client that reaches the port has every right."""
         return not self._tokens
 
     def caller(self, authorization: str | None, now: datetime) -> Caller | None:
-        """Who sends this header; None for nobody. Raises Unauthorized for a token that is not known.
+        """The caller that sends this header; None without a header. Raises Unauthorized for an unknown token.
 
-        Every known hash is compared in constant time: how long it takes tells nothing.
+        Every known hash is compared in constant time, so the time of an answer reveals nothing.
         """
         if authorization is None:
             return LOCAL if self.open else None
@@ -147,12 +149,12 @@ class Access:
 
 
 def digest(secret: str) -> bytes:
-    """The hash under which a secret is known."""
+    """The hash of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 def new_token(name: str, scopes: Iterable[Scope], branches: Iterable[str] = ("*",)) -> tuple[str, Token]:
-    """A fresh secret, which is nowhere else, and what a token file says of it. Raises InvalidConfig."""
+    """A new secret, stored nowhere, and its entry for a token file. Raises InvalidConfig."""
     secret = secrets.token_urlsafe(TOKEN_BYTES)
     token = Token(name, digest(secret).hex(), frozenset(scopes), tuple(branches))
     try:
@@ -162,7 +164,7 @@ def new_token(name: str, scopes: Iterable[Scope], branches: Iterable[str] = ("*"
 
 
 def load_tokens(file: Path | None, environment: str | None = None) -> list[Token]:
-    """The tokens of a file and of the environment variable SHADOWSWITCH_TOKENS. Raises InvalidConfig."""
+    """The tokens of a file and of the content of SHADOWSWITCH_TOKENS. Raises InvalidConfig."""
     found: list[Token] = []
     if file is not None:
         try:
@@ -172,7 +174,7 @@ def load_tokens(file: Path | None, environment: str | None = None) -> list[Token
         except OSError as error:
             raise InvalidConfig(f"cannot read the token file {file}: {error.strerror}") from error
         if others:
-            raise InvalidConfig(f"others may write the token file {file}", hint=f"chmod 600 {file}")
+            raise InvalidConfig(f"other users may write the token file {file}", hint=f"chmod 600 {file}")
         if len(text) > TOKEN_FILE_BYTES_MAX:
             raise InvalidConfig(f"the token file {file} is larger than {TOKEN_FILE_BYTES_MAX} bytes")
         found += _parse(text, f"token file {file}")
@@ -181,14 +183,14 @@ def load_tokens(file: Path | None, environment: str | None = None) -> list[Token
     names = [token.name for token in found]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidConfig(f"two tokens are named {name}", hint="the audit could not tell them apart; rename one")
+            raise InvalidConfig(f"two tokens are named {name}", hint="rename one: the audit names a token by its name")
     return found
 
 
 def _parse(text: bytes, where: str) -> list[Token]:
     try:
         tokens = list(msgspec.toml.decode(text, type=TokenFile).token)
-    except msgspec.DecodeError as error:  # ValidationError is one, too; neither shows what it read
+    except msgspec.DecodeError as error:  # also a ValidationError; the message of neither quotes the file
         raise InvalidConfig(f"{where}: {error}", hint="shadowswitch token makes an entry") from error
     for token in tokens:
         if token.expires is not None and token.expires.tzinfo is None:
@@ -197,5 +199,5 @@ def _parse(text: bytes, where: str) -> list[Token]:
 
 
 def now() -> datetime:
-    """The present, in UTC."""
+    """The present time, in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""The ASGI application: all routes, inside idempotency, inside the doors."""
+"""The ASGI application: the middleware around the idempotency keys, around OPTIONS, around the routes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from typing import Any
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
 
-from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.service.http import problems
+from shadowswitch.service.http.error_handlers import ERROR_HANDLERS
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import Idempotency
-from shadowswitch.service.http.methods import Methods
 from shadowswitch.service.http.middleware import Middleware
-from shadowswitch.service.http.routes import branches, dashboard, events, indexes, indexing, locks, operations, shadows
-from shadowswitch.service.http.routing import guard, the_caller, the_host
+from shadowswitch.service.http.routes import (
+    branches,
+    dashboard,
+    events,
+    indexes,
+    indexing,
+    locks,
+    metrics,
+    operations,
+    shadows,
+)
+from shadowswitch.service.http.routing import OptionsMethod, guard, provide_caller, provide_host
 from shadowswitch.service.http.schema import openapi
 
-MODULES = (shadows, indexes, branches, locks, indexing, events, operations, dashboard)
+MODULES = (shadows, indexes, branches, locks, indexing, events, operations, metrics, dashboard)
 
 
 def _handlers() -> list[Any]:
@@ -34,10 +41,10 @@ def _handlers() -> list[Any]:
 
 
 def build_app(host: Host) -> Middleware:
-    """The application for one server. Its engine calls run on a pool of `Options.threads` threads."""
+    """The application of one server. Its engine calls run on a pool of `Options.threads` threads."""
     dependencies = {
-        "host": Provide(the_host, sync_to_thread=False),
-        "caller": Provide(the_caller, sync_to_thread=False),
+        "host": Provide(provide_host, sync_to_thread=False),
+        "caller": Provide(provide_caller, sync_to_thread=False),
     }
 
     @asynccontextmanager
@@ -55,16 +62,11 @@ def build_app(host: Host) -> Middleware:
         _handlers(),
         dependencies=dependencies,
         guards=[guard],
-        exception_handlers={
-            ShadowSwitchError: problems.from_library,
-            HTTPException: problems.from_http,
-            RecursionError: problems.too_deep,
-            Exception: problems.from_anything,
-        },
+        exception_handlers=ERROR_HANDLERS,
         lifespan=[lifespan],
         openapi_config=None,
         request_max_body_size=host.options.body_max_bytes,
         state=State({"host": host, "schema": openapi(_handlers(), dependencies, tokens=not host.access.open)}),
         logging_config=None,
     )
-    return Middleware(Idempotency(Methods(app), host), host)
+    return Middleware(Idempotency(OptionsMethod(app), host), host)

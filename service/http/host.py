@@ -1,4 +1,4 @@
-"""What the routes share: the engine, its options, who listens to events. One for each server."""
+"""The state that all routes of a server share: the engine, the options, the event hub, the daemon."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Overloaded(ShadowSwitchError):
-    """More is asked than is answered; nothing was done."""
+    """The server has no room for the request; nothing was done."""
 
     recoverable = True
 
@@ -33,32 +33,32 @@ class Options(msgspec.Struct, frozen=True):
     port: int = 8740
     """0: any free one."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further names under which the server may be addressed; "*" is any."""
+    """More names of the server, for the Host header; "*" is any."""
     threads: Count = 32
-    """Calls of the engine that are under way at once."""
+    """Calls of the engine at once."""
     long_calls_max: Count = 12
-    """How many of them may be such as take long: switches, rollbacks, waiting for a lock."""
+    """Of these, long calls at once: switches, rollbacks, waits for a lock."""
     queue_max: Count = 1000
-    """Requests that wait for a thread; more are answered with 503."""
+    """Requests that wait for a thread; one more is answered with 503."""
     streams_max: Count = 200
     backends: tuple[str, ...] = ()
-    """Backends of your own (`module:attribute`) that a client may name; any other module is never imported for one."""
+    """Backends (`module:attribute`) that a client may name. No other module is imported for a client."""
     body_max_bytes: Count = 16 << 20
     rate_per_s: float = 2000.0
-    """Requests of one token (or address) per second, on average; bursts of as many are fine."""
+    """Requests of one token (or address) per second, on average; a burst may be as large."""
     failures_per_min: float = 60.0
-    """Refused tokens of one address per minute before its requests are answered with 429."""
+    """Refused tokens of one address per minute; the next one is answered with 429."""
     stop_s: float = 2.0
-    """How long requests that are under way may take after a stop was asked for."""
+    """The time that requests under way have after a stop was requested."""
     log_requests: bool = True
 
     @property
     def public(self) -> bool:
-        """Whether others than this machine can reach it."""
+        """Whether other machines can reach the server."""
         return self.host not in LOOPBACK
 
     def check(self, access: Access) -> None:
-        """Raise InvalidConfig for what must not be served."""
+        """Raise InvalidConfig for options with which no server may start."""
         if self.public and access.open:
             raise InvalidConfig(
                 f"{self.host} can be reached from other machines and there is no token",
@@ -69,7 +69,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Host:
-    """The engine that is served, and how."""
+    """The engine of a server and its surroundings."""
 
     def __init__(self, engine: Engine, access: Access, options: Options) -> None:
         self.engine = engine
@@ -78,24 +78,26 @@ class Host:
         self.hub = Hub(engine)
         self.started = time.time()
         self.draining = threading.Event()
-        """Set when a stop was asked for: no request is admitted any more."""
+        """Set once a stop was requested: the middleware admits no more requests."""
         self.in_flight = 0
-        self.upkeep: Callable[[], UpkeepStatus] = lambda: NOTHING
-        """What is kept going beside the API: known once the server answers."""
+        self.daemon_status: Callable[[], UpkeepStatus] = lambda: NOTHING
+        """The status of the daemon beside the API; set once the daemon has started."""
         self._long = threading.BoundedSemaphore(options.long_calls_max)
 
     @contextlib.contextmanager
     def long_call(self) -> Iterator[None]:
-        """Around a call that may take long, so that such calls never hold every thread. Raises Overloaded at once."""
+        """Around a long call, so that long calls never hold every thread. Raises Overloaded at once."""
         if not self._long.acquire(blocking=False):
-            raise Overloaded("too many long calls are under way", hint="try again when one of them has ended")
+            raise Overloaded(
+                "too many long calls are under way",
+                hint="try again when one of them has ended",
+            )
         try:
             yield
         finally:
             self._long.release()
 
-
-def upkeep_of(host: Host, caller: Caller) -> UpkeepStatus:
-    """What a caller may see of it."""
-    found = host.upkeep()
-    return found if "*" in caller.branches else found.of_branches(caller.reaches)
+    def daemon_status_for(self, caller: Caller) -> UpkeepStatus:
+        """The part of the daemon's status that a caller may see."""
+        found = self.daemon_status()
+        return found if "*" in caller.branches else found.of_branches(caller.reaches)

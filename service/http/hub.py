@@ -1,5 +1,4 @@
-"""Wakes the streams when there are new events. What they send they read from the durable log, each from its own place,
-so a stream that is slow or was away misses nothing."""
+"""Wakes the event streams. Each stream reads the durable log from its own place, so a slow stream misses nothing."""
 
 from __future__ import annotations
 
@@ -12,34 +11,30 @@ from shadowswitch.model.errors import EngineClosed
 from shadowswitch.model.views import Event
 
 
-def _nothing() -> None:
-    return None
-
-
 class Hub:
-    """One subscription for all streams. Methods without a word on threads are for the event loop's."""
+    """One subscription for all streams. A method runs on the event loop unless its docstring names a thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Event] = set()
-        self._leave: Callable[[], None] = _nothing
+        self._leave: Callable[[], object] = lambda: None
         self.closed = False
         self.streams = 0
 
     def open(self) -> None:
-        """Begin to listen."""
+        """Subscribe to the engine."""
         self._loop = asyncio.get_running_loop()
-        self._leave = self._engine.subscribe(self._heard)
+        self._leave = self._engine.subscribe(self._on_event)
 
     def close(self) -> None:
-        """Let every stream end. Idempotent."""
+        """End every stream. Idempotent."""
         self.closed = True
         self._leave()
         self._wake()
 
-    def _heard(self, event: Event) -> None:
-        """On the dispatcher's thread; never raises and never waits."""
+    def _on_event(self, event: Event) -> None:
+        """On the thread of the dispatcher; never raises and never waits."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed
                 self._loop.call_soon_threadsafe(self._wake)
@@ -49,7 +44,7 @@ class Hub:
             event.set()
 
     async def wait(self, woken: asyncio.Event, timeout_s: float) -> None:
-        """Return when something new may be there, or after `timeout_s`. `woken` belongs to one stream."""
+        """Return when there may be new events, or after `timeout_s`. `woken` belongs to one stream."""
         if self.closed:
             return
         with contextlib.suppress(TimeoutError):
@@ -58,8 +53,8 @@ class Hub:
         woken.clear()
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[asyncio.Event]:
-        """For as long as a stream runs: what wakes it. Enter it before the first look at the log."""
+    def subscription(self) -> Iterator[asyncio.Event]:
+        """The event that wakes a stream while it runs. Enter it before the first read of the log."""
         woken = asyncio.Event()
         self._waiting.add(woken)
         self.streams += 1

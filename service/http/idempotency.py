@@ -1,8 +1,8 @@
-"""Idempotency keys: a POST or DELETE that is sent again with the same `Idempotency-Key` gets the first answer again.
+"""Idempotency keys: a POST or DELETE that is repeated with the same `Idempotency-Key` gets the first answer again.
 
-Kept in memory, by caller, method, path and key: at most `ANSWERS_MAX` answers of `SIZE_MAX_BYTES` together, each for
-`KEPT_S` seconds, none over a restart. After a restart a repeated write is one more version of the same content, and a
-repeated start of a build or switch is refused, so nothing is lost by a retry.
+Answers are kept in memory, by caller, method, path and key: at most `ANSWERS_MAX` answers of `SIZE_MAX_BYTES` together,
+each for `KEPT_S` seconds. A restart forgets them. A write repeated after a restart is one more version of the same
+content, and a repeated start of a build or switch is refused, so a retry loses nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEY = re.compile(rb"[\x21-\x7e]{1,200}")
 
 
 class Answer(msgspec.Struct):
-    """The first answer to a key; `status` 0 while it is not there yet."""
+    """The first answer to a key; `status` is 0 until the routes have answered."""
 
     request: bytes
     at: float
@@ -39,7 +39,7 @@ class Answer(msgspec.Struct):
 
 
 class Idempotency:
-    """The ASGI application around the routes, inside the doors. On the event loop."""
+    """The ASGI application between the middleware and the routes. On the event loop."""
 
     def __init__(self, app: Any, host: Host) -> None:
         self._app = app
@@ -54,13 +54,13 @@ class Idempotency:
             return
         try:
             messages, body = await self._read(receive)
-            if messages is None:  # too long, or gone: the routes say so
+            if messages is None:  # the body is too long or the client has gone: the routes answer
                 await self._app(
-                    scope, _again([{"type": "http.request", "body": body, "more_body": True}], receive), send
+                    scope, _replayed([{"type": "http.request", "body": body, "more_body": True}], receive), send
                 )
                 return
             caller = scope[CALLER].name if scope[CALLER] is not None else ""
-            known = self._known((caller, scope["method"], scope["path"], keys[0]), body, scope["query_string"])
+            known = self._find((caller, scope["method"], scope["path"], keys[0]), body, scope["query_string"])
         except ShadowSwitchError as error:
             await refuse(error, scope[REQUEST_ID], send)
             return
@@ -68,7 +68,7 @@ class Idempotency:
             await send({"type": "http.response.start", "status": known.status, "headers": [*known.headers, REPLAYED]})
             await send({"type": "http.response.body", "body": known.body})
             return
-        await self._first(known, scope, _again(messages, receive), send)
+        await self._ask(known, scope, _replayed(messages, receive), send)
 
     async def _read(self, receive: Any) -> tuple[list[Any] | None, bytes]:
         messages, body = [], b""
@@ -81,10 +81,10 @@ class Idempotency:
             if not message.get("more_body"):
                 return messages, body
 
-    def _known(self, key: tuple[str, str, str, bytes], body: bytes, query: bytes) -> Answer:
-        """The answer of a key, new ones with status 0. Raises BadRequest, KeyReused, InvalidTransition."""
+    def _find(self, key: tuple[str, str, str, bytes], body: bytes, query: bytes) -> Answer:
+        """The answer to a key; of a new key with status 0. Raises BadRequest, KeyReused, InvalidTransition."""
         if not _KEY.fullmatch(key[3]):
-            raise BadRequest("Idempotency-Key must be 1 to 200 printable ASCII characters", hint="a UUID is fine")
+            raise BadRequest("Idempotency-Key must be 1 to 200 printable ASCII characters", hint="send a UUID")
         request = hashlib.sha256(query + b"\n" + body).digest()
         found = self._answers.get(key)
         if found is not None and found.at < time.monotonic() - KEPT_S:
@@ -96,10 +96,10 @@ class Idempotency:
                 self._forget(next(iter(self._answers)))
             return found
         if found.request != request:
-            raise KeyReused("this Idempotency-Key came with another request before", hint="use a new key")
+            raise KeyReused("this Idempotency-Key belongs to another request", hint="use a new key")
         if not found.status:
             raise InvalidTransition(
-                "the first request with this Idempotency-Key is still under way", hint="ask again in a moment"
+                "the first request with this Idempotency-Key is still under way", hint="repeat the request in a moment"
             )
         return found
 
@@ -107,8 +107,8 @@ class Idempotency:
         gone = self._answers.pop(key, None)
         self._size -= len(gone.body) if gone is not None else 0
 
-    async def _first(self, answer: Answer, scope: Any, receive: Any, send: Any) -> None:
-        """Let the request through and keep what is answered, unless trying again could give another answer."""
+    async def _ask(self, answer: Answer, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the request to the routes and keep their answer, unless a retry could be answered differently."""
         status, headers, body = 0, [], b""
 
         async def keep(message: Any) -> None:
@@ -131,11 +131,11 @@ class Idempotency:
                         self._forget(key)
 
 
-def _again(messages: list[Any], receive: Any) -> Any:
-    """A `receive` that gives what was read already, and then goes on."""
+def _replayed(messages: list[Any], receive: Any) -> Any:
+    """A `receive` that gives the messages that were read already, then the next ones."""
     rest = iter(messages)
 
-    async def next_one() -> Any:
+    async def next_message() -> Any:
         return next(rest, None) or await receive()
 
-    return next_one
+    return next_message

@@ -1,14 +1,15 @@
-"""What every request passes before any route sees it, in this order.
+"""The middleware: the checks of every request before a route sees it, in this order.
 
-    request id     the client's X-Request-ID if it is a sane one, else a new one; in the answer and in the log
-    host           the Host header must name this server: a page that rebinds its own name to this address gets nothing
-    origin         a browser's request must come from this server's own page
-    path           segments are kept apart as they were sent: a branch name may contain %2F
-    stopping       once a stop was asked for nothing is admitted; who still waits when its time is over is told so
-    token          who it is; tokens that are not known are counted, by address
-    rate, queue    at most so many by token, at most so many at once
+    request id     the client's X-Request-ID if it is well-formed, else a new one; in the answer and in the log
+    path           a slash that was sent as %2F stays part of its segment: a branch name may contain one
+    host           the Host header must name this server, so a page that rebinds its name to this address is refused
+    origin         the request of a browser must come from this server's own page
+    stop           once a stop was requested no request is admitted; a request that outlasts it is answered with 503
+    queue          a limit of requests at once
+    token          the caller; refused tokens are counted by address
+    rate           a limit of requests by token
 
-What is refused here is answered as application/problem+json like everything else.
+A refusal is application/problem+json, as from a route.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ REQUEST_ID = "shadowswitch.request_id"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 NEVER_REFUSED = frozenset({"/health", "/health/live", "/health/ready"})
-"""Whoever asks whether the process lives gets an answer however busy it is."""
+"""Health checks are answered however busy the server is."""
 BUCKETS_MAX = 10_000
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -55,12 +56,12 @@ class Buckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def left(self, key: str) -> float:
-        """How many are left."""
+        """The tokens left."""
         level, at = self._buckets.get(key, (self._burst, time.monotonic()))
         return min(self._burst, level + (time.monotonic() - at) * self._rate)
 
     def take(self, key: str) -> bool:
-        """Take one; False when there is none."""
+        """Take one token; False when none is left."""
         left = self.left(key)
         self._buckets[key] = (left - 1 if left >= 1 else left, time.monotonic())
         self._buckets.move_to_end(key)
@@ -70,7 +71,7 @@ class Buckets:
 
 
 class Middleware:
-    """The ASGI application around all others."""
+    """The outermost ASGI application."""
 
     def __init__(self, app: Any, host: Host) -> None:
         self._app = app
@@ -112,7 +113,7 @@ class Middleware:
         except asyncio.CancelledError:
             if not self._host.draining.is_set():
                 raise
-            if not status:  # else it is a stream, which just ends
+            if not status:  # an answer that has begun is a stream, and ends
                 await refuse(_stopped(), request_id, answer)
         finally:
             self._host.in_flight -= 1
@@ -174,16 +175,16 @@ class Middleware:
 
 
 def _stopped() -> EngineClosed:
-    """What is told to whoever still waits when the time for a stop is over; their thread goes on until the engine ends
-    it, so nobody can say here what became of their request."""
+    """The answer to a request that outlasts `Options.stop_s`. Its thread goes on until the engine closes, so its
+    outcome is not known here."""
     return EngineClosed(
-        "the engine is stopping and this was not finished in time; it may have been done all the same",
-        hint="try again when the server is back, and look first at what became of it",
+        "the engine is stopping and this was not finished in time; its outcome is not known",
+        hint="when the server is back, read the present state first, then try again if it was not done",
     )
 
 
 def urlsplit_host(origin: str) -> str:
-    """Host and port of an Origin header, "" for `null` and nonsense."""
+    """Host and port of an Origin header, "" for `null` and for a malformed one."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -191,9 +192,9 @@ def urlsplit_host(origin: str) -> str:
 
 
 def routing_path(scope: Any) -> str:
-    """The path for routing: decoded, but a slash or percent sign that was sent encoded stays so (see `plain`).
+    """The path for routing: decoded, but for slashes and percent signs that were sent encoded (see `decode_segment`).
 
-    Servers decode `path` before anybody can tell `feature%2Fx` from `feature/x`; `raw_path` has it as sent.
+    `scope["path"]` is decoded already: `feature%2Fx` looks like `feature/x` in it. `raw_path` is as sent.
     """
     raw = (scope.get("raw_path") or quote(scope["path"]).encode()).partition(b"?")[0]
     try:
@@ -203,8 +204,8 @@ def routing_path(scope: Any) -> str:
     return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
 
 
-def plain(segment: str) -> str:
-    """A name as it was meant, from a segment of the routing path."""
+def decode_segment(segment: str) -> str:
+    """A name, from a segment of the routing path."""
     return segment.replace("%2F", "/").replace("%25", "%")
 
 

@@ -1,22 +1,19 @@
-"""Errors as application/problem+json (RFC 9457): what happened, and what to do next.
+"""Errors as application/problem+json (RFC 9457): the error, and a hint to the next step.
 
     {"type": "urn:shadowswitch:problem:duplicate-build", "title": "Duplicate build", "status": 409,
      "detail": "...", "hint": "switch to it, or cancel it", "shadow_index_id": "5f0c...", "request_id": "1b9e..."}
 
-A blocked write has the members that clients of the field know besides: `error`, `holder`, `retry_after`, ...
+A blocked write has more members, under the names of the field's existing clients: `error`, `holder`, `retry_after`, ...
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from litestar import Request, Response
-from litestar.exceptions import HTTPException
 
 from shadowswitch.model import errors
 from shadowswitch.model.errors import ShadowSwitchError
@@ -24,19 +21,16 @@ from shadowswitch.model.locks.refusal import Blocked
 from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Forbidden, Unauthorized
 from shadowswitch.service.http.host import Overloaded
-from shadowswitch.service.http.methods import allowed
-
-logger = logging.getLogger("shadowswitch")
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:shadowswitch:problem:"
 DETAIL_CHARS_MAX = 2000
 RETRY_S = 1
-"""When to try again what failed for want of room or time, unless the error knows better."""
+"""The pause before a retry after a lack of room or time, unless the error knows better."""
 
 
 class TooManyRequests(ShadowSwitchError):
-    """One client asks too often; nothing was done."""
+    """The requests of one client come too fast; nothing was done."""
 
     recoverable = True
 
@@ -50,11 +44,11 @@ class NoSuchLock(ShadowSwitchError, LookupError):
 
 
 class PlaceLost(ShadowSwitchError):
-    """A place in the event log that is not in it: whoever asks has read another data directory."""
+    """A sequence number that the event log never reached: the client read it from another data directory."""
 
 
 class KeyReused(ShadowSwitchError):
-    """An Idempotency-Key came with another request than the first time."""
+    """The Idempotency-Key belongs to another request."""
 
 
 STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
@@ -80,11 +74,11 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (errors.CorruptData, 503),
     (errors.InternalFailure, 500),
 )
-"""What is not listed is about the present state of things: 409."""
+"""Every other error is about the present state of things: 409."""
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """The members that every problem may have; some have more."""
+    """The members of every problem; some problems have more."""
 
     type: str
     title: str
@@ -117,25 +111,25 @@ def problem(error: ShadowSwitchError, request_id: str = "") -> tuple[int, dict[s
         recoverable=error.recoverable,
         request_id=request_id,
     )
-    more: dict[str, Any] = msgspec.to_builtins(body)
+    members: dict[str, Any] = msgspec.to_builtins(body)
     headers = {}
     blocked = getattr(error, "blocked", None)
     if isinstance(blocked, Blocked):
-        more |= blocked_members(blocked)
+        members |= blocked_members(blocked)
         if blocked.retry_after_s is not None:
-            headers["Retry-After"] = str(more["retry_after"])
+            headers["Retry-After"] = str(members["retry_after"])
     elif error.recoverable:
         headers["Retry-After"] = str(RETRY_S)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="shadowswitch"'
     for name in ("shadow_index_id", "oldest_lsn", "problems"):
         if getattr(error, name, None):
-            more[name] = getattr(error, name)
-    return status, more, headers
+            members[name] = getattr(error, name)
+    return status, members, headers
 
 
 def blocked_members(blocked: Blocked) -> dict[str, Any]:
-    """Who is in the way, why, how far, and what else can be done, under the names that clients of the field know."""
+    """The lock in the way: holder, reason, progress, alternatives, under the names of the field's existing clients."""
     return {
         "error": "SchemaFrozen",
         "message": blocked.message,
@@ -158,76 +152,8 @@ def blocked_members(blocked: Blocked) -> dict[str, Any]:
 
 
 def plain_problem(status: int, detail: str, hint: str = "", request_id: str = "", **more: Any) -> dict[str, Any]:
-    """A problem that HTTP itself has a name for."""
+    """A problem with the name that HTTP gives to its status."""
     title = HTTPStatus(status).phrase
     kind = TYPE + re.sub(r"[^a-z]+", "-", title.lower())
     found = msgspec.to_builtins(Problem(kind, title, status, detail[:DETAIL_CHARS_MAX], hint, request_id=request_id))
     return {**found, **more}
-
-
-# -- for Litestar --------------------------------------------------------------------------------------------------
-
-
-def _answer(status: int, body: dict[str, Any], headers: dict[str, str]) -> Response[Any]:
-    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
-
-
-def _request_id(request: Request[Any, Any, Any]) -> str:
-    return str(request.scope.get("shadowswitch.request_id", ""))
-
-
-def from_library(request: Request[Any, Any, Any], error: ShadowSwitchError) -> Response[Any]:
-    """The answer to an error of the library."""
-    if status_of(error) >= 500:
-        logger.warning("%s: %s", _request_id(request), error)
-    return _answer(*problem(error, _request_id(request)))
-
-
-HINTS = {
-    404: "GET /schema lists what there is",
-    405: "GET /schema lists the methods of each path",
-    413: "send less at once, in several requests",
-    415: "send JSON with Content-Type: application/json",
-}
-
-
-def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
-    """The answer to what Litestar refuses: unknown paths and methods, bodies that are not what the schema says."""
-    detail, more = str(error.detail), {}
-    if error.status_code >= 500:
-        return from_anything(request, error)
-    if error.status_code == 400:
-        fields = [one for one in error.extra or [] if isinstance(one, dict)]
-        parts = [_of_body(one) or ": ".join(str(one[k]) for k in ("key", "message") if one.get(k)) for one in fields]
-        detail = "; ".join([detail.partition(" for ")[0].strip(), *parts])
-        more["errors"] = fields
-    hint = HINTS.get(error.status_code, "GET /schema tells what a request must look like")
-    body = plain_problem(error.status_code, detail, hint, _request_id(request), **more)
-    headers = dict(error.headers or {})
-    if error.status_code == 405:
-        headers["Allow"] = allowed(request.app, str(request.scope["path"]))
-    return _answer(error.status_code, body, headers)
-
-
-def _of_body(field: dict[str, Any]) -> str:
-    """What is wrong with a body as a whole, or inside it; "" for what is no body: Litestar calls that `data`."""
-    if field.get("source") != "body":
-        return ""
-    message = str(field.get("message", ""))
-    if message == "'data'":
-        return "the body must be a JSON object, and it is empty"
-    kind = re.fullmatch(r"Expected `object[^`]*`, got `(\w+)`", message)
-    return f"the body must be a JSON object, not {kind[1]}" if kind else f"the body: {message}"
-
-
-def too_deep(request: Request[Any, Any, Any], error: RecursionError) -> Response[Any]:
-    """The answer to JSON that is nested deeper than anything that could be stored."""
-    body = plain_problem(400, "the JSON is nested too deep", "send flatter fields", _request_id(request))
-    return _answer(400, body, {})
-
-
-def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """The answer to what nobody foresaw. What it says stays in the log."""
-    logger.error("%s: unforeseen %s", _request_id(request), type(error).__name__, exc_info=error)
-    hint = "the log has it under the request id"
-    return _answer(500, plain_problem(500, "something unforeseen happened", hint, _request_id(request)), {})

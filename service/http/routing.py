@@ -1,4 +1,7 @@
-"""What every route has: one scope, the host, the caller; and the guard that no route can be without."""
+"""How a route is declared, its guard, and the methods of each path.
+
+Every route names one scope. `guard` refuses a caller without it, so a route cannot be left open by mistake.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from litestar import Request, delete, get, post
+from litestar import Litestar, Request, delete, get, post
 from litestar.connection import ASGIConnection
+from litestar.exceptions import LitestarException
 from litestar.handlers import BaseRouteHandler
+from litestar.utils import normalize_path
 
 from shadowswitch.service.http.access import Caller, Scope, Unauthorized
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.middleware import CALLER
+from shadowswitch.service.http.middleware import CALLER, decode_segment
 
 PREFIX = "/api/v1"
 PUBLIC = "public"
-"""In place of a scope: for everybody who reaches the port."""
+"""In place of a scope: the route needs no token."""
 
 Decorate = Callable[[Callable[..., Any]], Any]
 
@@ -48,7 +53,7 @@ def _route(kind: Callable[..., Any], path: str | list[str], scope: Scope | str, 
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Let only those through who have the scope of a route; the branch is looked at by the route itself."""
+    """Refuse a caller without the scope of the route. The route itself checks the branch."""
     scope = handler.opt.get("scope", Scope.ADMIN)
     if scope == PUBLIC:
         return
@@ -58,11 +63,47 @@ def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHand
     caller.require(scope)
 
 
-def the_host(request: Request[Any, Any, Any]) -> Host:
-    """The host, for routes."""
+def provide_host(request: Request[Any, Any, Any]) -> Host:
+    """The argument `host` of a route."""
     return request.app.state.host  # type: ignore[no-any-return]
 
 
-def the_caller(request: Request[Any, Any, Any]) -> Caller:
-    """Who calls, for routes that are not public."""
+def provide_caller(request: Request[Any, Any, Any]) -> Caller:
+    """The argument `caller` of a route that is not public."""
     return request.scope.get(CALLER)  # type: ignore[return-value]
+
+
+def permitted_branch(segment: str, caller: Caller, scope: Scope) -> str:
+    """The branch that a segment of the path names. Raises Forbidden for a caller without the scope for it."""
+    branch = decode_segment(segment)
+    caller.require(scope, branch)
+    return branch
+
+
+def allowed_methods(app: Litestar, path: str) -> str:
+    """The methods of a path as an Allow header has them, "" for a path that does not exist."""
+    try:
+        template = app.asgi_router.handle_routing(normalize_path(path), "OPTIONS")[4]
+    except LitestarException:
+        return ""
+    routes = [route for route in app.routes if route.path_format == template]
+    methods = {str(method) for route in routes for method in getattr(route, "methods", ())}
+    return ", ".join(sorted(methods | {"OPTIONS"})) if methods else ""
+
+
+class OptionsMethod:
+    """The ASGI application that answers OPTIONS and passes every other method on.
+
+    Litestar's own answer to OPTIONS knows only the first method of a path whose routes were registered one by one.
+    """
+
+    def __init__(self, app: Litestar) -> None:
+        self._app: Any = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        allow = allowed_methods(self._app, scope["path"]) if scope.get("method") == "OPTIONS" else ""
+        if not allow:
+            await self._app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
+        await send({"type": "http.response.body", "body": b""})

@@ -1,46 +1,40 @@
-"""The OpenAPI document: what Litestar derives from the routes, and what it leaves out.
+"""The OpenAPI document: what Litestar derives from the routes, completed.
 
-It leaves out that unknown fields are refused, what errors look like, who may call, and bodies that are no JSON.
+Litestar leaves out that unknown fields are refused, the form of errors, the scopes, and bodies that are not JSON.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args, get_origin
 
 import msgspec
-from litestar import Litestar
+from litestar import Litestar, Response
 from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ControllerRouterHandler, Method
 from litestar.types.internal_types import PathParameterDefinition
 
-from shadowswitch.model import records, views
 from shadowswitch.model.inbound_events import ACCEPTED
-from shadowswitch.service.daemon import daemon as upkeep
-from shadowswitch.service.daemon import index_reconciler as index_keeper
-from shadowswitch.service.daemon import mirror, webhooks
+from shadowswitch.model.views import SwitchResult
 from shadowswitch.service.http.access import Scope
-from shadowswitch.service.http.bodies import locks as lock_bodies
-from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.problems import MEDIA_TYPE
-from shadowswitch.service.http.routes import branches, events, operations
 from shadowswitch.service.http.routes.events import BASE as EVENTS
 from shadowswitch.service.http.routes.events import STRUCTURED
 from shadowswitch.service.http.routing import PREFIX, PUBLIC
 
 DESCRIPTION = (
-    "Rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit. "
+    "Rebuild an index in the shadow while writers go on, lose nothing, switch in one disk commit. "
     "Names in paths are percent-encoded as UTF-8, a slash as %2F. Times are UTC. "
-    "With the header Idempotency-Key a POST or DELETE that is sent again gets the first answer again."
+    "A POST or DELETE repeated with the same Idempotency-Key gets the first answer again."
 )
-MODULES = (bodies, branches, events, index_keeper, lock_bodies, mirror, operations, records, upkeep, views, webhooks)
-"""Where the structs of requests and answers are."""
+NOT_JSON = (bytes, Any)
+"""Bodies that no schema describes."""
 PROBLEM: dict[str, Any] = {
     "type": "object",
-    "description": "What went wrong, and what to do next (RFC 9457). A blocked write has more members.",
+    "description": "The error, and a hint to the next step (RFC 9457). A blocked write has more members.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string"},
@@ -76,14 +70,14 @@ BLOCKED: dict[str, Any] = {
 }
 ERRORS = {
     "400": "The request cannot be understood.",
-    "401": "A token is needed, or is not known.",
-    "403": "The token may not do this.",
-    "404": "There is no such thing.",
+    "401": "A token is missing or unknown.",
+    "403": "The token does not allow it.",
+    "404": "No such path, branch, shadow, index or lock.",
     "409": "The present state of things does not allow it.",
     "413": "The body is too long.",
     "422": "The request is understood and cannot be done as it is.",
     "429": "Requests come too fast.",
-    "500": "Something unforeseen happened.",
+    "500": "An unforeseen error.",
     "503": "Not now; try again after `Retry-After` seconds.",
     "507": "The disk is full; nothing was stored.",
 }
@@ -107,7 +101,7 @@ CLOUD_EVENT: dict[str, Any] = {
 
 
 def openapi(handlers: Sequence[ControllerRouterHandler], dependencies: dict[str, Provide], *, tokens: bool) -> bytes:
-    """The document as JSON; with `tokens` it tells that they are needed."""
+    """The document as JSON. With `tokens` it says that they are needed."""
     config = OpenAPIConfig(
         title="shadowswitch",
         version=importlib.metadata.version("shadowswitch"),
@@ -117,20 +111,28 @@ def openapi(handlers: Sequence[ControllerRouterHandler], dependencies: dict[str,
     )
     app = Litestar(handlers, dependencies=dependencies, openapi_config=config)
     document = app.openapi_schema.to_schema()
-    _describe_structs(document)
+    operations = list(_operations(app, document))
+    document["components"]["schemas"] |= _described([handler for _, _, handler in operations])
     document["components"]["schemas"] |= {"Problem": PROBLEM, "Blocked": BLOCKED}
     if tokens:
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    routes = {route.path.replace(":str}", "}"): route for route in app.routes}
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            _complete(operation, method, _handler_of(routes.get(path), method), tokens)
+    for method, operation, handler in operations:
+        _complete(operation, method, handler, tokens)
     _describe_events(document)
     return msgspec.json.encode(document)
 
 
+def _operations(app: Litestar, document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], HTTPRouteHandler]]:
+    """Every operation of the document, with its method and its handler."""
+    routes: dict[str, Any] = {route.path_format: route for route in app.routes}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            found = routes[path].route_handler_map[method.upper()]
+            yield method, operation, found[0] if isinstance(found, tuple) else found
+
+
 def _operation_id(handler: HTTPRouteHandler, method: Method, components: list[str | PathParameterDefinition]) -> str:
-    """A name for a client's function: what the path says, without its parameters."""
+    """The name of a client's function: the words of the path, without its parameters."""
     words = [part for one in components if isinstance(one, str) and one not in ("api", "v1") for part in one.split("-")]
     named = [one.name for one in components if not isinstance(one, str)]
     prefix = ["root"] if components[:2] != ["api", "v1"] else []
@@ -139,22 +141,16 @@ def _operation_id(handler: HTTPRouteHandler, method: Method, components: list[st
     )
 
 
-def _describe_structs(document: dict[str, Any]) -> None:
-    """Let msgspec, which checks the bodies, describe them: with every bound, and whether unknown fields are refused."""
-    present = document["components"]["schemas"]
-    kinds = {
-        value
-        for module in MODULES
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value.__name__ in present
-    }
-    _, described = msgspec.json.schema_components(
-        sorted(kinds, key=lambda kind: kind.__name__), ref_template="#/components/schemas/{name}"
-    )
-    present |= described
+def _described(handlers: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
+    """The schemas of bodies and answers, by msgspec, which checks the bodies: with every bound and refused field."""
+    fields = [field for one in handlers for field in (one.parsed_data_field, one.parsed_return_field) if field]
+    types = [field.annotation for field in fields]
+    types = [get_args(one)[0] if get_origin(one) is Response else one for one in types]
+    types = [one for one in types if one not in NOT_JSON]
+    _, described = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     switched = described["Switched"]  # the defaults of a SwitchResult are for the engine: an answer has every field
-    switched["required"] = ["timestamp", *views.SwitchResult.__struct_fields__]
-    for name in views.SwitchResult.__struct_fields__:
+    switched["required"] = ["timestamp", *SwitchResult.__struct_fields__]
+    for name in SwitchResult.__struct_fields__:
         switched["properties"][name].pop("default", None)
     change = described["ChangeIn"]["properties"]
     common = {"type": "object", "additionalProperties": False}
@@ -162,16 +158,12 @@ def _describe_structs(document: dict[str, Any]) -> None:
     put["properties"] = {**change, "kind": {"const": "put"}, "fields": {"type": "object"}}
     delete = {**common, "required": ["resource_type", "id", "kind"]}
     delete["properties"] = {**change, "kind": {"const": "delete"}, "fields": {"type": "null"}}
-    present["ChangeIn"] = {"description": described["ChangeIn"]["description"], "oneOf": [put, delete]}
-
-
-def _handler_of(route: Any, method: str) -> Any:
-    found = getattr(route, "route_handler_map", {}).get(method.upper())
-    return found[0] if isinstance(found, tuple) else found
+    described["ChangeIn"] = {"description": described["ChangeIn"]["description"], "oneOf": [put, delete]}
+    return described
 
 
 def _complete(operation: dict[str, Any], method: str, handler: Any, tokens: bool) -> None:
-    """Add who may call, what errors look like, and whether a body is needed."""
+    """Add the scope, the errors, and whether a body is needed."""
     scope = str(handler.opt.get("scope", Scope.ADMIN))
     if handler.parsed_data_field is not None and handler.parsed_data_field.is_optional:
         operation["requestBody"]["required"] = False
@@ -183,7 +175,7 @@ def _complete(operation: dict[str, Any], method: str, handler: Any, tokens: bool
     responses["default"] = {"description": "Any other error.", "content": problem}
     if operation["operationId"].endswith("branches_write"):
         blocked = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Blocked"}}}
-        responses["423"] = {"description": "A lock is in the way.", "content": blocked}
+        responses["423"] = {"description": "A lock blocks the write.", "content": blocked}
     if scope and scope != PUBLIC:
         if tokens:
             operation["security"] = [{"bearer": []}]

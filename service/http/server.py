@@ -1,10 +1,10 @@
-"""The server process: an engine, uvicorn in this very process, and the file by which commands find it.
+"""The server process: an engine, uvicorn in the same process, and the file by which commands find it.
 
 Start                                             Stop (SIGTERM, SIGINT)
-  check options: no public address without tokens   no request is admitted any more; streams end
-  bind the port                                     the host file goes
-  open the engine: lock, recovery                   requests under way have `Options.stop_s`
-  write the host file                               the engine closes: builds keep what they have
+  check options: no public address without tokens   admit no more requests; end the streams
+  bind the port                                     remove the host file
+  open the engine: lock, recovery                   give requests under way `Options.stop_s`
+  write the host file                               close the engine: builds keep their progress
   serve                                             exit status 0
 """
 
@@ -40,15 +40,15 @@ logger = logging.getLogger("shadowswitch")
 BACKLOG = 2048
 CONNECTIONS_MAX = 4000
 KEEP_ALIVE_S = 75
-"""How long a connection may be idle: longer than the pauses of a client that works through files."""
+"""The idle time of a connection: longer than the pauses of a client that imports files."""
 CLOSE_S = 2.5
-"""How long the engine may take to close after requests were given up, before the process goes without it. Nothing
-acknowledged can be lost by that: it is what a power cut does, and recovery is made for it."""
+"""The time for the engine to close after `Options.stop_s`; then the process exits without it. No acknowledged write is
+lost by that: to the data directory it is a power cut, and recovery handles one."""
 HEADER_BYTES_MAX = 64 << 10
 
 
 class Server(uvicorn.Server):
-    """uvicorn that tells when it listens, and lets streams end before it waits for them."""
+    """uvicorn with a callback once it listens. Its shutdown ends the streams before it waits for connections."""
 
     def __init__(self, config: uvicorn.Config, host: Host, listening: Callable[[], None]) -> None:
         super().__init__(config)
@@ -56,34 +56,34 @@ class Server(uvicorn.Server):
         self._listening = listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell."""
+        """Listen, then call back."""
         await super().startup(sockets)
         if self.started:
             await asyncio.to_thread(self._listening)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Admit nothing more, let streams end, wait as long as the options say, close the engine.
+        """Admit no more requests, end the streams, wait for `Options.stop_s`, close the engine.
 
-        The engine is closed here and not by whoever opened it: calls that still wait in it, for a lock say, hold
-        threads that the event loop would wait for.
+        The engine is closed here, before the event loop ends: calls that still wait in the engine, for a lock say, hold
+        threads, and the event loop would wait for these.
         """
         self._host.draining.set()
         host_file.remove(self._host.engine.path)
-        _watch_the_end(self._host.options.stop_s + CLOSE_S)
+        _exit_after(self._host.options.stop_s + CLOSE_S)
         self._host.hub.close()
         await super().shutdown(sockets)
         with ThreadPoolExecutor(1) as closer:
             await asyncio.get_running_loop().run_in_executor(closer, self._host.engine.close)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal to stop; it is not raised again afterwards: a stop that was asked for is a success."""
+        """A signal to stop. It is not raised again afterwards: a requested stop is a success, with exit status 0."""
         self._host.draining.set()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
 
 def bind(options: Options) -> socket.socket:
-    """The socket to listen on. Raises InvalidConfig when the address or port cannot be had."""
+    """The socket to listen on. Raises InvalidConfig when the address or port is not available."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -100,17 +100,15 @@ def bind(options: Options) -> socket.socket:
 
 
 def connections_max() -> int:
-    """Connections at once, at most: the engine needs file descriptors too."""
+    """The limit of connections at once: the engine needs file descriptors as well."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, soft // 2)
 
 
 def url_of(listener: socket.socket, options: Options) -> str:
-    """Where this machine reaches the server."""
+    """The URL of the server for clients of this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
-    return (
-        f"http://[{name}]:{listener.getsockname()[1]}" if ":" in name else f"http://{name}:{listener.getsockname()[1]}"
-    )
+    return f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}"
 
 
 def serve(
@@ -120,10 +118,10 @@ def serve(
     config: Config | None = None,
     ready: Ready = lambda engine, url: lambda: NOTHING,
 ) -> None:
-    """Serve a data directory until a signal; `ready` is called once requests are answered, on a thread of its own, and
-    gives what tells the status of what is kept going.
+    """Serve a data directory until a signal. Once the server answers, it calls `ready` on a thread of its own; `ready`
+    returns the function that gives the status of the daemon.
 
-    Raises what Engine.open raises, and InvalidConfig.
+    Raises the errors of Engine.open, and InvalidConfig.
     """
     options.check(Access(tokens))
     listener = bind(options)
@@ -135,13 +133,7 @@ def serve(
     logger.info("stopped")
 
 
-def _serve(
-    engine: Engine,
-    listener: socket.socket,
-    options: Options,
-    tokens: Sequence[Token],
-    ready: Ready,
-) -> None:
+def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: Sequence[Token], ready: Ready) -> None:
     secret, token = new_token(f"user-{os.getuid()}", EVERYTHING)
     access = Access([*tokens, token]) if tokens else Access()
     host = Host(engine, access, options)
@@ -149,7 +141,7 @@ def _serve(
 
     def listening() -> None:
         host_file.write(engine.path, host_file.HostFile(url, secret if tokens else "", os.getpid()))
-        host.upkeep = ready(engine, url)
+        host.daemon_status = ready(engine, url)
 
     settings = uvicorn.Config(
         build_app(host),
@@ -162,7 +154,7 @@ def _serve(
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
-        proxy_headers=False,  # anybody could write them, and be somebody else for every limit
+        proxy_headers=False,  # any client can forge them, and would evade every limit
         limit_concurrency=connections_max(),
         date_header=True,
     )
@@ -173,8 +165,8 @@ def _serve(
         host_file.remove(engine.path)
 
 
-def _watch_the_end(after_s: float) -> None:
-    """Go without the engine if something keeps it from closing in time."""
+def _exit_after(after_s: float) -> None:
+    """Exit without the engine if it has not closed in time."""
 
     def leave() -> None:
         logger.error("the engine did not close in time; going without it: %d threads", threading.active_count())

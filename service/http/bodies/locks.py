@@ -1,6 +1,6 @@
-"""Bodies of requests and answers of the branch locks: the names are those of the field's existing clients.
+"""Bodies of the branch locks, under the names of the field's existing clients.
 
-The fencing token of a lock is told to whoever took it, and to nobody else.
+Only the answer to `acquire` and to a lease contains a fencing token.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ import msgspec
 from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.model.locks.targets import LockScope, LockType
 from shadowswitch.model.views import derive
-from shadowswitch.service.http.bodies.shadows import Body, BranchName, Name, RecordId, ResourceType, Text, Types, Whole
+from shadowswitch.service.http.bodies.fields import Body, BranchName, Name, RecordId, ResourceType, Text, Tokens, Whole
 
-MISSED = 3
+MISSED_MAX = 3
 """Heartbeats that a holder may miss."""
 HOURS_MAX = 720.0
 Hours = Annotated[float, msgspec.Meta(gt=0, le=HOURS_MAX)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=HOURS_MAX * 3600)]
-Tokens = Annotated[list[Whole], msgspec.Meta(max_length=100)]
 Scopes = Literal["BRANCH", "RESOURCE_TYPE", "RESOURCE"]
 
 
 class Acquire(Body, frozen=True):
-    """A lock that is asked for. `tokens` are those of locks of the same `owner` that it may overlap.
+    """The lock to acquire. It may overlap locks of the same `owner` whose fencing tokens are in `tokens`.
 
-    With `shadow_index_id` its progress is measured from that build.
+    With `shadow_index_id` its progress is that of the build.
     """
 
     branch_name: BranchName
@@ -47,7 +46,7 @@ class Acquire(Body, frozen=True):
 
 
 class BranchLock(msgspec.Struct, frozen=True):
-    """A lock that is held; `metadata` has the progress that its holder reported."""
+    """A held lock; `metadata` has the progress reported by its holder."""
 
     id: str
     branch_name: str
@@ -93,14 +92,14 @@ def branch_lock(lock: Lock) -> BranchLock:
 
 
 def heartbeat_at(lock: Lock) -> datetime | None:
-    """When its holder was last heard of; the grant counts."""
+    """The time of the last heartbeat, or of the grant."""
     if lock.heartbeat_s is None or lock.heartbeat_by is None:
         return None
-    return lock.heartbeat_by - timedelta(seconds=MISSED * lock.heartbeat_s)
+    return lock.heartbeat_by - timedelta(seconds=MISSED_MAX * lock.heartbeat_s)
 
 
 class Acquired(msgspec.Struct, frozen=True):
-    """The lock is yours. `token` fences: keep it, and send it with what you do under the lock."""
+    """The acquired lock. `token` is its fencing token: send it with every request under the lock."""
 
     lock_id: str
     token: int
@@ -110,19 +109,19 @@ class Acquired(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """It was done."""
+    """A completed operation."""
 
     message: str
 
 
 class ForceUnlock(Body, frozen=True):
-    """Why all locks of a branch are taken away."""
+    """The reason to release all locks of a branch by force."""
 
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
 
 class Unlocked(msgspec.Struct, frozen=True):
-    """How many locks were taken away."""
+    """The number of locks released by force."""
 
     message: str
     locks_released: int
@@ -130,7 +129,7 @@ class Unlocked(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(Body, frozen=True):
-    """The holder lives. `progress_info` may say `percent`, `eta_seconds` and `message`."""
+    """The heartbeat of a holder. `progress_info` may have `percent`, `eta_seconds` and `message`."""
 
     service_name: Name = ""
     status: Literal["healthy", "warning", "error"] = "healthy"
@@ -139,7 +138,7 @@ class Heartbeat(Body, frozen=True):
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """The holder was heard."""
+    """The time of the heartbeat."""
 
     success: bool
     message: str
@@ -147,7 +146,7 @@ class Heard(msgspec.Struct, frozen=True):
 
 
 class Extend(Body, frozen=True):
-    """How much longer a lock is to live."""
+    """The extension of the time to live of a lock."""
 
     extension_hours: Hours
     reason: Text = ""
@@ -155,7 +154,7 @@ class Extend(Body, frozen=True):
 
 
 class Extended(msgspec.Struct, frozen=True):
-    """When a lock ends now."""
+    """The new end of a lock."""
 
     success: bool
     message: str
@@ -166,7 +165,7 @@ class Extended(msgspec.Struct, frozen=True):
 
 
 class LockHealth(msgspec.Struct, frozen=True):
-    """Whether the holder of a lock is heard of in time."""
+    """Whether the heartbeats of a lock come in time."""
 
     lock_id: str
     is_active: bool
@@ -182,13 +181,13 @@ class LockHealth(msgspec.Struct, frozen=True):
 
 
 def lock_health(lock: Lock) -> LockHealth:
-    """The health of a lock that is held: below one interval without a heartbeat is healthy, up to three a warning."""
+    """The health of a held lock: healthy below one interval without a heartbeat, a warning up to three."""
     now, heard = datetime.now(UTC), heartbeat_at(lock)
     silence = (now - heard).total_seconds() if heard is not None else None
     health: Literal["healthy", "warning", "critical"] | None = None
     if silence is not None and lock.heartbeat_s is not None:
         intervals = silence / lock.heartbeat_s
-        health = "healthy" if intervals < 1 else "warning" if intervals <= MISSED else "critical"
+        health = "healthy" if intervals < 1 else "warning" if intervals <= MISSED_MAX else "critical"
     left = (lock.expires_at - now).total_seconds() if lock.expires_at is not None else None
     return LockHealth(
         lock_id=lock.lock_id,
@@ -215,7 +214,7 @@ class HealthSummary(msgspec.Struct, frozen=True):
 
 
 class LockOverview(msgspec.Struct, frozen=True):
-    """What is locked, newest locks first."""
+    """The held locks, newest first."""
 
     total_active_locks: int
     locked_branches: list[str]
@@ -224,7 +223,7 @@ class LockOverview(msgspec.Struct, frozen=True):
 
 
 class CheckWrite(Body, frozen=True):
-    """May this be written at this moment? With `lease_s` the answer stays true for so long, or until it is released."""
+    """A write to check. With `lease_s` the answer holds for that time, or until the lease is released."""
 
     branch_name: BranchName
     resource_type: ResourceType
@@ -236,7 +235,7 @@ class CheckWrite(Body, frozen=True):
 
 
 class Permission(msgspec.Struct, frozen=True):
-    """The answer; `blocked` has the members of a 423. `lock_id` and `token` are those of a lease."""
+    """The result of the check. `blocked` has the members of a 423; `lock_id` and `token` are those of a lease."""
 
     allowed: bool
     reason: str
@@ -260,65 +259,3 @@ class Waiter(msgspec.Struct, frozen=True):
 def lock_waiter(waiter: LockWaiter) -> Waiter:
     """A waiter of the engine as an answer."""
     return derive(Waiter, waiter, {"branch": "branch_name"})
-
-
-class IndexingInfo(msgspec.Struct, frozen=True):
-    """Indexing of a branch as it was told of."""
-
-    started_at: datetime | None
-    completed_at: datetime | None
-    service: str | None
-    duration_seconds: int | None
-
-
-class BranchStatusOut(msgspec.Struct, frozen=True):
-    """What state a branch is in, and what is locked."""
-
-    branch_name: str
-    current_state: str
-    is_write_locked: bool
-    is_ready_for_merge: bool
-    active_locks: list[BranchLock]
-    indexing_info: IndexingInfo | None = None
-
-
-class StartIndexing(Body, frozen=True):
-    """Without `resource_types` those are locked of which the branch has records; the whole branch only if forced."""
-
-    resource_types: Types | None = None
-    force_branch_lock: bool = False
-    reason: Text = "Data indexing in progress"
-
-
-class IndexingStarted(msgspec.Struct, frozen=True):
-    """What is locked now. `tokens` are the fencing tokens, in the order of `lock_ids`."""
-
-    lock_ids: list[str]
-    tokens: list[int]
-    locked_resource_types: list[str]
-    lock_scope: Literal["branch", "resource_type"]
-    message: str
-    branch_state: str
-    other_resources_available: bool
-
-
-class CompleteIndexing(Body, frozen=True):
-    """What is indexed; without `resource_types` all of it that is yours. With `tokens` only what they fence.
-
-    A stale token is 409: the lock ended meanwhile, and what is being indexed now may be somebody else's.
-    """
-
-    resource_types: Types | None = None
-    reason: Text = "Indexing completed"
-    tokens: Tokens = []
-
-
-class IndexingCompleted(msgspec.Struct, frozen=True):
-    """What is done and what is left."""
-
-    message: str
-    completed_resource_types: list[str]
-    completion_type: Literal["partial", "complete"]
-    branch_state: str
-    remaining_locks: int
-    remaining_resource_types: list[str]

@@ -1,6 +1,6 @@
-"""Bodies of requests and answers of the shadow indexes: the names are those of the field's existing clients.
+"""Bodies of builds, switches and live indexes, under the names of the field's existing clients.
 
-Whole numbers where those clients expect them; finer figures have names of their own.
+Numbers are whole where those clients expect it; a finer figure has a field of its own.
 """
 
 from __future__ import annotations
@@ -21,29 +21,26 @@ from shadowswitch.model.views import (
     SwitchResult,
     derive,
 )
+from shadowswitch.service.http.bodies.fields import (
+    Body,
+    BranchName,
+    Checks,
+    IndexType,
+    Name,
+    Percent,
+    Text,
+    Types,
+    Whole,
+)
 
-WHOLE_MAX = (1 << 53) - 1
-"""The largest whole number that every JSON library keeps exactly."""
-BranchName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-IndexType = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]{0,63}$")]
-ResourceType = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-RecordId = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
-Text = Annotated[str, msgspec.Meta(max_length=2000)]
-Name = Annotated[str, msgspec.Meta(max_length=200)]
-Whole = Annotated[int, msgspec.Meta(ge=0, le=WHOLE_MAX)]
-Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
-Checks = Annotated[list[Name], msgspec.Meta(max_length=100)]
-Types = Annotated[list[ResourceType], msgspec.Meta(min_length=1, max_length=1000)]
-
-
-class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request: what is not known is refused."""
+SERVICE_SEPARATOR = "#"
+"""Between the name of a service and its instance, where the engine keeps one name."""
 
 
 class StartBuild(Body, frozen=True):
-    """What to build. With `external` somebody else builds it and says how far it is.
+    """The build to start. With `external` another process builds, and reports its progress.
 
-    With `track_ready` the branch becomes READY when this shadow, and all else that is tracked, is live and verified.
+    With `track_ready` the branch becomes READY when this shadow and all other tracked work is live and verified.
     """
 
     branch_name: BranchName
@@ -57,7 +54,7 @@ class StartBuild(Body, frozen=True):
 
 
 class StartedBuild(msgspec.Struct, frozen=True):
-    """A build has begun. Changes after `start_lsn` are kept for it."""
+    """The started build. The journal keeps changes after `start_lsn` for it."""
 
     shadow_index_id: str
     message: str
@@ -67,7 +64,7 @@ class StartedBuild(msgspec.Struct, frozen=True):
 
 
 class Progress(Body, frozen=True):
-    """How far an external build is."""
+    """The progress of an external build."""
 
     progress_percent: Percent
     estimated_completion_seconds: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
@@ -75,7 +72,7 @@ class Progress(Body, frozen=True):
 
 
 class Complete(Body, frozen=True):
-    """An external build is there, up to `applied_lsn`."""
+    """A completed external build, with changes up to `applied_lsn`."""
 
     index_size_bytes: Whole
     record_count: Whole
@@ -84,13 +81,13 @@ class Complete(Body, frozen=True):
 
 
 class Fail(Body, frozen=True):
-    """An external build went wrong."""
+    """The error of a failed external build."""
 
     error: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It was done."""
+    """A completed operation on a shadow."""
 
     success: bool
     message: str
@@ -98,7 +95,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """An external build was looked at and is BUILT."""
+    """A completed build: verified, and BUILT."""
 
     success: bool
     message: str
@@ -121,13 +118,13 @@ class SwitchOptions(Body, frozen=True):
 
 
 class Switch(SwitchOptions, frozen=True):
-    """How to switch; `force_switch` overrides advisory checks only, and takes a scope of its own."""
+    """How to switch. `force_switch` overrides advisory checks only, and takes a scope of its own."""
 
     shadow_index_id: str | None = None
 
 
 class Rollback(SwitchOptions, frozen=True, kw_only=True):
-    """Which index goes back to its previous generation."""
+    """The index to switch back to its previous generation."""
 
     branch_name: BranchName
     index_type: IndexType
@@ -161,10 +158,6 @@ class Shadow(ShadowIndex, frozen=True):
     estimated_switch_duration_seconds: int | None
     estimated_sealed_ms: float | None
     service_instance_id: str | None
-
-
-SERVICE_SEPARATOR = "#"
-"""Between the name of a service and its instance, where the engine keeps one name."""
 
 
 def shadow(info: ShadowIndex) -> Shadow:
@@ -204,7 +197,7 @@ class Activity(msgspec.Struct, frozen=True):
 
 
 class Performance(msgspec.Struct, frozen=True):
-    """Figures since the start of the host; None: no switch yet."""
+    """Figures since the start of the server; null before the first switch."""
 
     average_switch_time_seconds: float | None
     completed_switches_count: int
@@ -224,7 +217,7 @@ class Overview(msgspec.Struct, frozen=True):
 
 
 class Indexes(msgspec.Struct, frozen=True):
-    """What is live."""
+    """The live indexes."""
 
     indexes: list[IndexInfo]
     total_count: int

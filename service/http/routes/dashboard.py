@@ -1,8 +1,9 @@
-"""`/`: the dashboard, one page without outside resources. It has no data of its own and needs no token to be seen."""
+"""`/`: the dashboard, one page without outside resources. It contains no data and needs no token."""
 
 from __future__ import annotations
 
 from importlib import resources
+from typing import Any
 
 from litestar import Response
 
@@ -18,42 +19,23 @@ TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+FILES = {
+    "/": "dashboard.html",
+    "/dashboard.css": "dashboard.css",
+    "/dashboard.js": "dashboard.js",
+    "/dashboard-link.js": "dashboard-link.js",
+    "/dashboard.svg": "dashboard.svg",
+}
 
 
-def _file(name: str) -> Response[bytes]:
-    content = (resources.files("shadowswitch.service.http") / name).read_bytes()
-    media_type = TYPES[name.rpartition(".")[2]]
-    return Response(content, media_type=media_type, headers={"Content-Security-Policy": CSP})
+def _route(path: str, name: str) -> Any:
+    @reads(path, PUBLIC, include_in_schema=False)
+    def file() -> Response[bytes]:
+        content = (resources.files("shadowswitch.service.http") / name).read_bytes()
+        media_type = TYPES[name.rpartition(".")[2]]
+        return Response(content, media_type=media_type, headers={"Content-Security-Policy": CSP})
+
+    return file
 
 
-@reads("/", PUBLIC, include_in_schema=False)
-def page() -> Response[bytes]:
-    """The page."""
-    return _file("dashboard.html")
-
-
-@reads("/dashboard.css", PUBLIC, include_in_schema=False)
-def style() -> Response[bytes]:
-    """How it looks."""
-    return _file("dashboard.css")
-
-
-@reads("/dashboard.js", PUBLIC, include_in_schema=False)
-def script() -> Response[bytes]:
-    """What it does."""
-    return _file("dashboard.js")
-
-
-@reads("/dashboard-link.js", PUBLIC, include_in_schema=False)
-def link() -> Response[bytes]:
-    """How it talks to the server."""
-    return _file("dashboard-link.js")
-
-
-@reads("/dashboard.svg", PUBLIC, include_in_schema=False)
-def icon() -> Response[bytes]:
-    """Its sign."""
-    return _file("dashboard.svg")
-
-
-HANDLERS = (page, style, script, link, icon)
+HANDLERS = tuple(_route(path, name) for path, name in FILES.items())

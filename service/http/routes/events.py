@@ -1,6 +1,6 @@
-"""`/events`: events in, events out by page, and events as they happen.
+"""`/events` and `/audit`: events from outside, the event log by page and as a stream, the audit history.
 
-What goes out is read from the durable log, so nobody who was away misses anything that is kept.
+Pages and streams read the durable log, so a client that was away misses no event that is kept.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from shadowswitch.model.events import to_cloud_event
 from shadowswitch.model.inbound_events import EventOutcome, parse_incoming
 from shadowswitch.model.views import Event
 from shadowswitch.service.http.access import Caller, Scope
-from shadowswitch.service.http.bodies.shadows import WHOLE_MAX
+from shadowswitch.service.http.bodies import events as bodies
+from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host, Overloaded
 from shadowswitch.service.http.problems import BadRequest, PlaceLost
 from shadowswitch.service.http.routes.branches import After, Limit
-from shadowswitch.service.http.routes.indexing import require_own, under_way
+from shadowswitch.service.http.routes.indexing import check_own, under_way
 from shadowswitch.service.http.routing import PREFIX, changes, reads
 
 BASE = f"{PREFIX}/events"
@@ -36,84 +37,61 @@ PAGE = 500
 FROM_NOW_ON = -1
 """In place of a sequence number."""
 HEARTBEAT_S = 15.0
-"""A comment at least so often: proxies close what is silent, and a client that is gone is noticed by writing to it."""
+"""The longest silence of a stream: proxies close a silent one, and only a write reveals that the client has gone."""
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Events after a number. Those before `oldest` are no longer kept. Go on with `after=next_after`."""
-
-    events: list[dict[str, Any]]
-    next_after: int
-    oldest: int
-    newest: int
-
-
-class Audit(msgspec.Struct, frozen=True):
-    """Entries after a number, with who and why. Those before `oldest` are no longer kept. Go on with `next_after`."""
-
-    entries: list[Event]
-    next_after: int
-    oldest: int
-    newest: int
-
-
-def sees(caller: Caller, event: Event) -> bool:
-    """Whether an event belongs to a branch of the caller's."""
+def may_see(caller: Caller, event: Event) -> bool:
+    """Whether the branch of an event is one that the caller reaches."""
     if "*" in caller.branches:
         return True
     named = event.data.get("branch_name", event.data.get("branch", event.subject))
     return isinstance(named, str) and caller.reaches(named)
 
 
-@reads(BASE)
-def page(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> Page:
-    """The durable event log after a sequence number, as CloudEvents. 410 for a number that was never reached."""
-    oldest, newest = span_from(host, after)
-    found = host.engine.events(after, limit)
-    next_after = found[-1].sequence if found else newest
-    return Page([to_cloud_event(event) for event in found if sees(caller, event)], next_after, oldest, newest)
-
-
-def span_from(host: Host, after: int) -> tuple[int, int]:
-    """The oldest and the newest event kept. Raises PlaceLost for a place beyond: it might be waited at for ever."""
-    return _reached(after, host.engine.event_span(), "event")
-
-
-def _reached(after: int, span: tuple[int, int], what: str) -> tuple[int, int]:
+def check_reached(after: int, span: tuple[int, int], what: str = "event") -> tuple[int, int]:
+    """The oldest and the newest entry of a log. Raises PlaceLost for a number beyond them."""
     oldest, newest = span
     if after > newest:
         raise PlaceLost(
-            f"there is no {what} {after}, the newest is {newest}: this is not the data directory of which you read it",
+            f"there is no {what} {after}, the newest is {newest}: the number is from another data directory",
             hint=f"begin again with after={oldest - 1}, and read the present state of what you keep",
         )
     return span
 
 
+@reads(BASE)
+def page(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> bodies.Page:
+    """The durable event log after a sequence number, as CloudEvents. 410 for a number that was never reached."""
+    oldest, newest = check_reached(after, host.engine.event_span())
+    found = host.engine.events(after, limit)
+    next_after = found[-1].sequence if found else newest
+    return bodies.Page([to_cloud_event(event) for event in found if may_see(caller, event)], next_after, oldest, newest)
+
+
 @reads(f"{PREFIX}/audit", Scope.ADMIN)
-def audit(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> Audit:
-    """The audit history after a sequence number: switches, rollbacks, what was forced, and what recovery decided."""
-    oldest, newest = _reached(after, host.engine.audit_span(), "entry")
+def audit(host: Host, caller: Caller, after: After = 0, limit: Limit = 1000) -> bodies.Audit:
+    """The audit history after a sequence number: switches, rollbacks, forced steps, decisions of recovery."""
+    oldest, newest = check_reached(after, host.engine.audit_span(), "entry")
     found = host.engine.audit(after, limit)
     next_after = found[-1].sequence if found else newest
-    return Audit([entry for entry in found if sees(caller, entry)], next_after, oldest, newest)
+    return bodies.Audit([entry for entry in found if may_see(caller, entry)], next_after, oldest, newest)
 
 
 @changes(BASE, Scope.BUILD)
 def receive(body: bytes, request: Request[Any, Any, Any], host: Host, caller: Caller) -> EventOutcome:
-    """A CloudEvent, structured or binary: indexing has completed or failed. Sent again it gets the first outcome."""
+    """A CloudEvent, structured or binary: indexing has completed or failed. Repeated, it gets the first outcome."""
     event = decoded(dict(request.headers), body)
     incoming = parse_incoming(event)
     branch = incoming.data.branch_name
     for scope in (Scope.BUILD, Scope.SWITCH) if incoming.for_shadow else (Scope.BUILD, Scope.LOCK):
         caller.require(scope, branch)
-    again = (
-        host.engine.event_outcome(incoming.source, incoming.id) is not None
-    )  # changes nothing, whoever is at work now
+    # an event that was handled before changes nothing, whichever work is under way now
+    again = host.engine.event_outcome(incoming.source, incoming.id) is not None
     if not incoming.for_shadow and not again and not caller.may(Scope.ADMIN, branch):
-        with contextlib.suppress(UnknownBranch):  # that is an outcome
-            require_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
+        with contextlib.suppress(UnknownBranch):  # the engine makes an outcome of it
+            check_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
     with host.long_call():
         return host.engine.receive_event(event, by=caller.name)
 
@@ -129,7 +107,7 @@ def decoded(headers: dict[str, str], body: bytes) -> dict[str, Any]:
         raise BadRequest(f"this is no CloudEvent: {reasons}", hint=hint) from error
     except ShadowSwitchError:
         raise
-    except Exception as error:  # batches, arrays and bad JSON come as whatever they broke on
+    except Exception as error:  # of a batch, an array or bad JSON, as the binding raises it
         raise BadRequest(f"this is no CloudEvent: {type(error).__name__}", hint=hint) from error
     if isinstance(data, bytes | str):
         try:
@@ -139,11 +117,11 @@ def decoded(headers: dict[str, str], body: bytes) -> dict[str, Any]:
     wrong = [name for name, value in attributes.items() if not isinstance(value, str | int | datetime)]
     if wrong or attributes.get("datacontenttype", JSON).partition(";")[0].strip() != JSON:
         raise BadRequest(f"this CloudEvent cannot be read: {', '.join(wrong) or 'its data is no JSON'}", hint=hint)
-    plain = {name: value if isinstance(value, str) else str(value) for name, value in attributes.items()}
-    return {**plain, "data": data}
+    texts = {name: value if isinstance(value, str) else str(value) for name, value in attributes.items()}
+    return {**texts, "data": data}
 
 
-# -- as they happen ------------------------------------------------------------------------------------------------
+# -- the stream -------------------------------------------------------------------------------------------------------
 
 
 @get(f"{BASE}/stream", opt={"scope": Scope.READ}, media_type=MediaType.TEXT)
@@ -153,19 +131,19 @@ async def stream(
     caller: Caller,
     after: Annotated[int, Parameter(required=False, ge=FROM_NOW_ON, le=WHOLE_MAX)] = FROM_NOW_ON,
 ) -> Response[Any]:
-    """Server-Sent Events: from now on, or after a number (`Last-Event-ID`, or `after`); 410 if it was never reached."""
-    place = start_of(request.headers.get("last-event-id"), after)
+    """Server-Sent Events: from now on, or after a number (`Last-Event-ID` or `after`). 410 for one never reached."""
+    place = first_place(request.headers.get("last-event-id"), after)
     if host.hub.streams >= host.options.streams_max:
         raise Overloaded("too many streams are open", hint="close one, or poll GET /events?after=")
     if place == FROM_NOW_ON:
         place = await sync_to_thread(host.hub.newest)
-    await sync_to_thread(span_from, host, place)
+    check_reached(place, await sync_to_thread(host.engine.event_span))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Stream(follow(host, caller, place), media_type="text/event-stream", headers=headers)
+    return Stream(stream_events(host, caller, place), media_type="text/event-stream", headers=headers)
 
 
-def start_of(last_id: str | None, after: int) -> int:
-    """After which number to begin, or FROM_NOW_ON. Raises BadRequest."""
+def first_place(last_id: str | None, after: int) -> int:
+    """The sequence number to begin after, or FROM_NOW_ON. Raises BadRequest."""
     if last_id is None or last_id == "":
         return after
     if not last_id.isascii() or not last_id.isdigit() or len(last_id) > 18:
@@ -173,9 +151,9 @@ def start_of(last_id: str | None, after: int) -> int:
     return int(last_id)
 
 
-async def follow(host: Host, caller: Caller, after: int) -> AsyncIterator[bytes]:
-    """Events after a number as they come, until the client or the server goes."""
-    with host.hub.listening() as woken:
+async def stream_events(host: Host, caller: Caller, after: int) -> AsyncIterator[bytes]:
+    """Events after a number as they come, until the client disconnects or the server stops."""
+    with host.hub.subscription() as woken:
         yield b"retry: 1000\n\n"
         while not host.hub.closed:
             try:
@@ -188,13 +166,13 @@ async def follow(host: Host, caller: Caller, after: int) -> AsyncIterator[bytes]
                     yield b": alive\n\n"
                 continue
             for event in found:
-                if sees(caller, event):
-                    yield as_sent(event)
+                if may_see(caller, event):
+                    yield encode(event)
             after = found[-1].sequence
 
 
-def as_sent(event: Event) -> bytes:
-    """One event on its way; JSON has no line breaks of its own."""
+def encode(event: Event) -> bytes:
+    """One event of a stream. Its JSON has no line breaks."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (
         event.sequence, event.type.encode(), msgspec.json.encode(to_cloud_event(event))
     )  # fmt: skip

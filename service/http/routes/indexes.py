@@ -1,4 +1,4 @@
-"""`/indexes`: what is live, and going back."""
+"""`/indexes`: the live indexes, and the rollback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BASE = f"{PREFIX}/indexes"
 
 @reads(BASE)
 def indexes(host: Host, caller: Caller, branch_name: Branch = "") -> bodies.Indexes:
-    """Everything that is live, of one branch or of all."""
+    """The live indexes, of one branch or of all."""
     if branch_name:
         caller.require(Scope.READ, branch_name)
     found = [one for one in host.engine.indexes(branch_name or None) if caller.reaches(one.branch_name)]
@@ -22,7 +22,7 @@ def indexes(host: Host, caller: Caller, branch_name: Branch = "") -> bodies.Inde
 
 @changes(f"{BASE}/rollback", Scope.ROLLBACK)
 def rollback(data: bodies.Rollback, host: Host, caller: Caller) -> bodies.Switched:
-    """Switch to the previous generation; nothing written since is lost. Again: forward."""
+    """Switch to the previous generation; no write since then is lost. A second rollback goes forward again."""
     caller.require(Scope.ROLLBACK, data.branch_name)
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, data.branch_name)

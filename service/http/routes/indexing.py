@@ -10,12 +10,11 @@ from litestar.params import Parameter
 from shadowswitch.model.locks.branch_state import WHOLE, IndexingWork
 from shadowswitch.model.locks.targets import LockScope, LockType
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
-from shadowswitch.service.http.bodies import locks as bodies
+from shadowswitch.service.http.bodies import indexing as bodies
 from shadowswitch.service.http.bodies.locks import branch_lock
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.middleware import plain
 from shadowswitch.service.http.routes.locks import BASE, visible
-from shadowswitch.service.http.routing import changes, reads
+from shadowswitch.service.http.routing import changes, permitted_branch, reads
 
 Service = Annotated[str, Parameter(required=False, min_length=1, max_length=200)]
 
@@ -28,12 +27,11 @@ def start(
     data: bodies.StartIndexing | None = None,
     service_name: Service = "funnel-service",
 ) -> bodies.IndexingStarted:
-    """Indexing in place begins: only the types that it touches are locked, or the whole branch if forced.
+    """Start indexing in place: it locks the given types only, or with `force_branch_lock` the whole branch.
 
-    Better is a build in the shadow, which locks nothing.
+    A build in the shadow locks nothing.
     """
-    branch = plain(branch_name)
-    caller.require(Scope.LOCK, branch)
+    branch = permitted_branch(branch_name, caller, Scope.LOCK)
     data = data or bodies.StartIndexing()
     present = host.engine.resource_types(branch)
     types = None if data.force_branch_lock else data.resource_types or present or None
@@ -55,15 +53,14 @@ def start(
 def complete(
     branch_name: str, host: Host, caller: Caller, data: bodies.CompleteIndexing | None = None
 ) -> bodies.IndexingCompleted:
-    """Indexing in place is over, of some types or of all; its locks are released. 409 when none is under way.
+    """Complete indexing in place, of some types or of all, and release its locks. 409 when none is under way.
 
-    What others are indexing takes the scope `admin`.
+    Indexing by another owner takes the scope `admin`.
     """
-    branch = plain(branch_name)
-    caller.require(Scope.LOCK, branch)
+    branch = permitted_branch(branch_name, caller, Scope.LOCK)
     data = data or bodies.CompleteIndexing()
     completed: tuple[str, ...] = ()
-    for owner, types in theirs(host, caller, branch, data.resource_types, data.tokens).items():
+    for owner, types in completable(host, caller, branch, data.resource_types, data.tokens).items():
         done = host.engine.complete_indexing(branch, owner, types, tokens=data.tokens, reason=data.reason)
         completed += done.completed
     left = [lock for lock in host.engine.locks(branch) if lock.lock_type is LockType.INDEXING]
@@ -77,13 +74,13 @@ def complete(
     )
 
 
-def theirs(
+def completable(
     host: Host, caller: Caller, branch: str, types: Sequence[str] | None, tokens: Collection[int]
 ) -> dict[str, list[str] | None]:
-    """What a caller may end of the indexing in place that is under way, by its owner. Raises Forbidden.
+    """The indexing in place that a caller may complete, as resource types by owner. Raises Forbidden.
 
-    The owner goes along to the engine, which compares it in the very step that ends the work: what somebody else begins
-    meanwhile is not touched. "" is anybody's, for those who may.
+    The engine compares the owner in the step that completes the work, so work that another owner starts meanwhile is
+    not touched. The owner "" stands for any owner, and needs the scope `admin`.
     """
     if caller.trusted or caller.may(Scope.ADMIN, branch):
         return {"": None if types is None else list(types)}
@@ -93,11 +90,12 @@ def theirs(
         works = [work for work in works if work.lock_id in fenced]
     own = {work.resource_type: work.owner for work in works if caller.owns(work.owner)}
     if types is not None or not own:
-        require_own(caller, works)
+        check_own(caller, works)
     first = next(iter(own.values()), caller.name)
     if types is None:
         return dict.fromkeys([first, *own.values()])
-    owners = [own.get(name, first) for name in types]  # of what is not under way the engine says so, of the first owner
+    # the engine refuses types that are not being indexed; they go to it with the first owner
+    owners = [own.get(name, first) for name in types]
     return {
         owner: [name for name, its in zip(types, owners, strict=True) if its == owner]
         for owner in dict.fromkeys([first, *owners])
@@ -105,25 +103,24 @@ def theirs(
 
 
 def under_way(host: Host, branch: str, types: Sequence[str] | None) -> list[IndexingWork]:
-    """The indexing in place of a branch; what is built in the shadow ends with its switch."""
+    """The indexing in place of a branch. Builds in the shadow are left out: they end with their switch."""
     works = host.engine.branch_status(branch).indexing
     return [work for work in works if not work.shadow_id and (types is None or work.resource_type in types)]
 
 
-def require_own(caller: Caller, works: Iterable[IndexingWork]) -> None:
-    """Raise Forbidden for the work of others."""
+def check_own(caller: Caller, works: Iterable[IndexingWork]) -> None:
+    """Raise Forbidden for work of another owner."""
     others = sorted({f"{work.name} ({work.owner})" for work in works if not caller.owns(work.owner)})
     if others:
         raise Forbidden(
-            f"this is being indexed by others: {', '.join(others)}", hint="they can end it, or the scope admin"
+            f"another owner is indexing this: {', '.join(others)}", hint="its owner can complete it, or the scope admin"
         )
 
 
 @reads(f"{BASE}/status/{{branch_name:str}}")
 def status(branch_name: str, host: Host, caller: Caller) -> bodies.BranchStatusOut:
-    """What state a branch is in, and what is locked."""
-    branch = plain(branch_name)
-    caller.require(Scope.READ, branch)
+    """The state of a branch, and its locks."""
+    branch = permitted_branch(branch_name, caller, Scope.READ)
     found, locks = host.engine.branch_status(branch), visible(host, caller, branch)
     began, ended = found.indexing_started_at, found.indexing_completed_at
     info = None

@@ -1,7 +1,7 @@
-"""`/branch-locks`: taking, keeping and giving back locks; asking what is locked.
+"""`/branch-locks`: acquire, extend and release locks; list them; check a write.
 
-Clients that send no fencing token act as the holder if they are the owner, or have the scope `admin`; a token that is
-sent must be the lock's.
+A client acts as the holder if it is the owner, or has the scope `admin`. If it sends a fencing token, the token must be
+that of the lock.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import locks as bodies
 from shadowswitch.service.http.bodies.locks import branch_lock, lock_health, lock_waiter
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.middleware import plain
-from shadowswitch.service.http.presence import while_present
+from shadowswitch.service.http.middleware import decode_segment
 from shadowswitch.service.http.problems import NoSuchLock, blocked_members
+from shadowswitch.service.http.routes.presence import while_present
 from shadowswitch.service.http.routes.shadows import Branch
-from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
+from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch, reads, removes
 
 BASE = f"{PREFIX}/branch-locks"
 ONE = f"{BASE}/locks/{{lock_id:str}}"
@@ -35,31 +35,31 @@ RECENT = 10
 
 
 def visible(host: Host, caller: Caller, branch: str | None = None) -> list[Lock]:
-    """The locks that a caller may see, oldest first."""
+    """The locks of the branches that a caller reaches, oldest first. Raises Forbidden for another branch."""
     if branch is not None:
         caller.require(Scope.READ, branch)
     return [lock for lock in host.engine.locks(branch) if caller.reaches(lock.branch)]
 
 
 def find(host: Host, caller: Caller, lock_id: str, scope: Scope) -> Lock:
-    """A lock that is held and that the caller may do this to. Raises NoSuchLock, Forbidden."""
-    found = host.engine.find_lock(plain(lock_id))
+    """A held lock of a branch for which the caller has a scope. Raises NoSuchLock, Forbidden."""
+    found = host.engine.find_lock(decode_segment(lock_id))
     if found is None or not caller.reaches(found.branch):
-        raise NoSuchLock(f"lock {lock_id!r:.80} is not held", hint="it expired, was released, or never was")
+        raise NoSuchLock(f"lock {lock_id!r:.80} is not held", hint="it expired, was released, or never existed")
     caller.require(scope, found.branch)
     return found
 
 
-def held_by(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock:
-    """The same, for its owner only. Raises LockLost for a token that is not the lock's, or no longer."""
-    found = _confirmed(host, caller, plain(lock_id), token) or find(host, caller, lock_id, Scope.LOCK)
+def find_own(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock:
+    """A held lock of the caller. Raises NoSuchLock, Forbidden, and LockLost for a stale or wrong token."""
+    found = _confirmed(host, caller, decode_segment(lock_id), token) or find(host, caller, lock_id, Scope.LOCK)
     if not caller.owns(found.owner) and not caller.may(Scope.ADMIN, found.branch):
         raise Forbidden(f"the lock belongs to {found.owner}", hint="its owner can do this, or the scope admin")
     return found
 
 
 def _confirmed(host: Host, caller: Caller, lock_id: str, token: int | None) -> Lock | None:
-    """A lock by its token. Who held it once is told what became of it: LockLost with who, when and why."""
+    """A lock by its token, None without one. Raises LockLost for a lock that ended, with the owner, time and reason."""
     branch = host.engine.branch_of_lock(lock_id)
     if token is None or branch is None or not caller.may(Scope.LOCK, branch):
         return None
@@ -68,15 +68,15 @@ def _confirmed(host: Host, caller: Caller, lock_id: str, token: int | None) -> L
 
 @changes(f"{BASE}/acquire", Scope.LOCK)
 async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Request[Any, Any, Any]) -> bodies.Acquired:
-    """Take a lock, at once or within `wait_s`: first come, first served. 409 tells who holds what is in the way.
+    """Acquire a lock, at once or within `wait_s`, first come, first served. 409 names the lock in the way.
 
-    A client that disconnects while it waits leaves the line.
+    A client that disconnects while it waits leaves the queue.
     """
     caller.require(Scope.LOCK, data.branch_name)
     if data.lock_type is LockType.MANUAL:
         caller.require(Scope.ADMIN, data.branch_name)
     if data.timeout_hours is not None and data.ttl_s is not None:
-        raise InvalidConfig("timeout_hours and ttl_s say the same", hint="send one of them")
+        raise InvalidConfig("timeout_hours and ttl_s are the same setting", hint="send one of them")
     ttl_s = data.timeout_hours * 3600 if data.timeout_hours is not None else data.ttl_s
 
     def take(present: Callable[[], bool]) -> Lock:
@@ -104,13 +104,13 @@ async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Req
 
 @reads(f"{BASE}/locks")
 def list_all(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.BranchLock]:
-    """The locks that are held, of one branch or of all."""
+    """The held locks, of one branch or of all."""
     return [branch_lock(lock) for lock in visible(host, caller, branch_name or None)]
 
 
 @reads([f"{BASE}/health-summary", f"{BASE}/locks/health-summary"])
 def health_summary(host: Host, caller: Caller) -> bodies.HealthSummary:
-    """Whether holders are heard of in time."""
+    """Whether the heartbeats of all locks come in time."""
     details = [lock_health(lock) for lock in visible(host, caller)]
     counts = Counter(one.heartbeat_health for one in details if one.heartbeat_health)
     summary = {name: counts[name] for name in ("healthy", "warning", "critical")}
@@ -119,7 +119,7 @@ def health_summary(host: Host, caller: Caller) -> bodies.HealthSummary:
 
 @reads(f"{BASE}/waiters")
 def waiters(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.Waiter]:
-    """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
+    """The waiters for locks, of one branch or of all; those of a branch in the order in which they are served."""
     if branch_name:
         caller.require(Scope.READ, branch_name)
     return [lock_waiter(one) for one in host.engine.lock_waiters(branch_name or None) if caller.reaches(one.branch)]
@@ -127,27 +127,27 @@ def waiters(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies
 
 @reads(ONE)
 def one(lock_id: str, host: Host, caller: Caller) -> bodies.BranchLock:
-    """A lock that is held."""
+    """A held lock."""
     return branch_lock(find(host, caller, lock_id, Scope.READ))
 
 
 @removes(ONE, Scope.LOCK)
 def release(lock_id: str, host: Host, caller: Caller) -> bodies.Said:
-    """Give a lock back."""
-    lock = held_by(host, caller, lock_id, None)
+    """Release a lock."""
+    lock = find_own(host, caller, lock_id, None)
     host.engine.release_lock(lock.lock_id, lock.token)
     return bodies.Said(f"lock {lock.lock_id} is released")
 
 
 @changes(f"{ONE}/heartbeat", Scope.LOCK)
 def heartbeat(lock_id: str, data: bodies.Heartbeat, host: Host, caller: Caller) -> bodies.Heard:
-    """The holder lives, and how far its work is. It does not extend the time to live."""
-    lock = held_by(host, caller, lock_id, data.token)
+    """The heartbeat of a holder, with the progress of its work. It does not extend the time to live."""
+    lock = find_own(host, caller, lock_id, data.token)
     host.engine.heartbeat(lock.lock_id, lock.token, _progress(data))
     return bodies.Heard(True, "heard", datetime.now(UTC))
 
 
-class _Told(msgspec.Struct):
+class _ReportedProgress(msgspec.Struct):
     percent: float | None = None
     progress_percent: float | None = None
     eta_seconds: float | None = None
@@ -155,48 +155,47 @@ class _Told(msgspec.Struct):
 
 
 def _progress(data: bodies.Heartbeat) -> ProgressReport | None:
-    """What a holder says of its work, if it says how far it is. Raises InvalidConfig."""
+    """The progress in a heartbeat; None without a percentage. Raises InvalidConfig."""
     try:
-        told = msgspec.convert(data.progress_info or {}, _Told)
+        found = msgspec.convert(data.progress_info or {}, _ReportedProgress)
     except msgspec.ValidationError as error:
-        raise InvalidConfig(f"progress_info: {error}", hint="percent, eta_seconds and message") from error
-    percent = told.percent if told.percent is not None else told.progress_percent
-    words = told.message or (data.status if data.status != "healthy" else "")
-    return None if percent is None else ProgressReport(percent, told.eta_seconds, words)
+        raise InvalidConfig(f"progress_info: {error}", hint="send percent, eta_seconds and message") from error
+    percent = found.percent if found.percent is not None else found.progress_percent
+    message = found.message or (data.status if data.status != "healthy" else "")
+    return None if percent is None else ProgressReport(percent, found.eta_seconds, message)
 
 
 @reads(f"{ONE}/health")
 def health(lock_id: str, host: Host, caller: Caller) -> bodies.LockHealth:
-    """Whether the holder of a lock is heard of in time."""
+    """Whether the heartbeats of a lock come in time."""
     return lock_health(find(host, caller, lock_id, Scope.READ))
 
 
 @changes(f"{ONE}/extend-ttl", Scope.LOCK)
 def extend(lock_id: str, data: bodies.Extend, host: Host, caller: Caller) -> bodies.Extended:
-    """Let a lock live longer."""
-    lock = held_by(host, caller, lock_id, data.token)
+    """Extend the time to live of a lock."""
+    lock = find_own(host, caller, lock_id, data.token)
     longer = host.engine.extend_lock(lock.lock_id, lock.token, data.extension_hours * 3600)
     return bodies.Extended(True, "extended", lock.lock_id, longer.expires_at, caller.name, data.reason)
 
 
 @changes(f"{BASE}/force-unlock/{{branch_name:str}}", Scope.FORCE_UNLOCK)
 def force_unlock(branch_name: str, data: bodies.ForceUnlock, host: Host, caller: Caller) -> bodies.Unlocked:
-    """Take away every lock of a branch. Who did it and why is in the audit."""
-    branch = plain(branch_name)
-    caller.require(Scope.FORCE_UNLOCK, branch)
+    """Release every lock of a branch by force. The audit keeps the caller and the reason."""
+    branch = permitted_branch(branch_name, caller, Scope.FORCE_UNLOCK)
     gone = host.engine.force_unlock(branch, caller.name, data.reason)
     return bodies.Unlocked(f"{len(gone)} locks of {branch} were taken away", len(gone), data.reason)
 
 
 @changes([f"{BASE}/cleanup-expired", f"{BASE}/cleanup-heartbeat-expired"], Scope.ADMIN)
 def clean_up() -> bodies.Said:
-    """For clients that ask: locks end at the moment they expire, so there is never anything to clean up."""
+    """Nothing to do, for existing clients: a lock ends at the moment it expires."""
     return bodies.Said("nothing to do: a lock ends at the moment it expires")
 
 
 @changes(f"{BASE}/check-write", Scope.READ)
 def check_write(data: bodies.CheckWrite, host: Host, caller: Caller) -> bodies.Permission:
-    """May this be written at this moment? Only a write itself is admitted and committed in one step."""
+    """Whether a write is admitted at this moment. Only `write` checks and commits in one step."""
     caller.require(Scope.READ if data.lease_s is None else Scope.LOCK, data.branch_name)
     found = host.engine.check_write(
         data.branch_name, data.action, data.resource_type, data.resource_id, caller.owner(data.owner),
@@ -209,7 +208,7 @@ def check_write(data: bodies.CheckWrite, host: Host, caller: Caller) -> bodies.P
 
 @reads(f"{BASE}/dashboard")
 def overview(host: Host, caller: Caller) -> bodies.LockOverview:
-    """What is locked."""
+    """The locks, newest first."""
     found = visible(host, caller)
     newest = sorted(found, key=lambda lock: lock.granted_at, reverse=True)[:RECENT]
     return bodies.LockOverview(

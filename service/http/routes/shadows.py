@@ -1,4 +1,4 @@
-"""`/shadow-index`: builds, switches, what became of them."""
+"""`/shadow-index`: builds, switches, and their status."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from shadowswitch.model.views import ShadowIndex
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.middleware import plain
+from shadowswitch.service.http.middleware import decode_segment
+from shadowswitch.service.http.routes.metrics import paces_of
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 
 BASE = f"{PREFIX}/shadow-index"
 RECENT = 10
-BEGIN_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 10.0
 COMPLETE_WAIT_S = 25.0
-"""Less than the time after which clients commonly give up."""
-ARRIVED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
-WANTED = (ShadowState.PREPARING, ShadowState.BUILDING, *ARRIVED)
+"""Less than the usual timeout of HTTP clients."""
+COMPLETED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
+RUNNING_OR_COMPLETED = (ShadowState.PREPARING, ShadowState.BUILDING, *COMPLETED)
 ROWS_PER_S = 10_000.0
-"""Assumed of a build before the first has been measured."""
-Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty is all.")]
+"""The assumed pace, until a first build has been measured."""
+Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty: of all.")]
 State = Annotated[str, QueryParameter(name="state", required=False, schema_extra={"enum": ["", *ShadowState]})]
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 
 
 @changes(f"{BASE}/start", Scope.BUILD, status_code=201)
 def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.StartedBuild:
-    """Begin to build an index in the shadow. 409 while another of the same branch and type is under way."""
+    """Start a build in the shadow. 409 while a build of the same branch and type is under way."""
     caller.require(Scope.BUILD, data.branch_name)
     _check_backend(host, (data.build_config or {}).get("backend"))
     service = data.service_name or caller.name
@@ -46,9 +47,10 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
         data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
         track_ready=data.track_ready,
     )  # fmt: skip
-    with contextlib.suppress(Timeout):  # it is claimed; from which LSN on its changes are kept is known once it builds
-        begun = ("BUILDING", "BUILT", "FAILED", "CANCELLED")
-        found = host.engine.wait_for(found.shadow_index_id, *begun, timeout_s=BEGIN_TIMEOUT_S)
+    with contextlib.suppress(Timeout):  # the build is claimed; its start LSN is known once it is BUILDING
+        found = host.engine.wait_for(
+            found.shadow_index_id, "BUILDING", "BUILT", "FAILED", "CANCELLED", timeout_s=START_TIMEOUT_S
+        )
     return bodies.StartedBuild(
         shadow_index_id=found.shadow_index_id,
         message=f"the build of {found.index_type} of {found.branch_name} has begun",
@@ -59,38 +61,34 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
 
 
 def _check_backend(host: Host, backend: Any) -> None:
-    """Raise Forbidden for a module that the operator did not name: importing it would run its code."""
+    """Raise Forbidden for a module that the operator has not named: an import would run its code."""
     if isinstance(backend, str) and ":" in backend and backend not in host.options.backends:
         raise Forbidden(
-            f"the backend {backend!r:.120} is not one that this server loads for clients",
+            f"this server does not load the backend {backend!r:.120} for clients",
             hint=f"use a built-in one, or start the server with --backend {backend:.120}",
         )
 
 
 def _estimate(host: Host, found: ShadowIndex) -> int:
-    """Minutes, from the pace of the builds that are remembered."""
-    paces = [
-        one.record_count / max(0.001, (one.completed_at - one.started_at).total_seconds())
-        for one in host.engine.shadows()
-        if one.completed_at and one.started_at and one.record_count and one.index_type == found.index_type
-    ]
+    """Minutes, from the mean pace of the completed builds of the same type."""
+    paces = paces_of(one for one in host.engine.shadows() if one.index_type == found.index_type)
     pace = sum(paces) / len(paces) if paces else ROWS_PER_S
     records = sum(host.engine.count(found.branch_name, name) for name in found.resource_types)
     return math.ceil(records / pace / 60) or 1
 
 
-def _checked(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> ShadowIndex:
-    """A shadow that the caller may do this to."""
-    found = host.engine.shadow(plain(shadow_id))
+def _permitted(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> ShadowIndex:
+    """A shadow of a branch for which the caller has a scope. Raises Forbidden."""
+    found = host.engine.shadow(decode_segment(shadow_id))
     caller.require(scope, found.branch_name)
     return found
 
 
 @changes(f"{BASE}/{{shadow_id:str}}/progress", Scope.BUILD)
 def progress(shadow_id: str, data: bodies.Progress, host: Host, caller: Caller) -> bodies.Done:
-    """From an external builder: it lives, and is so far. Of the engine's own builds nothing is noted."""
-    found = _checked(host, caller, shadow_id, Scope.BUILD)
-    if not found.external and found.state in WANTED:
+    """The heartbeat and progress of an external builder. The engine measures its own builds and notes nothing."""
+    found = _permitted(host, caller, shadow_id, Scope.BUILD)
+    if not found.external and found.state in RUNNING_OR_COMPLETED:
         return bodies.Done(True, "the engine builds this index and measures how far it is", found.shadow_index_id)
     host.engine.report_progress(
         found.shadow_index_id, data.progress_percent, data.estimated_completion_seconds, data.record_count
@@ -100,18 +98,18 @@ def progress(shadow_id: str, data: bodies.Progress, host: Host, caller: Caller) 
 
 @changes(f"{BASE}/{{shadow_id:str}}/complete", Scope.BUILD)
 def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) -> bodies.Completed:
-    """From an external builder: all is in place. The engine looks at it; then it is BUILT.
+    """The end of an external build. The engine verifies its files; then the shadow is BUILT.
 
-    For a build of the engine's own this waits until it is BUILT; what is claimed of it is not looked at.
+    For a build of the engine itself the call waits until the shadow is BUILT, and ignores the claims of the body.
     """
-    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    found = _permitted(host, caller, shadow_id, Scope.BUILD)
     with host.long_call():
         if found.external:
             done = host.engine.complete_build(
                 found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary
             )
         else:
-            done = host.engine.wait_for(found.shadow_index_id, *ARRIVED, timeout_s=COMPLETE_WAIT_S)
+            done = host.engine.wait_for(found.shadow_index_id, *COMPLETED, timeout_s=COMPLETE_WAIT_S)
     return bodies.Completed(
         success=True,
         message=f"the shadow is {done.state}",
@@ -124,23 +122,23 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
 
 @changes(f"{BASE}/{{shadow_id:str}}/fail", Scope.BUILD)
 def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodies.Done:
-    """From a builder: it went wrong. A build of the engine's own is stopped, and FAILED in these words."""
-    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    """The failure of a build, with its error. A build of the engine itself is stopped, and FAILED with that error."""
+    found = _permitted(host, caller, shadow_id, Scope.BUILD)
     host.engine.fail_build(found.shadow_index_id, data.error)
     return bodies.Done(True, "the build is FAILED", found.shadow_index_id)
 
 
 @changes(f"{BASE}/{{shadow_id:str}}/retry", Scope.BUILD)
 def retry(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
-    """Go on with a FAILED build from what is stored of it."""
-    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    """Resume a FAILED build from its stored progress."""
+    found = _permitted(host, caller, shadow_id, Scope.BUILD)
     return bodies.shadow(host.engine.retry_build(found.shadow_index_id))
 
 
 @changes(f"{BASE}/{{shadow_id:str}}/switch", Scope.SWITCH)
 def switch(shadow_id: str, host: Host, caller: Caller, data: bodies.Switch | None = None) -> bodies.Switched:
-    """Make a BUILT shadow the live index. 200 also when it did not succeed: see `success` and `message`."""
-    found = _checked(host, caller, shadow_id, Scope.SWITCH)
+    """Make a BUILT shadow the live index. 200 also for a switch that failed: see `success` and `message`."""
+    found = _permitted(host, caller, shadow_id, Scope.SWITCH)
     data = data or bodies.Switch()
     if data.shadow_index_id not in (None, found.shadow_index_id):
         raise InvalidConfig(
@@ -155,12 +153,12 @@ def switch(shadow_id: str, host: Host, caller: Caller, data: bodies.Switch | Non
 @reads(f"{BASE}/{{shadow_id:str}}/status")
 def status(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
     """The status of a shadow."""
-    return bodies.shadow(_checked(host, caller, shadow_id, Scope.READ))
+    return bodies.shadow(_permitted(host, caller, shadow_id, Scope.READ))
 
 
 @reads(f"{BASE}/list")
 def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: State = "") -> bodies.Shadows:
-    """Shadows, oldest first; of one branch, in one state."""
+    """Shadows, oldest first; of one branch or of all, in one state or in any."""
     if branch_name:
         caller.require(Scope.READ, branch_name)
     found = [
@@ -176,8 +174,8 @@ def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: Sta
 
 @removes(f"{BASE}/{{shadow_id:str}}", Scope.BUILD)
 def cancel(shadow_id: str, host: Host, caller: Caller, reason: Reason = "Manual cancellation") -> bodies.Done:
-    """End a build, or discard a BUILT or FAILED shadow."""
-    found = _checked(host, caller, shadow_id, Scope.BUILD)
+    """Cancel a build, or discard a BUILT or FAILED shadow."""
+    found = _permitted(host, caller, shadow_id, Scope.BUILD)
     host.engine.cancel_build(found.shadow_index_id, f"{reason} (by {caller.name})")
     return bodies.Done(True, "the shadow is CANCELLED", found.shadow_index_id)
 

@@ -1,4 +1,4 @@
-"""Whether the client of a request that waits is still there: nobody is to get a lock after they have gone away."""
+"""Work that ends when its client disconnects: a client that has gone must not be granted a lock."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 async def while_present(request: Request[Any, Any, Any], work: Callable[[Callable[[], bool]], T]) -> T:
-    """Do `work` on a thread of the pool; it can ask at any time whether the client is still connected.
+    """Run `work` on a thread of the pool. Its argument says at any time whether the client is still connected.
 
-    The body of the request must have been read: what is received after it is only that the client has gone.
+    The body of the request must have been read: the only message after it is the disconnect.
     """
     gone = threading.Event()
 

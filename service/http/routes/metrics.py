@@ -1,37 +1,47 @@
-"""`/metrics`: the figures of the engine in the words of Prometheus. Nothing is counted twice: they are read when asked.
+"""`/metrics`: the figures of the engine for Prometheus, read from the engine at each request. Times are in seconds.
 
-A registry of its own, so a host's other metrics are neither shown nor disturbed. Times are in seconds. What belongs to
-a branch is shown to those who may see the branch; sums over the whole engine, without a name in them, to everybody.
+The registry is separate from that of the host program. A row of a branch is shown to callers that reach the branch. A
+sum over the whole engine names no branch, and is shown to every caller.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from litestar import Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
 
 from shadowswitch.model.views import IndexInfo, ShadowIndex
 from shadowswitch.service.daemon.daemon import UpkeepStatus
-from shadowswitch.service.http.access import Caller
-from shadowswitch.service.http.host import Host, upkeep_of
+from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.routing import PREFIX, reads
 
-PREFIX = "shadowswitch"
+NAMESPACE = "shadowswitch"
 HISTOGRAMS = {
-    "sealed": "How long the transaction of a switch took, for which writers may have waited.",
+    "sealed": "Transactions of switches, for which writers may have waited.",
     "commit": "Group commits of the journal, with their fsync.",
     "write": "Writes, from the call to the durable answer.",
     "switch": "Switches and rollbacks, with validation and verification.",
 }
 
-__all__ = ["CONTENT_TYPE", "exposition"]
+
+@reads(["/metrics", f"{PREFIX}/metrics"], Scope.READ, media_type="text/plain")
+def metrics(host: Host, caller: Caller) -> Response[bytes]:
+    """Metrics for Prometheus. A row of a branch is there for a token that reaches the branch."""
+    return Response(exposition(host, caller), media_type=CONTENT_TYPE)
+
+
+HANDLERS = (metrics,)
 
 
 def exposition(host: Host, caller: Caller) -> bytes:
-    """All metrics at this moment that a caller may see."""
+    """The metrics of this moment that a caller may see."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(host, caller))
     return generate_latest(registry)
@@ -48,14 +58,14 @@ class _Collector:
         yield from _counters(stats["counters"])
         for name, (buckets, total_s) in engine.histograms().items():
             help_ = HISTOGRAMS.get(name, f"The engine's measurement {name}.")
-            metric = HistogramMetricFamily(f"{PREFIX}_{name}_seconds", help_)
+            metric = HistogramMetricFamily(f"{NAMESPACE}_{name}_seconds", help_)
             metric.add_metric([], [(_bound(upper), count) for upper, count in buckets], total_s)
             yield metric
         yield from _indexes([one for one in engine.indexes() if caller.reaches(one.branch_name)])
         yield from _builds([one for one in engine.shadows() if caller.reaches(one.branch_name)])
         yield from _journal([one for one in stats["journal"] if caller.reaches(one["branch"])])
-        yield _gauge("locks", "Locks that are held.", [({}, sum(caller.reaches(one.branch) for one in engine.locks()))])
-        yield from _upkeep(upkeep_of(self._host, caller))
+        yield _gauge("locks", "Held locks.", [({}, sum(caller.reaches(one.branch) for one in engine.locks()))])
+        yield from _daemon(self._host.daemon_status_for(caller))
         yield from _process(self._host, stats)
 
 
@@ -65,13 +75,13 @@ def _bound(upper_s: float) -> str:
 
 def _counters(counters: dict[str, int]) -> Iterator[Metric]:
     for name, value in counters.items():
-        yield CounterMetricFamily(f"{PREFIX}_{name}", f"The engine's counter {name}.", value=value)
+        yield CounterMetricFamily(f"{NAMESPACE}_{name}", f"The engine's counter {name}.", value=value)
 
 
 def _gauge(name: str, help_: str, rows: list[tuple[dict[str, str], float]]) -> Metric:
-    """A gauge with a row for each set of labels, all with the same names."""
+    """A gauge with a row for each set of labels. All sets have the same names."""
     labels = list(rows[0][0]) if rows else []
-    metric = GaugeMetricFamily(f"{PREFIX}_{name}", help_, labels=labels)
+    metric = GaugeMetricFamily(f"{NAMESPACE}_{name}", help_, labels=labels)
     for row, value in rows:
         metric.add_metric([row[label] for label in labels], value)
     return metric
@@ -82,27 +92,30 @@ def _indexes(indexes: list[IndexInfo]) -> Iterator[Metric]:
     yield _gauge("index_lag_changes", "Changes not yet visible to readers.", [(k, one.lag_changes) for k, one in found])
     yield _gauge("index_records", "Records of a live index.", [(k, one.record_count) for k, one in found])
     yield _gauge("index_pins", "Readers of a live generation.", [(k, one.pins) for k, one in found])
-    yield _gauge("index_generation", "The generation that is live.", [(k, one.generation) for k, one in found])
+    yield _gauge("index_generation", "The live generation.", [(k, one.generation) for k, one in found])
 
 
 def _builds(shadows: list[ShadowIndex]) -> Iterator[Metric]:
-    states: dict[str, int] = {}
-    for one in shadows:
-        states[str(one.state)] = states.get(str(one.state), 0) + 1
+    states = Counter(str(one.state) for one in shadows)
     yield _gauge("shadows", "Shadows by state.", [({"state": state}, count) for state, count in states.items()])
     running = [one for one in shadows if one.state in ("PREPARING", "BUILDING", "BUILT")]
     keys = [{"branch": one.branch_name, "index_type": one.index_type, "shadow": one.shadow_index_id} for one in running]
     percent = [one.build_progress_percent for one in running]
     lag = [float(one.lag_changes) for one in running]
-    yield _gauge("build_progress_percent", "How far a build is.", list(zip(keys, percent, strict=True)))
+    yield _gauge("build_progress_percent", "The progress of a build.", list(zip(keys, percent, strict=True)))
     yield _gauge("build_lag_changes", "Changes that a shadow has not applied.", list(zip(keys, lag, strict=True)))
-    paces = [
+    paces = paces_of(sorted(shadows, key=lambda one: one.created_at))
+    if paces:
+        yield _gauge("build_records_per_second", "The pace of the newest completed build.", [({}, paces[-1])])
+
+
+def paces_of(shadows: Iterable[ShadowIndex]) -> list[float]:
+    """Records per second of each completed build."""
+    return [
         one.record_count / max(0.001, (one.completed_at - one.started_at).total_seconds())
-        for one in sorted(shadows, key=lambda one: one.created_at)
+        for one in shadows
         if one.completed_at and one.started_at and one.record_count
     ]
-    if paces:
-        yield _gauge("build_records_per_second", "The pace of the newest build that was completed.", [({}, paces[-1])])
 
 
 def _journal(figures: list[dict[str, Any]]) -> Iterator[Metric]:
@@ -114,34 +127,36 @@ def _journal(figures: list[dict[str, Any]]) -> Iterator[Metric]:
         for holder in one["held_by"]
     ]
     yield _gauge("branch_head_lsn", "The last LSN of a branch.", heads)
-    yield _gauge("journal_kept_changes", "LSNs that the journal of a branch reaches back.", kept)
-    yield _gauge("journal_held_changes", "How far back a generation or a subscriber's hold keeps the journal.", held)
+    yield _gauge("journal_kept_changes", "LSNs that the journal of a branch keeps.", kept)
+    yield _gauge("journal_held_changes", "LSNs that a generation or a hold of a subscriber keeps in the journal.", held)
 
 
 def _holder(holder: dict[str, Any]) -> dict[str, str]:
-    """Who holds the journal: a generation in its role, or a hold (`hold_changes`), which has a name instead."""
+    """The labels of a holder of the journal: a generation with its role, or a hold (`hold_changes`) with its name."""
     if "hold" in holder:
         return {"generation": "", "role": "hold", "hold": holder["hold"]}
     return {"generation": str(holder["generation"]), "role": holder["role"], "hold": ""}
 
 
-def _upkeep(status: UpkeepStatus) -> Iterator[Metric]:
-    """What is kept going beside the API, with what a person should look at."""
+def _daemon(status: UpkeepStatus) -> Iterator[Metric]:
+    """Folders, webhooks, indexes and settings of the daemon, with their failures."""
     mirrors = [({"branch": one.branch, "folder": one.folder, "prefix": one.prefix}, one) for one in status.mirrors]
     left_out = [
         ({**row, "reason": reason}, float(count)) for row, one in mirrors for reason, count in one.skipped.items()
     ]
     yield _gauge("mirror_files", "Files of a folder that are in its branch.", [(k, one.files) for k, one in mirrors])
-    yield _gauge("mirror_left_out_files", "Files of a folder that are not in its branch, and why.", left_out)
+    yield _gauge("mirror_left_out_files", "Files of a folder that are not in its branch, by reason.", left_out)
     yield _gauge("mirror_failing", "Whether a folder cannot be followed now.", [(k, bool(m.error)) for k, m in mirrors])
     hooks = [({"webhook": name}, one) for name, one in {one.name: one for one in status.webhooks}.items()]
-    yield _gauge("webhook_behind_events", "Events that an endpoint has yet to get.", [(k, w.behind) for k, w in hooks])
+    yield _gauge("webhook_behind_events", "Events not yet sent to an endpoint.", [(k, w.behind) for k, w in hooks])
     yield _gauge("webhook_missed_events", "Events removed before they were sent.", [(k, w.missed) for k, w in hooks])
     described = [({"branch": one.branch, "index_type": one.index_type}, one) for one in status.indexes]
     yield _gauge(
-        "index_as_described", "Whether an index is as the settings say.", [(k, i.as_described) for k, i in described]
+        "index_as_described",
+        "Whether an index is as the settings say.",
+        [(k, i.as_described) for k, i in described],
     )
-    yield _gauge("settings_refused", "Whether the settings file as it is now is not used.", [({}, bool(status.error))])
+    yield _gauge("settings_refused", "Whether the present settings file is refused.", [({}, bool(status.error))])
     yield _gauge("not_started", "Parts of the settings that cannot be started.", [({}, len(status.not_started))])
 
 
@@ -151,35 +166,27 @@ def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:
             yield _gauge(f"catalog_{name}", f"The catalog's {name}.", [({}, value)])
     yield from _databases(stats["catalog"])
     disk = os.statvfs(host.engine.path)
-    yield _gauge("disk_free_bytes", "Free space where the data directory lies.", [({}, disk.f_bavail * disk.f_frsize)])
-    yield _gauge("disk_size_bytes", "Size of that file system.", [({}, disk.f_blocks * disk.f_frsize)])
+    yield _gauge("disk_free_bytes", "Free space for the data directory.", [({}, disk.f_bavail * disk.f_frsize)])
+    yield _gauge("disk_size_bytes", "Size of the file system.", [({}, disk.f_blocks * disk.f_frsize)])
     simple = {
         "pins": "Pins of all open generations.",
-        "generations_open": "Generations that are open.",
+        "generations_open": "Open generations.",
         "queued_changes": "Changes admitted and not yet committed.",
-        "branch_actors": "Branches at work.",
+        "branch_actors": "Branches with a running actor.",
     }
     for name, help_ in simple.items():
         yield _gauge(name, help_, [({}, stats[name])])
-    yield _gauge(
-        "crashes", "Parts of the engine that crashed and were started again.", [({}, _count(stats["crashes"]))]
-    )
+    yield _gauge("crashes", "Actors that crashed and were restarted.", [({}, len(stats["crashes"]))])
     yield _gauge("http_in_flight", "Requests under way.", [({}, host.in_flight)])
-    yield _gauge("http_streams", "Event streams that are open.", [({}, host.hub.streams)])
+    yield _gauge("http_streams", "Open event streams.", [({}, host.hub.streams)])
     yield _gauge("start_time_seconds", "When the server started, since the epoch.", [({}, host.started)])
 
 
 def _databases(catalog: dict[str, Any]) -> Iterator[Metric]:
-    """The journal has a name of its own: it is what grows while somebody holds it, and what alarms ask for."""
+    """The journal has a metric of its own: it grows while a holder keeps it, so alarms watch it."""
     sizes, entries = catalog["size_bytes"], catalog["entries"]
-    yield _gauge(
-        "journal_size_bytes", "What the journal of all branches takes in the catalog.", [({}, sizes["journal"])]
-    )
+    yield _gauge("journal_size_bytes", "Size of the journal of all branches in the catalog.", [({}, sizes["journal"])])
     rows = [({"database": name}, float(size)) for name, size in sizes.items()]
-    yield _gauge("catalog_size_bytes", "What a database of the catalog takes.", rows)
+    yield _gauge("catalog_size_bytes", "Size of a database of the catalog.", rows)
     rows = [({"database": name}, float(count)) for name, count in entries.items()]
     yield _gauge("catalog_entries", "Entries of a database of the catalog.", rows)
-
-
-def _count(crashes: Any) -> float:
-    return float(crashes) if isinstance(crashes, int) else float(len(crashes))
