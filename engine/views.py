@@ -1,7 +1,7 @@
-"""Rows of the catalog as views.
+"""Views, made of the rows of the catalog.
 
 `branch_view`, `shadow_view` and `index_view` need the catalog only. `branch_info`, `shadow_index` and `index_info` add
-what the running engine knows beyond it.
+what only a running engine knows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, Shad
 
 RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
 FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
-"""In these states a shadow is behind its branch by as many changes as it has not applied."""
+"""In these states the engine applies the changes of the branch to the shadow, so it has a lag."""
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -52,7 +52,7 @@ def changes_hold(house: House, row: HoldRow, branch_name: str) -> ChangesHold:
 
 
 def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
-    """The status of a shadow: what is durable, and the live progress of a running build."""
+    """The status of a shadow, with the live progress of a running build."""
     meter = house.running_builds.meters.get(row.id) if row.state in RUNNING else None
     opened = house.generations.get(row.generation)
     if meter is not None:
@@ -66,7 +66,7 @@ def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
 
 
 def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | None = None) -> ShadowIndex:
-    """The status of a shadow as its row has it; `switch_s` is how long a switch to it would take, if that is known."""
+    """The status of a shadow as its row has it. `switch_s` is the estimated time of a switch to it."""
     built = row.state == ShadowState.BUILT
     lag = max(0, head_lsn - max(row.applied_lsn, row.start_lsn))
     return derive(
@@ -88,7 +88,7 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | Non
 
 
 def _switch_estimate(house: House) -> float:
-    """Seconds that the transaction of a switch will take: as those before it; before the first, as any commit."""
+    """Estimated seconds of the transaction of a switch: the median of the earlier ones; at first, of all commits."""
     for name in ("sealed", "commit"):
         known = house.metrics.histograms.get(name)
         if known is not None and known.count:
@@ -97,7 +97,7 @@ def _switch_estimate(house: House) -> float:
 
 
 def index_info(house: House, row: IndexRow) -> IndexInfo | None:
-    """What is live; None when nothing is (any more)."""
+    """A live index, as of now; None when no generation is live."""
     opened = house.generations.get(row.live)
     if opened is None:
         return index_view(house.catalog, row, house.root, house.heads.of(row.branch))
@@ -119,9 +119,9 @@ def index_view(
     applied_lsn: int | None = None,
     pins: int = 0,
 ) -> IndexInfo | None:
-    """What is live as the catalog has it; `applied_lsn` is by default the LSN up to which it is durable.
+    """A live index as the catalog has it; None when no generation is live.
 
-    None when nothing is live (any more).
+    `applied_lsn` is by default the LSN up to which the generation is durable.
     """
     generation = catalog.generation(row.live)
     if generation is None:

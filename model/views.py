@@ -18,7 +18,7 @@ from shadowswitch.model.shadow_state import ShadowState
 ADVISORY_CHECKS = frozenset(
     {"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK", "QUERY_COMPARISON"}
 )
-"""`force_switch` may override these; the digest, the drain and the fence it never does."""
+"""`force_switch` overrides these checks only, never the digest, the drain or the fence."""
 CHECKS = ADVISORY_CHECKS | {"DIGEST"}
 DEFAULT_CHECKS = ("RECORD_COUNT_VALIDATION", "SIZE_COMPARISON", "INTEGRITY_CHECK", "DIGEST", "SAMPLE_READ_BACK")
 STRATEGIES = frozenset({"ATOMIC_RENAME", "COPY_AND_REPLACE"})
@@ -36,7 +36,7 @@ def derive(kind: type[S], source: msgspec.Struct, renamed: Mapping[str, str] = {
 
 
 class BranchInfo(msgspec.Struct, frozen=True):
-    """A branch: `head_lsn` is the LSN of its last change (0: none yet), `record_count` over all resource types."""
+    """A branch. `head_lsn` is the LSN of its last change (0: none yet), `record_count` counts all resource types."""
 
     name: str
     state: str
@@ -54,11 +54,11 @@ class ChangesHold(msgspec.Struct, frozen=True):
     branch_name: str
     after_lsn: int
     lag_changes: int
-    """LSNs that it holds back: from `after_lsn` to the head of the branch; 0 once it was given up."""
+    """The LSNs kept for it: from `after_lsn` to the head of the branch; 0 once it was given up."""
     created_at: datetime
     moved_at: datetime
     given_up: str
-    """Why it keeps nothing any more; "" while it holds."""
+    """The reason it was given up; "" while it holds."""
 
 
 class ShadowIndex(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class ShadowIndex(msgspec.Struct, frozen=True):
 
 
 class IndexInfo(msgspec.Struct, frozen=True):
-    """What a branch serves for one index type. `lag_changes` counts journal entries not yet visible to readers."""
+    """A live index. `lag_changes` counts the changes that its readers do not see yet."""
 
     branch_name: str
     index_type: str
@@ -111,7 +111,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
     build_config: dict[str, Any]
     soak_until: datetime | None
     external: bool = False
-    """Built by another process; perhaps in a format that only its builder knows."""
+    """Built by another process, perhaps in a format that only the builder knows."""
 
 
 class SwitchRequest(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class SwitchRequest(msgspec.Struct, frozen=True):
     performed_by: str = ""
     reason: str = ""
     queries: tuple[str, ...] = ()
-    """For QUERY_COMPARISON; without any, the last ones that readers of the live index asked."""
+    """For QUERY_COMPARISON; by default the last queries of the readers of the live index."""
 
     def __post_init__(self) -> None:
         for name in ("force_switch", "backup_current"):
@@ -153,7 +153,7 @@ def _are_texts(value: object) -> bool:
 
 
 def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:
-    """Raise InvalidConfig if a request names a check that nobody knows."""
+    """Raise InvalidConfig if a request names an unknown check."""
     known = CHECKS | set(registered)
     unknown = sorted(set(request.validation_checks) - known)
     if unknown:
@@ -163,10 +163,13 @@ def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:
 
 
 class SwitchResult(msgspec.Struct, frozen=True):
-    """What a switch did. `sealed_ms` is how long its transaction took, for which the writes that came meanwhile waited,
-    and that of going back, too; `sealed_ms_max` that of the longer one. `success=False` means: the generation that was
-    live before is live now, nothing was lost (unless `message` says that going back failed: then the new one, which did
-    not verify, is live). Where the outcome of the transaction is not known, `message` says so."""
+    """The result of a switch.
+
+    `sealed_ms` is the time of its transaction, plus that of the revert if there was one; writers waited for so long.
+    `sealed_ms_max` is the time of the longer one. With `success=False` the previous generation is live and nothing was
+    lost, with two exceptions that `message` names: the revert failed, so the new generation is live although its
+    verification failed; or the outcome of the transaction is not known.
+    """
 
     shadow_index_id: str
     success: bool
@@ -202,7 +205,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One violated invariant that `check` found: its id (see `model.invariants`), where, and what is wrong."""
+    """A violated invariant, found by `check`: its id (see `model.invariants`), the place, and the problem."""
 
     invariant: str
     where: str

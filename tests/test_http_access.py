@@ -1,4 +1,4 @@
-"""Who gets in, as what: tokens, scopes, branch patterns."""
+"""Access: tokens, scopes, branch patterns."""
 
 from __future__ import annotations
 
@@ -55,19 +55,19 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         assert all(secret not in server.log for secret in secrets.values()), "a secret is in the log"
 
 
-def test_without_a_token_nothing_but_the_public_is_seen(guarded: Guarded) -> None:
-    nobody = guarded.server.client()
+def test_without_a_token_only_public_routes_answer(guarded: Guarded) -> None:
+    anonymous = guarded.server.client()
     for path in ("/health", "/health/live", "/health/ready", "/schema", "/"):
-        assert nobody.call("GET", path).status == 200
+        assert anonymous.call("GET", path).status == 200
     for path in ("/metrics", f"{API}/branches", f"{API}/events", f"{API}/events/stream", f"{API}/metrics"):
-        problem = nobody.refused(401, "GET", path)
+        problem = anonymous.refused(401, "GET", path)
         assert "Authorization" in problem["hint"]
-    assert nobody.call("GET", "branches").headers["www-authenticate"].startswith("Bearer")
+    assert anonymous.call("GET", "branches").headers["www-authenticate"].startswith("Bearer")
     guarded.server.client("wrong").refused(401, "GET", "branches")
-    nobody.refused(401, "GET", "branches", headers={"Authorization": "Bearer \xff\xfe"})
+    anonymous.refused(401, "GET", "branches", headers={"Authorization": "Bearer \xff\xfe"})
 
 
-def test_every_route_has_a_scope_and_refuses_who_lacks_it(guarded: Guarded) -> None:
+def test_every_route_has_a_scope_and_refuses_a_token_without_it(guarded: Guarded) -> None:
     groups = [group for module in MODULES for group in module.HANDLERS]
     handlers = [one for group in groups for one in (group if isinstance(group, list) else [group])]
     assert len(handlers) > 40
@@ -102,7 +102,7 @@ def test_a_branch_pattern_bounds_everything_a_token_does(guarded: Guarded) -> No
     guarded.builder.ok("DELETE", f"shadow-index/{shadow}")
 
 
-def test_force_takes_a_scope_of_its_own_and_is_audited_by_name(guarded: Guarded) -> None:
+def test_force_takes_a_scope_of_its_own_and_its_event_names_the_token(guarded: Guarded) -> None:
     shadow = guarded.builder.built("main")
     guarded.builder.refused(403, "POST", f"shadow-index/{shadow}/switch", {"force_switch": True})
     guarded.builder.refused(403, "POST", "branch-locks/force-unlock/main", {"reason": "because"})
@@ -141,7 +141,7 @@ def test_a_lock_belongs_to_its_owner(guarded: Guarded) -> None:
     guarded.builder.refused(403, "POST", "branch-locks/acquire", {"branch_name": "main", "lock_type": "MANUAL"})
 
 
-def test_a_public_address_takes_tokens(tmp_path: Path) -> None:
+def test_a_public_address_needs_tokens(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="no token"):
         Options(host="0.0.0.0").check(Access())
     _, token = new_token("a", [Scope.READ])
@@ -178,7 +178,7 @@ def test_token_files_are_checked(tmp_path: Path) -> None:
         load_tokens(file)
 
 
-def test_the_token_command_makes_what_a_token_file_takes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_token_command_makes_an_entry_for_a_token_file(capsys: pytest.CaptureFixture[str]) -> None:
     made = Cli(capsys).json("token", "ci", "--scope", "read", "--scope", "write", "--branch", 'fea"ture/*')
     (token,) = load_tokens(None, made["entry"])
     assert (token.name, token.branches) == ("ci", ('fea"ture/*',))
@@ -188,7 +188,7 @@ def test_the_token_command_makes_what_a_token_file_takes(capsys: pytest.CaptureF
     Cli(capsys).error("token", "ci", "--scope", "rule", status=2)
 
 
-def test_where_the_server_is_only_its_user_can_read(guarded: Guarded) -> None:
+def test_only_the_user_of_the_server_can_read_the_host_file(guarded: Guarded) -> None:
     state = os.stat(guarded.server.data / "HOST")
     assert state.st_mode & 0o777 == 0o600
     found = json.loads((guarded.server.data / "HOST").read_text())

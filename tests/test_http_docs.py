@@ -1,4 +1,4 @@
-"""The curl lines of docs/http.md, run as they stand against a real server."""
+"""The curl lines of docs/http.md, run unchanged against a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event log over HTTP: a place that is not in it is refused, not waited for."""
+"""The event log over HTTP: a sequence number beyond its end is refused, not waited for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.http_helpers import API, Events, serving
 
 
-def test_a_place_beyond_the_newest_event_is_gone_and_says_where_to_begin(tmp_path: Path) -> None:
+def test_a_number_beyond_the_newest_event_is_410_and_the_hint_says_where_to_begin(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         client = server.client()
         for name in ("a", "b", "c"):

@@ -1,4 +1,4 @@
-"""Programs that know nothing but HTTP: the external builder of the documentation, and a client made of the schema."""
+"""Programs that use only HTTP: the external builder of the documentation, and a client made of the schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def record(id: str, text: str) -> dict[str, Any]:
     return {"resource_type": "object_type", "id": id, "fields": {"text": text}}
 
 
-def test_the_external_builder_of_the_documentation_builds_and_switches_under_writing(tmp_path: Path) -> None:
+def test_the_external_builder_of_the_documentation_builds_and_switches_while_writers_write(tmp_path: Path) -> None:
     branch = "feature/external"
     with serving(tmp_path / "data") as server:
         client = server.client()
@@ -58,7 +58,7 @@ def test_the_external_builder_of_the_documentation_builds_and_switches_under_wri
         assert words["meanwhile"] == [["object_type", "busy"]]
 
 
-def test_records_are_paged_whole_and_a_cursor_opens_nothing_else(engine: Engine) -> None:
+def test_pages_have_every_record_and_a_cursor_is_valid_for_its_own_type_and_branch_only(engine: Engine) -> None:
     fill(engine, 1200)
     engine.write("main", [put("x", resource_type="link_type")])
     engine.create_branch("other")
@@ -82,7 +82,7 @@ def test_records_are_paged_whole_and_a_cursor_opens_nothing_else(engine: Engine)
 
 
 class SchemaClient:
-    """Knows the address of the OpenAPI document, and what that says."""
+    """A client that knows the address of the OpenAPI document and its content, and nothing else."""
 
     def __init__(self, url: str) -> None:
         self._client = Client(url)
@@ -105,7 +105,7 @@ class SchemaClient:
         return answer
 
 
-def test_a_client_made_of_the_schema_does_the_whole_story(tmp_path: Path) -> None:
+def test_a_client_made_of_the_schema_builds_switches_rolls_back_and_locks(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         api = SchemaClient(server.url)
         branch = "feature/from schema"

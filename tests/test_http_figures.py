@@ -1,4 +1,4 @@
-"""What `/metrics` tells beside the usual: holds on the journal, sizes on disk, and only what the caller may see."""
+"""`/metrics`: holds on the journal, sizes on disk, and the rows that a caller may see."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_hold_on_the_journal_is_a_row_beside_the_generations(engine: Engine) -
     assert [(labels["hold"], value) for labels, value in held if labels["role"] == "hold"] == [("reports", 15)]
 
 
-def test_the_size_of_the_journal_and_of_everything_beside_it_is_told(engine: Engine) -> None:
+def test_metrics_have_the_size_of_every_database_of_the_catalog(engine: Engine) -> None:
     fill(engine, 2000)
     found = figures(engine)
     assert found["journal_size_bytes"][0][1] > 4096
@@ -41,7 +41,7 @@ def test_the_size_of_the_journal_and_of_everything_beside_it_is_told(engine: Eng
     assert {labels["database"]: count for labels, count in found["catalog_entries"]}["records"] == 2000
 
 
-def test_who_may_see_some_branches_sees_no_figure_of_the_others(engine: Engine) -> None:
+def test_a_caller_with_a_branch_pattern_sees_no_figure_of_other_branches(engine: Engine) -> None:
     engine.create_branch("feature/a")
     for branch in ("main", "feature/a"):
         fill(engine, 10, branch)

@@ -1,4 +1,4 @@
-"""What operators look at: metrics for Prometheus, the Grafana dashboard, the systemd unit, logs that join up."""
+"""Operations: metrics for Prometheus, the Grafana dashboard, the systemd unit, logs with request ids."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def values(client: Client) -> dict[str, dict[str, float]]:
     return found
 
 
-def test_metrics_follow_what_happens_and_the_dashboard_names_only_what_exists(tmp_path: Path) -> None:
+def test_metrics_count_switches_and_writes_and_the_grafana_dashboard_uses_existing_ones(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         client = server.client()
         client.post("branches", {"name": 'awk"ward\\branch'})
@@ -64,7 +64,7 @@ def test_metrics_follow_what_happens_and_the_dashboard_names_only_what_exists(tm
         assert asked <= found.keys()
 
 
-def test_the_systemd_unit_calls_the_command_as_it_is() -> None:
+def test_the_systemd_unit_calls_the_command_with_valid_arguments() -> None:
     unit = (EXAMPLES / "shadowswitch.service").read_text()
     (line,) = re.findall(r"^ExecStart=\S+/shadowswitch (serve .*)$", unit, re.MULTILINE)
     command, bound, _ = app.parse_args(line, print_error=False, exit_on_error=False)
@@ -72,7 +72,7 @@ def test_the_systemd_unit_calls_the_command_as_it_is() -> None:
     assert bound.arguments["data"] == Path("/var/lib/shadowswitch/data")
 
 
-def test_log_lines_are_json_and_have_the_id_of_the_request(tmp_path: Path) -> None:
+def test_log_lines_are_json_and_have_the_request_id(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--log-json") as server:
         client = server.client()
         answer = client.call("GET", "branches/nothing", headers={"X-Request-ID": "mine-1"})

@@ -1,4 +1,4 @@
-"""What is somebody's own is ended by nobody else, and who lost it is told what became of it."""
+"""Ownership: only its owner ends a lock or an indexing, and the error of a lost lock says how it ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class People:
 
     @property
     def place(self) -> str:
-        """Where indexing is told of."""
+        """The path of the indexing in place."""
         return f"branch-locks/indexing/{self.branch}"
 
     def state(self) -> str:
@@ -62,7 +62,7 @@ def people(server: People) -> People:
     return server
 
 
-def test_nobody_completes_what_somebody_else_is_indexing(people: People) -> None:
+def test_only_its_owner_completes_an_indexing(people: People) -> None:
     people.alice.post(f"{people.place}/start", {"resource_types": ["object_type"]})
     for body in ({}, {"resource_types": ["object_type"]}):
         problem = people.bob.refused(403, "POST", f"{people.place}/complete", body)
@@ -71,7 +71,7 @@ def test_nobody_completes_what_somebody_else_is_indexing(people: People) -> None
     assert people.alice.post(f"{people.place}/complete", {})["branch_state"] == "READY"
 
 
-def test_an_event_completes_only_what_its_sender_is_indexing(people: People) -> None:
+def test_an_event_completes_only_the_indexing_of_its_sender(people: People) -> None:
     people.alice.post(f"{people.place}/start", {})
     event = {**incoming("com.oms.indexing.completed", f"e-{people.branch}"), "source": "bob's"}
     event["data"] = {"branch_name": people.branch}
@@ -86,7 +86,7 @@ def test_an_event_completes_only_what_its_sender_is_indexing(people: People) -> 
     assert people.alice.post("events", nowhere, headers=STRUCTURED)["outcome"] == "refused"
 
 
-def test_of_what_several_index_each_completes_their_own(people: People) -> None:
+def test_each_of_several_owners_completes_its_own_indexing(people: People) -> None:
     people.alice.post(f"{people.place}/start?service_name=one", {"resource_types": ["object_type"]})
     people.bob.post(f"{people.place}/start", {"resource_types": ["link_type"]})
     done: Any = people.bob.post(f"{people.place}/complete", {})
@@ -97,7 +97,7 @@ def test_of_what_several_index_each_completes_their_own(people: People) -> None:
     assert (sorted(done["completed_resource_types"]), done["branch_state"]) == (sorted(TYPES), "READY")
 
 
-def test_an_administrator_completes_what_others_left(people: People) -> None:
+def test_the_admin_scope_completes_the_indexing_of_another_owner(people: People) -> None:
     people.alice.post(f"{people.place}/start", {})
     assert people.root.post(f"{people.place}/complete", {})["completion_type"] == "complete"
 
@@ -106,8 +106,8 @@ def test_a_stale_token_completes_nothing(people: People) -> None:
     first = people.alice.post(f"{people.place}/start", {"resource_types": ["object_type"]})
     people.alice.ok("DELETE", f"branch-locks/locks/{first['lock_ids'][0]}")
     second = people.alice.post(f"{people.place}/start", {"resource_types": ["object_type"]})
-    for who in (people.alice, people.root):
-        problem = who.refused(409, "POST", f"{people.place}/complete", {"tokens": first["tokens"]})
+    for client in (people.alice, people.root):
+        problem = client.refused(409, "POST", f"{people.place}/complete", {"tokens": first["tokens"]})
         assert problem["type"].endswith("lock-lost")
     assert people.state() == "ACTIVE"
     done = people.alice.post(f"{people.place}/complete", {"tokens": second["tokens"]})
@@ -115,7 +115,7 @@ def test_a_stale_token_completes_nothing(people: People) -> None:
 
 
 @pytest.mark.parametrize("how", ["expired", "taken away by root"])
-def test_who_shows_the_token_of_a_lock_that_ended_is_told_what_became_of_it(people: People, how: str) -> None:
+def test_the_token_of_a_lock_that_ended_is_409_with_the_way_it_ended(people: People, how: str) -> None:
     asked = {"branch_name": people.branch, "lock_type": "BACKUP", "heartbeat_s": 0.05 if how == "expired" else 1000}
     lock = people.alice.post("branch-locks/acquire", asked)
     place, token = f"branch-locks/locks/{lock['lock_id']}", {"token": lock["token"]}
@@ -131,11 +131,11 @@ def test_who_shows_the_token_of_a_lock_that_ended_is_told_what_became_of_it(peop
     people.bob.refused(404, "POST", "branch-locks/locks/999-0/heartbeat", token)
 
 
-def test_no_event_tells_the_token_of_a_lock(people: People) -> None:
+def test_no_event_contains_the_token_of_a_lock(people: People) -> None:
     asked = {"branch_name": people.branch, "lock_type": "BACKUP"}
     lock = people.alice.post("branch-locks/acquire", asked)
     people.alice.ok("DELETE", f"branch-locks/locks/{lock['lock_id']}")
-    told = [e for e in people.bob.get("events")["events"] if e["subject"] == lock["lock_id"]]
-    assert [event["type"].rpartition(".")[2] for event in told] == ["granted", "released"]
-    assert {name for event in told for name in event["data"]} >= {"owner", "lock_id", "reason"}
-    assert not any("token" in event["data"] for event in told)
+    seen = [e for e in people.bob.get("events")["events"] if e["subject"] == lock["lock_id"]]
+    assert [event["type"].rpartition(".")[2] for event in seen] == ["granted", "released"]
+    assert {name for event in seen for name in event["data"]} >= {"owner", "lock_id", "reason"}
+    assert not any("token" in event["data"] for event in seen)

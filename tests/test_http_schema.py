@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: schemathesis goes through every operation with what fits it and what does not."""
+"""The OpenAPI document matches the server: schemathesis calls every operation with valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, seconds: int,
         assert answered.body["ready"] is True
 
 
-def test_the_document_tells_of_tokens_where_they_are_needed(tmp_path: Path) -> None:
+def test_the_document_requires_tokens_if_the_server_does(tmp_path: Path) -> None:
     with serving(tmp_path / "open") as server:
         document = server.client().get("/schema")
         assert "securitySchemes" not in document["components"]

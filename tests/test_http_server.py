@@ -1,4 +1,4 @@
-"""The server as a process: commands go through it, it stops in time, and neither signal loses an acknowledged write."""
+"""The server process: commands go through it, it stops in time, and no signal loses an acknowledged write."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_commands_go_through_the_running_server(tmp_path: Path, capsys: pytest.C
     assert cli.json("rollback", "main", "--data", data)["success"] is True  # without a server, by itself
 
 
-def test_commands_have_the_token_that_the_server_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_send_the_token_of_the_host_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli, data = Cli(capsys), tmp_path / "data"
     entry = cli.json("token", "reader", "--scope", "read")["entry"]
     with serving(data, SHADOWSWITCH_TOKENS=entry) as server:
@@ -55,7 +55,7 @@ def test_commands_have_the_token_that_the_server_asks_for(tmp_path: Path, capsys
         assert cli.json("import", "main", texts(tmp_path / "texts"), "--data", data)["files"] == 40
 
 
-def test_what_a_killed_server_left_behind_is_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_host_file_of_a_killed_server_is_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data"
     with serving(data) as server:
         server.client().post("branches", {"name": "main"})
@@ -66,18 +66,18 @@ def test_what_a_killed_server_left_behind_is_ignored(tmp_path: Path, capsys: pyt
         assert server.client().get("branches/main")["record_count"] == 40
 
 
-def test_where_it_serves_is_told_as_json_to_whoever_waits_for_it(tmp_path: Path) -> None:
+def test_serve_with_json_prints_the_address_as_one_line(tmp_path: Path) -> None:
     process = spawn("serve", "--data", tmp_path / "data", "--port", "0", "--json")
     assert process.stdout is not None
-    told = json.loads(process.stdout.readline())
-    assert told["serving"] == str(tmp_path / "data")
-    assert Client(told["url"]).get("branches")["total_count"] == 0
+    printed = json.loads(process.stdout.readline())
+    assert printed["serving"] == str(tmp_path / "data")
+    assert Client(printed["url"]).get("branches")["total_count"] == 0
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 0
 
 
-def test_two_servers_cannot_have_one_directory_and_the_second_names_the_first(tmp_path: Path) -> None:
+def test_a_second_server_of_one_directory_is_refused_and_names_the_first(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         second = spawn("serve", "--data", tmp_path / "data", "--port", "0")
         _, error = second.communicate(timeout=60)
@@ -87,7 +87,9 @@ def test_two_servers_cannot_have_one_directory_and_the_second_names_the_first(tm
         assert server.client().get("branches") == {"branches": [], "total_count": 0}
 
 
-def test_what_must_not_be_served_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_public_address_without_tokens_and_a_used_port_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(capsys)
     error = cli.error("serve", "--data", tmp_path / "data", "--host", "0.0.0.0", status=2)
     assert "--token-file" in error
@@ -97,7 +99,7 @@ def test_what_must_not_be_served_is_refused_in_one_line(tmp_path: Path, capsys: 
         assert "--port" in cli.error("serve", "--data", tmp_path / "other", "--port", port, status=2)
 
 
-def test_without_the_extra_serve_says_what_to_install(
+def test_without_the_extra_serve_names_the_package_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = (
@@ -116,7 +118,7 @@ def test_without_the_extra_serve_says_what_to_install(
     assert other.returncode == 0
 
 
-def test_events_are_followed_as_they_come(tmp_path: Path) -> None:
+def test_events_and_status_follow_a_running_server(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         client = server.client()
         client.post("branches", {"name": "main"})
@@ -140,7 +142,7 @@ def test_events_are_followed_as_they_come(tmp_path: Path) -> None:
 # -- stopping ------------------------------------------------------------------------------------------------------
 
 
-def test_a_stop_ends_streams_waits_and_builds_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_a_stop_ends_streams_waits_and_builds_and_the_next_start_resumes_the_build(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with serving(data) as server:
         client = server.client()
@@ -165,17 +167,17 @@ def test_a_stop_ends_streams_waits_and_builds_and_the_next_start_goes_on(tmp_pat
         assert "going without" not in server.log
         assert stream.ended.wait(30)
         waits.join(30)
-        (told,) = answers
-        assert (told.status, told.headers["content-type"]) == (503, "application/problem+json")
-        assert "the engine is stopping" in told.body["detail"]
-        assert "try again" in told.body["hint"]
+        (stopped,) = answers
+        assert (stopped.status, stopped.headers["content-type"]) == (503, "application/problem+json")
+        assert "the engine is stopping" in stopped.body["detail"]
+        assert "try again" in stopped.body["hint"]
         assert "Traceback" not in server.log
     with serving(data) as server:
         assert server.client().wait_for(shadow, "BUILT")["record_count"] == 4000
 
 
 def storm(server: Server, clients: int, seconds: float, stop: int) -> tuple[dict[str, int], list[str]]:
-    """Clients that write and read until a signal ends the server in the middle; the acknowledged writes by id."""
+    """Let clients write and read until a signal ends the server; acknowledged writes by id, unexpected answers."""
     acked: dict[str, int] = {}
     trouble: list[str] = []
     gone = threading.Event()
@@ -219,7 +221,7 @@ def storm(server: Server, clients: int, seconds: float, stop: int) -> tuple[dict
     ("clients", "seconds"),
     [pytest.param(200, 0.5), pytest.param(200, 60, marks=[pytest.mark.torture, pytest.mark.timeout(600)])],
 )
-def test_two_hundred_clients_lose_nothing_that_was_acknowledged(
+def test_two_hundred_clients_lose_no_acknowledged_write(
     tmp_path: Path, number: int, clients: int, seconds: float
 ) -> None:
     data = tmp_path / "data"
@@ -241,10 +243,10 @@ def test_two_hundred_clients_lose_nothing_that_was_acknowledged(
         assert missing == []
 
 
-def test_commands_beside_a_host_without_a_server_say_who_it_is(
+def test_commands_beside_a_host_without_a_server_name_its_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A host that embeds the engine is no server: commands beside it say who has the directory."""
+    """A host that embeds the engine is not a server: commands beside it name the process that has the directory."""
     with Engine.open(tmp_path / "data") as engine:
         engine.create_branch("main")
         assert main(["rollback", "main", "--data", str(tmp_path / "data")]) == 1

@@ -1,4 +1,4 @@
-"""The scenarios of the field's own test list, over real HTTP against a real server process."""
+"""The scenarios of the field's own test list, over HTTP against a server process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def client(server: Server) -> Iterator[Client]:
 
 @pytest.fixture
 def branch(client: Client, request: pytest.FixtureRequest) -> str:
-    """A branch of the test's own with 200 records, with every character that is awkward in a path."""
+    """A branch of the test with 200 records; its name has every character that is awkward in a path."""
     name = f"feature/{request.node.name} 사용자?#%2F&+;="
     client.post("branches", {"name": name})
     write(client, name, [str(n) for n in range(200)])
@@ -94,7 +94,7 @@ def test_a_second_build_of_the_same_index_is_a_duplicate(client: Client, branch:
     client.wait_for(shadow_id, "BUILT")
 
 
-def test_progress_of_an_external_build_is_noted_and_goes_its_way(client: Client, branch: str) -> None:
+def test_an_external_build_reports_progress_reads_the_journal_and_fails(client: Client, branch: str) -> None:
     started = client.post("shadow-index/start", {**BUILD, "branch_name": branch, "external": True})
     shadow_id, place = started["shadow_index_id"], Path(started["shadow_index_path"])
     done = client.post(
@@ -119,18 +119,18 @@ def test_progress_of_an_external_build_is_noted_and_goes_its_way(client: Client,
     client.refused(409, "POST", f"shadow-index/{shadow_id}/progress", {"progress_percent": 50})
 
 
-def test_a_client_that_believes_it_builds_the_index_itself_runs_unchanged(client: Client, branch: str) -> None:
+def test_a_client_that_reports_a_build_of_the_engine_runs_unchanged(client: Client, branch: str) -> None:
     write(client, branch, ["a", "b"])
     shadow_id = start(client, branch)
-    told = client.post(f"shadow-index/{shadow_id}/progress", {"progress_percent": 99})
-    assert (told["success"], told["shadow_index_id"]) == (True, shadow_id)
+    noted = client.post(f"shadow-index/{shadow_id}/progress", {"progress_percent": 99})
+    assert (noted["success"], noted["shadow_index_id"]) == (True, shadow_id)
     done = client.post(f"shadow-index/{shadow_id}/complete", {"index_size_bytes": 1, "record_count": 999_999})
     assert (done["ready_for_switch"], done["record_count"]) == (True, client.get(path(branch))["record_count"])
     assert client.post(f"shadow-index/{shadow_id}/switch", {})["success"] is True
     client.ok("DELETE", f"shadow-index/{start(client, branch)}")
 
 
-def test_completing_is_believed_only_as_far_as_it_is_seen(client: Client, branch: str) -> None:
+def test_a_completion_with_claims_that_do_not_match_its_files_is_refused(client: Client, branch: str) -> None:
     started = client.post("shadow-index/start", {**BUILD, "branch_name": branch, "external": True})
     shadow_id = started["shadow_index_id"]
     problem = client.refused(
@@ -150,7 +150,7 @@ def test_a_switch_is_refused_while_the_shadow_is_not_built(client: Client, branc
     assert "path" in mismatch["detail"]
 
 
-def test_a_switch_that_fails_its_validation_tells_why_and_can_be_forced(client: Client, branch: str) -> None:
+def test_a_switch_that_fails_its_validation_says_why_and_can_be_forced(client: Client, branch: str) -> None:
     switched(client, branch, tokenizer="porter")
     shadow_id = client.built(branch, tokenizer="ascii")
     request = {"validation_checks": ["QUERY_COMPARISON"], "queries": ["hellos"]}
@@ -195,7 +195,7 @@ def test_estimates_are_measured(client: Client, branch: str) -> None:
     assert shadow["lag_changes"] == 0
 
 
-def test_indexing_locks_no_more_than_it_touches(client: Client, branch: str) -> None:
+def test_indexing_locks_only_the_given_types(client: Client, branch: str) -> None:
     client.post(f"{path(branch)}/write", {"changes": [{"resource_type": "link_type", "id": "owns", "fields": {}}]})
     place = f"branch-locks/indexing/{segment(branch)}"
     started = client.post(f"{place}/start?service_name=funnel", {"resource_types": ["object_type"]})
@@ -239,7 +239,7 @@ def test_indexing_locks_no_more_than_it_touches(client: Client, branch: str) -> 
     assert (state["current_state"], state["is_write_locked"], state["active_locks"]) == ("READY", False, [])
 
 
-def test_everybody_goes_on_working_while_an_index_is_rebuilt(client: Client, server: Server, branch: str) -> None:
+def test_writers_and_readers_go_on_while_an_index_is_rebuilt(client: Client, server: Server, branch: str) -> None:
     switched(client, branch)
     last: dict[str, int] = {}
 
@@ -265,9 +265,7 @@ def test_everybody_goes_on_working_while_an_index_is_rebuilt(client: Client, ser
     assert len(ids(client, branch, "busy", max(last.values()))) == 10
 
 
-def test_a_tracked_build_makes_its_branch_ready_and_a_second_one_learns_how_far_it_is(
-    client: Client, branch: str
-) -> None:
+def test_a_tracked_build_makes_its_branch_ready_and_a_duplicate_gets_its_progress(client: Client, branch: str) -> None:
     shadow_id = start(client, branch, track_ready=True, external=True, service_name="funnel")
     client.post(f"shadow-index/{shadow_id}/progress", {"progress_percent": 30, "estimated_completion_seconds": 90})
     problem = client.refused(409, "POST", "shadow-index/start", {**BUILD, "branch_name": branch})

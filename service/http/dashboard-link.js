@@ -1,5 +1,4 @@
-// How the dashboard talks to the server: calls, and the stream of events (SSE over fetch, because an EventSource can
-// send no token).
+// The calls of the dashboard to the server, and the event stream: SSE over fetch, because an EventSource sends no token.
 
 const API = "/api/v1";
 
@@ -14,14 +13,14 @@ export async function call(method, path, body) {
   const sent = { method, headers: headers(body ? { "Content-Type": "application/json" } : {}), cache: "no-store" };
   if (body) sent.body = JSON.stringify(body);
   const answer = await fetch(API + path, sent);
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Refused(problem(told, answer.status)), { status: answer.status });
-  return told;
+  const found = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw Object.assign(new Refused(words(found, answer.status)), { status: answer.status });
+  return found;
 }
 
-function problem(told, status) {
-  const text = told.detail || told.title || `the server answered ${status}`;
-  return told.hint && !text.includes(told.hint) ? `${text}. ${told.hint}` : text;
+function words(problem, status) {
+  const text = problem.detail || problem.title || `the server answered ${status}`;
+  return problem.hint && !text.includes(problem.hint) ? `${text}. ${problem.hint}` : text;
 }
 
 export async function askEvents(after, signal) {
@@ -31,7 +30,7 @@ export async function askEvents(after, signal) {
     signal,
   });
   if (answer.ok) return answer;
-  throw Object.assign(new Refused(problem(await answer.json().catch(() => ({})), answer.status)), { status: answer.status });
+  throw Object.assign(new Refused(words(await answer.json().catch(() => ({})), answer.status)), { status: answer.status });
 }
 
 export async function* eventsOf(body, heard) {

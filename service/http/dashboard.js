@@ -1,5 +1,5 @@
-// The dashboard: what the server says, shown as it happens. Events come over one stream; each asks for the present
-// state again, and so does a running build, once a second.
+// The dashboard. Events come over one stream. Each event makes the page read the present state again; while a build
+// runs, the page reads it once a second.
 
 import { askEvents, call, eventsOf, Refused } from "/dashboard-link.js";
 
@@ -238,11 +238,11 @@ function actionsOf(one) {
   const path = `/shadow-index/${encodeURIComponent(one.shadow_index_id)}`;
   const found = [];
   if (one.switch_ready) {
-    found.push({ label: "Switch", name: `Switch ${named}`, act: () => act("Switch", `Make the new ${named} the live one. The present one stays, for going back.`, () => call("POST", `${path}/switch`, {})) });
+    found.push({ label: "Switch", name: `Switch ${named}`, act: () => act("Switch", `Make the new ${named} the live index. The present one is kept for a rollback.`, () => call("POST", `${path}/switch`, {})) });
   }
   if (one.state !== "SWITCHING") {
     const gone = one.state === "BUILT" || one.state === "FAILED" ? "Discard" : "Cancel";
-    found.push({ label: gone, name: `${gone} the build of ${named}`, act: () => act(gone, `End the build of ${named} and remove its files. What is live stays live.`, () => call("DELETE", `${path}?reason=dashboard`)) });
+    found.push({ label: gone, name: `${gone} the build of ${named}`, act: () => act(gone, `End the build of ${named} and remove its files. The live index stays.`, () => call("DELETE", `${path}?reason=dashboard`)) });
   }
   return found;
 }
@@ -258,7 +258,7 @@ function drawIndexes() {
     ];
     write(part(element, "facts"), facts.filter(Boolean).join(" · "));
     const named = `${one.index_type} of ${one.branch_name}`;
-    const text = `Go back to generation ${one.previous_generation} of ${named}. Nothing that was written since is lost, and you can go forward again.`;
+    const text = `Go back to generation ${one.previous_generation} of ${named}. No write since then is lost, and a second rollback goes forward again.`;
     const back = () => act("Roll back", text, () => call("POST", "/indexes/rollback", { branch_name: one.branch_name, index_type: one.index_type }));
     buttons(element, one.previous_generation ? [{ label: "Roll back", name: `Roll back ${named}`, act: back }] : []);
   });
@@ -292,7 +292,7 @@ function drawBranches() {
   });
   const more = found.length - BRANCHES_SHOWN;
   $("more").hidden = more <= 0 && found.length > 0;
-  write($("more"), more > 0 ? `and ${whole(more)} more` : wanted ? "No branch has this in its name." : "There is no branch yet.");
+  write($("more"), more > 0 ? `and ${whole(more)} more` : wanted ? "No branch name contains this." : "There is no branch yet.");
 }
 
 function drawFolders(mirrors) {
@@ -414,8 +414,8 @@ async function act(word, text, work) {
   if (!(await asked($("confirm")))) return;
   say(`${word}: under way`);
   try {
-    const told = await work();
-    say(told.message || `${word}: done`);
+    const answer = await work();
+    say(answer.message || `${word}: done`);
   } catch (error) {
     say(error instanceof Refused ? error.message : `${word}: the server cannot be reached`);
   }

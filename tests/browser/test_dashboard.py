@@ -1,6 +1,6 @@
-"""The dashboard in a real Chromium, on a real server: what happens is seen, what is clicked happens.
+"""The dashboard in Chromium, on a server process: it shows every event, and its buttons work.
 
-Needs Playwright (extra `test`) and Debian's chromium; skipped with the reason without them.
+Needs Playwright (extra `test`) and Chromium; without them the tests are skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def client(server: Server) -> Iterator[Client]:
 
 
 def opened(browser: Any, url: str, **options: Any) -> Any:
-    """The page; what it complains about on its console fails the test."""
+    """The page. An error on its console fails the test."""
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(WAIT_MS)
     page.complaints = []
@@ -96,12 +96,12 @@ def start(client: Client, **config: Any) -> str:
 
 
 def clicked(page: Any, name: str) -> None:
-    """A button that asks back, by its name for screen readers, and then the answer."""
+    """Click a button, by its name for screen readers, and confirm."""
     page.get_by_role("button", name=name).click()
     page.locator("#confirm-yes").click()
 
 
-def test_a_rebuild_is_seen_from_start_to_switch_and_a_rollback_is_clicked(browser: Any, tmp_path: Path) -> None:
+def test_a_rebuild_is_shown_from_start_to_switch_and_a_button_rolls_back(browser: Any, tmp_path: Path) -> None:
     with serving(tmp_path / "data", SHADOWSWITCH_POINTS="copy.slice=sleep:0.4") as server:
         client = server.client()
         client.post("branches", {"name": "main"})
@@ -136,7 +136,7 @@ def test_a_rebuild_is_seen_from_start_to_switch_and_a_rollback_is_clicked(browse
         client.close()
 
 
-def test_a_build_is_cancelled_by_a_click_and_a_second_thought_changes_nothing(
+def test_a_button_cancels_a_build_and_an_unconfirmed_click_changes_nothing(
     browser: Any, server: Server, client: Client
 ) -> None:
     shadow_id = client.built()
@@ -151,7 +151,7 @@ def test_a_build_is_cancelled_by_a_click_and_a_second_thought_changes_nothing(
     assert page.complaints == []
 
 
-def test_a_lost_connection_heals_and_nothing_is_missed(browser: Any, tmp_path: Path) -> None:
+def test_a_lost_connection_is_restored_without_a_missed_event(browser: Any, tmp_path: Path) -> None:
     first = Server(tmp_path / "data")
     page = opened(browser, first.url)
     shows(page, "#link", "live")
@@ -163,11 +163,11 @@ def test_a_lost_connection_heals_and_nothing_is_missed(browser: Any, tmp_path: P
         shows(page, "#link", "live")
         shows(page, "#branches", "while-away")
         shows(page, "#events", "branch.created")
-        # what it says of the lost server is the browser's own complaint, and right
+        # the browser itself logs the requests to the lost server
         assert all("ERR_" in complaint or "Failed to load" in complaint for complaint in page.complaints)
 
 
-def test_what_is_left_out_of_a_folder_and_why_settings_are_refused_is_seen(browser: Any, tmp_path: Path) -> None:
+def test_the_page_shows_left_out_files_and_refused_settings(browser: Any, tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     (folder / "a.txt").write_text("hello")
@@ -179,7 +179,7 @@ def test_what_is_left_out_of_a_folder_and_why_settings_are_refused_is_seen(brows
         shows(page, "#trouble", "The settings stay as they were")
 
 
-def test_a_token_is_asked_for_and_what_it_may_not_is_said(browser: Any, tmp_path: Path) -> None:
+def test_the_page_asks_for_a_token_and_shows_a_refusal(browser: Any, tmp_path: Path) -> None:
     secret, admin = token_entry("admin", Scope)
     reader, reading = token_entry("reader", [Scope.READ])
     with serving(tmp_path / "data", SHADOWSWITCH_TOKENS=admin + reading) as server:
@@ -199,7 +199,9 @@ def test_a_token_is_asked_for_and_what_it_may_not_is_said(browser: Any, tmp_path
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_works_at_phone_width_with_a_keyboard(browser: Any, server: Server, client: Client, scheme: str) -> None:
+def test_the_page_works_at_phone_width_with_a_keyboard(
+    browser: Any, server: Server, client: Client, scheme: str
+) -> None:
     client.built()
     page = opened(browser, server.url, viewport={"width": 360, "height": 740}, color_scheme=scheme, has_touch=True)
     shows(page, "#builds .state", "BUILT")

@@ -1,4 +1,4 @@
-"""What every request passes: names, origins, paths, bodies, limits, idempotency; and events in and out."""
+"""The middleware: names, origins, paths, bodies, limits, idempotency. And events, in and out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def test_other_names_and_other_pages_are_refused(open_server: Server) -> None:
+def test_other_names_of_the_server_and_pages_of_other_sites_are_refused(open_server: Server) -> None:
     client = open_server.client()
     rebound = client.refused(403, "GET", "branches", headers={"Host": "evil.example:80"})
     assert "--allowed-host" in rebound["hint"]
@@ -43,7 +43,7 @@ def test_other_names_and_other_pages_are_refused(open_server: Server) -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
-def test_bodies_that_are_wrong_or_too_long_are_problems(open_server: Server) -> None:
+def test_a_wrong_or_too_long_body_is_answered_with_a_problem(open_server: Server) -> None:
     client = open_server.client()
     write = "branches/main/write"
     json_ = {"Content-Type": "application/json"}
@@ -90,7 +90,7 @@ def test_a_branch_may_have_any_printable_name(open_server: Server, name: str) ->
     assert client.get(f"branch-locks/status/{quoted}")["branch_name"] == name
 
 
-def test_no_module_is_imported_because_a_client_names_it(tmp_path: Path) -> None:
+def test_a_client_cannot_make_the_server_import_a_module(tmp_path: Path) -> None:
     body = {"branch_name": "main", "index_type": "SEARCH_INDEX", "resource_types": ["object_type"]}
     mine = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
     with serving(tmp_path / "data", "--backend", mine) as server:
@@ -102,7 +102,7 @@ def test_no_module_is_imported_because_a_client_names_it(tmp_path: Path) -> None
         client.post("shadow-index/start", {**body, "build_config": {"backend": mine}})
 
 
-def test_long_calls_leave_threads_for_everybody_else(open_server: Server) -> None:
+def test_long_calls_leave_threads_for_other_calls(open_server: Server) -> None:
     lock = {"branch_name": "long", "lock_type": "BACKUP", "owner": "a"}
     client = open_server.client()
     client.post("branches", {"name": "long"})
@@ -118,9 +118,9 @@ def test_long_calls_leave_threads_for_everybody_else(open_server: Server) -> Non
     threads = [threading.Thread(target=wait, daemon=True) for _ in range(most + 5)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: answers.count(503) == 5, what="the refusal of those who are too many")
+    wait_until(lambda: answers.count(503) == 5, what="the refusal of the calls above the limit")
     waiters = "branch-locks/waiters?branch_name=long"
-    wait_until(lambda: len(client.get(waiters)) == most, what="those who may wait")
+    wait_until(lambda: len(client.get(waiters)) == most, what="the waiters up to the limit")
     assert client.call("GET", "/health").body["ready"] is True
     client.post("branches/main/write", CHANGE)
     client.ok("DELETE", f"branch-locks/locks/{held}")
@@ -130,7 +130,7 @@ def test_long_calls_leave_threads_for_everybody_else(open_server: Server) -> Non
     client.post("branch-locks/force-unlock/long", {"reason": "the end of the test"})
 
 
-def test_the_same_idempotency_key_gets_the_first_answer(open_server: Server) -> None:
+def test_a_repeated_idempotency_key_gets_the_first_answer(open_server: Server) -> None:
     client = open_server.client()
     key = {"Idempotency-Key": "k-1"}
     first = client.call("POST", "branches/main/write", CHANGE, headers=key)
@@ -145,7 +145,7 @@ def test_the_same_idempotency_key_gets_the_first_answer(open_server: Server) -> 
     assert client.call("POST", "branches", {"name": "main"}, headers={"Idempotency-Key": "k-2"})[:2] == refused[:2]
 
 
-def test_two_requests_with_one_key_at_once_are_done_once(open_server: Server) -> None:
+def test_concurrent_requests_with_one_key_are_done_once(open_server: Server) -> None:
     before = open_server.client().get("branches/main")["head_lsn"]
     answers: list[tuple[int, object]] = []
 
@@ -163,7 +163,7 @@ def test_two_requests_with_one_key_at_once_are_done_once(open_server: Server) ->
     assert open_server.client().get("branches/main")["head_lsn"] == before + 1
 
 
-def test_events_go_on_after_the_last_that_was_seen(open_server: Server) -> None:
+def test_a_stream_goes_on_after_the_last_event_id(open_server: Server) -> None:
     client = open_server.client()
     stream = Events(client, 0)
     client.post("branches", {"name": "seen"})
@@ -181,7 +181,7 @@ def test_events_go_on_after_the_last_that_was_seen(open_server: Server) -> None:
     client.refused(400, "GET", "events/stream", headers={"Last-Event-ID": "yesterday"})
 
 
-def test_cloud_events_come_in_structured_and_binary(open_server: Server) -> None:
+def test_a_cloud_event_is_received_in_structured_and_binary_mode(open_server: Server) -> None:
     client = open_server.client()
     client.post("branches/main/write", CHANGE)
     event: dict[str, Any] = {"specversion": "1.0", "id": "1", "source": "funnel"}
@@ -203,7 +203,7 @@ def test_cloud_events_come_in_structured_and_binary(open_server: Server) -> None
     client.refused(422, "POST", "events", raw=json.dumps({**event, "type": "other"}).encode(), headers=structured)
 
 
-def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
+def test_requests_above_the_rate_are_answered_with_429_and_retry_after(tmp_path: Path) -> None:
     with serving(tmp_path / "data", "--rate", "5") as server:
         client = server.client()
         answers = [client.call("GET", "branches") for _ in range(30)]
@@ -213,7 +213,7 @@ def test_too_many_requests_are_told_to_wait(tmp_path: Path) -> None:
         assert client.call("GET", "/health/live").status == 200
 
 
-def test_a_request_that_is_no_http_ends_only_itself(open_server: Server) -> None:
+def test_a_request_that_is_not_http_ends_only_its_own_connection(open_server: Server) -> None:
     parts = urlsplit(open_server.url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=30)
     connection.connect()
