@@ -115,8 +115,7 @@ class IndexInfo(msgspec.Struct, frozen=True):
 
 
 class SwitchRequest(msgspec.Struct, frozen=True):
-    """How to switch. `force_switch` overrides advisory checks only. Raises InvalidConfig when a value is out of
-    range."""
+    """How to switch. `force_switch` overrides advisory checks only. Raises InvalidConfig for a value out of range."""
 
     force_switch: bool = False
     validation_checks: tuple[str, ...] = DEFAULT_CHECKS

@@ -9,8 +9,8 @@ A token file is TOML, with one table for each token. It holds hashes, no secrets
     branches = ["feature/*"]
     expires = 2027-01-01T00:00:00Z
 
-`branches` are shell patterns; the default is every branch. A token with patterns sees and changes matching branches
-only.
+`branches` are shell patterns; the default is every branch.
+A token with patterns sees and changes matching branches only.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Bodies of requests and answers."""
+"""The structs of requests and answers, one file for each group of routes."""

@@ -1,7 +1,7 @@
 """`/branch-locks`: acquire, extend and release locks; list them; check a write.
 
-A client acts as the holder if it is the owner, or has the scope `admin`. If it sends a fencing token, the token must be
-that of the lock.
+A client acts as the holder if it is the owner, or has the scope `admin`.
+If it sends a fencing token, the token must be that of the lock.
 """
 
 from __future__ import annotations
