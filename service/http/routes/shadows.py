@@ -11,7 +11,7 @@ from litestar.params import Parameter, QueryParameter
 
 from shadowswitch.model.errors import InvalidConfig, Timeout
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import ShadowIndex
+from shadowswitch.model.views import ShadowIndex, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
@@ -51,13 +51,8 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
         found = host.engine.wait_for(
             found.shadow_index_id, "BUILDING", "BUILT", "FAILED", "CANCELLED", timeout_s=START_TIMEOUT_S
         )
-    return bodies.StartedBuild(
-        shadow_index_id=found.shadow_index_id,
-        message=f"the build of {found.index_type} of {found.branch_name} has begun",
-        estimated_build_time_minutes=_estimate(host, found),
-        start_lsn=found.start_lsn,
-        shadow_index_path=found.shadow_index_path,
-    )
+    message = f"the build of {found.index_type} of {found.branch_name} has begun"
+    return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=_estimate(host, found))
 
 
 def _check_backend(host: Host, backend: Any) -> None:
@@ -110,14 +105,8 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
             )
         else:
             done = host.engine.wait_for(found.shadow_index_id, *COMPLETED, timeout_s=COMPLETE_WAIT_S)
-    return bodies.Completed(
-        success=True,
-        message=f"the shadow is {done.state}",
-        shadow_index_id=done.shadow_index_id,
-        ready_for_switch=done.switch_ready,
-        index_size_bytes=done.index_size_bytes,
-        record_count=done.record_count,
-    )
+    message = f"the shadow is {done.state}"
+    return derive(bodies.Completed, done, {"switch_ready": "ready_for_switch"}, success=True, message=message)
 
 
 @changes(f"{BASE}/{{shadow_id:str}}/fail", Scope.BUILD)
@@ -191,10 +180,7 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
         total_shadows=len(found),
         state_distribution=dict(counts),
         recent_activity=[
-            bodies.Activity(
-                one.shadow_index_id, one.branch_name, one.index_type, one.state, one.created_at,
-                math.floor(one.build_progress_percent),
-            )
+            derive(bodies.Activity, one, {"shadow_index_id": "id"}, progress=math.floor(one.build_progress_percent))
             for one in sorted(found, key=lambda one: one.created_at, reverse=True)[:RECENT]
         ],
         performance_metrics=bodies.Performance(
@@ -205,7 +191,7 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
             sealed_p50_ms=sealed["p50_ms"] if sealed else None,
             sealed_max_ms=sealed["max_ms"] if sealed else None,
         ),
-    )  # fmt: skip
+    )
 
 
 HANDLERS = (start, progress, complete, fail, retry, switch, status, list_all, cancel, overview)
