@@ -38,11 +38,23 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def buckets_repaired(engine: Engine) -> int:
+    """How many buckets an engine replaced by their source since it was opened; also when it is closed."""
+    counted: int = engine._house.metrics.counters.get("buckets_repaired", 0)
+    return counted
+
+
 @pytest.fixture
-def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
+def planted_damage() -> None:
+    """For a test that damages an index on purpose: bucket repair is no failure there. By `usefixtures`."""
+
+
+@pytest.fixture
+def open_engine(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[OpenEngine]:
     """Opens engines (of `data_dir` unless told otherwise); at the end each is checked and closed.
 
-    `sound=False` is for a test that plants damage: no check at its end.
+    No engine may have repaired a bucket: a build that loses changes would pass, healed by its validation. A test that
+    plants damage uses `planted_damage`. `sound=False` is for damage that stays: no check at the end of such an engine.
     """
     opened: list[tuple[Engine, bool]] = []
     before = set(running())
@@ -56,6 +68,8 @@ def open_engine(data_dir: Path) -> Iterator[OpenEngine]:
     failpoints.plan_points("")
     try:
         for engine, sound in opened:
+            if sound and "planted_damage" not in request.fixturenames:
+                assert buckets_repaired(engine) == 0, "a build or a copy was not what its source is"
             if sound and not inside.is_closed(engine):
                 assert engine.check() == []
     finally:

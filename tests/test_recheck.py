@@ -43,6 +43,7 @@ def test_a_sound_shadow_waits_and_is_looked_at_while_writers_write(engine: Engin
     assert engine.switch(shadow.shadow_index_id).success
 
 
+@pytest.mark.usefixtures("planted_damage")
 def test_rows_of_another_version_in_a_waiting_shadow_are_repaired(engine: Engine) -> None:
     shadow = built(engine, shards=1)
     damage(shadow, STALE)
@@ -55,6 +56,7 @@ def test_rows_of_another_version_in_a_waiting_shadow_are_repaired(engine: Engine
     assert found(engine, "word5") == {"5"}
 
 
+@pytest.mark.usefixtures("planted_damage")
 def test_counters_that_leave_their_source_while_a_shadow_waits_are_repaired(engine: Engine) -> None:
     shadow = built(engine, shards=1)
     writer: Any = inside.generation(engine, shadow.generation).writer
@@ -75,6 +77,7 @@ def _bucket(key: tuple[str, str]) -> int:
     return bucket_of(key_hash(*key))
 
 
+@pytest.mark.usefixtures("planted_damage")
 def test_what_cannot_be_repaired_fails_with_a_reason_and_can_be_built_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -250,6 +250,7 @@ def test_writers_are_let_go_after_every_attempt_that_is_given_up(
 # -- unsound shadows -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("planted_damage")
 @pytest.mark.parametrize(
     "statement",
     [
@@ -288,6 +289,7 @@ def test_rows_with_other_content_than_their_source_refuse_the_switch(engine: Eng
     engine.cancel_build(shadow.shadow_index_id)
 
 
+@pytest.mark.usefixtures("planted_damage")
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("where", ["validation", "proof"])
 def test_a_digest_that_differs_refuses_the_switch_forced_or_not(

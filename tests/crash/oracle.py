@@ -256,6 +256,13 @@ def threads_left() -> list[str]:
     return []
 
 
+def unexpected_repairs(engine: Engine, told: Told) -> list[str]:
+    """A bucket that was repaired although nobody damaged it: the validation of a build healed what was lost."""
+    repaired = engine.stats()["counters"].get("buckets_repaired", 0)
+    damaged = any(note["kind"] == "damaging" for note in told.notes)
+    return [f"{repaired} buckets were repaired; nothing was damaged"] if repaired and not damaged else []
+
+
 def judge(data: Path, path: Path, settings: Config, may_fail: tuple[str, ...] = ()) -> dict[str, object]:
     """Recover, demand, work, demand, recover again, demand."""
     ledger = Ledger(path)
@@ -266,6 +273,7 @@ def judge(data: Path, path: Path, settings: Config, may_fail: tuple[str, ...] = 
         if not problems:
             work_on(engine, ledger)
             problems = Demands(engine, Told(path), may_fail).all()
+        problems += unexpected_repairs(engine, Told(path))
     problems += threads_left()
     if not problems:
         with Engine.open(data, settings) as engine:

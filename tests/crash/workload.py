@@ -220,6 +220,7 @@ def refused(engine: Engine, shadow: str) -> None:
 
 def damaged_life(engine: Engine, ledger: Ledger) -> None:
     """A shadow of whose rows one is of another version than its source: it is repaired before the switch."""
+    ledger.enter("damaging")
     life, scribe = Life(engine, ledger, {**BUILD, "shards": 1}), Scribe(engine, ledger, 1, 60)
     engine.create_branch("main")
     scribe.seed("main", 6, 10)
@@ -299,8 +300,10 @@ def main(data: Path, path: Path, size: str) -> None:
             damaged_life(engine, ledger)
         else:
             whole_life(engine, ledger, 1 if size == "small" else 5)
-        deaths = engine.stats()["counters"].get("worker_deaths", 0)
-        ledger.enter("end", worker_deaths=deaths)
+        counters = engine.stats()["counters"]
+        if size != "damaged" and counters.get("buckets_repaired", 0):
+            ledger.enter("problem", text=f"{counters['buckets_repaired']} buckets were repaired; nothing was damaged")
+        ledger.enter("end", worker_deaths=counters.get("worker_deaths", 0))
     with Engine.open(data, config()) as engine:
         Scribe(engine, ledger, 4, 60).some("main", 3)
         engine.clean_up(PATIENCE_S)

@@ -283,3 +283,6 @@ class Rebuilding(Run):
         self._until(lambda: bool(found))
         if found[0]:
             raise Violation(f"fsck: {found[0]}")
+        repaired = host.house.metrics.counters.get("buckets_repaired", 0)
+        if repaired:
+            raise Violation(f"SW-3: {repaired} buckets were repaired; a sound build never needs it")
