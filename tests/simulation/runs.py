@@ -1,6 +1,8 @@
 """Many seeds, one after the other; or one, with all that happened.
 
 python -m tests.simulation.runs --seeds 10000 [--from 0]      exit status 1 at the first violation, with its trace
+                                [--progress]                  says how many are done, so that a hang can be told from a
+                                                              slow machine
 python -m tests.simulation.runs --seed 4711                   one seed, with its trace
 """
 
@@ -26,6 +28,9 @@ from tests.simulation import seams
 from tests.simulation.host import Store
 from tests.simulation.scenario import Rebuilding, Run
 from tests.simulation.world import Violation, present
+
+PROGRESS_SEEDS = 10
+"""With --progress a line is printed each so many seeds."""
 
 
 class WatchedCommit(Commit):
@@ -124,6 +129,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--progress", action="store_true")
     parser.add_argument("--builds", action="store_const", dest="kind", const=Rebuilding, default=Run)
     options = parser.parse_args(arguments)
     gc.freeze()
@@ -135,8 +141,10 @@ def main(arguments: list[str]) -> int:
                 print("\n".join(run.world.told()))
                 return 0
             counts: Counter[str] = Counter()
-            for seed in range(options.first, options.first + options.seeds):
+            for number, seed in enumerate(range(options.first, options.first + options.seeds), 1):
                 counts += run_seed(seed, store, options.kind).counts
+                if options.progress and number % PROGRESS_SEEDS == 0:
+                    print(f"{number} of {options.seeds} seeds", flush=True)
         except Violation as violation:
             print(violation)
             return 1

@@ -1,0 +1,49 @@
+"""Waiting for a process for as long as it gets on: a busy machine makes it slow, and that alone is no failure."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STILL_S = 240.0
+"""A process that does nothing visible for so long hangs. No step of a test takes a hundredth of it when alone."""
+LOOK_S = 0.2
+
+
+class StandsStill(AssertionError):
+    """A process did nothing for too long."""
+
+
+@contextmanager
+def running(command: Sequence[str], output: Path, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that says everything into a file; it does not outlive the block."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **how)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait(process: subprocess.Popen[bytes], progress: Callable[[], object], still_s: float = STILL_S) -> int:
+    """Wait for the end of a process while `progress` keeps changing; its status. Raises StandsStill."""
+    seen, since = progress(), time.monotonic()
+    while True:
+        try:
+            return process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            now = progress()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() > since + still_s:
+            raise StandsStill(f"{process.args!r:.300} did nothing for {still_s:g} s; last seen: {seen!r:.300}")
+
+
+def size_of(file: Path) -> int:
+    """The size of a file; 0 while it is not there."""
+    return file.stat().st_size if file.exists() else 0
