@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import field_mutants
+from tests.crash import tracing
+
 ROOT = Path(__file__).parents[1]
 SCENARIO = Path(__file__).with_name("rebuild_scenario.py")
 SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
@@ -280,12 +283,45 @@ IN_TORTURE = {
 )
 def test_an_unsafe_variant_is_caught(tmp_path: Path, name: str) -> None:
     which, patches = MUTANTS_OF_SAFETY[name]
+    assert_caught(tmp_path, name, which, patches)
+
+
+@pytest.mark.slow
+@pytest.mark.torture
+@pytest.mark.parametrize("name", field_mutants.MUTANTS)
+def test_a_wrong_edit_that_once_passed_is_caught(tmp_path: Path, name: str) -> None:
+    which, edits = field_mutants.MUTANTS[name]
+    assert_caught(tmp_path, name, which, field_mutants.by_file(edits))
+
+
+@pytest.mark.slow
+@pytest.mark.torture
+@pytest.mark.skipif(bool(tracing.missing()), reason=tracing.missing())
+@pytest.mark.parametrize("name", field_mutants.MUTANTS_OF_SYNCING)
+def test_a_missing_fsync_is_caught(tmp_path: Path, name: str) -> None:
+    which, edits = field_mutants.MUTANTS_OF_SYNCING[name]
+    assert_caught(tmp_path, name, which, field_mutants.by_file(edits))
+
+
+def assert_caught(tmp_path: Path, name: str, which: str, patches: dict[str, list[tuple[str, str]]]) -> None:
+    """The test passes with the library as it is, and fails with the patched one."""
     file, _, expression = which.partition(" -k ")
     found = next((ROOT / "tests").rglob(file))
     for library, expected in ((tmp_path / "right", {}), (tmp_path / "wrong", patches)):
         copy_of_the_library(library, expected)
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(found), "-k", _words(expression)],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                str(found),
+                "-k",
+                _words(expression),
+            ],
             env={**os.environ, "PYTHONPATH": str(library)},
             cwd=ROOT,
             capture_output=True,

@@ -1,0 +1,131 @@
+"""Wrong edits that once left the whole suite green; each with the test that fails with it. See `test_mutations`.
+
+A mutant names a part of the machine; `PLACES` alone says which file that is.
+"""
+
+from __future__ import annotations
+
+PLACES = {
+    "copy and catch-up": "storage/generations/shard_build.py",
+    "follower": "actors/maintenance/follower.py",
+    "fts5 writer": "storage/backends/fts5/writer.py",
+    "generation": "storage/generations/generation.py",
+    "health check": "engine/calls/soak.py",
+    "janitor": "actors/maintenance/janitor.py",
+    "locks of a branch": "actors/branch/locks.py",
+    "locks of all branches": "actors/branch/lock_registry.py",
+    "publishing": "storage/generations/published_path.py",
+    "readers": "engine/reader.py",
+    "recovery": "engine/recovery.py",
+    "validator": "actors/build/validator.py",
+}
+"""The file of each part, as it is installed below `shadowswitch`."""
+
+Edits = list[tuple[str, str, str]]
+"""A part, what stands there once, what stands there instead."""
+
+MUTANTS: dict[str, tuple[str, Edits]] = {
+    "the journal trimmed one LSN too far": (
+        "test_trim_bounds.py -k oldest_that_is_kept",
+        [("janitor", "house.config.journal_keep_changes) + 1\n", "house.config.journal_keep_changes) + 2\n")],
+    ),
+    "durable LSNs not noted before the journal is trimmed": (
+        "test_trim_bounds.py -k calls_durable",
+        [("janitor", 'house.transact(partial(durability.note_durable, durable=durable), "note durable")', "pass")],
+    ),
+    "pins not looked at when a generation is closed": (
+        "test_outside_pins.py -k lets_go",
+        [("generation", "            if self.pins and not self.closed:\n", "            if False:\n")],
+    ),
+    "a late pin of another process counts for a retiring generation": (
+        "test_outside_pins.py -k late_pin",
+        [("readers", 'if again is None or again.role == "retiring":', "if again is None:")],
+    ),
+    "readers do not wait for the head after a restart": (
+        "test_restarted_readers.py -k head_at_the_start",
+        [("recovery", "0 if live.row.opaque else house.catalog.head(index.branch)[0]", "0")],
+    ),
+    "recovery serves the previous generation": (
+        "test_restarted_readers.py -k not_the_previous",
+        [("recovery", "house.shelf.open.get(index.live)", "house.shelf.open.get(index.previous or index.live)")],
+    ),
+    "locks expire by the wall clock": (
+        "test_wall_clock.py",
+        [
+            (
+                "locks of a branch",
+                "clock: Callable[[], float] = time.monotonic",
+                "clock: Callable[[], float] = time.time",
+            ),
+            (
+                "locks of all branches",
+                "now, clock_id = time.monotonic(), boot_id()",
+                "now, clock_id = time.time(), boot_id()",
+            ),
+        ],
+    ),
+    "a soaking generation is not followed": (
+        "test_soaking.py -k follows",
+        [("follower", "        return min(head, live.applied_lsn)\n", "        return 0\n")],
+    ),
+    "a health check only logs": (
+        "test_soaking.py -k health",
+        [
+            (
+                "health check",
+                'self._go_back(info, f"health check: {reason}")',
+                'logger.error("health check: %s", reason)',
+            )
+        ],
+    ),
+    "deletes dropped in catch-up": (
+        "test_sound_builds.py -k catches_up",
+        [
+            (
+                "copy and catch-up",
+                "                writer.apply(items, reached)\n",
+                "                writer.apply([item for item in items if item.fields is not None], reached)\n",
+            )
+        ],
+    ),
+    "a resumed copy skips the rest of a type": (
+        "test_sound_builds.py -k resumed",
+        [("copy and catch-up", "            if number < resume_type:\n", "            if number <= resume_type:\n")],
+    ),
+    "a repair that does nothing": (
+        "test_validation.py -k repaired_once",
+        [("validator", "            writer.repair(shard, bucket, items)\n", "            pass\n")],
+    ),
+}
+
+MUTANTS_OF_SYNCING: dict[str, tuple[str, Edits]] = {
+    "a published copy that is not forced to disk": (
+        "test_forced_to_disk.py -k published_copy",
+        [("publishing", "            _sync_file(Path(folder, name))\n", "            pass\n")],
+    ),
+    "a published copy whose folders are not forced to disk": (
+        "test_forced_to_disk.py -k published_copy",
+        [("publishing", "        layout.sync_directory(Path(folder))\n", "        pass\n")],
+    ),
+    "a published copy whose name is not forced to disk before it is put in place": (
+        "test_forced_to_disk.py -k published_copy",
+        [("publishing", "        layout.sync_directory(staging)\n", "        pass\n")],
+    ),
+    "a published folder that is not forced to disk": (
+        "test_forced_to_disk.py -k published_copy",
+        [("publishing", "        layout.sync_directory(path.parent)\n", "        pass\n")],
+    ),
+    "a flush that does not force the log of a shard to disk": (
+        "test_forced_to_disk.py -k flush",
+        [("fts5 writer", "            store.sync_wal(self._path)\n", "            pass\n")],
+    ),
+}
+"""Those that only system calls show."""
+
+
+def by_file(edits: Edits) -> dict[str, list[tuple[str, str]]]:
+    """The edits of a mutant by the file of their part."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for part, old, new in edits:
+        found.setdefault(PLACES[part], []).append((old, new))
+    return found
