@@ -22,7 +22,7 @@ def test_a_process_that_stands_still_is_given_up_and_does_not_outlive_the_test(t
 def test_a_process_that_gets_on_is_waited_for_beyond_any_bound(tmp_path: Path) -> None:
     """Whatever the bound, here none at all: what changes at each look is not still."""
     looks = iter(range(1_000_000))
-    command = [sys.executable, "-c", "import time; time.sleep(1); raise SystemExit(7)"]
+    command = [sys.executable, "-c", "import threading; threading.Event().wait(1); raise SystemExit(7)"]
     with patience.running(command, tmp_path / "output") as process:
         assert patience.wait(process, lambda: next(looks), still_s=0.0) == 7
     assert next(looks) >= 2

@@ -15,7 +15,7 @@ import pytest
 from tests.engine_helpers import outside_environment
 
 HOST = """
-import datetime, sys, time
+import datetime, sys, threading, time
 
 moved_s = [0.0]
 real = time.time
@@ -57,7 +57,7 @@ def ends(engine):
     for _ in range(3000):
         if not held(engine):
             return True
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
     return False
 
 def forward_keeps(engine):

@@ -1,7 +1,7 @@
-"""What is called durable was forced to disk before: read from the system calls of a run, in their order.
+"""The library forces a file to disk before it calls the file durable: read from the system calls of a run, in order.
 
-A power-cut test sees a missing fsync only where nothing else forces the same file soon after. Here each file and each
-folder is asked for.
+A power-cut test sees a missing fsync only where nothing else forces the same file soon after. These tests look for the
+fsync of each file and of each folder.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ for turn in range(3):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One system call: its name, the paths in it (of descriptors, too), its arguments as they were told."""
+    """One system call: its name, the paths in it (of descriptors, too), its arguments as strace prints them."""
 
     name: str
     paths: list[str]
@@ -89,7 +89,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 def calls_of(folder: Path, script: str, *arguments: str) -> list[Call]:
-    """Run a script on `folder/data` under strace; what it did there, in order."""
+    """Run a script on `folder/data` under strace; the calls on that folder, in order."""
     scene = Scene(folder)
     scene.data.mkdir()
     command = [sys.executable, "-c", script, str(scene.data), *arguments]
