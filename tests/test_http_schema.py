@@ -36,9 +36,9 @@ def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, examples: int
         ]  # fmt: skip
         with patience.running(command, output, cwd=tmp_path, env=outside_environment()) as process:
             status = patience.wait(process, lambda: patience.size_of(cases) + patience.size_of(output))
-        told = output.read_text()
-        assert status == 0, told[-8000:]
-        assert re.search(r"Tested: [4-6]\d", told), told[-2000:]
+        report = output.read_text()
+        assert status == 0, report[-8000:]
+        assert re.search(r"Tested: [4-6]\d", report), report[-2000:]
         answered = server.client().call("GET", "/health/ready")
         assert answered.body["ready"] is True
 

@@ -1,4 +1,4 @@
-"""The wait of the long tests: patient with what is slow, and no longer than that."""
+"""The long tests wait for a process that is slow, and give up a process that stands still."""
 
 from __future__ import annotations
 

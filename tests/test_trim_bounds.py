@@ -1,7 +1,7 @@
-"""The journal is trimmed up to the last change that nobody needs, and not one change further (ST-6).
+"""The janitor trims the journal up to the first change that is still needed, and not one change further (ST-6).
 
 A piece of the journal is removed as a whole, so a bound that is one LSN too high shows only where single writes lie
-right behind what may go, and only when enough may go to be worth a transaction (`janitor.TRIM_SLICE`).
+right behind the bound, and only when a whole slice (`janitor.TRIM_SLICE`) may go.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def nobody(engine: Engine) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    ("who", "keep"), [(paused_build, 0), (waiting_shadow, 0), (live_index, 0), (hold, 0), (nobody, SINGLE)]
+    ("need", "keep"), [(paused_build, 0), (waiting_shadow, 0), (live_index, 0), (hold, 0), (nobody, SINGLE)]
 )
-def test_the_first_change_that_somebody_needs_is_the_oldest_that_is_kept(
-    open_engine: Any, who: Callable[[Engine], Callable[[], object]], keep: int
+def test_the_first_change_that_is_needed_is_the_oldest_that_is_kept(
+    open_engine: Any, need: Callable[[Engine], Callable[[], object]], keep: int
 ) -> None:
     engine = open_engine(journal_keep_changes=keep, janitor_interval_s=3600, flush_interval_s=3600)
     engine.create_branch("main")
     assert fill(engine, OLD) == OLD
-    end = who(engine)
+    end = need(engine)
     for n in range(SINGLE):
         engine.write("main", [put(f"after{n}")])
     engine.clean_up()
