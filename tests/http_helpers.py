@@ -160,10 +160,21 @@ class Server:
             if self.process.stdout is not None:
                 self.process.stdout.close()
 
+    def _buckets_repaired(self) -> list[str]:
+        """The metric, if it is there and not 0; nothing where the server wants a token, or does not answer."""
+        try:
+            answer = self.client().call("GET", "/metrics")
+        except (OSError, http.client.HTTPException):
+            return []
+        lines = str(answer.body).splitlines() if answer.status == 200 else []
+        return [line for line in lines if line.startswith("shadowswitch_buckets_repaired") and line[-4:] != " 0.0"]
+
     def close(self) -> None:
-        """Stop it if it runs, and demand that what it left is sound."""
+        """Stop it if it runs, and demand that what it left is sound, and that no bucket of an index was repaired."""
         if self.process.poll() is None:
+            repaired = self._buckets_repaired()
             assert self.stop() == 0, self.log
+            assert not repaired, "a build or a copy was not what its source is"
         assert "unforeseen" not in self.log, self.log
         with Engine.open(self.data) as engine:
             assert engine.check() == []

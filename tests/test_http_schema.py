@@ -35,7 +35,8 @@ def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, examples: int
             "--report-ndjson-path", str(cases),
         ]  # fmt: skip
         with patience.running(command, output, cwd=tmp_path, env=outside_environment()) as process:
-            status = patience.wait(process, lambda: patience.size_of(cases) + patience.size_of(output))
+            still_s = patience.STILL_S * (1 + examples // 10)  # an operation is reported when all its cases are done
+            status = patience.wait(process, lambda: patience.size_of(cases) + patience.size_of(output), still_s)
         report = output.read_text()
         assert status == 0, report[-8000:]
         assert re.search(r"Tested: [4-6]\d", report), report[-2000:]
