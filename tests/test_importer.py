@@ -12,6 +12,7 @@ from shadowswitch import Config, Engine
 from shadowswitch.service.daemon import importer
 from shadowswitch.service.daemon.importer import import_folder
 from tests.support import inside
+from shadowswitch.service.daemon.text_files import list_files
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_file_that_vanishes_while_it_is_imported_is_counted(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "gone.txt").write_text("gone")
-    listed = list(importer.list_files(folder, engine.path, importer.Imported()))
+    listed = list(list_files(folder, engine.path, importer.Imported().skip))
     (folder / "gone.txt").unlink()
     inside.replace(monkeypatch, inside.Step.IMPORT_LIST_FILES, lambda *_: iter(listed))
     assert import_folder(engine, "main", folder).skipped == {"unreadable": 1}

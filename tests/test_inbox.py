@@ -66,7 +66,7 @@ def test_what_lay_there_before_the_start_is_taken_in_its_order(engine: Engine) -
     for n, name in enumerate(["link_type", "object_type"]):
         event = incoming("com.oms.indexing.completed", str(n), indexed_resource_types=[name])
         os.utime(drop(box, event, f"{9 - n}.json"), (n, n))
-    box.look()
+    box._round()
     handled = [event.data["id"] for event in engine.events() if event.type.endswith("incoming.handled")]
     assert handled == ["0", "1"]
     assert list(box.folder.iterdir()) == [box.folder / "rejected"]
@@ -113,10 +113,10 @@ def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> Non
     data = json.dumps(incoming("com.oms.indexing.completed")).encode()
     with (box.folder / "slow.json").open("wb", buffering=0) as file:
         file.write(data[:40])
-        box.look()
+        box._round()
         assert (box.taken, box.rejected) == (0, 0)
         file.write(data[40:])
-        box.look()
+        box._round()
     assert (box.taken, box.rejected, engine.branch("main").state) == (1, 0, "READY")
 
 
@@ -148,7 +148,7 @@ def test_an_event_that_was_dealt_with_before_the_file_went_is_not_dealt_with_aga
     engine.start_indexing("main", "funnel")
     box = Inbox(engine)
     drop(box, event)
-    box.look()
+    box._round()
     assert list(box.folder.iterdir()) == []
     assert engine.branch("main").state == "LOCKED_FOR_WRITE"
 

@@ -12,14 +12,14 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import BuildCancelled, BuildFailed, ShadowSwitchError, UnknownBranch
+from shadowswitch.model.errors import BuildCancelled, BuildFailed, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine
 from shadowswitch.service.cli.progress import build_details, steps
 from shadowswitch.service.cli.status import types_of
-from shadowswitch.service.daemon.importer import Imported, import_folder
+from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
 from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report_view import print_report
 from shadowswitch.service.remote import RemoteEngine
@@ -90,10 +90,7 @@ def import_(branch: str, directory: Path, *, data: Data, json: Json = False) -> 
     if not directory.is_dir():
         raise ValueError(f"{directory} is not a folder")
     with open_engine(data, make=True) as engine, steps(quiet=json) as show:
-        try:
-            engine.branch(branch)
-        except UnknownBranch:
-            engine.create_branch(branch)
+        ensure_branch(engine, branch)
 
         def progressed(done: int, total: int) -> None:
             show(f"import into {branch}", 100 * done / max(1, total), f"{output.size(done)} of {output.size(total)}")

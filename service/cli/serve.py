@@ -93,7 +93,7 @@ def serve(
         A backend of your own, `module:attribute`, that clients may name in build_config; may be repeated.
     """
     with the_extra():
-        from shadowswitch.service.daemon.daemon import keeping
+        from shadowswitch.service.daemon.daemon import daemon_of_server
         from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
         from shadowswitch.service.http.host import Options
         from shadowswitch.service.http.server import serve as run
@@ -104,7 +104,7 @@ def serve(
     )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json, verbose=False)
-    with keeping(directories or (), settings, data, _tell_json if json else _tell) as (config, ready):
+    with daemon_of_server(directories or (), settings, data, _tell_json if json else _tell) as (config, ready):
         run(data, options, tokens, config, ready)
 
 

@@ -1,8 +1,8 @@
-"""What a host keeps going beside its API: mirrors, indexes, inbox and webhooks, as folders and the settings file say.
+"""The daemon of a server: the mirrors, indexes, inbox and webhooks that the folders and the settings file describe.
 
-The settings file is watched. When it changes, what is new is started, what is no longer described is stopped, and an
-index with another description is rebuilt in the shadow and switched. A file that is wrong changes nothing; why is
-logged, told as an event, and shown in the status, until it is mended.
+The daemon watches the settings file. After a change it starts the new parts, stops the parts without a description, and
+rebuilds the indexes with another description. A settings file with an error changes nothing. The log, an event and the
+status carry the error until the file is correct.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -21,10 +19,10 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, ShadowSwitchError
 from shadowswitch.service.daemon.delivery import Endpoint
-from shadowswitch.service.daemon.importer import RESOURCE_TYPE
 from shadowswitch.service.daemon.inbox import Inbox
 from shadowswitch.service.daemon.index_reconciler import IndexReconciler, IndexStatus
 from shadowswitch.service.daemon.mirror import Mirror, MirrorStatus
+from shadowswitch.service.daemon.part import Part
 from shadowswitch.service.daemon.settings import (
     FILE_NAME,
     InboxSettings,
@@ -35,23 +33,18 @@ from shadowswitch.service.daemon.settings import (
     check_settings,
     load_settings,
 )
+from shadowswitch.service.daemon.text_files import RESOURCE_TYPE, stamp_of
 from shadowswitch.service.daemon.webhooks import Webhook, WebhookStatus
 
 logger = logging.getLogger("shadowswitch")
 
 RETRY_S = 5.0
-"""How often a part that could not be started is tried again."""
-STOP_TIMEOUT_S = 120.0
+"""A part that could not be started is tried again this often."""
 Description = MirrorSettings | InboxSettings | WebhookSettings
 
 
-class _Part(Protocol):
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-
-
 class InboxStatus(msgspec.Struct, frozen=True):
-    """How many event files were taken and rejected since the start."""
+    """The number of event files taken and rejected since the start."""
 
     folder: str
     taken: int
@@ -59,7 +52,7 @@ class InboxStatus(msgspec.Struct, frozen=True):
 
 
 class UpkeepStatus(msgspec.Struct, frozen=True):
-    """Everything that is kept going. `error` says why the settings file as it is now is not used."""
+    """The status of the daemon. `error` is the error of the present settings file, which therefore has no effect."""
 
     settings_file: str
     error: str | None
@@ -68,34 +61,34 @@ class UpkeepStatus(msgspec.Struct, frozen=True):
     webhooks: list[WebhookStatus]
     inbox: InboxStatus | None
     restart_needed: bool
-    """The rules for incoming events are described otherwise than the engine was opened with."""
+    """The settings have other rules for incoming events than the open engine."""
     not_started: dict[str, str]
-    """What could not be started, and why; it is tried again."""
+    """The parts that could not be started, each with its error. The daemon tries again."""
 
     def of_branches(self, reaches: Callable[[str], bool]) -> UpkeepStatus:
-        """What belongs to some branches, for whoever may see only these."""
+        """The part of the status that a token with access to some branches may see."""
         mirrors = [one for one in self.mirrors if reaches(one.branch)]
-        return msgspec.structs.replace(
-            NOTHING, mirrors=mirrors, indexes=[one for one in self.indexes if reaches(one.branch)]
-        )
+        indexes = [one for one in self.indexes if reaches(one.branch)]
+        return msgspec.structs.replace(NOTHING, mirrors=mirrors, indexes=indexes)
 
 
 NOTHING = UpkeepStatus("", None, [], [], [], None, False, {})
-"""Of a host that keeps nothing going, or not yet."""
+"""The status without a daemon, and before its start."""
 Ready = Callable[[Engine, str], Callable[[], UpkeepStatus]]
+"""Starts the daemon of an engine that serves at a URL. Returns the function that reads the status."""
 
 
 def settings_path(folders: Sequence[Path], settings_file: Path | None, data: Path) -> Path:
-    """Where the settings are: as given, else in the first folder, else in the data directory."""
+    """The settings file: the given one, else the one in the first folder, else the one in the data directory."""
     home = folders[0] if folders else data
     return (settings_file or home / FILE_NAME).absolute()
 
 
 def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
-    """The settings file, if there is one, and what follows from the folders. Raises InvalidConfig."""
+    """Read the settings file, if it exists, and add a mirror for each folder. Raises InvalidConfig."""
     for folder in folders:
         if not folder.is_dir():
-            raise InvalidConfig(f"{folder} is not a folder", hint="name a folder that is there for `main` to follow")
+            raise InvalidConfig(f"{folder} is not a folder", hint="name an existing folder for `main` to follow")
     try:
         settings = load_settings(settings_file)
     except FileNotFoundError:
@@ -111,74 +104,66 @@ def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
     twice = {one.prefix for one in mirrors if [other.prefix for other in mirrors].count(one.prefix) > 1}
     if twice:
         raise InvalidConfig(
-            f"two of the folders are called {min(twice).rstrip('/')!r}, so the ids of their files would be the same",
-            hint=f"describe them as [[mirror]] with a prefix each in {settings_file.name}",
+            f"two folders have the name {min(twice).rstrip('/')!r}, so their files would have the same ids",
+            hint=f"describe each as a [[mirror]] with its own prefix in {settings_file.name}",
         )
-    usual = IndexSettings()
-    searched = any(
-        (index.branch, index.index_type) == (usual.branch, usual.index_type) or RESOURCE_TYPE in index.resource_types
-        for index in settings.index
-    )
-    indexes = [usual] if folders and not searched else []
+    default = IndexSettings()
+    searched = any(index.key == default.key or RESOURCE_TYPE in index.resource_types for index in settings.index)
+    indexes = [default] if folders and not searched else []
     joined = msgspec.structs.replace(settings, mirror=(*settings.mirror, *mirrors), index=(*settings.index, *indexes))
     return check_settings(joined, settings_file.parent, settings_file.name)
 
 
-class Daemon:
-    """Start it once, after the engine is open; stop it before the engine closes. Any thread."""
+class Daemon(Part):
+    """Runs the parts; its own thread follows the settings file. Start it after the engine is open. Any thread."""
+
+    first_wait_s = RETRY_S
+    stop_timeout_s = 120.0
 
     def __init__(self, engine: Engine, folders: Sequence[Path] = (), settings_file: Path | None = None) -> None:
-        """`folders` are mirrored to branch `main`, each below a prefix of its name if there are several, and searched.
+        """Branch `main` mirrors `folders`, and has an index of them. Several folders have their names as prefixes.
 
-        The settings file is `shadowswitch.toml` in the first folder, or in the data directory, unless given.
+        The default settings file is `shadowswitch.toml` in the first folder, or in the data directory.
         """
-        self._engine = engine
+        super().__init__(engine, "daemon")
         self._folders = list(folders)
         self.settings_file = settings_path(folders, settings_file, engine.path)
         self._settings = self._at_start = Settings()
         self._error: str | None = None
-        self._seen: object = None
-        self._parts: dict[Description, _Part] = {}
+        self._stamp: object = None
+        self._parts: dict[Description, Part] = {}
         self._not_started: dict[str, str] = {}
-        self._keeper = IndexReconciler(engine)
-        self._wake = threading.Event()
-        self._stopping = False
-        self._leave: Callable[[], None] = lambda: None
-        self._thread = threading.Thread(target=self._run, name="shadowswitch-upkeep", daemon=True)
+        self._indexes = IndexReconciler(engine)
 
     def start(self) -> None:
-        """Read the settings and begin. Raises InvalidConfig when they are wrong: nothing was started."""
-        self._seen = self._look()
+        """Read the settings and start the parts. Raises InvalidConfig before anything starts."""
+        self._stamp = self._settings_stamp()
         self._settings = self._at_start = read_settings(self._folders, self.settings_file)
-        self._leave = self._engine.watch_folder(
+        self._unsubscribe = self._engine.watch_folder(
             self.settings_file.parent, lambda _: self._wake.set(), recursive=False, quiet_s=0.1
         )
-        self._keeper.start()
-        self._keeper.want(self._settings.index)
+        self._indexes.start()
+        self._indexes.want(self._settings.index)
         self._apply()
-        self._thread.start()
+        super().start()
 
     def stop(self) -> None:
-        """Stop all of it, in the order in which one needs the other. Idempotent."""
-        self._stopping = True
-        self._wake.set()
-        self._leave()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT_S)
-        self._keeper.stop()
+        """Stop the thread, then the reconciler, then the parts. Idempotent."""
+        super().stop()
+        self._indexes.stop()
         for part in list(self._parts.values()):
             part.stop()
         self._parts.clear()
 
     def status(self) -> UpkeepStatus:
-        """As of now."""
+        """The status now."""
         parts = list(self._parts.values())
         inboxes = [part for part in parts if isinstance(part, Inbox)]
         return UpkeepStatus(
             str(self.settings_file),
             self._error,
             [part.status() for part in parts if isinstance(part, Mirror)],
-            self._keeper.status(),
+            self._indexes.status(),
             [part.status() for part in parts if isinstance(part, Webhook)],
             InboxStatus(str(inboxes[0].folder), inboxes[0].taken, inboxes[0].rejected) if inboxes else None,
             self._restart_needed(),
@@ -186,37 +171,23 @@ class Daemon:
         )
 
     def _restart_needed(self) -> bool:
-        """A host of its own may have opened the engine otherwise; what it has not described is its own affair."""
-        described = self._settings.incoming
-        return described not in (self._at_start.incoming, self._engine.config.incoming)
+        """Do the settings have other rules than at the start, and other rules than a host gave the engine?"""
+        return self._settings.incoming not in (self._at_start.incoming, self._engine.config.incoming)
 
     # -- settings --------------------------------------------------------------------------------------------------
 
-    def _look(self) -> object:
-        """Equal as long as the settings file is the same."""
+    def _settings_stamp(self) -> object:
+        """The stamp of the settings file; None for a missing file."""
         try:
-            found = os.stat(self.settings_file)
+            return stamp_of(os.stat(self.settings_file))
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
 
-    def _run(self) -> None:
-        while not self._stopping:
-            self._wake.wait(RETRY_S)
-            self._wake.clear()
-            if self._stopping:
-                return
-            try:
-                self._follow()
-            except EngineClosed:
-                return
-            except Exception:
-                logger.exception("the settings could not be followed")
-
-    def _follow(self) -> None:
-        seen = self._look()
-        if seen != self._seen:
-            self._seen = seen
+    def _round(self) -> float:
+        """Apply a changed settings file, and start the parts that could not be started."""
+        stamp = self._settings_stamp()
+        if stamp != self._stamp:
+            self._stamp = stamp
             try:
                 self._settings = read_settings(self._folders, self.settings_file)
             except InvalidConfig as error:
@@ -224,19 +195,20 @@ class Daemon:
                 try:
                     self._engine.tell_settings(str(self.settings_file), str(error))
                 finally:
-                    self._error = str(error)  # after the event, so that whoever sees one finds the other
-                return
+                    self._error = str(error)  # set after the event: a reader of the error finds the event
+                return RETRY_S
             self._error = None
             if self._restart_needed():
-                logger.warning("%s: the rules for incoming events are used from the next start on", self.settings_file)
-            self._keeper.want(self._settings.index)
+                logger.warning("%s: the rules for incoming events take effect at the next start", self.settings_file)
+            self._indexes.want(self._settings.index)
             self._engine.tell_settings(str(self.settings_file), None)
         self._apply()
+        return RETRY_S
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _apply(self) -> None:
-        """Stop what is no longer described, start what is not running."""
+        """Stop the parts without a description, and start the described parts that do not run."""
         settings = self._settings
         wanted: list[Description] = [*settings.mirror, *settings.webhook]
         if settings.inbox.enabled:
@@ -256,12 +228,12 @@ class Daemon:
             raise
         except (ShadowSwitchError, OSError) as error:
             part.stop()
-            self._not_started[_name(description)] = str(error)
-            logger.error("%s cannot be started: %s", _name(description), error)
+            self._not_started[part.name] = str(error)
+            logger.error("%s cannot be started: %s", part.name, error)
         else:
             self._parts[description] = part
 
-    def _make(self, description: Description) -> _Part:
+    def _make(self, description: Description) -> Part:
         engine = self._engine
         if isinstance(description, MirrorSettings):
             return Mirror(
@@ -275,34 +247,23 @@ class Daemon:
         return Webhook(engine, endpoint)
 
 
-def _name(description: Description) -> str:
-    if isinstance(description, MirrorSettings):
-        return f"mirror {description.folder}"
-    if isinstance(description, WebhookSettings):
-        return f"webhook {Endpoint(description.url, description.name).label}"
-    return f"inbox {description.folder}".strip()
-
-
 @contextlib.contextmanager
-def keeping(
-    folders: Sequence[Path], settings_file: Path | None, data: Path, tell: Callable[[Engine, str], None]
+def daemon_of_server(
+    folders: Sequence[Path], settings_file: Path | None, data: Path, announce: Callable[[Engine, str], None]
 ) -> Iterator[tuple[Config, Ready]]:
-    """Gives how to open the engine, and what to call with it and its URL once the server answers: it gives back how to
-    ask for the status, and calls `tell` once all is going. At the end what that began is stopped.
+    """Yields the configuration of the engine, and the function that starts the daemon once the server answers.
 
-    Raises InvalidConfig when the settings are wrong, before anything begins.
+    That function calls `announce` after the start. The exit stops the daemon. Raises InvalidConfig for wrong settings,
+    before anything starts.
     """
     config = read_settings(folders, settings_path(folders, settings_file, data)).config()
-    kept: list[Daemon] = []
+    with contextlib.ExitStack() as started:
 
-    def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:
-        kept.append(Daemon(engine, folders, settings_file))
-        kept[0].start()
-        tell(engine, url)
-        return kept[0].status
+        def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:
+            daemon = Daemon(engine, folders, settings_file)
+            started.callback(daemon.stop)
+            daemon.start()
+            announce(engine, url)
+            return daemon.status
 
-    try:
         yield config, ready
-    finally:
-        for upkeep in kept:
-            upkeep.stop()

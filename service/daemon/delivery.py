@@ -1,8 +1,7 @@
-"""One attempt to send an event to an endpoint: where it may go, how it is signed, what counts as taken.
+"""One attempt to deliver an event to an endpoint: its address, its signature, its outcome.
 
-An endpoint leads nowhere else: redirects are not followed, and its name is resolved once for each attempt; the
-connection goes to the very address that was checked. Private, loopback and link-local addresses are refused unless
-allowed.
+Each attempt resolves the host name once, checks the addresses, and connects to a checked address. It follows no
+redirects. Private, loopback and link-local addresses are refused unless the settings allow them.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ from shadowswitch.model.views import Event
 RETRY_AFTER_MAX_S = 300.0
 SOCKET_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 30.0
-"""For one attempt as a whole, however slowly the other side drips."""
+"""The limit of one attempt, also for an endpoint that answers byte by byte."""
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 _TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
-"""IPv6 addresses that stand for IPv4 ones, which could be private."""
+"""IPv6 networks with embedded IPv4 addresses, which could be private."""
 
 
 class Refused(ShadowSwitchError):
-    """The endpoint must not or cannot be sent to, or did not take the event."""
+    """The attempt failed: the endpoint is not allowed, not reachable, or did not answer with 2xx."""
 
     gone = False
     retry_after_s = 0.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where to send, and what. `secret` may be "whsec_" and base64, or any text; "" sends unsigned."""
+    """A receiver of events. `secret` is "whsec_" and base64, or any text; "" sends without a signature."""
 
     url: str
     name: str = ""
@@ -56,36 +55,36 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str:
-        """For logs and people: without the query, where some put a secret."""
+        """The name for logs and statuses, without the query of the URL: a query may hold a secret."""
         parts = urlsplit(self.url)
         return self.name or f"{parts.scheme}://{parts.hostname}{parts.path}"
 
     @property
     def key(self) -> str:
-        """Under which its position is kept."""
+        """The name of the durable position."""
         return f"webhook:{self.name or self.url}"
 
     def wants(self, kind: str) -> bool:
-        """Is an event of this type to be sent?"""
+        """Does the endpoint receive events of this type?"""
         return not self.types or any(
             kind == wanted or (wanted.endswith("*") and kind.startswith(wanted[:-1])) for wanted in self.types
         )
 
 
 def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
-    """The value of `webhook-signature`. Raises InvalidConfig for a "whsec_" secret that is no base64."""
+    """The value of `webhook-signature`. Raises InvalidConfig for a "whsec_" secret with invalid base64."""
     key = secret.encode()
     if secret.startswith("whsec_"):
         try:
             key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
         except ValueError as error:
-            raise InvalidConfig("a secret that begins with whsec_ goes on with base64") from error
+            raise InvalidConfig("a secret that begins with whsec_ must continue with base64") from error
     signed = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(signed).decode()}"
 
 
 def addresses_of(host: str, port: int, allow_private: bool) -> list[str]:
-    """The addresses of a name, resolved now. Raises Refused when there is none, or one that is not public."""
+    """Resolve a host name. Raises Refused for a name without addresses, and for an address that is not public."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -93,7 +92,7 @@ def addresses_of(host: str, port: int, allow_private: bool) -> list[str]:
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
         if not allow_private and not _is_public(address):
-            raise Refused(f"{host} leads to {address}, which is not public", hint="set allow_private if that is meant")
+            raise Refused(f"{host} has the address {address}, which is not public", hint="allow_private allows it")
     return addresses
 
 
@@ -108,7 +107,7 @@ def _is_public(address: str) -> bool:
 
 
 class _Connection(http.client.HTTPConnection):
-    """To the address that was checked; the name is for TLS and for the Host header."""
+    """A connection to a checked address; TLS and the Host header use the name."""
 
     def __init__(self, host: str, port: int, address: str, context: ssl.SSLContext | None) -> None:
         super().__init__(host, port, timeout=SOCKET_TIMEOUT_S)
@@ -122,17 +121,17 @@ class _Connection(http.client.HTTPConnection):
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
 
     def cut(self) -> None:
-        """End it from another thread, whatever it is doing."""
+        """Close the connection. Any thread, at any time."""
         with contextlib.suppress(OSError, AttributeError):
             self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None) -> None:
-    """Raises Refused unless the endpoint answers with 2xx. `context` is for TLS; the default is the system's."""
+    """Send one event. Raises Refused unless the endpoint answers with 2xx. `context` is the TLS context."""
     parts = urlsplit(endpoint.url)
     secure = parts.scheme == "https"
     if not secure and not endpoint.allow_private:
-        raise Refused("events are sent by https only", hint="allow_private allows http inside")
+        raise Refused("events are sent by https only", hint="allow_private allows http")
     host, port = parts.hostname or "", parts.port or (443 if secure else 80)
     body = json.dumps(to_cloud_event(event), ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = int(time.time())
@@ -156,7 +155,7 @@ def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None
         response = connection.getresponse()
         _judge(response.status, response.headers.get("Retry-After"))
     except (OSError, http.client.HTTPException) as error:
-        raise Refused(f"{host} could not be sent to: {error!r}") from error
+        raise Refused(f"the event could not be sent to {host}: {error!r}") from error
     finally:
         timer.cancel()
         connection.close()

@@ -1,7 +1,7 @@
-"""Which files of a folder are not wanted: `.gitignore` files, as git reads them, and patterns from the settings.
+"""The ignore rules of a folder: its `.gitignore` files, read as git reads them, and the patterns of the settings.
 
-A pattern of a deeper `.gitignore` outweighs that of a higher one; what lies in an ignored folder stays ignored.
-The patterns themselves are pathspec's.
+A deeper `.gitignore` overrides a higher one. Everything below an ignored folder is ignored. pathspec matches the
+patterns.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ GITIGNORE_BYTES_MAX = 1 << 20
 
 
 class IgnoreRules:
-    """The rules below one folder. Reads each `.gitignore` once, until `forget`. One thread."""
+    """The rules of one folder. Each `.gitignore` is read once, and again after `forget`. One thread."""
 
     def __init__(self, folder: Path, patterns: Iterable[str] = ()) -> None:
-        """Raises ValueError for a pattern that is none."""
+        """Raises ValueError for an invalid pattern."""
         self.folder = folder
         self._own = GitIgnoreSpec.from_lines(patterns)
         self._specs: dict[PurePosixPath, GitIgnoreSpec] = {}
 
     def forget(self) -> None:
-        """A `.gitignore` changed."""
+        """Read every `.gitignore` again: one of them changed."""
         self._specs.clear()
 
     def ignored(self, path: Path, is_folder: bool) -> bool:
-        """Is this entry itself unwanted? The folders above it are taken as wanted."""
+        """Do the rules ignore this entry? The folders above it are not checked."""
         relative = PurePosixPath(path.relative_to(self.folder).as_posix())
-        for above in relative.parents:  # the deepest first
-            found = _says(self._spec(above), relative.relative_to(above), is_folder)
+        for above in relative.parents:  # the deepest folder comes first
+            found = _match(self._spec(above), relative.relative_to(above), is_folder)
             if found is not None:
                 return found
-        return bool(_says(self._own, relative, is_folder))
+        return bool(_match(self._own, relative, is_folder))
 
-    def unwanted(self, path: Path, is_folder: bool = False) -> bool:
-        """Is it, or a folder above it, unwanted?"""
+    def ignored_with_parents(self, path: Path, is_folder: bool) -> bool:
+        """Do the rules ignore this entry or a folder above it?"""
         relative = path.relative_to(self.folder)
         folders = [self.folder / above for above in reversed(relative.parents) if above.parts]
         return any(self.ignored(folder, True) for folder in folders) or self.ignored(path, is_folder)
@@ -54,7 +54,8 @@ class IgnoreRules:
         return spec
 
 
-def _says(spec: GitIgnoreSpec, relative: PurePosixPath, is_folder: bool) -> bool | None:
+def _match(spec: GitIgnoreSpec, relative: PurePosixPath, is_folder: bool) -> bool | None:
+    """True: ignored; False: included again by a `!` pattern; None: no pattern matches."""
     return spec.check_file(f"{relative}/" if is_folder else str(relative)).include
 
 
@@ -75,6 +76,6 @@ def _is_pattern(path: Path, line: str) -> bool:
     try:
         GitIgnoreSpec.from_lines([line])
     except ValueError as error:
-        logger.warning("%s: %r is no pattern: %s", path, line, error)
+        logger.warning("%s: the pattern %r is invalid: %s", path, line, error)
         return False
     return True

@@ -1,48 +1,34 @@
-"""A folder of text files as records of resource type `file`: id is the path below the folder, with `/`.
+"""The import of a folder: each text file becomes a record of type `file`, and its path below the folder the id.
 
-    {"path": "json/decoder.py", "name": "decoder.py", "text": "...", "size_bytes": 12473}
-    {"path": "old.txt", "name": "old.txt", "text": "...", "size_bytes": 12, "encoding": "latin-1"}    not UTF-8
-
-A file that is in the branch already with the same content is left as it is; one that is no longer in the folder stays
-in the branch.
+An import writes new and changed files. It leaves unchanged records as they are, and deletes nothing.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import InvalidName
-from shadowswitch.model.names import check_id
+from shadowswitch.model.errors import UnknownBranch
 from shadowswitch.model.records import Put
+from shadowswitch.service.daemon.text_files import RESOURCE_TYPE, Skip, list_files, read_fields
 from shadowswitch.service.remote import RemoteEngine
 
-RESOURCE_TYPE = "file"
 BATCH_CHANGES = 200
 BATCH_BYTES = 4 << 20
-"""A batch is one transaction; a larger one would make the writers beside it wait for longer."""
+"""A batch is one transaction. Other writers of the branch wait for it, so it stays small."""
 WRITE_TIMEOUT_S = 60.0
-OTHER_FIELDS_BYTES = 8192
-"""Room in a record for everything but the text: the path twice (2,000 bytes at most), names of fields, sizes."""
-LEFT_OUT = frozenset({".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages"})
-"""Folders that hold no text of the user's own."""
-SNIFFED_BYTES = 8192
-"""A NUL byte in the first 8 KiB means binary, as git and grep have it."""
 
 Stored = Callable[[str, int], None]
-"""Is called with id and LSN of every file that is in the branch now, after its commit."""
+"""Receives id and LSN of each file in the branch, after the commit."""
 Progressed = Callable[[int, int], None]
-"""Is called with the bytes done and all bytes."""
+"""Receives the bytes done and the bytes in total."""
 
 
 class Imported(msgspec.Struct):
-    """What an import did. `skipped` counts by reason; `lsn` is that of the last write, 0 when there was none."""
+    """The result of an import. `skipped` counts by reason; `lsn` is the LSN of the last write, or 0."""
 
     files: int = 0
     unchanged: int = 0
@@ -52,12 +38,16 @@ class Imported(msgspec.Struct):
     skipped: dict[str, int] = msgspec.field(default_factory=dict)
 
     def skip(self, reason: str) -> None:
-        """Count a file or folder that was not imported."""
+        """Count a file or a folder that is left out."""
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
-class Skip(Exception):
-    """Why a file does not become a record."""
+def ensure_branch(engine: Engine | RemoteEngine, branch: str) -> None:
+    """Create the branch unless it exists."""
+    try:
+        engine.branch(branch)
+    except UnknownBranch:
+        engine.create_branch(branch)
 
 
 def import_folder(
@@ -70,7 +60,7 @@ def import_folder(
     stored: Stored = lambda id, lsn: None,
     progressed: Progressed = lambda done, total: None,
 ) -> Imported:
-    """Write a folder's text files to a branch, in batches bounded by count and by bytes."""
+    """Write a folder's text files to a branch, in batches with a limit of changes and of bytes."""
     return _Import(engine, branch, folder, stored).run(files_max, size_max_bytes, progressed)
 
 
@@ -81,13 +71,12 @@ class _Import:
         self.folder = folder
         self.stored = stored
         self.result = Imported()
-        self.text_max_bytes = engine.config.record_size_max_bytes - OTHER_FIELDS_BYTES
         self.empty = engine.count(branch, RESOURCE_TYPE) == 0
         self.batch: list[Put] = []
         self.batch_bytes = 0
 
     def run(self, files_max: int | None, size_max_bytes: int | None, progressed: Progressed) -> Imported:
-        files = list_files(self.folder, self.engine.path, self.result)
+        files = list_files(self.folder, self.engine.path, self.result.skip)
         listed = [(path, found.st_size) for path, found in files]
         total, seen, taken = sum(size for _, size in listed), 0, 0
         for path, size in listed:
@@ -106,16 +95,16 @@ class _Import:
 
     def _take(self, path: Path) -> None:
         id = path.relative_to(self.folder).as_posix()
-        fields = read_fields(path, id, self.text_max_bytes)
-        self.result.size_bytes += fields["size_bytes"]
+        fields = read_fields(path, id, self.engine.config.record_size_max_bytes)
+        size = fields["size_bytes"]
+        self.result.size_bytes += size
         self.result.not_utf8 += "encoding" in fields
         present = None if self.empty else self.engine.get(self.branch, RESOURCE_TYPE, id)
         if present is not None and present.fields == fields:
             self.result.unchanged += 1
             self.stored(id, present.lsn)
             return
-        size = fields["size_bytes"]
-        if self.batch and (len(self.batch) >= BATCH_CHANGES or self.batch_bytes + size > BATCH_BYTES):
+        if len(self.batch) >= BATCH_CHANGES or self.batch_bytes + size > BATCH_BYTES:
             self._flush()
         self.batch.append(Put(RESOURCE_TYPE, id, fields))
         self.batch_bytes += size
@@ -127,71 +116,5 @@ class _Import:
         receipt = self.engine.write(self.branch, batch, owner="import", timeout_s=WRITE_TIMEOUT_S)
         self.result.files += len(batch)
         self.result.lsn = receipt.lsn
-        for lsn, put in enumerate(batch, receipt.lsn - receipt.count + 1):  # a batch has LSNs in a row
+        for lsn, put in enumerate(batch, receipt.lsn - receipt.count + 1):  # the LSNs of a batch are consecutive
             self.stored(put.id, lsn)
-
-
-def list_files(
-    folder: Path,
-    left_out: Path,
-    imported: Imported,
-    ignored: Callable[[Path, bool], bool] = lambda path, is_folder: False,
-    unreadable: Callable[[OSError], None] = lambda error: None,
-) -> Iterator[tuple[Path, os.stat_result]]:
-    """Regular files below a folder with what `lstat` says of them, in order. Symbolic links are not followed: each is
-    counted as skipped, as is everything else that is no file. `left_out` is the data directory itself, should it lie
-    inside; `ignored` is asked about every file and folder; `unreadable` is told of folders that cannot be listed."""
-    own = left_out.resolve()
-
-    def not_listed(error: OSError) -> None:
-        imported.skip("unreadable folder")
-        unreadable(error)
-
-    for where, folders, names in os.walk(folder, onerror=not_listed):
-        for name in sorted(folders):
-            if name in LEFT_OUT or Path(where, name).resolve() == own:
-                imported.skip("folder left out")
-                folders.remove(name)
-            elif ignored(Path(where, name), True):
-                imported.skip("ignored")
-                folders.remove(name)
-            elif Path(where, name).is_symlink():
-                imported.skip("symbolic link")
-        folders.sort()
-        for name in sorted(names):
-            path = Path(where, name)
-            try:
-                found = path.lstat()
-            except OSError:
-                imported.skip("unreadable")
-                continue
-            if ignored(path, False):
-                imported.skip("ignored")
-            elif stat.S_ISREG(found.st_mode):
-                yield path, found
-            else:
-                imported.skip("symbolic link" if stat.S_ISLNK(found.st_mode) else "not a file")
-
-
-def read_fields(path: Path, id: str, text_max_bytes: int) -> dict[str, Any]:
-    """The record of a file; raises Skip with the reason when it cannot be one."""
-    try:
-        check_id(id)
-        with path.open("rb") as file:
-            data = file.read(text_max_bytes + 1)
-    except InvalidName:
-        raise Skip("name cannot be an id") from None
-    except OSError:
-        raise Skip("unreadable") from None
-    if b"\0" in data[:SNIFFED_BYTES]:
-        raise Skip("binary")
-    if len(data) > text_max_bytes:
-        raise Skip("too large")
-    fields: dict[str, Any] = {"path": id, "name": path.name, "text": "", "size_bytes": len(data)}
-    try:
-        fields["text"] = data.decode()
-    except UnicodeDecodeError:
-        fields |= {"text": data.decode("latin-1"), "encoding": "latin-1"}
-        if len(fields["text"].encode()) > text_max_bytes:  # a byte above 127 takes two in UTF-8
-            raise Skip("too large") from None
-    return fields

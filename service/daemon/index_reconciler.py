@@ -1,8 +1,7 @@
-"""Keeps indexes as the settings describe them: another description means a rebuild in the shadow, and a switch.
+"""The index reconciler: it rebuilds an index in the shadow, and switches to it, when its description changes.
 
-People search the old index meanwhile. When the description changes again, the build of the one before is cancelled.
-What somebody rolled back stays so until the description changes. A build that fails is tried again after `RETRY_S`, or
-as soon as the settings change.
+Readers use the old index during the rebuild. A further change of the description cancels the build at hand. A rollback
+holds until the description changes. A failed build is tried again after `RETRY_S`, or when the settings change.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from shadowswitch.model.errors import (
     UnknownIndex,
 )
 from shadowswitch.model.views import SwitchRequest
+from shadowswitch.service.daemon.part import Part
 from shadowswitch.service.daemon.settings import IndexSettings
 from shadowswitch.storage.generations.build_spec import make_spec
 
@@ -31,13 +31,12 @@ logger = logging.getLogger("shadowswitch")
 
 RETRY_S = 60.0
 LOOK_S = 0.5
-STOP_TIMEOUT_S = 60.0
 
 Key = tuple[str, str]
 
 
 class IndexStatus(msgspec.Struct, frozen=True):
-    """How an index stands to its description: `shadow_index_id` is under way, `error` says why the last try failed."""
+    """An index and its description. `shadow_index_id` is the build under way; `error` is the last failure."""
 
     branch: str
     index_type: str
@@ -46,84 +45,55 @@ class IndexStatus(msgspec.Struct, frozen=True):
     error: str | None
 
 
-class IndexReconciler:
-    """One thread that builds and switches, one index after the other."""
+class IndexReconciler(Part):
+    """Builds and switches on its own thread, one index after the other. `stop` leaves a build at hand to the engine."""
+
+    stop_timeout_s = 60.0
 
     def __init__(self, engine: Engine, retry_s: float = RETRY_S, look_s: float = LOOK_S) -> None:
-        self._engine = engine
+        super().__init__(engine, "indexes")
         self._retry_s, self._look_s = retry_s, look_s
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._wanted: dict[Key, IndexSettings] = {}
         self._errors: dict[Key, tuple[str, float]] = {}
         self._under_way: dict[Key, str] = {}
         self._reached: dict[Key, str] = {}
+        """The fingerprint that each index had, once it was as described."""
         self._edited: set[Key] = set()
-        """Described otherwise since the start: then the description is newer than any rollback."""
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="shadowswitch-indexes", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Indexes with a description that changed since the start, and so is newer than any rollback."""
 
     def want(self, indexes: Iterable[IndexSettings]) -> None:
-        """From now on these; what is no longer described is left as it is. Any thread."""
-        indexes = list(indexes)
-        with self._changed:
-            for index in indexes:
-                key = (index.branch, index.index_type)
+        """Take these descriptions. An index without a description stays as it is. Any thread."""
+        described = {index.key: index for index in indexes}
+        with self._lock:
+            for key, index in described.items():
                 if key in self._wanted and self._wanted[key] != index:
                     self._edited.add(key)
                     self._reached.pop(key, None)
-            self._wanted = {(index.branch, index.index_type): index for index in indexes}
+            self._wanted = described
             self._errors.clear()
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """End; a build that is under way goes on with the engine. Idempotent."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT_S)
+        self._wake.set()
 
     def status(self) -> list[IndexStatus]:
-        """Of each described index. Any thread."""
-        with self._changed:
+        """The status of each described index. Any thread."""
+        with self._lock:
             wanted = list(self._wanted.values())
-        described = [self._is_as_described(index) for index in wanted]
-        with self._changed:  # after that: as described and nothing under way means that the switch is over
+        as_described = [self._is_as_described(index) for index in wanted]
+        with self._lock:  # read last: an index as described without a build under way has ended its switch
             errors = {key: error for key, (error, _) in self._errors.items()}
             under_way = dict(self._under_way)
         return [
-            IndexStatus(
-                index.branch,
-                index.index_type,
-                as_described,
-                under_way.get((index.branch, index.index_type)),
-                errors.get((index.branch, index.index_type)),
-            )
-            for index, as_described in zip(wanted, described, strict=True)
+            IndexStatus(*index.key, described, under_way.get(index.key), errors.get(index.key))
+            for index, described in zip(wanted, as_described, strict=True)
         ]
 
-    def _run(self) -> None:
-        while not self._stopping:
-            try:
-                self._round()
-            except EngineClosed:
-                return
-            except Exception:
-                logger.exception("the indexes could not be looked at")
-            with self._changed:
-                if not self._stopping:
-                    self._changed.wait(self._look_s)
-
-    def _round(self) -> None:
-        with self._changed:
+    def _round(self) -> float:
+        """Build and switch each index that is not as described."""
+        with self._lock:
             wanted = list(self._wanted.items())
         for key, index in wanted:
             _, since = self._errors.get(key, ("", -self._retry_s))
-            if self._stopping or time.monotonic() - since < self._retry_s or self._is_settled(key, index):
+            if self._stopping.is_set() or time.monotonic() - since < self._retry_s or self._is_settled(key, index):
                 continue
             try:
                 self._build(key, index)
@@ -131,13 +101,14 @@ class IndexReconciler:
             except EngineClosed:
                 raise
             except UnknownBranch:
-                continue  # its mirror makes it
+                continue  # a mirror creates the branch
             except ShadowSwitchError as error:
                 logger.error("%s of branch %r is not as described: %s", index.index_type, index.branch, error)
                 if self._wanted.get(key) == index:
                     self._errors[key] = (str(error), time.monotonic())
             finally:
                 self._under_way.pop(key, None)
+        return self._look_s
 
     def _is_as_described(self, index: IndexSettings) -> bool:
         try:
@@ -148,19 +119,19 @@ class IndexReconciler:
         return built.fingerprint == index.fingerprint
 
     def _is_settled(self, key: Key, index: IndexSettings) -> bool:
-        """Is there nothing to do: is it as described, or was it, and somebody (or its health) went back since?"""
+        """Is there nothing to build: is the index as described, or rolled back from its description?"""
         if self._is_as_described(index):
             self._reached[key] = index.fingerprint
             self._errors.pop(key, None)
             return True
         before = self._reached.get(key) == index.fingerprint
-        if not before and (key in self._edited or not self._was_gone_back_from(index)):
+        if not before and (key in self._edited or not self._is_rolled_back(index)):
             return False
-        self._errors[key] = ("it was rolled back; another description builds it again", time.monotonic())
+        self._errors[key] = ("the index was rolled back; another description starts a build", time.monotonic())
         return True
 
-    def _was_gone_back_from(self, index: IndexSettings) -> bool:
-        """Is what is described the generation that soaks, and newer than the live one? So it is after a restart too."""
+    def _is_rolled_back(self, index: IndexSettings) -> bool:
+        """Is the previous generation newer than the live one, and as described? The answer survives a restart."""
         try:
             live = self._engine.index(index.branch, index.index_type)
         except (UnknownIndex, UnknownBranch):
@@ -179,7 +150,7 @@ class IndexReconciler:
                 self._engine.wait_for(id, "BUILT", timeout_s=self._look_s)
                 break
             except Timeout:
-                if self._stopping:
+                if self._stopping.is_set():
                     return
                 if self._wanted.get(key) != index:
                     self._engine.cancel_build(id, "the settings changed")
@@ -190,7 +161,7 @@ class IndexReconciler:
             raise ShadowSwitchError(result.message)
 
     def _start(self, index: IndexSettings) -> str:
-        """Start its build, or find the one that is under way; one of another description is in the way."""
+        """Start the build, or return an equal build under way. A build for an older description is cancelled first."""
         try:
             shadow = self._engine.start_build(
                 index.branch, index.index_type, index.resource_types, index.build_config, service_name="settings"

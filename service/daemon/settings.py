@@ -1,11 +1,11 @@
-"""`shadowswitch.toml`: what a host keeps going. Checked whole before any of it is used.
+"""The settings file `shadowswitch.toml`. A file with an error has no effect at all.
 
-[[mirror]]                         # folders that branches follow; relative to this file
+[[mirror]]                         # a folder that a branch mirrors; the path is relative to this file
 folder = "docs"
 branch = "main"
 ignore = ["*.log"]
 
-[[index]]                          # indexes that are built, and rebuilt when this changes
+[[index]]                          # an index; a change of this table rebuilds it
 branch = "main"
 index_type = "SEARCH_INDEX"
 resource_types = ["file"]
@@ -37,7 +37,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.inbound_events import IncomingRules
 from shadowswitch.model.names import check_branch
-from shadowswitch.service.daemon.importer import RESOURCE_TYPE
+from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.storage.generations.build_spec import make_spec
 
 FILE_NAME = "shadowswitch.toml"
@@ -47,7 +47,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400 * 365)]
 
 
 class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One folder that a branch follows."""
+    """A folder, and the branch that mirrors it."""
 
     folder: str
     branch: str = "main"
@@ -57,7 +57,7 @@ class MirrorSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class IndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One index that is kept as it is described here."""
+    """The description of an index."""
 
     branch: str = "main"
     index_type: str = "SEARCH_INDEX"
@@ -65,47 +65,52 @@ class IndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build_config: dict[str, Any] = {}
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Branch and index type: at most one description for each."""
+        return self.branch, self.index_type
+
+    @property
     def fingerprint(self) -> str:
-        """Equal for two descriptions that give equal indexes. Raises InvalidConfig, InvalidName."""
+        """Equal for the descriptions of equal indexes. Raises InvalidConfig, InvalidName."""
         return make_spec(self.index_type, self.resource_types, self.build_config).fingerprint
 
 
 class InboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The folder into which events are dropped; "" is `inbox` in the data directory."""
+    """The folder for event files; "" is `inbox` in the data directory."""
 
     enabled: bool = True
     folder: str = ""
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where events are sent. `types` are types of events, or beginnings of them with `*`; none means all."""
+    """An endpoint for events. `types` are event types, or prefixes with `*`; an empty list means every type."""
 
     url: str
     name: str = ""
-    """Its position in the events is kept under this name; the URL without one."""
+    """The name of the durable position in the event log; "": the URL."""
     secret_env: str = ""
     types: tuple[str, ...] = ()
     allow_private: bool = False
-    """Allow loopback, private and link-local addresses, and plain http to them."""
+    """Allow loopback, private and link-local addresses, and http without TLS."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole settings file; folders are absolute."""
+    """A settings file; the folders are absolute."""
 
     mirror: tuple[MirrorSettings, ...] = ()
     index: tuple[IndexSettings, ...] = ()
     inbox: InboxSettings = InboxSettings()
     webhook: tuple[WebhookSettings, ...] = ()
     incoming: IncomingRules = IncomingRules()
-    """What events from outside may bring about; used from the next start on."""
+    """The rules for incoming events; a change takes effect at the next start."""
 
     def config(self) -> Config:
-        """How the engine is opened."""
+        """The configuration of the engine."""
         return Config(incoming=self.incoming)
 
 
 def load_settings(path: Path) -> Settings:
-    """Read a settings file. Raises InvalidConfig that says what is wrong and where; FileNotFoundError."""
+    """Read a settings file. Raises FileNotFoundError; InvalidConfig with the error and its place in the file."""
     data = path.read_bytes()
     if len(data) > FILE_BYTES_MAX:
         raise InvalidConfig(f"{path.name} has more than {FILE_BYTES_MAX} bytes")
@@ -119,7 +124,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def _where(message: str) -> str:
-    """msgspec's `$.index[0].branch` in the words of the file: the first [[index]], `branch`."""
+    """Translate msgspec's `$.index[0].branch` to the place in the file: `[[index]] number 1, branch`."""
     found = re.search(r" - at `\$\.?([a-z_]*)(?:\[(\d+)\])?(?:\.([^`]*))?`", message)
     if found is None:
         return message
@@ -129,7 +134,7 @@ def _where(message: str) -> str:
 
 
 def check_settings(settings: Settings, base: Path, name: str = FILE_NAME) -> Settings:
-    """Check what the types cannot say, and make folders absolute, below `base`. Raises InvalidConfig."""
+    """Check the rules beyond the types, and resolve folders against `base`. Raises InvalidConfig."""
     mirrors = tuple(
         _checked(f"{name}: [[mirror]] number {n}", _check_mirror, mirror, base)
         for n, mirror in enumerate(settings.mirror, 1)
@@ -145,7 +150,7 @@ def check_settings(settings: Settings, base: Path, name: str = FILE_NAME) -> Set
             if one is not other and one.branch == other.branch and other.prefix.startswith(one.prefix):
                 raise InvalidConfig(
                     f"{name}: two mirrors of branch {one.branch!r} would delete each other's records",
-                    hint="give each a prefix of its own, such as 'docs/' and 'notes/', or a branch",
+                    hint="give each its own prefix, such as 'docs/' and 'notes/', or its own branch",
                 )
     inbox = settings.inbox
     if inbox.folder:
@@ -172,7 +177,7 @@ def _check_mirror(mirror: MirrorSettings, base: Path) -> MirrorSettings:
 def _check_index(index: IndexSettings) -> None:
     check_branch(index.branch)
     if not index.fingerprint:
-        raise InvalidConfig("it cannot be built")
+        raise InvalidConfig("the index cannot be built")
 
 
 def _check_webhook(webhook: WebhookSettings) -> None:
@@ -180,9 +185,9 @@ def _check_webhook(webhook: WebhookSettings) -> None:
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise InvalidConfig(f"{webhook.url!r} is not an http or https URL")
     if parts.username is not None or parts.password is not None:
-        raise InvalidConfig("a URL with a user or password in it would end up in logs", hint="use secret_env")
+        raise InvalidConfig("a user or password in a URL would end up in logs", hint="use secret_env")
     if parts.scheme == "http" and not webhook.allow_private:
-        raise InvalidConfig("events are sent by https only", hint="allow_private = true allows http inside")
+        raise InvalidConfig("events are sent by https only", hint="allow_private = true allows http")
     if webhook.secret_env and not os.environ.get(webhook.secret_env):
         raise InvalidConfig(f"the environment variable {webhook.secret_env!r} is not set")
 

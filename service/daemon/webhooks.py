@@ -1,14 +1,15 @@
-"""Webhooks: events of the durable log are sent to endpoints, each event at least once and in order for each endpoint.
+"""Webhooks: each endpoint receives the events of the log in order, each event at least once.
 
     POST <url>
     Content-Type: application/cloudevents+json; charset=utf-8
-    webhook-id: <event id>                  the same each time it is sent: forget what was seen before
+    webhook-id: <event id>                  equal for every attempt, so that the receiver can drop repeats
     webhook-timestamp: 1795467600           seconds since the epoch
     webhook-signature: v1,<base64>          HMAC-SHA256 over "<id>.<timestamp>.<body>", see standardwebhooks.com
 
-Any 2xx is a delivery. Everything else is tried again with growing pauses, and nothing later is sent before; 410 Gone
-ends the sending until the next start. The position is durable, so a restart goes on where it was, and repeats at most
-what was not noted. Events that were removed meanwhile (`Config.events_keep`) are skipped, and counted.
+A 2xx answer is a delivery. After any other answer the webhook tries the same event again, with growing pauses, before
+it sends a later event. 410 Gone ends the webhook until the next start. The position is durable: after a restart the
+webhook continues, and repeats at most the events after the noted position. It skips and counts the events that
+retention removed (`Config.events_keep`).
 """
 
 from __future__ import annotations
@@ -16,27 +17,24 @@ from __future__ import annotations
 import logging
 import random
 import ssl
-import threading
-import time
-from collections.abc import Callable
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
 from shadowswitch.model.views import Event
 from shadowswitch.service.daemon.delivery import Endpoint, Refused, send, signature
+from shadowswitch.service.daemon.part import Part
 
 logger = logging.getLogger("shadowswitch")
 
 PAGE = 100
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 300.0
-STOP_TIMEOUT_S = 3.0
-"""Longer nobody waits for an attempt at hand; it ends by itself, and is repeated at the next start."""
+POLL_S = 1.0
+"""The log is read this often even without a notice."""
 
 
 class WebhookStatus(msgspec.Struct, frozen=True):
-    """How an endpoint stands: `behind` events are yet to be looked at, `missed` ones were removed before."""
+    """The progress of an endpoint: `behind` events are still to come, `missed` events were removed too early."""
 
     name: str
     position: int
@@ -48,8 +46,11 @@ class WebhookStatus(msgspec.Struct, frozen=True):
     gone: bool
 
 
-class Webhook:
-    """Sends to one endpoint, on a thread of its own. Start it once; stop it before the engine closes."""
+class Webhook(Part):
+    """Sends to one endpoint, on its own thread."""
+
+    stop_timeout_s = 3.0
+    """An attempt at hand ends by itself; the next start repeats it."""
 
     def __init__(
         self,
@@ -59,42 +60,30 @@ class Webhook:
         context: ssl.SSLContext | None = None,
         retry_s: float = RETRY_FIRST_S,
     ) -> None:
+        super().__init__(engine, "webhook", endpoint.label)
         self.endpoint = endpoint
-        self._engine = engine
         self._context = context
         self._retry_s = retry_s
-        self._wake = threading.Event()
-        self._stopping = False
-        self._leave: Callable[[], None] = lambda: None
         self._position = 0
         self._noted = 0
         self._delivered = self._failures = self._missed = 0
         self._error: str | None = None
         self._gone = False
-        self._thread = threading.Thread(target=self._run, name="shadowswitch-webhook", daemon=True)
 
     def start(self) -> None:
-        """Go on after the event that was noted last; a new endpoint begins with the next event."""
+        """Continue after the noted position. A new endpoint starts with the next event. Raises InvalidConfig."""
         if self.endpoint.secret:
-            signature(self.endpoint.secret, "", 0, b"")
+            signature(self.endpoint.secret, "", 0, b"")  # an invalid secret is refused here
         noted = self._engine.event_position(self.endpoint.key)
         if noted is None:
             noted = self._engine.event_span()[1]
             self._engine.note_event_position(self.endpoint.key, noted)
         self._position = self._noted = noted
-        self._leave = self._engine.subscribe(lambda _: self._wake.set())
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; an attempt at hand is not waited for long. Idempotent."""
-        self._stopping = True
-        self._wake.set()
-        self._leave()
-        if self._thread.is_alive():
-            self._thread.join(STOP_TIMEOUT_S)
+        self._unsubscribe = self._engine.subscribe(lambda _: self._wake.set())
+        super().start()
 
     def status(self) -> WebhookStatus:
-        """As of now. Any thread."""
+        """The status now. Any thread."""
         newest = self._engine.event_span()[1]
         return WebhookStatus(
             self.endpoint.label,
@@ -107,26 +96,19 @@ class Webhook:
             self._gone,
         )
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping and not self._gone:
-                self._wake.clear()
-                try:
-                    while self._page():
-                        pass
-                except EngineClosed:
-                    raise
-                except ShadowSwitchError as error:
-                    logger.error("webhook %s: %s", self.endpoint.label, error)
-                    self._error = str(error)
-                    self._wait(self._retry_s)
-                if not self._stopping:
-                    self._wake.wait(1.0)
-        except EngineClosed:
-            return
+    def _round(self) -> float:
+        """Send the rest of the log."""
+        while self._send_page():
+            pass
+        return POLL_S
 
-    def _page(self) -> bool:
-        """Send one page of the log; False when there is no more, or it is to end."""
+    def _failed(self, error: Exception) -> float:
+        super()._failed(error)
+        self._error = str(error)
+        return self._retry_s
+
+    def _send_page(self) -> bool:
+        """Send one page of the log. Returns False at the end of the log, and at the end of the webhook."""
         events = self._engine.events(self._position, PAGE)
         for event in events:
             if event.sequence > self._position + 1:
@@ -139,12 +121,12 @@ class Webhook:
             self._position = event.sequence
         if self._position != self._noted:
             self._note(self._position)
-        return bool(events) and not self._stopping
+        return bool(events) and not self._stopping.is_set()
 
     def _deliver(self, event: Event) -> bool:
-        """Try until it is taken; False when it is to end first."""
+        """Send until the endpoint takes the event. Returns False when the webhook ends first."""
         pause_s = self._retry_s
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 send(self.endpoint, event, self._context)
             except Refused as error:
@@ -153,8 +135,8 @@ class Webhook:
                 logger.warning("webhook %s, event %d: %s", self.endpoint.label, event.sequence, error)
                 if error.gone:
                     self._gone = True
-                    return False
-                self._wait(max(pause_s * random.uniform(0.8, 1.2), error.retry_after_s))
+                    self._stopping.set()
+                self._stopping.wait(max(pause_s * random.uniform(0.8, 1.2), error.retry_after_s))
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
             else:
                 self._delivered += 1
@@ -165,10 +147,3 @@ class Webhook:
     def _note(self, sequence: int) -> None:
         self._engine.note_event_position(self.endpoint.key, sequence)
         self._noted = sequence
-
-    def _wait(self, pause_s: float) -> None:
-        ends = time.monotonic() + pause_s
-        while not self._stopping and (left := ends - time.monotonic()) > 0:
-            self._wake.wait(min(left, 1.0))
-            if not self._stopping:
-                self._wake.clear()

@@ -13,7 +13,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
-from shadowswitch.service.daemon.importer import RESOURCE_TYPE
+from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.service.demo.workload import INDEX_TYPE, Acked
 
 SEARCHED_MAX = 1000

@@ -24,7 +24,8 @@ from shadowswitch.model.errors import UnknownBranch
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import Event, ShadowIndex, SwitchRequest
 from shadowswitch.service.cli.progress import Show, build_details
-from shadowswitch.service.daemon.importer import RESOURCE_TYPE, Imported, import_folder
+from shadowswitch.service.daemon.importer import Imported, import_folder
+from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.service.demo.audit import Audited, audit
 from shadowswitch.service.demo.report import Build, Report, latency, problems_of, stalls_of
 from shadowswitch.service.demo.workload import INDEX_TYPE, Acked, Load, Loop

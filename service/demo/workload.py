@@ -13,7 +13,7 @@ import msgspec
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
 from shadowswitch.model.records import Delete, Put
-from shadowswitch.service.daemon.importer import RESOURCE_TYPE
+from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 
 INDEX_TYPE = "SEARCH_INDEX"
 THINK_S = 0.001
