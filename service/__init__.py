@@ -1,1 +1,1 @@
-"""What people and programs touch from outside: command line, and later HTTP and dashboard."""
+"""The interfaces of the engine: command line, HTTP and dashboard, daemon, demo."""

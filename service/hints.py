@@ -1,7 +1,7 @@
-"""The next step in the words of whoever is told: the library's own hints speak of Python calls.
+"""Hints for each interface: the library's hints name Python calls, which become routes or commands here.
 
-Each row is what such a hint says, how HTTP says it, and how the command line does; longer phrases come first. Where the
-command line has no word of its own the server's is better than none.
+Each row has the phrase of a Python hint, the phrase of the HTTP API, and the phrase of the command line. A call without
+a command keeps the phrase of the HTTP API.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "build one with start_build and switch to it, or rebuild",
         "build one with POST /shadow-index/start and switch to it",
-        "shadowswitch build ... --switch makes one",
+        "shadowswitch build ... --switch creates one",
     ),
     ("open it again with Engine.open", "try again when the server is back", "try again when the server is back"),
     ("changes(after=head)", "GET /branches/{name}/changes?after=", "shadowswitch events --after"),
@@ -22,7 +22,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("cancel_build", "DELETE /shadow-index/{id}", "shadowswitch cancel"),
     ("create_branch", "POST /branches", "shadowswitch import"),
     ("fail_build", "POST /shadow-index/{id}/fail", "shadowswitch cancel"),
-    (  # a scope of tokens has the same name, and keeps it
+    (  # the scope `force_unlock` of a token keeps its name
         "force_unlock first",
         "POST /branch-locks/force-unlock/{branch} first",
         "POST /branch-locks/force-unlock/{branch} first",
@@ -41,7 +41,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 
 
 def _pattern(column: int) -> re.Pattern[str]:
-    """Every phrase of a column, the longest first, and none inside another word."""
+    """Match the phrases of a column as whole words, the longest first."""
     phrases = sorted({row[column] for row in ROWS}, key=len, reverse=True)
     return re.compile("|".join(rf"(?<![\w/]){re.escape(phrase)}(?![\w/])" for phrase in phrases))
 
@@ -52,12 +52,12 @@ _TO_COMMANDS = {**{http: command for _, http, command in ROWS}, **{python: comma
 
 
 def in_http(text: str) -> str:
-    """A hint for clients of the HTTP API."""
+    """Translate a hint for clients of the HTTP API."""
     return _PYTHON.sub(lambda found: _TO_HTTP[found[0]], text)
 
 
 def in_commands(text: str) -> str:
-    """A hint for the command line, whether it comes from the library or from a server."""
+    """Translate a hint of the library or of a server for the command line."""
     for pattern in (_PYTHON, _HTTP):
         text = pattern.sub(lambda found: _TO_COMMANDS[found[0]], text)
     return text

@@ -1,8 +1,8 @@
-"""The file by which commands find the server of a data directory: `HOST`, readable by its user only.
+"""The file `HOST` in a data directory: commands find the server with it. Only the user of the server can read it.
 
     {"url": "http://127.0.0.1:8740", "token": "...", "pid": 4242}
 
-It counts only while the process that it names holds the directory's lock: what a killed server left behind is ignored.
+The file is valid while its process holds the lock of the directory. The file of a killed server is ignored.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from shadowswitch.service.cli.status import holder_of
+from shadowswitch.storage import data_directory
 
 NAME = "HOST"
 BYTES_MAX = 4096
 
 
 class HostFile(msgspec.Struct, frozen=True):
-    """Where the server is, and the token with which its user's commands may do everything; "" where none is needed."""
+    """The server, and a token with every scope for the commands of its user; "" where the server takes no tokens."""
 
     url: str
     token: str
@@ -29,7 +30,7 @@ class HostFile(msgspec.Struct, frozen=True):
 
 
 def write(data: Path, found: HostFile) -> None:
-    """Tell where the server is. Nobody but its user can read it, at no moment."""
+    """Write the file. It is never readable by another user."""
     temporary = data / f"{NAME}.{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
@@ -43,13 +44,13 @@ def write(data: Path, found: HostFile) -> None:
 
 
 def remove(data: Path) -> None:
-    """The server goes."""
+    """Remove the file of a server that ends."""
     with contextlib.suppress(OSError):
         (data / NAME).unlink()
 
 
 def read(data: Path) -> HostFile | None:
-    """The server that has the directory open at this moment; None when there is none that could be asked."""
+    """The server that has the directory open now, or None."""
     try:
         descriptor = os.open(data / NAME, os.O_RDONLY | os.O_NOFOLLOW)
         with open(descriptor, "rb") as file:
@@ -61,3 +62,22 @@ def read(data: Path) -> HostFile | None:
         return None
     holder = holder_of(data)
     return found if holder is not None and holder.get("pid") == found.pid else None
+
+
+def holder_of(data: Path) -> dict[str, Any] | None:
+    """The process that has the directory open (pid, host, command, since), or None.
+
+    /proc/locks shows whether the process holds the lock file. An attempt to take the lock would show it too, but a
+    starting engine could meet that attempt and take it for another engine.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(data / data_directory.LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            holder, inode = data_directory.read_holder(descriptor), os.fstat(descriptor).st_ino
+        finally:
+            os.close(descriptor)
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # 1: FLOCK  ADVISORY  WRITE 4242 08:01:1311 0 EOF
+            if words[1:2] == ["FLOCK"] and words[4] == str(holder.get("pid")) and words[5].endswith(f":{inode}"):
+                return holder
+    return None

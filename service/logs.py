@@ -1,4 +1,4 @@
-"""Logs of a server: one line for each record, as JSON or for people, with the fields that join them up."""
+"""Logs of a server: one line for each record, as JSON or as text, with the fields that connect records."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import msgspec
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object for each record: time, level, logger, message, and the record's own fields."""
+    """One JSON object for each record: time, level, logger, message, and the fields of the record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """A record as a line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
@@ -27,11 +27,11 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
-class Words(logging.Formatter):
-    """The same for people."""
+class TextLines(logging.Formatter):
+    """One line of text for each record, and its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """A record as a line."""
         fields = "  ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
         moment = datetime.fromtimestamp(record.created, UTC)
         line = f"{moment:%H:%M:%S} {record.levelname.lower():7} {record.getMessage()}"
@@ -39,12 +39,11 @@ class Words(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def log_to_stderr(as_json: bool, verbose: bool) -> None:
-    """Send what the engine and the server log to standard error; uvicorn's own news only when verbose."""
+def log_to_stderr(as_json: bool) -> None:
+    """Send the log of engine and server, and the warnings of uvicorn, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if as_json else Words())
-    levels = {"shadowswitch": logging.INFO, "uvicorn": logging.INFO if verbose else logging.WARNING}
-    for name, level in levels.items():
+    handler.setFormatter(JsonLines() if as_json else TextLines())
+    for name, level in (("shadowswitch", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)

@@ -1,13 +1,11 @@
-"""The engine of a running server, for commands: what they ask for is asked over HTTP, and errors come back as what they
-were. Only the methods that commands use; each does what the Engine's does.
+"""RemoteEngine: the engine of a running server for commands, over HTTP. Errors keep their classes.
 
-What only reads is read from the disk beside the server: `get`, `count`.
+It has the methods of Engine that commands use. `get` and `count` read the disk beside the server.
 """
 
 from __future__ import annotations
 
 import http.client
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,9 +29,9 @@ T = TypeVar("T")
 API = "/api/v1"
 TIMEOUT_S = 60.0
 LONG_TIMEOUT_S = 1800.0
-"""A switch with its validation may take long; the server ends it by its own deadlines."""
-SOON_S = 2.0
-"""For what is only shown: without it there is still much to see."""
+"""A switch includes its validation; the server ends it by its own deadlines."""
+STATUS_TIMEOUT_S = 2.0
+"""A status without the daemon's part is better than a long wait."""
 PROBLEM = "urn:shadowswitch:problem:"
 
 
@@ -42,7 +40,7 @@ class ServerGone(ShadowSwitchError):
 
 
 class RemoteEngine:
-    """Talks to the server of a data directory. One thread."""
+    """A client of the server of a data directory. One thread."""
 
     def __init__(self, found: HostFile, data: Path, catalog: Catalog) -> None:
         parts = urlsplit(found.url)
@@ -53,7 +51,7 @@ class RemoteEngine:
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
     def branch(self, name: str) -> BranchInfo:
@@ -65,7 +63,7 @@ class RemoteEngine:
         return self._call("POST", "branches", {"name": name}, BranchInfo)
 
     def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
-        """See Engine; `by` is whoever the token of the server's user names."""
+        """See Engine. The server takes the actor from the token, and ignores `by`."""
         return self._move("recover", branch, reason)
 
     def reopen_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
@@ -125,9 +123,9 @@ class RemoteEngine:
         started = self._call("POST", "shadow-index/start", body, dict[str, Any])
         return self.shadow(started["shadow_index_id"])
 
-    def upkeep(self) -> dict[str, Any]:
-        """What the server keeps going beside its API, an UpkeepStatus; an engine of one's own keeps nothing going."""
-        return self._call("GET", "upkeep", None, dict[str, Any], SOON_S)
+    def daemon_status(self) -> dict[str, Any]:
+        """The UpkeepStatus of the server's daemon. An Engine has no daemon."""
+        return self._call("GET", "upkeep", None, dict[str, Any], STATUS_TIMEOUT_S)
 
     def shadow(self, shadow_id: str) -> ShadowIndex:
         """See Engine."""
@@ -161,13 +159,13 @@ class RemoteEngine:
             text = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            timed_out = isinstance(error, socket.timeout)
+            timed_out = isinstance(error, TimeoutError)
             raise ServerGone(
-                f"the server of {self.path} {'gives no answer' if timed_out else 'has gone'}: {error!r:.200}",
-                hint="shadowswitch status shows what became of it",
+                f"the server of {self.path} {'does not answer' if timed_out else 'is gone'}: {error!r:.200}",
+                hint="shadowswitch status shows whether the server runs",
             ) from error
         if response.status >= 300:
-            raise raised(text)
+            raise error_of(text)
         return msgspec.json.decode(text, type=kind)
 
 
@@ -175,12 +173,12 @@ def _segment(name: str) -> str:
     return quote(name, safe="").replace(".", "%2E")
 
 
-def raised(text: bytes) -> ShadowSwitchError:
-    """The error that a problem tells of, as the class that it was."""
+def error_of(text: bytes) -> ShadowSwitchError:
+    """The error of a problem document, in its own class."""
     try:
         problem: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError:
-        return ServerGone(f"the server answered nonsense: {text[:100]!r}", hint="is it really shadowswitch?")
+        return ServerGone(f"the answer is no problem document: {text[:100]!r}", hint="is the server shadowswitch?")
     name = "".join(word.capitalize() for word in str(problem.get("type", "")).removeprefix(PROBLEM).split("-"))
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, ShadowSwitchError)):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, Put
-from shadowswitch.service.cli import changes as changing
 from shadowswitch.service.cli.app import main
+from shadowswitch.service.cli.builds import build_config
 from tests.cli_helpers import Cli, spawn, texts
 
 
@@ -138,7 +138,7 @@ def test_build_options_reach_the_backend(cli: Cli, data: Path) -> None:
 
 def test_an_option_is_json_or_else_a_string() -> None:
     options = ["a=1", "b=[1]", 'c="x"', "d=porter", "e=x=y", "f="]
-    assert changing.build_config(None, None, None, None, options) == {
+    assert build_config(None, None, None, None, options) == {
         "a": 1, "b": [1], "c": "x", "d": "porter", "e": "x=y", "f": "",
     }  # fmt: skip
 

@@ -76,4 +76,4 @@ def test_an_argument_that_is_no_folder_is_told_of_as_that(tmp_path: Path, capsys
         (tmp_path / name / "docs").mkdir(parents=True)
     folders = (tmp_path / "one" / "docs", tmp_path / "two" / "docs")
     error = Cli(capsys).error("serve", *folders, "--data", tmp_path / "data", status=2)
-    assert "two of the folders are called 'docs'" in error
+    assert "two folders have the name 'docs'" in error

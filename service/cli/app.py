@@ -1,6 +1,6 @@
-"""The command line. Exit status 0: success; 1: "no" (blocked, refused, failed check, not found); 2: a wrong call.
+"""The command line. Exit status 0: success; 1: failure (blocked, refused, failed check, not found); 2: wrong call.
 
-Errors are one line on standard error. `changing.py` and `reading.py` hold the commands.
+An error is one line on standard error.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ from shadowswitch.model.errors import (
     UnknownIndex,
     UnknownShadow,
 )
-from shadowswitch.service.cli import changes as changing
-from shadowswitch.service.cli import manual
-from shadowswitch.service.cli import reads as reading
-from shadowswitch.service.cli import serve as serving
+from shadowswitch.service.cli import manual, read_commands, server_commands, write_commands
 from shadowswitch.service.cli.directory import Refused
 from shadowswitch.service.hints import in_commands
 
@@ -39,33 +36,31 @@ INTERRUPTED = 130
 TERMINATED = 143
 WRONG_CALL = (InvalidChange, InvalidConfig, InvalidName)
 HINTS: dict[type[ShadowSwitchError], str] = {
-    UnknownBranch: "shadowswitch status shows what there is",
-    UnknownShadow: "shadowswitch status shows what there is",
-    UnknownIndex: "shadowswitch build ... --switch makes one",
-    BuildFailed: "shadowswitch events shows how it went; mend the cause and build again",
+    UnknownBranch: "shadowswitch status lists the branches",
+    UnknownShadow: "shadowswitch status lists the shadows",
+    UnknownIndex: "shadowswitch build ... --switch creates one",
+    BuildFailed: "shadowswitch events shows the course of the build; remove the cause and build again",
     DuplicateBuild: "switch to it, or discard it with shadowswitch cancel",
 }
-"""The next step for some errors whatever their own hint says; others are told in the words of `hints`."""
+"""The hints of these errors on the command line; `hints` translates the hint of any other error."""
 
 app = App(
     name="shadowswitch",
     help="Rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit.",
     help_epilogue=(
-        "Exit status: 0 success; 1 no (blocked, refused, failed check, not found); 2 wrong call."
+        "Exit status: 0 success; 1 failure (blocked, refused, failed check, not found); 2 wrong call."
         f" Every command takes --json, and {DEBUG} for logs and tracebacks."
     ),
     version=lambda: importlib.metadata.version("shadowswitch"),
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-changing.add_to(app)
-reading.add_to(app)
-serving.add_to(app)
-manual.add_to(app)
+for module in (write_commands, read_commands, server_commands, manual):
+    module.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status. Without `arguments` those of this process are taken."""
+    """Run a command and return its exit status. The default `arguments` are those of this process."""
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminated)
     tokens, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
@@ -75,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except Refused:
             return 1
-        except BrokenPipeError:  # whoever read what we print has seen enough
+        except BrokenPipeError:  # the reader of standard output has closed it
             _silence_stdout()
             return 1
         except KeyboardInterrupt:
@@ -96,7 +91,7 @@ def _status_of(error: Exception) -> int:
 
 
 def _line(error: Exception) -> str:
-    """An error as one line; one that nobody foresaw carries its class, and how to see more."""
+    """An error as one line. An unforeseen error adds its class, and the option for the traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, ShadowSwitchError):
         hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), in_commands(error.hint))
@@ -109,7 +104,7 @@ def _line(error: Exception) -> str:
 
 
 def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """Take the flag out, wherever it stands before `--`; the environment variable SHADOWSWITCH_DEBUG does the same."""
+    """Remove --debug before `--`. The environment variable SHADOWSWITCH_DEBUG has the same effect."""
     tokens = list(arguments)
     end = tokens.index("--") if "--" in tokens else len(tokens)
     kept = [token for token in tokens[:end] if token != DEBUG]
@@ -118,7 +113,7 @@ def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 @contextmanager
 def _logging(debug: bool) -> Iterator[None]:
-    """What the engine logs is shown with --debug only: what a user needs to know is in the answer or the error."""
+    """Show the log of the engine with --debug only; the output or the error has everything that a user needs."""
     logger = logging.getLogger("shadowswitch")
     handler = logging.StreamHandler() if debug else logging.NullHandler()
     level = logger.level
@@ -133,12 +128,12 @@ def _logging(debug: bool) -> Iterator[None]:
 
 
 def _terminated(number: int, frame: Any) -> NoReturn:
-    """SIGTERM: leave through every `finally`, so that the engine is closed and temporary folders are removed."""
+    """SIGTERM: leave through every `finally`, which closes the engine and removes temporary folders."""
     raise SystemExit(TERMINATED)
 
 
 def _silence_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
+    """Send the interpreter's last flush to the null device."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""The data directory as commands open it: read only beside a running host, or with an engine of their own."""
+"""The data directory of a command: its read-only catalog beside a running host, or an engine."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Json = Annotated[
 ]
 
 OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME})
-"""What may lie in a directory in which an engine was only just started."""
+"""The entries of a directory in which an engine has just started."""
 
 
 class Refused(Exception):
-    """The answer is no: exit status 1. What there is to say has been printed."""
+    """The operation was refused: exit status 1. The command has printed the reason."""
 
 
 class NotADataDirectory(ShadowSwitchError):
-    """Nothing of ours lies there (status 1), or something else does."""
+    """The folder does not exist, or has no data of shadowswitch."""
 
 
 def holds_data(data: Path) -> bool:
-    """Is this a data directory of shadowswitch?"""
+    """Is the folder a data directory of shadowswitch?"""
     return (data / data_directory.CATALOG / "data.mdb").is_file()
 
 
@@ -42,11 +42,11 @@ def _require_data(data: Path) -> None:
     if holds_data(data):
         return
     what = "is not a data directory of shadowswitch" if data.exists() else "does not exist"
-    raise NotADataDirectory(f"{data} {what}", hint="give the right path with --data, or make one with import")
+    raise NotADataDirectory(f"{data} {what}", hint="give the right path with --data, or create one with import")
 
 
 def require_free(data: Path) -> None:
-    """Raise ValueError where a new data directory would be laid among somebody else's files."""
+    """Raise ValueError where a new data directory would mix with other files."""
     if data.exists() and not data.is_dir():
         raise ValueError(f"{data} is not a folder")
     if data.is_dir() and not holds_data(data):
@@ -57,25 +57,25 @@ def require_free(data: Path) -> None:
 
 @contextlib.contextmanager
 def open_catalog(data: Path) -> Iterator[Catalog]:
-    """The catalog of a data directory, read only, beside whatever host has it open. Raises NotADataDirectory."""
+    """The read-only catalog of a data directory, also beside a running host. Raises NotADataDirectory."""
     _require_data(data)
-    catalog = Catalog(data / data_directory.CATALOG, readonly=True)
-    try:
+    with contextlib.closing(Catalog(data / data_directory.CATALOG, readonly=True)) as catalog:
         yield catalog
-    finally:
-        catalog.close()
 
 
 @contextlib.contextmanager
-def open_engine(data: Path, make: bool = False) -> Iterator[Engine | RemoteEngine]:
-    """The engine of the server that has the directory open, or one of this process. Raises NotADataDirectory, or
-    ValueError when one cannot be made there, and EngineAlreadyOpen, naming a holder that is no server."""
+def open_engine(data: Path, create: bool = False) -> Iterator[Engine | RemoteEngine]:
+    """The engine of the server that has the directory open; without a server, an engine in this process.
+
+    Raises NotADataDirectory; with `create`, ValueError for a folder with other files; EngineAlreadyOpen when a process
+    that is no server has the directory open.
+    """
     found = host_file.read(data)
     if found is not None:
         with open_catalog(data) as catalog, contextlib.closing(RemoteEngine(found, data, catalog)) as engine:
             yield engine
         return
-    if make:
+    if create:
         require_free(data)
     else:
         _require_data(data)

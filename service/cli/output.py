@@ -1,56 +1,127 @@
-"""What the command line prints on standard output: tables for people, one JSON value for programs."""
+"""Standard output of the command line: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 WIDTH_WITHOUT_TERMINAL = 140
-"""Wide enough for every table of ours; a pipe has no width to fit into."""
+"""The width of a table in a pipe: every table of these commands fits."""
 SHORT_CHARS = 40
+WATCH_S = 0.5
+"""The interval of a watch. A host writes waiters and heartbeats to the disk about as often."""
+
+View = dict[str, Any]
 
 
 def print_json(value: Any) -> None:
-    """One JSON value; structs become objects, times ISO 8601."""
+    """Print one JSON value. Structs become objects, times ISO 8601."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """Print one JSON value on one line."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def print_result(value: Any, text: str, json: bool) -> None:
+    """Print a result: the value as JSON, or the text."""
+    if json:
+        print_json(value)
+    else:
+        say(text)
+
+
 def console() -> Console:
-    """Standard output; as wide as its terminal, or wide enough for a table where there is none."""
+    """Standard output, with a fixed width where there is no terminal."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def say(text: str) -> None:
-    """A line of plain text: nothing in it is markup."""
+    """Print plain text; markup in it has no effect."""
     console().print(Text(text), soft_wrap=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table; what is in the cells is never taken for markup."""
-    console().print(drawn(title, columns, rows))
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table."""
+    console().print(table(title, columns, rows))
 
 
-def drawn(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """As `table`, to be printed later."""
-    drawn = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table; markup in its cells has no effect."""
+    made = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    target = console()
+    wide = console().width >= WIDTH_WITHOUT_TERMINAL
     for number, column in enumerate(columns):
         short = max((len(row[number]) for row in cells), default=0) <= SHORT_CHARS
-        # on a wide line names and ids stay in one piece; on a narrow one folding is better than cutting them off
-        drawn.add_column(column, overflow="fold", no_wrap=short and target.width >= WIDTH_WITHOUT_TERMINAL)
+        # a wide line keeps names and ids in one piece; a narrow line folds them and loses nothing
+        made.add_column(column, overflow="fold", no_wrap=short and wide)
     for row in cells:
-        drawn.add_row(*map(Text, row))
-    return drawn
+        made.add_row(*map(Text, row))
+    return made
+
+
+def cell(value: Any) -> str:
+    """A value of a view as the text of a cell."""
+    if value is None:
+        return ""
+    if hasattr(value, "isoformat"):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def size(bytes_: int | None) -> str:
-    """Bytes for people."""
+    """A number of bytes in MB."""
     return "" if bytes_ is None else f"{bytes_ / 1e6:.1f} MB"
+
+
+def show(
+    look: Callable[[], View],
+    render: Callable[[View], RenderableType],
+    stable_part: Callable[[View], Any],
+    *,
+    watch: bool,
+    json: bool,
+) -> None:
+    """Print a view once; with `watch`, again after each change of its stable part until an interrupt."""
+    if watch:
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(look, render, stable_part, json)
+    elif json:
+        print_json(look())
+    else:
+        console().print(render(look()))
+
+
+def _watch(
+    look: Callable[[], View], render: Callable[[View], RenderableType], stable_part: Callable[[View], Any], json: bool
+) -> None:
+    """A terminal shows the view in place. Elsewhere each change is a JSON line or a table."""
+    target = console()
+    if target.is_terminal and not json:
+        with Live(render(look()), console=target, auto_refresh=False) as live:
+            while True:
+                live.update(render(look()), refresh=True)
+                time.sleep(WATCH_S)
+    printed: Any = None
+    while True:
+        found = look()
+        stable = stable_part(found)
+        if stable != printed:
+            printed = stable
+            if json:
+                print_json_line(found)
+            else:
+                target.print(render(found))
+            sys.stdout.flush()
+        time.sleep(WATCH_S)

@@ -1,4 +1,4 @@
-"""How long work goes, on standard error: bars on a terminal, lines now and then elsewhere, nothing when quiet."""
+"""Progress on standard error: bars on a terminal, a line every few seconds elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from shadowswitch.model.views import ShadowIndex
 
 LINE_INTERVAL_S = 2.0
-"""Where there is no terminal, a line at the beginning of each step and then so often."""
+"""Without a terminal: a line at the start of each step, then a line at this interval."""
 
 Show = Callable[[str, float, str], None]
-"""Takes the title of the present step, its percent, and details. A new title ends the step before."""
+"""Takes the title of the step, its percent, and details. A new title ends the step before."""
 
 
 @contextmanager
 def steps(quiet: bool = False, title_width: int = 30) -> Iterator[Show]:
-    """A display of steps that follow each other."""
+    """Show consecutive steps."""
     console = Console(stderr=True)
     if quiet:
         yield lambda title, percent, details: None
@@ -50,7 +50,7 @@ def build_details(shadow: ShadowIndex) -> str:
 
 
 class _Bars:
-    """One bar for each step; those that are done stay above, with a tick and their time."""
+    """One bar for each step; a finished bar stays above, with a tick and its time."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -62,11 +62,11 @@ class _Bars:
             self.end()
             self._title = title
             self._task = self._progress.add_task(escape(title), total=100, details="")
-        # a bar at 100 % counts as finished, and its clock stops: only the end of the step does that
+        # rich stops the clock of a bar at 100 %, so only the end of the step sets 100 %
         self._progress.update(self._task, completed=min(percent, 99.9), details=escape(details))
 
     def end(self) -> None:
-        """The present step is done."""
+        """Finish the bar of the step."""
         if self._task is not None:
             self._progress.update(self._task, completed=100, details="")
             self._task = None

@@ -1,35 +1,57 @@
-"""What `status` shows, read from the disk, beside whatever host has the directory open.
+"""The view of a data directory: host, branches, live indexes, shadows and locks, read from the disk beside a host.
 
-The names are those of BranchInfo, IndexInfo and ShadowIndex. What a running host has not written down yet (progress
-since the last note, the LSN that a shadow has reached) is as of that note, some seconds old at most.
+The names are those of BranchInfo, IndexInfo and ShadowIndex. A running host writes progress and the LSN of a shadow
+within some seconds, so the view may be that old. The daemon of a server keeps its status in memory only; its part of
+the view comes from the server, and is absent without an answer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.engine.views import moment
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.locks.info import Lock, LockWaiter
-from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.service.cli.held import held_and_waiting
-from shadowswitch.storage import data_directory
+from shadowswitch.service import host_file
+from shadowswitch.service.cli import output
+from shadowswitch.service.cli.builds import shadow_status
+from shadowswitch.service.cli.locks import LOCK_HEADINGS, held_and_waiting, lock_cells
+from shadowswitch.service.daemon.text_files import counts_text
+from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import all_locks
-from shadowswitch.storage.catalog.rows import BranchRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
+
+COLUMNS = {
+    "branches": ("name", "state", "record_count", "head_lsn", "locks", "waiting", "created_at"),
+    "indexes": (
+        "branch_name", "index_type", "generation", "previous_generation", "record_count", "lag_changes", "build_config",
+        "switched_at",
+    ),
+    "shadows": (
+        "shadow_index_id", "branch_name", "index_type", "state", "phase", "build_progress_percent", "record_count",
+        "error",
+    ),
+}  # fmt: skip
+"""The columns of each table; `--json` has every value."""
+HEADINGS = {
+    "branch_name": "branch", "build_progress_percent": "%", "lag_changes": "lag", "previous_generation": "previous",
+    "record_count": "records",
+}  # fmt: skip
 
 
-def status_of(catalog: Catalog, data: Path) -> dict[str, Any]:
-    """Host, branches, live indexes and shadows, locks and who waits for them, JSON-like."""
+def status_of(catalog: Catalog, data: Path) -> output.View:
+    """The view of the whole data directory."""
     branches = {row.number: row for row in catalog.branches()}
     live = (row for row in catalog.indexes() if row.live)
-    host = holder_of(data)
+    host = host_file.holder_of(data)
     stored = {row.branch: row for row in all_locks(catalog)}
     held = {number: held_and_waiting(catalog, row, hosted=host is not None) for number, row in stored.items()}
     return {
@@ -43,6 +65,7 @@ def status_of(catalog: Catalog, data: Path) -> dict[str, Any]:
             for number, (_, waiters) in held.items()
             for waiter in waiters
         ],
+        "upkeep": _daemon_status(data, catalog),
     }
 
 
@@ -62,7 +85,7 @@ def _branch(catalog: Catalog, row: BranchRow, held: tuple[list[Lock], tuple[Lock
 
 
 def _index(catalog: Catalog, data: Path, row: IndexRow, branch: str) -> dict[str, Any]:
-    """`lag_changes` counts from what readers see at this moment; an index that cannot be opened says why."""
+    """A live index. `lag_changes` counts from the LSN of its readers; `error` is the reason that it cannot be read."""
     head = catalog.head(row.branch)[0]
     generation = catalog.generation(row.live)
     shadow = catalog.find_shadow(generation.shadow_id) if generation is not None else None
@@ -87,52 +110,72 @@ def _index(catalog: Catalog, data: Path, row: IndexRow, branch: str) -> dict[str
     return found
 
 
-def shadow_status(row: ShadowRow) -> dict[str, Any]:
-    """One shadow, JSON-like."""
-    return {
-        "shadow_index_id": row.id,
-        "branch_name": row.branch_name,
-        "index_type": row.index_type,
-        "resource_types": row.resource_types,
-        "state": str(row.state),
-        "phase": row.phase,
-        "build_progress_percent": round(row.progress, 1),
-        "estimated_completion_seconds": row.eta_s,
-        "switch_ready": row.state == ShadowState.BUILT,
-        "index_size_bytes": row.size_bytes,
-        "record_count": row.record_count,
-        "backend": row.backend,
-        "build_config": row.build_config,
-        "generation": row.generation,
-        "created_at": moment(row.created_at),
-        "started_at": moment(row.started_at),
-        "completed_at": moment(row.completed_at),
-        "switched_at": moment(row.switched_at),
-        "error": row.error,
-    }
-
-
-def types_of(catalog: Catalog, branch: str) -> list[str]:
-    """The resource types of which a branch has records. Raises UnknownBranch."""
-    names = catalog.types()
-    digests = catalog.digests(catalog.branch(branch).number)
-    return sorted(names[number] for number, digest in digests.items() if digest.count)
-
-
-def holder_of(data: Path) -> dict[str, Any] | None:
-    """What the engine that has the directory open wrote into its lock file (pid, host, command, since), or None.
-
-    Looks the lock up in /proc/locks. Trying the lock itself would answer too, and could make an engine that starts at
-    that very moment believe that another one has the directory.
-    """
-    with contextlib.suppress(OSError):
-        descriptor = os.open(data / data_directory.LOCK, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            holder, inode = data_directory.read_holder(descriptor), os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()  # 1: FLOCK  ADVISORY  WRITE 4242 08:01:1311 0 EOF
-            if words[1:2] == ["FLOCK"] and words[4] == str(holder.get("pid")) and words[5].endswith(f":{inode}"):
-                return holder
+def _daemon_status(data: Path, catalog: Catalog) -> dict[str, Any] | None:
+    """The answer of the server to GET /upkeep; None without a server, and without an answer."""
+    found = host_file.read(data)
+    if found is None:
+        return None
+    with contextlib.suppress(ShadowSwitchError), contextlib.closing(RemoteEngine(found, data, catalog)) as server:
+        return server.daemon_status()
     return None
+
+
+# -- the view on a terminal ----------------------------------------------------------------------------------------
+
+
+def stable_status(found: output.View) -> Any:
+    """The part of the view without values that change by themselves, and without counters."""
+    return {**found, "locks": None, "upkeep": _stable_daemon(found["upkeep"])}
+
+
+def _stable_daemon(found: dict[str, Any] | None) -> Any:
+    if found is None:
+        return None
+    mirrors = [(one["folder"], one["branch"], one["skipped"], one["error"]) for one in found["mirrors"]]
+    indexes = [(one["branch"], one["index_type"], one["as_described"], one["error"]) for one in found["indexes"]]
+    return mirrors, indexes, found["error"], found["not_started"], found["restart_needed"]
+
+
+def render_status(found: output.View) -> RenderableType:
+    """The view as text and tables."""
+    host = found["host"]
+    holder = f"open in process {host['pid']}: {host['command']}" if host else "not open in any process"
+    parts: list[RenderableType] = [Text(holder)]
+    for title, columns in COLUMNS.items():
+        headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
+        cells = [[output.cell(row[name]) for name in columns] for row in found[title]]
+        parts.append(output.table(title, headings, cells))
+    if found["locks"]:
+        held = [[lock.branch, *lock_cells(lock)] for lock in found["locks"]]
+        parts.append(output.table("locks", ["branch", *LOCK_HEADINGS], held))
+    if found["waiters"]:
+        cells = [[waiter["branch"], waiter["owner"], ", ".join(waiter["wants"])] for waiter in found["waiters"]]
+        parts.append(output.table("waiting for locks", ["branch", "owner", "for"], cells))
+    return Group(*parts, *_render_daemon(found["upkeep"]))
+
+
+def _render_daemon(found: dict[str, Any] | None) -> list[RenderableType]:
+    if found is None:
+        return []
+    parts: list[RenderableType] = []
+    if found["mirrors"]:
+        columns = ["folder", "branch", "files", "left out", "error"]
+        cells = [
+            [one["folder"], one["branch"], one["files"], counts_text(one["skipped"]), one["error"]]
+            for one in found["mirrors"]
+        ]
+        parts.append(output.table("folders that are followed", columns, cells))
+    errors = [f"{one['index_type']} of {one['branch']}: {one['error']}" for one in found["indexes"] if one["error"]]
+    errors += [f"webhook {one['name']}: {one['error']}" for one in found["webhooks"] if one["error"]]
+    errors += [f"{name} cannot be started: {error}" for name, error in found["not_started"].items()]
+    if found["error"]:
+        errors.append(f"the settings stay as they were: {found['error']}")
+    if found["restart_needed"]:
+        errors.append("the rules for incoming events take effect at the next start")
+    return [*parts, *map(Text, errors)]
+
+
+def render_shadow(found: output.View) -> RenderableType:
+    """One shadow as a table."""
+    rows = [[name, output.cell(value)] for name, value in found.items()]
+    return output.table(f"shadow {found['shadow_index_id']}", ["", ""], rows)

@@ -1,1 +1,1 @@
-"""What a host keeps going beside its API."""
+"""The daemon of a server: mirrors, indexes, inbox, webhooks."""

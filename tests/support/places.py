@@ -101,7 +101,7 @@ class Step(Enum):
     REGISTERED_BACKENDS = "shadowswitch.storage.backends.registry._registered"
     FTS5_CHECK_TERMS = "shadowswitch.storage.backends.fts5.check._check_terms"
     # services
-    CLI_STATUS = "shadowswitch.service.cli.reads.status_of"
+    CLI_STATUS = "shadowswitch.service.cli.read_commands.status_of"
     DEMO_AUDIT = "shadowswitch.service.demo.demo.audit"
     IMPORT_LIST_FILES = "shadowswitch.service.daemon.importer.list_files"
     WORKLOAD_SEARCH = "shadowswitch.service.demo.workload.Searcher.step"

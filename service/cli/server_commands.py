@@ -1,4 +1,4 @@
-"""The commands `serve` and `token`. What they need of the extra `service` is imported only when they run."""
+"""The commands `serve` and `token`. They import the packages of the extra `service` only when they run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
@@ -20,21 +19,21 @@ from shadowswitch.service.cli.directory import Data, Json, require_free
 from shadowswitch.service.logs import log_to_stderr
 
 EXTRA = frozenset({"cloudevents", "litestar", "pathspec", "prometheus_client", "uvicorn"})
-Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), help="0 takes any free one.")]
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), help="The port; 0 takes a free one.")]
 Rate = Annotated[float, Parameter(validator=Number(gt=0), help="Requests per second of one token or address.")]
-BodyMb = Annotated[int, Parameter(validator=Number(gte=1, lte=1024), help="The longest body of a request, in MiB.")]
-LogJson = Annotated[bool, Parameter(negative="", show_default=False, help="Log lines as JSON.")]
-Quiet = Annotated[bool, Parameter(negative="", show_default=False, help="No log line for each request.")]
+BodyMb = Annotated[int, Parameter(validator=Number(gte=1, lte=1024), help="The limit of a request body, in MiB.")]
+LogJson = Annotated[bool, Parameter(negative="", show_default=False, help="Write the log as JSON lines.")]
+Quiet = Annotated[bool, Parameter(negative="", show_default=False, help="Do not log each request.")]
 Names = Annotated[list[str] | None, Parameter(negative="")]
 
 
 class ExtraMissing(InvalidConfig):
-    """A package is not installed; the hint says how to get it."""
+    """A package of the extra `service` is not installed."""
 
 
 @contextmanager
-def the_extra() -> Iterator[None]:
-    """Around an import: raises ExtraMissing when it fails for want of the extra `service`."""
+def extra_required() -> Iterator[None]:
+    """Turn a failed import of a package of the extra `service` into ExtraMissing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -47,7 +46,7 @@ def the_extra() -> Iterator[None]:
 
 
 def add_to(app: App) -> None:
-    """Make these commands of the application."""
+    """Register the commands."""
     app.command(serve)
     app.command(token)
 
@@ -69,30 +68,31 @@ def serve(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Host a data directory: HTTP API, events, metrics, and the dashboard at `/`. Makes the directory if need be.
+    """Serve a data directory: HTTP API, events, metrics, and the dashboard at `/`. Creates a missing directory.
 
-    Folders that are named are followed and searched; the settings file says how, and is watched. Ends on SIGTERM or
-    Ctrl-C, within seconds; builds go on at the next start. Other commands find this server and go through it.
+    Branch `main` mirrors the given folders and indexes their files. The server follows changes of the settings file.
+    SIGTERM or Ctrl-C ends the server within seconds; builds continue at the next start. Other commands find the server
+    and send their calls to it.
 
     Example: `shadowswitch serve ./docs --data ./data`, then open http://127.0.0.1:8740
 
     Parameters
     ----------
     directories
-        Folders of texts that branch `main` follows.
+        Folders of text files that branch `main` mirrors.
     settings
-        Default: `shadowswitch.toml` in the first folder, or in the data directory.
+        The settings file. Default: `shadowswitch.toml` in the first folder, or in the data directory.
     host
-        Where to listen. Anything but a loopback address takes tokens.
+        The address to listen on. Any other address than loopback requires tokens.
     token_file
-        Who may do what, as TOML; `shadowswitch token` makes entries. The environment variable SHADOWSWITCH_TOKENS may
-        hold the same. Without any, everybody on this machine may do everything.
+        The tokens and their scopes, as TOML; `shadowswitch token` prints entries. The environment variable
+        SHADOWSWITCH_TOKENS has the same format. Without tokens, every user of this machine has every scope.
     allowed_host
-        A further name under which the server is addressed; may be repeated.
+        A further host name of the server; may be repeated.
     backend
-        A backend of your own, `module:attribute`, that clients may name in build_config; may be repeated.
+        A custom backend, `module:attribute`, for build_config; may be repeated.
     """
-    with the_extra():
+    with extra_required():
         from shadowswitch.service.daemon.daemon import daemon_of_server
         from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
         from shadowswitch.service.http.host import Options
@@ -103,19 +103,17 @@ def serve(
         rate_per_s=rate, body_max_bytes=max_body_mb << 20, log_requests=not quiet,
     )  # fmt: skip
     require_free(data)
-    log_to_stderr(log_json, verbose=False)
-    with daemon_of_server(directories or (), settings, data, _tell_json if json else _tell) as (config, ready):
+    log_to_stderr(log_json)
+
+    def announce(engine: Engine, url: str) -> None:
+        if json:  # one line, so that a program can wait for it
+            output.print_json_line({"serving": str(engine.path), "url": url})
+            sys.stdout.flush()
+        else:
+            output.say(f"serving {engine.path} at {url}")
+
+    with daemon_of_server(directories or (), settings, data, announce) as (config, ready):
         run(data, options, tokens, config, ready)
-
-
-def _tell(engine: Engine, url: str) -> None:
-    output.say(f"serving {engine.path} at {url}")
-
-
-def _tell_json(engine: Engine, url: str) -> None:
-    """On one line, for whoever waits for it and reads on."""
-    sys.stdout.write(msgspec.json.encode({"serving": str(engine.path), "url": url}).decode() + "\n")
-    sys.stdout.flush()
 
 
 def token(
@@ -125,20 +123,20 @@ def token(
     branch: Names = None,
     json: Json = False,
 ) -> None:
-    """Make a token: prints the secret, once, and the entry for the token file, which has only its hash.
+    """Create a token. Prints the secret, once, and the entry for the token file, which holds only a hash.
 
     Example: `shadowswitch token ci --scope read --scope write --branch 'feature/*'`
 
     Parameters
     ----------
     name
-        Is in the audit and the logs.
+        The name in the audit history and the logs.
     scope
         read, write, build, switch, rollback, lock, admin, force_switch, force_unlock; may be repeated. Default: read.
     branch
         A pattern of branch names; may be repeated. Default: every branch.
     """
-    with the_extra():
+    with extra_required():
         from shadowswitch.service.http.access import Scope, new_token
     try:
         scopes = [Scope(one) for one in scope or ["read"]]
@@ -148,10 +146,7 @@ def token(
     patterns = ", ".join(_quoted(one) for one in made.branches)
     wanted = ", ".join(f'"{one}"' for one in sorted(made.scopes))
     entry = f'[[token]]\nname = "{made.name}"\nsha256 = "{made.sha256}"\nscopes = [{wanted}]\nbranches = [{patterns}]\n'
-    if json:
-        output.print_json({"token": secret, "entry": entry})
-    else:
-        output.say(f"{secret}\n\n{entry}")
+    output.print_result({"token": secret, "entry": entry}, f"{secret}\n\n{entry}", json)
 
 
 def _quoted(text: str) -> str:

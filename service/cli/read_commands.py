@@ -1,0 +1,165 @@
+"""The commands that read. They open the catalog read-only, so they work beside a running host and change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+from rich.console import Console, RenderableType
+
+from shadowswitch.actors.maintenance.dispatcher import event_of
+from shadowswitch.engine.reader import outside_reader
+from shadowswitch.model.events import EVENT_PREFIX
+from shadowswitch.model.views import Event
+from shadowswitch.service.cli import output
+from shadowswitch.service.cli.builds import shadow_status
+from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog
+from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
+from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
+from shadowswitch.storage.fsck import check_data
+
+After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
+Limit = Annotated[int, Parameter(validator=Number(gte=1), help="Print at most this many.")]
+Watch = Annotated[bool, Parameter(negative="", show_default=False, help="Show every change until interrupted.")]
+Follow = Annotated[
+    bool,
+    Parameter(negative="", show_default=False, help="Print new events, one on each line, until interrupted."),
+]
+FOLLOW_PAGE = 1000
+
+
+def add_to(app: App) -> None:
+    """Register the commands."""
+    for command in (search, status, locks, events, audit, check):
+        app.command(command)
+
+
+def search(
+    branch: str, query: str, *, data: Data, index_type: str = "SEARCH_INDEX", limit: Limit = 10, json: Json = False
+) -> None:
+    """Search a live index. Works beside a running host.
+
+    A hit contains every word of the query. "..." is a phrase, and a trailing * matches every word with this prefix.
+
+    Example: `shadowswitch search main "event loop" --data ./data --limit 3`
+
+    Parameters
+    ----------
+    index_type
+        The index to search.
+    """
+    with open_catalog(data) as catalog, outside_reader(data, catalog, branch, index_type) as reader:
+        hits = reader.search(query, limit)
+        lsn, generation = reader.lsn, reader.generation
+    if json:
+        output.print_json({"hits": hits, "lsn": lsn, "generation": generation})
+        return
+    rows = [[hit.resource_type, hit.id, f"{hit.score:.3f}", hit.lsn] for hit in hits]
+    output.print_table(f"{len(hits)} hits, LSN {lsn}, generation {generation}", ["type", "id", "score", "lsn"], rows)
+
+
+def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:
+    """Show the host process, branches, live indexes, shadows and locks. Works beside a running host.
+
+    A running server adds its mirrored folders, the reasons for files that they leave out, and its errors.
+
+    Example: `shadowswitch status --data ./data`
+
+    Parameters
+    ----------
+    shadow_id
+        Show only this shadow, with every value.
+    """
+
+    def look() -> output.View:
+        return shadow_status(catalog.shadow(shadow_id)) if shadow_id is not None else status_of(catalog, data)
+
+    def render(found: output.View) -> RenderableType:
+        return render_shadow(found) if shadow_id is not None else render_status(found)
+
+    def stable_part(found: output.View) -> output.View:
+        return found if shadow_id is not None else stable_status(found)
+
+    with open_catalog(data) as catalog:
+        output.show(look, render, stable_part, watch=watch, json=json)
+
+
+def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) -> None:
+    """Show the locks, waiters and builds of a branch. Works beside a running host.
+
+    Example: `shadowswitch locks main --data ./data --watch`
+    """
+    with open_catalog(data) as catalog:
+        output.show(lambda: locks_of(catalog, data, branch), render_locks, stable_locks, watch=watch, json=json)
+
+
+def events(*, data: Data, after: After = 0, limit: Limit = 100, follow: Follow = False, json: Json = False) -> None:
+    """Print the event log in order, as CloudEvents. Works beside a running host.
+
+    Example: `shadowswitch events --data ./data --after 100 --follow`
+    """
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            _follow_events(data, after, json)
+    else:
+        _print_events("events", "outbox", data, after, limit, json)
+
+
+def audit(*, data: Data, after: After = 0, limit: Limit = 1000, json: Json = False) -> None:
+    """Print the audit history in order, with actor and reason of each entry. Works beside a running host.
+
+    The history has switches, rollbacks, forced actions, changes of a branch's state, and recoveries.
+
+    Example: `shadowswitch audit --data ./data --after 100`
+    """
+    _print_events("audit", "audit", data, after, limit, json)
+
+
+def _print_events(title: str, database: str, data: Data, after: int, limit: int, json: bool) -> None:
+    with open_catalog(data) as catalog:
+        found = [event_of(row, catalog.uuid) for row in catalog.events(after, limit, database)]
+    if json:
+        output.print_json(found)
+    else:
+        output.print_table(title, ["", "time", "event", "subject", "data"], map(_event_cells, found))
+
+
+def _follow_events(data: Data, after: int, json: bool) -> None:
+    with open_catalog(data) as catalog:
+        while True:
+            for row in catalog.events(after, FOLLOW_PAGE):
+                event = event_of(row, catalog.uuid)
+                after = event.sequence
+                if json:
+                    output.print_json_line(event)
+                else:
+                    sys.stdout.write("  ".join(_event_cells(event)) + "\n")
+            sys.stdout.flush()
+            time.sleep(output.WATCH_S)
+
+
+def _event_cells(event: Event) -> list[str]:
+    data = "  ".join(f"{name}={output.cell(value)}" for name, value in event.data.items())
+    kind = event.type.removeprefix(EVENT_PREFIX)
+    return [str(event.sequence), f"{event.time:%Y-%m-%d %H:%M:%S}", kind, event.subject, data]
+
+
+def check(*, data: Data, json: Json = False) -> None:
+    """Verify every invariant over all data on disk. Works beside a running host.
+
+    Exit status 0: the data is sound. Exit status 1: the check has findings.
+
+    Example: `shadowswitch check --data ./data`
+    """
+    console = Console(stderr=True)
+    waiting = contextlib.nullcontext() if json or not console.is_terminal else console.status("checking everything")
+    with open_catalog(data) as catalog, waiting:
+        findings = check_data(catalog, data.absolute())
+    count = f"{len(findings)} findings" if findings else "sound"
+    output.print_result(findings, "\n".join([*map(str, findings), count]), json)
+    if findings:
+        raise Refused

@@ -1,0 +1,223 @@
+"""The commands that write. They call the server of the data directory, or else open an engine in this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.views import SwitchResult
+from shadowswitch.service.cli import output
+from shadowswitch.service.cli.builds import build_config, types_of, wait_until_built
+from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine
+from shadowswitch.service.cli.progress import steps
+from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
+from shadowswitch.service.daemon.text_files import counts_text
+from shadowswitch.service.demo.demo import Plan, run_demo
+from shadowswitch.service.demo.report_view import print_report
+
+PLAN = Plan()
+Flag = Annotated[bool, Parameter(negative="", show_default=False)]
+Names = Annotated[list[str] | None, Parameter(negative="")]
+Whole = Annotated[int, Parameter(validator=Number(gte=1))]
+
+
+def add_to(app: App) -> None:
+    """Register the commands."""
+    app.command(demo)
+    app.command(import_, name="import")
+    for command in (build, switch, rollback, cancel, branch):
+        app.command(command)
+
+
+def demo(
+    directory: Path | None = None,
+    *,
+    keep: Path | None = None,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = PLAN.seconds,
+    max_files: Whole = PLAN.files_max,
+    max_mb: Whole = PLAN.size_max_bytes >> 20,
+    json: Json = False,
+) -> None:
+    """Run the whole story on real files: import, build, three rebuilds under load, audit.
+
+    Exit status 0: no change was lost, revived or refused, and no read went back in time.
+
+    Example: `shadowswitch demo --keep ./demo-data`, then `shadowswitch search main "event loop" --data ./demo-data`
+
+    Parameters
+    ----------
+    directory
+        A folder of text files. Default: the sources of the standard library of the running Python.
+    keep
+        Keep the data directory here for other commands. The folder is new, empty, or made by a demo.
+    seconds
+        The time under load, in addition to the rebuilds.
+    max_files
+        Import at most this many files.
+    max_mb
+        Import at most this many MiB.
+    """
+    plan = Plan(seconds=seconds, files_max=max_files, size_max_bytes=max_mb << 20)
+    with steps(quiet=json) as show:
+        report = run_demo(directory, keep, show, plan)
+    if json:
+        output.print_json(report)
+    else:
+        print_report(report)
+        if keep is not None:
+            output.say(f"the data directory is {keep}; try: shadowswitch search main 'event loop' --data {keep}")
+    if not report.ok:
+        raise Refused
+
+
+def import_(branch: str, directory: Path, *, data: Data, json: Json = False) -> None:
+    """Import a folder of text files as records of type `file`. Creates a missing data directory or branch.
+
+    The import leaves out binary files, files too large for a record, symbolic links, and folders such as `.git`.
+
+    Example: `shadowswitch import main ./texts --data ./data`
+    """
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is not a folder")
+    with open_engine(data, create=True) as engine, steps(quiet=json) as show:
+        ensure_branch(engine, branch)
+
+        def progressed(done: int, total: int) -> None:
+            show(f"import into {branch}", 100 * done / max(1, total), f"{output.size(done)} of {output.size(total)}")
+
+        imported = import_folder(engine, branch, directory, progressed=progressed)
+    output.print_result(imported, _import_text(imported), json)
+
+
+def _import_text(imported: Imported) -> str:
+    return (
+        f"{imported.files} files written, {imported.unchanged} unchanged ({output.size(imported.size_bytes)},"
+        f" {imported.not_utf8} not UTF-8), LSN {imported.lsn}; skipped: {counts_text(imported.skipped) or 'none'}"
+    )
+
+
+def build(
+    branch: str,
+    index_type: str = "SEARCH_INDEX",
+    *,
+    data: Data,
+    resource_type: Names = None,
+    backend: str | None = None,
+    tokenizer: str | None = None,
+    column: Names = None,
+    workers: Whole | None = None,
+    option: Names = None,
+    switch: Flag = False,
+    json: Json = False,
+) -> None:
+    """Build an index in the shadow and wait until it is BUILT. Ctrl-C cancels the build.
+
+    Example: `shadowswitch build main SEARCH_INDEX --data ./data --tokenizer porter --switch`
+
+    Parameters
+    ----------
+    resource_type
+        A resource type to index; may be repeated. Default: every type with records on the branch.
+    backend
+        The backend of the index. Default for SEARCH_INDEX: `fts5`.
+    tokenizer
+        For fts5: unicode61, ascii, porter or trigram.
+    column
+        For fts5: a field to index; may be repeated. Default: every string of a record.
+    workers
+        The number of worker processes.
+    option
+        A further option of the backend, as `name=value` with a JSON value; may be repeated.
+    switch
+        Switch to the index after the build.
+    """
+    config = build_config(backend, tokenizer, column, workers, option)
+    with open_catalog(data) as catalog:
+        types = resource_type or types_of(catalog, branch)
+    if not types:
+        raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
+    with open_engine(data) as engine:
+        shadow = engine.start_build(branch, index_type, types, config, service_name="cli")
+        shadow = wait_until_built(engine, shadow, quiet=json)
+        result = engine.switch(shadow.shadow_index_id) if switch else None
+    text = f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"
+    if result is not None:
+        text += f"\n{result.message}"
+    output.print_result({"shadow": shadow, "switch": result}, text, json)
+    if result is not None and not result.success:
+        raise Refused
+
+
+def switch(shadow_id: str, *, data: Data, json: Json = False) -> None:
+    """Make a BUILT shadow the live index.
+
+    Example: `shadowswitch switch 5f0c... --data ./data`
+    """
+    with open_engine(data) as engine:
+        _print_switch(engine.switch(shadow_id), json)
+
+
+def rollback(branch: str, index_type: str = "SEARCH_INDEX", *, data: Data, json: Json = False) -> None:
+    """Switch back to the previous generation; every write is kept. A second rollback switches forward again.
+
+    Example: `shadowswitch rollback main SEARCH_INDEX --data ./data`
+    """
+    with open_engine(data) as engine:
+        _print_switch(engine.rollback(branch, index_type), json)
+
+
+def _print_switch(result: SwitchResult, json: bool) -> None:
+    output.print_result(result, result.message, json)
+    if not result.success:
+        raise Refused
+
+
+def cancel(shadow_id: str, *, data: Data, reason: str = "", json: Json = False) -> None:
+    """Cancel a build, or discard a BUILT or FAILED shadow.
+
+    Example: `shadowswitch cancel 5f0c... --data ./data --reason "wrong tokenizer"`
+
+    Parameters
+    ----------
+    reason
+        The reason, for the audit history.
+    """
+    with open_engine(data) as engine:
+        shadow = engine.cancel_build(shadow_id, reason)
+    output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state}", json)
+
+
+def branch(
+    operation: Literal["recover", "reopen", "merge", "archive"],
+    name: str,
+    *,
+    data: Data,
+    reason: str = "",
+    json: Json = False,
+) -> None:
+    """Change the state of a branch.
+
+    Example: `shadowswitch branch recover main --data ./data --reason "the disk was replaced"`
+
+    Parameters
+    ----------
+    operation
+        recover: leave ERROR; its cause is gone. reopen: continue with a READY or MERGED branch. merge: mark a READY
+        branch as merged elsewhere. archive: close the branch for good; it stays readable.
+    reason
+        The reason, for the audit history.
+    """
+    with open_engine(data) as engine:
+        operations = {
+            "recover": engine.recover_branch,
+            "reopen": engine.reopen_branch,
+            "merge": engine.merge_branch,
+            "archive": engine.archive_branch,
+        }
+        found = operations[operation](name, f"user-{os.getuid()}", reason)
+    output.print_result(found, f"branch {found.name} is {found.state}", json)
