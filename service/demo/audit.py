@@ -1,7 +1,7 @@
-"""The audit: every acknowledged change is read back through the live index, and nothing else may be there.
+"""The audit: it reads every acknowledged change back through the live index, and accepts no other record.
 
-Exact, because each record has one writer: the index must hold just the version that was acknowledged last, a deleted
-record must be absent, and words of texts that were replaced or deleted must find nothing.
+Each record has one writer, so the audit is exact. The index must have the last acknowledged version of a record, and no
+deleted record. A search for a word of a replaced or deleted text must find nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.service.demo.workload import INDEX_TYPE, Acked
 
 SEARCHED_MAX = 1000
-"""Records whose marker words are searched for too; the look-up by id is done for all."""
+"""The audit searches for the marker words of this many records; it looks up every record by id."""
 CATCH_UP_TIMEOUT_S = 30.0
 
 
 class Audited(msgspec.Struct):
-    """What was looked at, and every problem found."""
+    """The work of the audit, and every problem."""
 
     records: int = 0
     deletes: int = 0
@@ -31,7 +31,7 @@ class Audited(msgspec.Struct):
 
 
 def audit(engine: Engine, branch: str, acked: Mapping[str, Acked], seed: int = 0) -> Audited:
-    """Read everything back at the head of the branch. Nobody may write meanwhile."""
+    """Read everything back at the head of the branch. The branch must have no other writer."""
     result = Audited()
     edited = sorted(id for id, last in acked.items() if last.marker)
     searched = set(random.Random(seed).sample(edited, min(SEARCHED_MAX, len(edited))))
@@ -44,24 +44,24 @@ def audit(engine: Engine, branch: str, acked: Mapping[str, Acked], seed: int = 0
                 problem = _search(reader, result, id, last)
             if problem is not None:
                 result.problems.append(f"{id}: {problem}")
-        held, kept = reader.count(), engine.count(branch, RESOURCE_TYPE)
+        indexed, stored = reader.count(), engine.count(branch, RESOURCE_TYPE)
     expected = sum(not last.deleted for last in acked.values())
-    if not held == kept == expected:
-        result.problems.append(f"{expected} records were acknowledged, the branch has {kept}, the index {held}")
+    if not indexed == stored == expected:
+        result.problems.append(f"{expected} records were acknowledged, the branch has {stored}, the index {indexed}")
     return result
 
 
 def _look_up(engine: Engine, branch: str, reader: Reader, id: str, last: Acked) -> str | None:
-    for where, held in (("index", reader.get(RESOURCE_TYPE, id)), ("branch", engine.get(branch, RESOURCE_TYPE, id))):
+    for place, found in (("index", reader.get(RESOURCE_TYPE, id)), ("branch", engine.get(branch, RESOURCE_TYPE, id))):
         if last.deleted:
-            if held is not None:
-                return f"deleted at LSN {last.lsn}, and back in the {where} with LSN {held.lsn}"
-        elif held is None:
-            return f"written at LSN {last.lsn}, and lost from the {where}"
-        elif held.lsn != last.lsn:
-            return f"acknowledged at LSN {last.lsn}, the {where} has LSN {held.lsn}"
-        elif last.marker not in held.fields.get("text", ""):
-            return f"the {where} has LSN {held.lsn} with another text"
+            if found is not None:
+                return f"deleted at LSN {last.lsn}, and back in the {place} with LSN {found.lsn}"
+        elif found is None:
+            return f"written at LSN {last.lsn}, and lost from the {place}"
+        elif found.lsn != last.lsn:
+            return f"acknowledged at LSN {last.lsn}, the {place} has LSN {found.lsn}"
+        elif last.marker not in found.fields.get("text", ""):
+            return f"the {place} has LSN {found.lsn} with another text"
     return None
 
 

@@ -1,8 +1,8 @@
 """`shadowswitch demo`: the whole story on real files, under load, with an audit at the end.
 
-Imports a folder, builds and switches a first index, then rebuilds it with other tokenizers while writers edit and
-readers search. The audit reads every acknowledged change back; whatever is lost, revived or went back in time is a
-failure, and the exit status says so.
+The demo imports a folder, builds a first index and switches to it. It rebuilds the index with other tokenizers, while
+writers edit records and readers search. The audit reads every acknowledged change back. A change that is lost or
+revived, and a read that goes back in time, are failures and give the exit status 1.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from pathlib import Path
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import UnknownBranch
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import Event, ShadowIndex, SwitchRequest
 from shadowswitch.service.cli.progress import Show, build_details
-from shadowswitch.service.daemon.importer import Imported, import_folder
+from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.service.demo.audit import Audited, audit
 from shadowswitch.service.demo.report import Build, Report, latency, problems_of, stalls_of
@@ -34,38 +33,41 @@ from shadowswitch.storage import data_directory
 BRANCH = "main"
 FIRST = "unicode61"
 TOKENIZERS = ("porter", "ascii", "unicode61")
-"""Trigram would do as well; its index is several times larger than the texts, and adds nothing to the story."""
+"""A trigram index is several times larger than the texts, so the demo leaves it out."""
 WRITERS = 4
 READERS = 4
 EDITED_MAX_BYTES = 16 << 10
-"""Writers edit files up to this size; larger ones are only indexed. Indexing a text takes about a millisecond for every
-10 KiB, and readers are led over when the texts that were committed last are indexed."""
+"""Writers edit files up to this size. An index takes about a millisecond for 10 KiB of text, and a switch moves readers
+after the index has the last committed texts."""
 BUILD_TIMEOUT_S = 300.0
 SWITCH_TIMEOUT_S = 60.0
-"""A machine that is busy with something else may need several attempts."""
+"""A busy machine may need several attempts."""
 LOOK_S = 0.05
 MADE_BY_DEMO = "made-by-demo"
-"""Lies in a data directory that a demo made: only there it may edit what it finds."""
+"""The mark of a data directory of a demo: only there a demo edits existing records."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How much and how long. `seconds` is the time under load besides the rebuilds, cut in four: before, between and
-    after them; `window_s` the width of the windows in which stalls are compared."""
+    """The size and the time of a run.
+
+    `seconds` is the time under load in addition to the rebuilds, a quarter of it before, between and after them.
+    `window_s` is the width of the windows that compare stalls.
+    """
 
     seconds: float = 24.0
     window_s: float = 1.0
     files_max: int = 50_000
     size_max_bytes: int = 64 << 20
-    """Both keep the demo under two minutes on two cores, whatever folder it is given."""
+    """Both limits keep the demo under two minutes on two cores with any folder."""
 
 
 def default_corpus() -> Path:
-    """The sources of the standard library of the running Python: about 30 MB of real text."""
+    """The sources of the standard library of the running Python: about 30 MB of text."""
     return Path(sysconfig.get_paths()["stdlib"])
 
 
 def run_demo(corpus: Path | None, keep: Path | None, show: Show, plan: Plan | None = None) -> Report:
-    """Run the demo in `keep`, which is new or empty or was made by a demo, or in a temporary directory."""
+    """Run the demo in `keep` or in a temporary directory. `keep` is new, empty, or made by a demo."""
     corpus = corpus or default_corpus()
     if not corpus.is_dir():
         raise ValueError(f"{corpus} is not a folder")
@@ -82,7 +84,7 @@ def _directory(keep: Path | None) -> Iterator[Path]:
     if keep.exists() and not keep.is_dir():
         raise ValueError(f"{keep} is not a folder")
     if keep.exists() and any(keep.iterdir()) and not (keep / MADE_BY_DEMO).exists():
-        raise ValueError(f"{keep} is not empty, and no demo made it; a demo edits what it finds, so give a new folder")
+        raise ValueError(f"{keep} is not empty, and no demo made it; a demo edits all records, so give a new folder")
     keep.mkdir(mode=0o700, parents=True, exist_ok=True)
     (keep / MADE_BY_DEMO).touch(mode=0o600)
     yield keep
@@ -99,12 +101,12 @@ class Demo:
         self.load = Load(engine, BRANCH)
         self.rates = _Rates()
         self.acked: dict[str, Acked] = {}
-        """What is known of the records that no writer has."""
+        """The last acknowledged change of each record without a writer."""
         self.committed: dict[str, float] = {}
-        """When the switch to each shadow was committed, by perf_counter."""
+        """The time of the commit of each switch by shadow, by perf_counter."""
 
     def run(self) -> Report:
-        """All of it; less than a minute on two cores for the standard library."""
+        """The whole run: less than a minute on two cores for the standard library."""
         begun = time.perf_counter()
         imported = self._import()
         import_s = time.perf_counter() - begun
@@ -112,7 +114,7 @@ class Demo:
         builds = [self._build(FIRST, "first index")]
         self._start_load()
         try:
-            self._wait("quiet time, to compare with")
+            self._wait("quiet time, for comparison")
             for number, tokenizer in enumerate(TOKENIZERS, 1):
                 builds.append(self._build(tokenizer, f"rebuild {number}/{len(TOKENIZERS)} {tokenizer}"))
                 self._wait(f"on the new index ({tokenizer})")
@@ -126,10 +128,7 @@ class Demo:
     def _import(self) -> Imported:
         title = "import"
         self.show(title, 0.0, str(self.corpus))
-        try:
-            self.engine.branch(BRANCH)
-        except UnknownBranch:
-            self.engine.create_branch(BRANCH)
+        ensure_branch(self.engine, BRANCH)
         imported = import_folder(
             self.engine,
             BRANCH,
@@ -141,7 +140,7 @@ class Demo:
         )
         if not self.acked:
             raise ValueError(f"{self.corpus} has no text files")
-        for record in self.engine.scan(BRANCH, RESOURCE_TYPE):  # a kept directory may hold more than this folder
+        for record in self.engine.scan(BRANCH, RESOURCE_TYPE):  # a kept directory may have further records
             self.acked.setdefault(record.id, Acked(record.lsn))
         return imported
 
@@ -158,10 +157,11 @@ class Demo:
         seconds = self.plan.seconds / (len(TOKENIZERS) + 1)
         begun = time.perf_counter()
         while (passed := time.perf_counter() - begun) < seconds:
-            self._tell(title, 100 * passed / seconds)
+            self._show(title, 100 * passed / seconds)
             time.sleep(min(LOOK_S, seconds))
 
-    def _tell(self, title: str, percent: float, details: str = "") -> None:
+    def _show(self, title: str, percent: float, details: str = "") -> None:
+        """Show the progress of a step, and the rates of the load."""
         writes, searches = self.rates.of(self.load.counts())
         rates = f"{writes:.0f} writes/s  {searches:.0f} searches/s" if self.load.loops else ""
         self.show(title, percent, "  ".join(filter(None, (details, rates))))
@@ -169,7 +169,7 @@ class Demo:
     # -- builds ----------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> None:
-        """On the dispatcher's thread, right after the commit."""
+        """Note the time of a committed switch. Runs on the dispatcher's thread."""
         if event.type.endswith("switch.committed"):
             self.committed[event.subject] = time.perf_counter()
 
@@ -179,7 +179,7 @@ class Demo:
         id = shadow.shadow_index_id
         phases_s = self._follow(shadow, title, begun)
         built = self.engine.wait_for(id, "BUILT", timeout_s=1)
-        self._tell(title, 100.0, "switching")
+        self._show(title, 100.0, "switching")
         asked = time.perf_counter()
         result = self.engine.switch(id, SwitchRequest(switch_timeout_seconds=SWITCH_TIMEOUT_S, reason="demo"))
         ended = time.perf_counter()
@@ -188,7 +188,7 @@ class Demo:
         return Build(tokenizer, built.record_count or 0, ended - begun, phases_s, result, begun, committed, ended)
 
     def _follow(self, shadow: ShadowIndex, title: str, begun: float) -> dict[str, float]:
-        """Show a build until it is done; returns how long each phase was seen."""
+        """Show a build until its end. Returns the seconds of each phase."""
         phases_s: dict[str, float] = {}
         last = begun
         while shadow.state in (ShadowState.PREPARING, ShadowState.BUILDING):
@@ -196,7 +196,7 @@ class Demo:
             now = time.perf_counter()
             phases_s[shadow.phase] = phases_s.get(shadow.phase, 0.0) + now - last
             last = now
-            self._tell(title, shadow.build_progress_percent, build_details(shadow))
+            self._show(title, shadow.build_progress_percent, build_details(shadow))
             if now - begun > BUILD_TIMEOUT_S:
                 self.engine.cancel_build(shadow.shadow_index_id, "the demo ran out of time")
             shadow = self.engine.shadow(shadow.shadow_index_id)
@@ -234,13 +234,13 @@ class Demo:
             sealed_max_ms=max(sealed),
             window_s=self.plan.window_s,
             load_s=load.ended - load.begun,
-            stalls={who: stalls_of(loops, load, rebuilds, self.plan.window_s) for who, loops in groups.items()},
+            stalls={group: stalls_of(loops, load, rebuilds, self.plan.window_s) for group, loops in groups.items()},
             writes=writes,
             writes_by_kind=dict(sorted(kinds.items())),
             write_p50_ms=latency(stats, "write", "p50_ms"),
             write_p99_ms=latency(stats, "write", "p99_ms"),
             searches=searches,
-            generations_read=len({number for searcher in load.searchers for number in searcher.generations}),
+            generations_read=len(set().union(*(searcher.generations for searcher in load.searchers))),
             failed_writes=sum(writer.failures for writer in load.writers),
             failed_reads=sum(searcher.failures for searcher in load.searchers),
             reads_back_in_time=sum(len(searcher.back_in_time) for searcher in load.searchers),
@@ -251,7 +251,7 @@ class Demo:
 
 
 class _Rates:
-    """Writes and searches per second, over about a second."""
+    """Writes and searches per second, averaged over about a second."""
 
     def __init__(self) -> None:
         self.at, self.counts, self.rates = time.monotonic(), (0, 0), (0.0, 0.0)
@@ -266,7 +266,7 @@ class _Rates:
 
 
 def common_words(texts: Iterable[str]) -> list[str]:
-    """Words that are in many of the texts, but not in all: what a search has some work with."""
+    """Words of many texts, without the most frequent ones: a search for them has work to do."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(set(re.findall(r"[a-z]{4,12}", text)))

@@ -1,4 +1,4 @@
-"""What the demo measured and found, and its verdict."""
+"""The report of a demo: measurements, problems and verdict."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shadowswitch.service.demo.audit import Audited
 from shadowswitch.service.demo.workload import EXAMPLES_MAX, Load, Loop
 
 Window = tuple[float, float]
-"""From when to when, by perf_counter."""
+"""Begin and end of a time span, by perf_counter."""
 
 
 class Build(msgspec.Struct, frozen=True):
-    """One build and its switch: how long each phase took (seconds), and when its switch was committed."""
+    """A build and its switch: the seconds of each phase, and the time of the commit."""
 
     tokenizer: str
     records: int
@@ -31,13 +31,13 @@ class Build(msgspec.Struct, frozen=True):
     ended: float
 
     def since(self, zero: float) -> Build:
-        """The same with its times counted from `zero`."""
+        """The same build with times relative to `zero`."""
         begun, committed, ended = self.begun - zero, self.committed - zero, self.ended - zero
         return msgspec.structs.replace(self, begun=begun, committed=committed, ended=ended)
 
 
 class Stall(msgspec.Struct, frozen=True):
-    """The longest time that a closed loop went without a success, over windows of one width; milliseconds."""
+    """The longest times without a success of a closed loop in windows of equal width, in milliseconds."""
 
     windows: int
     p50_ms: float
@@ -45,7 +45,7 @@ class Stall(msgspec.Struct, frozen=True):
 
 
 class Stalls(msgspec.Struct, frozen=True):
-    """Stalls in quiet time, around the switches, and while a shadow was built but not switched to."""
+    """Stalls in quiet time, around the commits of switches, and in the rest of the builds."""
 
     quiet: Stall
     switching: Stall
@@ -53,7 +53,7 @@ class Stalls(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """All that the demo tells. `sealed_*`: how long the transactions of the switches under load took."""
+    """The report. `sealed_*` are the times of the switch transactions under load."""
 
     ok: bool
     problems: list[str]
@@ -83,7 +83,7 @@ class Report(msgspec.Struct):
 
 
 def problems_of(load: Load, builds: Iterable[Build], audited: Audited, check: Sequence[str]) -> list[str]:
-    """Everything that must not be: empty when all is well."""
+    """Every problem; an empty list is a success."""
     problems = [
         f"the switch to {build.tokenizer} failed: {build.switch.message}"
         for build in builds
@@ -97,19 +97,19 @@ def problems_of(load: Load, builds: Iterable[Build], audited: Audited, check: Se
 
 
 def stalls_of(loops: Sequence[Loop], load: Load, builds: Sequence[Build], window_s: float) -> Stalls:
-    """Stalls of these loops in windows of equal width, one around the commit of each switch, the others beside."""
+    """The stalls of some loops. One window surrounds the commit of each switch; the others fill the remaining time."""
     half = window_s / 2
     switching = [(build.committed - half, build.committed + half) for build in builds]
-    building = [w for b in builds for w in cut((b.begun, b.committed - half), window_s)]
+    building = [window for build in builds for window in cut((build.begun, build.committed - half), window_s)]
     busy = [(build.begun, max(build.ended, build.committed + half)) for build in builds]
     edges = [load.begun, *(edge for span in busy for edge in span), load.ended]
-    quiet = [w for span in zip(edges[::2], edges[1::2], strict=True) for w in cut(span, window_s)]
+    quiet = [window for span in zip(edges[::2], edges[1::2], strict=True) for window in cut(span, window_s)]
     gaps = [_gaps(loop.done, load.begun, load.ended) for loop in loops]
     return Stalls(_stall(gaps, quiet), _stall(gaps, switching), _stall(gaps, building))
 
 
 def cut(span: Window, width_s: float) -> list[Window]:
-    """The windows of a width that fit into a span; one that is narrower gives none."""
+    """Consecutive windows of a width inside a span."""
     begin, end = span
     return [(begin + n * width_s, begin + (n + 1) * width_s) for n in range(int(max(0.0, end - begin) / width_s))]
 
@@ -119,18 +119,18 @@ def _gaps(done: Sequence[float], begun: float, ended: float) -> list[Window]:
 
 
 def longest_ms(gaps: Sequence[Window], window: Window) -> float:
-    """The longest gap that touches a window, whole, also where it began before or ended after."""
+    """The full length of the longest gap that touches a window."""
     begin, end = window
     return max((b - a for a, b in gaps if b > begin and a < end), default=0.0) * 1000
 
 
 def _stall(gaps: Sequence[Sequence[Window]], windows: Sequence[Window]) -> Stall:
     found = [longest_ms(loop, window) for loop in gaps for window in windows]
-    return (
-        Stall(len(windows), round(statistics.median(found), 2), round(max(found), 2)) if found else Stall(0, 0.0, 0.0)
-    )
+    if not found:
+        return Stall(0, 0.0, 0.0)
+    return Stall(len(windows), round(statistics.median(found), 2), round(max(found), 2))
 
 
 def latency(stats: dict[str, Any], name: str, quantile: str) -> float:
-    """One figure of the engine's latency histograms, 0 when nothing was measured."""
+    """A quantile of a latency histogram of the engine; 0 without measurements."""
     return float(stats["latencies"].get(name, {}).get(quantile, 0.0))

@@ -1,10 +1,11 @@
-"""The demo's report for people."""
+"""The report of a demo on a terminal."""
 
 from __future__ import annotations
 
 from rich.text import Text
 
 from shadowswitch.service.cli import output
+from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.report import Build, Report, Stall
 
 PHASES = ("preparing", "copying", "catching_up", "validating", "switching")
@@ -12,13 +13,12 @@ PROBLEMS_SHOWN = 20
 
 
 def print_report(report: Report) -> None:
-    """Tables, then the verdict."""
+    """Print the tables, then the verdict."""
     imported = report.imported
-    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(imported.skipped.items()))
     output.say(
         f"\n{imported.files} files of {report.corpus} written as records ({output.size(imported.size_bytes)},"
         f" {report.import_s:.1f} s{f', {imported.unchanged} unchanged' if imported.unchanged else ''});"
-        f" skipped: {skipped or 'none'}"
+        f" skipped: {counts_text(imported.skipped) or 'none'}"
     )
     _print_builds(report)
     _print_stalls(report)
@@ -28,17 +28,10 @@ def print_report(report: Report) -> None:
 
 def _print_builds(report: Report) -> None:
     phases = [name for name in PHASES if any(name in build.phases_s for build in report.builds)]
-    output.table(
-        "Builds: seconds in each phase, and how long the transaction of the switch took (sealed)",
-        [
-            "tokenizer",
-            "records",
-            *(name.replace("_", " ") for name in phases),
-            "total s",
-            "sealed ms",
-            "drained",
-            "tries",
-        ],
+    names = (name.replace("_", " ") for name in phases)
+    output.print_table(
+        "Builds: seconds of each phase, and milliseconds of the switch transaction (sealed)",
+        ["tokenizer", "records", *names, "total s", "sealed ms", "drained", "tries"],
         [_build_row(build, phases) for build in report.builds],
     )
 
@@ -61,18 +54,12 @@ def _print_stalls(report: Report) -> None:
         return [str(stall.windows), f"{stall.p50_ms:.1f}", f"{stall.max_ms:.1f}"] if stall.windows else ["0", "", ""]
 
     rows = []
-    for who, stalls in report.stalls.items():
-        for name, stall in (
-            ("quiet time", stalls.quiet),
-            ("while building", stalls.building),
-            ("around the switches", stalls.switching),
-        ):
-            rows.append([who, name, *cells(stall)])
-    output.table(
-        f"Longest time without a success, in windows of {report.window_s:g} s (ms)",
-        ["", "", "windows", "median", "worst"],
-        rows,
-    )
+    for group, stalls in report.stalls.items():
+        rows.append([group, "quiet time", *cells(stalls.quiet)])
+        rows.append([group, "during builds", *cells(stalls.building)])
+        rows.append([group, "around the switches", *cells(stalls.switching)])
+    title = f"Longest time without a success, in windows of {report.window_s:g} s (ms)"
+    output.print_table(title, ["", "", "windows", "median", "worst"], rows)
 
 
 def _print_figures(report: Report) -> None:
@@ -96,13 +83,13 @@ def _print_verdict(report: Report) -> None:
         (f"{audit.records} records with acknowledged changes read back ({audit.deletes} of them deleted,"
          f" {audit.searches} searches for their marker words)", len(audit.problems), "lost, revived or wrong"),
         (f"{report.searches + report.failed_reads} reads", report.failed_reads, "failed"),
-        ("every record and index that they saw", report.reads_back_in_time, "went back in time"),
+        ("every record and index in them", report.reads_back_in_time, "went back in time"),
         (f"{report.writes + report.failed_writes} writes", report.failed_writes, "failed"),
         (f"every invariant checked in {report.check_s:.1f} s", len(report.check), "findings"),
     )  # fmt: skip
-    for what, count, trouble in facts:
+    for fact, count, trouble in facts:
         mark = ("✗ ", "red") if count else ("✓ ", "green")
-        console.print(Text.assemble(mark, f"{what}: {count} {trouble}"), soft_wrap=True)
+        console.print(Text.assemble(mark, f"{fact}: {count} {trouble}"), soft_wrap=True)
     for problem in report.problems[:PROBLEMS_SHOWN]:
         console.print(Text(f"    {problem}"), soft_wrap=True)
     if len(report.problems) > PROBLEMS_SHOWN:

@@ -1,4 +1,4 @@
-"""Writers and readers under whom the demo rebuilds: closed loops that remember what was acknowledged and seen."""
+"""The load of a demo: closed loops of writers and readers that remember every acknowledged write and every read."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 
 INDEX_TYPE = "SEARCH_INDEX"
 THINK_S = 0.001
-"""A loop that never thinks would only measure who gets the interpreter."""
+"""The pause of a loop between operations. Loops without a pause would compete for the interpreter."""
 DELETES = 0.125
+"""The share of deletes among the writes."""
 EXAMPLES_MAX = 20
-"""Errors kept of each loop; more say nothing new, and a loop that only fails would fill the memory."""
+"""Each loop keeps this many errors, so that a loop of failures does not fill the memory."""
 JOIN_TIMEOUT_S = 60.0
 
 
 class Acked(msgspec.Struct, frozen=True):
-    """The last acknowledged change of a record: its LSN, whether it was a delete, the marker word of its last text
-    and that of the text before ("": the text is as imported)."""
+    """The last acknowledged change of a record.
+
+    `marker` is the marker word of its last text, `former` that of the text before; "" stands for the imported text.
+    """
 
     lsn: int
     deleted: bool = False
@@ -35,7 +38,7 @@ class Acked(msgspec.Struct, frozen=True):
 
 
 class Loop(threading.Thread):
-    """A closed loop with a millisecond of thought; `done` has the time (perf_counter) of each success."""
+    """A closed loop; `done` has the time (perf_counter) of each success."""
 
     def __init__(self, name: str, engine: Engine, branch: str, stop: threading.Event, seed: int) -> None:
         super().__init__(name=name, daemon=True)
@@ -48,7 +51,7 @@ class Loop(threading.Thread):
         self.errors: list[str] = []
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Repeat the step until `stop` is set."""
         while not self.stop.is_set():
             try:
                 self.step()
@@ -69,7 +72,7 @@ class Loop(threading.Thread):
 
 
 class Writer(Loop):
-    """Edits, deletes and creates again records of its own; nobody else writes them, so what it knows is exact."""
+    """Edits, deletes and creates again its own records. A record has one writer, so `acked` is exact."""
 
     def __init__(
         self,
@@ -81,8 +84,10 @@ class Writer(Loop):
         acked: dict[str, Acked],
         run: str,
     ) -> None:
-        """`own` are ids and texts of its records, `acked` what is known of them; `run` makes its marker words unlike
-        those of another run over the same data."""
+        """`own` are the ids and texts of its records, `acked` their last acknowledged changes.
+
+        `run` makes the marker words of two runs over the same data different.
+        """
         super().__init__(f"writer {number}", engine, branch, stop, seed=number)
         self.marker = f"edit{run}w{number}x"
         self.own = own
@@ -90,7 +95,7 @@ class Writer(Loop):
         self.kinds: Counter[str] = Counter()
 
     def step(self) -> None:
-        """One durable write. When it fails, nobody knows whether it happened, so the record is known no more."""
+        """One durable write. The outcome of a failed write is unknown, so `acked` drops the record."""
         id, text = self.chance.choice(self.own)
         last = self.acked.pop(id, Acked(0))
         if not last.deleted and self.chance.random() < DELETES:
@@ -106,7 +111,7 @@ class Writer(Loop):
 
 
 class Searcher(Loop):
-    """Searches and looks up, and watches that nothing goes back in time: neither the index nor any record (SW-2)."""
+    """Searches and looks records up. Neither the index nor a record may go back in time (SW-2)."""
 
     def __init__(
         self,
@@ -131,7 +136,7 @@ class Searcher(Loop):
             self.look(reader)
 
     def look(self, reader: Reader) -> None:
-        """Search, and hold what is found against what was seen before."""
+        """Search, and compare every LSN with the LSNs of earlier reads."""
         self.generations.add(reader.generation)
         if reader.lsn < self.last_lsn:
             self._went_back("the index", self.last_lsn, reader.lsn)
@@ -152,7 +157,7 @@ class Searcher(Loop):
 
 
 class Load:
-    """All loops of a run: started together, stopped together."""
+    """The loops of a run: they start together and stop together."""
 
     def __init__(self, engine: Engine, branch: str) -> None:
         self.engine = engine
@@ -175,7 +180,7 @@ class Load:
         writers: int,
         readers: int,
     ) -> None:
-        """Start the loops; each writer has its share of the texts, and takes what is known of them out of `acked`."""
+        """Start the loops. Each writer gets a share of the texts, and takes their entries out of `acked`."""
         run = str(self.engine.head(self.branch))
         for number in range(min(writers, len(texts))):
             own = texts[number::writers]
@@ -189,7 +194,7 @@ class Load:
             loop.start()
 
     def end(self) -> None:
-        """Stop all; one that does not stop is a failure of its own."""
+        """Stop the loops. A loop that does not stop is a failure."""
         if self.stop.is_set():
             return
         self.ended = time.perf_counter()
@@ -198,8 +203,8 @@ class Load:
         for loop in self.loops:
             loop.join(timeout=max(0.0, deadline - time.monotonic()))
             if loop.is_alive():
-                loop.fail(f"hangs: it did not come back within {JOIN_TIMEOUT_S:.0f} s")
+                loop.fail(f"hangs: the loop did not stop within {JOIN_TIMEOUT_S:.0f} s")
 
     def counts(self) -> tuple[int, int]:
-        """Writes and searches done so far."""
+        """The numbers of writes and searches until now."""
         return sum(len(writer.done) for writer in self.writers), sum(len(s.done) for s in self.searchers)
