@@ -1,4 +1,4 @@
-"""The command line as tests call it: in this process, or as a process of its own."""
+"""The command line in tests: in this process, or in its own process."""
 
 from __future__ import annotations
 
@@ -29,43 +29,56 @@ def texts(folder: Path, count: int = 40) -> Path:
 
 
 class Cli:
-    """Calls commands in this process and looks at what they print."""
+    """Runs commands in this process and captures their output."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
         self.err = ""
 
     def __call__(self, *arguments: object, status: int = 0) -> str:
-        """Run a command, demand its exit status, return what it printed."""
+        """Run a command, check its exit status, and return its output."""
         found = main([str(argument) for argument in arguments])
         out, self.err = self._capsys.readouterr()
         assert found == status, f"{arguments} ended with {found}\n{out}\n{self.err}"
         return out
 
     def json(self, *arguments: object, status: int = 0) -> Any:
-        """Run a command with --json and return the value; nothing else may be printed."""
+        """Run a command with --json and return the value. Standard error must be empty."""
         out = self(*arguments, "--json", status=status)
         if status == 0:
             assert self.err == ""
         return json.loads(out)
 
     def error(self, *arguments: object, status: int) -> str:
-        """Run a command that must fail; returns its one line."""
+        """Run a command that must fail, and return its one line."""
         assert self(*arguments, status=status) == ""
         assert self.err.startswith("shadowswitch: "), self.err
         assert self.err.count("\n") == 1, self.err
         return self.err
 
 
+def imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A data directory with forty records on `main`, created by `import`."""
+    data = tmp_path / "data"
+    Cli(capsys)("import", "main", texts(tmp_path / "texts"), "--data", data)
+    return data
+
+
+def switched(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The same data directory with a live index."""
+    Cli(capsys)("build", "main", "SEARCH_INDEX", "--data", data, "--switch")
+    return data
+
+
 def spawn(*arguments: object, points: str = "", stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """A command in a process of its own; `points` as SHADOWSWITCH_POINTS has them."""
+    """A command in its own process; `points` is the value of SHADOWSWITCH_POINTS."""
     command = [sys.executable, "-m", "shadowswitch", *map(str, arguments)]
     environment = {**os.environ, "SHADOWSWITCH_POINTS": points}
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def lose_one_row(generations: Path) -> str:
-    """Make one shard below a folder forget a record, behind everybody's back; returns the record's id."""
+    """Delete one row from a shard below a folder, and return the id of the record. The engine does not notice."""
     for path in sorted(generations.rglob("*")):
         if path.is_file() and path.read_bytes()[:15] == b"SQLite format 3":
             with contextlib.closing(sqlite3.connect(path)) as connection, connection:

@@ -1,4 +1,4 @@
-"""Every command, as users and scripts call it: output, JSON, exit status, beside a running host, interrupted."""
+"""Every command, as users and scripts call it: output, JSON, exit status, a running host, interrupts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, Put
-from shadowswitch.service.cli.app import main
 from shadowswitch.service.cli.builds import build_config
-from tests.cli_helpers import Cli, spawn, texts
+from tests.cli_helpers import Cli, imported, spawn, switched, texts
 
 
 @pytest.fixture
@@ -24,18 +23,12 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A data directory with forty records on `main`, made by the command line."""
-    assert main(["import", "main", str(texts(tmp_path / "texts")), "--data", str(tmp_path / "data")]) == 0
-    capsys.readouterr()
-    return tmp_path / "data"
+    return imported(tmp_path, capsys)
 
 
 @pytest.fixture
 def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """The same with a live index."""
-    assert main(["build", "main", "SEARCH_INDEX", "--data", str(data), "--switch"]) == 0
-    capsys.readouterr()
-    return data
+    return switched(data, capsys)
 
 
 def hits(cli: Cli, data: Path, query: str) -> list[str]:
@@ -58,7 +51,7 @@ def test_import_build_switch_search_and_roll_back(cli: Cli, tmp_path: Path) -> N
 
     second = cli.json("build", "main", "SEARCH_INDEX", "--data", data, "--tokenizer", "porter")
     assert second["switch"] is None
-    assert hits(cli, data, "sing") == []  # in the shadow, not yet live
+    assert hits(cli, data, "sing") == []  # the shadow is not live yet
     shadow = second["shadow"]["shadow_index_id"]
     assert cli.json("status", shadow, "--data", data)["switch_ready"] is True
     assert cli.json("switch", shadow, "--data", data)["success"] is True
@@ -71,7 +64,7 @@ def test_import_build_switch_search_and_roll_back(cli: Cli, tmp_path: Path) -> N
     assert cli.json("check", "--data", data) == []
 
 
-def test_people_get_tables_and_sentences(cli: Cli, live: Path, tmp_path: Path) -> None:
+def test_commands_print_tables_and_sentences_without_json(cli: Cli, live: Path, tmp_path: Path) -> None:
     assert "40 unchanged" in cli("import", "main", tmp_path / "texts", "--data", live)
     built = cli("build", "main", "--data", live, "--tokenizer", "porter")
     shadow = built.split()[0]
@@ -83,7 +76,7 @@ def test_people_get_tables_and_sentences(cli: Cli, live: Path, tmp_path: Path) -
     assert "part1/file7.txt" in found
     status = cli("status", "--data", live)
     assert "not open in any process" in status
-    assert shadow in status  # whole, so that it can be copied
+    assert shadow in status  # the id is in one piece, ready for copying
     assert "SEARCH_INDEX" in cli("status", shadow, "--data", live)
     assert "switch.committed" in cli("events", "--data", live)
     assert cli("check", "--data", live) == "sound\n"
@@ -95,7 +88,7 @@ def test_progress_is_lines_on_standard_error_without_a_terminal(cli: Cli, data: 
     assert "\x1b" not in cli.err
 
 
-def test_status_tells_branches_indexes_and_shadows(cli: Cli, live: Path) -> None:
+def test_status_shows_branches_indexes_and_shadows(cli: Cli, live: Path) -> None:
     found = cli.json("status", "--data", live)
     assert found["host"] is None
     (branch,), (index,), (shadow,) = found["branches"], found["indexes"], found["shadows"]
@@ -105,7 +98,7 @@ def test_status_tells_branches_indexes_and_shadows(cli: Cli, live: Path) -> None
     assert cli.json("status", shadow["shadow_index_id"], "--data", live) == shadow
 
 
-def test_events_come_in_order_and_after_a_number(cli: Cli, live: Path) -> None:
+def test_events_are_in_order_and_start_after_a_sequence_number(cli: Cli, live: Path) -> None:
     everything = cli.json("events", "--data", live)
     assert [event["sequence"] for event in everything] == list(range(1, len(everything) + 1))
     assert everything[-1]["type"] == "com.shadowswitch.switch.finished"
@@ -132,7 +125,7 @@ def test_build_options_reach_the_backend(cli: Cli, data: Path) -> None:
     config = built["shadow"]["build_config"]
     expected = {"backend": "fts5", "tokenizer": "porter", "columns": ["name", "path"], "prefix": [2, 3], "shards": 3}
     assert {name: config[name] for name in expected} == expected
-    assert hits(cli, data, "amber") == []  # only in the text
+    assert hits(cli, data, "amber") == []  # a word of the text, which is no indexed column
     assert hits(cli, data, "file7.txt") == ["part1/file7.txt"]
 
 
@@ -143,7 +136,7 @@ def test_an_option_is_json_or_else_a_string() -> None:
     }  # fmt: skip
 
 
-def test_build_covers_all_types_of_the_branch_or_those_named(cli: Cli, data: Path) -> None:
+def test_a_build_covers_every_type_of_the_branch_or_the_given_types(cli: Cli, data: Path) -> None:
     with Engine.open(data) as engine:
         engine.write("main", [Put("note", "n1", {"text": "a note"})])
         engine.create_branch("empty")
@@ -158,7 +151,7 @@ def test_build_covers_all_types_of_the_branch_or_those_named(cli: Cli, data: Pat
 
 def test_help_has_an_example_for_every_command(cli: Cli) -> None:
     overview = cli("--help")
-    for command in (
+    for command in [
         "demo",
         "import",
         "build",
@@ -170,7 +163,7 @@ def test_help_has_an_example_for_every_command(cli: Cli) -> None:
         "events",
         "check",
         "manual",
-    ):
+    ]:
         assert command in overview
         text = cli(command, "--help")
         assert f"shadowswitch {command} " in text.replace("\n", " ")
@@ -178,7 +171,7 @@ def test_help_has_an_example_for_every_command(cli: Cli) -> None:
     assert cli("--version").strip()
 
 
-def test_the_manual_of_the_documentation_is_that_of_the_commands(cli: Cli) -> None:
+def test_docs_cli_md_is_the_manual_of_the_commands(cli: Cli) -> None:
     stored = (Path(__file__).resolve().parent.parent / "docs" / "cli.md").read_text()
     assert cli("manual") == stored, "run: shadowswitch manual > docs/cli.md"
 
@@ -195,7 +188,7 @@ def test_completion_knows_commands_and_options(cli: Cli, shell: str) -> None:
 
 @pytest.fixture
 def host(live: Path) -> Iterator[Engine]:
-    """This process holds the directory; commands run in processes of their own."""
+    """An engine in this process; the commands run in processes of their own."""
     with Engine.open(live) as engine:
         yield engine
         assert engine.check() == []
@@ -207,7 +200,7 @@ def ran(*arguments: object) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_reading_commands_work_beside_a_running_host(host: Engine, live: Path) -> None:
+def test_read_commands_work_beside_a_running_host(host: Engine, live: Path) -> None:
     receipt = host.write("main", [Put("file", "new.txt", {"text": "freshly written"})])
     with host.reader("main", "SEARCH_INDEX", min_lsn=receipt.lsn):
         pass
@@ -222,7 +215,7 @@ def test_reading_commands_work_beside_a_running_host(host: Engine, live: Path) -
     assert (status, json.loads(out)[-1]["type"]) == (0, "com.shadowswitch.switch.finished")
 
 
-def test_changing_commands_beside_a_running_host_say_who_holds_it(host: Engine, live: Path, tmp_path: Path) -> None:
+def test_write_commands_beside_a_running_host_name_its_process(host: Engine, live: Path, tmp_path: Path) -> None:
     for call in (["build", "main"], ["rollback", "main"], ["import", "main", tmp_path / "texts"], ["switch", "x"]):
         status, out, err = ran(*call, "--data", live)
         assert (status, out) == (1, "")
@@ -230,10 +223,8 @@ def test_changing_commands_beside_a_running_host_say_who_holds_it(host: Engine, 
         assert err.count("\n") == 1
 
 
-def test_status_does_not_hinder_an_engine_that_is_starting(
-    live: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It never takes the directory's lock, not for a moment: the engine would take it for another engine."""
+def test_status_never_takes_the_lock_of_the_directory(live: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A starting engine would take `status` for another engine."""
     taken: list[int] = []
     flock = fcntl.flock
 
@@ -243,11 +234,11 @@ def test_status_does_not_hinder_an_engine_that_is_starting(
 
     monkeypatch.setattr(fcntl, "flock", spied)
     assert cli.json("status", "--data", live)["host"] is None
-    assert taken  # the pin of the index
+    assert taken  # status does take the pin of the index
     assert (live / "LOCK").stat().st_ino not in taken
 
 
-# -- interrupted, and cut off --------------------------------------------------------------------------------------
+# -- interrupts and closed pipes -----------------------------------------------------------------------------------
 
 
 def test_ctrl_c_during_a_build_cancels_it_with_status_130(live: Path, cli: Cli) -> None:
@@ -263,7 +254,7 @@ def test_ctrl_c_during_a_build_cancels_it_with_status_130(live: Path, cli: Cli) 
     assert cli.json("check", "--data", live) == []
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(live: Path) -> None:
+def test_a_closed_pipe_ends_a_command_without_a_message(live: Path) -> None:
     for arguments in (["--json"], []):
         read, write = os.pipe()
         os.close(read)

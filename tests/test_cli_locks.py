@@ -1,4 +1,4 @@
-"""`shadowswitch locks` and what `status` tells of locks: beside a running host, without one, and watched."""
+"""`shadowswitch locks`, and the locks in `status`: beside a running host, without a host, and with --watch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_locks_waiters_and_builds_are_shown_beside_a_running_host(engine: Engine
         task = pool.submit(engine.acquire_lock, "main", "MANUAL", "bob", wait_s=100, reason="my turn")
         wait_until(lambda: ran(engine, "locks", "main", "--json")["waiters"])
         found = ran(engine, "locks", "main", "--json")
-        told, shown = ran(engine, "locks", "main"), ran(engine, "status")
+        printed, shown = ran(engine, "locks", "main"), ran(engine, "status")
         status = ran(engine, "status", "--json")
         engine.release_lock(lock.lock_id, lock.token)
         task.result(60)
@@ -52,7 +52,7 @@ def test_locks_waiters_and_builds_are_shown_beside_a_running_host(engine: Engine
     assert (build["index_type"], build["build_progress_percent"]) == (KIND, 30)
     assert (found["state"], found["free_resource_types"]) == ("ACTIVE", ["link_type"])
     for word in ("alice", "new schema", "40 % half of the tables", "bob", "my turn", "free: link_type", "30 %"):
-        assert word in told
+        assert word in printed
     assert "alice" in shown
     assert "waiting for locks" in shown
     assert [(branch["locks"], branch["waiting"]) for branch in status["branches"]] == [(1, 1)]
@@ -60,7 +60,9 @@ def test_locks_waiters_and_builds_are_shown_beside_a_running_host(engine: Engine
     assert [(waiter["owner"], waiter["branch"]) for waiter in status["waiters"]] == [("bob", "main")]
 
 
-def test_without_a_host_it_is_what_an_engine_would_find(engine: Engine, cli: Cli, eventually: Eventually) -> None:
+def test_without_a_host_locks_shows_the_state_that_an_engine_would_restore(
+    engine: Engine, cli: Cli, eventually: Eventually
+) -> None:
     engine.acquire_lock("main", "BACKUP", "alice", "RESOURCE_TYPE", "link_type", ttl_s=0.2)
     engine.acquire_lock("main", "MANUAL", "bob", "RESOURCE", "object_type", "a")
     with ThreadPoolExecutor(1) as pool:
@@ -73,30 +75,30 @@ def test_without_a_host_it_is_what_an_engine_would_find(engine: Engine, cli: Cli
     assert "bob" in cli("locks", "main", "--data", engine.path)
 
 
-def test_a_branch_without_locks_says_so(engine: Engine, cli: Cli) -> None:
+def test_a_branch_without_locks_is_free(engine: Engine, cli: Cli) -> None:
     engine.close()
-    assert "everybody may write" in cli("locks", "main", "--data", engine.path)
+    assert "the branch is free" in cli("locks", "main", "--data", engine.path)
     assert "no branch" in cli.error("locks", "nowhere", "--data", engine.path, status=1)
 
 
-def test_a_branch_whose_state_refuses_every_write_says_so_and_what_to_do(engine: Engine, cli: Cli) -> None:
+def test_a_state_that_refuses_every_write_comes_with_advice(engine: Engine, cli: Cli) -> None:
     engine.start_indexing("main", "funnel")
     engine.complete_indexing("main", failed=True)
     engine.create_branch("old")
     engine.archive_branch("old")
     engine.acquire_lock("main", "BACKUP", "alice", "RESOURCE_TYPE", "link_type")
     engine.close()
-    told, closed = cli("locks", "main", "--data", engine.path), cli("locks", "old", "--data", engine.path)
-    for word in ("ERROR", "nobody may write", "recover the branch", "shadowswitch branch recover main", "alice"):
-        assert word in told
-    assert "nobody may write" in closed
+    broken, closed = cli("locks", "main", "--data", engine.path), cli("locks", "old", "--data", engine.path)
+    for word in ("ERROR", "no write is possible", "recover the branch", "shadowswitch branch recover main", "alice"):
+        assert word in broken
+    assert "no write is possible" in closed
     assert "branch reopen" not in closed
-    assert not any(word in text for word in ("everybody may write", "free:") for text in (told, closed))
+    assert not any(word in text for word in ("the branch is free", "free:") for text in (broken, closed))
     assert cli.json("locks", "old", "--data", engine.path)["advice"][0] == "create another branch and work there"
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
-def test_watching_shows_every_change_until_interrupted(engine: Engine, form: list[str]) -> None:
+def test_watch_shows_every_change_until_an_interrupt(engine: Engine, form: list[str]) -> None:
     process = spawn("locks", "main", "--data", engine.path, "--watch", *form)
     assert process.stdout is not None
     first = process.stdout.readline()

@@ -1,4 +1,4 @@
-"""How the command line says no: one line, the right exit status, nothing changed."""
+"""Refusals of the command line: one line, the right exit status, no change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from shadowswitch import Engine, SwitchResult
 from shadowswitch.service.cli.app import main
-from tests.cli_helpers import Cli, lose_one_row, texts
+from tests.cli_helpers import Cli, imported, lose_one_row, switched, texts
 from tests.support import inside
 
 
@@ -20,18 +20,12 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 
 @pytest.fixture
 def data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """A data directory with forty records on `main`, made by the command line."""
-    assert main(["import", "main", str(texts(tmp_path / "texts")), "--data", str(tmp_path / "data")]) == 0
-    capsys.readouterr()
-    return tmp_path / "data"
+    return imported(tmp_path, capsys)
 
 
 @pytest.fixture
 def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """The same with a live index."""
-    assert main(["build", "main", "SEARCH_INDEX", "--data", str(data), "--switch"]) == 0
-    capsys.readouterr()
-    return data
+    return switched(data, capsys)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +41,7 @@ def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (["rollback", "nowhere"], "no branch 'nowhere'"),
     ],
 )
-def test_what_is_not_known_is_status_1_and_one_line(cli: Cli, live: Path, call: list[str], says: str) -> None:
+def test_an_unknown_name_is_status_1_and_one_line(cli: Cli, live: Path, call: list[str], says: str) -> None:
     assert says in cli.error(*call, "--data", live, status=1)
     assert says in cli.error(*call, "--data", live, "--json", status=1)
 
@@ -80,7 +74,7 @@ def test_an_unknown_command_and_a_missing_data_directory_are_wrong_calls(cli: Cl
     "call",
     ["status", "events", "check", "search main word", "build main", "switch x", "cancel x", "rollback main"],
 )
-def test_a_directory_without_data_is_said_clearly_and_left_as_it_is(cli: Cli, tmp_path: Path, call: str) -> None:
+def test_a_directory_without_data_is_refused_and_stays_as_it_is(cli: Cli, tmp_path: Path, call: str) -> None:
     assert "does not exist" in cli.error(*call.split(), "--data", tmp_path / "nothing", status=1)
     (tmp_path / "other").mkdir()
     assert "is not a data directory" in cli.error(*call.split(), "--data", tmp_path / "other", status=1)
@@ -88,25 +82,23 @@ def test_a_directory_without_data_is_said_clearly_and_left_as_it_is(cli: Cli, tm
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_import_makes_no_data_directory_among_other_files(cli: Cli, tmp_path: Path) -> None:
+def test_import_creates_no_data_directory_among_other_files(cli: Cli, tmp_path: Path) -> None:
     folder = texts(tmp_path / "texts", 2)
     assert "holds 'part0'" in cli.error("import", "main", folder, "--data", folder, status=2)
     (tmp_path / "file").write_text("x")
     cli.error("import", "main", folder, "--data", tmp_path / "file", status=2)
 
 
-def test_a_branch_name_that_cannot_be_used_is_a_wrong_call(cli: Cli, tmp_path: Path) -> None:
+def test_an_invalid_branch_name_is_a_wrong_call(cli: Cli, tmp_path: Path) -> None:
     cli.error("import", "a\nb", texts(tmp_path / "texts", 2), "--data", tmp_path / "data", status=2)
 
 
-def test_a_build_that_is_under_way_is_not_doubled(cli: Cli, data: Path) -> None:
+def test_a_second_build_of_an_index_is_refused(cli: Cli, data: Path) -> None:
     cli("build", "main", "--data", data)
     assert "cancel" in cli.error("build", "main", "--data", data, "--json", status=1)
 
 
-def test_a_switch_that_does_not_succeed_is_status_1_with_its_reason(
-    cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_switch_is_status_1_with_its_reason(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shadow = cli("build", "main", "--data", data).split()[0]
     refused = SwitchResult(shadow, False, "not switched: the budget was overrun")
     monkeypatch.setattr(Engine, "switch", lambda *_: refused)
@@ -116,7 +108,7 @@ def test_a_switch_that_does_not_succeed_is_status_1_with_its_reason(
     assert cli.json("build", "main", "--data", data, "--switch", status=1)["switch"]["success"] is False
 
 
-def test_a_build_that_fails_is_status_1_with_its_reason(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_build_is_status_1_with_its_reason(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=raise:EIO")  # in the worker processes
     assert "injected at copy.slice" in cli("build", "main", "--data", data, status=1) + cli.err
     monkeypatch.delenv("SHADOWSWITCH_POINTS")
@@ -124,14 +116,14 @@ def test_a_build_that_fails_is_status_1_with_its_reason(cli: Cli, data: Path, mo
     assert (shadow["state"], "copy.slice" in shadow["error"]) == ("FAILED", True)
 
 
-def test_check_tells_planted_damage_with_status_1(cli: Cli, live: Path) -> None:
+def test_check_finds_planted_damage_with_status_1(cli: Cli, live: Path) -> None:
     assert lose_one_row(live)
     findings = cli.json("check", "--data", live, status=1)
     assert {finding["invariant"] for finding in findings} >= {"IX-2", "IX-3"}
     assert "IX-3" in cli("check", "--data", live, status=1)
 
 
-def test_an_unforeseen_error_is_one_line_and_its_traceback_is_there_with_debug(
+def test_an_unforeseen_error_is_one_line_and_debug_adds_the_traceback(
     cli: Cli, live: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> Any:

@@ -1,4 +1,4 @@
-"""The demo on a small folder; and that its audit is no decoration: whatever is planted, it finds."""
+"""The demo on a small folder. Its audit finds every planted failure."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made while the test runs."""
+    """The parent of temporary folders during the test."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     return tmp_path / "tmp"
 
 
-# -- all is well ---------------------------------------------------------------------------------------------------
+# -- success -------------------------------------------------------------------------------------------------------
 
 
 def test_the_demo_rebuilds_three_times_under_load_and_loses_nothing(cli: Cli, folder: Path, temporary: Path) -> None:
@@ -53,14 +53,14 @@ def test_the_demo_rebuilds_three_times_under_load_and_loses_nothing(cli: Cli, fo
     assert set(found["writes_by_kind"]) <= {"edits", "deletes", "creates again"}
     assert found["searches"] > 0
     assert found["failed_reads"] == found["failed_writes"] == found["reads_back_in_time"] == 0
-    assert {who: stalls["switching"]["windows"] for who, stalls in found["stalls"].items()} == {
+    assert {group: stalls["switching"]["windows"] for group, stalls in found["stalls"].items()} == {
         "writers": 3,
         "readers": 3,
     }
     assert list(temporary.iterdir()) == []
 
 
-def test_people_get_progress_and_a_report(cli: Cli, folder: Path) -> None:
+def test_without_json_the_demo_prints_progress_and_a_report(cli: Cli, folder: Path) -> None:
     out = cli("demo", folder, *SHORT, "--max-files", "30")
     assert "all is well" in out
     assert "30 beyond the limit" in out
@@ -69,9 +69,7 @@ def test_people_get_progress_and_a_report(cli: Cli, folder: Path) -> None:
         assert any(line.startswith(step) for line in cli.err.splitlines()), cli.err
 
 
-def test_a_kept_directory_is_there_for_the_other_commands_and_for_another_demo(
-    cli: Cli, folder: Path, tmp_path: Path
-) -> None:
+def test_a_kept_directory_serves_other_commands_and_another_demo(cli: Cli, folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "kept"
     cli.json("demo", folder, *SHORT, "--keep", data)
     assert cli.json("check", "--data", data) == []
@@ -81,10 +79,10 @@ def test_a_kept_directory_is_there_for_the_other_commands_and_for_another_demo(
     (other / "extra.txt").write_text("something more")
     again = cli.json("demo", other, *SHORT, "--keep", data)
     assert again["ok"] is True
-    assert again["audit"]["records"] > 21  # also those that only the first folder had
+    assert again["audit"]["records"] > 21  # more records than the second folder has files
 
 
-def test_a_directory_that_no_demo_made_is_not_touched(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_a_directory_of_another_origin_is_refused(cli: Cli, folder: Path, tmp_path: Path) -> None:
     cli("import", "main", folder, "--data", tmp_path / "data")
     before = cli.json("status", "--data", tmp_path / "data")
     assert "no demo made it" in cli.error("demo", folder, "--keep", tmp_path / "data", status=2)
@@ -116,11 +114,11 @@ def test_an_interrupted_demo_leaves_nothing_behind(folder: Path, temporary: Path
         assert list(temporary.iterdir()) == []
 
 
-# -- planted: each must be found, and be exit status 1 ---------------------------------------------------------------
+# -- planted failures: each is found, with exit status 1 -----------------------------------------------------------
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
-    """Plant something when the load has ended, just before the audit."""
+    """Plant a failure between the load and the audit."""
 
     def planted(ordinary: Any, engine: Engine, branch: str, acked: dict[str, Acked]) -> Any:
         plant(engine, acked)
@@ -129,14 +127,12 @@ def run_with(monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
     inside.wrap(monkeypatch, inside.Step.DEMO_AUDIT, planted)
 
 
-def test_a_row_that_vanished_from_the_live_index_is_found(
-    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_row_of_the_live_index_is_found(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lost: list[str] = []
 
     def plant(engine: Engine, _: Any) -> None:
         with engine.reader("main", "SEARCH_INDEX", min_lsn=engine.head("main")):
-            pass  # what is still to come could bring the row back
+            pass  # a change applied later could restore the row
         lost.append(lose_one_row(Path(engine.index("main", "SEARCH_INDEX").path)))
 
     run_with(monkeypatch, plant)
@@ -146,15 +142,15 @@ def test_a_row_that_vanished_from_the_live_index_is_found(
     assert any(text.startswith("IX-") for text in found["check"])
 
 
-def test_a_write_that_nobody_acknowledged_is_found(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index is in step with the branch; only the audit's own book can tell."""
+def test_a_write_without_an_acknowledgement_is_found(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index agrees with the branch, so only the acknowledgements show the write."""
     run_with(monkeypatch, lambda engine, _: engine.write("main", [Put("file", "part0/file0.txt", {})]))
     found = cli.json("demo", folder, *SHORT, status=1)
     assert found["audit"]["problems"][0].startswith("part0/file0.txt: ")
     assert found["check"] == []
 
 
-def test_the_report_for_people_says_what_is_not_well(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_report_names_the_problems(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def plant(_: Any, acked: dict[str, Acked]) -> None:
         acked["never-written.txt"] = Acked(7, marker="ghost")
 
@@ -185,7 +181,7 @@ def test_a_failed_read_and_a_read_back_in_time_are_found(
     assert found["audit"]["problems"] == []
 
 
-def test_a_failed_write_is_found_and_its_record_is_known_no_more(
+def test_a_failed_write_is_found_and_the_audit_drops_its_record(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -200,13 +196,13 @@ def test_a_failed_write_is_found_and_its_record_is_known_no_more(
     assert any("OSError: planted" in text for text in found["problems"])
 
 
-def test_a_switch_that_does_not_succeed_is_found(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_switch_is_found(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Engine.switch
-    told: list[SwitchResult] = []
+    results: list[SwitchResult] = []
 
     def refused(engine: Engine, *arguments: Any) -> SwitchResult:
-        told.append(real(engine, *arguments))
-        return msgspec.structs.replace(told[-1], success=len(told) != 2, message="planted")
+        results.append(real(engine, *arguments))
+        return msgspec.structs.replace(results[-1], success=len(results) != 2, message="planted")
 
     monkeypatch.setattr(Engine, "switch", refused)
     assert cli.json("demo", folder, *SHORT, status=1)["problems"] == ["the switch to porter failed: planted"]

@@ -1,4 +1,4 @@
-"""Hints speak the language of whoever is told: Python's calls stay in Python."""
+"""Hints use the words of their interface: calls in Python, routes over HTTP, commands on the command line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.engine_helpers import KIND, ROOT, TYPES
 from tests.http_helpers import serving
 
 ONLY_IN_PYTHON = {"release_changes", "add_merge_condition", "set_health_check", "watch_folder"}
-"""Calls that neither HTTP nor the command line has."""
+"""Calls without a route and without a command."""
 CALLS = [name for name in dir(Engine) if "_" in name.strip("_") and not name.startswith("_")]
 SPOKEN = re.compile(rf"\b({'|'.join(sorted(set(CALLS) - ONLY_IN_PYTHON))})\b|\b[a-z_]+\(\)|\bEngine\.\w+")
 
 
 def texts_of(hint: ast.expr) -> Iterator[str]:
-    """The text of a hint, with every value that is put into it left out."""
+    """The text of a hint, without the values in it."""
     for node in ast.walk(hint):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
 
 def hints() -> Iterator[str]:
-    """Every hint of the library, and every way out that a refusal names."""
+    """Every hint of the library, and every alternative of a refusal."""
     for folder in ("engine", "actors", "storage", "model"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):
@@ -41,14 +41,14 @@ def hints() -> Iterator[str]:
                     yield from texts_of(node.value)
 
 
-def test_no_hint_of_the_library_speaks_python_to_clients_or_on_the_command_line() -> None:
+def test_no_translated_hint_names_a_python_call() -> None:
     found = list(hints())
     assert sum(SPOKEN.search(text) is not None for text in found) > 10
     for translate in (in_http, in_commands):
         assert [text for text in found if SPOKEN.search(translate(text))] == []
 
 
-def test_hints_over_http_name_routes_and_wrong_bodies_are_told_in_plain_words(tmp_path: Path) -> None:
+def test_hints_over_http_name_routes_and_problems_of_bodies_name_fields(tmp_path: Path) -> None:
     with serving(tmp_path / "data") as server:
         client = server.client()
         assert "POST /branches" in client.refused(404, "GET", "branches/main")["hint"]
@@ -82,7 +82,7 @@ def test_hints_on_the_command_line_name_commands(
 
     if hosted:
         with serving(data):
-            told = refused()
+            line = refused()
     else:
-        told = refused()
-    assert "wait for it with shadowswitch status" in told
+        line = refused()
+    assert "wait for it with shadowswitch status" in line

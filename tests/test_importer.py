@@ -1,4 +1,4 @@
-"""A folder of files becomes records: what is taken, what is left out and counted, and what a second import does."""
+"""The import of a folder: records, files left out, and a second import."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_file_becomes_a_record_with_its_path_name_text_and_size(engine: Engine
     assert (imported.files, imported.size_bytes, imported.lsn, imported.skipped) == (1, 9, record.lsn, {})
 
 
-def test_what_is_not_text_is_left_out_and_counted(engine: Engine, folder: Path, tmp_path: Path) -> None:
+def test_files_without_text_are_left_out_and_counted(engine: Engine, folder: Path, tmp_path: Path) -> None:
     (folder / "kept.txt").write_text("kept")
     (folder / "binary").write_bytes(b"text\0" + b"x" * 100)
     (folder / "large.txt").write_text("x" * (64 << 10))
@@ -63,7 +63,7 @@ def test_a_nul_byte_after_the_first_8_kib_is_still_text(engine: Engine, folder: 
     assert import_folder(engine, "main", folder).files == 1
 
 
-def test_what_is_not_utf_8_is_read_as_latin_1_and_says_so(engine: Engine, folder: Path) -> None:
+def test_a_text_that_is_not_utf_8_is_read_as_latin_1(engine: Engine, folder: Path) -> None:
     (folder / "old.txt").write_bytes("café".encode("latin-1"))
     assert import_folder(engine, "main", folder).not_utf8 == 1
     record = engine.get("main", "file", "old.txt")
@@ -71,7 +71,7 @@ def test_what_is_not_utf_8_is_read_as_latin_1_and_says_so(engine: Engine, folder
     assert (record.fields["text"], record.fields["encoding"]) == ("café", "latin-1")
 
 
-def test_a_name_that_cannot_be_an_id_is_counted(engine: Engine, folder: Path) -> None:
+def test_a_file_name_without_an_id_is_counted(engine: Engine, folder: Path) -> None:
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt")).write_text("no Unicode name")
     (folder / "fine.txt").write_text("fine")
     assert import_folder(engine, "main", folder).skipped == {"name cannot be an id": 1}
@@ -79,14 +79,14 @@ def test_a_name_that_cannot_be_an_id_is_counted(engine: Engine, folder: Path) ->
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_cannot_be_read_is_counted(engine: Engine, folder: Path) -> None:
+def test_unreadable_files_and_folders_are_counted(engine: Engine, folder: Path) -> None:
     (folder / "secret.txt").write_text("secret")
     (folder / "secret.txt").chmod(0)
     (folder / "deep").chmod(0)
     assert import_folder(engine, "main", folder).skipped == {"unreadable": 1, "unreadable folder": 1}
 
 
-def test_a_file_that_vanishes_while_it_is_imported_is_counted(
+def test_a_file_that_vanishes_during_the_import_is_counted(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "gone.txt").write_text("gone")
@@ -105,19 +105,19 @@ def test_the_data_directory_itself_is_not_imported(tmp_path: Path) -> None:
         assert imported.skipped == {"folder left out": 1}
 
 
-def test_a_second_import_writes_only_what_changed(engine: Engine, folder: Path) -> None:
+def test_a_second_import_writes_only_changed_files(engine: Engine, folder: Path) -> None:
     (folder / "a.txt").write_text("a")
     (folder / "b.txt").write_text("b")
     import_folder(engine, "main", folder)
     head = engine.head("main")
     (folder / "b.txt").write_text("other")
-    told: dict[str, int] = {}
-    again = import_folder(engine, "main", folder, stored=lambda id, lsn: told.update({id: lsn}))
+    stored: dict[str, int] = {}
+    again = import_folder(engine, "main", folder, stored=lambda id, lsn: stored.update({id: lsn}))
     assert (again.files, again.unchanged, engine.head("main")) == (1, 1, head + 1)
-    assert told == {record.id: record.lsn for record in engine.scan("main")}
+    assert stored == {record.id: record.lsn for record in engine.scan("main")}
 
 
-def test_batches_are_bounded_and_every_file_is_told_its_lsn(
+def test_batches_have_limits_and_every_file_gets_its_lsn(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside.patch_limit(monkeypatch, inside.Limit.IMPORT_BATCH_CHANGES, 3)
@@ -132,13 +132,13 @@ def test_batches_are_bounded_and_every_file_is_told_its_lsn(
         return write(branch, changes, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(engine, "write", counted)
-    told: dict[str, int] = {}
-    import_folder(engine, "main", folder, stored=lambda id, lsn: told.update({id: lsn}))
+    stored: dict[str, int] = {}
+    import_folder(engine, "main", folder, stored=lambda id, lsn: stored.update({id: lsn}))
     assert sizes == [3, 3, 1, 1, 1, 1]
-    assert told == {record.id: record.lsn for record in engine.scan("main")}
+    assert stored == {record.id: record.lsn for record in engine.scan("main")}
 
 
-def test_limits_stop_an_import_and_the_rest_is_counted(engine: Engine, folder: Path) -> None:
+def test_limits_end_an_import_and_the_rest_is_counted(engine: Engine, folder: Path) -> None:
     for number in range(6):
         (folder / f"{number}.txt").write_text("x" * 10)
     assert import_folder(engine, "main", folder, files_max=2).skipped == {"beyond the limit": 4}

@@ -1,4 +1,4 @@
-"""The inbox: whole files are taken once; what is refused lies in `rejected` with its reason beside it."""
+"""The inbox: it takes a complete file once; a rejected file lies in `rejected` beside its reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inbox(engine: Engine) -> Iterator[Inbox]:
 
 
 def drop(inbox: Inbox, event: Any, name: str = "event.json") -> Path:
-    """As a program with style does: under another name first."""
+    """Write a file under another name, then rename it into the inbox."""
     inbox.folder.mkdir(exist_ok=True)
     path = inbox.folder / name
     temporary = path.with_name(f".{name}")
@@ -48,7 +48,7 @@ def drop(inbox: Inbox, event: Any, name: str = "event.json") -> Path:
     return temporary.rename(path)
 
 
-def test_an_event_that_is_dropped_switches_its_shadow_and_is_gone(engine: Engine, inbox: Inbox) -> None:
+def test_an_event_file_switches_its_shadow_and_is_removed(engine: Engine, inbox: Inbox) -> None:
     fill(engine, 10)
     shadow = begin(engine)
     delivered(engine, shadow)
@@ -59,7 +59,7 @@ def test_an_event_that_is_dropped_switches_its_shadow_and_is_gone(engine: Engine
     assert (inbox.taken, inbox.rejected) == (1, 0)
 
 
-def test_what_lay_there_before_the_start_is_taken_in_its_order(engine: Engine) -> None:
+def test_files_from_before_the_start_are_taken_oldest_first(engine: Engine) -> None:
     box = Inbox(engine)
     (box.folder / "rejected").mkdir(parents=True)
     engine.start_indexing("main", "funnel", ["object_type", "link_type"])
@@ -76,9 +76,9 @@ def gone(path: Path) -> bool:
     return not path.exists()
 
 
-@pytest.mark.parametrize("what", REASONS)
-def test_a_bad_file_moves_aside_with_its_reason(engine: Engine, inbox: Inbox, what: str) -> None:
-    content, reason = REASONS[what]
+@pytest.mark.parametrize("case", REASONS)
+def test_an_invalid_file_moves_to_rejected_with_its_reason(engine: Engine, inbox: Inbox, case: str) -> None:
+    content, reason = REASONS[case]
     path = drop(inbox, content)
     wait_until(lambda: not path.exists())
     rejected = inbox.folder / "rejected"
@@ -86,7 +86,7 @@ def test_a_bad_file_moves_aside_with_its_reason(engine: Engine, inbox: Inbox, wh
     assert reason in (rejected / "event.json.reason.txt").read_text()
 
 
-def test_a_second_bad_file_of_the_same_name_does_not_replace_the_first(inbox: Inbox) -> None:
+def test_a_second_invalid_file_does_not_replace_the_first(inbox: Inbox) -> None:
     for content in (b"one", b"two"):
         path = drop(inbox, content)
         wait_until(partial(gone, path))
@@ -106,7 +106,7 @@ def test_a_link_is_not_followed(engine: Engine, inbox: Inbox, tmp_path: Path) ->
     assert engine.branch("main").state == "LOCKED_FOR_WRITE"
 
 
-def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> None:
+def test_the_inbox_waits_for_an_incomplete_file(engine: Engine) -> None:
     engine.start_indexing("main", "funnel")
     box = Inbox(engine, settle_s=600)
     (box.folder / "rejected").mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> Non
     assert (box.taken, box.rejected, engine.branch("main").state) == (1, 0, "READY")
 
 
-def test_names_of_unfinished_files_are_left_alone(engine: Engine, inbox: Inbox) -> None:
+def test_names_of_unfinished_files_are_skipped(engine: Engine, inbox: Inbox) -> None:
     engine.start_indexing("main", "funnel")
     for name in ("a.json.tmp", "b.part", "c~", ".hidden.json"):
         (inbox.folder / name).write_text("x")
@@ -130,7 +130,7 @@ def test_names_of_unfinished_files_are_left_alone(engine: Engine, inbox: Inbox) 
     assert len(list(inbox.folder.iterdir())) == 5
 
 
-def test_an_event_that_cannot_be_dealt_with_now_stays_and_is_tried_again(engine: Engine, inbox: Inbox) -> None:
+def test_a_temporary_failure_leaves_the_file_and_is_tried_again(engine: Engine, inbox: Inbox) -> None:
     engine.start_indexing("main", "funnel")
     failpoints.plan_points("journal.before_commit=raise:ENOSPC")
     path = drop(inbox, incoming("com.oms.indexing.completed"))
@@ -141,10 +141,10 @@ def test_an_event_that_cannot_be_dealt_with_now_stays_and_is_tried_again(engine:
     assert engine.branch("main").state == "READY"
 
 
-def test_an_event_that_was_dealt_with_before_the_file_went_is_not_dealt_with_again(engine: Engine) -> None:
+def test_an_event_with_an_outcome_is_not_received_twice_after_a_kill(engine: Engine) -> None:
     engine.start_indexing("main", "funnel")
     event = incoming("com.oms.indexing.completed")
-    engine.receive_event(event)  # and killed before the file was removed
+    engine.receive_event(event)  # a kill follows, before the removal of the file
     engine.start_indexing("main", "funnel")
     box = Inbox(engine)
     drop(box, event)

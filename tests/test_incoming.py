@@ -1,4 +1,4 @@
-"""Events from outside: each goes the way that its mode and its shadow say, once; a merge needs every condition."""
+"""Incoming events: their handling by mode and shadow, their one outcome, and the conditions of a merge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSED = {"validation_results": {"passed": True}}
 
 
 def shadow_event(engine: Engine, **data: Any) -> dict[str, Any]:
-    """An event that completes an external build, which is done."""
+    """An event that completes an external build; the files of the build are complete."""
     fill(engine, 10)
     shadow = begin(engine)
     size = delivered(engine, shadow)
@@ -37,11 +37,11 @@ def shadow_event(engine: Engine, **data: Any) -> dict[str, Any]:
     )
 
 
-# -- the way of shadows --------------------------------------------------------------------------------------------
+# -- events with a shadow ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["com.oms.indexing.completed", "com.oms.shadow.indexing.completed"])
-def test_a_completed_shadow_is_looked_at_and_switched_to(engine: Engine, kind: str) -> None:
+def test_a_completed_shadow_is_validated_and_switched_to(engine: Engine, kind: str) -> None:
     event = {**shadow_event(engine), "type": kind}
     if ".shadow." in kind:
         del event["data"]["indexing_mode"]
@@ -50,11 +50,11 @@ def test_a_completed_shadow_is_looked_at_and_switched_to(engine: Engine, kind: s
     assert engine.index("main", KIND).shadow_index_id == outcome.shadow_index_id
     committed = [entry for entry in engine.audit() if entry.type == "switch.committed"]
     assert committed[-1].data["by"] == "token 7"
-    told = [event for event in engine.events() if event.type.endswith("incoming.handled")]
-    assert (told[-1].subject, told[-1].data["outcome"]) == (outcome.shadow_index_id, "switched")
+    handled = [event for event in engine.events() if event.type.endswith("incoming.handled")]
+    assert (handled[-1].subject, handled[-1].data["outcome"]) == (outcome.shadow_index_id, "switched")
 
 
-def test_what_is_not_what_the_event_says_is_refused_and_not_switched_to(engine: Engine) -> None:
+def test_a_shadow_unlike_its_event_is_refused(engine: Engine) -> None:
     outcome = engine.receive_event(shadow_event(engine, records_indexed=11))
     assert (outcome.outcome, outcome.accepted) == ("refused", False)
     assert "record_count is claimed to be 11" in outcome.message
@@ -69,7 +69,7 @@ def test_without_auto_switch_the_shadow_waits(open_engine: OpenEngine) -> None:
     assert engine.shadow(outcome.shadow_index_id).state == "BUILT"
 
 
-def test_a_switch_that_is_refused_leaves_the_shadow_for_one_by_hand(open_engine: OpenEngine) -> None:
+def test_a_refused_switch_leaves_the_shadow_for_a_manual_switch(open_engine: OpenEngine) -> None:
     engine = open_engine(incoming=IncomingRules(validation_checks=("DIGEST", "NEVER")))
     engine.create_branch("main")
     engine.add_validator("NEVER", lambda reader: ["no"])
@@ -79,7 +79,7 @@ def test_a_switch_that_is_refused_leaves_the_shadow_for_one_by_hand(open_engine:
     assert engine.shadow(outcome.shadow_index_id).state == "BUILT"
 
 
-def test_the_checks_that_are_configured_are_those_of_the_switch(open_engine: OpenEngine) -> None:
+def test_the_switch_runs_the_configured_checks(open_engine: OpenEngine) -> None:
     rules = IncomingRules(validation_checks=("DIGEST",), backup_before_switch=False)
     request = rules.switch_request("me")
     assert (request.validation_checks, request.backup_current, request.force_switch) == (("DIGEST",), False, False)
@@ -94,7 +94,7 @@ def test_the_checks_that_are_configured_are_those_of_the_switch(open_engine: Ope
 @pytest.mark.parametrize(
     ("kind", "status"), [("com.oms.indexing.failed", "success"), ("com.oms.indexing.completed", "error")]
 )
-def test_a_failed_event_fails_the_shadow_with_its_words(engine: Engine, kind: str, status: str) -> None:
+def test_a_failed_event_fails_the_shadow_with_its_message(engine: Engine, kind: str, status: str) -> None:
     event = {**shadow_event(engine, status=status, error_message="out of memory"), "type": kind}
     outcome = engine.receive_event(event)
     assert outcome.outcome == "failed"
@@ -109,10 +109,10 @@ def test_a_shadow_of_another_branch_is_refused(engine: Engine) -> None:
     assert engine.shadow(outcome.shadow_index_id).state == "BUILDING"
 
 
-def test_an_event_waits_for_what_the_engine_builds_itself_and_is_not_remembered_until_then(
+def test_an_event_waits_for_an_internal_build_and_has_no_outcome_before_its_end(
     filled: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever sends it believes to have built the index; its claims are not looked at."""
+    """The event claims an external build; the engine ignores the claims for its own build."""
     id = filled.start_build("main", KIND, ["object_type"]).shadow_index_id
     filled.pause_build(id)
     event = incoming("com.oms.shadow.indexing.completed", shadow_index_id=id, records_indexed=7)
@@ -127,11 +127,11 @@ def test_an_event_waits_for_what_the_engine_builds_itself_and_is_not_remembered_
     assert filled.index("main", KIND).shadow_index_id == id
 
 
-def test_a_failed_event_ends_what_the_engine_builds_itself(filled: Engine) -> None:
+def test_a_failed_event_ends_an_internal_build(filled: Engine) -> None:
     id = filled.start_build("main", KIND, ["object_type"]).shadow_index_id
     filled.pause_build(id)
-    told = incoming("com.oms.shadow.indexing.failed", shadow_index_id=id, error_message="out of memory")
-    assert filled.receive_event(told).outcome == "failed"
+    failed = incoming("com.oms.shadow.indexing.failed", shadow_index_id=id, error_message="out of memory")
+    assert filled.receive_event(failed).outcome == "failed"
     assert (filled.shadow(id).state, filled.shadow(id).error) == ("FAILED", "out of memory")
     assert inside.builds_running(filled) == 0
     filled.retry_build(id)
@@ -145,11 +145,11 @@ def test_a_failed_event_ends_what_the_engine_builds_itself(filled: Engine) -> No
     assert (later.outcome, later.message) == ("refused", f"shadow {id} is CLEANUP already")
 
 
-# -- the way of branches and locks ---------------------------------------------------------------------------------
+# -- events without a shadow --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [{}, {"indexing_mode": "traditional"}, {"indexing_mode": "shadow"}])
-def test_without_a_shadow_it_is_indexing_under_locks_that_is_completed(engine: Engine, mode: dict[str, str]) -> None:
+def test_without_a_shadow_an_event_completes_indexing_under_locks(engine: Engine, mode: dict[str, str]) -> None:
     engine.start_indexing("main", "funnel")
     outcome = engine.receive_event(incoming("com.oms.indexing.completed", **mode))
     assert outcome.outcome == "completed"
@@ -157,7 +157,7 @@ def test_without_a_shadow_it_is_indexing_under_locks_that_is_completed(engine: E
     assert engine.locks("main") == []
 
 
-def test_single_types_complete_one_after_the_other(engine: Engine) -> None:
+def test_each_resource_type_completes_by_its_own_event(engine: Engine) -> None:
     engine.start_indexing("main", "funnel", ["object_type", "link_type"])
     first = incoming("com.oms.indexing.completed", "1", indexed_resource_types=["link_type"])
     assert "still under way: object_type" in engine.receive_event(first).message
@@ -167,7 +167,7 @@ def test_single_types_complete_one_after_the_other(engine: Engine) -> None:
     assert engine.branch("main").state == "READY"
 
 
-def test_a_failure_of_the_whole_branch_is_its_error(engine: Engine) -> None:
+def test_a_failure_of_the_whole_branch_leads_to_error(engine: Engine) -> None:
     engine.start_indexing("main", "funnel")
     event = incoming("com.oms.indexing.failed", errors=["no", "memory"])
     outcome = engine.receive_event(event)
@@ -175,13 +175,13 @@ def test_a_failure_of_the_whole_branch_is_its_error(engine: Engine) -> None:
     assert engine.branch("main").state == "ERROR"
 
 
-def test_completing_what_nobody_began_is_refused(engine: Engine) -> None:
+def test_a_completion_without_a_start_is_refused(engine: Engine) -> None:
     outcome = engine.receive_event(incoming("com.oms.indexing.completed"))
     assert outcome.outcome == "refused"
     assert "nothing is being indexed" in outcome.message
 
 
-# -- merging -------------------------------------------------------------------------------------------------------
+# -- merges --------------------------------------------------------------------------------------------------------
 
 
 def indexed(engine: Engine, **data: Any) -> EventOutcome:
@@ -196,11 +196,11 @@ def test_a_branch_is_merged_when_every_condition_is_met(engine: Engine) -> None:
     assert (outcome.merged, outcome.unmet) == (True, ())
     assert engine.branch("main").state == "MERGED"
     assert asked[0][0] == "main"
-    told = [event for event in engine.events() if event.type.endswith("merge_considered")]
-    assert told[-1].data == {"branch_name": "main", "merged": True, "unmet": []}
+    considered = [event for event in engine.events() if event.type.endswith("merge_considered")]
+    assert considered[-1].data == {"branch_name": "main", "merged": True, "unmet": []}
 
 
-def test_what_nobody_can_tell_is_not_met(engine: Engine) -> None:
+def test_an_unknown_condition_is_unmet(engine: Engine) -> None:
     outcome = indexed(engine)
     assert not outcome.merged
     assert [reason.partition(":")[0] for reason in outcome.unmet] == ["validation", "no_conflicts"]
@@ -210,7 +210,7 @@ def test_what_nobody_can_tell_is_not_met(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "condition", [lambda branch, data: "two people edited User", lambda branch, data: 1 / 0], ids=["no", "raises"]
 )
-def test_a_condition_that_says_no_or_fails_is_not_met(engine: Engine, condition: Any) -> None:
+def test_a_condition_that_refuses_or_raises_is_unmet(engine: Engine, condition: Any) -> None:
     engine.add_merge_condition("no_conflicts", lambda branch, data: None)
     engine.add_merge_condition("approval_received", condition)
     outcome = indexed(engine, **PASSED)
@@ -225,13 +225,13 @@ def test_a_branch_that_is_not_ready_is_not_merged(engine: Engine) -> None:
     assert outcome.unmet == ("ready: the branch is ACTIVE",)
 
 
-def test_merging_can_be_off(open_engine: OpenEngine) -> None:
+def test_the_automatic_merge_can_be_off(open_engine: OpenEngine) -> None:
     engine = open_engine(incoming=IncomingRules(auto_merge=False))
     engine.create_branch("main")
     assert (indexed(engine, **PASSED).merged, engine.branch("main").state) == (False, "READY")
 
 
-# -- once, and only what is one ------------------------------------------------------------------------------------
+# -- outcomes and invalid events -----------------------------------------------------------------------------------
 
 
 def test_the_same_event_has_one_outcome_also_after_a_restart(open_engine: OpenEngine) -> None:
@@ -249,14 +249,14 @@ def test_the_same_event_has_one_outcome_also_after_a_restart(open_engine: OpenEn
     assert len(switches) == 1
 
 
-def test_a_refusal_is_remembered_too(engine: Engine) -> None:
+def test_a_refusal_is_a_durable_outcome(engine: Engine) -> None:
     event = incoming("com.oms.indexing.completed", branch_name="nowhere")
     assert "there is no branch" in engine.receive_event(event).message
     engine.create_branch("nowhere")
     assert (engine.receive_event(event).outcome, engine.receive_event(event).duplicate) == ("refused", True)
 
 
-def test_an_event_sent_by_many_at_once_is_dealt_with_once(engine: Engine) -> None:
+def test_an_event_from_many_threads_at_once_is_received_once(engine: Engine) -> None:
     event = shadow_event(engine)
     outcomes: list[EventOutcome] = []
     threads = [threading.Thread(target=lambda: outcomes.append(engine.receive_event(event))) for _ in range(6)]
@@ -269,7 +269,7 @@ def test_an_event_sent_by_many_at_once_is_dealt_with_once(engine: Engine) -> Non
     assert not inside.are_events_in_turn(engine)
 
 
-def test_what_may_go_well_later_is_raised_and_not_remembered(engine: Engine) -> None:
+def test_a_temporary_failure_is_raised_and_is_no_outcome(engine: Engine) -> None:
     event = shadow_event(engine)
     failpoints.plan_points("journal.before_commit=raise:ENOSPC@1")
     with pytest.raises(StorageFull):
@@ -279,7 +279,7 @@ def test_what_may_go_well_later_is_raised_and_not_remembered(engine: Engine) -> 
     assert (outcome.outcome, outcome.duplicate) == ("switched", False)
 
 
-def test_only_the_newest_events_are_remembered(open_engine: OpenEngine) -> None:
+def test_only_the_outcomes_of_the_newest_events_are_kept(open_engine: OpenEngine) -> None:
     engine = open_engine(received_keep=3)
     engine.create_branch("main")
     for n in range(10):
@@ -289,7 +289,7 @@ def test_only_the_newest_events_are_remembered(open_engine: OpenEngine) -> None:
     assert not engine.receive_event(incoming("com.oms.indexing.completed", "2")).duplicate
 
 
-def test_damage_to_what_is_remembered_is_found(open_engine: OpenEngine) -> None:
+def test_damage_to_a_kept_outcome_is_found(open_engine: OpenEngine) -> None:
     engine = open_engine(sound=False)
     engine.create_branch("main")
     engine.receive_event(incoming("com.oms.indexing.completed"))
@@ -316,16 +316,16 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_what_is_no_such_event_is_refused_in_words_for_its_sender(open_engine: OpenEngine, what: str) -> None:
-    event, reason = BAD[what]
+@pytest.mark.parametrize("case", BAD)
+def test_an_invalid_event_is_refused_with_the_reason(open_engine: OpenEngine, case: str) -> None:
+    event, reason = BAD[case]
     engine = open_engine(incoming=IncomingRules(sources=("funnel-service",)))
     with pytest.raises(InvalidEvent, match=reason):
         engine.receive_event(event)
     assert engine.events() == []
 
 
-def test_an_event_that_was_sent_late_finds_what_is_written_since(engine: Engine) -> None:
+def test_a_late_event_does_not_switch_after_newer_writes(engine: Engine) -> None:
     event = shadow_event(engine)
     engine.write("main", [put("late")])
     outcome = engine.receive_event(event)

@@ -1,4 +1,4 @@
-"""The mirror: a branch follows a folder. At the end the one oracle: what the branch has is what the folder has."""
+"""The mirror of a folder. Its oracle: the branch has the files of the folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(engine: Engine, folder: Path) -> Iterator[Start]:
-    """Starts mirrors of the folder that have followed it once; they are stopped at the end."""
+    """Starts mirrors of the folder, waits for their first scan, and stops them at the end."""
     started: list[Mirror] = []
 
     def start_(**how: Any) -> Mirror:
@@ -46,19 +46,21 @@ def start(engine: Engine, folder: Path) -> Iterator[Start]:
 
 
 def held(engine: Engine, branch: str = "main") -> dict[str, str]:
-    """What the branch has: text by id."""
+    """The texts of the branch by id."""
     return {record.id: record.fields["text"] for record in engine.scan(branch, "file")}
 
 
 def becomes(engine: Engine, wanted: dict[str, str], branch: str = "main") -> None:
-    """Wait until the branch has exactly this."""
+    """Wait until the branch has exactly these texts."""
     try:
         wait_until(lambda: held(engine, branch) == wanted)
     finally:
         assert held(engine, branch) == wanted
 
 
-def test_what_is_there_is_written_and_what_is_not_is_deleted(engine: Engine, start: Start, folder: Path) -> None:
+def test_the_start_writes_existing_files_and_deletes_records_without_a_file(
+    engine: Engine, start: Start, folder: Path
+) -> None:
     first = start()
     assert held(engine) == {"a.txt": "alpha", "deep/b.txt": "beta"}
     assert engine.branch("main").head_lsn == 2
@@ -70,7 +72,7 @@ def test_what_is_there_is_written_and_what_is_not_is_deleted(engine: Engine, sta
     assert (again.status().writes, again.status().deletes) == (1, 1)
 
 
-def test_creations_edits_moves_and_deletions_are_followed(engine: Engine, start: Start, folder: Path) -> None:
+def test_creations_edits_moves_and_deletions_become_writes(engine: Engine, start: Start, folder: Path) -> None:
     start(rescan_s=600)
     (folder / "new.txt").write_text("new")
     becomes(engine, {"a.txt": "alpha", "deep/b.txt": "beta", "new.txt": "new"})
@@ -84,14 +86,16 @@ def test_creations_edits_moves_and_deletions_are_followed(engine: Engine, start:
     becomes(engine, {"deeper/b.txt": "beta", "deeper/moved.txt": "new"})
 
 
-def test_an_editor_that_replaces_a_file_is_an_edit(engine: Engine, start: Start, folder: Path) -> None:
+def test_the_replacement_of_a_file_is_an_edit(engine: Engine, start: Start, folder: Path) -> None:
     start(rescan_s=600)
     (folder / ".a.txt.swp").write_text("saved")
     (folder / ".a.txt.swp").replace(folder / "a.txt")
     becomes(engine, {"a.txt": "saved", "deep/b.txt": "beta"})
 
 
-def test_a_file_that_becomes_a_folder_and_back(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
+def test_a_file_may_become_a_folder_and_a_file_again(
+    engine: Engine, start: Start, folder: Path, tmp_path: Path
+) -> None:
     start(rescan_s=600)
     (folder / "a.txt").unlink()
     (folder / "a.txt").mkdir()
@@ -102,7 +106,7 @@ def test_a_file_that_becomes_a_folder_and_back(engine: Engine, start: Start, fol
     becomes(engine, {"a.txt": "a file again", "deep/b.txt": "beta"})
 
 
-def test_a_tree_that_is_moved_in_and_out(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
+def test_a_tree_may_move_in_and_out(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
     start(rescan_s=600)
     tree = tmp_path / "tree"
     (tree / "x" / "y").mkdir(parents=True)
@@ -113,7 +117,7 @@ def test_a_tree_that_is_moved_in_and_out(engine: Engine, start: Start, folder: P
     becomes(engine, {"a.txt": "alpha", "deep/b.txt": "beta"})
 
 
-def test_what_notices_missed_the_next_look_at_everything_finds(
+def test_a_scan_finds_changes_without_a_notice(
     engine: Engine, start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("watchdog.observers.api.BaseObserver.schedule", lambda *_, **__: None)
@@ -123,7 +127,7 @@ def test_what_notices_missed_the_next_look_at_everything_finds(
     becomes(engine, {"a.txt": "alpha", "c.txt": "gamma"})
 
 
-def test_gitignore_is_read_as_git_does_and_followed(engine: Engine, start: Start, folder: Path) -> None:
+def test_gitignore_has_the_rules_of_git_and_its_changes_take_effect(engine: Engine, start: Start, folder: Path) -> None:
     (folder / ".gitignore").write_text("*.log\n!keep.log\n/top.txt\nbuild/\n")
     (folder / "deep" / ".gitignore").write_text("!special.log\nb.txt\n")
     for name in ("x.log", "keep.log", "top.txt", "deep/top.txt", "deep/special.log", "build/out.txt", "build/keep.log"):
@@ -141,14 +145,14 @@ def test_gitignore_is_read_as_git_does_and_followed(engine: Engine, start: Start
     wait_until(lambda: "deep/b.txt" in held(engine))
 
 
-def test_patterns_of_the_settings_are_ignored_too(engine: Engine, start: Start, folder: Path) -> None:
+def test_the_patterns_of_the_settings_are_ignored(engine: Engine, start: Start, folder: Path) -> None:
     (folder / "a.md").write_text("md")
     (folder / ".gitignore").write_text("!a.md\n")
     start(ignore=["*.txt", "*.md"])
     assert set(held(engine)) == {"a.md", ".gitignore"}
 
 
-def test_what_is_no_text_is_skipped_and_counted(engine: Engine, start: Start, folder: Path) -> None:
+def test_binary_and_large_files_and_links_are_skipped_and_counted(engine: Engine, start: Start, folder: Path) -> None:
     (folder / "binary").write_bytes(b"\0\1")
     (folder / "large.txt").write_bytes(b"x" * (engine.config.record_size_max_bytes + 1))
     (folder / "latin.txt").write_bytes("é".encode("latin-1"))
@@ -164,7 +168,7 @@ def test_what_is_no_text_is_skipped_and_counted(engine: Engine, start: Start, fo
     wait_until(lambda: mirror.status().skipped["binary"] == 1)
 
 
-def test_records_of_others_are_left_alone(engine: Engine, start: Start) -> None:
+def test_records_of_other_prefixes_and_types_stay(engine: Engine, start: Start) -> None:
     from shadowswitch import Put
 
     others = [Put("file", "other/x", {"text": "x"}), Put("object_type", "docs/y", {"text": "y"})]
@@ -174,7 +178,7 @@ def test_records_of_others_are_left_alone(engine: Engine, start: Start) -> None:
     assert engine.get("main", "object_type", "docs/y") is not None
 
 
-def test_a_branch_that_is_locked_is_followed_when_it_is_free(engine: Engine, start: Start, folder: Path) -> None:
+def test_a_mirror_waits_for_a_locked_branch(engine: Engine, start: Start, folder: Path) -> None:
     mirror = start(rescan_s=600)
     lock = engine.acquire_lock("main", "MAINTENANCE", "somebody")
     (folder / "late.txt").write_text("late")
@@ -185,7 +189,7 @@ def test_a_branch_that_is_locked_is_followed_when_it_is_free(engine: Engine, sta
     wait_until(lambda: mirror.status().error is None)
 
 
-def test_a_folder_that_vanishes_deletes_nothing(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_deletes_nothing(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
     mirror = start(rescan_s=0.1)
     folder.rename(tmp_path / "away")
     wait_until(lambda: mirror.status().error)
@@ -200,7 +204,7 @@ def test_a_folder_that_vanishes_deletes_nothing(engine: Engine, start: Start, fo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can list every folder")
-def test_a_folder_that_cannot_be_listed_keeps_its_records(engine: Engine, start: Start, folder: Path) -> None:
+def test_an_unreadable_folder_keeps_its_records(engine: Engine, start: Start, folder: Path) -> None:
     mirror = start(rescan_s=0.1)
     (folder / "deep").chmod(0)
     scans = mirror.status().scans
@@ -209,12 +213,12 @@ def test_a_folder_that_cannot_be_listed_keeps_its_records(engine: Engine, start:
     assert "deep/b.txt" in held(engine)
 
 
-def test_a_branch_is_made_if_there_is_none(engine: Engine, start: Start) -> None:
+def test_a_missing_branch_is_created(engine: Engine, start: Start) -> None:
     start(branch="texts")
     assert len(held(engine, "texts")) == 2
 
 
-def test_what_is_no_folder_is_refused(engine: Engine, folder: Path) -> None:
+def test_a_path_without_a_folder_is_refused(engine: Engine, folder: Path) -> None:
     with pytest.raises(InvalidConfig, match="is not a folder"):
         Mirror(engine, "main", folder / "a.txt").start()
 
@@ -242,7 +246,7 @@ def test_random_work_on_a_tree_ends_with_branch_and_folder_identical(
 
 
 def _work(folder: Path, chance: random.Random, step: int) -> None:
-    """One thing that people do to files."""
+    """One random change of the folder."""
     entries = sorted(folder.rglob("*"))
     files = [path for path in entries if path.is_file()]
     folders = [folder, *(path for path in entries if path.is_dir())]

@@ -1,4 +1,4 @@
-"""`shadowswitch serve DIR`: the product's best minute, with a real server process."""
+"""`shadowswitch serve DIR`: folders and settings with a real server process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.http_helpers import Client, Server, serving
 
 
 def hits(client: Client, query: str) -> int:
-    """How many files are found."""
+    """The number of files that a search finds."""
     answer = client.call("GET", f"/api/v1/branches/main/search?index_type=SEARCH_INDEX&q={query}&limit=100")
     return len(answer.body["hits"]) if answer.status == 200 else 0
 
 
-def test_a_folder_is_followed_and_another_tokenizer_is_switched_to_while_people_search(tmp_path: Path) -> None:
+def test_a_server_mirrors_a_folder_and_switches_to_another_tokenizer_under_searches(tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()
     for n in range(20):
@@ -54,7 +54,7 @@ def _stopped_soon(server: Server) -> None:
     assert server.stop() == 0, server.log
 
 
-def test_settings_that_are_wrong_are_told_in_one_line_before_anything_begins(
+def test_invalid_settings_are_one_line_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "docs").mkdir()
@@ -65,7 +65,9 @@ def test_settings_that_are_wrong_are_told_in_one_line_before_anything_begins(
     assert not (tmp_path / "data").exists()
 
 
-def test_an_argument_that_is_no_folder_is_told_of_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_argument_without_a_folder_and_two_equal_names_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file.txt").write_text("hello")
     for name in ("absent", "file.txt"):
         error = Cli(capsys).error("serve", tmp_path / name, "--data", tmp_path / "data", status=2)

@@ -1,4 +1,4 @@
-"""The settings file: checked whole, with errors in the words of the file; a change of an index rebuilds it."""
+"""The settings file and its errors; the index reconciler."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ BAD: dict[str, tuple[str | bytes, str]] = {
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the settings lie, beside a folder `docs`."""
+    """The path of a settings file beside a folder `docs`."""
     (tmp_path / "docs").mkdir()
     return tmp_path / "shadowswitch.toml"
 
 
-def test_a_good_file_is_read_with_its_folders_made_absolute(file: Path) -> None:
+def test_the_folders_of_a_valid_file_become_absolute(file: Path) -> None:
     file.write_text(GOOD)
     settings = load_settings(file)
     assert [mirror.folder for mirror in settings.mirror] == [str(file.parent / "docs")]
@@ -78,9 +78,9 @@ def test_a_good_file_is_read_with_its_folders_made_absolute(file: Path) -> None:
     assert (config.incoming.auto_switch, config.incoming.validation_checks) == (False, ("DIGEST",))
 
 
-@pytest.mark.parametrize("what", BAD)
-def test_what_is_wrong_is_said_in_the_words_of_the_file(file: Path, what: str) -> None:
-    content, reason = BAD[what]
+@pytest.mark.parametrize("case", BAD)
+def test_an_error_names_its_place_in_the_file(file: Path, case: str) -> None:
+    content, reason = BAD[case]
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(InvalidConfig, match=reason) as refused:
         load_settings(file)
@@ -91,8 +91,8 @@ def test_what_is_wrong_is_said_in_the_words_of_the_file(file: Path, what: str) -
 
 
 @pytest.fixture
-def keeper(engine: Engine) -> Iterator[IndexReconciler]:
-    """A running keeper of indexes."""
+def reconciler(engine: Engine) -> Iterator[IndexReconciler]:
+    """A running reconciler."""
     made = IndexReconciler(engine, retry_s=0.2, look_s=0.02)
     made.start()
     yield made
@@ -103,88 +103,86 @@ def described(**config: object) -> IndexSettings:
     return IndexSettings("main", KIND, tuple(TYPES), {"parallel_workers": 1, **config})
 
 
-def as_described(keeper: IndexReconciler) -> bool:
-    """Committed, and its switch is over: readers get it."""
-    return all(status.as_described and not status.shadow_index_id for status in keeper.status())
+def as_described(reconciler: IndexReconciler) -> bool:
+    """Do readers get every index as described?"""
+    return all(status.as_described and not status.shadow_index_id for status in reconciler.status())
 
 
-def test_an_index_is_built_as_described_and_rebuilt_when_that_changes(engine: Engine, keeper: IndexReconciler) -> None:
+def test_an_index_is_built_as_described_and_rebuilt_after_a_change(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 20, text="running")
-    keeper.want([described()])
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described()])
+    wait_until(lambda: as_described(reconciler))
     assert found(engine, "run") == set()
     first = engine.index("main", KIND).generation
-    keeper.want([described(tokenizer="porter")])
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described(tokenizer="porter")])
+    wait_until(lambda: as_described(reconciler))
     assert len(found(engine, "run")) == 20
     assert engine.index("main", KIND).previous_generation == first
     assert len(engine.shadows()) == 2
 
 
-def test_an_index_that_is_as_described_is_left_alone(engine: Engine, keeper: IndexReconciler) -> None:
+def test_an_index_as_described_is_not_rebuilt(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 5)
     generation = live(engine)
-    keeper.want([described()])
-    wait_until(lambda: as_described(keeper))
-    keeper.want([described(tokenizer="unicode61")])  # the default, said
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described()])
+    wait_until(lambda: as_described(reconciler))
+    reconciler.want([described(tokenizer="unicode61")])  # the explicit default
+    wait_until(lambda: as_described(reconciler))
     assert engine.index("main", KIND).generation == generation
 
 
-def test_when_the_description_changes_again_the_build_before_is_given_up(
-    engine: Engine, keeper: IndexReconciler
-) -> None:
+def test_a_change_of_the_description_cancels_the_build_at_hand(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 100)
     first = engine.start_build("main", KIND, TYPES, {"tokenizer": "ascii"}, service_name="settings")
     engine.wait_for(first.shadow_index_id, "BUILT", timeout_s=60)
-    keeper.want([described(tokenizer="porter")])
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described(tokenizer="porter")])
+    wait_until(lambda: as_described(reconciler))
     assert engine.shadow(first.shadow_index_id).state == "CANCELLED"
 
 
-def test_a_build_of_somebody_else_is_not_cancelled_and_waited_for(engine: Engine, keeper: IndexReconciler) -> None:
+def test_an_external_build_is_not_cancelled_and_blocks_the_index(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 10)
     other = engine.start_build("main", KIND, TYPES, external=True)
-    keeper.want([described()])
-    wait_until(lambda: keeper.status()[0].error)
-    assert "is being built by shadow" in (keeper.status()[0].error or "")
+    reconciler.want([described()])
+    wait_until(lambda: reconciler.status()[0].error)
+    assert "is being built by shadow" in (reconciler.status()[0].error or "")
     engine.cancel_build(other.shadow_index_id)
-    wait_until(lambda: as_described(keeper))
-    wait_until(lambda: keeper.status()[0].error is None)
+    wait_until(lambda: as_described(reconciler))
+    wait_until(lambda: reconciler.status()[0].error is None)
 
 
-def test_a_switch_that_is_refused_is_told_and_tried_again(engine: Engine, keeper: IndexReconciler) -> None:
+def test_a_refused_switch_is_in_the_status_and_tried_again(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 10)
     bad = [True]
     inside.replace_check(engine, "DIGEST", lambda reader: ["not yet"] if bad else [])
-    keeper.want([described()])
-    wait_until(lambda: keeper.status()[0].error)
+    reconciler.want([described()])
+    wait_until(lambda: reconciler.status()[0].error)
     bad.clear()
-    wait_until(lambda: as_described(keeper))
+    wait_until(lambda: as_described(reconciler))
 
 
-def test_a_rollback_is_respected_until_the_description_changes(engine: Engine, keeper: IndexReconciler) -> None:
+def test_a_rollback_holds_until_the_description_changes(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 10)
     first = live(engine)
-    keeper.want([described(tokenizer="porter")])
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described(tokenizer="porter")])
+    wait_until(lambda: as_described(reconciler))
     assert engine.rollback("main", KIND).generation == first
-    wait_until(lambda: "rolled back" in (keeper.status()[0].error or ""))
+    wait_until(lambda: "rolled back" in (reconciler.status()[0].error or ""))
     fresh = IndexReconciler(engine)  # as after a restart
     fresh.want([described(tokenizer="porter")])
     fresh._round()
     assert engine.index("main", KIND).generation == first
     assert len(engine.shadows()) == 2
-    keeper.want([described(tokenizer="trigram")])
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described(tokenizer="trigram")])
+    wait_until(lambda: as_described(reconciler))
     assert engine.index("main", KIND).build_config["tokenizer"] == "trigram"
-    keeper.want([described(tokenizer="porter")])  # said again: that is newer than the rollback
-    wait_until(lambda: as_described(keeper))
+    reconciler.want([described(tokenizer="porter")])  # a new description, later than the rollback
+    wait_until(lambda: as_described(reconciler))
 
 
-def test_a_build_that_somebody_cancels_is_tried_again_later(engine: Engine, keeper: IndexReconciler) -> None:
+def test_a_cancelled_build_is_tried_again(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 2000)
-    keeper.want([described(tokenizer="porter", shards=4)])
+    reconciler.want([described(tokenizer="porter", shards=4)])
 
     def cancelled() -> bool:
         for shadow in engine.shadows(state="BUILDING"):
@@ -192,10 +190,10 @@ def test_a_build_that_somebody_cancels_is_tried_again_later(engine: Engine, keep
         return any(shadow.state == "CANCELLED" for shadow in engine.shadows())
 
     wait_until(cancelled)
-    wait_until(lambda: as_described(keeper))
+    wait_until(lambda: as_described(reconciler))
 
 
-def test_a_branch_that_is_not_there_yet_is_waited_for(engine: Engine, keeper: IndexReconciler) -> None:
-    keeper.want([IndexSettings("later", KIND, tuple(TYPES), {"parallel_workers": 1})])
+def test_an_index_waits_for_its_branch(engine: Engine, reconciler: IndexReconciler) -> None:
+    reconciler.want([IndexSettings("later", KIND, tuple(TYPES), {"parallel_workers": 1})])
     engine.create_branch("later")
-    wait_until(lambda: as_described(keeper))
+    wait_until(lambda: as_described(reconciler))

@@ -1,4 +1,4 @@
-"""Webhooks: every event in order and at least once, signed, to no other place than the one that was checked."""
+"""Webhooks: every event in order, at least once, signed, and only to a checked address."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECRET = "whsec_" + base64.b64encode(b"a secret of the tests").decode()
 
 
 class Receiver(ThreadingHTTPServer):
-    """An endpoint; `answers` are given one after the other, then 204 for ever."""
+    """An endpoint. It gives the `answers` in order, then always 204."""
 
     daemon_threads = True
 
@@ -91,12 +91,12 @@ def hook(engine: Engine, receiver: Receiver) -> Iterator[Callable[..., Webhook]]
 
 
 def branches(engine: Engine, count: int, prefix: str = "b") -> None:
-    """So many events."""
+    """Create branches: each is one event."""
     for n in range(count):
         engine.create_branch(f"{prefix}{n}")
 
 
-def test_every_event_from_now_on_comes_once_and_in_order_and_signed(
+def test_an_endpoint_receives_every_new_event_once_in_order_and_signed(
     engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]
 ) -> None:
     hook(secret=SECRET)
@@ -116,7 +116,7 @@ def test_every_event_from_now_on_comes_once_and_in_order_and_signed(
     assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
 
 
-def test_what_is_not_taken_is_sent_again_and_nothing_later_comes_before(
+def test_a_refused_event_is_sent_again_before_any_later_event(
     engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]
 ) -> None:
     receiver.answers = [(500, {}), (404, {}), (302, {"Location": receiver.url}), (429, {"Retry-After": "0"})]
@@ -130,7 +130,7 @@ def test_what_is_not_taken_is_sent_again_and_nothing_later_comes_before(
     assert (status.delivered, status.failures, status.error, status.behind) == (3, 4, None, 0)
 
 
-def test_it_goes_on_after_a_restart_where_it_was(
+def test_a_restart_continues_after_the_noted_position(
     engine: Engine, open_engine: OpenEngine, receiver: Receiver, hook: Callable[..., Webhook]
 ) -> None:
     made = hook(engine)
@@ -157,9 +157,7 @@ def test_two_endpoints_have_their_own_positions(
     assert (stuck.status().delivered, stuck.status().behind) == (0, 3)
 
 
-def test_only_the_types_that_are_asked_for_are_sent(
-    engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]
-) -> None:
+def test_only_the_chosen_types_are_sent(engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]) -> None:
     made = hook(types=("com.shadowswitch.lock.*",))
     branches(engine, 3)
     lock = engine.acquire_lock("main", "MANUAL", "me")
@@ -170,9 +168,7 @@ def test_only_the_types_that_are_asked_for_are_sent(
     wait_until(lambda: engine.event_position(made.endpoint.key) == engine.event_span()[1])
 
 
-def test_an_endpoint_that_is_gone_is_left_alone(
-    engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]
-) -> None:
+def test_410_gone_ends_a_webhook(engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]) -> None:
     receiver.answers = [(410, {})]
     made = hook()
     branches(engine, 2)
@@ -181,7 +177,7 @@ def test_an_endpoint_that_is_gone_is_left_alone(
     assert engine.event_position(made.endpoint.key) == 1
 
 
-def test_events_that_were_removed_are_counted_as_missed(open_engine: OpenEngine, receiver: Receiver) -> None:
+def test_removed_events_are_counted_as_missed(open_engine: OpenEngine, receiver: Receiver) -> None:
     engine = open_engine(events_keep=2)
     made = Webhook(engine, Endpoint(receiver.url, allow_private=True))
     engine.note_event_position(made.endpoint.key, 0)
@@ -193,25 +189,25 @@ def test_events_that_were_removed_are_counted_as_missed(open_engine: OpenEngine,
     made.stop()
 
 
-def test_a_secret_is_nowhere_to_be_read(
+def test_no_log_and_no_status_has_a_secret(
     engine: Engine, receiver: Receiver, hook: Callable[..., Webhook], caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answers = [(500, {})]
     made = hook(secret="topsecret")
     branches(engine, 1)
     wait_until(lambda: made.status().delivered == 1)
-    told = f"{caplog.text} {made.status()} {made.endpoint!r}"
-    assert "topsecret" not in told
-    assert "key=hidden" not in told
+    public = f"{caplog.text} {made.status()} {made.endpoint!r}"
+    assert "topsecret" not in public
+    assert "key=hidden" not in public
 
 
-def test_a_secret_that_is_none_is_refused_at_the_start(engine: Engine) -> None:
+def test_an_invalid_secret_is_refused_at_the_start(engine: Engine) -> None:
     with pytest.raises(InvalidConfig, match="base64"):
         Webhook(engine, Endpoint("https://example.org", secret="whsec_!")).start()
     assert signature("plain", "a", 1, b"x").startswith("v1,")
 
 
-# -- where it leads ------------------------------------------------------------------------------------------------
+# -- addresses ----------------------------------------------------------------------------------------------------
 
 PRIVATE = [
     "127.0.0.1", ".".join(["10", "0", "0", "1"]), "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1",
@@ -220,7 +216,7 @@ PRIVATE = [
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
-    """Let names lead to these addresses, one answer for each time they are resolved, the last one for ever."""
+    """Resolve every name to these answers in order, and then always to the last one."""
     left = list(answers)
 
     def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
@@ -231,21 +227,21 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_that_is_not_public_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     resolving(monkeypatch, ["93.184.215.14", address])
     with pytest.raises(Refused, match="which is not public"):
         addresses_of("example.org", 443, allow_private=False)
     assert addresses_of("example.org", 443, allow_private=True) == ["93.184.215.14", address]
 
 
-def test_plain_http_is_for_inside_only(engine: Engine, receiver: Receiver) -> None:
+def test_plain_http_needs_allow_private(engine: Engine, receiver: Receiver) -> None:
     with pytest.raises(Refused, match="https only"):
         send(Endpoint(receiver.url), engine.events()[0])
     assert receiver.requests == []
 
 
-def test_the_connection_goes_to_the_address_that_was_checked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, ["93.184.215.14"], ["127.0.0.1"])  # a name that leads elsewhere the second time
+def test_the_connection_uses_the_checked_address(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving(monkeypatch, ["93.184.215.14"], ["127.0.0.1"])  # the second answer is another address
     asked: list[tuple[str, int]] = []
 
     def connect(address: tuple[str, int], *_: Any, **__: Any) -> socket.socket:
@@ -265,7 +261,7 @@ def test_a_redirect_is_not_followed(engine: Engine, receiver: Receiver) -> None:
     assert len(receiver.requests) == 1
 
 
-def test_an_endpoint_that_drips_for_ever_is_cut_off(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_answers_byte_by_byte_is_cut_off(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     inside.patch_limit(monkeypatch, inside.Limit.WEBHOOK_ATTEMPT_TIMEOUT_S, 1.0)
     release = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -288,7 +284,7 @@ def test_an_endpoint_that_drips_for_ever_is_cut_off(engine: Engine, monkeypatch:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-def test_the_certificate_must_be_that_of_the_name(
+def test_the_certificate_must_match_the_host_name(
     engine: Engine, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
@@ -311,7 +307,7 @@ def test_the_certificate_must_be_that_of_the_name(
         send(Endpoint(f"https://hook.example:{port}/", allow_private=True), engine.events()[0])
 
 
-def test_what_was_not_taken_before_a_stop_comes_after_the_next_start(
+def test_an_undelivered_event_is_sent_after_the_next_start(
     engine: Engine, receiver: Receiver, hook: Callable[..., Webhook]
 ) -> None:
     receiver.answers = [(503, {})] * 1000

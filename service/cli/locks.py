@@ -121,13 +121,13 @@ def render_locks(found: output.View) -> RenderableType:
     why = f": {found['reason']}" if found["reason"] else ""
     parts: list[RenderableType] = [Text(f"branch {found['branch']} is {found['state']}{by}{why}")]
     if found["advice"]:
-        parts.append(Text(f"nobody may write, with or without a lock: {'; or '.join(found['advice'])}"))
+        parts.append(Text(f"no write is possible, with or without a lock: {'; or '.join(found['advice'])}"))
         operation = {BranchState.ERROR: "recover", BranchState.MERGED: "reopen"}.get(found["state"])
         if operation:
             command = f"shadowswitch branch {operation} {shlex.quote(found['branch'])} --data DATA"
             parts.append(Text(f"    {command}"))
     elif not found["locks"] and not found["waiters"]:
-        parts.append(Text("no locks: everybody may write"))
+        parts.append(Text("no locks: the branch is free"))
     if found["locks"]:
         parts.append(output.table("locks", LOCK_HEADINGS, map(lock_cells, found["locks"])))
         if not found["advice"]:
@@ -137,7 +137,7 @@ def render_locks(found: output.View) -> RenderableType:
         parts.append(output.table("waiting, in this order", columns, map(_waiter_cells, found["waiters"])))
     if found["builds"]:
         columns = ["index", "state", "done", "left"]
-        parts.append(output.table("builds, which block nobody", columns, map(_build_cells, found["builds"])))
+        parts.append(output.table("builds, without effect on writers", columns, map(_build_cells, found["builds"])))
     named = [(name, found[key]) for name, key in (("indexing", "indexing"), ("indexing failed", "indexing_failed"))]
     parts += [Text(f"{name}: {', '.join(works)}") for name, works in named if works]
     return Group(*parts)

@@ -1,4 +1,4 @@
-"""Daemon: change the tokenizer, save, and the index is rebuilt in the shadow and switched while people search."""
+"""The daemon: it starts and stops its parts with the settings, and rebuilds an index with another tokenizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shadowswitch.service.daemon.settings import load_settings
 from tests.engine_helpers import KIND, ROOT, Crew, crew, wait_until
 from tests.external_helpers import incoming
 
-Keep = Callable[..., Daemon]
+Start = Callable[..., Daemon]
 
 
 @pytest.fixture
@@ -32,26 +32,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keep(engine: Engine) -> Iterator[Keep]:
-    """Starts upkeep; it is stopped at the end."""
+def start(engine: Engine) -> Iterator[Start]:
+    """Starts daemons, and stops them at the end."""
     started: list[Daemon] = []
 
-    def start(*folders: Path, **how: Any) -> Daemon:
+    def start_(*folders: Path, **how: Any) -> Daemon:
         made = Daemon(engine, folders, **how)
         started.append(made)
         made.start()
         return made
 
-    yield start
+    yield start_
     for made in started:
         made.stop()
 
 
-def settle(upkeep: Daemon) -> None:
-    """Wait until every index is committed as described, and its switch is over: readers get it."""
+def settle(daemon: Daemon) -> None:
+    """Wait until readers get every index as described."""
 
     def settled() -> bool:
-        indexes = upkeep.status().indexes
+        indexes = daemon.status().indexes
         return bool(indexes) and all(index.as_described and not index.shadow_index_id for index in indexes)
 
     wait_until(settled)
@@ -62,11 +62,11 @@ def hits(engine: Engine, query: str, timeout_s: float = 5) -> set[str]:
         return {hit.id for hit in reader.search(query, limit=1000)}
 
 
-def test_a_folder_is_searched_and_another_tokenizer_is_a_switch_while_people_search(
-    engine: Engine, keep: Keep, folder: Path
+def test_another_tokenizer_in_the_settings_is_a_switch_under_searches(
+    engine: Engine, start: Start, folder: Path
 ) -> None:
-    upkeep = keep(folder)
-    settle(upkeep)
+    daemon = start(folder)
+    settle(daemon)
     wait_until(lambda: len(hits(engine, "running", 60)) == 20)
     assert hits(engine, "run") == set()
     hands: Crew
@@ -74,49 +74,49 @@ def test_a_folder_is_searched_and_another_tokenizer_is_a_switch_while_people_sea
         hands.start(lambda: None if len(hits(engine, "running", 60)) == 20 else 1 / 0)
         (folder / "shadowswitch.toml").write_text('[[index]]\n[index.build_config]\ntokenizer = "porter"\n')
         wait_until(lambda: len(hits(engine, "run", 60)) == 20)
-    settle(upkeep)
-    told = [event.type.rpartition("shadowswitch.")[2] for event in engine.events()]
-    assert told.index("settings.applied") < len(told) - told[::-1].index("switch.committed")
+    settle(daemon)
+    kinds = [event.type.rpartition("shadowswitch.")[2] for event in engine.events()]
+    assert kinds.index("settings.applied") < len(kinds) - kinds[::-1].index("switch.committed")
     (folder / "new.txt").write_text("to run")
     wait_until(lambda: "new.txt" in hits(engine, "running", 60))
 
 
-def test_a_file_that_is_wrong_changes_nothing_and_says_so_until_it_is_mended(
-    engine: Engine, keep: Keep, folder: Path
+def test_an_invalid_settings_file_changes_nothing_and_its_error_stays_until_the_file_is_correct(
+    engine: Engine, start: Start, folder: Path
 ) -> None:
-    upkeep = keep(folder)
-    settle(upkeep)
+    daemon = start(folder)
+    settle(daemon)
     generation = engine.index("main", KIND).generation
     file = folder / "shadowswitch.toml"
     file.write_text('[[index]]\n[index.build_config]\ntokenizer = "magic"\n')
-    wait_until(lambda: "magic" in (upkeep.status().error or ""))
+    wait_until(lambda: "magic" in (daemon.status().error or ""))
     assert engine.index("main", KIND).generation == generation
     assert [event.data["file"] for event in engine.events() if event.type.endswith("settings.refused")] == [str(file)]
     file.unlink()
-    wait_until(lambda: upkeep.status().error is None)
+    wait_until(lambda: daemon.status().error is None)
     assert engine.index("main", KIND).generation == generation
 
 
-def test_a_file_that_is_wrong_at_the_start_starts_nothing(engine: Engine, keep: Keep, folder: Path) -> None:
+def test_an_invalid_settings_file_at_the_start_starts_nothing(engine: Engine, start: Start, folder: Path) -> None:
     (folder / "shadowswitch.toml").write_text("[[index]\n")
     with pytest.raises(InvalidConfig, match="is not TOML"):
-        keep(folder)
+        start(folder)
     assert engine.branches() == [engine.branch("main")]
     assert engine.count("main") == 0
 
 
-def test_mirrors_come_and_go_with_the_settings(engine: Engine, keep: Keep, folder: Path, tmp_path: Path) -> None:
+def test_mirrors_start_and_stop_with_the_settings(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "n.txt").write_text("note")
     file = tmp_path / "shadowswitch.toml"
-    upkeep = keep(settings_file=file)
-    assert upkeep.status().mirrors == []
+    daemon = start(settings_file=file)
+    assert daemon.status().mirrors == []
     file.write_text('[[mirror]]\nfolder = "notes"\nprefix = "notes/"\n')
     wait_until(lambda: engine.get("main", "file", "notes/n.txt"))
     file.write_text('[[mirror]]\nfolder = "docs"\nprefix = "docs/"\n')
     wait_until(lambda: engine.get("main", "file", "docs/3.txt"))
-    wait_until(lambda: [mirror.prefix for mirror in upkeep.status().mirrors] == ["docs/"])
+    wait_until(lambda: [mirror.prefix for mirror in daemon.status().mirrors] == ["docs/"])
     (notes / "late.txt").write_text("late")
     (folder / "late.txt").write_text("late")
     wait_until(lambda: engine.get("main", "file", "docs/late.txt"))
@@ -124,15 +124,15 @@ def test_mirrors_come_and_go_with_the_settings(engine: Engine, keep: Keep, folde
     assert engine.get("main", "file", "notes/n.txt") is not None
 
 
-def test_several_folders_have_a_prefix_each(engine: Engine, keep: Keep, folder: Path, tmp_path: Path) -> None:
+def test_several_folders_have_a_prefix_each(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "n.txt").write_text("note")
-    keep(folder, notes)
+    start(folder, notes)
     wait_until(lambda: engine.get("main", "file", "notes/n.txt") and engine.get("main", "file", "docs/3.txt"))
 
 
-def test_the_inbox_and_webhooks_are_kept_too(engine: Engine, keep: Keep, tmp_path: Path) -> None:
+def test_the_inbox_and_webhooks_start_and_stop_with_the_settings(engine: Engine, start: Start, tmp_path: Path) -> None:
     got: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -148,21 +148,21 @@ def test_the_inbox_and_webhooks_are_kept_too(engine: Engine, keep: Keep, tmp_pat
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         file = tmp_path / "shadowswitch.toml"
         file.write_text(f'[[webhook]]\nurl = "http://127.0.0.1:{server.server_port}/"\nallow_private = true\n')
-        upkeep = keep(settings_file=file)
+        daemon = start(settings_file=file)
         engine.start_indexing("main", "funnel")
         (engine.path / "inbox" / "event.json").write_text(json.dumps(incoming("com.oms.indexing.completed")))
         wait_until(lambda: "com.shadowswitch.incoming.handled" in got)
-        wait_until(lambda: any(inbox is not None and inbox.taken == 1 for inbox in [upkeep.status().inbox]))
-        wait_until(lambda: upkeep.status().webhooks[0].delivered == len(got))
-        msgspec.json.encode(upkeep.status())
-        assert not upkeep.status().restart_needed
+        wait_until(lambda: any(inbox is not None and inbox.taken == 1 for inbox in [daemon.status().inbox]))
+        wait_until(lambda: daemon.status().webhooks[0].delivered == len(got))
+        msgspec.json.encode(daemon.status())
+        assert not daemon.status().restart_needed
         file.write_text("[inbox]\nenabled = false\n[incoming]\nauto_merge = false\n")
-        wait_until(lambda: (upkeep.status().inbox, upkeep.status().webhooks) == (None, []))
-        assert upkeep.status().restart_needed
+        wait_until(lambda: (daemon.status().inbox, daemon.status().webhooks) == (None, []))
+        assert daemon.status().restart_needed
         server.shutdown()
 
 
-def test_the_documented_settings_are_read_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_of_the_documentation_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "settings.md").read_text().partition("```toml\n")[2].partition("```")[0]
     (tmp_path / "docs").mkdir()
     (tmp_path / "shadowswitch.toml").write_text(text)

@@ -1,4 +1,4 @@
-"""The audit history is read over HTTP by administrators, and by a command on the machine."""
+"""The audit history: over HTTP for administrators, and by a command on the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cli_helpers import Cli
 from tests.http_helpers import serving, token_entry
 
 
-def test_who_forced_what_and_why_is_read_over_http_and_by_command(
+def test_http_and_the_audit_command_show_actor_and_reason_of_a_forced_unlock(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli, data = Cli(capsys), tmp_path / "data"

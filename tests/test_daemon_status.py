@@ -1,4 +1,4 @@
-"""What a server leaves out, and what is wrong with its settings, is in its log, metrics, answers and `status`."""
+"""The status of the daemon: files left out and settings errors in the log, the metrics, HTTP and `status`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.test_http_metrics import values
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three texts, and two files that are none."""
+    """Three text files and two binary files."""
     made = tmp_path / "docs"
     made.mkdir()
     for n in range(3):
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def followed(client: Client, skipped: int) -> dict[str, Any]:
-    """The status once all of the folder is followed, and so many files are left out."""
+    """Wait until the mirror has three files and leaves out `skipped`, and return the status."""
     found: dict[str, Any] = {}
 
     def arrived() -> bool:
@@ -39,7 +39,7 @@ def followed(client: Client, skipped: int) -> dict[str, Any]:
     return found
 
 
-def test_what_is_left_out_of_a_folder_is_told_wherever_a_person_looks(
+def test_files_left_out_are_in_the_log_the_metrics_the_http_answer_and_status(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli = Cli(capsys)
@@ -50,9 +50,9 @@ def test_what_is_left_out_of_a_folder_is_told_wherever_a_person_looks(
         rows, row = values(client), f"branch=main,folder={folder},prefix="
         assert rows["shadowswitch_mirror_left_out_files"][f"{row},reason=binary"] == 2
         assert rows["shadowswitch_mirror_files"][row] == 3
-        told = cli("status", "--data", server.data)
-        assert str(folder) in told
-        assert "2 binary" in told
+        printed = cli("status", "--data", server.data)
+        assert str(folder) in printed
+        assert "2 binary" in printed
         (folder / "c.bin").write_bytes(b"\0binary")
         followed(client, 3)
         wait_until(lambda: "left out: 3 binary" in server.log)
@@ -61,7 +61,7 @@ def test_what_is_left_out_of_a_folder_is_told_wherever_a_person_looks(
     assert cli.json("status", "--data", tmp_path / "data")["upkeep"] is None
 
 
-def test_why_a_settings_file_is_refused_is_told_until_it_is_mended(
+def test_the_error_of_a_settings_file_is_shown_until_the_file_is_correct(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli = Cli(capsys)
@@ -76,7 +76,7 @@ def test_why_a_settings_file_is_refused_is_told_until_it_is_mended(
         assert values(client)["shadowswitch_settings_refused"][""] == 0
 
 
-def test_a_token_for_some_branches_sees_what_is_kept_of_these(tmp_path: Path, folder: Path) -> None:
+def test_a_token_for_some_branches_sees_only_their_mirrors_and_indexes(tmp_path: Path, folder: Path) -> None:
     (secret, entry), (other, others) = (
         token_entry("all", [Scope.READ]),
         token_entry("some", [Scope.READ], ["feature/*"]),
@@ -88,7 +88,9 @@ def test_a_token_for_some_branches_sees_what_is_kept_of_these(tmp_path: Path, fo
         assert str(folder) not in json.dumps(values(server.client(other)))
 
 
-def test_a_server_that_keeps_nothing_going_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_without_folders_has_an_empty_daemon_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serving(tmp_path / "data") as server:
         found = server.client().get("upkeep")
         assert (found["mirrors"], found["error"], found["not_started"]) == ([], None, {})

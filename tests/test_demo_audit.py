@@ -1,4 +1,4 @@
-"""What the demo's verdict stands on: the audit, the loops under load, and the measuring of stalls."""
+"""The parts of the demo's verdict: the audit, the loops under load, and the stalls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def book(engine: Engine) -> dict[str, Acked]:
-    """A small branch with a live index, and what was acknowledged of it."""
+    """A small branch with a live index, and its acknowledged changes."""
 
     def put(id: str, marker: str) -> int:
         return engine.write("main", [Put("file", id, {"text": f"{marker} and more"})]).lsn
@@ -45,7 +45,7 @@ def book(engine: Engine) -> dict[str, Acked]:
     }
 
 
-def test_the_audit_is_content_with_what_was_acknowledged(engine: Engine, book: dict[str, Acked]) -> None:
+def test_the_audit_accepts_the_acknowledged_changes(engine: Engine, book: dict[str, Acked]) -> None:
     found = audit(engine, "main", book)
     assert (found.problems, found.records, found.deletes, found.searches) == ([], 3, 1, 3)
 
@@ -69,12 +69,12 @@ def test_the_audit_finds_each_kind_of_difference(
     assert any(text.startswith(f"{id}: ") and says in text for text in problems), problems
 
 
-def test_the_audit_finds_a_record_that_nobody_wrote(engine: Engine, book: dict[str, Acked]) -> None:
+def test_the_audit_finds_a_record_without_an_acknowledged_write(engine: Engine, book: dict[str, Acked]) -> None:
     engine.write("main", [Put("file", "stranger", {"text": "x"})])
     assert audit(engine, "main", book).problems == ["2 records were acknowledged, the branch has 3, the index 3"]
 
 
-def test_a_writer_believes_nothing_of_a_record_whose_write_failed(engine: Engine) -> None:
+def test_a_writer_drops_a_record_after_a_failed_write(engine: Engine) -> None:
     writer = Writer(0, engine, "nowhere", threading.Event(), [("a", "text")], {"a": Acked(1)}, "0")
     with pytest.raises(LookupError):
         writer.step()
@@ -102,7 +102,7 @@ def test_a_loop_that_hangs_is_a_failure(engine: Engine, monkeypatch: pytest.Monk
 # -- stalls --------------------------------------------------------------------------------------------------------
 
 
-def test_a_gap_counts_whole_in_every_window_that_it_touches() -> None:
+def test_a_gap_counts_in_full_in_every_window_that_it_touches() -> None:
     gaps = [(0.0, 1.0), (1.0, 1.5), (1.5, 4.0)]
     assert report.longest_ms(gaps, (0.2, 0.4)) == 1000
     assert report.longest_ms(gaps, (1.1, 1.4)) == 500
@@ -110,13 +110,13 @@ def test_a_gap_counts_whole_in_every_window_that_it_touches() -> None:
     assert report.longest_ms(gaps, (5.0, 6.0)) == 0
 
 
-def test_windows_fill_a_span_and_never_leave_it() -> None:
+def test_windows_lie_inside_their_span() -> None:
     assert report.cut((1.0, 3.5), 1.0) == [(1.0, 2.0), (2.0, 3.0)]
     assert report.cut((1.0, 1.9), 1.0) == []
     assert report.cut((2.0, 1.0), 1.0) == []
 
 
-def test_a_loop_that_never_succeeded_has_stalled_all_the_time() -> None:
+def test_a_loop_without_a_success_stalls_all_the_time() -> None:
     load: Any = SimpleNamespace(begun=0.0, ended=10.0)
     loop: Any = SimpleNamespace(done=[])
     build: Any = SimpleNamespace(begun=3.0, committed=5.0, ended=5.2)
