@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -104,16 +105,16 @@ def serve(
     )  # fmt: skip
     require_free(data)
     log_to_stderr(log_json)
-
-    def announce(engine: Engine, url: str) -> None:
-        if json:  # one line, so that a program can wait for it
-            output.print_json_line({"serving": str(engine.path), "url": url})
-            sys.stdout.flush()
-        else:
-            output.say(f"serving {engine.path} at {url}")
-
-    with daemon_of_server(directories or (), settings, data, announce) as (config, ready):
+    with daemon_of_server(directories or (), settings, data, partial(_announce, json)) as (config, ready):
         run(data, options, tokens, config, ready)
+
+
+def _announce(json: bool, engine: Engine, url: str) -> None:
+    if json:  # one line, so that a program can wait for it
+        output.print_json_line({"serving": str(engine.path), "url": url})
+        sys.stdout.flush()
+    else:
+        output.say(f"serving {engine.path} at {url}")
 
 
 def token(
