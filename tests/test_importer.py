@@ -11,8 +11,8 @@ import pytest
 from shadowswitch import Config, Engine
 from shadowswitch.service.daemon import importer
 from shadowswitch.service.daemon.importer import import_folder
-from tests.support import inside
 from shadowswitch.service.daemon.text_files import list_files
+from tests.support import inside
 
 
 @pytest.fixture

@@ -43,8 +43,10 @@ def installed_name(source: Path) -> str:
 
 
 def source_files() -> dict[str, Path]:
+    """The files of the library. The README of a folder is for readers of the repository, and is not installed."""
     found = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file())
-    return {installed_name(path): path for path in found if path.suffix != ".pyc" and not path.name.startswith(".")}
+    library = (path for path in found if path.suffix not in (".pyc", ".md") and not path.name.startswith("."))
+    return {installed_name(path): path for path in library}
 
 
 @pytest.fixture(scope="module")

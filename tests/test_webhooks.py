@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig
-from shadowswitch.service.daemon.delivery import Endpoint, Refused, addresses_of, send, signature
+from shadowswitch.service.daemon.delivery import DeliveryFailed, Endpoint, addresses_of, send, signature
 from shadowswitch.service.daemon.webhooks import Webhook
 from tests.engine_helpers import wait_until
 from tests.support import inside
@@ -229,13 +229,13 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> None:
 @pytest.mark.parametrize("address", PRIVATE)
 def test_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     resolving(monkeypatch, ["93.184.215.14", address])
-    with pytest.raises(Refused, match="which is not public"):
+    with pytest.raises(DeliveryFailed, match="which is not public"):
         addresses_of("example.org", 443, allow_private=False)
     assert addresses_of("example.org", 443, allow_private=True) == ["93.184.215.14", address]
 
 
 def test_plain_http_needs_allow_private(engine: Engine, receiver: Receiver) -> None:
-    with pytest.raises(Refused, match="https only"):
+    with pytest.raises(DeliveryFailed, match="https only"):
         send(Endpoint(receiver.url), engine.events()[0])
     assert receiver.requests == []
 
@@ -249,14 +249,14 @@ def test_the_connection_uses_the_checked_address(engine: Engine, monkeypatch: py
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    with pytest.raises(Refused, match="no network in tests"):
+    with pytest.raises(DeliveryFailed, match="no network in tests"):
         send(Endpoint("https://rebinding.example/hook"), engine.events()[0])
     assert asked == [("93.184.215.14", 443)]
 
 
 def test_a_redirect_is_not_followed(engine: Engine, receiver: Receiver) -> None:
     receiver.answers = [(307, {"Location": receiver.url})]
-    with pytest.raises(Refused, match="redirects are not followed"):
+    with pytest.raises(DeliveryFailed, match="redirects are not followed"):
         send(Endpoint(receiver.url, allow_private=True), engine.events()[0])
     assert len(receiver.requests) == 1
 
@@ -277,7 +277,7 @@ def test_an_endpoint_that_answers_byte_by_byte_is_cut_off(engine: Engine, monkey
 
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
-        with pytest.raises(Refused):
+        with pytest.raises(DeliveryFailed):
             send(Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}/", allow_private=True), engine.events()[0])
         release.set()
         thread.join(30)
@@ -301,9 +301,9 @@ def test_the_certificate_must_match_the_host_name(
     port = receiver.server_port
     send(Endpoint(f"https://hook.example:{port}/", allow_private=True), engine.events()[0], trusting)
     assert receiver.requests[0][1]["host"] == f"hook.example:{port}"
-    with pytest.raises(Refused, match="certificate"):
+    with pytest.raises(DeliveryFailed, match="certificate"):
         send(Endpoint(f"https://other.example:{port}/", allow_private=True), engine.events()[0], trusting)
-    with pytest.raises(Refused, match="certificate"):
+    with pytest.raises(DeliveryFailed, match="certificate"):
         send(Endpoint(f"https://hook.example:{port}/", allow_private=True), engine.events()[0])
 
 

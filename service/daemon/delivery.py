@@ -34,7 +34,7 @@ _TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2
 """IPv6 networks with embedded IPv4 addresses, which could be private."""
 
 
-class Refused(ShadowSwitchError):
+class DeliveryFailed(ShadowSwitchError):
     """The attempt failed: the endpoint is not allowed, not reachable, or did not answer with 2xx."""
 
     gone = False
@@ -84,15 +84,17 @@ def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
 
 
 def addresses_of(host: str, port: int, allow_private: bool) -> list[str]:
-    """Resolve a host name. Raises Refused for a name without addresses, and for an address that is not public."""
+    """Resolve a host name. Raises DeliveryFailed for a name without addresses and for a private address."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Refused(f"{host} cannot be resolved: {error}") from error
+        raise DeliveryFailed(f"{host} cannot be resolved: {error}") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for address in addresses:
         if not allow_private and not _is_public(address):
-            raise Refused(f"{host} has the address {address}, which is not public", hint="allow_private allows it")
+            raise DeliveryFailed(
+                f"{host} has the address {address}, which is not public", hint="allow_private allows it"
+            )
     return addresses
 
 
@@ -127,11 +129,11 @@ class _Connection(http.client.HTTPConnection):
 
 
 def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None) -> None:
-    """Send one event. Raises Refused unless the endpoint answers with 2xx. `context` is the TLS context."""
+    """Send one event. Raises DeliveryFailed unless the endpoint answers with 2xx. `context` is the TLS context."""
     parts = urlsplit(endpoint.url)
     secure = parts.scheme == "https"
     if not secure and not endpoint.allow_private:
-        raise Refused("events are sent by https only", hint="allow_private allows http")
+        raise DeliveryFailed("events are sent by https only", hint="allow_private allows http")
     host, port = parts.hostname or "", parts.port or (443 if secure else 80)
     body = json.dumps(to_cloud_event(event), ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = int(time.time())
@@ -155,7 +157,7 @@ def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None
         response = connection.getresponse()
         _judge(response.status, response.headers.get("Retry-After"))
     except (OSError, http.client.HTTPException) as error:
-        raise Refused(f"the event could not be sent to {host}: {error!r}") from error
+        raise DeliveryFailed(f"the event could not be sent to {host}: {error!r}") from error
     finally:
         timer.cancel()
         connection.close()
@@ -165,7 +167,7 @@ def _judge(status: int, retry_after: str | None) -> None:
     if 200 <= status < 300:
         return
     redirected = " (redirects are not followed)" if 300 <= status < 400 else ""
-    refused = Refused(f"the endpoint answered {status}{redirected}")
+    refused = DeliveryFailed(f"the endpoint answered {status}{redirected}")
     refused.gone = status == 410
     if retry_after is not None and retry_after.strip().isdecimal():
         refused.retry_after_s = min(float(retry_after), RETRY_AFTER_MAX_S)

@@ -22,7 +22,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.views import Event
-from shadowswitch.service.daemon.delivery import Endpoint, Refused, send, signature
+from shadowswitch.service.daemon.delivery import DeliveryFailed, Endpoint, send, signature
 from shadowswitch.service.daemon.part import Part
 
 logger = logging.getLogger("shadowswitch")
@@ -129,7 +129,7 @@ class Webhook(Part):
         while not self._stopping.is_set():
             try:
                 send(self.endpoint, event, self._context)
-            except Refused as error:
+            except DeliveryFailed as error:
                 self._failures += 1
                 self._error = str(error)
                 logger.warning("webhook %s, event %d: %s", self.endpoint.label, event.sequence, error)
