@@ -213,6 +213,22 @@ def test_an_unreadable_folder_keeps_its_records(engine: Engine, start: Start, fo
     assert "deep/b.txt" in held(engine)
 
 
+def test_an_unforeseen_error_is_in_the_status_and_the_same_paths_are_tried_again(
+    engine: Engine, start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = start(rescan_s=600)
+
+    def broken(*_: object) -> Any:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shadowswitch.service.daemon.mirror.read_fields", broken)
+        (folder / "new.txt").write_text("new")
+        wait_until(lambda: running.status().error == "a bug")
+    wait_until(lambda: "new.txt" in held(engine))
+    wait_until(lambda: running.status().error is None)
+
+
 def test_a_missing_branch_is_created(engine: Engine, start: Start) -> None:
     start(branch="texts")
     assert len(held(engine, "texts")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from cyclopts import App
@@ -21,6 +22,7 @@ def add_to(app: App) -> None:
         Example: `shadowswitch manual | less`
         """
         text = NOTE + app.generate_docs(usage_name="shadowswitch").rstrip()
+        text = re.sub(r"(?m)^(shadowswitch \S+) -m \S+", r"\1", text)  # cyclopts leaves it there under `python -m`
         output.print_result({"manual": text}, text, json)
 
     def completion(shell: Literal["bash", "zsh", "fish"], *, json: Json = False) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
+from shadowswitch.model.errors import EngineClosed
 from shadowswitch.model.records import Delete, Put
 from shadowswitch.service.daemon.ignore import GITIGNORE, IgnoreRules
 from shadowswitch.service.daemon.importer import BATCH_BYTES, BATCH_CHANGES, WRITE_TIMEOUT_S, ensure_branch
@@ -147,8 +147,8 @@ class Mirror(Part):
             self._error, self._retry_s = None, RETRY_FIRST_S
         except EngineClosed:
             raise
-        except (ShadowSwitchError, OSError) as error:
-            logger.warning("the mirror of %s failed, and is tried again: %s", self.folder, error)
+        except Exception as error:
+            self._failed(error)
             self._error = str(error)
             self._noticed(frozenset(pending) if pending is not None else None)
             self._batch.clear()

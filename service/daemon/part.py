@@ -63,6 +63,6 @@ class Part(ABC):
 
     def _failed(self, error: Exception) -> float:
         """A round raised `error`. Returns the seconds until the next round."""
-        expected = isinstance(error, ShadowSwitchError | OSError)
-        logger.error("%s failed, and is tried again: %s", self.name, error, exc_info=not expected)
+        foreseen = isinstance(error, ShadowSwitchError | OSError)
+        logger.error("%s failed, and is tried again: %s", self.name, error, exc_info=None if foreseen else error)
         return ROUND_RETRY_S
