@@ -40,7 +40,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 def buckets_repaired(engine: Engine) -> int:
     """How many buckets an engine replaced by their source since it was opened; also when it is closed."""
-    counted: int = engine._house.metrics.counters.get("buckets_repaired", 0)
+    counted: int = inside.counter(engine, "buckets_repaired")
     return counted
 
 

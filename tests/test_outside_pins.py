@@ -20,6 +20,7 @@ from shadowswitch.actors.maintenance.janitor import Janitor
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.generations.generation import Generation
 from tests.engine_helpers import KIND, TYPES, fill, outside_environment, wait_until
+from tests.support import inside
 
 LATE = """
 import sys
@@ -47,11 +48,11 @@ FINAL = SwitchRequest(backup_current=False)
 
 
 def generation_row(engine: Engine, number: int) -> GenerationRow | None:
-    return engine._house.catalog.generation(number)
+    return inside.catalog(engine).generation(number)
 
 
 def open_generation(engine: Engine, number: int) -> Generation:
-    return engine._house.shelf.open[number]
+    return inside.generation(engine, number)
 
 
 def while_a_follower_lets_go(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -141,7 +142,7 @@ def test_a_pin_that_comes_while_the_follower_lets_go_keeps_the_generation(
     assert old.pins == 1
     assert not old.closed
     assert path.exists(), "SW-5: removed under a pin"
-    with old.writer.held():
+    with old.writer.pause_apply():
         reader = old.take_reader()
         assert reader.count() == 50
         old.give_reader(reader)

@@ -15,13 +15,14 @@ import pytest
 from shadowswitch import Engine, Timeout
 from shadowswitch.actors.maintenance.follower import Follower
 from tests.engine_helpers import KIND, fill, found, live, put
+from tests.support import inside
 
 GIVEN_UP_S = 0.2
 
 
 @contextmanager
 def live_index_held_still(engine: Engine) -> Iterator[None]:
-    with engine._house.shelf.live[1, KIND].writer.held():
+    with inside.live(engine, 1, KIND).writer.pause_apply():
         yield
 
 
@@ -45,7 +46,7 @@ def test_a_reader_after_a_restart_waits_for_the_head_at_the_start(open_engine: A
         first.close()
     with followers_stand_still():
         second = open_engine()
-        assert second._house.shelf.live[1, KIND].applied_lsn == behind, "nothing is missing, so this proves nothing"
+        assert inside.live(second, 1, KIND).applied_lsn == behind, "nothing is missing, so this proves nothing"
         with pytest.raises(Timeout, match=f"shows LSN {behind}, LSN {head}"):
             second.reader("main", KIND, timeout_s=GIVEN_UP_S)
     with second.reader("main", KIND, timeout_s=30) as reader:

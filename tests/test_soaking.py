@@ -6,14 +6,15 @@ from typing import Any
 
 from shadowswitch import Delete, Engine
 from tests.engine_helpers import KIND, fill, live, put, wait_until
+from tests.support import inside
 
 
 def applied_lsn(engine: Engine, number: int) -> int:
-    return engine._house.shelf.open[number].applied_lsn
+    return inside.generation(engine, number).applied_lsn
 
 
 def held_by(engine: Engine, number: int) -> set[str]:
-    generation = engine._house.shelf.open[number]
+    generation = inside.generation(engine, number)
     reader = generation.take_reader()
     try:
         return {record.id for record in reader.scan()}

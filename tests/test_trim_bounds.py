@@ -14,6 +14,7 @@ import pytest
 from shadowswitch import Engine
 from shadowswitch.storage.catalog.rows import GenerationRow
 from tests.engine_helpers import KIND, TYPES, built, fill, live, put, wait_until
+from tests.support import inside
 
 OLD = 300
 """Changes that may go: more than a slice of trimming."""
@@ -22,11 +23,11 @@ SINGLE = 5
 
 
 def generation_rows(engine: Engine) -> list[GenerationRow]:
-    return engine._house.catalog.generations()
+    return inside.catalog(engine).generations()
 
 
 def applied_lsns(engine: Engine) -> list[int]:
-    return [generation.applied_lsn for generation in engine._house.shelf.open.values()]
+    return [generation.applied_lsn for generation in inside.open_generations(engine).values()]
 
 
 def paused_build(engine: Engine) -> Callable[[], object]:
@@ -86,7 +87,7 @@ def test_the_journal_never_begins_behind_what_the_catalog_calls_durable(open_eng
     live(engine), live(engine)
     head = fill(engine, OLD, text="again")
     wait_until(lambda: applied_lsns(engine) == [head, head])
-    for generation in engine._house.shelf.open.values():
+    for generation in inside.open_generations(engine).values():
         generation.writer.flush()
     engine.clean_up()
     assert engine.branch("main").oldest_lsn == head + 1, "nothing was trimmed, so this proves nothing"

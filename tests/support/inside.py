@@ -315,6 +315,12 @@ def publish_lock(engine: Engine) -> Any:
     return engine._house.publisher._one_at_a_time
 
 
+def counter(engine: Engine, name: str) -> int:
+    """A counter of the engine's metrics, also of an engine that is closed."""
+    counted: int = engine._house.metrics.counters.get(name, 0)
+    return counted
+
+
 def is_closed(engine: Engine) -> bool:
     """Was the engine closed?"""
     return engine._closed
