@@ -1,24 +1,24 @@
-"""Room for changes that were admitted and are not committed yet: bounded, shared by branches. And turns by key.
+"""The queue of changes between admission and commit: bounded, and shared by branches. And locks by key.
 
 First come, first served: without the order a large batch would wait for ever behind a stream of small ones, and of many
 equal writers some would run into their timeouts although the queue moves. Without the shares one branch that stands
-still would take the room of all: so none gets more than half of it, and whoever waits for the share of their own branch
-is passed by the others.
+still would take the room of all. So no branch gets more than half of the room, and a batch that waits for the share of
+its own branch is passed by batches of other branches.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from shadowswitch.model.errors import Timeout
+from shadowswitch.storage.clock import Clock
 
 SHARE = 0.5
-"""Of the room, for one branch at most."""
+"""The largest part of the room that one branch gets."""
 
 
 class _Ticket(NamedTuple):
@@ -30,15 +30,16 @@ class _Ticket(NamedTuple):
 class AdmissionQueue:
     """Counts changes between admission and commit. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.queued = 0
-        """Changes that wait to be committed."""
+        """The changes that wait for their commit."""
+        self._clock = clock
         self._of_branch: dict[int, int] = {}
         self._line: deque[_Ticket] = deque()
         self._moved = threading.Condition()
 
     def take(self, branch: int, changes: int, most: int, deadline: float) -> None:
-        """Wait for one's turn and for room; a batch larger than that waits until there is nothing else.
+        """Wait for the turn of a batch and for room; a batch larger than the room waits until the queue is empty.
 
         Raises Timeout at the (monotonic) deadline.
         """
@@ -49,11 +50,11 @@ class AdmissionQueue:
             self._of_branch[branch] = self._of_branch.get(branch, 0) + changes
 
     def _wait_in_line(self, ticket: _Ticket, most: int, deadline: float) -> None:
-        """Until it is this ticket's turn. With `_moved` held. Raises Timeout."""
+        """Wait for the turn of a ticket. Called with `_moved` held. Raises Timeout."""
         self._line.append(ticket)
         try:
             while self._next(most) is not ticket:
-                left = deadline - time.monotonic()
+                left = deadline - self._clock.monotonic()
                 if left <= 0:
                     raise Timeout(
                         f"{self.queued} changes are waiting to be committed, {self._of_branch.get(ticket.branch, 0)} of"
@@ -68,7 +69,7 @@ class AdmissionQueue:
                 self._moved.notify_all()
 
     def _next(self, most: int) -> _Ticket | None:
-        """Whose turn it is: the first in line whose branch has room in its share, if there is room for it at all."""
+        """The ticket whose turn it is: the first with room in the share of its branch, if there is room at all."""
         full: set[int] = set()
         for ticket in self._line:
             if ticket.branch in full or self._over_share(ticket.branch, ticket.changes, most):
@@ -104,21 +105,21 @@ class KeyedLocks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._turns: dict[bytes, tuple[threading.Lock, int]] = {}
+        self._locks: dict[bytes, tuple[threading.Lock, int]] = {}
 
     @contextlib.contextmanager
     def of(self, key: bytes) -> Iterator[None]:
-        """Wait for the turn of this key, and have it."""
+        """Hold the lock of this key."""
         with self._lock:
-            turn, waiting = self._turns.get(key, (threading.Lock(), 0))
-            self._turns[key] = (turn, waiting + 1)
+            lock, callers = self._locks.get(key, (threading.Lock(), 0))
+            self._locks[key] = (lock, callers + 1)
         try:
-            with turn:
+            with lock:
                 yield
         finally:
             with self._lock:
-                turn, waiting = self._turns[key]
-                if waiting == 1:
-                    del self._turns[key]
+                lock, callers = self._locks[key]
+                if callers == 1:
+                    del self._locks[key]
                 else:
-                    self._turns[key] = (turn, waiting - 1)
+                    self._locks[key] = (lock, callers - 1)

@@ -1,23 +1,195 @@
-"""The Engine: what a host embeds.
+"""The Engine: what a host embeds. This file is the table of contents of the public calls.
 
-All methods may be called from any thread. None blocks without a deadline. They check their arguments, send messages
-and wait for replies; the work is done by the actors.
+Each group of calls is an object of its own in `engine/calls/`; the Engine passes every call on to its group. All calls
+may be made from any thread. No call blocks without a deadline. A call checks its arguments, sends a message to an
+actor, and waits for the reply.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from shadowswitch.engine.calls.events import Observing
-from shadowswitch.engine.calls.folders import Watching
-from shadowswitch.engine.calls.inbound import Receiving
+from shadowswitch.engine.calls.branches import BranchCalls
+from shadowswitch.engine.calls.builds import BuildCalls
+from shadowswitch.engine.calls.changes import ChangeCalls
+from shadowswitch.engine.calls.events import EventCalls
+from shadowswitch.engine.calls.folders import FolderCalls
+from shadowswitch.engine.calls.inbound import InboundCalls
+from shadowswitch.engine.calls.indexes import IndexCalls
+from shadowswitch.engine.calls.locks import LockCalls
+from shadowswitch.engine.calls.records import RecordCalls
+from shadowswitch.engine.calls.soak import SoakCalls
+from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.lifecycle import Lifecycle
+from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.config import Config
 
+G = TypeVar("G")
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class Engine(Receiving, Watching, Observing):
+
+class _Delegate(Generic[G]):
+    """Makes a method of the Engine from a method of a group of calls, with its name, signature and docstring."""
+
+    def __init__(self, group: type[G]) -> None:
+        self._group = group
+
+    def __call__(self, method: Callable[Concatenate[G, P], R]) -> Callable[Concatenate[Engine, P], R]:
+        group = self._group
+
+        @functools.wraps(method)
+        def call(engine: Engine, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return method(engine._calls[group], *args, **kwargs)
+
+        return call
+
+
+_branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _Delegate(ChangeCalls)
+_events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _Delegate(InboundCalls)
+_indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
+_soak, _switches = _Delegate(SoakCalls), _Delegate(SwitchCalls)
+
+
+class Engine:
     """One open data directory. Make it with `Engine.open`; close it, or use it as a context manager."""
+
+    def __init__(self, path: str | os.PathLike[str], config: Config | None = None) -> None:
+        """Take the directory's exclusive lock, recover, start.
+
+        Raises EngineAlreadyOpen, InvalidConfig for a path that can be no data directory, UnsupportedFilesystem,
+        UnsupportedFormat, CorruptData, StorageFull.
+        """
+        self._state = OpenState()
+        self._lifecycle = Lifecycle(path, config, self._state)
+        self._calls = self._lifecycle.calls
+        self._house = self._lifecycle.house
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], config: Config | None = None) -> Engine:
         """Open (and make, if need be) a data directory."""
         return cls(path, config)
+
+    def close(self) -> None:
+        """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent."""
+        if self._state.close():
+            self._lifecycle.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def config(self) -> Config:
+        """The settings that the engine was opened with."""
+        return self._lifecycle.context.config
+
+    @property
+    def path(self) -> Path:
+        """The data directory."""
+        return self._lifecycle.context.root
+
+    # -- branches --------------------------------------------------------------------------------------------------
+
+    create_branch = _branches(BranchCalls.create_branch)
+    branch = _branches(BranchCalls.branch)
+    branches = _branches(BranchCalls.branches)
+    branch_status = _branches(BranchCalls.branch_status)
+    resource_types = _branches(BranchCalls.resource_types)
+    start_indexing = _branches(BranchCalls.start_indexing)
+    complete_indexing = _branches(BranchCalls.complete_indexing)
+    archive_branch = _branches(BranchCalls.archive_branch)
+    merge_branch = _branches(BranchCalls.merge_branch)
+    reopen_branch = _branches(BranchCalls.reopen_branch)
+    recover_branch = _branches(BranchCalls.recover_branch)
+
+    # -- records, and the journal of their changes ---------------------------------------------------------------------
+
+    write = _records(RecordCalls.write)
+    get = _records(RecordCalls.get)
+    scan = _records(RecordCalls.scan)
+    scan_page = _records(RecordCalls.scan_page)
+    count = _records(RecordCalls.count)
+    head = _records(RecordCalls.head)
+
+    changes = _changes(ChangeCalls.changes)
+    hold_changes = _changes(ChangeCalls.hold_changes)
+    release_changes = _changes(ChangeCalls.release_changes)
+    changes_holds = _changes(ChangeCalls.changes_holds)
+
+    # -- builds, of the engine and of programs outside -----------------------------------------------------------------
+
+    start_build = _builds(BuildCalls.start_build)
+    cancel_build = _builds(BuildCalls.cancel_build)
+    retry_build = _builds(BuildCalls.retry_build)
+    pause_build = _builds(BuildCalls.pause_build)
+    resume_build = _builds(BuildCalls.resume_build)
+    throttle_build = _builds(BuildCalls.throttle_build)
+    report_progress = _builds(BuildCalls.report_progress)
+    complete_build = _builds(BuildCalls.complete_build)
+    fail_build = _builds(BuildCalls.fail_build)
+    shadow = _builds(BuildCalls.shadow)
+    shadows = _builds(BuildCalls.shadows)
+    wait_for = _builds(BuildCalls.wait_for)
+
+    # -- switches, and the soak of what was switched to ----------------------------------------------------------------
+
+    switch = _switches(SwitchCalls.switch)
+    rollback = _switches(SwitchCalls.rollback)
+    rebuild = _switches(SwitchCalls.rebuild)
+
+    set_health_check = _soak(SoakCalls.set_health_check)
+    add_validator = _soak(SoakCalls.add_validator)
+
+    # -- what is live --------------------------------------------------------------------------------------------------
+
+    index = _indexes(IndexCalls.index)
+    indexes = _indexes(IndexCalls.indexes)
+    reader = _indexes(IndexCalls.reader)
+
+    # -- locks ---------------------------------------------------------------------------------------------------------
+
+    acquire_lock = _locks(LockCalls.acquire_lock)
+    acquire_locks = _locks(LockCalls.acquire_locks)
+    confirm_lock = _locks(LockCalls.confirm_lock)
+    heartbeat = _locks(LockCalls.heartbeat)
+    extend_lock = _locks(LockCalls.extend_lock)
+    release_lock = _locks(LockCalls.release_lock)
+    force_unlock = _locks(LockCalls.force_unlock)
+    locks = _locks(LockCalls.locks)
+    find_lock = _locks(LockCalls.find_lock)
+    branch_of_lock = _locks(LockCalls.branch_of_lock)
+    lock_waiters = _locks(LockCalls.lock_waiters)
+    check_write = _locks(LockCalls.check_write)
+
+    # -- events, checks, figures ---------------------------------------------------------------------------------------
+
+    events = _events(EventCalls.events)
+    event_span = _events(EventCalls.event_span)
+    subscribe = _events(EventCalls.subscribe)
+    tell_settings = _events(EventCalls.tell_settings)
+    event_position = _events(EventCalls.event_position)
+    note_event_position = _events(EventCalls.note_event_position)
+    audit = _events(EventCalls.audit)
+    audit_span = _events(EventCalls.audit_span)
+    check = _events(EventCalls.check)
+    clean_up = _events(EventCalls.clean_up)
+    stats = _events(EventCalls.stats)
+    histograms = _events(EventCalls.histograms)
+    trouble = _events(EventCalls.trouble)
+
+    # -- events from outside, and folders ------------------------------------------------------------------------------
+
+    receive_event = _inbound(InboundCalls.receive_event)
+    event_outcome = _inbound(InboundCalls.event_outcome)
+    add_merge_condition = _inbound(InboundCalls.add_merge_condition)
+    watch_folder = _folders(FolderCalls.watch_folder)

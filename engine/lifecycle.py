@@ -1,22 +1,41 @@
-"""Start and stop: everything that runs in an open engine, in one list and its mirror image."""
+"""Start and stop: every part of an open engine, in one list; the list of what stops is its mirror image.
+
+A part that starts is pushed with its stop on one ExitStack, in the same place. `stop` unwinds the stack; a failure in
+the middle of the start unwinds the part of it that is there. So the order of the start is chosen for the stop:
+
+    1   timers        nothing is restarted, and nothing ticks, while its receiver stops
+    2   health check  its last rollback ends while everything that a rollback needs still runs
+    3   branches      admit nothing more; every admitted write is committed and answered
+    4   waiters       every wait raises EngineClosed; no new metadata transaction begins
+    5   readers       are closed, each behind the call that runs in it
+    6   builds        stop; they go on at the next start
+    7   Scrubber, Watcher, Janitor, Dispatcher
+    8   Followers     no generation is brought on any more
+    9   worker pool   no process reads the files any more
+    10  clean close   generations that a power cut could tear are forced to disk; the JournalWriter notes that
+    11  JournalWriter no other part writes to the catalog
+    12  generations, catalog, and the lock of the directory
+
+The Timers object is older than the actors that it serves, so its stop is pushed twice: where its thread starts, for a
+start that fails, and behind everything that it ticks. A second stop does nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
-import math
 import os
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.external import ExternalBuilds
 from shadowswitch.actors.build.registry import BuildRegistry
+from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.build.scrubber import Scrubber
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.build.worker_pool import WorkerPool
@@ -25,31 +44,47 @@ from shadowswitch.actors.house import House
 from shadowswitch.actors.journal_writer import JournalWriter
 from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.changes import StateChanges
+from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.supervisor import Supervisor
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.dispatcher import Dispatcher
 from shadowswitch.actors.maintenance.follower import Follower
+from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.maintenance.janitor import Janitor
+from shadowswitch.actors.maintenance.subscribers import Subscribers
 from shadowswitch.actors.maintenance.watcher import Watcher
+from shadowswitch.actors.maintenance.watches import Watches
 from shadowswitch.actors.messages import Follow, Kick, Tick, Transact
-from shadowswitch.engine.admission import AdmissionQueue, KeyedLocks
+from shadowswitch.actors.switch.live_index import LiveIndexes
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.publisher import Publisher
+from shadowswitch.actors.switch.running_switches import RunningSwitches
+from shadowswitch.actors.switch.switcher import Switcher
+from shadowswitch.engine.admission import AdmissionQueue
+from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.branches import BranchCalls
+from shadowswitch.engine.calls.builds import BuildCalls
+from shadowswitch.engine.calls.changes import ChangeCalls
+from shadowswitch.engine.calls.events import EventCalls
+from shadowswitch.engine.calls.folders import FolderCalls
+from shadowswitch.engine.calls.inbound import InboundCalls
+from shadowswitch.engine.calls.indexes import IndexCalls
+from shadowswitch.engine.calls.locks import LockCalls
+from shadowswitch.engine.calls.records import RecordCalls
+from shadowswitch.engine.calls.soak import SoakCalls
+from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.inspection import LiveChecks, Statistics
+from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
-from shadowswitch.engine.recovery import recover
+from shadowswitch.engine.recovery import Recovery
+from shadowswitch.engine.views import Views
 from shadowswitch.model.config import Config
-from shadowswitch.model.errors import (
-    EngineClosed,
-    InvalidConfig,
-    InvalidName,
-    ShadowSwitchError,
-    UnknownBranch,
-)
+from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
-from shadowswitch.model.names import check_branch
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import durability
 from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
@@ -57,200 +92,207 @@ from shadowswitch.storage.failpoints import failpoint
 logger = logging.getLogger("shadowswitch")
 
 STOP_TIMEOUT_S = 10.0
-TROUBLE_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-WAIT_MAX_S = 1e9
-"""Thirty years: longer waits do not fit into what the operating system counts in."""
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-class Running:
-    """An open data directory: its lock, its actors, its start and stop."""
+class Lifecycle:
+    """The parts of an open engine. Each part gets in its constructor what it uses; no part gets this object."""
 
-    def __init__(self, path: str | os.PathLike[str], config: Config | None = None) -> None:
-        """Take the directory's exclusive lock, recover, start. Raises EngineAlreadyOpen, InvalidConfig for what can be
-        no data directory, UnsupportedFilesystem, UnsupportedFormat, CorruptData, StorageFull."""
+    def __init__(self, path: str | os.PathLike[str], config: Config | None, state: OpenState) -> None:
+        """Take the directory's lock, recover, start. Raises as `Engine` says; then nothing is left running."""
         config = config if config is not None else Config()
         if not isinstance(config, Config):
             raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")
-        with disk_errors("open"), _usable(path):
-            root = Path(path).absolute()
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not config.allow_remote_filesystem:
-                data_directory.refuse_remote(root)
-            self._lock = data_directory.DirectoryLock(root)
-            failpoint("open.locked")
-        self._closed = False
-        self._close_lock = threading.Lock()
-        self._branch_rows: dict[str, BranchRow] = {}
-        self._distrusted: set[int] = set()
-        self._stopping = threading.Event()
-        self._helpers: list[threading.Thread] = []
-        self._readers = OpenReaders()
-        self._room = AdmissionQueue()
-        self._turns = KeyedLocks()
-        try:
+        with ExitStack() as stack:
+            root = _lock_directory(path, config, stack)
             with disk_errors("open"):
-                self._start(root, config)
-        except BaseException:
-            self.close()
-            raise
+                self._start(root, config, stack)
+                self._make_calls(state, stack)
+                self._set_going(stack)
+            self._stack = stack.pop_all()
 
-    # -- start and stop: mirror images -----------------------------------------------------------------------------
+    def stop(self) -> None:
+        """Stop everything, in the opposite order of the start."""
+        self._stack.close()
 
-    def _start(self, root: Path, config: Config) -> None:
-        self._supervisor = Supervisor()
+    # -- the list ------------------------------------------------------------------------------------------------------
+
+    def _start(self, root: Path, config: Config, stack: ExitStack) -> None:
         catalog_path = data_directory.make_directories(root, data_directory.CATALOG)
         data_directory.make_directories(root, data_directory.GENERATIONS)
         failpoint("open.directories")
-        clock, metrics, crashed = Clock(), Metrics(), self._supervisor.crashed
-        catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes, clock=clock)
-        changes = StateChanges(catalog, clock)
+        clock, metrics = Clock(), Metrics()
+        self.supervisor = Supervisor()
+        crashed = self.supervisor.crashed
+        catalog = self.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes, clock=clock)
+        stack.callback(catalog.close)
         failpoint("open.catalog")
-        journal = Address(lambda: JournalWriter.start(catalog, metrics, self._committed, crashed))
-        context = EngineContext(root, config, catalog, metrics, clock, changes, journal, crashed)
-        self._house = house = House(context)
-        house.timers = Timers()
-        house.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
-        house.validator = ShadowValidator(context, house.pool, house.indexes)
-        self._branches = house.router = BranchRouter(house)
-        house.locks.load()
-        found = recover(house)
-        self._broken = found.broken
-        house.followers.addresses = [
-            Address(partial(self._start_follower, number)) for number in range(config.followers)
-        ]
-        house.dispatcher = Address(lambda: Dispatcher.start(house))
-        house.external = ExternalBuilds(house)
-        house.janitor = Address(lambda: Janitor.start(house, self._branches))
-        house.watcher = Address(lambda: Watcher.start(house))
-        house.scrubber = Address(lambda: Scrubber.start(house))
-        self._builds = house.builds = BuildRegistry(house)
-        for row in found.resume:
-            self._builds.go_on(row)
-        house.timers.every(config.refresh_interval_ms / 1000, self._tick_followers)
-        house.timers.every(config.janitor_interval_s, lambda: house.janitor.tell(Tick()))
-        house.timers.every(1.0, lambda: house.dispatcher.tell(Tick()))
-        house.timers.every(1.0, self._supervise)
-        if config.recheck_interval_s:
-            house.timers.every(min(1.0, config.recheck_interval_s), self._tick_scrubber)
+        self.generations = OpenGenerations(root, catalog)
+        stack.callback(_close_all, self.generations)
+        self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)
+        changes = StateChanges(catalog, clock)
+        self._kicked: list[Address] = []
+        self.journal = Address(lambda: JournalWriter.start(catalog, metrics, self._committed, crashed))
+        context = EngineContext(root, config, catalog, metrics, clock, changes, self.journal, crashed)
+        self.context = context
+        stack.callback(self.journal.stop, STOP_TIMEOUT_S)
+        stack.callback(_close_cleanly, self.generations, self.journal)
+        self.timers = Timers()
+        stack.callback(self.timers.close)
+        self.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
+        stack.callback(self.pool.close)
+        self._make_bookkeeping(context)
+        self.recovered = Recovery(
+            context, self.generations, self.indexes, self.publisher, self.validator, self.locks
+        ).run()  # fmt: skip
+        for number in range(config.followers):
+            self.followers.addresses.append(Address(partial(self._start_follower, number)))
+            stack.callback(self.followers.addresses[number].stop, STOP_TIMEOUT_S)
+        self.dispatcher = Address(lambda: Dispatcher.start(self.house))
+        self._kicked.append(self.dispatcher)
+        stack.callback(self.dispatcher.stop, STOP_TIMEOUT_S)
+        self.janitor = Address(lambda: Janitor.start(self.house, self.router))
+        stack.callback(self.janitor.stop, STOP_TIMEOUT_S)
+        self.watcher = Address(lambda: Watcher.start(self.house))
+        stack.callback(self.watcher.stop, STOP_TIMEOUT_S)
+        self.scrubber = Address(lambda: Scrubber.start(self.house))
+        stack.callback(self.scrubber.stop, STOP_TIMEOUT_S)
+        self.builds = self.house.builds = BuildRegistry(self.house)
+        stack.callback(self.builds.close, STOP_TIMEOUT_S)
+        self.readers = OpenReaders(clock)
+        stack.callback(self.readers.shut, STOP_TIMEOUT_S)
+        stack.callback(changes.close)
+        stack.callback(self.router.close, STOP_TIMEOUT_S)
 
-    def close(self) -> None:
-        """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent."""
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._stopping.set()
-        for thread in self._helpers:
-            thread.join(timeout=STOP_TIMEOUT_S)
-        house = getattr(self, "_house", None)
-        if house is not None:
-            self._stop(house)
-        self._lock.release()
+    def _set_going(self, stack: ExitStack) -> None:
+        """Last: builds go on, and the timers tick."""
+        context, timers = self.context, self.timers
+        for row in self.recovered.resume:
+            self.builds.go_on(row)
+        stack.callback(timers.close)
+        for follower in self.followers.addresses:
+            timers.every(context.config.refresh_interval_ms / 1000, partial(_tick_if_idle, follower))
+        timers.every(context.config.janitor_interval_s, lambda: self.janitor.tell(Tick()))
+        timers.every(1.0, lambda: self.dispatcher.tell(Tick()))
+        timers.every(1.0, self._supervise)
+        if context.config.recheck_interval_s:
+            timers.every(min(1.0, context.config.recheck_interval_s), partial(_tick_if_idle, self.scrubber))
 
-    def _stop(self, house: House) -> None:
-        present = house.__dict__
-        if "timers" in present:
-            house.timers.close()
-        if hasattr(self, "_branches"):
-            self._branches.close(STOP_TIMEOUT_S)
-        house.changes.close()
-        self._readers.shut(STOP_TIMEOUT_S)
-        if hasattr(self, "_builds"):
-            self._builds.close(STOP_TIMEOUT_S)
-        for name in ("scrubber", "watcher", "janitor", "dispatcher"):
-            if name in present:
-                present[name].stop(STOP_TIMEOUT_S)
-        for follower in house.followers.addresses:
-            follower.stop(STOP_TIMEOUT_S)
-        if "pool" in present:
-            house.pool.close()
-        _close_cleanly(house)
-        house.journal.stop(STOP_TIMEOUT_S)
-        for generation in house.generations.all():
-            generation.close()
-        house.catalog.close()
+    # -- parts that start nothing --------------------------------------------------------------------------------------
 
-    @property
-    def config(self) -> Config:
-        """The settings that the engine was opened with."""
-        return self._house.config
+    def _make_bookkeeping(self, context: EngineContext) -> None:
+        self.indexes = LiveIndexes(context.clock, context.changes)
+        self.publisher = Publisher(context.root, context.config, context.catalog, self.indexes)
+        self.pause = FollowerPause(context.clock, context.config.followers)
+        self.running_builds, self.switches = RunningBuilds(), RunningSwitches()
+        self.subscribers, self.watches = Subscribers(), Watches()
+        self.validator = ShadowValidator(context, self.pool, self.indexes)
+        self.admission = AdmissionQueue(context.clock)
+        self.house = self._make_house(context)
+        self.locks = self.house.locks
+        self.router = self.house.router = BranchRouter(self.house)
+        self.external = self.house.external = ExternalBuilds(self.house)
 
-    @property
-    def path(self) -> Path:
-        """The data directory."""
-        return self._house.root
+    def _make_house(self, context: EngineContext) -> House:
+        """Transitional: the bag that constructors in actors/ still take."""
+        house = House(context)
+        house.heads, house.generations, house.indexes = self.heads, self.generations, self.indexes
+        house.publisher, house.followers, house.pause = self.publisher, self.followers, self.pause
+        house.running_builds, house.switches = self.running_builds, self.switches
+        house.subscribers, house.watches = self.subscribers, self.watches
+        house.timers, house.pool, house.validator = self.timers, self.pool, self.validator
+        return house
 
-    def __enter__(self) -> Self:
-        return self
+    def _make_calls(self, state: OpenState, stack: ExitStack) -> None:
+        context, generations, validator = self.context, self.generations, self.validator
+        broken = self.recovered.broken
+        directory = BranchDirectory(state, self.catalog, self.router)
+        views = Views(context, self.heads, generations, self.locks, self.running_builds)
+        branches = BranchCalls(context, state, directory, views)
+        records = RecordCalls(context, state, directory, self.router, self.admission, self.running_builds)
+        builds = BuildCalls(context, state, directory, self.builds, self.external, self.running_builds, views)
+        switches = SwitchCalls(
+            context, state, directory, generations, validator, broken, self._start_switcher, builds
+        )  # fmt: skip
+        soak = SoakCalls(context, state, generations, validator, switches, views)
+        stack.callback(soak.close, STOP_TIMEOUT_S)
+        indexes = IndexCalls(
+            context, state, directory, self.indexes, self.heads, self.followers, self.readers, broken, soak.distrust,
+            views,
+        )  # fmt: skip
+        statistics = Statistics(
+            context, self.router, self.builds, self.pool, self.admission, generations, self.heads, self.supervisor
+        )  # fmt: skip
+        checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
+        self.calls: dict[type[Any], Any] = {
+            BranchCalls: branches,
+            RecordCalls: records,
+            ChangeCalls: ChangeCalls(context, state, directory, views),
+            BuildCalls: builds,
+            SwitchCalls: switches,
+            SoakCalls: soak,
+            IndexCalls: indexes,
+            LockCalls: LockCalls(context, state, directory, self.router, self.locks),
+            EventCalls: EventCalls(
+                context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks
+            ),
+            InboundCalls: InboundCalls(context, state, branches, builds, switches),
+            FolderCalls: FolderCalls(state, self.timers, self.watches, self.watcher),
+        }  # fmt: skip
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    # -- while it runs -------------------------------------------------------------------------------------------------
 
-    # -- what keeps it going ---------------------------------------------------------------------------------------
+    def _start_switcher(self) -> Any:
+        return Switcher.start(
+            self.context, self.router, self.indexes, self.generations, self.heads, self.followers, self.pause,
+            self.publisher, self.switches, self.validator,
+        )  # fmt: skip
 
     def _start_follower(self, number: int) -> Any:
-        house = self._house
-        ref = Follower.start(house, number, house.followers.written[number])
-        for generation in house.generations.all():
-            mine = generation.row.number % house.config.followers == number
-            row = house.catalog.generation(generation.row.number) if mine and not generation.closed else None
+        """A Follower; also one in the place of another that died, so it is given the generations to follow."""
+        ref = Follower.start(self.house, number, self.followers.written[number])
+        for generation in self.generations.all():
+            mine = generation.row.number % self.context.config.followers == number
+            row = self.catalog.generation(generation.row.number) if mine and not generation.closed else None
             if row is not None and row.role in ("live", "soaking", "standby"):
                 ref.tell(Follow(generation))
         return ref
 
-    def _tick_followers(self) -> None:
-        for follower in self._house.followers.addresses:
-            if follower.ref.actor_inbox.empty():
-                follower.tell(Tick())
-
-    def _tick_scrubber(self) -> None:
-        scrubber = self._house.scrubber
-        if scrubber.ref.actor_inbox.empty():  # it may be at work for long
-            scrubber.tell(Tick())
-
     def _committed(self, heads: dict[int, int], metadata: bool) -> None:
         """After each commit, on the JournalWriter's thread."""
-        house = self._house
-        house.heads.advance(heads)
-        house.followers.note_written(heads)
+        self.heads.advance(heads)
+        self.followers.note_written(heads)
         if metadata:
-            house.changes.notify()
-            if "dispatcher" in house.__dict__:
-                house.dispatcher.tell(Kick())
+            self.context.changes.notify()
+            for address in self._kicked:
+                address.tell(Kick())
 
     def _supervise(self) -> None:
-        house = self._house
-        core = {"journal": house.journal, "dispatcher": house.dispatcher, "janitor": house.janitor}
-        core |= {"watcher": house.watcher, "scrubber": house.scrubber}
-        core |= {f"follower {number}": address for number, address in enumerate(house.followers.addresses)}
-        self._supervisor.mend(core, self._builds)
+        core = {"journal": self.journal, "dispatcher": self.dispatcher, "janitor": self.janitor}
+        core |= {"watcher": self.watcher, "scrubber": self.scrubber}
+        core |= {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
+        self.supervisor.mend(core, self.builds)
 
-    def _alive(self) -> House:
-        if self._closed:
-            raise EngineClosed("the engine is closed", hint="open it again with Engine.open")
-        return self._house
 
-    def _branch_row(self, name: str) -> BranchRow:
-        house = self._alive()
-        row = self._branch_rows.get(name) if isinstance(name, str) else None
-        if row is None:
-            try:
-                check_branch(name)
-            except InvalidName as error:
-                raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
-            row = self._branch_rows[name] = house.catalog.branch(name)
-        return row
+def _lock_directory(path: str | os.PathLike[str], config: Config, stack: ExitStack) -> Path:
+    with disk_errors("open"), _usable(path):
+        root = Path(path).absolute()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not config.allow_remote_filesystem:
+            data_directory.refuse_remote(root)
+        lock = data_directory.DirectoryLock(root)
+        stack.callback(lock.release)
+        failpoint("open.locked")
+    return root
 
 
 @contextlib.contextmanager
 def _usable(path: object) -> Iterator[None]:
-    """Say InvalidConfig where the operating system, or Python, says that this can be no data directory."""
+    """Raise InvalidConfig where the operating system, or Python, refuses a path as a data directory."""
     try:
         yield
     except (TypeError, ValueError, OSError) as error:
-        if isinstance(error, ShadowSwitchError) or getattr(error, "errno", None) in TROUBLE_OF_DISKS:
+        if isinstance(error, ShadowSwitchError) or getattr(error, "errno", None) in DISK_TROUBLE:
             raise
         raise InvalidConfig(
             f"{path!r:.200} can be no data directory: {getattr(error, 'strerror', None) or error}",
@@ -260,34 +302,21 @@ def _usable(path: object) -> Iterator[None]:
         ) from error
 
 
-def check_seconds(name: str, value: float) -> float:
-    """How long to wait, as a number that every clock can add; raises InvalidConfig for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise InvalidConfig(f"{name} must be a number of seconds, not {value!r:.80}", hint="say 10, or 0.5")
-    return max(-WAIT_MAX_S, min(WAIT_MAX_S, value))
+def _tick_if_idle(address: Address) -> None:
+    """Tick an actor whose work may take longer than the interval of its ticks."""
+    if address.ref.actor_inbox.empty():
+        address.tell(Tick())
 
 
-def text_of(name: str, value: str, most: int) -> str:
-    """A text that can be stored; raises InvalidConfig otherwise."""
-    if not isinstance(value, str) or len(value) > most:
-        raise InvalidConfig(f"{name} must be a string of at most {most} characters", hint=f"shorten the {name}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidConfig(f"{name} is not valid Unicode", hint="remove lone surrogates") from error
-    return value
+def _close_all(generations: OpenGenerations) -> None:
+    for generation in generations.all():
+        generation.close()
 
 
-def check_whole(name: str, value: int, least: int) -> None:
-    """Raise InvalidConfig unless a value is a whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidConfig(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _close_cleanly(house: House) -> None:
-    """Force to disk what a power cut could tear, so that it need not be checked at the next start."""
+def _close_cleanly(generations: OpenGenerations, journal: Address) -> None:
+    """Force every generation that a power cut could tear to disk, so that the next start need not check it."""
     closed = []
-    for generation in house.generations.all():
+    for generation in generations.all():
         if generation.backend.torn_by_power_cut and not generation.closed:
             try:
                 generation.writer.flush()
@@ -299,8 +328,8 @@ def _close_cleanly(house: House) -> None:
             closed.append(generation.row.number)
     if closed:
         reply: Reply[None] = Reply()
-        house.journal.tell(Transact(partial(durability.note_boot, numbers=closed, boot=""), reply))
+        journal.tell(Transact(partial(durability.note_boot, numbers=closed, boot=""), reply))
         try:
             reply.result(STOP_TIMEOUT_S)
         except (ShadowSwitchError, TimeoutError) as error:
-            logger.warning("it could not be noted that indexes were closed: %s", error)
+            logger.warning("the catalog does not note that indexes were closed: %s", error)

@@ -1,11 +1,10 @@
-"""Readers: what `engine.reader` gives, and the reader of another process beside a running host."""
+"""Readers: the reader that `engine.reader` returns, and the reader of another process beside a running host."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.clock import Clock
 
 logger = logging.getLogger("shadowswitch")
 T = TypeVar("T")
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Reader:
     """A pinned reader of one generation: it is not removed while this is open (SW-1, SW-5).
 
-    It shows what the generation holds at each search: more and more of the journal while the generation is followed,
+    Each search shows the generation as it is then: more and more of the journal while the generation is followed,
     never less. One call at a time; a second thread waits. Close it, or use it as a context manager; a reader kept for
     long after a switch shows a generation that follows the live one and keeps its files from being removed. When the
     engine closes, the reader is closed with it: calls raise EngineClosed.
@@ -46,7 +46,7 @@ class Reader:
         self._release = release
         self._asked = asked
         self._trouble = trouble
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._scans: list[Iterator[Record]] = []
         self._why = ("the reader is closed", "open another with engine.reader")
         self.generation = generation
@@ -95,7 +95,7 @@ class Reader:
 
     def _use(self, call: Callable[[IndexReader], T]) -> T:
         """One call at a time. A plain function, because a generator as context costs as much as a pin."""
-        with self._turn:
+        with self._lock:
             if self._reader is None:
                 raise EngineClosed(self._why[0], operation="read", hint=self._why[1])
             try:
@@ -106,18 +106,18 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the generation. Idempotent."""
-        with self._turn:
+        with self._lock:
             self._let_go()
 
     def shut(self, timeout_s: float) -> bool:
         """The engine closes: so does this, behind the call that runs; False if that does not end in time."""
-        if not self._turn.acquire(timeout=timeout_s):
+        if not self._lock.acquire(timeout=timeout_s):
             return False
         try:
             self._why = ("the engine is closed", "open it again with Engine.open")
             self._let_go()
         finally:
-            self._turn.release()
+            self._lock.release()
         return True
 
     def _let_go(self) -> None:
@@ -137,22 +137,23 @@ class Reader:
 
 
 def _end(rows: Iterator[Record]) -> None:
-    """Let go of what a scan holds, wherever it stands."""
+    """End a scan at any point of it, so that it holds nothing any more."""
     close = getattr(rows, "close", None)
     if close is not None:
         close()
 
 
 class OpenReaders:
-    """The readers that an engine gave out, so that none of them outlives it. Any thread."""
+    """The open readers of an engine; none of them outlives it. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[Reader] = weakref.WeakSet()
         self._closed = False
 
     def add(self, reader: Reader) -> None:
-        """A reader was given out. Raises EngineClosed, and closes it, when the engine has closed meanwhile."""
+        """Note a new reader. When the engine has closed meanwhile, closes the reader and raises EngineClosed."""
         with self._lock:
             if not self._closed:
                 self._open.add(reader)
@@ -161,18 +162,18 @@ class OpenReaders:
         raise EngineClosed("the engine is closed", operation="read", hint="open it again with Engine.open")
 
     def shut(self, timeout_s: float) -> None:
-        """Close all, each behind the call that runs in it, in `timeout_s` seconds together."""
+        """Close all readers, each behind the call that runs in it, in `timeout_s` seconds together."""
         with self._lock:
             self._closed = True
             readers = list(self._open)
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.monotonic() + timeout_s
         for reader in readers:
-            if not reader.shut(max(0.0, deadline - time.monotonic())):
+            if not reader.shut(max(0.0, deadline - self._clock.monotonic())):
                 logger.warning("a reader of generation %d is still at work while the engine closes", reader.generation)
 
 
 RETRIES = 100
-"""A switch between looking and pinning sends an outside reader to the next generation; a hundred in a row do not
+"""A switch between the look-up and the pin sends an outside reader to the next generation; a hundred in a row do not
 happen."""
 
 
@@ -180,7 +181,8 @@ happen."""
 def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: str) -> Iterator[Reader]:
     """A reader in a process that does not run the engine. Pins with a lock on a file, which dies with the process.
 
-    Looks up the live generation, pins it, and looks again: one that was marked for removal before the pin is not used.
+    Looks up the live generation, pins it, and looks again: a generation that was marked for removal before the pin is
+    not used.
     Raises UnknownBranch or UnknownIndex.
     """
     branch = catalog.branch(branch_name)

@@ -1,33 +1,35 @@
-"""Recovery: the only way to start. Decides from what is durable, and from nothing else.
+"""Recovery: the only way to start. It decides from what is durable, and from nothing else.
 
-    found                       what it means                                  what is done
-    shadow PREPARING            the directory may be half made                 built again from the beginning of
-    preparing
-    shadow BUILDING             workers died with the host                     goes on from what each shard has stored
-    shadow PREPARING, external  nobody was told of its directory yet           its directory is made
-    shadow BUILDING, external   its builder is another process                 left as it is; its time begins anew
-    shadow BUILT                whole and waiting                              opened and followed
-    shadow SWITCHING            the commit did not happen (else it would be    BUILT again
-                                ACTIVE)
-    generation live, soaking    served, kept                                   opened and followed; readers wait
-    until it has
-                                                                               the head as it was at this start
-    generation retiring         marked, perhaps half removed                   the janitor goes on with it
+    found                       meaning                                        action
+    shadow PREPARING            the directory may be half made                 built again from the beginning
+    shadow BUILDING             the workers died with the host                 goes on from what each shard has stored
+    shadow PREPARING, external  its builder does not know its directory yet    its directory is made
+    shadow BUILDING, external   its builder is another process                 left as it is; its timeout begins anew
+    shadow BUILT                complete, not switched to                      opened and followed
+    shadow SWITCHING            the switch was not committed                   BUILT again
+    generation live, soaking    served, kept                                   opened and followed; the read floor is
+                                                                               the head of the branch at this start
+    generation retiring         marked, perhaps half removed                   the Janitor goes on with it
     locks                       their holders may live                         kept, with one grace interval
 
-What is decided is told and audited; a start that finds nothing to decide writes nothing.
+Each decision is an event and an audit row. A start without a decision writes nothing.
 Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
-A generation that does not open is condemned if it is not live. If it is live, the index is unavailable until it is
-rebuilt, and says so.
+A generation that does not open becomes unsound if it is not live. If it is live, its index is not served until it is
+rebuilt, and a reader gets the reason.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+from dataclasses import dataclass, field
 from functools import partial
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.build.validator import ShadowValidator
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.switch.live_index import LiveIndexes
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage import data_directory
@@ -41,128 +43,159 @@ from shadowswitch.storage.generations.recount import Checked, CheckShards
 
 logger = logging.getLogger("shadowswitch")
 
-LOCKS_TOLD_MAX = 20
-"""Of so many locks of a branch it is told one by one that they are kept."""
+LOCKS_NAMED_MAX = 20
+"""The event of a branch whose locks are kept names so many of them."""
 
 
+@dataclass
 class Recovered:
-    """What recovery found: generations to follow, builds to go on with, indexes that cannot be served."""
+    """The findings of recovery that the start goes on with."""
 
-    def __init__(self) -> None:
-        self.follow: list[Generation] = []
-        self.resume: list[ShadowRow] = []
-        self.broken: dict[tuple[int, str], str] = {}
-
-
-def recover(house: House) -> Recovered:
-    """Bring the catalog and the shelf to a state that the engine can run from. Before any actor but the
-    JournalWriter's."""
-    found = Recovered()
-    _note_locks(house)
-    for shadow in house.catalog.shadows():
-        _recover_shadow(house, shadow, found)
-    for row in house.catalog.generations():
-        if row.role in ("live", "soaking", "standby"):
-            _open(house, row, found)
-    _note_boot(house, found.follow)
-    removed = published_path.clean_staging(house.publisher.folder)
-    if removed:
-        house.transact(lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover")
-    failpoint("recover.cleaned")
-    for index in house.catalog.indexes():
-        live = house.generations.get(index.live)
-        if live is not None:
-            head = house.catalog.head(index.branch)[0]
-            house.indexes.of(index.branch, index.index_type).set_live(live, index.epoch, head)
-            _publish(house, index, live)
-    return found
+    resume: list[ShadowRow] = field(default_factory=list)
+    """Builds to go on with."""
+    broken: dict[tuple[int, str], str] = field(default_factory=dict)
+    """By branch and index type, the reason why an index is not served."""
 
 
-def _publish(house: House, index: IndexRow, live: Generation) -> None:
-    """A crash between the commit of a switch and its publication: the live pointer is the intent."""
-    failpoint("recover.step")
-    shadow = house.catalog.shadow(live.row.shadow_id)
-    try:
-        if house.publisher.publish(shadow.branch_name, live, index.strategy):
-            house.transact(
-                lambda c: transitions.note_recovery(c, "published", shadow, generation=index.live), "recover"
+class Recovery:
+    """Brings the catalog and what is open to a state that the engine can run from.
+
+    It runs before any actor but the JournalWriter.
+    """
+
+    def __init__(
+        self,
+        context: EngineContext,
+        generations: OpenGenerations,
+        indexes: LiveIndexes,
+        publisher: Publisher,
+        validator: ShadowValidator,
+        locks: LockRegistry,
+    ) -> None:
+        self._context = context
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._generations = generations
+        self._indexes = indexes
+        self._publisher = publisher
+        self._validator = validator
+        self._locks = locks
+        self._found = Recovered()
+
+    def run(self) -> Recovered:
+        """Recover. Raises CorruptData when the locks do not decode, StorageFull."""
+        self._locks.load()
+        self._note_locks()
+        for shadow in self._catalog.shadows():
+            self._recover_shadow(shadow)
+        for row in self._catalog.generations():
+            if row.role in ("live", "soaking", "standby"):
+                self._open(row)
+        self._note_boot()
+        removed = published_path.clean_staging(self._publisher.folder)
+        if removed:
+            self._context.transact(
+                lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover"
             )
-    except (ShadowSwitchError, OSError) as error:
-        logger.error("generation %d could not be published: %s", live.row.number, error)
+        failpoint("recover.cleaned")
+        for index in self._catalog.indexes():
+            live = self._generations.get(index.live)
+            if live is not None:
+                head = self._catalog.head(index.branch)[0]
+                self._indexes.of(index.branch, index.index_type).set_live(live, index.epoch, head)
+                self._publish(index, live)
+        return self._found
 
+    def _publish(self, index: IndexRow, live: Generation) -> None:
+        """Complete a publication that a crash cut off behind the commit of its switch: the live pointer decides."""
+        failpoint("recover.step")
+        shadow = self._catalog.shadow(live.row.shadow_id)
+        try:
+            if self._publisher.publish(shadow.branch_name, live, index.strategy):
+                self._context.transact(
+                    lambda c: transitions.note_recovery(c, "published", shadow, generation=index.live), "recover"
+                )
+        except (ShadowSwitchError, OSError) as error:
+            logger.error("generation %d could not be published: %s", live.row.number, error)
 
-def _recover_shadow(house: House, shadow: ShadowRow, found: Recovered) -> None:
-    failpoint("recover.step")
-    if shadow.state == ShadowState.SWITCHING:
-        reason = "the host stopped before the switch was committed"
-        house.transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
-    elif shadow.state == ShadowState.PREPARING or (shadow.state == ShadowState.BUILDING and not shadow.external):
-        house.transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
-        found.resume.append(shadow)
-    elif shadow.state == ShadowState.BUILDING:
-        house.transact(lambda c: transitions.note_recovery(c, "awaited", shadow), "recover")
+    def _recover_shadow(self, shadow: ShadowRow) -> None:
+        failpoint("recover.step")
+        transact = self._context.transact
+        if shadow.state == ShadowState.SWITCHING:
+            reason = "the host stopped before the switch was committed"
+            transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
+        elif shadow.state == ShadowState.PREPARING or (shadow.state == ShadowState.BUILDING and not shadow.external):
+            transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
+            self._found.resume.append(shadow)
+        elif shadow.state == ShadowState.BUILDING:
+            transact(lambda c: transitions.note_recovery(c, "awaited", shadow), "recover")
 
+    def _note_locks(self) -> None:
+        """Each holder has one grace interval to give a sign of life; the event names the locks that are kept."""
+        for locks in self._locks.all():
+            live = locks.held.table.live(self._clock.monotonic())
+            held = [f"{lock.owner}: {lock.lock_type} {lock.target}" for lock in live]
+            if held:
+                more = [f"{len(held) - LOCKS_NAMED_MAX} more"] if len(held) > LOCKS_NAMED_MAX else []
+                note = partial(
+                    transitions.note_recovered,
+                    what="locks_kept",
+                    subject=locks.row.name,
+                    branch_name=locks.row.name,
+                    locks=held[:LOCKS_NAMED_MAX] + more,
+                    grace_s=self._context.config.lock_grace_s,
+                )
+                self._context.transact(note, "recover")
 
-def _note_locks(house: House) -> None:
-    """Holders live on; they have one grace interval to be heard of."""
-    for keeper in house.locks.all():
-        held = [f"{lock.owner}: {lock.lock_type} {lock.target}" for lock in keeper.held.table.live(time.monotonic())]
-        if held:
-            more = [f"{len(held) - LOCKS_TOLD_MAX} more"] if len(held) > LOCKS_TOLD_MAX else []
-            told = partial(
-                transitions.note_recovered,
-                what="locks_kept",
-                subject=keeper.row.name,
-                branch_name=keeper.row.name,
-                locks=held[:LOCKS_TOLD_MAX] + more,
-                grace_s=house.config.lock_grace_s,
-            )
-            house.transact(told, "recover")
+    def _check_after_power_cut(self, row: GenerationRow) -> None:
+        """A worker process reads every shard that a power cut may have torn, before a reader is given it."""
+        backend = registry.backend(row.backend)
+        if not backend.torn_by_power_cut or row.boot_id in ("", data_directory.boot_id()):
+            return
+        path = data_directory.inside(self._context.root, row.path)
+        paths = [str(shard) for shard in data_directory.shard_paths(path, row.shards)]
+        task = CheckShards(paths, row.backend, row.options)
+        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
+        checked = self._validator.ask(task, Checked, deadline)
+        if checked.problems:
+            raise CorruptData(f"the machine stopped while it was open, and it is torn: {'; '.join(checked.problems)}")
+        shadow = self._catalog.shadow(row.shadow_id)
+        self._context.transact(
+            lambda c: transitions.note_recovery(c, "checked", shadow, generation=row.number), "recover"
+        )
 
+    def _note_boot(self) -> None:
+        """Note the boot in which a generation is open, before it can be torn by the end of this boot."""
+        boot = data_directory.boot_id()
+        opened = self._generations.all()
+        numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
+        if numbers:
+            self._context.transact(lambda c: durability.note_boot(c, numbers, boot), "recover")
 
-def _check_after_power_cut(house: House, row: GenerationRow) -> None:
-    """A shard that a power cut may have torn is read whole, in a worker process, before anybody is shown it."""
-    backend = registry.backend(row.backend)
-    if not backend.torn_by_power_cut or row.boot_id in ("", data_directory.boot_id()):
-        return
-    paths = [str(path) for path in data_directory.shard_paths(data_directory.inside(house.root, row.path), row.shards)]
-    task = CheckShards(paths, row.backend, row.options)
-    checked = house.validator.ask(task, Checked, time.monotonic() + house.config.validation_timeout_s)
-    if checked.problems:
-        raise CorruptData(f"the machine stopped while it was open, and it is torn: {'; '.join(checked.problems)}")
-    shadow = house.catalog.shadow(row.shadow_id)
-    house.transact(lambda c: transitions.note_recovery(c, "checked", shadow, generation=row.number), "recover")
+    def _open(self, row: GenerationRow) -> None:
+        if row.role in ("live", "soaking"):
+            self._indexes.of(row.branch, row.index_type).expose(row.number)
+        try:
+            self._check_after_power_cut(row)
+            generation = self._generations.open(row)
+            if not generation.writer.loaded and row.role != "building":
+                raise CorruptData(f"generation {row.number} was never completed", object=row.path)
+            failpoint("recover.opened")
+        except (ShadowSwitchError, OSError) as error:
+            logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
+            opened = self._generations.get(row.number)
+            if opened is not None:
+                self._generations.forget(row.number)
+                opened.close()
+            self._note_unopened(row, f"it could not be opened: {error}")
 
-
-def _note_boot(house: House, opened: list[Generation]) -> None:
-    boot = data_directory.boot_id()
-    numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
-    if numbers:
-        house.transact(lambda c: durability.note_boot(c, numbers, boot), "recover")
-
-
-def _open(house: House, row: GenerationRow, found: Recovered) -> None:
-    if row.role in ("live", "soaking"):
-        house.indexes.of(row.branch, row.index_type).expose(row.number)
-    try:
-        _check_after_power_cut(house, row)
-        generation = house.generations.open(row)
-        if not generation.writer.loaded and row.role != "building":
-            raise CorruptData(f"generation {row.number} was never completed", object=row.path)
-        found.follow.append(generation)
-        failpoint("recover.opened")
-    except (ShadowSwitchError, OSError) as error:
-        logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
-        opened = house.generations.get(row.number)
-        if opened is not None:
-            house.generations.forget(row.number)
-            opened.close()
-        reason = f"it could not be opened: {error}"
+    def _note_unopened(self, row: GenerationRow, reason: str) -> None:
+        transact = self._context.transact
         if row.role == "live":
-            found.broken[row.branch, row.index_type] = reason
-            shadow = house.catalog.shadow(row.shadow_id)
-            house.transact(lambda c: transitions.note_recovery(c, "broken", shadow, reason=reason), "recover")
+            self._found.broken[row.branch, row.index_type] = reason
+            shadow = self._catalog.shadow(row.shadow_id)
+            transact(lambda c: transitions.note_recovery(c, "broken", shadow, reason=reason), "recover")
         elif row.role == "soaking":
-            house.transact(lambda c: transitions.mark_unsound(c, row.number, reason), "recover")
+            transact(lambda c: transitions.mark_unsound(c, row.number, reason), "recover")
         else:
-            house.transact(lambda c: transitions.mark_failed(c, row.shadow_id, reason), "recover")
+            transact(lambda c: transitions.mark_failed(c, row.shadow_id, reason), "recover")

@@ -1,7 +1,6 @@
 """Views, made of the rows of the catalog.
 
-`branch_view`, `shadow_view` and `index_view` need the catalog only. `branch_info`, `shadow_index` and `index_info` add
-what only a running engine knows.
+`branch_view`, `shadow_view` and `index_view` need the catalog only. `Views` adds what only a running engine knows.
 """
 
 from __future__ import annotations
@@ -11,7 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.heads import Heads
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.model.locks.branch_state import BranchState, BranchStatus
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
@@ -24,17 +28,11 @@ FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, Shad
 
 def moment(seconds: float | None) -> datetime | None:
     """A stored time as a datetime in UTC."""
-    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+    return _moment(seconds) if seconds is not None else None
 
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def branch_info(house: House, row: BranchRow) -> BranchInfo:
-    """A branch, as of now."""
-    keeper = house.locks.find(row.number)
-    return branch_view(house.catalog, row, str(keeper.state_now()) if keeper is not None else row.state)
 
 
 def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
@@ -42,27 +40,6 @@ def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
     head, oldest = catalog.head(row.number)
     count = sum(digest.count for digest in catalog.digests(row.number).values())
     return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
-
-
-def changes_hold(house: House, row: HoldRow, branch_name: str) -> ChangesHold:
-    """A subscriber's hold on the journal, as of now."""
-    lag = 0 if row.given_up else max(0, house.heads.of(row.branch) - row.after_lsn)
-    made, moved = _moment(row.created_at), _moment(row.moved_at)
-    return ChangesHold(row.name, branch_name, row.after_lsn, lag, made, moved, row.given_up)
-
-
-def shadow_index(house: House, row: ShadowRow) -> ShadowIndex:
-    """The status of a shadow, with the live progress of a running build."""
-    meter = house.running_builds.meters.get(row.id) if row.state in RUNNING else None
-    opened = house.generations.get(row.generation)
-    if meter is not None:
-        row = msgspec.structs.replace(row, progress=max(row.progress, meter.percent), eta_s=meter.eta_s)
-    if opened is not None:
-        row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
-    if not row.error and row.state in RUNNING:
-        row = msgspec.structs.replace(row, error=house.running_builds.stuck.get(row.id))
-    switch_s = _switch_estimate(house) if row.state == ShadowState.BUILT else None
-    return shadow_view(row, house.root, house.heads.of(row.branch), switch_s)
 
 
 def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | None = None) -> ShadowIndex:
@@ -85,28 +62,6 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | Non
         error=row.error or None,
         shadow_index_path=str(root / row.path),
     )
-
-
-def _switch_estimate(house: House) -> float:
-    """Estimated seconds of the transaction of a switch: the median of the earlier ones; at first, of all commits."""
-    for name in ("sealed", "commit"):
-        known = house.metrics.histograms.get(name)
-        if known is not None and known.count:
-            return known.quantile_ms(0.5) / 1000
-    return 0.0
-
-
-def index_info(house: House, row: IndexRow) -> IndexInfo | None:
-    """A live index, as of now; None when no generation is live."""
-    opened = house.generations.get(row.live)
-    if opened is None:
-        return index_view(house.catalog, row, house.root, house.heads.of(row.branch))
-    digests = house.catalog.digests(row.branch).items()
-    count = sum(digest.count for number, digest in digests if number in opened.writer.types)
-    return index_view(
-        house.catalog, row, house.root, house.heads.of(row.branch),
-        record_count=count, applied_lsn=opened.applied_lsn, pins=opened.pins,
-    )  # fmt: skip
 
 
 def index_view(
@@ -147,3 +102,77 @@ def index_view(
         soak_until=moment(previous.soak_until) if previous is not None else None,
         external=shadow.external,
     )
+
+
+class Views:
+    """Makes views of rows, each as of the moment of the call. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        heads: Heads,
+        generations: OpenGenerations,
+        locks: LockRegistry,
+        running_builds: RunningBuilds,
+    ) -> None:
+        self._root = context.root
+        self._catalog = context.catalog
+        self._metrics = context.metrics
+        self._heads = heads
+        self._generations = generations
+        self._locks = locks
+        self._running_builds = running_builds
+
+    def branch(self, row: BranchRow) -> BranchInfo:
+        """A branch."""
+        locks = self._locks.find(row.number)
+        return branch_view(self._catalog, row, str(locks.state_now()) if locks is not None else row.state)
+
+    def branch_status(self, row: BranchRow) -> BranchStatus:
+        """The state of a branch, and the indexing that goes on."""
+        locks = self._locks.find(row.number)
+        if locks is not None:
+            return msgspec.structs.replace(locks.held.status, state=locks.state_now())
+        return BranchStatus(row.name, _moment(row.created_at), BranchState(row.state))
+
+    def hold(self, row: HoldRow, branch_name: str) -> ChangesHold:
+        """A subscriber's hold on the journal."""
+        lag = 0 if row.given_up else max(0, self._heads.of(row.branch) - row.after_lsn)
+        made, moved = _moment(row.created_at), _moment(row.moved_at)
+        return ChangesHold(row.name, branch_name, row.after_lsn, lag, made, moved, row.given_up)
+
+    def shadow(self, id: str) -> ShadowIndex:
+        """The status of a shadow. Raises UnknownShadow."""
+        return self.shadow_of(self._catalog.shadow(id))
+
+    def shadow_of(self, row: ShadowRow) -> ShadowIndex:
+        """The status of a shadow: the durable row, and the live progress of a running build."""
+        meter = self._running_builds.meters.get(row.id) if row.state in RUNNING else None
+        opened = self._generations.get(row.generation)
+        if meter is not None:
+            row = msgspec.structs.replace(row, progress=max(row.progress, meter.percent), eta_s=meter.eta_s)
+        if opened is not None:
+            row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
+        if not row.error and row.state in RUNNING:
+            row = msgspec.structs.replace(row, error=self._running_builds.stuck.get(row.id))
+        switch_s = self._switch_estimate_s() if row.state == ShadowState.BUILT else None
+        return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
+
+    def _switch_estimate_s(self) -> float:
+        """The likely duration of the turn of a switch: the median of earlier ones, else of any commit."""
+        for name in ("sealed", "commit"):
+            known = self._metrics.histograms.get(name)
+            if known is not None and known.count:
+                return known.quantile_ms(0.5) / 1000
+        return 0.0
+
+    def index(self, row: IndexRow) -> IndexInfo | None:
+        """The live generation of an index; None when the index has none (any more)."""
+        opened, head = self._generations.get(row.live), self._heads.of(row.branch)
+        if opened is None:
+            return index_view(self._catalog, row, self._root, head)
+        digests = self._catalog.digests(row.branch).items()
+        count = sum(digest.count for number, digest in digests if number in opened.writer.types)
+        return index_view(
+            self._catalog, row, self._root, head, record_count=count, applied_lsn=opened.applied_lsn, pins=opened.pins
+        )

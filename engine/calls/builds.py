@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shadowswitch.actors.build.external import Claim
-from shadowswitch.actors.build.registry import plain
-from shadowswitch.engine.lifecycle import Running, check_seconds, check_whole, text_of
-from shadowswitch.engine.views import shadow_index
+from shadowswitch.actors.build.external import Claim, ExternalBuilds
+from shadowswitch.actors.build.registry import BuildRegistry, plain
+from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.engine.arguments import check_number, check_seconds, check_text, check_whole
+from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import (
     NOT_CONVERGING,
     BuildCancelled,
@@ -20,17 +22,35 @@ from shadowswitch.model.errors import (
     Timeout,
 )
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import (
-    ShadowIndex,
-)
+from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
 
 ERROR_CHARS_MAX = 10_000
 NAME_CHARS_MAX = 1000
 
 
-class Building(Running):
+class BuildCalls:
     """Building of shadows. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        state: OpenState,
+        branches: BranchDirectory,
+        builds: BuildRegistry,
+        external: ExternalBuilds,
+        running_builds: RunningBuilds,
+        views: Views,
+    ) -> None:
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._changes = context.changes
+        self._state = state
+        self._branches = branches
+        self._builds = builds
+        self._external = external
+        self._running_builds = running_builds
+        self._views = views
 
     def start_build(
         self,
@@ -44,19 +64,19 @@ class Building(Running):
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
 
-        With `external` somebody else builds it: the answer says where (`shadow_index_path`), and from which LSN on
-        changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes READY when
-        this shadow, and all else that is being indexed and tracked, is live and verified; InvalidTransition if it is
-        MERGED or ARCHIVED.
+        With `external` a program outside builds it: the answer names its directory (`shadow_index_path`) and the LSN
+        from which changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes
+        READY when this shadow, and everything else that is indexed and tracked, is live and verified;
+        InvalidTransition if the branch is MERGED or ARCHIVED.
         """
-        house = self._alive()
-        text_of("service_name", service_name, NAME_CHARS_MAX)
+        self._state.check()
+        check_text("service_name", service_name, NAME_CHARS_MAX)
         if not isinstance(external, bool) or not isinstance(track_ready, bool):
             raise InvalidConfig("external and track_ready are True or False")
-        row = self._builds.claim(
-            self._branch_row(branch), index_type, resource_types, build_config, external, service_name, track_ready
+        row = self._branches.row(branch)
+        return self._views.shadow_of(
+            self._builds.claim(row, index_type, resource_types, build_config, external, service_name, track_ready)
         )
-        return shadow_index(house, row)
 
     def report_progress(
         self,
@@ -67,16 +87,16 @@ class Building(Running):
     ) -> ShadowIndex:
         """From an external builder: it lives, and is so far. Raises InvalidTransition when it is to stop building.
 
-        Without any report for `Config.external_timeout_s` the build fails.
+        Without a report for `Config.external_timeout_s` the build fails.
         """
-        house = self._alive()
-        _check_number("percent", percent, 100)
+        self._state.check()
+        check_number("percent", percent, 100)
         if estimated_completion_s is not None:
-            _check_number("estimated_completion_s", estimated_completion_s, float("inf"))
+            check_number("estimated_completion_s", estimated_completion_s, float("inf"))
         if record_count is not None:
             check_whole("record_count", record_count, 0)
-        house.external.progress(id, float(percent), estimated_completion_s, record_count)
-        return shadow_index(house, house.catalog.shadow(id))
+        self._external.progress(id, float(percent), estimated_completion_s, record_count)
+        return self._views.shadow(id)
 
     def complete_build(
         self,
@@ -88,39 +108,39 @@ class Building(Running):
     ) -> ShadowIndex:
         """From an external builder: all is in place. The engine looks at it, which may take long; then it is BUILT.
 
-        A claim may be None; one that differs from what is there raises CompletionRefused, as does anything that is
-        wrong with the files: the shadow stays BUILDING. An index in a format that only its builder knows may be
-        completed again while it is BUILT, with a higher `applied_lsn`. Raises InvalidTransition, Timeout.
+        A claim may be None. A claim that differs from the files raises CompletionRefused, and so does every defect of
+        the files: the shadow stays BUILDING. An index in a format that only its builder knows may be completed again
+        while it is BUILT, with a higher `applied_lsn`. Raises InvalidTransition, Timeout.
         """
-        house = self._alive()
+        self._state.check()
         for name, value in (
             ("index_size_bytes", index_size_bytes), ("record_count", record_count), ("applied_lsn", applied_lsn)
         ):  # fmt: skip
             if value is not None:
                 check_whole(name, value, 0)
         summary = plain("build_summary", build_summary or {})
-        house.external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary))
-        return shadow_index(house, house.catalog.shadow(id))
+        self._external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary))
+        return self._views.shadow(id)
 
     def fail_build(self, id: str, error: str) -> ShadowIndex:
         """From a builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING.
 
-        A build of the engine's own is stopped and FAILED, in these words, for whoever believes to build it.
+        A build of the engine's own is stopped and FAILED, with `error` as its reason.
         """
-        house = self._alive()
+        self._state.check()
         if not isinstance(error, str) or not error or len(error) > ERROR_CHARS_MAX:
             raise InvalidConfig(f"error must be a text of 1 to {ERROR_CHARS_MAX} characters")
-        if house.catalog.shadow(id).external:
-            house.external.fail(id, error)
+        if self._catalog.shadow(id).external:
+            self._external.fail(id, error)
         else:
             self._builds.fail(id, error)
-        return shadow_index(house, house.catalog.shadow(id))
+        return self._views.shadow(id)
 
     def cancel_build(self, id: str, reason: str = "") -> ShadowIndex:
         """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
-        house = self._alive()
-        self._builds.cancel(id, text_of("reason", reason, ERROR_CHARS_MAX))
-        return shadow_index(house, house.catalog.shadow(id))
+        self._state.check()
+        self._builds.cancel(id, check_text("reason", reason, ERROR_CHARS_MAX))
+        return self._views.shadow(id)
 
     def pause_build(self, id: str) -> ShadowIndex:
         """Let a running build stand still until `resume_build`. Raises InvalidTransition when none is running."""
@@ -137,29 +157,29 @@ class Building(Running):
         return self._tune(id, share=float(share))
 
     def _tune(self, id: str, share: float | None = None, paused: bool | None = None) -> ShadowIndex:
-        house = self._alive()
-        house.catalog.shadow(id)
+        self._state.check()
+        self._catalog.shadow(id)
         self._builds.tune(id, share, paused)
-        return shadow_index(house, house.catalog.shadow(id))
+        return self._views.shadow(id)
 
     def retry_build(self, id: str) -> ShadowIndex:
         """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild."""
-        house = self._alive()
-        return shadow_index(house, self._builds.retry(id))
+        self._state.check()
+        return self._views.shadow_of(self._builds.retry(id))
 
     def shadow(self, id: str) -> ShadowIndex:
         """The status of a shadow. Raises UnknownShadow."""
-        house = self._alive()
-        return shadow_index(house, house.catalog.shadow(id))
+        self._state.check()
+        return self._views.shadow(id)
 
     def shadows(self, branch: str | None = None, state: str | ShadowState | None = None) -> list[ShadowIndex]:
         """All shadows, oldest first; of one branch, in one state."""
-        house = self._alive()
+        self._state.check()
         if state is not None and state not in set(ShadowState):
             raise InvalidConfig(f"there is no state {state!r}", hint=f"states: {', '.join(ShadowState)}")
-        number = self._branch_row(branch).number if branch is not None else None
-        rows = [row for row in house.catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
-        return [shadow_index(house, row) for row in rows]
+        number = self._branches.row(branch).number if branch is not None else None
+        rows = [row for row in self._catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
+        return [self._views.shadow_of(row) for row in rows]
 
     def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.
@@ -167,7 +187,7 @@ class Building(Running):
         Raises BuildFailed (NotConverging if writers outran it) or BuildCancelled when it ends otherwise, Timeout after
         `timeout_s`.
         """
-        house = self._alive()
+        self._state.check()
         wanted = set(states or ("BUILT",))
         unknown = wanted - set(ShadowState)
         if unknown:
@@ -176,38 +196,30 @@ class Building(Running):
             )
 
         def arrived() -> ShadowIndex | None:
-            row = house.catalog.shadow(id)
+            row = self._catalog.shadow(id)
             if row.state in wanted:
-                return shadow_index(house, row)
+                return self._views.shadow_of(row)
             if row.state == ShadowState.FAILED:
                 raise _failure(row)
             if row.state == ShadowState.CANCELLED:
                 raise BuildCancelled(f"shadow {id} was cancelled: {row.error or 'no reason given'}")
             past_built = row.state == ShadowState.ACTIVE and not wanted & {"ACTIVE", "CLEANUP", "SWITCHING"}
             if past_built or row.state == ShadowState.CLEANUP:
-                return shadow_index(house, row)  # past what was waited for
+                return self._views.shadow_of(row)  # past every state in `wanted`
             return None
 
-        deadline = time.monotonic() + check_seconds("timeout_s", timeout_s) if timeout_s is not None else None
+        deadline = self._clock.monotonic() + check_seconds("timeout_s", timeout_s) if timeout_s is not None else None
         what = f"waiting for shadow {id} to be {' or '.join(sorted(wanted))}"
         try:
-            return house.changes.wait(arrived, deadline, what)
+            return self._changes.wait(arrived, deadline, what)
         except Timeout as error:
-            if id not in house.running_builds.stuck:
+            reason = self._running_builds.stuck.get(id)
+            if reason is None:
                 raise
-            raise Timeout(
-                f"{error.message}; it stands still: {house.running_builds.stuck[id]}", operation="wait"
-            ) from None
+            raise Timeout(f"{error.message}; it stands still: {reason}", operation="wait") from None
 
 
 def _failure(row: ShadowRow) -> BuildFailed:
-    """What to tell those who waited for a build that failed: what is stored of the reason is its text."""
+    """The error of a wait for a build that failed; the stored reason is its text."""
     kind = NotConverging if (row.error or "").startswith(NOT_CONVERGING) else BuildFailed
     return kind(f"shadow {row.id} failed: {row.error}", operation="build", object=row.id, hint="see retry_build")
-
-
-def _check_number(name: str, value: float, most: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not 0 <= value <= most:
-        limit = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
-        raise InvalidConfig(f"{name} must be a number {limit}, not {value!r}")

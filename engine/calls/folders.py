@@ -1,27 +1,35 @@
-"""Watching folders: the call."""
+"""Folders: the call that watches one."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from shadowswitch.actors.kit.actor import result_of
+from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.watcher import TICK_S
-from shadowswitch.actors.maintenance.watches import Changed, Watch
+from shadowswitch.actors.maintenance.watches import Changed, Watch, Watches
 from shadowswitch.actors.messages import Tick, WatchesChanged
-from shadowswitch.engine.lifecycle import Running
+from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import InvalidConfig
 
 SCHEDULE_TIMEOUT_S = 60.0
-"""Watching a large tree means to visit each of its folders."""
+"""The Watcher visits each folder of a tree when its watch begins."""
 
 
-class Watching(Running):
+class FolderCalls:
     """Notices of the file system. Any thread."""
 
-    _ticking = False
+    def __init__(self, state: OpenState, timers: Timers, watches: Watches, watcher: Address) -> None:
+        self._state = state
+        self._timers = timers
+        self._watches = watches
+        self._watcher = watcher
+        self._ticking = False
+        self._lock = threading.Lock()
 
     def watch_folder(
         self,
@@ -35,38 +43,42 @@ class Watching(Running):
     ) -> Callable[[], None]:
         """Call `changed` with the paths that may have changed below a folder; returns a function that ends it.
 
-        Paths gather until nothing came for `quiet_s`, at the longest for `longest_s`. `changed(None)` means: look at
-        everything. It comes at the start, every `rescan_s`, and when notices were lost. It is called on the Watcher's
-        thread, so hand over and return; what it raises is logged, and everything is told again. Raises InvalidConfig
-        when there is no such folder.
+        Paths gather until no notice came for `quiet_s`, at the longest for `longest_s`. `changed(None)` means that
+        everything may have changed. It comes at the start, every `rescan_s`, and when notices were lost. `changed` runs
+        on the Watcher's thread, so it must hand over and return. When it raises, the error is logged and
+        `changed(None)` follows. Raises InvalidConfig when there is no such folder.
         """
-        house = self._alive()
+        self._state.check()
         path = Path(folder).absolute()
         if not path.is_dir():
             raise InvalidConfig(f"{path} is not a folder", hint="make it first")
         if min(quiet_s, longest_s, rescan_s) <= 0:
             raise InvalidConfig("quiet_s, longest_s and rescan_s must be above 0")
         watch = Watch(path, changed, recursive=recursive, quiet_s=quiet_s, longest_s=longest_s, rescan_s=rescan_s)
-        house.watches.add(watch)
-        with self._close_lock:
-            if not self._ticking and not self._closed:
-                self._ticking = True
-                house.timers.every(TICK_S, self._tick_watcher)
-        self._tell_watcher()
+        self._watches.add(watch)
+        self._begin_ticks()
+        self._note_change()
 
         def end() -> None:
-            house.watches.remove(watch)
-            if not self._closed:
-                self._tell_watcher()
+            self._watches.remove(watch)
+            if not self._state.closed:
+                self._note_change()
 
         return end
 
-    def _tell_watcher(self) -> None:
+    def _note_change(self) -> None:
+        """The Watcher takes up the present watches."""
         reply: Reply[None] = Reply()
-        self._house.watcher.tell(WatchesChanged(reply))
+        self._watcher.tell(WatchesChanged(reply))
         result_of(reply, SCHEDULE_TIMEOUT_S, "watching the folder")
 
-    def _tick_watcher(self) -> None:
-        watcher = self._house.watcher
-        if watcher.ref.actor_inbox.empty():
-            watcher.tell(Tick())
+    def _begin_ticks(self) -> None:
+        """The Watcher ticks from the first watch on: an engine without watches pays for no tick."""
+        with self._lock:
+            begin, self._ticking = not self._ticking, True
+        if begin:
+            self._timers.every(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        if self._watcher.ref.actor_inbox.empty():
+            self._watcher.tell(Tick())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
+from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.branch.router import BranchRouter
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import (
@@ -20,8 +21,10 @@ from shadowswitch.actors.messages import (
     ListLocks,
     ReleaseLock,
 )
+from shadowswitch.engine.arguments import check_text
+from shadowswitch.engine.branch_directory import ANSWER_TIMEOUT_S, BranchDirectory
 from shadowswitch.engine.encode import lock_tokens
-from shadowswitch.engine.lifecycle import Running, text_of
+from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost, Timeout
 from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.locks.records import LockRequest, ProgressReport
@@ -36,18 +39,34 @@ from shadowswitch.model.locks.targets import (
     type_target,
 )
 from shadowswitch.model.names import check_id, check_resource_type
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow
 
-ANSWER_TIMEOUT_S = 10.0
 PRESENT_S = 0.5
+"""The interval at which a waiting call asks `present`."""
 OWNER_CHARS_MAX = 200
 REASON_CHARS_MAX = 2000
 LOCKS_MAX = 1000
 """Locks in one request: the table is stored whole with each change."""
 
 
-class Locking(Running):
-    """Locks that stand in the way of writers for as long as they must, and say so. Any thread."""
+class LockCalls:
+    """Locks on a branch, a resource type or a resource, and leases of writers. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        state: OpenState,
+        branches: BranchDirectory,
+        router: BranchRouter,
+        locks: LockRegistry,
+    ) -> None:
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._state = state
+        self._branches = branches
+        self._router = router
+        self._locks = locks
 
     def acquire_lock(
         self,
@@ -69,10 +88,10 @@ class Locking(Running):
         """Take a lock, at once or, with `wait_s`, when its turn comes: first come, first served.
 
         Returns after every write that was admitted before is committed. The lock ends by `release_lock`, after
-        `ttl_s` (by default what its type says), or after three missed intervals of `heartbeat_s`. `tokens` are those
-        of locks that `owner` holds and that the new one may overlap. With `shadow_index_id` progress and ETA of the
-        work under the lock are measured from that build, else from what `heartbeat` reports. Raises LockConflict,
-        whose `blocked` says who, why and what else can be done; UnknownBranch, UnknownShadow, InvalidConfig,
+        `ttl_s` (by default that of its type), or after three missed intervals of `heartbeat_s`. `tokens` are those of
+        locks that `owner` holds and that the new lock may overlap. With `shadow_index_id` progress and ETA of the work
+        under the lock are measured from that build, else from the reports of `heartbeat`. Raises LockConflict, whose
+        `blocked` names the holder, the reason and the alternatives; UnknownBranch, UnknownShadow, InvalidConfig,
         InvalidName, LockLost for a stale token.
         """
         wanted = LockSpec(
@@ -93,27 +112,39 @@ class Locking(Running):
     ) -> list[Lock]:
         """Take several locks of a branch, all or none, as `acquire_lock` takes one; in the order of `requests`.
 
-        While somebody waits for several nothing of it is held, so two who want the same in another order do not wait
-        for each other. Each lock has its own token and is released on its own. A host that waits for somebody else
-        gives `present`, which is asked twice a second whether they are still there: if not, the wait is given up.
+        A caller that waits for several locks holds none of them, so two callers that want the same locks in another
+        order do not wait for each other. Each lock has its own token and is released on its own. A host that waits on
+        behalf of a client gives `present`, which is called twice a second: once it returns False, the wait ends.
         """
-        row = self._branch_row(branch)
+        row = self._branches.row(branch)
         if isinstance(requests, LockSpec) or not all(isinstance(wanted, LockSpec) for wanted in requests):
             raise InvalidConfig("requests must be a list of LockSpec", hint='give [LockSpec("MANUAL", ...)]')
         wait_s = check_duration("wait_s", wait_s, zero=True)
-        owner = text_of("owner", owner, OWNER_CHARS_MAX)
+        owner = check_text("owner", owner, OWNER_CHARS_MAX)
         asked = tuple(self._request(row, wanted) for wanted in requests)
         if not asked or len(asked) > LOCKS_MAX:
             raise InvalidConfig(f"ask for 1 to {LOCKS_MAX} locks, not {len(asked)}", hint="a wider scope covers more")
         message = AcquireLock(asked, owner, wait_s, lock_tokens(tokens), Reply())
-        self._branches.tell(row, message)
+        self._router.tell(row, message)
         try:
-            return list(_await_locks(message, present))
+            return list(self._await_locks(message, present))
         except (LockConflict, LockLost, InvalidConfig, EngineClosed):
             raise
-        except BaseException:  # nobody may go on holding what nobody knows of
-            self._branches.tell(row, AbandonLocks(message))
+        except BaseException:  # the caller does not know of the locks, so the branch must not keep them
+            self._router.tell(row, AbandonLocks(message))
             raise
+
+    def _await_locks(self, message: AcquireLock, present: Callable[[], bool] | None) -> tuple[Lock, ...]:
+        """The reply. Raises Timeout at the deadline, or when the caller is not present any more."""
+        deadline = self._clock.monotonic() + message.wait_s + ANSWER_TIMEOUT_S
+        while present is not None and present() and self._clock.monotonic() < deadline:
+            if message.reply.wait(PRESENT_S):
+                break
+        if present is None or present():
+            left_s = max(0.0, deadline - self._clock.monotonic())
+            locks: tuple[Lock, ...] = result_of(message.reply, left_s, "the lock")
+            return locks
+        raise Timeout("the caller of the lock is gone", operation="lock", hint="acquire the lock again")
 
     def _request(self, row: BranchRow, wanted: LockSpec) -> LockRequest:
         if wanted.resource_type is not None:
@@ -126,26 +157,18 @@ class Locking(Running):
             target(wanted.scope, wanted.resource_type, wanted.resource_id),
             wanted.ttl_s,
             wanted.heartbeat_s,
-            text_of("reason", wanted.reason, REASON_CHARS_MAX),
-            build=self._build_of(row, wanted.shadow_index_id),
+            check_text("reason", wanted.reason, REASON_CHARS_MAX),
+            build=build_of(self._catalog, row, wanted.shadow_index_id),
         )
-
-    def _build_of(self, row: BranchRow, shadow_index_id: str) -> str:
-        if shadow_index_id and self._house.catalog.shadow(shadow_index_id).branch != row.number:
-            raise InvalidConfig(
-                f"shadow {shadow_index_id} is not of branch {row.name}",
-                hint="name a build of the branch that is locked",
-            )
-        return shadow_index_id
 
     def confirm_lock(self, lock_id: str, token: int) -> Lock:
         """Is this lock, or the lease of a WritePermission, still held under this token? Raises LockLost if not.
 
-        True at this moment: a host with its own storage asks last before it commits there, and lets its storage
-        refuse a token smaller than the largest that it has seen for an overlapping lock (docs/locks.md).
+        The answer holds at this moment. A host with its own storage confirms last before it commits there, and lets its
+        storage refuse a token smaller than the largest that it has seen for an overlapping lock (docs/locks.md).
         """
         row = self._holder_row(lock_id, token)
-        return self._ask(row, ConfirmLock(lock_id, token, Reply()), "the confirmation")  # type: ignore[no-any-return]
+        return self._branches.ask(row, ConfirmLock(lock_id, token, Reply()), "the confirmation")  # type: ignore[no-any-return]
 
     def heartbeat(self, lock_id: str, token: int, progress: ProgressReport | float | None = None) -> Lock:
         """Say that the holder lives, and how far its work is (percent, or a ProgressReport). Raises LockLost.
@@ -155,21 +178,22 @@ class Locking(Running):
         if progress is not None and not isinstance(progress, ProgressReport):
             progress = ProgressReport(progress)
         row = self._holder_row(lock_id, token)
-        return self._ask(row, HeartbeatLock(lock_id, token, progress, Reply()), "the heartbeat")  # type: ignore[no-any-return]
+        return self._branches.ask(row, HeartbeatLock(lock_id, token, progress, Reply()), "the heartbeat")  # type: ignore[no-any-return]
 
     def extend_lock(self, lock_id: str, token: int, extra_s: float) -> Lock:
         """Let a lock live longer. Raises LockLost, and InvalidConfig beyond the longest life of a lock."""
         row = self._holder_row(lock_id, token)
-        return self._ask(row, ExtendLock(lock_id, token, extra_s, Reply()), "the extension")  # type: ignore[no-any-return]
+        return self._branches.ask(row, ExtendLock(lock_id, token, extra_s, Reply()), "the extension")  # type: ignore[no-any-return]
 
     def release_lock(self, lock_id: str, token: int) -> None:
         """Give a lock back. Raises LockLost when it is not held under that token (any more)."""
-        self._ask(self._holder_row(lock_id, token), ReleaseLock(lock_id, token, Reply()), "the release")
+        self._branches.ask(self._holder_row(lock_id, token), ReleaseLock(lock_id, token, Reply()), "the release")
 
     def force_unlock(self, branch: str, admin: str, reason: str) -> list[Lock]:
         """Take away every lock of a branch; their holders are fenced out. Who and why is kept in `audit`."""
-        by, why = text_of("admin", admin, OWNER_CHARS_MAX), text_of("reason", reason, REASON_CHARS_MAX)
-        return list(self._ask(self._branch_row(branch), ForceUnlock(by, why, Reply()), "the unlocking"))
+        admin, reason = check_text("admin", admin, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX)
+        row = self._branches.row(branch)
+        return list(self._branches.ask(row, ForceUnlock(admin, reason, Reply()), "the unlocking"))
 
     def locks(self, branch: str | None = None) -> list[Lock]:
         """The locks that are held now, of one branch or of all."""
@@ -177,29 +201,27 @@ class Locking(Running):
 
     def find_lock(self, lock_id: str) -> Lock | None:
         """The lock of that id, if it is held now. Asks its branch and no other."""
-        number = _branch_number(lock_id)
-        keeper = self._alive().locks.find(number) if number is not None else None
-        found = self.locks(keeper.row.name) if keeper is not None else []
+        row = self._row_of_lock(lock_id)
+        found = self.locks(row.name) if row is not None else []
         return next((lock for lock in found if lock.lock_id == lock_id), None)
 
     def branch_of_lock(self, lock_id: str) -> str | None:
         """The branch whose lock that is or was; None for what can be no lock of ours."""
-        number = _branch_number(lock_id)
-        keeper = self._alive().locks.find(number) if number is not None else None
-        return keeper.row.name if keeper is not None else None
+        row = self._row_of_lock(lock_id)
+        return row.name if row is not None else None
 
     def lock_waiters(self, branch: str | None = None) -> list[LockWaiter]:
         """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
         return [waiter for _, waiters in self._listed(branch) for waiter in waiters]
 
     def _listed(self, branch: str | None) -> Iterator[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]:
-        house = self._alive()
-        every = [locks.row for locks in house.locks.all()]
-        rows = [self._branch_row(branch)] if branch is not None else every
+        self._state.check()
+        every = [locks.row for locks in self._locks.all()]
+        rows = [self._branches.row(branch)] if branch is not None else every
         for row in rows:
-            keeper = house.locks.find(row.number)
-            if keeper is not None and not keeper.quiet:
-                yield self._ask(row, ListLocks(Reply()), "the list of locks")
+            locks = self._locks.find(row.number)
+            if locks is not None and not locks.quiet:
+                yield self._branches.ask(row, ListLocks(Reply()), "the list of locks")
 
     def check_write(
         self,
@@ -215,58 +237,55 @@ class Locking(Running):
         """Whether this may be written at this moment; `action` is write, create, update, delete or read.
 
         A host that writes into a storage of its own gives `lease_s`, at most 60, and an `owner`: a permission then
-        comes with a lease (`lock_id`, `token`, `expires_at`) that no overlapping lock is granted beside. Write, then
-        give it back with `release_lock`; `confirm_lock` says whether it still holds, `extend_lock` lengthens it. While
-        somebody waits for an overlapping lock no new lease is given. Raises LockLost for a stale token.
+        comes with a lease (`lock_id`, `token`, `expires_at`), and no overlapping lock is granted beside it. Write, then
+        give the lease back with `release_lock`; `confirm_lock` says whether it still holds, `extend_lock` lengthens it.
+        While a caller waits for an overlapping lock, no new lease is given. Raises LockLost for a stale token.
         """
-        row = self._branch_row(branch)
+        row = self._branches.row(branch)
         check_resource_type(resource_type)
         if resource_id is not None:
             check_id(resource_id)
         lease = None if lease_s is None else _lease(row, resource_type, resource_id, lease_s)
-        owner = text_of("owner", owner, OWNER_CHARS_MAX)
+        owner = check_text("owner", owner, OWNER_CHARS_MAX)
         message = CheckWrite(action, resource_type, resource_id, owner, lock_tokens(tokens), Reply(), lease)
-        permission: WritePermission = self._ask(row, message, "the check")
+        permission: WritePermission = self._branches.ask(row, message, "the check")
         return permission
 
-    # -- how -------------------------------------------------------------------------------------------------------
-
-    def _ask(self, row: BranchRow, message: Any, what: str) -> Any:
-        self._branches.tell(row, message)
-        return result_of(message.reply, ANSWER_TIMEOUT_S, what)
-
     def _holder_row(self, lock_id: str, token: int) -> BranchRow:
-        """The branch of a lock, whose number its id begins with. Raises LockLost when it can be none of ours."""
+        """The branch of a lock; the id of the lock begins with its number. Raises LockLost for any other id."""
         lock_tokens([token])
-        number = _branch_number(lock_id)
-        keeper = self._alive().locks.find(number) if number is not None else None
-        if keeper is None:
+        row = self._row_of_lock(lock_id)
+        if row is None:
             raise LockLost(
                 f"lock {lock_id!r:.80} is not held",
                 operation="lock",
                 object=f"{lock_id!r:.80}",
                 hint="acquire it again",
             )
-        return keeper.row
+        return row
 
-
-def _await_locks(message: AcquireLock, present: Callable[[], bool] | None) -> tuple[Lock, ...]:
-    """The answer; raises Timeout at the deadline, or once nobody is there any more who could use it."""
-    limit_s = message.wait_s + ANSWER_TIMEOUT_S
-    deadline = time.monotonic() + limit_s
-    while present is not None and present() and time.monotonic() < deadline:
-        if message.reply.wait(PRESENT_S):
-            break
-    if present is None or present():
-        locks: tuple[Lock, ...] = result_of(message.reply, max(0.0, deadline - time.monotonic()), "the lock")
-        return locks
-    raise Timeout("nobody waits for the lock any more", operation="lock", hint="whoever asked has gone away")
+    def _row_of_lock(self, lock_id: str) -> BranchRow | None:
+        """The branch of a lock; None for an id that this engine did not give."""
+        self._state.check()
+        number = _branch_number(lock_id)
+        locks = self._locks.find(number) if number is not None else None
+        return locks.row if locks is not None else None
 
 
 def _branch_number(lock_id: str) -> int | None:
     """The number of the branch of a lock, with which its id begins; None when that cannot be an id of ours."""
     number = lock_id.partition("-")[0] if isinstance(lock_id, str) else ""
     return int(number) if number.isascii() and number.isdigit() and len(number) < 12 else None
+
+
+def build_of(catalog: Catalog, row: BranchRow, shadow_index_id: str) -> str:
+    """The build whose progress a lock shows. Raises InvalidConfig for a build of another branch."""
+    if shadow_index_id and catalog.shadow(shadow_index_id).branch != row.number:
+        raise InvalidConfig(
+            f"shadow {shadow_index_id} is not of branch {row.name}",
+            hint="name a build of the branch that is locked",
+        )
+    return shadow_index_id
 
 
 def new_lock_id(row: BranchRow) -> str:

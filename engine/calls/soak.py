@@ -1,7 +1,7 @@
-"""Automatic rollback while an index soaks: the host's health check, and readers that meet damage.
+"""Soak: the calls that watch over a new generation, and the automatic rollback.
 
-A new generation is on trial for as long as its predecessor follows the journal. When the host says that it is not
-well, or a reader finds it damaged, the index goes back by the ordinary switch, and loses nothing.
+A new generation soaks for as long as its predecessor follows the journal. When the host's health check gives a reason
+to go back, or a reader meets damage, the index goes back by an ordinary rollback, which loses nothing.
 """
 
 from __future__ import annotations
@@ -10,53 +10,82 @@ import logging
 import threading
 from collections.abc import Callable
 
-from shadowswitch.engine.calls.switches import Switching
-from shadowswitch.engine.views import index_info
+from shadowswitch.actors.build.validator import ShadowValidator
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import CorruptData, InvalidConfig, ShadowSwitchError
 from shadowswitch.model.views import CHECKS, IndexInfo, SwitchRequest
 
 logger = logging.getLogger("shadowswitch")
 
 BACK_CHECKS = ("DIGEST", "INTEGRITY_CHECK", "SAMPLE_READ_BACK")
-"""What a generation must pass to be gone back to by itself: that it is sound, not that it is like the other one."""
+"""What the target of an automatic rollback must pass: that it is sound, not that it is like the generation it left."""
 
 HealthCheck = Callable[[IndexInfo], str | None]
 
 
-class Soaking(Switching):
-    """Watching over what was switched to. Any thread."""
+class SoakCalls:
+    """The health check, the host's validators, and the automatic rollback. Any thread."""
 
-    _health: HealthCheck | None = None
-    _health_thread: threading.Thread | None = None
+    def __init__(
+        self,
+        context: EngineContext,
+        state: OpenState,
+        generations: OpenGenerations,
+        validator: ShadowValidator,
+        switches: SwitchCalls,
+        views: Views,
+    ) -> None:
+        self._config = context.config
+        self._catalog = context.catalog
+        self._metrics = context.metrics
+        self._changes = context.changes
+        self._state = state
+        self._generations = generations
+        self._validator = validator
+        self._switches = switches
+        self._views = views
+        self._health_check: HealthCheck | None = None
+        self._health_thread: threading.Thread | None = None
+        self._distrusted: set[int] = set()
+        """The numbers of generations that an automatic rollback leaves, so that each is left once."""
 
     def set_health_check(self, check: HealthCheck | None) -> None:
         """Ask the host about every soaking index each `Config.health_interval_s`.
 
         `check` gets the IndexInfo and returns None when all is well, or a reason to go back. It runs on a
-        thread of its own; what it raises is logged and is no verdict.
+        thread of its own; an exception of it is logged and is no verdict.
         """
-        house = self._alive()
+        self._state.check()
         if check is not None and not callable(check):
             raise InvalidConfig(f"a health check is a function of an IndexInfo, or None, not {check!r:.80}")
-        self._health = check
+        self._health_check = check
         if check is not None and self._health_thread is None:
             self._health_thread = threading.Thread(target=self._watch_health, name="shadowswitch-health", daemon=True)
-            self._helpers.append(self._health_thread)
             self._health_thread.start()
-        house.changes.notify()
+        self._changes.notify()
+
+    def close(self, timeout_s: float) -> None:
+        """The engine closes: wait for the end of the health check."""
+        if self._health_thread is not None:
+            self._health_thread.join(timeout=timeout_s)
 
     def _watch_health(self) -> None:
-        while not self._stopping.wait(self._house.config.health_interval_s):
+        while not self._state.wait_closed(self._config.health_interval_s):
             try:
                 self._ask_health()
             except ShadowSwitchError as error:
-                if not self._closed:
+                if not self._state.closed:
                     logger.warning("the health of indexes could not be watched: %s", error)
 
     def _ask_health(self) -> None:
-        house, check = self._alive(), self._health
-        for row in house.catalog.indexes():
-            info = index_info(house, row) if check is not None and row.live and row.previous else None
+        self._state.check()
+        check = self._health_check
+        for row in self._catalog.indexes():
+            info = self._views.index(row) if check is not None and row.live and row.previous else None
             if info is None or check is None:
                 continue
             try:
@@ -65,33 +94,32 @@ class Soaking(Switching):
                 logger.exception("the host's health check failed on %s of %s", row.index_type, info.branch_name)
                 continue
             if reason:
-                self._go_back(info, f"health check: {reason}")
+                self.go_back(info, f"health check: {reason}")
 
-    def _distrust(self, generation: int, error: CorruptData) -> None:
-        """A reader met damage. If there is a generation to go back to, do so, on a thread of its own."""
-        house = self._house
-        opened = house.generations.get(generation)
+    def distrust(self, generation: int, error: CorruptData) -> None:
+        """A reader met damage. If the index has a previous generation, it goes back, on a thread of its own."""
+        opened = self._generations.get(generation)
         if opened is None or generation in self._distrusted:
             return
-        row = house.catalog.index(opened.row.branch, opened.row.index_type)
-        info = index_info(house, row) if row is not None and row.live == generation and row.previous else None
+        row = self._catalog.index(opened.row.branch, opened.row.index_type)
+        info = self._views.index(row) if row is not None and row.live == generation and row.previous else None
         if info is not None:
             self._distrusted.add(generation)
             reason = f"a reader found damage: {error.message}"
-            threading.Thread(target=self._go_back, args=(info, reason), name="shadowswitch-back", daemon=True).start()
+            threading.Thread(target=self.go_back, args=(info, reason), name="shadowswitch-back", daemon=True).start()
 
-    def _go_back(self, info: IndexInfo, reason: str) -> None:
-        """Leave a generation that somebody found fault with, if it is still live; it retires in the same commit."""
+    def go_back(self, info: IndexInfo, reason: str) -> None:
+        """Leave a generation for that reason, if it is still live; it retires in the same commit."""
         logger.error("%s of branch %r goes back: %s", info.index_type, info.branch_name, reason)
         request = SwitchRequest(performed_by="shadowswitch", reason=reason, validation_checks=BACK_CHECKS)
         try:
-            result = self._rollback(info.branch_name, info.index_type, request, info.generation, reason)
+            result = self._switches.run_rollback(info.branch_name, info.index_type, request, info.generation, reason)
         except ShadowSwitchError as error:
             logger.error("going back failed: %s", error)
             self._distrusted.discard(info.generation)
             return
         if result.success:
-            self._house.metrics.count("automatic_rollbacks")
+            self._metrics.count("automatic_rollbacks")
         else:
             logger.error("going back failed: %s", result.message)
             self._distrusted.discard(info.generation)
@@ -99,13 +127,13 @@ class Soaking(Switching):
     def add_validator(self, name: str, validator: Callable[..., list[str]]) -> None:
         """Register a check that a SwitchRequest may name in `validation_checks`.
 
-        `validator(reader)` gets an IndexReader of the shadow and returns what is wrong, nothing when all is well.
+        `validator(reader)` gets an IndexReader of the shadow and returns its findings, nothing when all is well.
         It runs on the switch's thread, in this process; its findings are advisory. Raises InvalidConfig for a name
         that is taken.
         """
-        house = self._alive()
+        self._state.check()
         if not isinstance(name, str) or name in CHECKS or not name:
             raise InvalidConfig(f"{name!r} cannot be the name of a validator", hint="choose another")
         if not callable(validator):
             raise InvalidConfig(f"a validator is a function of a reader, not {validator!r:.80}")
-        house.validator.host_checks[name] = validator
+        self._validator.host_checks[name] = validator

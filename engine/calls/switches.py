@@ -1,40 +1,38 @@
-"""Switches and rollbacks: the calls."""
+"""Switches: the calls that switch, roll back and rebuild."""
 
 from __future__ import annotations
 
 import os
 import pwd
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import pykka
 
+from shadowswitch.actors.build.validator import ShadowValidator
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.switch.switcher import RunSwitch, Switcher
-from shadowswitch.engine.calls.builds import Building
-from shadowswitch.engine.lifecycle import check_seconds
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.switcher import RunSwitch
+from shadowswitch.engine.arguments import check_seconds
+from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.builds import BuildCalls
+from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
-from shadowswitch.model.errors import (
-    InvalidConfig,
-    InvalidTransition,
-    UnknownIndex,
-)
+from shadowswitch.model.errors import InvalidConfig, InvalidTransition, UnknownIndex
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import (
-    SwitchRequest,
-    SwitchResult,
-    check_known,
-)
+from shadowswitch.model.views import SwitchRequest, SwitchResult, check_known
 
 SWITCH_GRACE_S = 60.0
 GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
 
 
 def accountable(request: SwitchRequest) -> SwitchRequest:
-    """A forced switch is audited with who and why. Where nobody said so: the user, the host and the process."""
+    """A forced switch with a name and a reason for the audit; by default the user, the host and the process."""
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -46,15 +44,38 @@ def accountable(request: SwitchRequest) -> SwitchRequest:
     )
 
 
-class Switching(Building):
-    """Switching between generations. Any thread."""
+class SwitchCalls:
+    """Switches between generations. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        state: OpenState,
+        branches: BranchDirectory,
+        generations: OpenGenerations,
+        validator: ShadowValidator,
+        broken: dict[tuple[int, str], str],
+        start_switcher: Callable[[], pykka.ActorRef[Any]],
+        builds: BuildCalls,
+    ) -> None:
+        """A switch removes its index from `broken`: by branch and type, the reason why an index is not served."""
+        self._config = context.config
+        self._catalog = context.catalog
+        self._metrics = context.metrics
+        self._state = state
+        self._branches = branches
+        self._generations = generations
+        self._validator = validator
+        self._broken = broken
+        self._start_switcher = start_switcher
+        self._builds = builds
 
     def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
-        house = self._alive()
+        self._state.check()
         request = self._checked(request)
-        row = house.catalog.shadow(id)
-        target = house.generations.get(row.generation)
+        row = self._catalog.shadow(id)
+        target = self._generations.get(row.generation)
         if row.state != ShadowState.BUILT or target is None:
             raise InvalidTransition(
                 f"shadow {id} is {row.state}, only a BUILT one can be switched to",
@@ -62,32 +83,35 @@ class Switching(Building):
                 object=id,
                 hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
             )
-        return self._run_switch(RunSwitch(row.branch_name, target, id, request, False, Reply()))
+        return self._run(RunSwitch(row.branch_name, target, id, request, False, Reply()))
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
 
         Raises UnknownIndex when there is no previous generation (any more).
         """
-        return self._rollback(branch, index_type, self._checked(request))
+        return self.run_rollback(branch, index_type, self._checked(request))
 
     def _checked(self, request: SwitchRequest | None) -> SwitchRequest:
-        """What a caller asks for, before anything begins. Raises InvalidConfig."""
+        """The request of a caller, before anything begins. Raises InvalidConfig."""
         request = request if request is not None else SwitchRequest()
         if not isinstance(request, SwitchRequest):
             raise InvalidConfig(f"a switch takes a SwitchRequest, not {request!r:.80}", hint="say SwitchRequest()")
-        check_known(request, self._house.validator.host_checks)
+        check_known(request, self._validator.host_checks)
         return accountable(request) if request.force_switch else request
 
-    def _rollback(
+    def run_rollback(
         self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, unsound: str = ""
     ) -> SwitchResult:
-        house = self._alive()
-        row = self._branch_row(branch)
-        index = house.catalog.index(row.number, check_index_type(index_type))
+        """Roll back on a checked request.
+
+        With `leaving` only if that generation is still live; with `unsound`, the reason, it retires in the same commit.
+        """
+        row = self._branches.row(branch)
+        index = self._catalog.index(row.number, check_index_type(index_type))
         if index is None or not index.live:
             raise no_index(branch, index_type)
-        target = house.generations.get(index.previous)
+        target = self._generations.get(index.previous)
         if target is None or target.closed:
             raise UnknownIndex(
                 f"{index_type} of branch {branch!r} has no previous generation to go back to",
@@ -96,20 +120,14 @@ class Switching(Building):
                 hint="there has been only one" if index.epoch == 1 else GONE,
             )
         reply: Reply[SwitchResult] = Reply()
-        return self._run_switch(RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, unsound))
+        return self._run(RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, unsound))
 
-    def _run_switch(self, message: RunSwitch) -> SwitchResult:
-        house, request, target = self._house, message.request, message.target
-        switcher = Address(
-            lambda: Switcher.start(
-                house.context, house.router, house.indexes, house.generations, house.heads, house.followers,
-                house.pause, house.publisher, house.switches, house.validator,
-            )
-        )  # fmt: skip
-        switcher.tell(message)
-        limit = request.switch_timeout_seconds + 2 * house.config.validation_timeout_s + SWITCH_GRACE_S
+    def _run(self, message: RunSwitch) -> SwitchResult:
+        request, target = message.request, message.target
+        Address(self._start_switcher).tell(message)
+        limit = request.switch_timeout_seconds + 2 * self._config.validation_timeout_s + SWITCH_GRACE_S
         result: SwitchResult = result_of(message.reply, limit, "the switch")
-        house.metrics.observe("switch", result.switch_duration_ms)
+        self._metrics.observe("switch", result.switch_duration_ms)
         if result.success:
             self._broken.pop((target.row.branch, target.row.index_type), None)
         return result
@@ -131,10 +149,11 @@ class Switching(Building):
         request = self._checked(request)
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
-        shadow = self.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
+        builds = self._builds
+        shadow = builds.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
         try:
-            self.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)
+            builds.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)
         except TimeoutError:
-            self.cancel_build(shadow.shadow_index_id, "rebuild timed out")
+            builds.cancel_build(shadow.shadow_index_id, "rebuild timed out")
             raise
         return self.switch(shadow.shadow_index_id, request)

@@ -69,7 +69,7 @@ class Host(Engine):
     def __init__(self, store: Store, **settings: Any) -> None:
         self.crashes: list[dict[str, Any]] = []
         super().__init__(store.folder, Config(**{**SETTINGS, **settings}))
-        self.crashes = self._supervisor.crashes
+        self.crashes = self._lifecycle.supervisor.crashes
 
     @property
     def house(self) -> House:
@@ -83,15 +83,15 @@ class Host(Engine):
     @property
     def closed(self) -> bool:
         """Whether somebody has begun to close it."""
-        return self._closed
+        return self._state.closed
 
     def awake(self) -> int:
         """How many branches are awake."""
-        return self._branches.running()
+        return self._lifecycle.router.running()
 
     def gone(self) -> None:
         """The process is no more: what it had not committed never was."""
-        self._closed = True
+        self._state.close()
         self._house.catalog.close()
         for generation in list(self._house.shelf.open.values()):
             with contextlib.suppress(Exception):

@@ -1,0 +1,42 @@
+"""Branches by name, and questions to their actors. One object for each engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shadowswitch.actors.branch.router import BranchRouter
+from shadowswitch.actors.kit.actor import result_of
+from shadowswitch.engine.open_state import OpenState
+from shadowswitch.model.errors import InvalidName, UnknownBranch
+from shadowswitch.model.names import check_branch
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.rows import BranchRow
+
+ANSWER_TIMEOUT_S = 10.0
+
+
+class BranchDirectory:
+    """Finds the row of a branch. A branch is never renamed or removed, so a row stays valid. Any thread."""
+
+    def __init__(self, state: OpenState, catalog: Catalog, router: BranchRouter) -> None:
+        self._state = state
+        self._catalog = catalog
+        self._router = router
+        self._rows: dict[str, BranchRow] = {}
+
+    def row(self, name: str) -> BranchRow:
+        """The row of a branch. Raises EngineClosed, UnknownBranch."""
+        self._state.check()
+        row = self._rows.get(name) if isinstance(name, str) else None
+        if row is None:
+            try:
+                check_branch(name)
+            except InvalidName as error:
+                raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
+            row = self._rows[name] = self._catalog.branch(name)
+        return row
+
+    def ask(self, row: BranchRow, message: Any, what: str) -> Any:
+        """Send a message to the actor of a branch, and wait for the reply. Raises what the actor raises, or Timeout."""
+        self._router.tell(row, message)
+        return result_of(message.reply, ANSWER_TIMEOUT_S, what)

@@ -1,0 +1,143 @@
+"""What an engine says of itself: its figures, and the invariants that hold in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shadowswitch.actors.branch.router import BranchRouter
+from shadowswitch.actors.build.registry import BuildRegistry
+from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.heads import Heads
+from shadowswitch.actors.kit.supervisor import Supervisor
+from shadowswitch.actors.switch.live_index import LiveIndexes
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.publisher import Publisher
+from shadowswitch.actors.switch.running_switches import RunningSwitches
+from shadowswitch.engine.admission import AdmissionQueue
+from shadowswitch.model.views import Finding
+from shadowswitch.storage.catalog import retention
+from shadowswitch.storage.catalog.environment import Catalog
+
+
+class Statistics:
+    """Counters, histograms, sizes, and the number of what runs. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        router: BranchRouter,
+        builds: BuildRegistry,
+        pool: WorkerPool,
+        admission: AdmissionQueue,
+        generations: OpenGenerations,
+        heads: Heads,
+        supervisor: Supervisor,
+    ) -> None:
+        self._catalog = context.catalog
+        self._metrics = context.metrics
+        self._router = router
+        self._builds = builds
+        self._pool = pool
+        self._admission = admission
+        self._generations = generations
+        self._heads = heads
+        self._supervisor = supervisor
+
+    def summary(self) -> dict[str, Any]:
+        """The answer of `Engine.stats`."""
+        generations = self._generations.all()
+        return {
+            **self._metrics.summary(),
+            "catalog": self._catalog.statistics(),
+            "journal": self._journal(),
+            "branch_actors": self._router.running(),
+            "builds_running": self._builds.running(),
+            "worker_pids": self._pool.pids(),
+            "queued_changes": self._admission.queued,
+            "pins": sum(generation.pins for generation in generations),
+            "generations_open": len(generations),
+            "crashes": self._supervisor.crashes,
+        }
+
+    def _journal(self) -> list[dict[str, Any]]:
+        """For each branch: the length of its journal in LSNs, and the generations and subscribers that hold it.
+
+        The lowest of these and of `Config.journal_keep_changes` decides what the Janitor trims.
+        """
+        holders = self._journal_holders()
+        figures = []
+        for branch in self._catalog.branches():
+            head, oldest = self._catalog.head(branch.number)
+            held = sorted(holders.get(branch.number, []), key=lambda holder: int(holder["durable_lsn"]))
+            length = max(0, head - oldest + 1)
+            figures.append(
+                {"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "changes": length, "held_by": held}
+            )
+        return figures
+
+    def _journal_holders(self) -> dict[int, list[dict[str, Any]]]:
+        """By branch number."""
+        holders: dict[int, list[dict[str, Any]]] = {}
+        for row in self._catalog.generations():
+            opened = self._generations.get(row.number)
+            durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
+            if row.needs_journal:
+                lsn = max(durable, row.durable_lsn)
+                what = {"generation": row.number, "role": row.role, "durable_lsn": lsn}
+                holders.setdefault(row.branch, []).append(what | {"changes": max(0, self._heads.of(row.branch) - lsn)})
+        for hold in retention.holds(self._catalog):
+            if not hold.given_up:
+                holders.setdefault(hold.branch, []).append(retention.told(hold, self._heads.of(hold.branch)))
+        return holders
+
+
+class LiveChecks:
+    """The invariants of the live pointers and the published paths, of this process. Any thread."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        indexes: LiveIndexes,
+        generations: OpenGenerations,
+        switches: RunningSwitches,
+        publisher: Publisher,
+    ) -> None:
+        self._catalog = catalog
+        self._indexes = indexes
+        self._generations = generations
+        self._switches = switches
+        self._publisher = publisher
+
+    def findings(self) -> list[Finding]:
+        """Every violation of IX-1 and IX-7."""
+        return self._check_pointers() + self._check_published()
+
+    def _check_pointers(self) -> list[Finding]:
+        """IX-1. While a switch runs, the pointer in memory follows the commit by a moment: no check then."""
+        findings = []
+        for row in self._catalog.indexes():
+            live = self._indexes.live(row.branch, row.index_type)
+            if live is self._generations.get(row.live) or self._switches.shadows():
+                continue
+            if self._catalog.index(row.branch, row.index_type) == row:
+                number = live.row.number if live is not None else "none"
+                problem = f"readers get generation {number}, {row.live} is live"
+                findings.append(Finding("IX-1", f"{row.index_type} of branch {row.branch}", problem))
+        return findings
+
+    def _check_published(self) -> list[Finding]:
+        """IX-7. While a switch runs, the published path follows the pointer by a moment: no check then."""
+        findings = []
+        for row in self._catalog.indexes():
+            live = self._indexes.live(row.branch, row.index_type)
+            if live is None or self._switches.shadows() or self._publisher.is_busy:
+                continue
+            name = self._catalog.shadow(live.row.shadow_id).branch_name
+            if self._publisher.is_published(name, live, row.strategy) or self._switches.shadows():
+                continue
+            if self._catalog.index(row.branch, row.index_type) == row:
+                where = f"{row.index_type} of branch {name!r}"
+                problem = f"its path for outsiders does not lead to generation {live.row.number}"
+                findings.append(Finding("IX-7", where, problem))
+        return findings
