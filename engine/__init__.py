@@ -1,1 +1,1 @@
-"""The Engine: what a host embeds; configuration, readers, start and stop."""
+"""The Engine: its public calls, its readers, its start and stop."""

@@ -102,7 +102,7 @@ def _check_json_like(value: Any, where: str, depth: int) -> None:
 
 
 def lock_tokens(tokens: Iterable[int]) -> tuple[int, ...]:
-    """Fencing tokens as a tuple; raises InvalidConfig for what cannot be one."""
+    """Fencing tokens as a tuple. Raises InvalidConfig for a value that is no token."""
     if tokens == ():
         return ()
     found = tuple(tokens) if isinstance(tokens, Iterable) else (None,)
