@@ -133,10 +133,10 @@ class Lifecycle:
         changes = StateChanges(catalog, clock)
         self._kicked: list[Address] = []
         self.journal = Address(lambda: JournalWriter.start(catalog, metrics, self._committed, crashed))
-        context = EngineContext(root, config, catalog, metrics, clock, changes, self.journal, crashed)
-        self.context = context
         stack.callback(self.journal.stop, STOP_TIMEOUT_S)
         stack.callback(_close_cleanly, self.generations, self.journal)
+        context = EngineContext(root, config, catalog, metrics, clock, changes, self.journal, crashed)
+        self.context = context
         self.timers = Timers()
         stack.callback(self.timers.close)
         self.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
