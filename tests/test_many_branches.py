@@ -17,6 +17,7 @@ from shadowswitch.engine.admission import AdmissionQueue
 from shadowswitch.model.locks.records import LockTableState
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.clock import SYSTEM
 from tests.engine_helpers import wait_until
 from tests.engine_lock_helpers import Eventually, OpenEngine, put
 from tests.support import inside
@@ -184,7 +185,7 @@ def test_a_branch_that_stands_still_does_not_take_the_room_of_the_others(
 
 
 def test_who_waits_for_the_share_of_their_own_branch_is_passed_and_not_starved() -> None:
-    room, served = AdmissionQueue(), []
+    room, served = AdmissionQueue(SYSTEM), []
     room.take(1, 5, 10, 0)
 
     def wait() -> None:

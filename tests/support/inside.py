@@ -21,6 +21,8 @@ from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.messages import Barrier, Follow, Kick, Sweep, Tick, Transact
 from shadowswitch.actors.switch.live_index import LiveIndex
+from shadowswitch.engine.calls.inbound import InboundCalls
+from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
@@ -107,29 +109,29 @@ WAIT_S = 30.0
 
 def catalog(engine: Engine) -> Catalog:
     """The catalog of an open engine."""
-    return engine._house.catalog
+    return engine._lifecycle.context.catalog
 
 
 def transact(engine: Engine, work: Callable[[Commit], T], what: str = "test", timeout_s: float = WAIT_S) -> T:
     """Run `work` in a write transaction of the JournalWriter and wait until it is durable."""
-    return engine._house.transact(work, what, timeout_s)
+    return engine._lifecycle.context.transact(work, what, timeout_s)
 
 
 def hold_journal_writer(engine: Engine, hold: Callable[[], object]) -> None:
     """Send the JournalWriter a transaction that calls `hold`, and do not wait for it."""
-    engine._house.journal.tell(Transact(lambda _: hold(), Reply()))
+    engine._lifecycle.context.journal.tell(Transact(lambda _: hold(), Reply()))
 
 
 def journal_backlog(engine: Engine) -> int:
     """The number of messages that wait for the JournalWriter."""
-    waiting: int = engine._house.journal.ref.actor_inbox.qsize()  # type: ignore[attr-defined]
+    waiting: int = engine._lifecycle.context.journal.ref.actor_inbox.qsize()  # type: ignore[attr-defined]
     return waiting
 
 
 def journal_head(engine: Engine, branch: int, timeout_s: float) -> int:
     """The head LSN of a branch, as the JournalWriter answers it."""
     reply: Reply[int] = Reply()
-    engine._house.journal.tell(Barrier(branch, reply))
+    engine._lifecycle.context.journal.tell(Barrier(branch, reply))
     return reply.result(timeout_s)
 
 
@@ -138,36 +140,36 @@ def journal_head(engine: Engine, branch: int, timeout_s: float) -> int:
 
 def open_generations(engine: Engine) -> Mapping[int, Generation]:
     """The generations that are open in this process, by number."""
-    return {one.row.number: one for one in engine._house.generations.all()}
+    return {one.row.number: one for one in engine._lifecycle.generations.all()}
 
 
 def generation(engine: Engine, number: int) -> Generation:
     """An open generation."""
-    found = engine._house.generations.get(number)
+    found = engine._lifecycle.generations.get(number)
     assert found is not None, f"generation {number} is not open"
     return found
 
 
 def live(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> Generation:
     """The generation that readers of this process get."""
-    found = engine._house.indexes.live(branch, index_type)
+    found = engine._lifecycle.indexes.live(branch, index_type)
     assert found is not None, f"{index_type} of branch {branch} has no live generation"
     return found
 
 
 def live_index(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> LiveIndex:
     """The object that decides what readers of an index get."""
-    return engine._house.indexes.of(branch, index_type)
+    return engine._lifecycle.indexes.of(branch, index_type)
 
 
 def is_exposed(engine: Engine, number: int) -> bool:
     """Could a reader, in this process or outside, have got this generation?"""
-    return engine._house.indexes.of_generation(generation(engine, number)).is_exposed(generation(engine, number))
+    return engine._lifecycle.indexes.of_generation(generation(engine, number)).is_exposed(generation(engine, number))
 
 
 def set_read_floor_lsn(engine: Engine, number: int, lsn: int) -> None:
     """New readers of the index of a generation wait until its live one has applied this LSN."""
-    engine._house.indexes.of_generation(generation(engine, number)).read_floor_lsn = lsn
+    engine._lifecycle.indexes.of_generation(generation(engine, number)).read_floor_lsn = lsn
 
 
 def pause_apply(engine: Engine, number: int) -> AbstractContextManager[None]:
@@ -187,29 +189,29 @@ def maintenance_lock(engine: Engine, number: int, timeout_s: float) -> AbstractC
 
 def follow(engine: Engine, number: int) -> None:
     """Send a generation to its follower, and do not wait."""
-    engine._house.followers.of(number).tell(Follow(generation(engine, number)))
+    engine._lifecycle.followers.of(number).tell(Follow(generation(engine, number)))
 
 
 def kick_follower(engine: Engine, number: int, branch: int = 1) -> None:
     """Make the follower of a generation look at a branch, and do not wait."""
-    engine._house.followers.of(number).tell(Kick(branch))
+    engine._lifecycle.followers.of(number).tell(Kick(branch))
 
 
 def kick_followers(engine: Engine, branch: int = 1) -> None:
     """Make every follower look at a branch, and do not wait."""
-    for follower in engine._house.followers.addresses:
+    for follower in engine._lifecycle.followers.addresses:
         follower.tell(Kick(branch))
 
 
 def is_follower_idle(engine: Engine, number: int) -> bool:
     """Has the follower of a generation taken up every message?"""
-    empty: bool = engine._house.followers.of(number).ref.actor_inbox.empty()
+    empty: bool = engine._lifecycle.followers.of(number).ref.actor_inbox.empty()
     return empty
 
 
 def check_generation(engine: Engine, number: int, *checks: str) -> Validation:
     """Validate an open generation by these checks."""
-    return engine._house.validator.validate(generation(engine, number), list(checks))
+    return engine._lifecycle.validator.validate(generation(engine, number), list(checks))
 
 
 # -- switches, builds, locks, queues ----------------------------------------------------------------------------
@@ -217,84 +219,84 @@ def check_generation(engine: Engine, number: int, *checks: str) -> Validation:
 
 def is_attempt_under_way(engine: Engine) -> bool:
     """Is an attempt of a switch near its commit?"""
-    return engine._house.pause.is_on
+    return engine._lifecycle.pause.is_on
 
 
 @contextmanager
 def attempt_under_way(engine: Engine) -> Iterator[None]:
     """To the followers it looks as if an attempt of a switch went on meanwhile."""
-    with engine._house.pause.paused():
+    with engine._lifecycle.pause.paused():
         yield
 
 
 def followers_rest(engine: Engine) -> bool:
     """Do followers leave disk and processor to a switch?"""
-    return engine._house.pause.rests
+    return engine._lifecycle.pause.rests
 
 
 def switches_under_way(engine: Engine) -> int:
     """How many switches have begun and not ended, counted by their shadows."""
-    return len(engine._house.switches.shadows())
+    return len(engine._lifecycle.switches.shadows())
 
 
 def claim_switch(engine: Engine, shadow_id: str) -> None:
     """From now on the janitor takes the shadow for one that a switch is at work on."""
-    engine._house.switches.begin("test", shadow_id)
+    engine._lifecycle.switches.begin("test", shadow_id)
 
 
 def go_back(engine: Engine, index: IndexInfo, reason: str) -> None:
     """Report a fault of a generation: the engine goes back from it if it is still live."""
-    engine._go_back(index, reason)
+    engine._lifecycle.calls[SoakCalls].go_back(index, reason)
 
 
 def tracked_builds(engine: Engine) -> Mapping[int, tuple[str, ...]]:
     """The builds that make their branch READY, by branch number."""
-    return engine._house.locks.tracked
+    return engine._lifecycle.locks.tracked
 
 
 def builds_running(engine: Engine) -> int:
     """How many builds have an actor."""
-    return engine._builds.running()
+    return engine._lifecycle.builds.running()
 
 
 def build_progress(engine: Engine, shadow_id: str) -> ProgressMeter:
     """The progress of a build that runs."""
-    return engine._house.running_builds.meters[shadow_id]
+    return engine._lifecycle.running_builds.meters[shadow_id]
 
 
 def write_delays(engine: Engine) -> Mapping[int, float]:
     """The seconds by which a build slows the writes of a branch, by branch number."""
-    return engine._house.running_builds.delays
+    return engine._lifecycle.running_builds.delays
 
 
 def replace_check(engine: Engine, name: str, check: Callable[[Any], list[str]]) -> None:
     """Put a check of the test in the place of one of the product's."""
-    engine._house.validator.host_checks[name] = check
+    engine._lifecycle.validator.host_checks[name] = check
 
 
 def queued_changes(engine: Engine) -> int:
     """How many admitted changes are not committed yet."""
-    return engine._room.queued
+    return engine._lifecycle.admission.queued
 
 
 def are_branches_idle(engine: Engine) -> bool:
     """Has every branch dealt with every message?"""
-    return all(load.sent == load.handled for load in engine._branches._loads.values())
+    return all(load.sent == load.handled for load in engine._lifecycle.router._loads.values())
 
 
 def stop_idle_branches(engine: Engine) -> int:
     """Stop the actors of all branches that are idle at this moment; how many these are."""
-    return engine._branches.stop_idle(0.0)
+    return engine._lifecycle.router.stop_idle(0.0)
 
 
 def are_events_in_turn(engine: Engine) -> bool:
     """Is an inbound event being dealt with, or does one wait for its turn?"""
-    return bool(engine._turns._turns)
+    return bool(engine._lifecycle.calls[InboundCalls]._one_at_a_time._locks)
 
 
 def idle_workers(engine: Engine) -> int:
     """How many worker processes wait for a task."""
-    return len(engine._house.pool._idle)
+    return len(engine._lifecycle.pool._idle)
 
 
 # -- publishing, lifecycle, supervision -------------------------------------------------------------------------
@@ -302,58 +304,58 @@ def idle_workers(engine: Engine) -> int:
 
 def published_path(engine: Engine, branch: str = "main", index_type: str = SEARCH) -> Path:
     """The path for readers outside of this process."""
-    return published_paths.published_path(engine._house.publisher.folder, branch, index_type)
+    return published_paths.published_path(engine._lifecycle.publisher.folder, branch, index_type)
 
 
 def publish(engine: Engine, of: Generation, strategy: str, branch: str = "main") -> bool:
     """Publish a generation; False when it is published already, or is not live."""
-    return engine._house.publisher.publish(branch, of, strategy)
+    return engine._lifecycle.publisher.publish(branch, of, strategy)
 
 
 def publish_lock(engine: Engine) -> Any:
     """The lock that is held while a path for outsiders is brought up to date."""
-    return engine._house.publisher._one_at_a_time
+    return engine._lifecycle.publisher._one_at_a_time
 
 
 def counter(engine: Engine, name: str) -> int:
     """A counter of the engine's metrics, also of an engine that is closed."""
-    counted: int = engine._house.metrics.counters.get(name, 0)
+    counted: int = engine._lifecycle.context.metrics.counters.get(name, 0)
     return counted
 
 
 def is_closed(engine: Engine) -> bool:
     """Was the engine closed?"""
-    return engine._closed
+    return engine._state.closed
 
 
 def is_closing(engine: Engine) -> bool:
     """Does the engine refuse new work because it closes?"""
-    return engine._house.changes.closing
+    return engine._lifecycle.context.changes.closing
 
 
 def sweep(engine: Engine, timeout_s: float = WAIT_S) -> None:
     """Let the janitor do one round, and wait for its end."""
     reply: Reply[None] = Reply()
-    engine._house.janitor.tell(Sweep(reply))
+    engine._lifecycle.janitor.tell(Sweep(reply))
     reply.result(timeout_s)
 
 
 def tick_janitor(engine: Engine) -> None:
     """Send the janitor a tick of its timer, and do not wait."""
-    engine._house.janitor.tell(Tick())
+    engine._lifecycle.janitor.tell(Tick())
 
 
 def stop_janitor(engine: Engine) -> None:
     """Stop the actor of the janitor, as a host can that stops all actors."""
-    engine._house.janitor.ref.stop()
+    engine._lifecycle.janitor.ref.stop()
 
 
 def crashes(engine: Engine) -> int:
     """How many failures of actors the supervisor has counted."""
-    return len(engine._supervisor.crashes)
+    return len(engine._lifecycle.supervisor.crashes)
 
 
 def are_actors_alive(engine: Engine) -> bool:
     """Do the JournalWriter, the janitor and all followers live?"""
-    house = engine._house
+    house = engine._lifecycle
     return all(address.ref.is_alive() for address in [*house.followers.addresses, house.janitor, house.journal])

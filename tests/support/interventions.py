@@ -137,7 +137,7 @@ def before_removal(patch: Patch, then: Callable[[Path], object]) -> None:
 
 
 def _opened(engine: Engine, number: int) -> Generation:
-    found = engine._house.generations.get(number)
+    found = engine._lifecycle.generations.get(number)
     assert found is not None
     return found
 
@@ -216,7 +216,7 @@ def before_build_phase(patch: Patch, then: Callable[[str], object]) -> None:
 def before_worker_task(patch: Patch, engine: Engine, then: Callable[[int, Callable[[], bool]], object]) -> None:
     """Call `then(pid, noticed)` when a worker process has a task and is about to get its pace; `noticed` says whether
     the engine has noticed the death of the process."""
-    pool = engine._house.pool
+    pool = engine._lifecycle.pool
 
     def tune(ordinary: Ordinary, worker: Any, *given: Any) -> Any:
         then(worker.process.pid, lambda: worker not in pool._busy.values())
@@ -285,7 +285,7 @@ class HeldWrite:
     """The first write under a lock is held up between its admission and its commit, until it is let go."""
 
     def __init__(self, patch: Patch, engine: Engine) -> None:
-        self._journal = engine._house.journal
+        self._journal = engine._lifecycle.context.journal
         self._held: list[Any] = []
 
         def append(ordinary: Ordinary, writer: Any, message: Any) -> None:
