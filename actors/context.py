@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.actors.kit.actor import Address, Crash, result_of
 from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import Transact
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.model.metrics import Metrics

@@ -18,15 +18,51 @@ import msgspec
 
 from shadowswitch.actors.kit.actor import EngineActor, wrap
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import Append, Barrier, Flush, Transact
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
+from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.transaction import Commit, Counters
 from shadowswitch.storage.failpoints import failpoint
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
+
+
+class Append(msgspec.Struct, frozen=True):
+    """To the JournalWriter: commit a batch of changes of a branch. Reply: Receipt, or what `fence` raised.
+
+    `fence` is called in the transaction, before the batch is added to it; on the JournalWriter's thread. The garbage
+    collector knows it: an error that is its reply leads back to it by the frames of its traceback.
+    """
+
+    branch: int
+    batch: Batch
+    reply: Reply[Receipt]
+    fence: Callable[[Commit], None] | None = None
+
+
+class Transact(msgspec.Struct, frozen=True):
+    """To the JournalWriter: do metadata work in a write transaction. Reply: what `work` returned.
+
+    `work` may run more than once (when another operation of its group failed), so it must depend on the transaction
+    alone; it raises before it changes anything, or its changes vanish with the transaction.
+    """
+
+    work: Callable[[Commit], Any]
+    reply: Reply[Any]
+
+
+class Barrier(msgspec.Struct, frozen=True):
+    """To the JournalWriter: reply once everything sent before is committed. Reply: the head LSN of the branch."""
+
+    branch: int
+    reply: Reply[int]
+
+
+class Flush(msgspec.Struct, frozen=True):
+    """The JournalWriter to itself: commit what has gathered."""
 
 
 class CommitSwitch(msgspec.Struct, frozen=True):

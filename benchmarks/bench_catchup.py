@@ -43,7 +43,7 @@ def write_changes(engine: Engine, records: int, changes: int, seed: int) -> None
 
 def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float, list[list[Item]]]:
     """Changes a second of the host's replay, and the slices as the backend got them."""
-    (generation,) = engine._house.generations.all()
+    (generation,) = engine._lifecycle.generations.all()
     writer = generation.writer
     while writer.compact():  # from an index at rest, not from one that has the housekeeping of the last round before it
         pass
@@ -54,7 +54,7 @@ def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float
         head = engine.head(BRANCH)
         slices = []
         while at < head:
-            entries, at = read_slice(engine._house.catalog, generation.row.branch, at, head, APPLY_SLICE)
+            entries, at = read_slice(engine._lifecycle.catalog, generation.row.branch, at, head, APPLY_SLICE)
             slices.append(coalesce(entries, set(writer.types.values()), 1)[0])
         begun = time.perf_counter()
     with engine.reader(BRANCH, KIND, min_lsn=head, timeout_s=REBUILD_S):

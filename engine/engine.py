@@ -68,7 +68,6 @@ class Engine:
         self._state = OpenState()
         self._lifecycle = Lifecycle(path, config, self._state)
         self._calls = self._lifecycle.calls
-        self._house = self._lifecycle.house
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], config: Config | None = None) -> Engine:

@@ -32,7 +32,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shadowswitch.actors.branch.lock_progress import BuildProgress
 from shadowswitch.actors.branch.router import BranchRouter
+from shadowswitch.actors.build.builder import ShadowBuilder
 from shadowswitch.actors.build.external import ExternalBuilds
 from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.build.running_builds import RunningBuilds
@@ -40,22 +42,22 @@ from shadowswitch.actors.build.scrubber import Scrubber
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.actors.house import House
-from shadowswitch.actors.journal_writer import JournalWriter
+from shadowswitch.actors.journal_writer import JournalWriter, Transact
 from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.signals import Kick, Tick
 from shadowswitch.actors.kit.supervisor import Supervisor
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.dispatcher import Dispatcher
-from shadowswitch.actors.maintenance.follower import Follower
+from shadowswitch.actors.maintenance.follower import Follow, Follower
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.maintenance.janitor import Janitor
 from shadowswitch.actors.maintenance.subscribers import Subscribers
+from shadowswitch.actors.maintenance.trimmer import Trimmer
 from shadowswitch.actors.maintenance.watcher import Watcher
 from shadowswitch.actors.maintenance.watches import Watches
-from shadowswitch.actors.messages import Follow, Kick, Tick, Transact
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
@@ -85,6 +87,7 @@ from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import durability
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
@@ -122,7 +125,7 @@ class Lifecycle:
         data_directory.make_directories(root, data_directory.GENERATIONS)
         failpoint("open.directories")
         clock, metrics = Clock(), Metrics()
-        self.supervisor = Supervisor()
+        self.supervisor = Supervisor(clock)
         crashed = self.supervisor.crashed
         catalog = self.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes, clock=clock)
         stack.callback(catalog.close)
@@ -137,7 +140,7 @@ class Lifecycle:
         stack.callback(_close_cleanly, self.generations, self.journal)
         context = EngineContext(root, config, catalog, metrics, clock, changes, self.journal, crashed)
         self.context = context
-        self.timers = Timers()
+        self.timers = Timers(clock)
         stack.callback(self.timers.close)
         self.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
         stack.callback(self.pool.close)
@@ -148,16 +151,25 @@ class Lifecycle:
         for number in range(config.followers):
             self.followers.addresses.append(Address(partial(self._start_follower, number)))
             stack.callback(self.followers.addresses[number].stop, STOP_TIMEOUT_S)
-        self.dispatcher = Address(lambda: Dispatcher.start(self.house))
+        self.dispatcher = Address(lambda: Dispatcher.start(context, self.subscribers))
         self._kicked.append(self.dispatcher)
         stack.callback(self.dispatcher.stop, STOP_TIMEOUT_S)
-        self.janitor = Address(lambda: Janitor.start(self.house, self.router))
+        trimmer = Trimmer(context, self.heads, self.generations, self.pause)
+        self.janitor = Address(
+            lambda: Janitor.start(
+                context, self.router, self.external, self.generations, self.indexes, self.followers, self.publisher,
+                self.switches, trimmer,
+            )
+        )  # fmt: skip
         stack.callback(self.janitor.stop, STOP_TIMEOUT_S)
-        self.watcher = Address(lambda: Watcher.start(self.house))
+        self.watcher = Address(lambda: Watcher.start(context, self.watches))
         stack.callback(self.watcher.stop, STOP_TIMEOUT_S)
-        self.scrubber = Address(lambda: Scrubber.start(self.house))
+        self.scrubber = Address(lambda: Scrubber.start(context, self.validator, self.generations, self.followers))
         stack.callback(self.scrubber.stop, STOP_TIMEOUT_S)
-        self.builds = self.house.builds = BuildRegistry(self.house)
+        self.builds = BuildRegistry(
+            context, self.router, self.external, self.generations, self.followers, self.running_builds,
+            self.build_progress, self._start_builder,
+        )  # fmt: skip
         stack.callback(self.builds.close, STOP_TIMEOUT_S)
         self.readers = OpenReaders(clock)
         stack.callback(self.readers.shut, STOP_TIMEOUT_S)
@@ -188,20 +200,12 @@ class Lifecycle:
         self.subscribers, self.watches = Subscribers(), Watches()
         self.validator = ShadowValidator(context, self.pool, self.indexes)
         self.admission = AdmissionQueue(context.clock)
-        self.house = self._make_house(context)
-        self.locks = self.house.locks
-        self.router = self.house.router = BranchRouter(self.house)
-        self.external = self.house.external = ExternalBuilds(self.house)
-
-    def _make_house(self, context: EngineContext) -> House:
-        """Transitional: the bag that constructors in actors/ still take."""
-        house = House(context)
-        house.heads, house.generations, house.indexes = self.heads, self.generations, self.indexes
-        house.publisher, house.followers, house.pause = self.publisher, self.followers, self.pause
-        house.running_builds, house.switches = self.running_builds, self.switches
-        house.subscribers, house.watches = self.subscribers, self.watches
-        house.timers, house.pool, house.validator = self.timers, self.pool, self.validator
-        return house
+        self.build_progress = BuildProgress(context.catalog, self.running_builds)
+        self.router = BranchRouter(context, self.timers, self.build_progress, self.switches)
+        self.locks = self.router.locks
+        self.external = ExternalBuilds(
+            context, self.validator, self.generations, self.heads, self.followers, self.running_builds
+        )
 
     def _make_calls(self, state: OpenState, stack: ExitStack) -> None:
         context, generations, validator = self.context, self.generations, self.validator
@@ -237,7 +241,7 @@ class Lifecycle:
                 context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks
             ),
             InboundCalls: InboundCalls(context, state, branches, builds, switches),
-            FolderCalls: FolderCalls(state, self.timers, self.watches, self.watcher),
+            FolderCalls: FolderCalls(state, context.clock, self.timers, self.watches, self.watcher),
         }  # fmt: skip
 
     # -- while it runs -------------------------------------------------------------------------------------------------
@@ -248,9 +252,17 @@ class Lifecycle:
             self.publisher, self.switches, self.validator,
         )  # fmt: skip
 
+    def _start_builder(self, row: ShadowRow, parallel_workers: int) -> Any:
+        return ShadowBuilder.start(
+            self.context, row, parallel_workers, self.pool, self.validator, self.generations, self.heads,
+            self.followers, self.timers, self.running_builds,
+        )  # fmt: skip
+
     def _start_follower(self, number: int) -> Any:
         """A Follower; also one in the place of another that died, so it is given the generations to follow."""
-        ref = Follower.start(self.house, number, self.followers.written[number])
+        ref = Follower.start(
+            self.context, number, self.followers, self.pause, self.heads, self.generations, self.indexes
+        )
         for generation in self.generations.all():
             mine = generation.row.number % self.context.config.followers == number
             row = self.catalog.generation(generation.row.number) if mine and not generation.closed else None
@@ -271,7 +283,7 @@ class Lifecycle:
         core = {"journal": self.journal, "dispatcher": self.dispatcher, "janitor": self.janitor}
         core |= {"watcher": self.watcher, "scrubber": self.scrubber}
         core |= {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
-        self.supervisor.mend(core, self.builds)
+        self.supervisor.mend(core, self.builds.mend)
 
 
 def _lock_directory(path: str | os.PathLike[str], config: Config, stack: ExitStack) -> Path:

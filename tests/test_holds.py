@@ -83,7 +83,7 @@ def test_a_hold_that_comes_while_the_journal_is_trimmed_is_kept_or_refused(engin
     write(engine, 2000)
     row = inside.catalog(engine).branch("main")
     inside.transact(engine, lambda c: retention.hold(c, row, "late", 900), "test")
-    from shadowswitch.actors.maintenance.janitor import _trim_slice
+    from shadowswitch.actors.maintenance.trimmer import _trim_slice
 
     inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")
     for _ in range(20):

@@ -20,7 +20,7 @@ import pytest
 from shadowswitch import BuildFailed, CorruptData, Engine, InvalidTransition, StorageFull, SwitchRequest, Timeout
 from shadowswitch.actors.kit import actor as base
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import Sweep
+from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.disk import disk_errors

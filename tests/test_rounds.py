@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shadowswitch import BuildFailed, Config, NotConverging
 from shadowswitch.actors.build.pacing import Pacing
+from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.model.convergence import Place, Rounds
-from tests.support import inside
 
 
 class Race:
@@ -74,19 +75,21 @@ def test_a_build_that_stood_still_has_not_fallen_behind_by_that() -> None:
     assert not race.rounds.on_the_way(race.place)
 
 
-def test_the_verdict_names_both_rates_and_comes_after_the_milder_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verdict_names_both_rates_and_comes_after_the_milder_measures() -> None:
     now = [0.0]
-    inside.replace(monkeypatch, inside.Step.PACING_CLOCK, lambda: now[0])
     config = Config(catchup_rounds_max=6, write_delay_max_ms=10)
-    house: Any = types.SimpleNamespace(config=config, head=lambda branch: round(500 * now[0]), delays={})
+    clock = types.SimpleNamespace(monotonic=lambda: now[0])
+    context: Any = types.SimpleNamespace(root=Path(), config=config, clock=clock)
+    heads: Any = types.SimpleNamespace(of=lambda branch: round(500 * now[0]))
     row: Any = types.SimpleNamespace(id="s", branch=1, start_lsn=0)
-    paced = Pacing(house, row)
+    builds = RunningBuilds()
+    paced = Pacing(context, heads, builds, row)
     measures = []
 
     def next_part() -> None:
         now[0] += 2
         paced.on_the_way(round(200 * now[0]))
-        measures.append((paced.behind, round(1000 * house.delays.get(1, 0))))
+        measures.append((paced.behind, round(1000 * builds.delays.get(1, 0))))
 
     for _ in range(5):
         next_part()

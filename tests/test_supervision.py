@@ -10,23 +10,14 @@ import pytest
 
 from shadowswitch import Engine, InternalFailure, ShadowState, ShadowSwitchError
 from shadowswitch.actors.branch.actor import BranchActor
-from shadowswitch.actors.build.builder import ShadowBuilder
-from shadowswitch.actors.journal_writer import JournalWriter
+from shadowswitch.actors.branch.locks import Write
+from shadowswitch.actors.build.builder import BeginBuild, ShadowBuilder, Step
+from shadowswitch.actors.build.shard_workers import WorkerSaid
+from shadowswitch.actors.journal_writer import Append, JournalWriter, Transact
+from shadowswitch.actors.kit.signals import Kick, Tick
 from shadowswitch.actors.maintenance.dispatcher import Dispatcher
 from shadowswitch.actors.maintenance.follower import Follower
-from shadowswitch.actors.maintenance.janitor import Janitor
-from shadowswitch.actors.messages import (
-    Append,
-    BeginBuild,
-    Kick,
-    Seal,
-    Step,
-    Sweep,
-    Tick,
-    Transact,
-    WorkerSaid,
-    Write,
-)
+from shadowswitch.actors.maintenance.janitor import Janitor, Sweep
 from shadowswitch.storage import failpoints
 from tests.engine_helpers import KIND, TYPES, HostActor, attempt, built, fill, found, live, put, wait_until, works
 from tests.support import inside

@@ -144,6 +144,11 @@ def test_the_model_is_pure() -> None:
     none_of(offenders, "the rules can be tested by calling functions only while they own no thread, file or clock:")
 
 
+def test_actors_use_the_clock_that_they_are_given() -> None:
+    found = lines_matching(python_files("actors"), r"\btime\.(monotonic|time|sleep)\(|\b(datetime|date)\.(now|today)\(")
+    none_of(found, "a test moves the clock of the engine (storage/clock.py); it cannot move that of a module:")
+
+
 def test_nothing_is_left_for_later() -> None:
     names = [name for name in files() if name != "tests/test_tidy.py"]
     none_of(lines_matching(names, r"\b(TODO|FIXME)\b"), "finish it, or open an issue, where somebody will see it:")

@@ -1,8 +1,9 @@
 """The BranchActor: admits the writes of one branch and serialises its switches. One for each branch in use.
 
-Its mailbox is the line in which writes and switches of a branch stand: it handles one message at a time and passes them
-on to the JournalWriter in that order, where the transaction of a switch is behind every write admitted before it, and
-before every other. So a switch needs no lock and keeps no writer out, and no crash can leave a branch closed.
+Its mailbox is the line in which writes and switches of a branch stand. It handles one message at a time and passes
+writes and switches on to the JournalWriter in that order. There the transaction of a switch is behind every write
+admitted before it, and before every other. So a switch needs no lock and keeps no writer out, and no crash can leave a
+branch closed.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from typing import Any
 
 from shadowswitch.actors.branch.lifecycle import BranchLife
 from shadowswitch.actors.branch.lock_queries import LockQueries
-from shadowswitch.actors.house import House
-from shadowswitch.actors.journal_writer import CommitSwitch
+from shadowswitch.actors.branch.lock_requests import LockRequests
+from shadowswitch.actors.branch.locks import BranchLocks, Write
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import Append, CommitSwitch
 from shadowswitch.actors.kit.actor import EngineActor
-from shadowswitch.actors.messages import Append, Write
-from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.storage.failpoints import failpoint
 
 
 class Load:
-    """What a BranchActor was sent and has handled; when they are equal it has nothing to do."""
+    """How many messages a BranchActor was sent and has handled. Equal numbers: it is idle."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -29,17 +31,18 @@ class Load:
 
 
 class BranchActor(EngineActor):
-    """Owns one branch: its locks, what may be written, and in which order writes and switches are committed."""
+    """Owns one branch: its locks, the admission of writes, and the order in which writes and switches are committed."""
 
-    def __init__(self, house: House, row: BranchRow, load: Load) -> None:
-        super().__init__(f"shadowswitch-branch-{row.number}", house.crashed)
-        self._house = house
-        self._row = row
+    def __init__(self, context: EngineContext, locks: BranchLocks, switches: RunningSwitches, load: Load) -> None:
+        super().__init__(f"shadowswitch-branch-{locks.row.number}", context.crashed)
+        self._journal = context.journal
+        self._row = locks.row
         self._load = load
-        self._locks = house.locks.of(row)
+        self._locks = locks
         self.handles(Write, self._write)
         self.handles(CommitSwitch, self._commit_switch)
-        for part in (self._locks, LockQueries(self._locks), BranchLife(house, self._locks)):
+        life = BranchLife(context.catalog, switches, locks)
+        for part in (locks, LockRequests(context.metrics, locks), LockQueries(locks), life):
             for kind, handler in part.handlers().items():
                 self.handles(kind, handler)
 
@@ -54,10 +57,10 @@ class BranchActor(EngineActor):
         self._locks.admit(message)
         failpoint("write.admitted")
         fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else None
-        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))
+        self._journal.tell(Append(self._row.number, message.batch, message.reply, fence))
 
     def _commit_switch(self, message: CommitSwitch) -> None:
         """The switch takes its place in the line: every write that this branch admitted before is committed before it
-        (SW-3), every later one behind it. Nobody waits here."""
+        (SW-3), every later one behind it. This actor does not wait."""
         failpoint("switch.sealed")
-        self._house.journal.tell(message)
+        self._journal.tell(message)

@@ -1,4 +1,4 @@
-"""The states of a branch, as its BranchActor changes them: each in the transaction that changes its locks, too."""
+"""BranchLife: the states of a branch. The transaction that changes a state also changes the locks of the branch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from shadowswitch.actors.branch.lock_progress import with_progress
+import msgspec
+
+from shadowswitch.actors.branch.lock_progress import conflict_with_progress
 from shadowswitch.actors.branch.locks import BranchLocks, answer
-from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import EndIndexing, MoveBranch, SettleBuild, StartIndexing, TrackBuild
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.model.errors import DuplicateBuild, LockConflict
 from shadowswitch.model.locks.branch_state import (
     WHOLE,
@@ -27,27 +29,82 @@ from shadowswitch.model.locks.branch_state import (
     start_indexing,
 )
 from shadowswitch.model.locks.info import Lock, lock_info
-from shadowswitch.model.locks.records import Grant
+from shadowswitch.model.locks.records import Grant, LockRequest
 from shadowswitch.model.locks.records import Lock as LockRecord
 from shadowswitch.model.locks.refusal import blocked_by_lock
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.model.locks.targets import BRANCH, LockScope
 from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.transaction import Commit
 
 CLOSING = (BranchOperation.ARCHIVE, BranchOperation.MERGE)
-"""Operations after which nobody may write: they wait for those who hold something."""
+"""Operations after which no write is admitted. They are refused while a lock or a lease is held."""
+
+
+class MoveBranch(msgspec.Struct, frozen=True):
+    """To a BranchActor: change the state of the branch. Reply: the new state, or InvalidTransition."""
+
+    operation: BranchOperation
+    by: str
+    reason: str
+    reply: Reply[BranchState]
+
+
+class StartIndexing(msgspec.Struct, frozen=True):
+    """To a BranchActor: indexing begins under all of these locks; in a shadow under none. Reply: the locks."""
+
+    requests: tuple[LockRequest, ...]
+    resource_types: tuple[str, ...] | None
+    owner: str
+    track_ready: bool
+    reason: str
+    reply: Reply[tuple[Lock, ...]]
+
+
+class EndIndexing(msgspec.Struct, frozen=True):
+    """To a BranchActor: indexing of these types (None: of all) has ended. Reply: Completion, or InvalidTransition.
+
+    With `tokens` only the indexing under the locks of these tokens ends; LockLost if a token opens no lock.
+    """
+
+    resource_types: tuple[str, ...] | None
+    owner: str
+    failed: bool
+    reason: str
+    reply: Reply[Completion]
+    tokens: tuple[int, ...] = ()
+
+
+class TrackBuild(msgspec.Struct, frozen=True):
+    """To a BranchActor: claim a build, and note what its switch will complete, in one transaction. Reply: ShadowRow."""
+
+    shadow_id: str
+    index_type: str
+    resource_types: tuple[str, ...]
+    owner: str
+    claim: Callable[[Commit], ShadowRow]
+    reply: Reply[ShadowRow]
+
+
+class SettleBuild(msgspec.Struct, frozen=True):
+    """To a BranchActor: a tracked build may have ended; complete or fail what it indexed. Reply: the new state."""
+
+    shadow_id: str
+    reply: Reply[BranchState]
 
 
 class BranchLife:
-    """Changes the status that a BranchLocks holds. On the BranchActor's thread."""
+    """Changes the status that the BranchLocks holds. On the thread of the BranchActor."""
 
-    def __init__(self, house: House, keeper: BranchLocks) -> None:
-        self._house = house
-        self._keeper = keeper
+    def __init__(self, catalog: Catalog, switches: RunningSwitches, locks: BranchLocks) -> None:
+        self._catalog = catalog
+        self._switches = switches
+        self._locks = locks
 
     def handlers(self) -> dict[type, Callable[[Any], None]]:
-        """What the BranchActor leaves to this, by message type."""
+        """The handlers by message type, for the BranchActor."""
         return {
             MoveBranch: partial(answer, self._move),
             StartIndexing: partial(answer, self._start),
@@ -57,20 +114,20 @@ class BranchLife:
         }
 
     def _move(self, message: MoveBranch) -> BranchState:
-        now, wall = self._keeper.moment()
-        held = self._keeper.held
+        now, wall = self._locks.moment()
+        held = self._locks.held
         status = move(held.status, message.operation, wall, by=message.by, reason=message.reason)
         in_the_way = next((lock for lock in held.table.live(now) if not lock.is_claim), None)
         if message.operation in CLOSING and in_the_way is not None:
             raise self._still_held(in_the_way, message.operation, now)
         what = {"operation": str(message.operation), "by": message.by, "reason": message.reason}
-        self._keeper.store(held.table, status, (), now, "change the state of the branch", ("branch.state", what))
+        self._locks.store(held.table, status, (), now, "change the state of the branch", ("branch.state", what))
         return status.state
 
     def _still_held(self, lock: LockRecord, operation: BranchOperation, now: float) -> LockConflict:
-        """Whoever holds a lock or a lease relies on the branch being open."""
-        lock = self._keeper.measured(lock)
-        table = self._keeper.held.table
+        """The holder of a lock or a lease relies on an open branch."""
+        lock = self._locks.with_progress(lock)
+        table = self._locks.held.table
         blocked = blocked_by_lock(lock, BRANCH, now, held=table.locks.values(), known_types=(), waiting=0)
         return LockConflict(
             f"branch {lock.branch} cannot be closed now: {blocked.message}",
@@ -81,18 +138,18 @@ class BranchLife:
         )
 
     def _start(self, message: StartIndexing) -> tuple[Lock, ...]:
-        """Locks and works in one transaction, or neither."""
-        now, wall = self._keeper.moment()
-        table, status = self._keeper.held.table, self._keeper.held.status
+        """Locks and works, both in one transaction."""
+        now, wall = self._locks.moment()
+        table, status = self._locks.held.table, self._locks.held.status
         locks: tuple[Any, ...] = ()
         events: tuple[Any, ...] = ()
         if message.requests:
             try:
                 step = table.acquire(
-                    now, wall, message.requests, owner=message.owner, known_types=self._keeper.known_types()
+                    now, wall, message.requests, owner=message.owner, known_types=self._locks.known_types()
                 )
             except LockConflict as error:
-                raise with_progress(error, self._keeper.retold) from None
+                raise conflict_with_progress(error, self._locks.with_build_progress) from None
             assert isinstance(step.value, Grant), "LK-5 without a wait it is granted whole or refused"
             table, locks, events = step.table, step.value.locks, step.events
             status = after_locks(status, events, wall, held=table.locks.values())
@@ -109,21 +166,21 @@ class BranchLife:
             for name in message.resource_types or (WHOLE,)
         ]
         status = start_indexing(status, wall, works, reason=message.reason)
-        self._keeper.store(table, status, events, now, "start indexing", None)
+        self._locks.store(table, status, events, now, "start indexing", None)
         return tuple(lock_info(lock, now, wall) for lock in locks)
 
     def _end(self, message: EndIndexing) -> Completion:
-        """What is done no longer needs its locks; the last of it makes the branch READY, or ERROR.
+        """Indexing that has ended releases its locks. The last of it makes the branch READY, or ERROR.
 
-        Tokens are compared once more in the transaction, as those of a write are: this process may have stood still.
+        The transaction compares the tokens once more, as for a write: this process may have been stopped meanwhile.
         """
-        now, wall = self._keeper.moment()
-        table = self._keeper.held.table
+        now, wall = self._locks.moment()
+        table = self._locks.held.table
         owner = message.owner or _owner_of(table, message.tokens)
         under = table.opened_by(owner, message.tokens, now) if message.tokens else None
         end = fail_indexing if message.failed else complete_indexing
         done = end(
-            self._keeper.held.status,
+            self._locks.held.status,
             wall,
             by=message.owner,
             resource_types=message.resource_types,
@@ -139,14 +196,14 @@ class BranchLife:
             step = table.release(now, wall, *held, reason="indexing failed" if message.failed else "indexing completed")
             table, events = step.table, step.events
             status = after_locks(status, events, wall, held=table.locks.values())
-        fence = partial(self._keeper.fence, owner, message.tokens) if message.tokens else None
-        self._keeper.store(table, status, events, now, "end indexing", None, fence)
+        fence = partial(self._locks.fence, owner, message.tokens) if message.tokens else None
+        self._locks.store(table, status, events, now, "end indexing", None, fence)
         return done
 
     def _track(self, message: TrackBuild) -> ShadowRow:
-        """The claim of a build and what its switch will complete: one transaction."""
-        now, wall = self._keeper.moment()
-        table, status = self._keeper.held.table, forget_shadow(self._keeper.held.status, message.shadow_id)
+        """The claim of a build, and the works that its switch will complete: one transaction."""
+        now, wall = self._locks.moment()
+        table, status = self._locks.held.table, forget_shadow(self._locks.held.status, message.shadow_id)
         for shadow_id in {work.shadow_id: None for work in status.indexing if work.shadow_id}:
             status = self._settled(status, shadow_id, wall)
         self._refuse_duplicate(status, message)
@@ -155,26 +212,26 @@ class BranchLife:
             for name in message.resource_types
         ]
         status = start_indexing(status, wall, works, reason=f"build of {message.index_type}")
-        row = self._keeper.store(table, status, (), now, "start build", None, message.claim)
-        assert row is not None, "what the transaction of the claim gave"
+        row = self._locks.store(table, status, (), now, "start build", None, message.claim)
+        assert row is not None, "the transaction returns the row of the claim"
         return row
 
     def _settle(self, message: SettleBuild) -> BranchState:
-        """Live and verified: completed. Failed, cancelled or gone back from: failed. Under way: nothing yet."""
-        now, wall = self._keeper.moment()
-        held = self._keeper.held
+        """Live and verified: completed. Failed, cancelled or reverted: failed. Under way: no change yet."""
+        now, wall = self._locks.moment()
+        held = self._locks.held
         status = self._settled(held.status, message.shadow_id, wall)
         if status is not held.status:
-            self._keeper.store(held.table, status, (), now, "end indexing", None)
+            self._locks.store(held.table, status, (), now, "end indexing", None)
         return status.state
 
     def _settled(self, status: BranchStatus, shadow_id: str, wall: datetime) -> BranchStatus:
-        """The status with what became of a tracked build; the same one while that may yet become live."""
-        succeeded = outcome_of(self._house, shadow_id)
+        """The status with the end of a tracked build; the same status while the build may become live."""
+        succeeded = outcome_of(self._catalog, self._switches, shadow_id)
         if succeeded is None or not any(work.shadow_id == shadow_id for work in status.indexing):
             return status
         end = complete_indexing if succeeded else fail_indexing
-        locks = self._keeper.held.table.locks.values()
+        locks = self._locks.held.table.locks.values()
         return end(status, wall, by="shadowswitch", shadow_id=shadow_id, held=locks).status
 
     def _refuse_duplicate(self, status: BranchStatus, message: TrackBuild) -> None:
@@ -190,16 +247,16 @@ class BranchLife:
 
 
 def _owner_of(table: LockTable, tokens: tuple[int, ...]) -> str:
-    """Who holds the lock of one of these tokens: for those who show it and do not say who they are."""
+    """The owner of the lock of one of these tokens, for a caller that gives a token and no owner."""
     return next((lock.owner for lock in table.locks.values() if lock.token in tokens), "")
 
 
-def outcome_of(house: House, shadow_id: str) -> bool | None:
-    """Whether a build has become live for good (True), never will (False), or may yet (None). Any thread."""
-    row = house.catalog.find_shadow(shadow_id)
+def outcome_of(catalog: Catalog, switches: RunningSwitches, shadow_id: str) -> bool | None:
+    """True: the build is live for good. False: it never will be. None: it may become live. Any thread."""
+    row = catalog.find_shadow(shadow_id)
     if row is None or row.state in (ShadowState.FAILED, ShadowState.CANCELLED, ShadowState.CLEANUP):
         return False
-    if row.state != ShadowState.ACTIVE or house.switches.has(shadow_id):
+    if row.state != ShadowState.ACTIVE or switches.has(shadow_id):
         return None
-    index = house.catalog.index(row.branch, row.index_type)
+    index = catalog.index(row.branch, row.index_type)
     return index is not None and index.live == row.generation

@@ -1,4 +1,4 @@
-"""Questions about the locks of one branch: may I write, do I still hold this, who holds what. On its actor's thread."""
+"""LockQueries: questions about the locks of one branch. On the thread of its BranchActor."""
 
 from __future__ import annotations
 
@@ -6,22 +6,50 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from shadowswitch.actors.branch.locks import BranchLocks, answer
-from shadowswitch.actors.messages import CheckWrite, ConfirmLock, ListLocks
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.model.errors import LockConflict
-from shadowswitch.model.locks.info import lock_info, waiter_info
-from shadowswitch.model.locks.records import Grant
+from shadowswitch.model.locks.info import Lock, LockWaiter, lock_info, waiter_info
+from shadowswitch.model.locks.records import Grant, LockRequest
 from shadowswitch.model.locks.refusal import ALLOWED, WritePermission
 
 
-class LockQueries:
-    """Answers from the table that a BranchLocks holds, brought up to now first."""
+class CheckWrite(msgspec.Struct, frozen=True):
+    """To a BranchActor: is this write allowed now, or for as long as a lease? Reply: WritePermission."""
 
-    def __init__(self, keeper: BranchLocks) -> None:
-        self._keeper = keeper
+    action: str
+    resource_type: str
+    resource_id: str | None
+    owner: str
+    tokens: tuple[int, ...]
+    reply: Reply[WritePermission]
+    lease: LockRequest | None = None
+
+
+class ConfirmLock(msgspec.Struct, frozen=True):
+    """To a BranchActor: is this lock still held under this token? Reply: the lock, or LockLost."""
+
+    lock_id: str
+    token: int
+    reply: Reply[Lock]
+
+
+class ListLocks(msgspec.Struct, frozen=True):
+    """To a BranchActor: list holders and waiters. Reply: the locks in order of grant, the waiters in line."""
+
+    reply: Reply[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]
+
+
+class LockQueries:
+    """Answers from the table of the BranchLocks, which is brought up to now first."""
+
+    def __init__(self, locks: BranchLocks) -> None:
+        self._locks = locks
 
     def handlers(self) -> dict[type, Callable[[Any], None]]:
-        """What the BranchActor leaves to this, by message type."""
+        """The handlers by message type, for the BranchActor."""
         return {
             CheckWrite: partial(answer, self._check),
             ConfirmLock: partial(answer, self._confirm),
@@ -29,32 +57,33 @@ class LockQueries:
         }
 
     def _check(self, message: CheckWrite) -> WritePermission:
-        """Without a lease: the truth of this moment. With one: granted in the same step, or refused with the reason."""
-        now, wall = self._keeper.moment()
+        """Without a lease: the answer is true at this moment. With a lease: it is granted in the same step, or refused
+        with the reason."""
+        now, wall = self._locks.moment()
         keys = [(message.resource_type, message.resource_id)]
-        permission = self._keeper.permission(now, wall, keys, message.owner, message.tokens, message.action)
+        permission = self._locks.permission(now, wall, keys, message.owner, message.tokens, message.action)
         if message.lease is None or not permission.allowed or message.action == "read":
             return permission
         try:
-            step = self._keeper.held.table.acquire(
+            step = self._locks.held.table.acquire(
                 now, wall, (message.lease,), owner=message.owner, under=message.tokens,
-                known_types=self._keeper.known_types(),
+                known_types=self._locks.known_types(),
             )  # fmt: skip
         except LockConflict as error:
-            blocked = self._keeper.retold(error.blocked)
+            blocked = self._locks.with_build_progress(error.blocked)
             return WritePermission(False, blocked.message, blocked)
-        granted = self._keeper.take(step, now, wall, "give a write lease")
+        granted = self._locks.take(step, now, wall, "give a write lease")
         assert isinstance(granted, Grant), "LK-5 without a wait it is granted or refused"
         lease = lock_info(granted.locks[0], now, wall)
         return WritePermission(True, ALLOWED.reason, None, lease.lock_id, lease.token, lease.expires_at)
 
-    def _confirm(self, message: ConfirmLock) -> Any:
-        now, wall = self._keeper.moment()
-        lock = self._keeper.held.table.require(now, message.lock_id, message.token)
-        return lock_info(self._keeper.measured(lock), now, wall)
+    def _confirm(self, message: ConfirmLock) -> Lock:
+        now, wall = self._locks.moment()
+        lock = self._locks.held.table.require(now, message.lock_id, message.token)
+        return lock_info(self._locks.with_progress(lock), now, wall)
 
-    def _list(self, _: ListLocks) -> Any:
-        now, wall = self._keeper.moment()
-        table = self._keeper.held.table
-        locks = tuple(lock_info(self._keeper.measured(lock), now, wall) for lock in table.live(now))
+    def _list(self, _: ListLocks) -> tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]:
+        now, wall = self._locks.moment()
+        table = self._locks.held.table
+        locks = tuple(lock_info(self._locks.with_progress(lock), now, wall) for lock in table.live(now))
         return locks, tuple(waiter_info(waiter, table.branch, now, wall) for waiter in table.waiters)

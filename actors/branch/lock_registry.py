@@ -1,13 +1,15 @@
-"""The locks of all branches: loaded from the catalog when an engine starts, made when a branch is first used."""
+"""The LockRegistry: the BranchLocks of all branches, loaded from the catalog at the start of an engine."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from shadowswitch.actors.branch.locks import BranchLocks, Held
+from shadowswitch.actors.branch.lock_progress import BuildProgress
+from shadowswitch.actors.branch.locks import BranchLocks, Held, SendSoon
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.table import LockTable
@@ -15,27 +17,32 @@ from shadowswitch.storage.catalog.locks import all_locks
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.data_directory import boot_id
 
-if TYPE_CHECKING:
-    from shadowswitch.actors.house import House
-
 
 class LockRegistry:
-    """The BranchLocks of each branch that ever had a lock, or whose actor runs. Any thread."""
+    """The BranchLocks of every branch that has stored locks, or whose actor runs. Any thread reads; the BranchRouter
+    makes and forgets."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, context: EngineContext, timers: Timers, send_soon: SendSoon, progress: BuildProgress) -> None:
+        self._context = context
+        self._timers = timers
+        self._send_soon = send_soon
+        self._progress = progress
         self._branches: dict[int, BranchLocks] = {}
         self.tracked: dict[int, tuple[str, ...]] = {}
         """The builds that make their branch READY when they are switched to, by branch number."""
 
     def of(self, row: BranchRow) -> BranchLocks:
-        """The locks of a branch, made if there are none; for the router that starts its actor."""
+        """The locks of a branch, made if there are none. For the BranchRouter, which starts its actor."""
         locks = self._branches.get(row.number)
         if locks is None:
             status = BranchStatus(row.name, datetime.fromtimestamp(row.created_at, UTC))
-            held = Held(0, LockTable(row.name, clock_id=boot_id()), status)
-            locks = self._branches[row.number] = BranchLocks(self._house, row, held)
+            locks = self._make(row, Held(0, LockTable(row.name, clock_id=boot_id()), status))
         return locks
+
+    def _make(self, row: BranchRow, held: Held) -> BranchLocks:
+        made = BranchLocks(self._context, self._timers, self._send_soon, self._progress, self.tracked, row, held)
+        self._branches[row.number] = made
+        return made
 
     def find(self, branch: int) -> BranchLocks | None:
         """The locks of a branch, if it has any or its actor runs."""
@@ -54,21 +61,19 @@ class LockRegistry:
         return [locks for _, locks in sorted(self._branches.copy().items())]
 
     def load(self) -> None:
-        """At the start of an engine: the stored locks of all branches; each holder has one grace interval to be heard.
-
-        Raises CorruptData.
-        """
+        """At the start of an engine: load the stored locks of all branches. Each holder has one grace interval to send
+        a heartbeat. Raises CorruptData."""
+        catalog = self._context.catalog
         try:
-            found = all_locks(self._house.catalog)
+            found = all_locks(catalog)
         except (msgspec.MsgspecError, ValueError) as error:
             raise CorruptData(
                 f"the locks in the catalog do not decode: {error}", operation="open", hint="restore it from a backup"
             ) from error
         if not found:
             return
-        branches = {row.number: row for row in self._house.catalog.branches()}
-        now, clock_id = self._house.clock.monotonic(), boot_id()
+        branches = {row.number: row for row in catalog.branches()}
+        now, clock_id = self._context.clock.monotonic(), boot_id()
         for stored in found:
-            table = LockTable.load(stored.table, now, self._house.config.lock_grace_s, clock_id=clock_id)
-            held = Held(stored.revision, table, stored.status)
-            self._branches[stored.branch] = BranchLocks(self._house, branches[stored.branch], held)
+            table = LockTable.load(stored.table, now, self._context.config.lock_grace_s, clock_id=clock_id)
+            self._make(branches[stored.branch], Held(stored.revision, table, stored.status))

@@ -1,61 +1,64 @@
-"""The locks and the status of one branch in this process: used by its BranchActor, kept while that sleeps.
+"""BranchLocks: the lock table and the status of one branch in this process. It serves a BranchActor and survives it.
 
-Every step of the lock table is computed, stored with its events in one transaction, and only then adopted and answered.
-The transaction goes through the JournalWriter's mailbox behind every write that this branch has admitted, so a lock is
-answered only after those are committed: no write that was admitted before a lock shows up under it.
+A step of the lock table is computed, stored with its events in one transaction, and only then adopted and answered. The
+transaction stands in the mailbox of the JournalWriter behind every write that this branch has admitted. So an answer
+about a lock comes only after those writes are committed: no write that was admitted before a lock appears under it.
 
-Before anything else the table is brought up to now and that is stored, so no answer relies on an expiry that a restart
-could undo (LK-3). After a transaction of unknown outcome the revision of the stored row decides whether its step
-happened; until then nothing is admitted. A waiter's reply lives here, not in the actor (LK-4): a successor serves it.
+Before any other step the table is brought up to now, and the result is stored. So no answer relies on an expiry that a
+restart could undo (LK-3). After a transaction of unknown outcome the revision of the stored row decides whether its
+step happened; until then no write is admitted.
 
-Only the BranchActor's thread calls methods, but for `fence`; `held` never changes in place, so any thread may read it.
+All methods run on the thread of the BranchActor, except `fence` and `state_now`. `held` is replaced and never changed
+in place, so any thread may read it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from shadowswitch.actors.branch.lock_progress import known_types, measured, retold, with_progress
-from shadowswitch.actors.branch.lock_timer import LockTimer
+import msgspec
+
+from shadowswitch.actors.branch.lock_progress import BuildProgress, known_types, with_build_progress
+from shadowswitch.actors.branch.lock_timer import LocksDue, LockTimer, NoteLocks
+from shadowswitch.actors.branch.lock_waiters import LockWaiters
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import Barrier
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import (
-    AbandonLocks,
-    AcquireLock,
-    Barrier,
-    ExtendLock,
-    ForceUnlock,
-    HeartbeatLock,
-    LocksDue,
-    NoteLocks,
-    ReleaseLock,
-    Write,
-)
-from shadowswitch.model.errors import EngineClosed, LockConflict, ShadowSwitchError, Timeout, WriteBlocked
+from shadowswitch.actors.kit.timers import Timers
+from shadowswitch.model.errors import ShadowSwitchError, WriteBlocked
 from shadowswitch.model.locks.branch_state import BranchState, BranchStatus, after_locks
-from shadowswitch.model.locks.info import lock_info
 from shadowswitch.model.locks.records import Lock, LockEvent
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
-from shadowswitch.model.locks.step import Queued, Step
+from shadowswitch.model.locks.step import Step
 from shadowswitch.model.locks.table import LockTable
+from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.locks import LocksRow, check_fence, find_locks, save_locks
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
-if TYPE_CHECKING:
-    from shadowswitch.actors.house import House
-
 U = TypeVar("U")
 V = TypeVar("V")
 Audit = tuple[str, dict[str, Any]]
+SendSoon = Callable[[BranchRow, Any], None]
+"""Sends a message without a reply to a BranchActor, later if too many branch actors run; any thread."""
 
 BARRIER_TIMEOUT_S = 10.0
+
+
+class Write(msgspec.Struct, frozen=True):
+    """To a BranchActor: admit a batch and pass it on. Reply: Receipt, or WriteBlocked."""
+
+    batch: Batch
+    owner: str
+    reply: Reply[Receipt]
+    tokens: tuple[int, ...] = ()
 
 
 class Held(NamedTuple):
@@ -67,70 +70,65 @@ class Held(NamedTuple):
 
 
 class BranchLocks:
-    """Keeps one branch's lock table; see above."""
+    """The locks of one branch; see above."""
 
-    def __init__(self, house: House, row: BranchRow, held: Held, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        timers: Timers,
+        send_soon: SendSoon,
+        progress: BuildProgress,
+        tracked: dict[int, tuple[str, ...]],
+        row: BranchRow,
+        held: Held,
+    ) -> None:
+        """`tracked` is that of the LockRegistry: each BranchLocks keeps the entry of its branch."""
         self.row = row
         self.held = held
-        self._house = house
-        self._clock = clock
+        self._context = context
+        self._clock = context.clock
+        self._progress = progress
+        self._tracked = tracked
         self._doubt: Held | None = None
-        self._waiting: dict[str, AcquireLock] = {}
-        self._alarm = LockTimer(house, row, clock)
+        self.waiters = LockWaiters(context.metrics, self.known_types, self.with_build_progress)
+        self._alarm = LockTimer(timers, context.clock, partial(send_soon, row))
         self._noted = held.table
         self.quiet = _is_quiet(held)
-        """Whether a write needs no look at the table: nothing is held, nobody waits, the branch is ACTIVE."""
+        """A write needs no look at the table: no lock is held, no waiter is in line, the branch is ACTIVE."""
         self._alarm.arm(self.held.table.next_due())
         self._track()
 
     @property
-    def waiting(self) -> bool:
-        """Whether somebody waits for a lock: the actor must not be stopped as idle."""
-        return bool(self._waiting)
-
-    @property
     def forgettable(self) -> bool:
-        """Whether it knows nothing but what any new keeper of the branch would."""
+        """True while it holds no more than a new BranchLocks of the branch would."""
         return self.quiet and self.held.revision == 0
 
     def handlers(self) -> dict[type, Callable[[Any], None]]:
-        """What the BranchActor leaves to its keeper, by message type."""
-        answered: dict[type, Callable[[Any], Any]] = {
-            HeartbeatLock: self._heartbeat,
-            ExtendLock: self._extend,
-            ReleaseLock: self._release,
-            ForceUnlock: self._force,
-        }
-        return {
-            AcquireLock: self._acquire,
-            AbandonLocks: self._abandon,
-            LocksDue: self._due,
-            NoteLocks: self._note,
-            **{kind: partial(answer, handler) for kind, handler in answered.items()},
-        }
+        """The handlers by message type, for the BranchActor."""
+        return {LocksDue: self._due, NoteLocks: self._note}
 
     # -- writes ----------------------------------------------------------------------------------------------------
 
     def admit(self, message: Write) -> None:
-        """Return if a write may go on at this moment, in the order of the mailbox; raise WriteBlocked or LockLost."""
+        """Return if the write is allowed now, in the order of the mailbox. Raises WriteBlocked or LockLost."""
         if self.quiet and not message.tokens:
             return
         now, wall = self.moment()
         keys = ((change.resource_type, str(change.id, "utf-8")) for change in message.batch.changes)
         blocked = self.permission(now, wall, keys, message.owner, message.tokens).blocked
         if blocked is not None:
-            self._house.metrics.count("writes_blocked")
+            self._context.metrics.count("writes_blocked")
             hint = blocked.alternatives[0] if blocked.alternatives else ""
             raise WriteBlocked(blocked.message, blocked=blocked, operation="write", object=self.row.name, hint=hint)
 
     def fence(self, owner: str, tokens: tuple[int, ...], commit: Commit) -> None:
         """In the transaction of a write that was admitted under these tokens: raise LockLost unless they still hold.
 
-        On the JournalWriter's thread. That nobody else was granted anything in between is what is stored; that their
-        time is not over is what the clock says, and heartbeats are known only here.
+        On the thread of the JournalWriter. The stored row says whether another owner was granted a lock in between; the
+        clock says whether the time of the tokens is over. Heartbeats are known only in memory.
         """
         check_fence(commit, self.row.number, owner, tokens)
-        self.held.table.opened_by(owner, tokens, self._clock())
+        self.held.table.opened_by(owner, tokens, self._clock.monotonic())
 
     def permission(
         self,
@@ -141,7 +139,7 @@ class BranchLocks:
         tokens: tuple[int, ...],
         action: str = "write",
     ) -> WritePermission:
-        """May this be written at this moment? For a table that was brought up to now. Raises LockLost."""
+        """Is this write allowed now? For a table that was brought up to now. Raises LockLost."""
         step = self.held.table.check_write(
             now,
             wall,
@@ -155,112 +153,39 @@ class BranchLocks:
         answer = step.value
         if answer.blocked is None:
             return answer
-        blocked = self.retold(answer.blocked)
+        blocked = self.with_build_progress(answer.blocked)
         return WritePermission(False, blocked.message, blocked)
 
     def known_types(self) -> Iterator[str]:
-        """The resource types of the branch; read only when somebody is refused."""
-        return known_types(self._house, self.row.number)
+        """The resource types of the branch. A generator: only a refusal reads the catalog."""
+        return known_types(self._context.catalog, self.row.number)
 
-    def measured(self, lock: Lock) -> Lock:
-        """The lock, with the progress of the build that is the work under it, if it named one."""
-        return measured(self._house, lock, self._clock())
+    def with_progress(self, lock: Lock) -> Lock:
+        """The lock with the progress of the build that it names, if it names one."""
+        return self._progress.with_progress(lock, self._clock.monotonic())
 
-    def retold(self, blocked: Blocked) -> Blocked:
-        """A refusal with progress and ETA measured from the build that is the work under the lock, if there is one."""
+    def with_build_progress(self, blocked: Blocked) -> Blocked:
+        """The refusal with the progress and the ETA of the build that the lock names, if it names one."""
         lock = self.held.table.locks.get(blocked.lock_id or "")
         if lock is None or not lock.build:
             return blocked
         held, types = self.held.table.locks.values(), self.known_types()
-        return retold(blocked, self.measured(lock), self._clock(), held=held, types=types)
-
-    # -- locks -----------------------------------------------------------------------------------------------------
-
-    def _acquire(self, message: AcquireLock) -> None:
-        if not message.reply.set_running_or_notify_cancel():
-            return
-        now, wall = self.moment()
-        waiter_id = message.requests[0].lock_id
-        try:
-            step = self.held.table.acquire(
-                now,
-                wall,
-                message.requests,
-                owner=message.owner,
-                wait_s=message.wait_s,
-                waiter_id=waiter_id,
-                under=message.under,
-                known_types=self.known_types(),
-            )
-        except LockConflict as error:
-            raise with_progress(error, self.retold) from None
-        if isinstance(step.value, Queued):
-            self._waiting[waiter_id] = message
-            self.take(step, now, wall, "wait for a lock")
-            return
-        self.take(step, now, wall, "acquire a lock")
-        self._house.metrics.count("locks_granted")
-        message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))
-
-    def _abandon(self, message: AbandonLocks) -> None:
-        now, wall = self.moment()
-        requests = message.request.requests
-        gone = self._waiting.pop(requests[0].lock_id, None)
-        if gone is not None:
-            self.take(
-                self.held.table.drop_waiter(now, wall, requests[0].lock_id, reason="the caller left"),
-                now,
-                wall,
-                "leave",
-            )
-        held = [self.held.table.locks[r.lock_id] for r in requests if r.lock_id in self.held.table.locks]
-        if held:
-            pairs = [(lock.lock_id, lock.token) for lock in held]
-            self.take(self.held.table.release(now, wall, *pairs, reason="the caller left"), now, wall, "leave")
-
-    def _heartbeat(self, message: HeartbeatLock) -> Any:
-        now, wall = self.moment()
-        step = self.held.table.heartbeat(now, wall, message.lock_id, message.token, message.progress)
-        return lock_info(self.take(step, now, wall, "heartbeat"), now, wall)
-
-    def _extend(self, message: ExtendLock) -> Any:
-        now, wall = self.moment()
-        step = self.held.table.extend(now, wall, message.lock_id, message.token, message.extra_s)
-        return lock_info(self.take(step, now, wall, "extend a lock"), now, wall)
-
-    def _release(self, message: ReleaseLock) -> Any:
-        now, wall = self.moment()
-        step = self.held.table.release(now, wall, (message.lock_id, message.token))
-        (lock,) = self.take(step, now, wall, "release a lock")
-        return lock_info(lock, now, wall)
-
-    def _force(self, message: ForceUnlock) -> Any:
-        now, wall = self.moment()
-        step = self.held.table.force_unlock(now, wall, by=message.by, reason=message.reason)
-        taken = [{"lock_id": lock.lock_id, "owner": lock.owner, "target": str(lock.target)} for lock in step.value]
-        audit = ("lock.forced", {"by": message.by, "reason": message.reason, "locks": taken})
-        return tuple(lock_info(lock, now, wall) for lock in self.take(step, now, wall, "force unlock", audit))
-
-    def _due(self, _: LocksDue) -> None:
-        self._alarm.rang()
-        try:
-            self.moment()
-        except ShadowSwitchError:
-            self._alarm.again()
-            raise
-        self._alarm.arm(self.held.table.next_due())
+        return with_build_progress(blocked, self.with_progress(lock), self._clock.monotonic(), held=held, types=types)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def moment(self) -> tuple[float, datetime]:
-        """Now, with the table brought up to it: what expired is stored and adopted, and so is whose turn it is."""
+        """Now, with the table brought up to now: expired locks are stored as such, and the next waiters are granted."""
         self._resolve()
-        now, wall = self._clock(), datetime.now(UTC)
+        now, wall = self._now()
         self.take(self.held.table.expire_due(now, wall), now, wall, "expire locks")
         return now, wall
 
+    def _now(self) -> tuple[float, datetime]:
+        return self._clock.monotonic(), datetime.fromtimestamp(self._clock.wall(), UTC)
+
     def take(self, step: Step[LockTable, V], now: float, wall: datetime, what: str, audit: Audit | None = None) -> V:
-        """Make a step happen, durably if it grants or ends anything."""
+        """Adopt a step, stored first if it grants or ends a lock."""
         held = self.held
         status = after_locks(held.status, step.events, wall, held=step.table.locks.values())
         if step.must_persist or status is not held.status or audit is not None:
@@ -269,12 +194,6 @@ class BranchLocks:
             self._adopt(Held(held.revision, step.table, status))
             self._alarm.plan_note()
         return step.value
-
-    def _note(self, _: NoteLocks) -> None:
-        self._alarm.noted()
-        now = self.moment()[0]
-        if self.held.table is not self._noted:
-            self.store(self.held.table, self.held.status, (), now, "note who waits", None)
 
     def store(
         self,
@@ -286,9 +205,9 @@ class BranchLocks:
         audit: Audit | None,
         also: Callable[[Commit], U] | None = None,
     ) -> U | None:
-        """Make a table and a status durable, with the events that led there, then adopt them and answer who waited.
+        """Make a table and a status durable with their events; then adopt them and answer the waiters.
 
-        `also` is done in the same transaction, and its value returned; if it raises nothing has happened.
+        `also` runs in the same transaction, and its value is returned. If `also` raises, nothing has happened.
         """
         wanted = Held(self.held.revision + 1, table, status)
         row = LocksRow(rows.FORMAT, self.row.number, wanted.revision, table.dump(now), status)
@@ -301,7 +220,7 @@ class BranchLocks:
 
         try:
             failpoint("lock.before_store")
-            found = self._house.transact(save, what)
+            found = self._context.transact(save, what)
             failpoint("lock.stored")
         except BaseException:
             self._alarm.again()
@@ -312,13 +231,13 @@ class BranchLocks:
         return found
 
     def _resolve(self) -> None:
-        """After a transaction of unknown outcome: behind a barrier, what is stored decides."""
+        """After a transaction of unknown outcome: behind a barrier, the stored row decides."""
         if self._doubt is None:
             return
         reply: Reply[int] = Reply()
-        self._house.journal.tell(Barrier(self.row.number, reply))
+        self._context.journal.tell(Barrier(self.row.number, reply))
         result_of(reply, BARRIER_TIMEOUT_S, "the barrier of the locks")
-        stored = find_locks(self._house.catalog, self.row.number)
+        stored = find_locks(self._context.catalog, self.row.number)
         happened = stored is not None and stored.revision == self._doubt.revision
         held, self._doubt = self._doubt if happened else self.held, None
         self._adopt(held)
@@ -328,61 +247,38 @@ class BranchLocks:
         self.quiet = _is_quiet(held)
         self._alarm.arm(self.held.table.next_due())
         self._track()
-        if self._waiting:
-            self._answer_waiters(held.table)
+        if self.waiters:
+            self.waiters.answer(held.table, *self._now())
 
     def _track(self) -> None:
-        """Let the Janitor know whether a build is under way here whose end the branch waits for."""
+        """Note for the Janitor the builds that make the branch READY."""
         shadows = tuple(dict.fromkeys(work.shadow_id for work in self.held.status.indexing if work.shadow_id))
         if shadows:
-            self._house.locks.tracked[self.row.number] = shadows
+            self._tracked[self.row.number] = shadows
         else:
-            self._house.locks.tracked.pop(self.row.number, None)
-
-    def _answer_waiters(self, table: LockTable) -> None:
-        queued = {waiter.waiter_id for waiter in table.waiters}
-        now, wall = self._clock(), datetime.now(UTC)
-        for waiter_id in [i for i in self._waiting if i not in queued]:
-            message = self._waiting.pop(waiter_id)
-            locks = [table.locks[r.lock_id] for r in message.requests if r.lock_id in table.locks]
-            if len(locks) == len(message.requests):
-                self._house.metrics.count("locks_granted")
-                message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in locks))
-            else:
-                message.reply.set_exception(self._gave_up(message, table, now, wall))
-
-    def _gave_up(self, message: AcquireLock, table: LockTable, now: float, wall: datetime) -> ShadowSwitchError:
-        """What a waiter is told whose deadline passed: who is in the way now."""
-        try:
-            table.acquire(
-                now,
-                wall,
-                message.requests,
-                owner=message.owner,
-                under=message.under,
-                known_types=self.known_types(),
-            )
-        except LockConflict as error:
-            return with_progress(error, self.retold)
-        except ShadowSwitchError as error:
-            return error
-        return Timeout(
-            f"the lock did not become free within {message.wait_s:g} s",
-            operation="lock",
-            hint="it is free now: try again",
-        )
+            self._tracked.pop(self.row.number, None)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Answer whoever still waits; the engine closes."""
-        waiting, self._waiting = list(self._waiting.values()), {}
-        for message in waiting:
-            message.reply.set_exception(EngineClosed("the engine was closed while you waited", hint="open it again"))
+    def _due(self, _: LocksDue) -> None:
+        self._alarm.rang()
+        try:
+            self.moment()
+        except ShadowSwitchError:
+            self._alarm.again()
+            raise
+        self._alarm.arm(self.held.table.next_due())
+
+    def _note(self, _: NoteLocks) -> None:
+        self._alarm.noted()
+        now = self.moment()[0]
+        if self.held.table is not self._noted:
+            self.store(self.held.table, self.held.status, (), now, "note the waiters", None)
 
     def state_now(self) -> BranchState:
-        """The state of the branch, with what has expired and was not swept yet. Any thread."""
-        held, now, wall = self.held, self._clock(), datetime.now(UTC)
+        """The state of the branch, as if every expired lock were swept already. Any thread."""
+        held = self.held
+        now, wall = self._now()
         step = held.table.expire_due(now, wall)
         return after_locks(held.status, step.events, wall, held=step.table.locks.values()).state
 
@@ -392,6 +288,6 @@ def _is_quiet(held: Held) -> bool:
 
 
 def answer(handler: Callable[[Any], Any], message: Any) -> None:
-    """Let a handler answer a message, unless nobody waits for it any more."""
+    """Answer a message with the value of its handler, unless the sender has cancelled."""
     if message.reply.set_running_or_notify_cancel():
         message.reply.set_result(handler(message))

@@ -1,35 +1,48 @@
-"""Which BranchActors run. They start when somebody sends to their branch and stop when they have been idle.
+"""The BranchRouter: starts the actor of a branch for its first message, stops actors that have been idle.
 
-A message is put into a mailbox only under the lock under which an idle actor is taken out of the map, so that none is
-ever sent to an actor that is about to stop. An actor is idle when it has handled all that it was sent, and nobody waits
-for a lock: so no message, no lock and no waiter is lost, and a branch never has two actors at once.
+A message enters a mailbox only under the lock under which an idle actor leaves the map. So no message reaches an actor
+that is about to stop. An actor is idle when it has handled every message that it was sent, and no waiter is in line for
+a lock. So no message, no lock and no waiter is lost, and a branch never has two actors at once.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from shadowswitch.actors.branch.actor import BranchActor, Load
-from shadowswitch.actors.house import House
+from shadowswitch.actors.branch.lock_progress import BuildProgress
+from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, fail_reply
+from shadowswitch.actors.kit.timers import Timers
+from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.catalog.rows import BranchRow
 
 STOPPED_AT_ONCE = 16
-"""When there are too many actors: so many stop, so that the next ones need not look again."""
+"""When there are too many actors, so many stop: the next starts find room without a search."""
 DEFERRED_S = 0.02
-"""When to look again whether there is room for what can wait."""
+"""The pause before the next look for room for deferred messages."""
+NO_THREADS_S = 1.0
+"""The pause after the system gave no more threads."""
 
 
 class BranchRouter:
-    """Sends messages to branches, whose actors come and go."""
+    """Sends messages to branches, and owns their locks. Any thread."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(
+        self, context: EngineContext, timers: Timers, progress: BuildProgress, switches: RunningSwitches
+    ) -> None:
+        self._context = context
+        self._clock = context.clock
+        self._timers = timers
+        self._switches = switches
+        self.locks = LockRegistry(context, timers, self.tell_soon, progress)
+        """The locks of all branches. They outlive the actors."""
         self._lock = threading.Lock()
         self._actors: dict[int, Address] = {}
         self._loads: dict[int, Load] = {}
@@ -38,7 +51,7 @@ class BranchRouter:
         self._deferred: deque[tuple[BranchRow, Any]] = deque()
 
     def tell(self, row: BranchRow, message: Any) -> None:
-        """Send to a branch's actor, starting it if need be."""
+        """Send to the actor of a branch, which is started if none runs."""
         with self._lock:
             self._tell(row, message)
 
@@ -51,18 +64,21 @@ class BranchRouter:
         if address is None or not address.ref.is_alive():
             self._make_room()
             load = self._loads[row.number] = Load()
-            address = Address(lambda: BranchActor.start(self._house, row, load))
+            address = Address(partial(self._start, row, load))
             self._actors[row.number] = address
         self._loads[row.number].sent += 1
         self._used.pop(row.number, None)  # so that the map is in the order of use
-        self._used[row.number] = time.monotonic()
+        self._used[row.number] = self._clock.monotonic()
         address.tell(message)
 
-    def tell_soon(self, row: BranchRow, message: Any) -> None:
-        """Send what nobody waits for, such as a sweep of expired locks: later, if too many branches are awake.
+    def _start(self, row: BranchRow, load: Load) -> Any:
+        return BranchActor.start(self._context, self.locks.of(row), self._switches, load)
 
-        When ten thousand locks expire at one moment their branches are swept a hundred at a time. Nobody feels that:
-        whoever asks about an expired lock is told so at once, and a branch with a waiter is awake.
+    def tell_soon(self, row: BranchRow, message: Any) -> None:
+        """Send a message without a reply, such as `LocksDue`: later, if too many branch actors run.
+
+        When ten thousand locks expire at one moment, a hundred branches at a time are swept. No caller waits for that:
+        a question about an expired lock is answered at once, and the actor of a branch with a waiter runs anyway.
         """
         with self._lock:
             if row.number not in self._actors:
@@ -78,29 +94,29 @@ class BranchRouter:
         with self._lock:
             while self._deferred and not self._closed:
                 self._make_room()
-                if len(self._actors) >= self._house.config.branch_actors_max:
-                    self._house.timers.after(DEFERRED_S, self._send_deferred)
+                if len(self._actors) >= self._context.config.branch_actors_max:
+                    self._timers.after(DEFERRED_S, self._send_deferred)
                     return
                 try:
                     self._tell(*self._deferred[0])
                 except RuntimeError:  # the system gives no more threads just now
-                    self._house.timers.after(1.0, self._send_deferred)
+                    self._timers.after(NO_THREADS_S, self._send_deferred)
                     raise
                 self._deferred.popleft()
 
     def stop_idle(self, idle_s: float) -> int:
-        """Stop the actors that have had nothing to do for `idle_s` seconds; returns how many."""
+        """Stop the actors that have been idle for `idle_s` seconds; returns how many."""
         with self._lock:
-            long_ago = time.monotonic() - idle_s
+            long_ago = self._clock.monotonic() - idle_s
             return self._stop_unused(lambda used: used < long_ago, len(self._actors))
 
     def _make_room(self) -> None:
-        """Before one more is started: the threads of those that were used longest ago go to sleep early."""
-        if len(self._actors) >= self._house.config.branch_actors_max:
+        """Before one more actor starts: when there are too many, the idle actors with the oldest use stop early."""
+        if len(self._actors) >= self._context.config.branch_actors_max:
             self._stop_unused(lambda _: True, STOPPED_AT_ONCE)
 
     def _stop_unused(self, long_enough: Callable[[float], bool], most: int) -> int:
-        """Stop up to `most` idle actors, those first that were used longest ago. Under the lock."""
+        """Stop up to `most` idle actors, the oldest use first. Under the lock."""
         stopped: list[int] = []
         for number, used in self._used.items():
             if len(stopped) == most or not long_enough(used):
@@ -109,26 +125,26 @@ class BranchRouter:
                 stopped.append(number)
         for number in stopped:
             del self._used[number], self._loads[number]
-            self._actors.pop(number).ref.stop(block=False)  # it has nothing left to handle
-            if self._house.locks.get(number).forgettable:
-                self._house.locks.forget(number)
+            self._actors.pop(number).ref.stop(block=False)  # its mailbox is empty
+            if self.locks.get(number).forgettable:
+                self.locks.forget(number)
         return len(stopped)
 
     def _is_idle(self, number: int) -> bool:
         load = self._loads[number]
-        return load.sent == load.handled and not self._house.locks.get(number).waiting
+        return load.sent == load.handled and not self.locks.get(number).waiters
 
     def running(self) -> int:
         """How many branch actors run."""
         return len(self._actors)
 
     def close(self, timeout_s: float) -> None:
-        """Admit nothing more; let what was admitted end."""
+        """Admit no more messages; let the admitted ones end; answer the waiters."""
         with self._lock:
             self._closed = True
             actors, self._actors, self._used = list(self._actors.values()), {}, {}
-        deadline = time.monotonic() + timeout_s
+        deadline = self._clock.monotonic() + timeout_s
         for address in actors:
-            address.stop(max(0.1, deadline - time.monotonic()))
-        for keeper in self._house.locks.all():
-            keeper.close()
+            address.stop(max(0.1, deadline - self._clock.monotonic()))
+        for locks in self.locks.all():
+            locks.waiters.close()

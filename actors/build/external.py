@@ -1,13 +1,14 @@
-"""External builds: another process builds, the engine looks at what it left. The calls, on the caller's thread.
+"""ExternalBuilds: another process builds, and the engine checks the files that it delivers.
 
-    start      the directory and S, the head of the branch from which on the journal is kept, are told to the builder
-    progress   also says that the builder lives; after `external_timeout_s` without any, the build fails
-    complete   files, manifest, sizes and checksums are looked at in a worker process, against what the caller claims.
-               An index of a known backend is then opened, caught up and validated like any other, and followed. One in
-               an unknown format is as good as its builder's `applied_lsn`, which the switch looks at
-    refused    the shadow stays BUILDING, with the reasons: mend it and complete again, or fail it
+    start      the builder gets the directory and S, the head of the branch. The journal after S is kept
+    progress   a report also shows that the builder lives; after `external_timeout_s` without one the build fails
+    complete   a worker process compares files, manifest, sizes and checksums with the claim of the builder. An index of
+               a known backend is then opened, caught up and validated like any other, and followed. An index in an
+               unknown format is as good as the `applied_lsn` of its builder, which the switch compares
+    refused    the shadow stays BUILDING, with the reasons: the builder mends it and completes again, or fails it
 
-What a caller claims never makes a shadow BUILT: a claim that differs from what is there refuses the completion.
+A claim alone never makes a shadow BUILT: a claim that differs from the files refuses the completion. The calls run on
+the thread of the caller.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from shadowswitch.actors.build.validator import BUILD_CHECKS
-from shadowswitch.actors.house import House
-from shadowswitch.actors.messages import Follow
+from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.actors.build.validator import BUILD_CHECKS, ShadowValidator
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.heads import Heads
+from shadowswitch.actors.maintenance.follower import Follow
+from shadowswitch.actors.maintenance.follower_pool import FollowerPool
+from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import (
     BuildCancelled,
     CompletionRefused,
@@ -48,7 +52,7 @@ S = ShadowState
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What a builder says of what it built; None where it says nothing."""
+    """The claim of a builder about its index; None: no claim."""
 
     index_size_bytes: int | None = None
     record_count: int | None = None
@@ -59,68 +63,75 @@ class Claim(msgspec.Struct, frozen=True):
 class ExternalBuilds:
     """The external builds of an engine. Any thread."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(
+        self,
+        context: EngineContext,
+        validator: ShadowValidator,
+        generations: OpenGenerations,
+        heads: Heads,
+        followers: FollowerPool,
+        builds: RunningBuilds,
+    ) -> None:
+        self._context = context
+        self._clock = context.clock
+        self._validator = validator
+        self._generations = generations
+        self._heads = heads
+        self._followers = followers
+        self._heard_at = builds.heard_at
         self._lock = threading.Lock()
-        self._heard: dict[str, float] = {}
         self._completing: set[str] = set()
 
     # -- start, progress, failure ----------------------------------------------------------------------------------
 
     def prepare(self, row: ShadowRow) -> ShadowRow:
-        """PREPARING to BUILDING: make the directory, or find again that of a retried build. Idempotent."""
-        house = self._house
-        spec = house.catalog.generation(row.generation)
+        """PREPARING to BUILDING: make the directory, or reuse that of a retried build. Idempotent."""
+        spec = self._context.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
         failpoint("build.claimed")
-        if row.start_lsn and (house.root / spec.path / data_directory.MANIFEST).exists():
-            row = house.transact(lambda c: transitions.resume_building(c, row.id), "retry")
+        if row.start_lsn and (self._context.root / spec.path / data_directory.MANIFEST).exists():
+            row = self._context.transact(lambda c: transitions.resume_building(c, row.id), "retry")
         else:
+            uuid = self._context.catalog.uuid
             with disk_errors("build"):
-                generations.create(
-                    house.root, spec, row.branch_name, house.catalog.uuid, registry.backend(spec.backend)
-                )
+                generations.create(self._context.root, spec, row.branch_name, uuid, registry.backend(spec.backend))
             failpoint("build.prepared")
-            row = house.transact(lambda c: transitions.begin_building(c, row.id), "start_build")
+            row = self._context.transact(lambda c: transitions.begin_building(c, row.id), "start_build")
         self._hear(row.id)
         return row
 
     def progress(self, shadow_id: str, percent: float, eta_s: float | None, record_count: int | None) -> None:
-        """The builder lives and is so far. Raises InvalidTransition when nobody waits for it (any more)."""
+        """The builder lives and reports its progress. Raises InvalidTransition when the shadow is not BUILDING."""
         self._building(shadow_id, "report progress")
         self._hear(shadow_id)
-        self._house.transact(
+        self._context.transact(
             lambda c: transitions.note_external(c, shadow_id, percent, eta_s, record_count), "report progress"
         )
 
     def fail(self, shadow_id: str, error: str) -> None:
         """The builder gave up."""
         self._building(shadow_id, "fail build")
-        self._house.transact(lambda c: transitions.mark_failed(c, shadow_id, error), "fail build")
-        self._house.metrics.count("builds_failed")
-
-    def heard_at(self, shadow_id: str) -> float | None:
-        """When (monotonic) its builder was last heard of; None if it never was, or since the start of the engine."""
-        return self._heard.get(shadow_id)
+        self._context.transact(lambda c: transitions.mark_failed(c, shadow_id, error), "fail build")
+        self._context.metrics.count("builds_failed")
 
     def fail_silent(self, shadow_ids: Iterable[str]) -> None:
-        """For the Janitor: fail those of which nothing was heard for too long. Every start is a new beginning."""
-        limit = self._house.config.external_timeout_s
-        for row in map(self._house.catalog.shadow, shadow_ids):
+        """For the Janitor: fail the builds that are silent for too long. A start of the engine begins the time anew."""
+        limit = self._context.config.external_timeout_s
+        for row in map(self._context.catalog.shadow, shadow_ids):
             if not row.external or row.state not in (S.PREPARING, S.BUILDING) or row.id in self._completing:
-                self._heard.pop(row.id, None)
+                self._heard_at.pop(row.id, None)
                 continue
-            silent_s = time.monotonic() - self._heard.setdefault(row.id, time.monotonic())
+            silent_s = self._clock.monotonic() - self._heard_at.setdefault(row.id, self._clock.monotonic())
             if silent_s > limit:
                 reason = f"nothing was heard of its builder for {limit:g} s (Config.external_timeout_s)"
-                self._house.transact(partial(transitions.mark_failed, shadow_id=row.id, reason=reason), "fail build")
-                self._house.metrics.count("builds_failed")
+                self._context.transact(partial(transitions.mark_failed, shadow_id=row.id, reason=reason), "fail build")
+                self._context.metrics.count("builds_failed")
 
     def _hear(self, shadow_id: str) -> None:
-        self._heard[shadow_id] = time.monotonic()
+        self._heard_at[shadow_id] = self._clock.monotonic()
 
     def _building(self, shadow_id: str, operation: str) -> ShadowRow:
-        row = self._house.catalog.shadow(shadow_id)
+        row = self._context.catalog.shadow(shadow_id)
         if not row.external:
             raise InvalidTransition(
                 f"shadow {shadow_id} is built by the engine itself",
@@ -140,9 +151,9 @@ class ExternalBuilds:
     # -- completion ------------------------------------------------------------------------------------------------
 
     def complete(self, shadow_id: str, claim: Claim) -> ShadowRow:
-        """Look at what is there; BUILT if it is sound. Raises CompletionRefused with all that is wrong."""
-        row = self._house.catalog.shadow(shadow_id)
-        spec = self._house.catalog.generation(row.generation)
+        """Check the delivered files; BUILT if they are sound. Raises CompletionRefused with every problem."""
+        row = self._context.catalog.shadow(shadow_id)
+        spec = self._context.catalog.generation(row.generation)
         again = row.external and row.state == S.BUILT and spec is not None and spec.opaque
         if not again:
             row = self._building(shadow_id, "complete build")
@@ -172,9 +183,8 @@ class ExternalBuilds:
                 self._completing.discard(shadow_id)
 
     def _inspected(self, row: ShadowRow, claim: Claim) -> Delivered:
-        house = self._house
-        deadline = time.monotonic() + house.config.validation_timeout_s
-        found = house.validator.ask(CheckDelivery(str(house.root / row.path), row.id), Delivered, deadline)
+        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
+        found = self._validator.ask(CheckDelivery(str(self._context.root / row.path), row.id), Delivered, deadline)
         problems = list(found.problems)
         if not problems:
             claims = (
@@ -185,7 +195,7 @@ class ExternalBuilds:
             for name, said, seen in claims:
                 if said is not None and said != seen:
                     problems.append(f"{name} is claimed to be {said}, the files say {seen}")
-            head = house.heads.of(row.branch)
+            head = self._heads.of(row.branch)
             if not row.start_lsn <= found.applied_lsn <= head:
                 problems.append(
                     f"applied_lsn {found.applied_lsn} is not from start_lsn {row.start_lsn} to the head, {head}"
@@ -196,8 +206,8 @@ class ExternalBuilds:
     def _refuse_if(self, row: ShadowRow, problems: list[str]) -> None:
         if not problems:
             return
-        self._house.metrics.count("completions_refused")
-        self._house.transact(lambda c: transitions.note_refused(c, row.id, problems), "complete build")
+        self._context.metrics.count("completions_refused")
+        self._context.transact(lambda c: transitions.note_refused(c, row.id, problems), "complete build")
         raise CompletionRefused(
             f"shadow {row.id} is not what it should be: {'; '.join(problems)}",
             problems=problems,
@@ -207,34 +217,33 @@ class ExternalBuilds:
         )
 
     def _complete_opaque(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
-        house = self._house
-        opened = house.generations.get(spec.number)
+        opened = self._generations.get(spec.number)
         if opened is None:
-            opened = house.generations.open(spec)
+            opened = self._generations.open(spec)
         try:
             opened.writer.adopt()
             self._refuse_if(row, self._miscounted(opened, found))
             return self._mark_built(row, found.applied_lsn, found, claim)
         except BaseException:
             if row.state == S.BUILDING:
-                self._let_go(opened)
+                self._close(opened)
             raise
 
     def _miscounted(self, generation: Generation, found: Delivered) -> list[str]:
-        """The number of records of a source is known as of now; so of an index that is not behind it."""
+        """Compare the number of records with that of the source, which is known only for its head: an index behind the
+        head is not compared."""
         try:
-            lsn, source = self._house.catalog.source_digest(generation.row.branch, set(generation.writer.types))
-            generation.writer.apply_until(lsn, time.monotonic() + self._house.config.validation_timeout_s)
+            lsn, source = self._context.catalog.source_digest(generation.row.branch, set(generation.writer.types))
+            generation.writer.apply_until(lsn, self._clock.monotonic() + self._context.config.validation_timeout_s)
         except InvalidTransition:
-            return []  # changes came since; the switch will look again
+            return []  # changes came since; the switch compares again
         if found.record_count == source.count:
             return []
         return [f"the index holds {found.record_count} records, its source {source.count} at LSN {lsn}"]
 
     def _complete_known(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
-        house = self._house
         try:
-            generation = house.generations.open(spec)
+            generation = self._generations.open(spec)
         except ShadowSwitchError as error:
             self._refuse_if(row, [f"it cannot be opened as an index of {spec.backend}: {error}"])
             raise
@@ -244,20 +253,20 @@ class ExternalBuilds:
             if writer.applied_lsn != found.applied_lsn:
                 problems.append(f"its shards are at LSN {writer.applied_lsn}, its manifest says {found.applied_lsn}")
             self._refuse_if(row, problems)
-            checked = house.validator.validate(generation, BUILD_CHECKS, partial(self._cancelled, row.id))
+            checked = self._validator.validate(generation, BUILD_CHECKS, partial(self._cancelled, row.id))
             self._refuse_if(row, checked.errors)
             lsn = writer.flush()
             with disk_errors("build"):
-                written = house.validator.finish_manifest(generation, row.branch_name, lsn, checked)
+                written = self._validator.finish_manifest(generation, row.branch_name, lsn, checked)
             failpoint("build.manifest")
             seen = msgspec.structs.replace(found, record_count=checked.rows, size_bytes=checked.size_bytes)
             done = self._mark_built(row, lsn, seen, claim, written)
         except BaseException as error:
-            self._let_go(generation)
+            self._close(generation)
             if self._cancelled(row.id) and not isinstance(error, CompletionRefused):
                 raise BuildCancelled(f"shadow {row.id} was cancelled while it was completed", object=row.id) from error
             raise
-        house.followers.of(spec.number).tell(Follow(generation))
+        self._followers.of(spec.number).tell(Follow(generation))
         return done
 
     def _mark_built(
@@ -265,20 +274,20 @@ class ExternalBuilds:
     ) -> ShadowRow:
         failpoint("build.validated")
         summary = claim.build_summary or {}
-        done = self._house.transact(
+        done = self._context.transact(
             lambda c: transitions.mark_delivered(
                 c, row.id, lsn, found.record_count, found.size_bytes, summary, manifest_hash
             ),
             "build",
         )
         failpoint("build.built")
-        self._house.metrics.count("builds")
+        self._context.metrics.count("builds")
         return done
 
     def _cancelled(self, shadow_id: str) -> bool:
-        row = self._house.catalog.find_shadow(shadow_id)
-        return self._house.changes.closing or row is None or row.state != S.BUILDING
+        row = self._context.catalog.find_shadow(shadow_id)
+        return self._context.changes.closing or row is None or row.state != S.BUILDING
 
-    def _let_go(self, generation: Generation) -> None:
-        self._house.generations.forget(generation.row.number)
+    def _close(self, generation: Generation) -> None:
+        self._generations.forget(generation.row.number)
         generation.close()

@@ -1,16 +1,18 @@
-"""How hard a build works: its share, pauses, the disk, and what is done when writers outrun it.
+"""Pacing: how hard a build works. It has a share of the time, pauses, a watch over the disk, and measures for the case
+that writers outrun the build.
 
-Measures against falling behind are judged by whole rounds, never by a momentary backlog (`model.convergence` says how,
-also for a round that does not end). In this order: more share and bigger batches, a bounded delay of each write of the
-branch, NOT_CONVERGING.
+The measures are judged by whole rounds, never by a momentary backlog (see `model.convergence`, also for a round that
+does not end). Their order is: more share and bigger batches, a bounded delay of each write of the branch,
+NOT_CONVERGING.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.model.convergence import Place, Rounds
 from shadowswitch.model.errors import NOT_CONVERGING, NotConverging, StorageFull
 from shadowswitch.storage import data_directory
@@ -23,12 +25,16 @@ DISK_INTERVAL_S = 0.5
 
 
 class Pacing:
-    """The pace of one build."""
+    """The pace of one build. On the thread of its ShadowBuilder."""
 
-    def __init__(self, house: House, row: ShadowRow) -> None:
-        self._house = house
+    def __init__(self, context: EngineContext, heads: Heads, builds: RunningBuilds, row: ShadowRow) -> None:
+        self._root = context.root
+        self._config = context.config
+        self._clock = context.clock
+        self._heads = heads
+        self._builds = builds
         self._row = row
-        self.share = house.config.build_share
+        self.share = context.config.build_share
         self._paused = False
         self._short_of_disk = False
         self._looked_at = 0.0
@@ -36,7 +42,7 @@ class Pacing:
 
     @property
     def control(self) -> Control:
-        """What workers are told."""
+        """The pace of the workers."""
         return Control(self.share, self._paused or self._short_of_disk)
 
     @property
@@ -45,16 +51,19 @@ class Pacing:
         return self._rounds.without_gain > 0
 
     def tune(self, share: float | None, paused: bool | None) -> None:
-        """What somebody asked for."""
+        """A caller asked for another share, or for a pause."""
         self.share = self.share if share is None else share
         self._paused = self._paused if paused is None else paused
 
     def watch_disk(self) -> bool:
-        """Below the reserve the shadow stands still (True); below half of it the shadow ends, never the writers."""
-        if time.monotonic() - self._looked_at < DISK_INTERVAL_S:
+        """True while the free space is below the reserve: the build stands still.
+
+        Raises StorageFull below half the reserve: the build ends, so that the writers have room.
+        """
+        if self._clock.monotonic() - self._looked_at < DISK_INTERVAL_S:
             return False
-        self._looked_at = time.monotonic()
-        free, reserve = data_directory.free_bytes(self._house.root), self._house.config.disk_reserve_bytes
+        self._looked_at = self._clock.monotonic()
+        free, reserve = data_directory.free_bytes(self._root), self._config.disk_reserve_bytes
         if free < reserve / 2:
             raise StorageFull(
                 f"the disk has {free} bytes left; the build gave way to the writers",
@@ -69,30 +78,30 @@ class Pacing:
         return short
 
     def begin(self, applied: int) -> None:
-        """Catching up begins here and now: what the workers did before counts for nothing."""
+        """Catching up begins now. The work of the workers before does not count."""
         self._rounds = Rounds(self._place(applied))
 
     def caught_up(self, applied: int, changes: int) -> None:
-        """After a whole round of catch-up that had so many changes. Raises NotConverging with the rates."""
+        """A whole round of catch-up with so many changes has ended. Raises NotConverging with the rates."""
         self._rounds.ended(self._place(applied), changes)
         self._hurry(applied)
 
     def on_the_way(self, applied: int) -> None:
-        """In the midst of a round, which may be one that takes longer and longer. Raises NotConverging."""
+        """In the midst of a round, which may become longer and longer. Raises NotConverging."""
         if self._rounds.on_the_way(self._place(applied)):
             self._hurry(applied)
 
     def _place(self, applied: int) -> Place:
-        return Place(time.monotonic(), self._house.heads.of(self._row.branch), applied)
+        return Place(self._clock.monotonic(), self._heads.of(self._row.branch), applied)
 
     def _hurry(self, applied: int) -> None:
-        """The measures that fit how often nothing was gained."""
-        config, rounds = self._house.config, self._rounds.without_gain
+        """Take the measures for the number of rounds without gain."""
+        config, rounds = self._config, self._rounds.without_gain
         patience = max(1, config.catchup_rounds_max // 3)
         if rounds > patience:
             step_s = config.write_delay_max_ms / 1000 / patience
-            delay_s = self._house.running_builds.delays.get(self._row.branch, 0.0) + step_s
-            self._house.running_builds.delays[self._row.branch] = min(config.write_delay_max_ms / 1000, delay_s)
+            delay_s = self._builds.delays.get(self._row.branch, 0.0) + step_s
+            self._builds.delays[self._row.branch] = min(config.write_delay_max_ms / 1000, delay_s)
         if rounds >= config.catchup_rounds_max:
             place = self._place(applied)
             came, done = self._rounds.rates(place)
@@ -106,5 +115,5 @@ class Pacing:
             )
 
     def end(self) -> None:
-        """Writers go on at full speed."""
-        self._house.running_builds.delays.pop(self._row.branch, None)
+        """The build ends: no write of the branch is delayed for it."""
+        self._builds.delays.pop(self._row.branch, None)

@@ -1,22 +1,29 @@
-"""Which ShadowBuilders run, and the calls that start, cancel and retry builds."""
+"""The BuildRegistry: the running ShadowBuilders, and the calls that start, tune, cancel, fail and retry builds."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
+import pykka
 
-from shadowswitch.actors.branch.lock_progress import blocked_by_build
-from shadowswitch.actors.build.builder import ShadowBuilder
-from shadowswitch.actors.house import House
+from shadowswitch.actors.branch.lifecycle import TrackBuild
+from shadowswitch.actors.branch.lock_progress import BuildProgress
+from shadowswitch.actors.branch.router import BranchRouter
+from shadowswitch.actors.build.builder import BeginBuild, CancelBuild, Tune
+from shadowswitch.actors.build.external import ExternalBuilds
+from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import BeginBuild, CancelBuild, TrackBuild, Tune, Unfollow
+from shadowswitch.actors.maintenance.follower import Unfollow
+from shadowswitch.actors.maintenance.follower_pool import FollowerPool
+from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import DuplicateBuild, InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
 from shadowswitch.model.shadow_state import ShadowState, check_move
 from shadowswitch.storage import data_directory
@@ -30,14 +37,33 @@ logger = logging.getLogger("shadowswitch")
 S = ShadowState
 CANCEL_TIMEOUT_S = 30.0
 OWNER = "shadowswitch"
-"""Who indexes, where no service is named."""
+"""The owner of a build that names no service."""
+StartBuilder = Callable[[ShadowRow, int], pykka.ActorRef[Any]]
+"""Starts a ShadowBuilder for a shadow, with at most so many parallel workers."""
 
 
 class BuildRegistry:
     """The running builds of an engine. Any thread."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(
+        self,
+        context: EngineContext,
+        router: BranchRouter,
+        external: ExternalBuilds,
+        generations: OpenGenerations,
+        followers: FollowerPool,
+        builds: RunningBuilds,
+        progress: BuildProgress,
+        start_builder: StartBuilder,
+    ) -> None:
+        self._context = context
+        self._router = router
+        self._external = external
+        self._generations = generations
+        self._followers = followers
+        self._running = builds
+        self._progress = progress
+        self._start_builder = start_builder
         self._lock = threading.Lock()
         self._builders: dict[str, Address] = {}
         self._closed = False
@@ -69,26 +95,26 @@ class BuildRegistry:
         return self.start(self._begin(branch, work, what))
 
     def _begin(self, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None) -> ShadowRow:
-        """PREPARING, in one transaction; if it is tracked, through the actor of its branch."""
+        """PREPARING, in one transaction; a tracked build goes through the actor of its branch."""
         try:
             if track is None:
-                return self._house.transact(work, "start build")
-            self._house.router.tell(branch, track)
+                return self._context.transact(work, "start build")
+            self._router.tell(branch, track)
             row: ShadowRow = result_of(track.reply, CANCEL_TIMEOUT_S, "the start of the build")
             return row
         except DuplicateBuild as error:
-            error.blocked = blocked_by_build(self._house, error.shadow_index_id, time.monotonic())
+            error.blocked = self._progress.blocked_by_build(error.shadow_index_id, self._context.clock.monotonic())
             raise
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
-        """Is there room? A shadow will be about as large as the live index, or twice what the catalog holds."""
-        index = self._house.catalog.index(branch.number, index_type)
-        live = self._house.generations.get(index.live) if index is not None else None
+        """Is there room? The estimate is 1.2 times the size of the live index, or twice the size of the catalog."""
+        index = self._context.catalog.index(branch.number, index_type)
+        live = self._generations.get(index.live) if index is not None else None
         if live is not None:
             estimate = int(1.2 * data_directory.directory_size_bytes(live.path))
         else:
-            estimate = 2 * int(self._house.catalog.statistics()["map_used_bytes"])
-        free, reserve = data_directory.free_bytes(self._house.root), self._house.config.disk_reserve_bytes
+            estimate = 2 * int(self._context.catalog.statistics()["map_used_bytes"])
+        free, reserve = data_directory.free_bytes(self._context.root), self._context.config.disk_reserve_bytes
         if free < estimate + reserve:
             raise StorageFull(
                 f"the build may need {estimate} bytes, and {free} are free, of which {reserve} stay in reserve",
@@ -98,21 +124,21 @@ class BuildRegistry:
             )
 
     def start(self, row: ShadowRow) -> ShadowRow:
-        """Start (or go on with) the build of a PREPARING or BUILDING shadow; an external one is only prepared."""
+        """Start (or go on with) the build of a PREPARING or BUILDING shadow; an external build is only prepared."""
         if row.external:
-            return self._house.external.prepare(row)
+            return self._external.prepare(row)
         workers = make_spec(row.index_type, row.resource_types, row.build_config).parallel_workers
         with self._lock:
             if self._closed:
                 return row
             self._forget_ended()
-            address = Address(lambda: ShadowBuilder.start(self._house, row, workers))
+            address = Address(partial(self._start_builder, row, workers))
             self._builders[row.id] = address
         address.tell(BeginBuild())
         return row
 
     def go_on(self, row: ShadowRow) -> None:
-        """At an open: as `start`, but no room for the directory of an external build does not fail the open."""
+        """At an open: as `start`, but a full disk (no directory for an external build) does not fail the open."""
         try:
             self.start(row)
         except ShadowSwitchError as error:
@@ -120,8 +146,8 @@ class BuildRegistry:
 
     def retry(self, shadow_id: str) -> ShadowRow:
         """FAILED to PREPARING, and on."""
-        row = self._house.catalog.shadow(shadow_id)
-        branch = self._house.catalog.branch(row.branch_name)
+        row = self._context.catalog.shadow(shadow_id)
+        branch = self._context.catalog.branch(row.branch_name)
 
         def work(commit: Commit) -> ShadowRow:
             return transitions.mark_retrying(commit, shadow_id)
@@ -134,7 +160,7 @@ class BuildRegistry:
         """Throttle, pause or let go on a running build. Raises InvalidTransition when it is not running."""
         with self._lock:
             address = self._builders.get(shadow_id)
-        row = self._house.catalog.shadow(shadow_id)
+        row = self._context.catalog.shadow(shadow_id)
         if address is None or not address.ref.is_alive() or row.state not in (S.PREPARING, S.BUILDING):
             raise InvalidTransition(f"shadow {shadow_id} is {row.state}, not being built", operation="tune build")
         reply: Reply[None] = Reply()
@@ -142,32 +168,32 @@ class BuildRegistry:
         result_of(reply, CANCEL_TIMEOUT_S, "the change")
 
     def cancel(self, shadow_id: str, reason: str) -> None:
-        """End a build wherever it stands; when this returns, nothing of it writes any file."""
-        row = self._house.catalog.shadow(shadow_id)
+        """End a build in any state; when this returns, it writes no file any more."""
+        row = self._context.catalog.shadow(shadow_id)
         check_move(shadow_id, row.state, ShadowState.CANCELLED)
         if self._ended_by_builder(shadow_id, CancelBuild(reason, Reply()), ShadowState.CANCELLED):
             return
-        # marked first: a switch that came in between keeps its shadow, and what is live goes on being followed
-        self._house.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
+        # marked first: a switch that came in between keeps its shadow, and the Follower keeps a live generation
+        self._context.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
         unfollow: Reply[None] = Reply()
-        self._house.followers.of(row.generation).tell(Unfollow(row.generation, unfollow))
+        self._followers.of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
 
     def fail(self, shadow_id: str, error: str) -> None:
-        """FAILED in the words of somebody outside; when this returns, nothing of it writes any file."""
-        self._check_under_way(self._house.catalog.shadow(shadow_id))
+        """FAILED with the reason of a caller; when this returns, the build writes no file any more."""
+        self._check_under_way(self._context.catalog.shadow(shadow_id))
         if self._ended_by_builder(shadow_id, CancelBuild(error, Reply(), failed=True), ShadowState.FAILED):
             return
 
         def work(commit: Commit) -> None:
-            self._check_under_way(commit.shadow(shadow_id))  # it may have become BUILT meanwhile
+            self._check_under_way(commit.shadow(shadow_id))  # the shadow may have become BUILT meanwhile
             transitions.mark_failed(commit, shadow_id, error)
 
-        self._house.transact(work, "fail build")
-        self._house.metrics.count("builds_failed")
+        self._context.transact(work, "fail build")
+        self._context.metrics.count("builds_failed")
 
     def _ended_by_builder(self, shadow_id: str, message: CancelBuild, wanted: ShadowState) -> bool:
-        """Has its builder brought it to this end? False when none runs, or none any more."""
+        """Has the builder brought the shadow to this end? False when no builder runs."""
         with self._lock:
             address = self._builders.get(shadow_id)
         if address is None or not address.ref.is_alive():
@@ -176,7 +202,7 @@ class BuildRegistry:
         try:
             result_of(message.reply, CANCEL_TIMEOUT_S, "the failure" if message.failed else "the cancellation")
         except Exception:
-            if self._house.catalog.shadow(shadow_id).state == wanted:
+            if self._context.catalog.shadow(shadow_id).state == wanted:
                 return True
             if address.ref.is_alive():
                 raise
@@ -196,7 +222,7 @@ class BuildRegistry:
         for shadow_id, address in list(self._builders.items()):
             if not address.ref.is_alive():
                 del self._builders[shadow_id]
-                self._house.running_builds.meters.pop(shadow_id, None)
+                self._running.meters.pop(shadow_id, None)
 
     def running(self) -> int:
         """How many builders run."""
@@ -205,14 +231,14 @@ class BuildRegistry:
             return len(self._builders)
 
     def mend(self) -> list[str]:
-        """Start again the builders that died although their shadow is under way; returns their shadows' ids."""
-        if self._house.catalog.failed is not None:
+        """Start dead builders of shadows under way again; returns the ids of the shadows."""
+        if self._context.catalog.failed is not None:
             return []
         with self._lock:
             dead = [i for i, address in self._builders.items() if not address.ref.is_alive()]
         mended = []
         for shadow_id in dead:
-            row = self._house.catalog.find_shadow(shadow_id)
+            row = self._context.catalog.find_shadow(shadow_id)
             if row is not None and row.state in (ShadowState.PREPARING, ShadowState.BUILDING):
                 self.start(row)
                 mended.append(shadow_id)
@@ -231,7 +257,7 @@ class BuildRegistry:
 
 
 def plain(what: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A build_config or summary as it is stored; raises InvalidConfig when it is not JSON-like."""
+    """A build_config or summary in its stored form; raises InvalidConfig when it is not JSON-like."""
     try:
         found: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(dict(config)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

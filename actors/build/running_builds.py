@@ -1,4 +1,4 @@
-"""What is known of running builds beside the catalog. One object for each engine."""
+"""RunningBuilds: the state of running builds that is not in the catalog. One object for each engine."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from shadowswitch.model.progress import ProgressMeter
 
 
 class RunningBuilds:
-    """Kept apart from the ShadowBuilders, so that a builder that is replaced finds it again. Any thread."""
+    """It outlives the ShadowBuilders, so the successor of a dead builder finds its state. Any thread."""
 
     def __init__(self) -> None:
         self.meters: dict[str, ProgressMeter] = {}
         """The progress of running builds, by shadow id."""
         self.stuck: dict[str, str] = {}
-        """Why a build stands still whose failure cannot even be recorded, by shadow id."""
+        """Why a build stands still when its failure cannot be recorded, by shadow id."""
         self.delays: dict[int, float] = {}
-        """Seconds by which each write of a branch is slowed, while a build of it cannot keep up, by branch number."""
+        """The delay in seconds of each write of a branch while a build of it cannot keep up, by branch number."""
+        self.heard_at: dict[str, float] = {}
+        """The (monotonic) time of the last message of an external builder since the start, by shadow id."""

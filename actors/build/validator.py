@@ -1,5 +1,5 @@
-"""Validation and repair of a standby generation: the shadow is held still at a common LSN while a worker process
-reads it."""
+"""ShadowValidator: validation and repair of a standby generation. A worker process reads it while it stands still at a
+common LSN with its source."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ A = TypeVar("A")
 POLL_S = 0.05
 REPAIR_SLICE = 1000
 TURN_CHANGES = 5_000
-"""By so much is it brought on in one turn of its index."""
+"""The changes that it catches up with under one hold of the switch lock."""
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
-"""What every shadow must pass to be BUILT, and again after a repair."""
+"""A shadow must pass these to be BUILT, and again after a repair."""
 MUST_BE_READ = frozenset({"DIGEST", "SAMPLE_READ_BACK", "QUERY_COMPARISON"})
-"""What cannot be checked of an index in an unknown format."""
+"""These have to read the index, so an index in an unknown format cannot be checked with them."""
 
 
 class Validation(msgspec.Struct, frozen=True):
-    """What a validation found: errors by check, one line each in `errors`."""
+    """The findings of a validation: errors by check, one line each in `errors`."""
 
     findings: dict[str, list[str]]
     errors: list[str]
@@ -50,11 +50,11 @@ class Validation(msgspec.Struct, frozen=True):
     size_bytes: int
     closed_files: dict[str, ClosedFile] = {}
     unchecked: str = ""
-    """What was asked for and could not be checked, and why: it is no finding, but whoever asked must know."""
+    """The checks that were asked for and could not be done, with the reason. Not a finding; the caller gets it."""
 
 
 HostCheck = Callable[[IndexReader], Iterable[str]]
-"""A check that the host registered: what is wrong with a shadow, one line each."""
+"""A check that the host registered. It returns the problems of a shadow, one line each."""
 
 
 def _summary(found: Inspected) -> Validation:
@@ -63,7 +63,7 @@ def _summary(found: Inspected) -> Validation:
 
 
 class ShadowValidator:
-    """Validates and repairs generations that are not live. Blocks the calling actor for as long as that takes."""
+    """Validates and repairs generations that are not live. Any thread; it blocks for as long as that takes."""
 
     def __init__(self, context: EngineContext, pool: WorkerPool, indexes: LiveIndexes) -> None:
         self._context = context
@@ -90,7 +90,7 @@ class ShadowValidator:
             return self._validate_opaque(generation, checks, deadline, stop_asked)
         with writer.pause_apply(deadline - self._context.clock.monotonic()):
             lsn, source = self._context.catalog.source_digest(generation.row.branch, set(writer.types))
-            self._bring_on(generation, lsn, deadline)
+            self._catch_up(generation, lsn, deadline)
             live = self._indexes.live(generation.row.branch, generation.row.index_type)
             compared = live if live is not None and live is not generation else None
             asked = list(queries or (compared.asked if compared is not None else ()))
@@ -124,8 +124,8 @@ class ShadowValidator:
                 return found
             return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
 
-    def _bring_on(self, generation: Generation, upto: int, deadline: float) -> None:
-        """In short turns where readers may hold it, so that a switch of the index waits for no more than one."""
+    def _catch_up(self, generation: Generation, upto: int, deadline: float) -> None:
+        """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one."""
         index, live_until = self._indexes.of_generation(generation), self._context.clock.monotonic() + LIVE_S
         while index.is_exposed(generation) and generation.applied_lsn < upto:
             with index.switch_lock(deadline - self._context.clock.monotonic()):
@@ -135,11 +135,10 @@ class ShadowValidator:
     def _validate_opaque(
         self, generation: Generation, checks: list[str], deadline: float, stop_asked: Callable[[], bool]
     ) -> Validation:
-        """An index in an unknown format: its files, its count, its size, and that nothing is newer than it.
+        """An index in an unknown format: compare its files, its count and its size, and prove that no change is newer.
 
-        A check that would have to read the index is named as not checked.
-
-        Raises InvalidTransition when something is: whatever the checks, it cannot be switched to.
+        A check that has to read the index is reported as unchecked. Raises InvalidTransition when a change is newer:
+        no check can make the index fit for a switch then.
         """
         lsn, source = self._context.catalog.source_digest(generation.row.branch, set(generation.writer.types))
         generation.writer.apply_until(lsn, deadline)
@@ -161,7 +160,7 @@ class ShadowValidator:
         return msgspec.structs.replace(found, unchecked=text)
 
     def ask(self, task: Task, expected: type[A], deadline: float, stop_asked: Callable[[], bool] = lambda: False) -> A:
-        """A worker's answer to a task; a process that dies is replaced, as often as that of a shard."""
+        """The answer of a worker to a task. A process that dies is replaced, as often as that of a shard."""
         deaths = 0
         while True:
             result = self._ask(task, deadline, stop_asked)
@@ -178,7 +177,7 @@ class ShadowValidator:
                 )
 
     def _ask(self, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
-        """The worker's answer, or how it died."""
+        """The answer of the worker, or how it died."""
         answer: Reply[Answer | str] = Reply()
 
         def said(_: int, message: Answer) -> None:
@@ -208,17 +207,16 @@ class ShadowValidator:
         return row.manifest_hash if row is not None else ""
 
     def finish_manifest(self, generation: Generation, branch_name: str, lsn: int, found: Validation) -> str:
-        """Write into the manifest that the build passed, with the validation's checksums; returns its own checksum."""
+        """Write the end of the build and the checksums of the validation into the manifest; returns its checksum."""
         digest = manifest.short(generation.writer.digest())
         built = manifest.Built(lsn, found.rows, digest, found.closed_files)
         return manifest.write_manifest(generation.path, generation.row, branch_name, self._context.catalog.uuid, built)
 
     def repair(self, generation: Generation, buckets: list[int]) -> None:
-        """Replace whole buckets of a standby generation by what the source holds; the journal brings what changes
-        meanwhile.
+        """Replace whole buckets of a standby generation by the records of the source. The journal brings later changes.
 
-        A record written during the repair may be read with an LSN above the shard's `applied_lsn`; its later replay
-        changes nothing (BK-2).
+        A record that is written during the repair may be read with an LSN above the `applied_lsn` of the shard; its
+        later replay changes nothing (BK-2).
         """
         writer = generation.writer
         shards = generation.row.shards
@@ -229,7 +227,7 @@ class ShadowValidator:
                     cursor = b""
                     done = False
                     while not done:
-                        piece = read_records(
+                        chunk = read_records(
                             self._context.catalog,
                             generation.row.branch,
                             number,
@@ -238,17 +236,17 @@ class ShadowValidator:
                             cursor,
                             REPAIR_SLICE,
                         )
-                        items += piece.items
-                        cursor, done = piece.cursor, piece.done
+                        items += chunk.items
+                        cursor, done = chunk.cursor, chunk.done
                 shard = shard_of(bucket, shards)
                 assert bucket in buckets_of_shard(shard, shards)
                 writer.repair(shard, bucket, items)
                 failpoint("repair.bucket")
 
     def run_host_check(self, generation: Generation, name: str, found: Validation) -> Validation:
-        """Let a validator of the host look at a standby generation; what it returns or raises is a finding.
+        """Run a check of the host on a standby generation. Its problems, or its exception, become findings.
 
-        It runs on the calling thread, in the host's process, and gets an `IndexReader`.
+        The check runs on the calling thread, in the process of the host, and gets an `IndexReader`.
         """
         reader = generation.take_reader()
         try:

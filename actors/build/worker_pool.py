@@ -1,6 +1,7 @@
-"""Worker processes: started on demand, kept a while for the next task, killed at once when a build is cancelled.
+"""The WorkerPool: worker processes, started on demand and kept for the next task.
 
-A process that dies under a task is noticed by the end of its socket; who gave the task decides what follows.
+The end of its socket shows that a process died. Then the `gone` callback of its task decides on a replacement. A
+cancelled build has its processes killed at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Task, decode_answer
 
@@ -29,8 +31,8 @@ Said = Callable[[int, Answer], None]
 Gone = Callable[[int, str], None]
 
 
-class _Process:
-    """One worker process and the thread that listens to it."""
+class _Process(ServiceThread):
+    """One worker process, and the thread that reads its answers."""
 
     def __init__(self, data: Path, nice: int, pool: WorkerPool) -> None:
         ours, theirs = socket.socketpair()
@@ -48,22 +50,24 @@ class _Process:
             raise
         finally:
             theirs.close()
+        super().__init__(f"worker-{self.process.pid}")
         self.channel = ours
         self.pool = pool
         self.task: tuple[int, Said, Gone] | None = None
-        threading.Thread(target=self._listen, name=f"shadowswitch-worker-{self.process.pid}", daemon=True).start()
+        self.start()
 
     def give(self, task: Task) -> None:
-        with contextlib.suppress(OSError):  # a dead process is noticed by the listener
+        with contextlib.suppress(OSError):  # the listener notices a dead process
             self.channel.sendall(msgspec.json.encode(task) + b"\n")
 
     def tune(self, control: Control) -> None:
         with contextlib.suppress(OSError):
             self.channel.sendall(msgspec.json.encode(control) + b"\n")
 
-    def _listen(self) -> None:
+    def run(self) -> None:
+        """Read answers until the socket ends, which is the end of the process."""
         with contextlib.suppress(OSError, msgspec.DecodeError), self.channel.makefile("rb") as lines:
-            for line in lines:  # the last line of a worker that was killed may be cut off
+            for line in lines:  # the last line of a killed worker may be cut off
                 self._heard(decode_answer(line))
         self.kill()
         status = self.process.wait()
@@ -86,7 +90,7 @@ class _Process:
 
 
 class WorkerPool:
-    """Gives tasks to worker processes. Any thread; callbacks come on the listener's thread and must be quick."""
+    """Gives tasks to worker processes. Any thread; callbacks come on the thread of the listener and must be quick."""
 
     def __init__(self, data: Path, nice: int, idle_max: int) -> None:
         self._data = data
@@ -108,13 +112,13 @@ class WorkerPool:
                 self._idle.pop()
             process = self._idle.pop() if self._idle else _Process(self._data, self._nice, self)
             self._busy[number] = process
-            process.task = (number, said, gone)  # from now on its death is told, also before it has read anything
+            process.task = (number, said, gone)  # from now on `gone` gets its death, also before it has read the task
         process.tune(control or Control())
         process.give(task)
         return number
 
     def tune(self, number: int, control: Control) -> None:
-        """Throttle, pause or let go on a running task; one that has ended is left alone."""
+        """Throttle, pause or continue a running task; no effect on a task that has ended."""
         with self._lock:
             process = self._busy.get(number)
         if process is not None:
@@ -137,7 +141,7 @@ class WorkerPool:
             return [process.process.pid for process in self._busy.values()]
 
     def finished(self, process: _Process) -> None:
-        """A process is free again."""
+        """A process has done its task."""
         with self._lock:
             for number in [n for n, p in self._busy.items() if p is process]:
                 del self._busy[number]
@@ -147,7 +151,7 @@ class WorkerPool:
         process.kill()
 
     def lost(self, process: _Process, how: str) -> None:
-        """A process ended, expected or not."""
+        """A process ended, on purpose or not."""
         with self._lock:
             task, process.task = process.task, None
             if process in self._idle:

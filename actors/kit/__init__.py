@@ -1,1 +1,1 @@
-"""What every actor is made of."""
+"""The parts that every actor uses."""

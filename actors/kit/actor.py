@@ -1,12 +1,16 @@
-"""What every actor of the engine is made of.
+"""The base of all actors, and their addresses.
 
-Pykka's rules, and what is made of them here (Pykka 4.5): an exception in an `ask` leaves the actor alive, in a `tell`
-kills it; SystemExit or KeyboardInterrupt inside an actor leaves the caller without an answer and stops *every* actor
-of the process, the host's too. So a handler never lets anything out: `on_receive` catches BaseException, gives it
-to whoever waits for the reply, logs it with its cause, lets the actor mend itself (`recover`), and tells the
-supervisor.
+A message is a frozen struct with one handler. It stands in the module of the actor that receives it; a message of
+several receivers stands in `actors.kit.signals`. A message with an answer carries a `Reply`. The receiver claims the
+reply with `set_running_or_notify_cancel` before anything irrevocable. So a caller whose deadline passes and whose
+`cancel()` succeeds knows that nothing was done and nothing will be done.
 
-Only actors of this engine are ever stopped, by reference.
+Pykka 4.5 has these rules. An exception in an `ask` leaves the actor alive; in a `tell` it kills the actor. SystemExit
+or KeyboardInterrupt inside an actor leaves the caller without an answer and stops *every* actor of the process, also
+those of the host. So no exception leaves a handler here: `on_receive` catches BaseException, gives it to the reply,
+logs it with its cause, calls `recover`, and informs the supervisor.
+
+The engine stops only its own actors, by reference.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class EngineActor(pykka.ThreadingActor):
         threading.current_thread().name = self.name
 
     def on_receive(self, message: Any) -> None:
-        """Handle one message; whatever goes wrong is answered, logged and reported, never raised."""
+        """Handle one message. An error becomes the answer, is logged and reported; it is never raised."""
         try:
             self._handlers[type(message)](message)
         except BaseException as error:
@@ -78,7 +82,7 @@ class EngineActor(pykka.ThreadingActor):
         """Bring the actor's own state back to what is durable, after a handler failed. On the actor's thread."""
 
     def on_stop(self) -> None:
-        """Answer whoever still waits; on the actor's thread."""
+        """Answer every message that is still in the mailbox; on the actor's thread."""
         while not self.actor_inbox.empty():
             fail_reply(
                 self.actor_inbox.get().message, EngineClosed(f"{self.name} has stopped", hint="open the engine again")
@@ -86,14 +90,14 @@ class EngineActor(pykka.ThreadingActor):
 
 
 def wrap(error: BaseException, where: str) -> InternalFailure:
-    """An unexpected error, as one that a caller may catch."""
+    """An unexpected error as an InternalFailure, which a caller may catch."""
     return InternalFailure(
         f"{where} failed: {error!r}", cause=error, hint="see the log; this is a defect, please report it"
     )
 
 
 def fail_reply(message: Any, error: BaseException) -> bool:
-    """Give an error to whoever waits for a message's reply; False when nobody waits (any more)."""
+    """Answer a message with an error; False if the message has no reply, or its reply was given or cancelled."""
     reply = getattr(message, "reply", None)
     if not isinstance(reply, Reply) or reply.done():
         return False
@@ -105,34 +109,34 @@ def fail_reply(message: Any, error: BaseException) -> bool:
 
 
 class Address:
-    """Where an actor can be reached; stays the same when the supervisor replaces the actor behind it."""
+    """The address of an actor. It stays the same when the supervisor replaces the actor behind it."""
 
     def __init__(self, start: Callable[[], pykka.ActorRef[Any]]) -> None:
         self._start = start
         self.ref = start()
 
     def tell(self, message: Any) -> None:
-        """Send. A message to a dead actor, or to one that dies in this moment, is answered with InternalFailure."""
+        """Send. InternalFailure answers a message to a dead actor, or to an actor that dies at this moment."""
         ref = self.ref
         try:
             ref.tell(message)
             if ref.is_alive():
-                return  # it handles the message, or its end finds it in the mailbox
+                return  # the actor handles the message, or `on_stop` finds it in the mailbox
         except pykka.ActorDeadError:
             pass
         reply = getattr(message, "reply", None)
-        if isinstance(reply, Reply):  # one that was claimed is answered by the actor's end
+        if isinstance(reply, Reply):  # `on_stop` answers a reply that was claimed
             reply.cancel(InternalFailure("the engine is mending itself", hint="try again in a second, or see the log"))
 
     def restart_if_dead(self) -> bool:
-        """Start a new actor if the present one is gone; True if so."""
+        """Start a new actor if the present one is dead; True if one was started."""
         if self.ref.is_alive():
             return False
         self.ref = self._start()
         return True
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop behind what is queued; False if it did not stop in time."""
+        """Stop the actor behind the messages in its mailbox; False if it did not stop in time."""
         try:
             return bool(self.ref.stop(block=True, timeout=timeout_s))
         except pykka.Timeout:
@@ -140,9 +144,9 @@ class Address:
 
 
 def result_of(reply: Reply[Any], timeout_s: float, what: str) -> Any:
-    """Wait for a reply. On timeout the message is cancelled if it was not begun; the error says which.
+    """Wait for a reply. A message that was not begun at the timeout is cancelled; the error says whether it was begun.
 
-    Raises what the receiver raised, or Timeout.
+    Raises the error of the receiver, or Timeout.
     """
     try:
         return reply.result(timeout_s)
@@ -166,4 +170,4 @@ def result_of(reply: Reply[Any], timeout_s: float, what: str) -> Any:
 
 
 COMMIT_GRACE_S = 30.0
-"""How long to wait for a transaction that has begun: its outcome is near, and giving up would leave it unknown."""
+"""The wait for a transaction that has begun: its outcome is near, and a caller that gives up does not know it."""

@@ -1,4 +1,4 @@
-"""Waiting for a state of the catalog. One object for each engine."""
+"""StateChanges: a thread waits here for a state of the catalog. One object for each engine."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from shadowswitch.storage.clock import Clock
 
 T = TypeVar("T")
 LOOK_AGAIN_S = 1.0
-"""A waiter looks again that often, also when nothing was notified: progress of a build is not in the catalog."""
+"""A waiter looks again that often without a notification: the progress of a build is not in the catalog."""
 
 
 class StateChanges:
-    """Wakes the threads that wait for a state, after every metadata transaction. Any thread."""
+    """Wakes the waiting threads after every metadata transaction. Any thread."""
 
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
         self._catalog = catalog
         self._clock = clock
         self._changed = threading.Condition()
         self.closing = False
-        """The engine closes: nothing new begins, and every waiter raises EngineClosed."""
+        """The engine closes: no new work begins, and every waiter raises EngineClosed."""
 
     def close(self) -> None:
         """The engine closes. Every waiter wakes."""
@@ -36,10 +36,10 @@ class StateChanges:
             self._changed.notify_all()
 
     def wait(self, is_so: Callable[[], T | None], deadline: float | None, what: str) -> T:
-        """Wait until `is_so` returns something; it is asked again after every metadata transaction.
+        """Wait until `is_so` returns a value other than None. It is called again after every metadata transaction.
 
-        Raises Timeout at the (monotonic) deadline, EngineClosed when the engine closes, and the disk's error when the
-        catalog cannot be written any more.
+        Raises Timeout at the (monotonic) deadline, EngineClosed when the engine closes, and the error of the disk when
+        the catalog accepts no more writes.
         """
         while True:
             with self._changed:

@@ -11,13 +11,13 @@ class Heads:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[int, int] = {}
-        """Of the branches written to since the start; the catalog knows the others."""
+        """The heads of the branches with a commit since the start. The catalog has the other heads."""
 
     def of(self, branch: int) -> int:
-        """The LSN of the last committed change of a branch. Memory learns of a commit a moment after the catalog."""
+        """The LSN of the last committed change of a branch. Memory follows the catalog a moment later."""
         head = self._known.get(branch)
         return head if head is not None else self._catalog.head(branch)[0]
 
     def advance(self, heads: dict[int, int]) -> None:
-        """A transaction with these new heads is durable."""
+        """A transaction with these heads is durable."""
         self._known.update(heads)

@@ -1,7 +1,7 @@
-"""What a sender waits for: the answer to one message, given once, by whoever handled it.
+"""Reply: the answer to one message, given once.
 
-The calls are those of `concurrent.futures.Future` that actors need, and mean the same; without callbacks and a
-condition of its own an answer costs a third of the CPU, which a write that crosses three threads feels.
+Its methods are a subset of those of `concurrent.futures.Future`, with the same meaning. A Reply has no callbacks and no
+condition, so an answer costs a third of the CPU. A write crosses three threads, where that is measurable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PENDING, _RUNNING, _CANCELLED, _FINISHED = range(4)
 
 
 class Reply(Generic[T]):
-    """Any thread. Of `cancel` and `set_running_or_notify_cancel` exactly one succeeds, whichever comes first."""
+    """Any thread. Exactly one of `cancel` and `set_running_or_notify_cancel` succeeds: the first."""
 
     __slots__ = ("_answered", "_error", "_moves", "_state", "_value")
 
@@ -30,7 +30,7 @@ class Reply(Generic[T]):
         self._answered.acquire()
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Claim it, before anything is done for it. False when the sender does not wait any more: do nothing."""
+        """Claim the reply before the work begins. False when the sender has cancelled: the receiver does nothing."""
         with self._moves:
             if self._state == _PENDING:
                 self._state = _RUNNING
@@ -40,18 +40,20 @@ class Reply(Generic[T]):
         raise InvalidStateError("this reply was claimed or given before")
 
     def cancel(self, error: BaseException | None = None) -> bool:
-        """Stop waiting, or end the wait of others with an error. False when it was claimed or given already: an answer
-        is near, or there."""
+        """Stop waiting, or end the wait of another thread with an error.
+
+        False when the reply was claimed or given before: the answer is near, or there.
+        """
         with self._moves:
             if self._state != _PENDING:
                 return self._state == _CANCELLED
-            self._error = error or CancelledError()  # before the state, at which others look without the lock
+            self._error = error or CancelledError()  # before the state, which other threads read without the lock
             self._state = _CANCELLED
         self._answered.release()
         return True
 
     def set_result(self, value: T) -> None:
-        """Answer. Raises InvalidStateError when it was answered or cancelled before."""
+        """Answer. Raises InvalidStateError when the reply was given or cancelled before."""
         with self._moves:
             if self._state > _RUNNING:
                 raise InvalidStateError("this reply was given or cancelled before")
@@ -60,7 +62,7 @@ class Reply(Generic[T]):
         self._answered.release()
 
     def set_exception(self, error: BaseException) -> None:
-        """Answer with an error. Raises InvalidStateError when it was answered or cancelled before."""
+        """Answer with an error. Raises InvalidStateError when the reply was given or cancelled before."""
         with self._moves:
             if self._state > _RUNNING:
                 raise InvalidStateError("this reply was given or cancelled before")
@@ -69,20 +71,20 @@ class Reply(Generic[T]):
         self._answered.release()
 
     def done(self) -> bool:
-        """Was it answered or cancelled?"""
+        """Was the reply given or cancelled?"""
         return self._state > _RUNNING
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until it is answered or cancelled; False if it was not in time."""
+        """Wait until the reply is given or cancelled; False at the timeout."""
         if self._state > _RUNNING:
             return True
         if not self._answered.acquire(timeout=min(max(0.0, timeout_s), TIMEOUT_MAX)):
             return False
-        self._answered.release()  # for the next who waits
+        self._answered.release()  # for the next thread that waits
         return True
 
     def result(self, timeout_s: float = TIMEOUT_MAX) -> T:
-        """Wait for the answer and return it, or raise the error that it is. Raises TimeoutError."""
+        """Wait for the answer and return it. Raises the error that was given, or TimeoutError."""
         if not self.wait(timeout_s):
             raise TimeoutError
         if self._error is not None:

@@ -1,19 +1,19 @@
-"""Supervision: who crashed, and starting again what is gone.
+"""The Supervisor: a list of crashes, and the restart of dead actors.
 
-An actor of this engine mends itself when a handler fails (see `base`), so it dies only when somebody outside stops
-it, for
-example a host that calls `ActorRegistry.stop_all()`. The timers look once a second and start again what is gone,
-with growing pauses; after too many restarts of one part it is left down, and what needs it fails with that reason.
+An actor of this engine recovers when a handler fails (see `actors.kit.actor`). So an actor dies only when code outside
+the engine stops it, for example a host that calls `ActorRegistry.stop_all()`. The timers call `mend` once a second.
+`mend` starts dead actors again, each with growing pauses. After `RESTARTS_MAX` restarts an actor stays dead, and every
+call that needs it fails with that reason.
 """
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 from typing import Any
 
-from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.kit.actor import Address
+from shadowswitch.storage.clock import Clock
 
 logger = logging.getLogger("shadowswitch")
 
@@ -23,29 +23,30 @@ CRASHES_KEPT = 50
 
 
 class Supervisor:
-    """Keeps a list of crashes; restarts parts. `crashed` may be called from any thread, `mend` by the timers."""
+    """One for each engine. `crashed`: any thread. `mend`: the thread of the timers."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.crashes: list[dict[str, Any]] = []
+        self._clock = clock
         self._restarts: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
 
     def crashed(self, name: str, error: BaseException) -> None:
-        """An actor's handler failed in an unforeseen way; it has mended itself."""
+        """A handler of an actor failed in an unforeseen way; the actor has recovered."""
         del self.crashes[: max(0, len(self.crashes) - CRASHES_KEPT + 1)]
-        self.crashes.append({"actor": name, "error": repr(error), "at": time.time()})
+        self.crashes.append({"actor": name, "error": repr(error), "at": self._clock.wall()})
 
-    def mend(self, core: dict[str, Address], builds: BuildRegistry) -> None:
-        """Start again what is gone."""
+    def mend(self, core: dict[str, Address], mend_builds: Callable[[], list[str]]) -> None:
+        """Start dead actors again. `mend_builds` starts dead builders again and returns the ids of their shadows."""
         for name, address in core.items():
             if address.ref.is_alive():
                 continue
             count = self._restarts.get(name, 0)
-            if count >= RESTARTS_MAX or time.monotonic() < self._not_before.get(name, 0.0):
+            if count >= RESTARTS_MAX or self._clock.monotonic() < self._not_before.get(name, 0.0):
                 continue
             self._restarts[name] = count + 1
-            self._not_before[name] = time.monotonic() + min(PAUSE_MAX_S, 2.0**count)
+            self._not_before[name] = self._clock.monotonic() + min(PAUSE_MAX_S, 2.0**count)
             logger.error("%s is gone; starting it again (%d)", name, count + 1)
             address.restart_if_dead()
-        for shadow_id in builds.mend():
+        for shadow_id in mend_builds():
             logger.error("the builder of shadow %s is gone; it goes on", shadow_id)

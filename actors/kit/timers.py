@@ -1,4 +1,4 @@
-"""One thread that sends messages later. Actors have no clock of their own."""
+"""One thread that calls functions later. Actors have no clock of their own: a timer sends them a message."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import heapq
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Callable
+
+from shadowswitch.actors.kit.service_thread import ServiceThread
+from shadowswitch.storage.clock import Clock
 
 logger = logging.getLogger("shadowswitch")
 
+JOIN_S = 2.0
 
-class Timers:
-    """Calls functions after a delay, on its own thread; the functions must be quick (send a message)."""
 
-    def __init__(self) -> None:
+class Timers(ServiceThread):
+    """Calls functions after a delay, on its own thread. A function must be quick: it sends a message. Any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("timers")
+        self._clock = clock
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._wake = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="shadowswitch-timers", daemon=True)
-        self._thread.start()
+        self.start()
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call once, `delay_s` seconds from now."""
         with self._wake:
-            entry = (time.monotonic() + delay_s, next(self._order), call)
+            entry = (self._clock.monotonic() + delay_s, next(self._order), call)
             heapq.heappush(self._heap, entry)
             if self._heap[0] is entry:
                 self._wake.notify()
@@ -42,19 +47,19 @@ class Timers:
         self.after(period_s, again)
 
     def close(self) -> None:
-        """Forget everything that was planned. Idempotent."""
+        """Drop every planned call and end the thread. Idempotent."""
         with self._wake:
             self._closed = True
             self._heap.clear()
             self._wake.notify()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=2)
+        self.join(JOIN_S)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Wait for the next call, make it; an exception of a call is logged."""
         while True:
             with self._wake:
-                while not self._closed and (not self._heap or self._heap[0][0] > time.monotonic()):
-                    self._wake.wait(self._heap[0][0] - time.monotonic() if self._heap else None)
+                while not self._closed and (not self._heap or self._heap[0][0] > self._clock.monotonic()):
+                    self._wake.wait(self._heap[0][0] - self._clock.monotonic() if self._heap else None)
                 if self._closed:
                     return
                 _, _, call = heapq.heappop(self._heap)

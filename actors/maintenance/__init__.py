@@ -1,1 +1,1 @@
-"""What keeps an open engine in order."""
+"""The actors that keep an open engine in order: journal, clean-up, events, watched folders."""

@@ -1,61 +1,91 @@
-"""The Follower: keeps live, soaking and waiting generations up with the journal. A small pool; each owns some
+"""The Follower: keeps live, soaking and waiting generations up with the journal. A pool of them; each owns some
 generations.
 
-A soaking generation is never brought ahead of the live one, so that a reader that moves from the one to the other sees
-no older state (SW-2).
+The LiveIndex limits a soaking generation to the LSN of the live one, so that a reader that moves from the soaking
+generation to the live one sees no older state (SW-2).
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
 from functools import partial
 from typing import Any
 
-from shadowswitch.actors.house import House
+import msgspec
+
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import EngineActor
-from shadowswitch.actors.messages import Follow, Kick, Tick, Unfollow
+from shadowswitch.actors.kit.heads import Heads
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.signals import Kick, Tick
+from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
+from shadowswitch.actors.switch.live_index import LiveIndexes
+from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage.generations.generation import APPLY_SLICE, BUSY_SLICE, Generation
 
 logger = logging.getLogger("shadowswitch")
 
 TURN_S = 0.05
-"""How long one generation is served before the next one has its turn."""
-TEND_S = 0.01
-"""Housekeeping of one generation at each tick."""
-UNTIDY_CHANGES_MAX = 100_000
-"""After so many changes a generation gets its housekeeping although it is behind: 50 segments of an `fts5` index."""
-PILE_S = 0.2
-"""How long a pile of changes may wait to be forced to disk, see `Config.flush_changes`."""
+"""The time that one generation is served before the next one has its turn."""
+COMPACT_S = 0.01
+"""The time that one generation is compacted at each tick."""
+UNCOMPACTED_CHANGES_MAX = 100_000
+"""After so many changes a generation is compacted although it is behind: 50 segments of an `fts5` index."""
+FLUSH_BATCH_S = 0.2
+"""The time that a full flush batch may wait to be forced to disk, see `Config.flush_changes`."""
 BEHIND_S = 1.0
-"""Who has not come as far as the head was at the beginning of a turn for so long is behind. Under steady writing the
-head is always a little ahead: that alone says nothing."""
+"""A generation is behind when it has not caught up for so long. It has caught up when it reaches the head as it was at
+the beginning of a turn: under steady writes the present head is always a little ahead."""
 RETRY_S = 1.0
-"""How long a generation that could not be brought up is left alone."""
+"""The pause after a generation failed to apply the journal."""
+
+
+class Follow(msgspec.Struct, frozen=True):
+    """To a Follower: keep this generation up with the journal."""
+
+    generation: Generation
+
+
+class Unfollow(msgspec.Struct, frozen=True):
+    """To a Follower: drop a generation. Reply: None, once the Follower will not touch it again."""
+
+    number: int
+    reply: Reply[None]
 
 
 class Follower(EngineActor):
-    """Brings its generations up with the journal, and forces them to disk now and then.
+    """Applies the journal to its generations, compacts them, and forces them to disk now and then."""
 
-    `written` holds the branches with new commits; the JournalWriter's thread appends to it.
-    """
-
-    def __init__(self, house: House, number: int, written: deque[int]) -> None:
-        super().__init__(f"shadowswitch-follower-{number}", house.crashed)
-        self._house = house
+    def __init__(
+        self,
+        context: EngineContext,
+        number: int,
+        followers: FollowerPool,
+        pause: FollowerPause,
+        heads: Heads,
+        generations: OpenGenerations,
+        indexes: LiveIndexes,
+    ) -> None:
+        super().__init__(f"shadowswitch-follower-{number}", context.crashed)
+        self._config = context.config
+        self._metrics = context.metrics
+        self._clock = context.clock
+        self._written = followers.written[number]
+        self._pause = pause
+        self._at_work = pause.at_work[number]
+        self._heads = heads
+        self._generations = generations
+        self._indexes = indexes
         self._by_branch: dict[int, dict[int, Generation]] = {}
         self._dirty: set[int] = set()
         self._unflushed: dict[int, tuple[float, int]] = {}
-        """Since when, and how many changes, by generation."""
+        """The begin and the size of the flush batch, by generation."""
         self._not_before: dict[int, float] = {}
-        self._abreast: dict[int, float] = {}
-        """When it last reached what the head was at the beginning of its turn, by generation."""
-        self._untidy: dict[int, int] = {}
-        """How many changes since the last housekeeping came to an end, by generation."""
-        self._written = written
-        self._at_work = house.pause.at_work[number]
+        self._caught_up_at: dict[int, float] = {}
+        """The time at which it last reached the head of the beginning of its turn, by generation."""
+        self._uncompacted: dict[int, int] = {}
+        """The number of changes since the last compaction was complete, by generation."""
         self.handles(Follow, self._follow)
         self.handles(Unfollow, self._unfollow)
         self.handles(Tick, self._tick)
@@ -75,7 +105,7 @@ class Follower(EngineActor):
             if generations.pop(message.number, None) is not None and not generations:
                 del self._by_branch[branch]
         self._unflushed.pop(message.number, None)
-        self._abreast.pop(message.number, None)
+        self._caught_up_at.pop(message.number, None)
         message.reply.set_result(None)
 
     def _kick(self, message: Kick) -> None:
@@ -91,7 +121,7 @@ class Follower(EngineActor):
 
     def _serve(self, branch: int) -> None:
         self._dirty.discard(branch)
-        head = self._house.heads.of(branch)
+        head = self._heads.of(branch)
         generations = self._by_branch.get(branch, {})
         live_first = sorted(generations.values(), key=lambda g: g is not self._live(g))
         for generation in live_first:
@@ -99,97 +129,98 @@ class Follower(EngineActor):
                 self._dirty.add(branch)
 
     def _live(self, generation: Generation) -> Generation | None:
-        return self._house.indexes.live(generation.row.branch, generation.row.index_type)
+        return self._indexes.live(generation.row.branch, generation.row.index_type)
 
     def _target(self, generation: Generation, head: int) -> int:
-        return self._house.indexes.of_generation(generation).follow_limit(generation, head)
+        return self._indexes.of_generation(generation).follow_limit(generation, head)
 
     def _advance(self, generation: Generation, head: int) -> bool:
-        """Serve one generation for one turn; False when it is not at the head yet."""
+        """Serve one generation for one turn; False when it has not reached the head."""
         with self._at_work:
-            return not self._house.pause.rests and self._take_turn(generation, head)
+            return not self._pause.rests and self._take_turn(generation, head)
 
     def _take_turn(self, generation: Generation, head: int) -> bool:
         number = generation.row.number
         writer = generation.writer
-        if writer.is_paused or writer.closed or time.monotonic() < self._not_before.get(number, 0.0):
+        if writer.is_paused or writer.closed or self._clock.monotonic() < self._not_before.get(number, 0.0):
             return writer.closed
-        turn_ends = time.monotonic() + TURN_S
+        turn_ends = self._clock.monotonic() + TURN_S
         target = partial(self._target, generation, head)
         try:
-            while writer.applied_lsn < target() and time.monotonic() < turn_ends and not writer.is_paused:
+            while writer.applied_lsn < target() and self._clock.monotonic() < turn_ends and not writer.is_paused:
                 applied = writer.follow_slice(target, BUSY_SLICE if self._behind(generation) else APPLY_SLICE)
                 if applied:
-                    since, changes = self._unflushed.get(number, (time.monotonic(), 0))
+                    since, changes = self._unflushed.get(number, (self._clock.monotonic(), 0))
                     self._unflushed[number] = (since, changes + applied)
-                    self._untidy[number] = self._untidy.get(number, 0) + applied
+                    self._uncompacted[number] = self._uncompacted.get(number, 0) + applied
                 generation.advanced()
         except ShadowSwitchError as error:
             if writer.closed:
                 return True
             logger.error("generation %d cannot follow the journal: %s", number, error)
-            self._house.metrics.count("follow_errors")
-            self._not_before[number] = time.monotonic() + RETRY_S
+            self._metrics.count("follow_errors")
+            self._not_before[number] = self._clock.monotonic() + RETRY_S
             return False
         if writer.applied_lsn < head:
             return False
-        self._abreast[number] = time.monotonic()
+        self._caught_up_at[number] = self._clock.monotonic()
         return True
 
     def _compact(self) -> None:
-        """A little housekeeping of what changed, while nothing is switched; who is behind catches up first."""
-        for number, changes in list(self._untidy.items()):
-            generation = self._house.generations.get(number)
-            if generation is not None and self._behind(generation) and changes < UNTIDY_CHANGES_MAX:
+        """Compact changed generations a little, while no switch is attempted. A generation that is behind catches up
+        first."""
+        for number, changes in list(self._uncompacted.items()):
+            generation = self._generations.get(number)
+            if generation is not None and self._behind(generation) and changes < UNCOMPACTED_CHANGES_MAX:
                 continue
-            ends = time.monotonic() + TEND_S
+            ends = self._clock.monotonic() + COMPACT_S
             more = generation is not None and not generation.closed
-            while more and generation is not None and time.monotonic() < ends:
+            while more and generation is not None and self._clock.monotonic() < ends:
                 with self._at_work:
-                    if self._house.pause.is_on:
+                    if self._pause.is_on:
                         return
                     more = self._compact_one(generation)
             if not more:
-                self._untidy.pop(number, None)
+                self._uncompacted.pop(number, None)
 
     def _compact_one(self, generation: Generation) -> bool:
         try:
             return generation.writer.compact()
         except ShadowSwitchError as error:
-            logger.error("housekeeping of generation %d failed: %s", generation.row.number, error)
+            logger.error("compaction of generation %d failed: %s", generation.row.number, error)
             return False
 
     def _flush_due(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for number, (since, changes) in list(self._unflushed.items()):
-            generation = self._house.generations.get(number)
+            generation = self._generations.get(number)
             if generation is None or generation.closed:
                 del self._unflushed[number]
             elif now >= since + self._waits_s(generation, changes):
                 with self._at_work:
-                    if self._house.pause.is_on:
+                    if self._pause.is_on:
                         return
                     del self._unflushed[number]
                     self._flush(generation)
 
     def _waits_s(self, generation: Generation, changes: int) -> float:
-        """How long that many changes may wait to be forced to disk. Whoever is behind comes nearer first: it has as
-        large a pile as a build."""
-        config = self._house.config
-        pile = max(config.flush_changes, config.copy_flush_rows) if self._behind(generation) else config.flush_changes
-        return min(PILE_S, config.flush_interval_s) if changes >= pile else config.flush_interval_s
+        """The time that a flush batch of so many changes may wait. The batch of a generation that is behind is as large
+        as that of a build: it catches up first."""
+        config = self._config
+        full = max(config.flush_changes, config.copy_flush_rows) if self._behind(generation) else config.flush_changes
+        return min(FLUSH_BATCH_S, config.flush_interval_s) if changes >= full else config.flush_interval_s
 
     def _behind(self, generation: Generation) -> bool:
-        since = self._abreast.get(generation.row.number, 0.0)
-        head = self._house.heads.of(generation.row.branch)
-        return generation.applied_lsn < head and time.monotonic() > since + BEHIND_S
+        since = self._caught_up_at.get(generation.row.number, 0.0)
+        head = self._heads.of(generation.row.branch)
+        return generation.applied_lsn < head and self._clock.monotonic() > since + BEHIND_S
 
     def _flush(self, generation: Generation) -> None:
         try:
             generation.writer.flush()
         except ShadowSwitchError as error:
             logger.error("generation %d could not be forced to disk: %s", generation.row.number, error)
-            self._house.metrics.count("flush_errors")
+            self._metrics.count("flush_errors")
 
     def recover(self, message: Any, error: BaseException) -> None:
         """Look at every branch again at the next tick."""

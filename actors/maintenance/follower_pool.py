@@ -1,4 +1,4 @@
-"""The Followers of an engine, and the pause that a switch asks them for."""
+"""FollowerPool: the addresses of the Followers. FollowerPause: a switch keeps them from new work for a moment."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from shadowswitch.actors.kit.actor import Address
 from shadowswitch.storage.clock import Clock
 
 SWITCH_INTERVAL_S = 0.0005
-"""While an index is switched a busy Python thread keeps the GIL for half a millisecond instead of five: a drain gives
-it up a dozen times, and each time would wait that long to get it back."""
+"""During an attempt to switch, a busy Python thread keeps the GIL for half a millisecond instead of five. A drain gives
+the GIL up a dozen times, and each time it would wait five milliseconds to get it back."""
 WORK_ENDS_S = 1.0
-"""A switch waits that long for the work that followers have begun."""
+"""The time that a switch waits for the work that Followers have begun."""
 REST_S = 0.5
-"""An attempt to switch takes a few milliseconds; on a stalled disk followers do not wait for it."""
+"""The longest rest. An attempt to switch takes a few milliseconds; on a stalled disk Followers do not wait for it."""
 
 
 class FollowerPause:
-    """Followers begin no new work while a switch is about to commit: both would share the disk and the processor."""
+    """While a switch is about to commit, Followers begin no new work: both would share the disk and the processor.
+
+    Any thread.
+    """
 
     def __init__(self, clock: Clock, followers: int) -> None:
         self._clock = clock
         self.at_work = [threading.Lock() for _ in range(followers)]
-        """Each is held by its follower while that is at work."""
+        """One lock for each Follower, which holds it while it works."""
         self._attempts = 0
         self._since = 0.0
         self._lock = threading.Lock()
@@ -34,17 +37,17 @@ class FollowerPause:
 
     @property
     def is_on(self) -> bool:
-        """Is a switch about to commit? Then nothing forces to disk or compacts."""
+        """Is a switch about to commit? Then no Follower forces to disk or compacts."""
         return self._attempts > 0
 
     @property
     def rests(self) -> bool:
-        """Should followers apply nothing? Not for long: readers wait for what they apply."""
+        """Should Followers apply nothing? At most for `REST_S`: readers wait for the changes that they apply."""
         return self._attempts > 0 and self._clock.monotonic() < self._since + REST_S
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """For the attempt of a switch; waits a while for the work that followers have begun."""
+        """For the attempt of a switch: waits up to `WORK_ENDS_S` for the work that Followers have begun."""
         with self._lock:
             self._attempts += 1
             self._since = self._clock.monotonic()
@@ -65,19 +68,19 @@ class FollowerPause:
 
 
 class FollowerPool:
-    """The addresses of the Followers, and which branches were written to since each looked last."""
+    """The addresses of the Followers, and for each the branches with commits since its last tick."""
 
     def __init__(self, followers: int) -> None:
         self.addresses: list[Address] = []
         """Set once, when the Followers start."""
         self.written = [deque[int]() for _ in range(followers)]
-        """The branches with new commits; the JournalWriter's thread appends, each Follower takes from its own."""
+        """The branches with new commits. The thread of the JournalWriter appends; each Follower takes from its own."""
 
     def of(self, generation_number: int) -> Address:
-        """The Follower that keeps a generation up with the journal; always the same one."""
+        """The Follower that keeps a generation up with the journal; always the same."""
         return self.addresses[generation_number % len(self.addresses)]
 
     def note_written(self, branches: dict[int, int]) -> None:
-        """A transaction with changes of these branches is durable. On the JournalWriter's thread."""
+        """A transaction with changes of these branches is durable. On the thread of the JournalWriter."""
         for written in self.written:
             written.extend(branches)

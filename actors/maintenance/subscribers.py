@@ -1,4 +1,4 @@
-"""Who wants to hear of events. Kept apart from the Dispatcher, so that one that is replaced finds them again."""
+"""Subscribers: the subscriptions to events. They outlive the Dispatcher, so its successor finds them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAUSE_MAX_S = 30.0
 
 
 class Subscriber:
-    """One subscription: whom to call, and the last event that was taken. `left` may be set by any thread."""
+    """One subscription: its callback, and the last event that it took. Any thread may set `left`."""
 
     def __init__(self, callback: Callable[[Event], None], after: int) -> None:
         self.callback = callback
@@ -23,11 +23,11 @@ class Subscriber:
         self.not_before = 0.0
 
     def took(self, sequence: int) -> None:
-        """An event was taken."""
+        """The callback took this event."""
         self.after, self.pause_s = sequence, PAUSE_FIRST_S
 
     def failed(self, now: float) -> None:
-        """An event was not taken; it comes again after a pause that grows."""
+        """The callback raised; the event comes again after a pause, which grows."""
         self.not_before = now + self.pause_s
         self.pause_s = min(2 * self.pause_s, PAUSE_MAX_S)
 
@@ -40,17 +40,17 @@ class Subscribers:
         self._present: list[Subscriber] = []
 
     def add(self, subscriber: Subscriber) -> None:
-        """From now on it is called."""
+        """From now on the subscriber gets events."""
         with self._lock:
             self._present.append(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """It is called no more. Idempotent."""
+        """The subscriber gets no more events. Idempotent."""
         subscriber.left = True
         with self._lock, contextlib.suppress(ValueError):
             self._present.remove(subscriber)
 
     def present(self) -> list[Subscriber]:
-        """Those of this moment, in the order in which they came."""
+        """The subscribers at this moment, in the order of their subscription."""
         with self._lock:
             return list(self._present)

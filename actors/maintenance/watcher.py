@@ -1,8 +1,8 @@
-"""The Watcher: notices of the file system (watchdog), gathered until they are quiet. One for each engine.
+"""The Watcher: owns the Observer of the file system (watchdog). One for each engine.
 
-Notices are hints and nothing more: the kernel's queue overflows silently, a folder may be on a file system without any,
-and a limit may forbid to watch. So whoever watches is also told to look at everything: at the start, every `rescan_s`,
-after an overflow, and when too many paths have gathered.
+A notice is a hint: the queue of the kernel overflows silently, some file systems send no notices, and a limit may
+forbid a watch. So every watch also gets "look at everything": at the start, every `rescan_s`, after an overflow, and
+when too many paths have gathered.
 
 One Observer serves all watches, because the kernel allows a user only 128 of them. It starts with the first watch.
 """
@@ -10,15 +10,16 @@ One Observer serves all watches, because the kernel allows a user only 128 of th
 from __future__ import annotations
 
 import logging
-import time
 
+import msgspec
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
-from shadowswitch.actors.house import House
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import EngineActor
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.signals import Tick
 from shadowswitch.actors.maintenance.watches import Watch, Watches
-from shadowswitch.actors.messages import Tick, WatchesChanged
 
 logger = logging.getLogger("shadowswitch")
 
@@ -28,8 +29,14 @@ _OBSERVERS_LOG = "watchdog.observers"
 _LOST = "overflow"
 
 
+class WatchesChanged(msgspec.Struct, frozen=True):
+    """To the Watcher: a watch was added or removed. Reply: None, once the Observer has it, or has it no more."""
+
+    reply: Reply[None] | None
+
+
 class _Overflow(logging.Handler):
-    """The only way in which an overflow is told is a line in watchdog's log."""
+    """Watchdog reports an overflow only as a line in its log."""
 
     def __init__(self, watches: Watches) -> None:
         super().__init__(logging.WARNING)
@@ -42,21 +49,22 @@ class _Overflow(logging.Handler):
 
 
 class Watcher(EngineActor):
-    """Owns the Observer; tells who watches."""
+    """Schedules the watches with the Observer, and lets each hand over its paths."""
 
-    def __init__(self, house: House) -> None:
-        super().__init__("shadowswitch-watcher", house.crashed)
-        self._house = house
+    def __init__(self, context: EngineContext, watches: Watches) -> None:
+        super().__init__("shadowswitch-watcher", context.crashed)
+        self._clock = context.clock
+        self._watches = watches
         self._observer: BaseObserver | None = None
         self._scheduled: dict[int, tuple[Watch, ObservedWatch | None]] = {}
-        self._overflow = _Overflow(house.watches)
+        self._overflow = _Overflow(watches)
         self.handles(WatchesChanged, self._changed)
         self.handles(Tick, self._tick)
 
     def _changed(self, message: WatchesChanged) -> None:
         if message.reply is not None and not message.reply.set_running_or_notify_cancel():
             return
-        present = {id(watch): watch for watch in self._house.watches.present()}
+        present = {id(watch): watch for watch in self._watches.present()}
         for key in self._scheduled.keys() - present.keys():
             self._unschedule(*self._scheduled.pop(key))
         for key, watch in present.items():
@@ -66,7 +74,7 @@ class Watcher(EngineActor):
             message.reply.set_result(None)
 
     def _schedule(self, key: int, watch: Watch) -> None:
-        """Without the kernel's help (a limit is reached, the folder is gone) the rescans are all there is."""
+        """A watch that the kernel refuses (a limit is reached, the folder is gone) has only its rescans."""
         self._scheduled[key] = (watch, None)
         try:
             if self._observer is None:
@@ -80,7 +88,7 @@ class Watcher(EngineActor):
         watch.look_at_everything()
 
     def _unschedule(self, watch: Watch, ticket: ObservedWatch | None) -> None:
-        """Several watches of one folder share what the Observer has of it."""
+        """Several watches of one folder share one ticket of the Observer."""
         if self._observer is None or ticket is None:
             return
         try:
@@ -89,15 +97,15 @@ class Watcher(EngineActor):
             else:
                 self._observer.unschedule(ticket)
         except (KeyError, OSError) as error:
-            logger.warning("%s could not be left: %r", watch.folder, error)
+            logger.warning("the watch of %s could not be ended: %r", watch.folder, error)
 
     def _tick(self, _: Tick) -> None:
-        present = self._house.watches.present()
-        if len(present) != len(self._scheduled):  # this Watcher took the place of another
+        present = self._watches.present()
+        if len(present) != len(self._scheduled):  # this Watcher is the successor of a dead one
             self._changed(WatchesChanged(None))
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for watch in present:
-            watch.tell(now)
+            watch.hand_over(now)
 
     def on_stop(self) -> None:
         """Stop the Observer; on the actor's thread."""

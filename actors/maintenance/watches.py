@@ -1,12 +1,11 @@
-"""Who watches which folder, and what has gathered about it. Kept apart from the Watcher, so that one that is replaced
-finds them again."""
+"""Watches: the watched folders, and the paths that have gathered about each. They outlive the Watcher, so its successor
+finds them."""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,37 +16,49 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 
+from shadowswitch.storage.clock import Clock
+
 logger = logging.getLogger("shadowswitch")
 
 Changed = Callable[[frozenset[Path] | None], None]
-"""Gets the paths that may have changed, or None: look at everything. On the Watcher's thread: hand over and return."""
+"""Gets the paths that may have changed, or None: look at everything. It runs on the thread of the Watcher, so it hands
+the paths over and returns."""
 
 PATHS_MAX = 10_000
-"""More than so many gathered paths are looked at more cheaply as "everything"."""
+"""With more gathered paths a look at everything is cheaper."""
 
 
 class Watch(FileSystemEventHandler):
-    """One watched folder and what has gathered about it. Any thread."""
+    """One watched folder and the paths that have gathered about it. Any thread."""
 
     def __init__(
-        self, folder: Path, changed: Changed, *, recursive: bool, quiet_s: float, longest_s: float, rescan_s: float
+        self,
+        clock: Clock,
+        folder: Path,
+        changed: Changed,
+        *,
+        recursive: bool,
+        quiet_s: float,
+        longest_s: float,
+        rescan_s: float,
     ) -> None:
         self.folder = folder
         self.recursive = recursive
+        self._clock = clock
         self._changed = changed
         self._quiet_s, self._longest_s, self._rescan_s = quiet_s, longest_s, rescan_s
         self._lock = threading.Lock()
         self._paths: set[Path] = set()
         self._everything = True
-        self._first = self._last = self._scanned = time.monotonic() - max(quiet_s, longest_s)
+        self._first = self._last = self._scanned = clock.monotonic() - max(quiet_s, longest_s)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """On the Observer's thread: remember the paths."""
+        """Gather the paths of a notice. On the thread of the Observer."""
         if isinstance(event, FileOpenedEvent | FileClosedNoWriteEvent):
             return
         paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
         with self._lock:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             if not self._paths and not self._everything:
                 self._first = now
             self._last = now
@@ -60,8 +71,8 @@ class Watch(FileSystemEventHandler):
         with self._lock:
             self._everything = True
 
-    def tell(self, now: float) -> None:
-        """Hand over what has gathered, if it has been quiet for a while or has gathered for long."""
+    def hand_over(self, now: float) -> None:
+        """Call `changed` with the gathered paths, if no notice came for `quiet_s` or the first is `longest_s` old."""
         with self._lock:
             if now - self._scanned >= self._rescan_s:
                 self._everything = True
@@ -75,29 +86,29 @@ class Watch(FileSystemEventHandler):
         try:
             self._changed(paths)
         except Exception:
-            logger.exception("somebody who watches %s failed", self.folder)
+            logger.exception("the callback of the watch of %s failed", self.folder)
             self.look_at_everything()
 
 
 class Watches:
-    """All watches of an engine."""
+    """All watches of an engine. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._present: list[Watch] = []
 
     def add(self, watch: Watch) -> None:
-        """From now on it is told."""
+        """From now on the watch gets notices."""
         with self._lock:
             self._present.append(watch)
 
     def remove(self, watch: Watch) -> None:
-        """It is told no more. Idempotent."""
+        """The watch gets no more notices. Idempotent."""
         with self._lock:
             if watch in self._present:
                 self._present.remove(watch)
 
     def present(self) -> list[Watch]:
-        """Those of this moment."""
+        """The watches at this moment."""
         with self._lock:
             return list(self._present)

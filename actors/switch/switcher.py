@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from shadowswitch.actors.branch.lifecycle import SettleBuild
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.validator import ShadowValidator, Validation
 from shadowswitch.actors.context import EngineContext
@@ -24,8 +25,8 @@ from shadowswitch.actors.journal_writer import CommitSwitch
 from shadowswitch.actors.kit.actor import EngineActor, result_of
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
-from shadowswitch.actors.messages import Kick, SettleBuild
 from shadowswitch.actors.switch.attempt import COMMIT_TIMEOUT_S, Attempt, AttemptEnd
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from shadowswitch.actors.branch.lifecycle import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.engine.arguments import check_text
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX, REASON_CHARS_MAX, build_of, new_lock_id

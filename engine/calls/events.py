@@ -8,9 +8,10 @@ from typing import Any
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.dispatcher import event_of
+from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
-from shadowswitch.actors.messages import Kick, Sweep
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState

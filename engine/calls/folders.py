@@ -9,12 +9,13 @@ from pathlib import Path
 
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.signals import Tick
 from shadowswitch.actors.kit.timers import Timers
-from shadowswitch.actors.maintenance.watcher import TICK_S
+from shadowswitch.actors.maintenance.watcher import TICK_S, WatchesChanged
 from shadowswitch.actors.maintenance.watches import Changed, Watch, Watches
-from shadowswitch.actors.messages import Tick, WatchesChanged
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.storage.clock import Clock
 
 SCHEDULE_TIMEOUT_S = 60.0
 """The Watcher visits each folder of a tree when its watch begins."""
@@ -23,8 +24,9 @@ SCHEDULE_TIMEOUT_S = 60.0
 class FolderCalls:
     """Notices of the file system. Any thread."""
 
-    def __init__(self, state: OpenState, timers: Timers, watches: Watches, watcher: Address) -> None:
+    def __init__(self, state: OpenState, clock: Clock, timers: Timers, watches: Watches, watcher: Address) -> None:
         self._state = state
+        self._clock = clock
         self._timers = timers
         self._watches = watches
         self._watcher = watcher
@@ -54,7 +56,9 @@ class FolderCalls:
             raise InvalidConfig(f"{path} is not a folder", hint="make it first")
         if min(quiet_s, longest_s, rescan_s) <= 0:
             raise InvalidConfig("quiet_s, longest_s and rescan_s must be above 0")
-        watch = Watch(path, changed, recursive=recursive, quiet_s=quiet_s, longest_s=longest_s, rescan_s=rescan_s)
+        watch = Watch(
+            self._clock, path, changed, recursive=recursive, quiet_s=quiet_s, longest_s=longest_s, rescan_s=rescan_s
+        )
         self._watches.add(watch)
         self._begin_ticks()
         self._note_change()

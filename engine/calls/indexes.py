@@ -7,8 +7,8 @@ from functools import partial
 
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
+from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
-from shadowswitch.actors.messages import Kick
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory

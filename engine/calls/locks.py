@@ -5,22 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from shadowswitch.actors.branch.lock_queries import CheckWrite, ConfirmLock, ListLocks
 from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.branch.lock_requests import AbandonLocks, ExtendLock, ForceUnlock, HeartbeatLock, ReleaseLock
+from shadowswitch.actors.branch.lock_waiters import AcquireLock
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import (
-    AbandonLocks,
-    AcquireLock,
-    CheckWrite,
-    ConfirmLock,
-    ExtendLock,
-    ForceUnlock,
-    HeartbeatLock,
-    ListLocks,
-    ReleaseLock,
-)
 from shadowswitch.engine.arguments import check_text
 from shadowswitch.engine.branch_directory import ANSWER_TIMEOUT_S, BranchDirectory
 from shadowswitch.engine.encode import lock_tokens

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from shadowswitch.actors.branch.locks import Write
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import Write
 from shadowswitch.engine.admission import AdmissionQueue
 from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory

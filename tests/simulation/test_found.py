@@ -8,7 +8,7 @@ from errno import ENOSPC
 import pytest
 
 from shadowswitch import EngineClosed, StorageFull
-from shadowswitch.actors.messages import Transact
+from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
 from tests.simulation.host import Host, Store

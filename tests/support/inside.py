@@ -18,8 +18,11 @@ from typing import Any, TypeVar
 
 from shadowswitch import Engine, IndexInfo
 from shadowswitch.actors.build.validator import Validation
+from shadowswitch.actors.journal_writer import Barrier, Transact
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.messages import Barrier, Follow, Kick, Sweep, Tick, Transact
+from shadowswitch.actors.kit.signals import Kick, Tick
+from shadowswitch.actors.maintenance.follower import Follow
+from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.soak import SoakCalls

@@ -81,12 +81,11 @@ class Step(Enum):
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
     STORE_LOCKS = "shadowswitch.actors.branch.locks.BranchLocks.store"
-    LOCK_WALL_CLOCK = "shadowswitch.actors.branch.locks.datetime"
+    WALL_CLOCK = "shadowswitch.storage.clock.Clock.wall"
     # builds
     BUILD_FAILPOINT = "shadowswitch.actors.build.builder.failpoint"
     BUILD_NOTE_PHASE = "shadowswitch.actors.build.builder.ShadowBuilder._note"
     INSPECT_DELIVERY = "shadowswitch.actors.build.external.ExternalBuilds._inspected"
-    PACING_CLOCK = "shadowswitch.actors.build.pacing.time.monotonic"
     WORKER_SUBMIT = "shadowswitch.actors.build.worker_pool.WorkerPool.submit"
     WORKER_TUNE = "shadowswitch.actors.build.worker_pool._Process.tune"
     # the rest of the engine

@@ -1,0 +1,149 @@
+"""ShardWorkers: the worker processes of one build, one task for each shard, so many at a time as the build has.
+
+A worker that dies is started again, up to `Config.worker_retries` times for each shard. It goes on from the rows that
+its shard has stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.model.config import Config
+from shadowswitch.storage import data_directory
+from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress
+from shadowswitch.storage.generations.worker import Answer, Done, Failed
+
+logger = logging.getLogger("shadowswitch")
+
+
+class WorkerSaid(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: a worker process reported about its task."""
+
+    task: int
+    answer: Answer
+
+
+class WorkerGone(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: a worker process died before it finished its task."""
+
+    task: int
+    how: str
+
+
+class ShardWorkers:
+    """On the thread of the ShadowBuilder; `send` takes messages to it from any thread."""
+
+    def __init__(
+        self,
+        config: Config,
+        root: Path,
+        pool: WorkerPool,
+        most: int,
+        control: Control,
+        send: Callable[[WorkerSaid | WorkerGone], None],
+    ) -> None:
+        """At most `most` workers run at a time; `control` is the pace of the build."""
+        self._config = config
+        self._root = root
+        self._pool = pool
+        self._most = most
+        self._send = send
+        self.control = control
+        """The pace that the workers have."""
+        self._shadow_id = ""
+        self._tasks: list[BuildShard] = []
+        self._waiting: list[int] = []
+        self._running: dict[int, int] = {}
+        self._deaths: dict[int, int] = {}
+        self.progress: dict[int, Progress] = {}
+        """The last report of each shard."""
+
+    @property
+    def are_done(self) -> bool:
+        """Has every shard been copied and replayed?"""
+        return not self._running and not self._waiting
+
+    def begin(self, row: ShadowRow, spec: GenerationRow, types: dict[int, str]) -> None:
+        """Start the tasks of all shards, as many as may run at a time."""
+        config = self._config
+        self._shadow_id = row.id
+        self._tasks = [
+            BuildShard(
+                data=str(self._root),
+                path=str(path),
+                branch=row.branch,
+                types=types,
+                shard=shard,
+                shards=spec.shards,
+                start_lsn=row.start_lsn,
+                backend=spec.backend,
+                options=spec.options,
+                slice_rows=config.copy_slice_rows,
+                flush_rows=config.copy_flush_rows,
+                flush_bytes=config.copy_flush_bytes,
+                residual_changes=config.catchup_residual_changes,
+            )
+            for shard, path in enumerate(data_directory.shard_paths(self._root / spec.path, spec.shards))
+        ]
+        self._waiting = list(range(spec.shards))
+        self._start()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._most:
+            shard = self._waiting.pop(0)
+            number = self._pool.submit(self._tasks[shard], self._said, self._gone, self.control)
+            self._running[number] = shard
+
+    def _said(self, task: int, answer: Answer) -> None:
+        self._send(WorkerSaid(task, answer))
+
+    def _gone(self, task: int, how: str) -> None:
+        self._send(WorkerGone(task, how))
+
+    def has(self, task: int) -> bool:
+        """Is the task running? A message about another task is late: its worker was replaced or killed."""
+        return task in self._running
+
+    def said(self, message: WorkerSaid) -> str:
+        """A report of a running task came. Returns why the build fails, or an empty text."""
+        shard, answer = self._running[message.task], message.answer
+        if isinstance(answer, Failed):
+            del self._running[message.task]
+            logger.error("shard %d of shadow %s failed: %s\n%s", shard, self._shadow_id, answer.message, answer.trace)
+            return f"shard {shard}: {answer.kind}: {answer.message}"
+        if isinstance(answer, Progress):
+            self.progress[shard] = answer
+        elif isinstance(answer, Done):
+            del self._running[message.task]
+            self.progress[shard] = answer.progress
+            self._start()
+        return ""
+
+    def gone(self, message: WorkerGone) -> str:
+        """The worker of a running task died; it is started again. Returns why the build fails, or an empty text."""
+        shard = self._running.pop(message.task)
+        self._deaths[shard] = self._deaths.get(shard, 0) + 1
+        if self._deaths[shard] > self._config.worker_retries:
+            return f"the worker of shard {shard} died {self._deaths[shard]} times, at last: {message.how}"
+        self._waiting.insert(0, shard)
+        self._start()
+        return ""
+
+    def tune(self, control: Control) -> None:
+        """A new pace for the running workers and the next ones."""
+        self.control = control
+        for task in self._running:
+            self._pool.tune(task, control)
+
+    def kill(self) -> None:
+        """End every worker at once: it writes no file after this."""
+        for task in list(self._running):
+            self._pool.kill(task)
+        self._running.clear()
+        self._waiting.clear()
