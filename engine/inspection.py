@@ -88,7 +88,7 @@ class Statistics:
                 holders.setdefault(row.branch, []).append(what | {"changes": max(0, self._heads.of(row.branch) - lsn)})
         for hold in retention.holds(self._catalog):
             if not hold.given_up:
-                holders.setdefault(hold.branch, []).append(retention.told(hold, self._heads.of(hold.branch)))
+                holders.setdefault(hold.branch, []).append(retention.hold_lag(hold, self._heads.of(hold.branch)))
         return holders
 
 

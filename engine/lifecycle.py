@@ -84,8 +84,8 @@ from shadowswitch.engine.views import Views
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
-from shadowswitch.storage import data_directory
-from shadowswitch.storage.catalog import durability
+from shadowswitch.storage import data_directory, disk
+from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.clock import Clock
@@ -291,7 +291,7 @@ def _lock_directory(path: str | os.PathLike[str], config: Config, stack: ExitSta
         root = Path(path).absolute()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not config.allow_remote_filesystem:
-            data_directory.refuse_remote(root)
+            disk.refuse_remote(root)
         lock = data_directory.DirectoryLock(root)
         stack.callback(lock.release)
         failpoint("open.locked")
@@ -340,7 +340,7 @@ def _close_cleanly(generations: OpenGenerations, journal: Address) -> None:
             closed.append(generation.row.number)
     if closed:
         reply: Reply[None] = Reply()
-        journal.tell(Transact(partial(durability.note_boot, numbers=closed, boot=""), reply))
+        journal.tell(Transact(partial(retention.note_boot, numbers=closed, boot=""), reply))
         try:
             reply.result(STOP_TIMEOUT_S)
         except (ShadowSwitchError, TimeoutError) as error:

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
 from shadowswitch.model.records import Hit, Record
-from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 
 logger = logging.getLogger("shadowswitch")
 T = TypeVar("T")
@@ -193,12 +193,12 @@ def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: s
             raise no_index(branch_name, index_type)
         path = data / generation.path
         try:
-            with data_directory.shared_pin(path):
+            with shared_pin(path):
                 again = catalog.generation(generation.number)
                 if again is None or again.role == "retiring":
                     continue
                 backend = registry.backend(generation.backend)
-                reader = backend.open_reader(data_directory.shard_paths(path, generation.shards), generation.options)
+                reader = backend.open_reader(shard_paths(path, generation.shards), generation.options)
                 try:
                     yield _reader_of(reader, generation)
                 finally:

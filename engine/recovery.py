@@ -32,12 +32,13 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.catalog import durability, transitions
+from shadowswitch.storage.catalog import retention, transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import published_path
+from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.recount import Checked, CheckShards
 
@@ -150,10 +151,10 @@ class Recovery:
     def _check_after_power_cut(self, row: GenerationRow) -> None:
         """A worker process reads every shard that a power cut may have torn, before a reader is given it."""
         backend = registry.backend(row.backend)
-        if not backend.torn_by_power_cut or row.boot_id in ("", data_directory.boot_id()):
+        if not backend.torn_by_power_cut or row.boot_id in ("", disk.boot_id()):
             return
         path = data_directory.inside(self._context.root, row.path)
-        paths = [str(shard) for shard in data_directory.shard_paths(path, row.shards)]
+        paths = [str(shard) for shard in shard_paths(path, row.shards)]
         task = CheckShards(paths, row.backend, row.options)
         deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
         checked = self._validator.ask(task, Checked, deadline)
@@ -166,11 +167,11 @@ class Recovery:
 
     def _note_boot(self) -> None:
         """Note the boot in which a generation is open, before it can be torn by the end of this boot."""
-        boot = data_directory.boot_id()
+        boot = disk.boot_id()
         opened = self._generations.all()
         numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
         if numbers:
-            self._context.transact(lambda c: durability.note_boot(c, numbers, boot), "recover")
+            self._context.transact(lambda c: retention.note_boot(c, numbers, boot), "recover")
 
     def _open(self, row: GenerationRow) -> None:
         if row.role in ("live", "soaking"):

@@ -1,1 +1,1 @@
-"""The rules, pure: no thread, no file, no clock of its own."""
+"""The rules, pure: no thread, no file, no clock."""

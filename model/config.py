@@ -1,4 +1,4 @@
-"""The settings of an engine. Every one has a default that suits a host with two cores and a local disk."""
+"""The settings of an engine. The defaults suit a host with two cores and a local disk."""
 
 from __future__ import annotations
 
@@ -20,83 +20,83 @@ class Config(msgspec.Struct, frozen=True):
     map_size_bytes: int = 64 << 30
     """Address space for the catalog; the file on disk is as large as its content."""
     record_size_max_bytes: int = 1 << 20
-    """Largest record, as encoded."""
+    """The largest encoded record."""
     batch_changes_max: int = 10_000
-    """Most changes in one write. A batch is one transaction of the records and of each shard of an index; readers of an
-    index with several shards may see it arrive shard by shard (docs/the-fine-print.md)."""
+    """The most changes in one write. A batch is one transaction of the records and of each shard of an index; readers
+    of an index with several shards may see it arrive shard by shard (docs/the-fine-print.md)."""
     batch_size_max_bytes: int = 64 << 20
     queue_changes_max: int = 50_000
-    """Changes admitted and not yet committed; a writer beyond that waits, within its timeout."""
+    """The most changes admitted and not yet committed; a further writer waits, within its timeout."""
     refresh_interval_ms: float = 50.0
-    """How often the live generations are brought up with the journal: the usual time from edit to searchable."""
+    """Interval between applications of the journal to live generations: the usual time from edit to searchable."""
     flush_interval_s: float = 5.0
-    """How often a followed generation is forced to disk; the journal keeps what came since."""
+    """Interval between flushes of a followed generation; the journal keeps every change since the last one."""
     flush_changes: int = 150
-    """After so many changes it is forced to disk much sooner: a pile of dirty pages is what the commits of writers wait
-    behind (docs/performance.md)."""
+    """A generation is flushed sooner after so many changes: the commits of writers wait behind all dirty pages
+    (docs/performance.md)."""
     followers: int = 2
     seal_budget_ms: float = 500.0
-    """How long the transaction of a switch may stand behind the writes before it, once the shadow is proven; beyond it
-    the attempt is given up and comes again. The transaction itself takes as long as the disk takes for a few pages."""
+    """The longest wait of a switch's transaction behind earlier writes, once the shadow is proven. Beyond it the
+    attempt is given up and repeated. The transaction itself takes as long as the disk takes for a few pages."""
     soak_s: float = 24 * 3600.0
-    """How long the previous generation keeps following after a switch, so that rollback loses nothing."""
+    """The time for which the previous generation follows the journal after a switch: a rollback loses nothing."""
     external_timeout_s: float = 900.0
-    """An external build of whose builder nothing is heard for that long fails."""
+    """An external build fails after so long without a call of its builder."""
     recheck_interval_s: float = 3600.0
-    """How often a BUILT shadow that waits for its switch is held against its source again; 0: never."""
+    """Interval between checks of a waiting BUILT shadow against its source; 0: never."""
     failed_keep_s: float = 3600.0
-    """How long the files of a failed build are kept for a retry."""
+    """The time for which the files of a failed build stay for a retry."""
     journal_keep_changes: int = 10_000
-    """Changes of each branch that are kept for `changes()` although no index needs them any more."""
+    """Changes of each branch that the journal keeps for `changes()` after every index has applied them."""
     hold_changes_max: int = 1_000_000
-    """LSNs by which a subscriber's hold (`hold_changes`) may lag behind its branch; then it is given up."""
+    """The most LSNs by which a subscriber's hold (`hold_changes`) may lag; beyond them it is given up."""
     events_keep: int = 100_000
-    """The newest events that are kept; older ones are removed, delivered or not."""
+    """The number of newest events that stay; older ones are removed, delivered or not."""
     audit_keep: int = 1_000_000
-    """The newest entries of the audit history that are kept."""
+    """The number of newest entries of the audit history that stay."""
     janitor_interval_s: float = 1.0
     branch_idle_s: float = 30.0
-    """A branch without work for that long gives its thread back."""
+    """A branch without work for so long gives its thread back."""
     branch_actors_max: int = 128
-    """Beyond so many branches at work, each with a thread, those that were used longest ago sleep at once."""
+    """Beyond so many branches at work, each with a thread, the least recently used give their threads back at once."""
     lock_grace_s: float = 30.0
-    """How long the holder of a lock has after a restart to be heard of, even if its heartbeats were missed."""
+    """The time that the holder of a lock has for a heartbeat after a restart, even if it missed heartbeats before."""
     copy_slice_rows: int = 1000
     copy_flush_rows: int = 10_000
-    """A build forces what it wrote to disk every so many rows, so that the journal's commits need not wait for it."""
+    """A build flushes its shard every so many rows, so that commits of the journal need not wait for it."""
     copy_flush_bytes: int = 8 << 20
-    """The same by the size of the records."""
+    """As `copy_flush_rows`, by the size of the records."""
     catchup_residual_changes: int = 500
-    """A build is handed over from the workers to the host when fewer changes than this are left."""
+    """The workers hand a build over to the host when fewer changes than this are left."""
     catchup_rounds_max: int = 50
-    """Rounds of catch-up without getting nearer after which a build is given up as not converging."""
+    """Rounds of catch-up without gain after which a build fails as not converging."""
     write_delay_max_ms: float = 20.0
-    """By how much a single write may be slowed for a build that cannot keep up, before that build is given up."""
+    """The longest delay of a single write for a build that cannot keep up, before that build fails."""
     build_share: float = 1.0
-    """Share of the time that a build may work, 0 to 1; throttle_build changes it for a running one."""
+    """The share of the time that a build may work, 0 to 1; `throttle_build` changes it for a running build."""
     disk_reserve_bytes: int = 256 << 20
-    """Free space below which builds stand still; below half of it they are given up. Writers are never stopped."""
+    """Free space below which builds pause; below half of it they fail. Writers are never stopped."""
     query_overlap_min: float = 0.5
-    """QUERY_COMPARISON: least share of the live index's hits that the shadow must give too, on average."""
+    """QUERY_COMPARISON: the least share of the live index's hits that the shadow must return, on average."""
     query_latency_ratio_max: float = 5.0
     health_interval_s: float = 1.0
-    """How often the host's health check is asked about an index while it soaks."""
+    """Interval between calls of the host's health check for a soaking index."""
     worker_nice: int = 10
     worker_retries: int = 3
-    """How often the worker of one shard may die before the build fails."""
+    """The number of deaths of a shard's worker after which the build fails."""
     idle_workers: int = 2
     validation_timeout_s: float = 600.0
     validation_samples: int = 100
     size_ratio_max: float = 10.0
     publish_strategy: str = "ATOMIC_RENAME"
-    """How `published/<branch>/<INDEX_TYPE>` is made when a SwitchRequest does not say."""
+    """How `published/<branch>/<INDEX_TYPE>` is made when a SwitchRequest names no strategy."""
     published_path: str = ""
-    """Where the paths for outsiders lie; "" is `published` in the data directory. May be on another file system."""
+    """The folder of the published paths; "" is `published` in the data directory. May be on another file system."""
     allow_remote_filesystem: bool = False
     incoming: IncomingRules = IncomingRules()
-    """What events from outside may bring about."""
+    """The effects that events from outside may have."""
     received_keep: int = 100_000
-    """The newest events from outside that are remembered, so that the same one has one outcome."""
+    """The number of newest events from outside whose outcome stays: a repeated one gets the same outcome."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

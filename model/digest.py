@@ -1,8 +1,8 @@
 """The digest of a set of record versions: order-independent, kept in buckets, O(1) to maintain and to compare.
 
-Every record version has the 64-bit hash `version_hash(key_hash, lsn)`. A bucket holds how many live records fall
-into it and the sum (mod 2**64) of their version hashes. Equal buckets at a common LSN mean: exactly the same version of
-every record on both sides, neither a lost write, nor a revived delete, nor a duplicate. Equal counts prove nothing.
+Every record version has the 64-bit hash `version_hash(key_hash, lsn)`. A bucket holds the number of its live records
+and the sum (mod 2**64) of their version hashes. Equal buckets at a common LSN mean: exactly the same version of every
+record on both sides, neither a lost write, nor a revived delete, nor a duplicate. Equal counts alone prove nothing.
 
 `key_hash` is BLAKE2b (RFC 7693) of the key; `version_hash` mixes it with the LSN by the finaliser of SplitMix64
 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014), so that updating a record costs
@@ -62,15 +62,15 @@ class Digest:
         self.sums = [0] * BUCKETS
 
     def add(self, key_hash: int, lsn: int) -> None:
-        """Count in the version `lsn` of a record that was absent."""
+        """Add the version `lsn` of an absent record."""
         bucket = key_hash >> 58
         self.counts[bucket] += 1
         self.sums[bucket] = (self.sums[bucket] + version_hash(key_hash, lsn)) & _MASK
 
     def add_versions(self, versions: Iterable[tuple[str, str, int]]) -> None:
-        """Count in many (resource type, id, LSN): `add` of each, at two thirds of its price."""
+        """Add many (resource type, id, LSN): as `add` of each, at two thirds of its cost."""
         counts, sums, number = self.counts, self.sums, int.from_bytes
-        for resource_type, id, lsn in versions:  # `key_hash` and `version_hash`, without calls of our own
+        for resource_type, id, lsn in versions:  # `key_hash` and `version_hash`, inlined
             hashed = number(blake2b(f"{resource_type}\0{id}".encode(), digest_size=8).digest(), "little")
             z = (hashed + lsn * 0x9E3779B97F4A7C15) & _MASK
             z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -81,13 +81,13 @@ class Digest:
         self.sums = [total & _MASK for total in sums]
 
     def remove(self, key_hash: int, lsn: int) -> None:
-        """Take out the version `lsn` of a record that was present."""
+        """Remove the version `lsn` of a present record."""
         bucket = key_hash >> 58
         self.counts[bucket] -= 1
         self.sums[bucket] = (self.sums[bucket] - version_hash(key_hash, lsn)) & _MASK
 
     def replace(self, key_hash: int, old_lsn: int, lsn: int) -> None:
-        """Put the version `lsn` of a record in the place of its version `old_lsn`: `remove` and `add` in one step."""
+        """Replace the version `old_lsn` of a record by `lsn`: `remove` and `add` in one step."""
         bucket = key_hash >> 58
         changed = version_hash(key_hash, lsn) - version_hash(key_hash, old_lsn)
         self.sums[bucket] = (self.sums[bucket] + changed) & _MASK
@@ -104,11 +104,11 @@ class Digest:
 
     @property
     def count(self) -> int:
-        """How many records there are in all."""
+        """The number of records."""
         return sum(self.counts)
 
     def clear(self, bucket: int) -> None:
-        """Forget all that a bucket held."""
+        """Empty a bucket."""
         self.counts[bucket] = 0
         self.sums[bucket] = 0
 

@@ -1,4 +1,4 @@
-"""The one error tree. Grouped by when an error occurs.
+"""The one error tree, grouped by the moment of an error.
 
     ShadowSwitchError
     |- opening      EngineAlreadyOpen, EngineClosed, UnsupportedFilesystem, UnsupportedFormat
@@ -9,8 +9,8 @@
     |- locking      LockConflict, LockLost
     |- any time     Timeout, CorruptData, InternalFailure
 
-Every error says what happened in `message` (lower case, no full stop) and what to do next in `hint`;
-`operation` and `object` say what was being done to what, `recoverable` whether trying again can help.
+`message` is the fact (lower case, no full stop), `hint` the next step for the caller, `operation` and `object` the
+failed operation and its object. `recoverable` is True if a retry can succeed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class ShadowSwitchError(Exception):
     """Base of all errors of this library.
 
     Attributes:
-        message: what happened, lower case, without a full stop.
-        operation: what was being done ("write", "switch", ...), or "".
-        object: what it was done to (a branch, a shadow id, ...), or "".
-        hint: what to do next, or "".
+        message: the fact, lower case, without a full stop.
+        operation: the operation that failed ("write", "switch", ...), or "".
+        object: its object (a branch, a shadow id, ...), or "".
+        hint: the next step for the caller, or "".
         recoverable: True when the same call may succeed later without a change by the caller.
     """
 
@@ -57,7 +57,7 @@ def _rebuild(kind: type[ShadowSwitchError], state: dict[str, Any], args: tuple[A
 
 
 class EngineAlreadyOpen(ShadowSwitchError):
-    """The data directory is held by an engine, of this or another process; `holder` describes it."""
+    """An engine of this or another process has the data directory open; `holder` describes that process."""
 
     def __init__(self, message: str, *, holder: dict[str, Any] | None = None, **details: Any) -> None:
         super().__init__(message, **details)
@@ -73,39 +73,39 @@ class UnsupportedFilesystem(ShadowSwitchError):
 
 
 class UnsupportedFormat(ShadowSwitchError):
-    """The data directory was written by another, incompatible version."""
+    """Another, incompatible version wrote the data directory."""
 
 
 class InvalidName(ShadowSwitchError, ValueError):
-    """A branch, resource type, id or index type that cannot be used as a name."""
+    """The name of a branch, resource type, record or index type is not allowed."""
 
 
 class InvalidChange(ShadowSwitchError, ValueError):
-    """A change, or a batch of them, that cannot be stored: wrong type, too large, not JSON-like."""
+    """A change, or a batch, cannot be stored: wrong type, too large, not JSON-like."""
 
 
 class InvalidConfig(ShadowSwitchError, ValueError):
-    """A setting, build_config or request value that is unknown or out of range."""
+    """A value of a setting, build_config or request is unknown or out of range."""
 
 
 class InvalidEvent(ShadowSwitchError, ValueError):
-    """An event from outside that is no CloudEvent of an accepted type, or of a source that is not heard."""
+    """An event from outside is no CloudEvent of an accepted type, or its source is not accepted."""
 
 
 class UnknownBranch(ShadowSwitchError, LookupError):
-    """No branch of that name."""
+    """No branch has that name."""
 
 
 class UnknownShadow(ShadowSwitchError, LookupError):
-    """No shadow index of that id."""
+    """No shadow index has that id."""
 
 
 class UnknownIndex(ShadowSwitchError, LookupError):
-    """No live index of that type on that branch, or no previous generation to go back to."""
+    """The branch has no live index of that type, or no previous generation for a rollback."""
 
 
 class WriteBlocked(ShadowSwitchError):
-    """A lock or the state of the branch refuses the write; `blocked` tells who, why, progress, ETA, alternatives."""
+    """A lock or the state of the branch refuses the write; `blocked` has holder, progress, ETA, alternatives."""
 
     recoverable = True
 
@@ -115,7 +115,7 @@ class WriteBlocked(ShadowSwitchError):
 
 
 class StorageFull(ShadowSwitchError):
-    """The disk or the LMDB map has no room for what was to be stored; nothing of it was stored."""
+    """The disk or the LMDB map has no room for the data; nothing of the operation was stored."""
 
     recoverable = True
 
@@ -129,8 +129,10 @@ class JournalTrimmed(ShadowSwitchError):
 
 
 class DuplicateBuild(ShadowSwitchError):
-    """Another build of the same branch and index type is under way; `shadow_index_id` names it, and `blocked` says who
-    builds, since when, how far that is and what else can be done."""
+    """Another build of the same branch and index type is under way.
+
+    `shadow_index_id` is its shadow; `blocked` has its owner, start, progress and the alternatives.
+    """
 
     def __init__(self, message: str, *, shadow_index_id: str = "", blocked: Any = None, **details: Any) -> None:
         super().__init__(message, **details)
@@ -139,7 +141,7 @@ class DuplicateBuild(ShadowSwitchError):
 
 
 class BuildFailed(ShadowSwitchError):
-    """The build ended FAILED; the message carries its reason."""
+    """The build ended FAILED; the message has the reason."""
 
 
 class BuildCancelled(ShadowSwitchError):
@@ -147,7 +149,7 @@ class BuildCancelled(ShadowSwitchError):
 
 
 class CompletionRefused(ShadowSwitchError):
-    """What an external builder left is not what it should be; `problems` says all that is wrong."""
+    """The delivery of an external builder did not pass its check; `problems` lists every reason."""
 
     def __init__(self, message: str, *, problems: list[str] | None = None, **details: Any) -> None:
         super().__init__(message, **details)
@@ -155,23 +157,23 @@ class CompletionRefused(ShadowSwitchError):
 
 
 NOT_CONVERGING = "NOT_CONVERGING"
-"""How the reason of a build begins that failed so: it is all that is stored of the error."""
+"""The first word of the stored reason of a build that failed with NotConverging."""
 
 
 class NotConverging(BuildFailed):
-    """Writers are faster than the replay; the message carries both rates."""
+    """Writers are faster than the replay; the message has both rates."""
 
 
 class InvalidTransition(ShadowSwitchError):
-    """The shadow or branch is in a state from which this cannot be done."""
+    """The state of the shadow or branch does not allow the operation."""
 
 
 class StaleFence(ShadowSwitchError):
-    """The caller's fencing token, or the generation it expected to be live, is no longer the present one."""
+    """The caller's fencing token, or its expected live generation, is no longer the present one."""
 
 
 class LockConflict(ShadowSwitchError):
-    """A lock that overlaps is held; `blocked` tells by whom, why and for how long."""
+    """A held lock overlaps; `blocked` has its holder, reason and ETA."""
 
     recoverable = True
 
@@ -181,18 +183,18 @@ class LockConflict(ShadowSwitchError):
 
 
 class LockLost(ShadowSwitchError):
-    """The lock expired, was released or forced; its token no longer opens anything."""
+    """The lock expired, was released or was forced open; its token is no longer valid."""
 
 
 class Timeout(ShadowSwitchError, TimeoutError):
-    """The deadline passed; the message says whether the work may still happen."""
+    """The deadline passed; the message says whether the operation may still take effect."""
 
     recoverable = True
 
 
 class CorruptData(ShadowSwitchError):
-    """What was read from disk is not what was written."""
+    """Data on disk is not the data that was written."""
 
 
 class InternalFailure(ShadowSwitchError):
-    """A part of the engine failed in a way it does not know; the cause is attached."""
+    """A part of the engine failed with an unexpected exception, which is the cause."""

@@ -1,11 +1,11 @@
-"""The types of events, and the form in which an event is sent (CloudEvents 1.0).
+"""The events that the engine emits: every type, and their form on the wire (CloudEvents 1.0).
 
     {"specversion": "1.0", "id": "0c1f...-42-9ab0...", "source": "/shadowswitch/<catalog uuid>",
      "type": "com.shadowswitch.switch.committed", "subject": "<shadow id>", "time": "2026-11-24T18:00:00.123456Z",
      "datacontenttype": "application/json", "sequence": "00000000000000000042", "data": {...}}
 
-`(source, id)` is unique for ever, so a receiver recognizes an event that comes twice. `sequence` orders all events of a
-data directory and has no gaps (EV-1): a gap that a receiver sees consists of removed events (`Config.events_keep`).
+`(source, id)` is unique for ever: a receiver recognises a repeated event by it. `sequence` orders all events of a data
+directory and has no gaps (EV-1): a gap means that events were removed before delivery (`Config.events_keep`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ EVENT_TYPES: Final = {
     "branch.created": "a branch was created",
     "branch.state": "a branch changed its state: `state`, `previous`, `by`, `reason`",
     "build.claimed": "a build was claimed: shadow PREPARING",
-    "build.started": "shadow BUILDING; the journal keeps changes from `start_lsn` on for it",
-    "build.refused": "the files of an external build do not match its claims: `problems`; the shadow stays BUILDING",
+    "build.started": "shadow BUILDING; changes from `start_lsn` on are kept for it",
+    "build.refused": "a delivery did not pass its check: `problems`; the shadow stays BUILDING",
     "build.completed": "shadow BUILT: `record_count`, `index_size_bytes`, `applied_lsn`",
     "build.failed": "shadow FAILED: `error`",
     "build.cancelled": "shadow CANCELLED: `reason`",
@@ -31,30 +31,30 @@ EVENT_TYPES: Final = {
     "switch.started": "shadow SWITCHING",
     "switch.given_up": "shadow BUILT again, and nothing has changed: `reason`",
     "switch.committed": "shadow ACTIVE: its `generation` is live instead of `previous`; `sealed_lsn`, `epoch`, `by`",
-    "rollback.committed": "the `generation` that was soaking is live again instead of `previous`; like a switch",
+    "rollback.committed": "the soaking `generation` is live again instead of `previous`; other data as of a switch",
     "switch.finished": "a switch or `rollback` ended: `success`, `sealed_ms`, `attempts`, `drained_changes`, `message`",
-    "generation.condemned": "a generation is unsound, and no switch to it is possible: `reason`",
-    "generation.retired": "shadow CLEANUP, or the retention of a failed build is over; files go with the last reader",
-    "generation.removed": "the files of a generation were removed",
-    "lock.granted": "a lock was granted: `owner`, `lock_type`, `scope`, `reason`, without its token",
-    "lock.extended": "the time to live of a lock was extended",
+    "generation.condemned": "a generation turned out unsound and will not be switched to again: `reason`",
+    "generation.retired": "shadow CLEANUP, or a failed build was kept long enough: files go once no reader pins them",
+    "generation.removed": "the files of a generation are gone",
+    "lock.granted": "a lock was granted: `owner`, `lock_type`, `scope`, `reason`; only its holder gets the token",
+    "lock.extended": "a lock got more time",
     "lock.released": "a lock was released",
-    "lock.expired": "the time to live of a lock ended, or its heartbeats stopped",
-    "lock.forced": "a lock was released by force: `by`, `reason`",
-    "hold.given_up": "a hold of a subscriber kept too many changes and was given up: its `name`, `after_lsn`, `reason`",
-    "recovery.resumed": "a build that a stop interrupted is resumed",
-    "recovery.awaited": "an external build is still wanted; the time in which its builder must report begins anew",
-    "recovery.checked": "a generation that a power cut may have torn was read completely, and is sound",
-    "recovery.locks_kept": "the `locks` of a branch stay held; missed heartbeats are forgiven for `grace_s`",
-    "recovery.cleaned": "the files of an unfinished publication were `removed`",
-    "recovery.published": "the published path was made to agree with the live index",
-    "recovery.broken": "a live index cannot be opened and has no readers: `reason`",
+    "lock.expired": "a lock expired, by its time to live or for lack of heartbeats",
+    "lock.forced": "a lock was forced open: `by`, `reason`",
+    "hold.given_up": "a subscriber's hold kept too much of the journal: its `name`, `after_lsn`, `reason`",
+    "recovery.resumed": "a build that a stop interrupted goes on",
+    "recovery.awaited": "an external build is awaited; the time limit for the next call of its builder begins anew",
+    "recovery.checked": "a generation that a power cut may have torn was read whole, and is sound",
+    "recovery.locks_kept": "the `locks` of a branch stay held; the holders have `grace_s` for their next heartbeat",
+    "recovery.cleaned": "files of an interrupted publish were `removed`",
+    "recovery.published": "the published path was made to agree with the live generation",
+    "recovery.broken": "a live index could not be opened and is not served: `reason`",
     "incoming.handled": "an event from outside was handled: its `source`, `id` and `type`, `outcome`, `message`",
-    "branch.merge_considered": "the conditions for an automatic merge were evaluated: `merged`, `unmet`",
-    "settings.applied": "the changed settings file is used",
-    "settings.refused": "the changed settings file has an error, and nothing of it is used: `error`",
+    "branch.merge_considered": "the conditions of an automatic merge were checked: `merged`, `unmet`",
+    "settings.applied": "the settings file changed and was applied",
+    "settings.refused": "the settings file changed and has an error; the old settings stay: `error`",
 }
-"""By type, without the prefix. docs/events.md has the same list. The engine emits no other type."""
+"""The types without the prefix. docs/events.md lists them; `Commit.emit` refuses any other type (EV-2)."""
 
 
 def to_cloud_event(event: Event) -> dict[str, Any]:

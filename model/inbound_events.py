@@ -1,4 +1,4 @@
-"""Events from outside: what they look like, which way each goes, and under which rules.
+"""Events from outside: their form, the effect of each type, and the rules for it.
 
     type                                   with indexing_mode "shadow" and a shadow_index_id      otherwise
     com.oms.indexing.completed             the shadow is completed, then switched                 indexing is completed
@@ -30,27 +30,27 @@ ACCEPTED: Final = frozenset(
 ID_CHARS_MAX = 256
 SOURCE_CHARS_MAX = 1024
 TEXT_CHARS_MAX = 2000
-"""What others say of an error is kept up to this length."""
+"""The longest stored error text of a sender."""
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an event from outside may bring about. Raises InvalidConfig for a request that could not be made of it."""
+    """The effects that an event from outside may have. Raises InvalidConfig if its switch request would be invalid."""
 
     auto_switch: bool = True
-    """Switch to a shadow as soon as an event has completed it."""
+    """A switch follows as soon as an event has completed a shadow."""
     validation_checks: tuple[str, ...] = DEFAULT_CHECKS
     backup_before_switch: bool = True
     switch_timeout_seconds: float = 10
     auto_merge: bool = True
-    """Note a branch as merged when it is READY and every condition is met; no content is merged here."""
+    """A READY branch becomes MERGED when every condition is met. The engine merges no content."""
     require_validation: bool = True
-    """The event must say `validation_results.passed`; not saying so is no."""
+    """A condition of the merge: the event has `validation_results.passed` true."""
     require_no_conflicts: bool = True
-    """The condition `no_conflicts` must have been registered and say yes (`Engine.add_merge_condition`)."""
+    """A condition of the merge: `no_conflicts` is registered (`Engine.add_merge_condition`) and returns True."""
     sources: tuple[str, ...] = ()
-    """Events of other sources are refused; without any, every source is heard."""
+    """The accepted sources; () accepts every source."""
 
     def __post_init__(self) -> None:
         if isinstance(self.sources, str):
@@ -61,7 +61,7 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         self.switch_request("")
 
     def switch_request(self, by: str) -> SwitchRequest:
-        """The switch that an event asks for; never forced."""
+        """The request for the switch after an event; never forced."""
         return SwitchRequest(
             validation_checks=self.validation_checks,
             backup_current=self.backup_before_switch,
@@ -72,14 +72,14 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ValidationResults(msgspec.Struct, frozen=True):
-    """What the builder says of its own validation."""
+    """The result of the builder's own validation."""
 
     passed: bool = False
     errors: list[Any] = []
 
 
 class IndexingData(msgspec.Struct, frozen=True):
-    """`data` of an accepted event; other fields are let through unread."""
+    """`data` of an accepted event; other fields are ignored."""
 
     branch_name: str
     indexing_mode: Literal["traditional", "shadow"] | None = None
@@ -97,7 +97,7 @@ class IndexingData(msgspec.Struct, frozen=True):
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """One accepted event. `(source, id)` is what makes it one."""
+    """One accepted event, identified by `(source, id)`."""
 
     id: str
     source: str
@@ -106,28 +106,28 @@ class Incoming(msgspec.Struct, frozen=True):
 
     @property
     def for_shadow(self) -> bool:
-        """Does it go the way of shadows, or that of branches and locks?"""
+        """True if the event is about a shadow, False if it is about indexing under locks."""
         mode = self.data.indexing_mode or ("shadow" if ".shadow." in self.type else "traditional")
         return mode == "shadow" and bool(self.data.shadow_index_id)
 
     @property
     def succeeded(self) -> bool:
-        """Is it good news?"""
+        """True if the event reports success."""
         return self.type.endswith(".completed") and self.data.status in (None, "success")
 
     @property
     def error(self) -> str:
-        """What went wrong, in the sender's words."""
+        """The error text of the sender."""
         said = self.data.error_message or "; ".join(str(error) for error in self.data.errors)
         return (said or f"{self.source} says that indexing failed")[:TEXT_CHARS_MAX]
 
 
 class EventOutcome(msgspec.Struct, frozen=True):
-    """What an event from outside brought about.
+    """The outcome of an event from outside.
 
-    `outcome` is "switched", "ready_for_manual_switch" (BUILT; the message says why it was not switched to), "built"
-    (auto_switch is off), "completed" (indexing under locks), "failed" (it told of a failure, which was noted) or
-    "refused" (nothing was done, the message says why). A `duplicate` gets what the first one got.
+    `outcome` is "switched", "ready_for_manual_switch" (BUILT and not live; the message has the reason), "built"
+    (auto_switch is off), "completed" (indexing under locks), "failed" (the event reported a failure, which was stored)
+    or "refused" (no effect; the message has the reason). A `duplicate` gets the outcome of the first.
     """
 
     source: str
@@ -139,17 +139,17 @@ class EventOutcome(msgspec.Struct, frozen=True):
     shadow_index_id: str = ""
     merged: bool = False
     unmet: tuple[str, ...] = ()
-    """Conditions of an automatic merge that were not met; empty when none was considered."""
+    """The unmet conditions of an automatic merge; empty when no merge was considered."""
     duplicate: bool = False
 
     @property
     def accepted(self) -> bool:
-        """Was anything done about it?"""
+        """True unless the event was refused."""
         return self.outcome != "refused"
 
 
 def parse_incoming(event: Mapping[str, Any]) -> Incoming:
-    """Check an event in the JSON form of CloudEvents 1.0. Raises InvalidEvent, in words for the sender."""
+    """Check an event in the JSON form of CloudEvents 1.0. Raises InvalidEvent, with a message for the sender."""
     if not isinstance(event, Mapping):
         raise InvalidEvent(f"an event must be a JSON object, not {type(event).__name__}")
     if event.get("specversion") != "1.0":

@@ -1,8 +1,7 @@
 """The registry of invariants. Code, tests and documents cite these ids.
 
-ST: what the catalog holds; IX: generations and the live pointer; SW: what readers and writers see of a switch;
-BK: what a backend promises (spelled out in `storage.backends.protocol`); EV: what the event log promises; LK: what
-the lock table promises (see `model.locks.table`).
+ST: the catalog; IX: generations and the live pointer; SW: a switch, as readers and writers see it; BK: promises of a
+backend (spelled out in `storage.backends.protocol`); EV: the event log; LK: the lock table (see `model.locks.table`).
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ INVARIANTS: Final = MappingProxyType(
         "IX-7": "the published path of an index leads to its live generation, or to a whole copy of it",
         "IX-8": "the manifest and the closed files of a built generation are as they were when it was built",
         "SW-1": "a reader sees one complete generation",
-        "SW-2": "what readers see of a key never goes back to an older LSN",
-        "SW-3": "readers are led to a shadow whose digest was that of its source at the LSN of the commit",
+        "SW-2": "the version of a key that readers see never goes back to an older LSN",
+        "SW-3": "a switch commits only a shadow whose digest equals that of its source at the LSN of the commit",
         "SW-4": "a switch commits only if the expected generation is live and the fencing token is the present one",
         "SW-5": "a pinned generation is not removed",
         "BK-1": "rows, counters, applied LSN and cursor of a shard change in one transaction",
         "BK-2": "apply is ordered and idempotent",
         "BK-3": "a shard knows the LSN of every key, and its digest",
-        "BK-4": "what flush returned survives a power cut",
+        "BK-4": "every change up to the LSN that flush returned survives a power cut",
         "BK-5": "readers and the writer of a shard never block each other",
         "BK-6": "no query string raises anything but InvalidConfig",
-        "EV-1": "events and audit rows are numbered without gaps, and the newest has the number that was given last",
-        "EV-2": "every event that is told is listed in model.events",
-        "EV-3": "an event from outside has one outcome, as long as it is remembered",
-        "LK-1": "two exclusive locks that overlap are held only if the later was asked for under the earlier",
+        "EV-1": "events and audit rows are numbered without gaps, and the newest has the highest number given",
+        "EV-2": "model.events lists the type of every event",
+        "EV-3": "an event from outside has one outcome, as long as its row is kept",
+        "LK-1": "two exclusive locks that overlap are held only if the later was requested under the earlier",
         "LK-2": "the token of a grant is larger than every token granted before on its branch, also over restarts",
-        "LK-3": "an expired lock blocks nobody, and its token opens nothing",
-        "LK-4": "a waiter is passed only by requests that do not overlap it, or made under what it waits for",
-        "LK-5": "several locks asked for together are granted in one step or not at all",
+        "LK-3": "an expired lock blocks no request, and its token is not valid",
+        "LK-4": "only requests that do not overlap a waiter, or are made under the locks it waits for, pass it",
+        "LK-5": "several locks requested together are granted in one step or not at all",
         "LK-6": "after every step no waiter could be granted",
     }
 )

@@ -10,7 +10,7 @@ _BOUNDS_MS = tuple(0.05 * 1.5**step for step in range(40))
 
 
 class Histogram:
-    """A latency histogram in milliseconds. Written by one thread (or by few: a lost count is harmless)."""
+    """A latency histogram in milliseconds. Few threads write it; a lost count is harmless."""
 
     __slots__ = ("buckets", "count", "max_ms", "total_ms")
 
@@ -28,7 +28,7 @@ class Histogram:
         self.max_ms = max(self.max_ms, value_ms)
 
     def quantile_ms(self, fraction: float) -> float:
-        """An upper bound of the quantile, exact to one bucket (50 %), never above the maximum seen."""
+        """An upper bound of the quantile, exact to one bucket (50 %), never above the maximum observed."""
         wanted = fraction * self.count
         seen = 0
         for bound, count in zip((*_BOUNDS_MS, self.max_ms), self.buckets, strict=True):
@@ -38,7 +38,7 @@ class Histogram:
         return 0.0
 
     def cumulative(self) -> tuple[list[tuple[float, int]], float]:
-        """Upper bounds in seconds with how many observations are not above them, and the sum in seconds."""
+        """Upper bounds in seconds, each with the number of observations not above it, and the sum in seconds."""
         found, below = [], 0
         for bound_ms, count in zip((*_BOUNDS_MS, float("inf")), self.buckets, strict=True):
             below += count

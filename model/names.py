@@ -1,7 +1,7 @@
-"""Names that users give: what is allowed, and how a branch becomes the name of a directory.
+"""Names from users: the allowed ones, and the directory name of a branch.
 
-A branch name never becomes a path as it is: it is percent-encoded, so that no name can leave the data directory, and
-two different names (also those that differ only in case or Unicode normalisation) never share a directory.
+A branch name is percent-encoded before it becomes part of a path. So no name leads out of the data directory, and two
+different names never share a directory, not even names that differ only in case or Unicode normalisation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shadowswitch.model.errors import InvalidName
 BRANCH_CHARS_MAX = 200
 RESOURCE_TYPE_CHARS_MAX = 100
 ID_BYTES_MAX = 2000
-"""Ids longer than an LMDB key (511 bytes) are kept whole in the value and hashed in the key."""
+"""The value of a record holds the whole id; the key holds a hash of an id that LMDB's 511 bytes cannot hold."""
 _DIRECTORY_CHARS_MAX = 150
 """A directory name may have 255 bytes on every common file system; a longer encoding is cut and given a hash."""
 
@@ -58,7 +58,7 @@ def check_resource_type(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _checked_type(name: str) -> str:
-    """Every change names its type and there are few: a name that was found good is not looked at again."""
+    """Cached: every change names its type, and there are few types."""
     if not 1 <= len(name) <= RESOURCE_TYPE_CHARS_MAX:
         raise InvalidName(f"a resource type must have 1 to {RESOURCE_TYPE_CHARS_MAX} characters, not {len(name)}")
     _refuse_unprintable("resource type", name)
@@ -94,9 +94,9 @@ def check_index_type(name: str) -> str:
 
 
 def directory_name(name: str) -> str:
-    """The directory for a name: percent-encoded UTF-8; a long one is cut and carries a 128-bit hash after `~`.
+    """The directory name: percent-encoded UTF-8; a long one is cut and ends with `~` and a 128-bit hash.
 
-    Capital letters are encoded too, so that names differing in case stay apart on file systems that ignore it.
+    Capital letters are encoded too: names that differ in case stay different on file systems that ignore case.
     """
     encoded = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in name.encode())
     if len(encoded) <= _DIRECTORY_CHARS_MAX:

@@ -1,4 +1,8 @@
-"""The states of a shadow index, and the moves that are allowed."""
+"""The states of a shadow index, its phases, the roles of its generation, and the moves that are allowed.
+
+All of them are stored as their strings. A phase is for people to read: older rows may hold a phase that is no longer
+listed here, so a row keeps it as a string.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from shadowswitch.model.errors import InvalidTransition
 
 
 class ShadowState(StrEnum):
-    """Where a shadow index stands in its life."""
+    """The state of a shadow index."""
 
     PREPARING = "PREPARING"
     BUILDING = "BUILDING"
@@ -20,13 +24,57 @@ class ShadowState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class Phase(StrEnum):
+    """The present activity of a build or of the built index: finer than the state."""
+
+    PREPARING = "preparing"
+    COPYING = "copying"
+    PAUSED = "paused"
+    CATCHING_UP = "catching_up"
+    CAUGHT_UP = "caught_up"
+    BUILDING = "building"
+    """An external builder is at work."""
+    VALIDATING = "validating"
+    WAITING = "waiting"
+    """BUILT, and kept up with the journal until its switch."""
+    LIVE = "live"
+    SOAKING = "soaking"
+    RETIRING = "retiring"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class GenerationRole(StrEnum):
+    """The purpose of a generation, which the catalog stores with it."""
+
+    BUILDING = "building"
+    STANDBY = "standby"
+    """A BUILT shadow, which follows the journal until its switch."""
+    LIVE = "live"
+    SOAKING = "soaking"
+    """The generation that was live before; a rollback makes it live again."""
+    RETIRING = "retiring"
+    """Its files go as soon as no reader pins them."""
+
+
+OPEN_ROLES = frozenset({GenerationRole.STANDBY, GenerationRole.LIVE, GenerationRole.SOAKING})
+"""A generation in one of these is whole: the engine opens it, and fsck checks it."""
+
+
+class PublishStrategy(StrEnum):
+    """How `published/<branch>/<INDEX_TYPE>` is made, see `storage.generations.published_path`."""
+
+    ATOMIC_RENAME = "ATOMIC_RENAME"
+    COPY_AND_REPLACE = "COPY_AND_REPLACE"
+
+
 S = ShadowState
 
 MOVES: dict[ShadowState, frozenset[ShadowState]] = {
     S.PREPARING: frozenset({S.BUILDING, S.FAILED, S.CANCELLED}),
     S.BUILDING: frozenset({S.BUILT, S.FAILED, S.CANCELLED}),
     S.BUILT: frozenset({S.SWITCHING, S.FAILED, S.CANCELLED}),
-    # back to BUILT: an attempt that was given up, nothing changed
+    # to BUILT after an attempt was given up
     S.SWITCHING: frozenset({S.ACTIVE, S.BUILT, S.FAILED}),
     S.ACTIVE: frozenset({S.CLEANUP}),
     S.FAILED: frozenset({S.PREPARING, S.CANCELLED}),

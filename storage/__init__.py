@@ -1,1 +1,1 @@
-"""What is on disk: LMDB catalog, journal and records, generation directories, index backends."""
+"""Everything on disk: the LMDB catalog with journal and records, generation directories, index backends."""

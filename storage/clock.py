@@ -1,6 +1,6 @@
-"""The clock of an engine: one object, handed to everything that measures, waits or stamps. A test replaces it.
+"""The clock of an engine: one object for every duration, deadline and stored time, so that a test can replace it.
 
-Durations and deadlines use `monotonic`; only what people read, and what is stored for them, uses `wall`.
+Durations and deadlines use `monotonic`. Times for people to read, stored or shown, use `wall`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class Clock:
     """The clock of the operating system. Safe on any thread."""
 
     def monotonic(self) -> float:
-        """Seconds since a moment of no meaning; never goes back."""
+        """Seconds since an arbitrary moment; never goes backwards."""
         return time.monotonic()
 
     def wall(self) -> float:
@@ -25,4 +25,4 @@ class Clock:
 
 
 SYSTEM = Clock()
-"""The clock of functions that run outside an engine, such as the command line's."""
+"""The default clock, and the clock of functions outside an engine, such as those of the command line."""

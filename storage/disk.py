@@ -1,4 +1,4 @@
-"""What a disk does to us: its errors in words of ours, and whether it is full or broken."""
+"""The file system: its errors as errors of this library, durable files and directories, sizes, types, the boot."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import lmdb
 
-from shadowswitch.model.errors import CorruptData, StorageFull
+from shadowswitch.model.errors import CorruptData, StorageFull, UnsupportedFilesystem
 
 NEARLY_FULL_BYTES = 256 << 20
-"""A disk with less room than this, or than a quarter of its size, may have been full a moment ago."""
+"""With less room than this, or than a quarter of its size, a disk may have been full a moment ago."""
+REMOTE_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "ncpfs"}
+)
 
 
 @contextlib.contextmanager
 def disk_errors(operation: str, fell_short: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn what LMDB and the operating system raise for the disk into StorageFull or CorruptData.
+    """Turn the errors that LMDB and the operating system raise for the disk into StorageFull or CorruptData.
 
-    `fell_short` is asked after an EIO: whether it stands for a full disk, see below.
+    After an EIO, `fell_short` answers whether the disk was merely full, see below.
     """
     try:
         yield
@@ -46,19 +50,19 @@ def disk_errors(operation: str, fell_short: Callable[[], bool] = lambda: False) 
             raise StorageFull(text, operation=operation, hint="free disk space; nothing was stored") from OSError(
                 errno.ENOSPC, os.strerror(errno.ENOSPC)
             )
-        if code == errno.EIO or isinstance(error, lmdb.PanicError):  # LMDB panics ever after a failed write of its head
+        if code == errno.EIO or isinstance(error, lmdb.PanicError):  # after a failed write of its head LMDB panics
             hint = "check the disk, then close and open the engine again"
             raise CorruptData(f"the disk failed: {error}", operation=operation, hint=hint) from error
         raise
 
 
 def fell_short(witness: int) -> bool:
-    """After an EIO from LMDB: whether a write merely did not fit on a full disk. `witness` is a descriptor of the file
-    of the catalog that LMDB does not use, open since before.
+    """After an EIO from LMDB: True if the write merely did not fit on a full disk.
 
-    LMDB says EIO for a write that fell short as well (`mdb_page_flush`). Such a transaction is gone, and the next one
-    is as good as ever. After a failed writeback it would not be: the kernel may have dropped dirty pages. The kernel
-    keeps such errors and tells them once to every descriptor that was open (errseq_t, Linux 4.13 and later).
+    `witness` is a descriptor of the catalog's file that LMDB does not use and that was open before the write. LMDB
+    returns EIO for a write that fell short, too (`mdb_page_flush`): that transaction is lost, and the next one can
+    commit. After a failed writeback no transaction can be trusted: the kernel may have dropped dirty pages. The kernel
+    reports such an error once to every descriptor that was open (errseq_t, Linux 4.13 and later).
     """
     try:
         os.fsync(witness)
@@ -67,3 +71,83 @@ def fell_short(witness: int) -> bool:
         return False
     free = room.f_bavail * room.f_frsize
     return free < min(NEARLY_FULL_BYTES, room.f_blocks * room.f_frsize // 4)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the entries of a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace a file: temporary file, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+LOG_SUFFIXES = ("-wal", "-shm", ".lock")
+"""Files whose size shows the recent work on an index, not the size of the index."""
+
+
+def directory_size_bytes(path: Path, logs: bool = True) -> int:
+    """The bytes that the files below a directory occupy on disk, with or without write-ahead logs.
+
+    A file that is removed during the walk counts 0.
+    """
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if not logs and name.endswith(LOG_SUFFIXES):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                total += os.stat(os.path.join(folder, name), follow_symlinks=False).st_blocks * 512
+    return total
+
+
+def boot_id() -> str:
+    """The id of this boot of the machine: a power cut may lie between two different ones."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an unprivileged process may still write to the file system that holds `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def filesystem_type(path: Path) -> str:
+    """The type of the file system that holds `path`, from /proc/self/mountinfo; "" where that cannot be read."""
+    device = path.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == wanted:
+            return after.split()[0]
+    return ""
+
+
+def refuse_remote(path: Path) -> None:
+    """Raise UnsupportedFilesystem if `path` is on a network or FUSE file system."""
+    kind = filesystem_type(path)
+    if kind in REMOTE_FILE_SYSTEMS or kind.startswith("fuse."):
+        raise UnsupportedFilesystem(
+            f"{path} is on a {kind} file system, where memory maps and locks are not reliable",
+            operation="open",
+            object=str(path),
+            hint="use a local disk, or set Config(allow_remote_filesystem=True) at your own risk",
+        )

@@ -1,12 +1,12 @@
-"""Named points at every durable step, where a test can kill or delay the process. Off by default.
+"""Failpoints: named points at every durable step, where a test kills or delays the process. Off by default.
 
 Set the environment variable SHADOWSWITCH_POINTS before the first import, for example
 `switch.committed=kill` (SIGKILL at the first pass), `copy.slice=kill@3` (at the third), `copy.slice=sleep:0.02`
 (at every pass), `journal.commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`.
-Worker processes inherit it. A call of `point` costs one dictionary test when nothing is set.
+Worker processes inherit it. Without a plan, a call of `failpoint` costs one dictionary test.
 
-With SHADOWSWITCH_POINTS_ONCE=<folder> a kill, raise or exit happens once over all processes: the first to come there
-leaves a file with the point's name and its process id, and the worker that replaces a killed one goes on.
+With SHADOWSWITCH_POINTS_ONCE=<folder> a kill, raise or exit happens once over all processes. The first process at the
+point leaves a file with the name of the point and its process id; the worker that replaces a killed one passes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import errno
 import os
 import signal
 import threading
-import time
+
+from shadowswitch.storage.clock import SYSTEM
 
 POINTS = (
     "open.locked",
@@ -68,7 +69,7 @@ POINTS = (
     "trim.slice",
     "trim.events",
 )
-"""Every point there is; a test walks this list."""
+"""Every failpoint; a test walks this list."""
 
 
 class _Plan:
@@ -83,7 +84,7 @@ class _Plan:
         if self.nth and self.passes != self.nth:
             return
         if self.kind == "sleep":
-            time.sleep(float(self.argument))
+            SYSTEM.sleep(float(self.argument))
         elif not _is_first(name):
             return
         elif self.kind == "kill":
@@ -112,7 +113,7 @@ def _parse(text: str) -> dict[str, _Plan]:
     for part in filter(None, text.split(";")):
         name, _, action = part.partition("=")
         if name not in POINTS:
-            raise ValueError(f"SHADOWSWITCH_POINTS: no point {name!r}; there are {', '.join(POINTS)}")
+            raise ValueError(f"SHADOWSWITCH_POINTS: no failpoint {name!r}; known: {', '.join(POINTS)}")
         plans[name] = _Plan(action or "kill")
     return plans
 
@@ -122,13 +123,13 @@ _lock = threading.Lock()
 
 
 def failpoint(name: str) -> None:
-    """Pass a named point; does nothing unless a test has planned something for it."""
+    """Pass a failpoint; does nothing unless a test has a plan for it."""
     if _plans and (plan := _plans.get(name)) is not None:
         plan.act(name)
 
 
 def plan_points(text: str) -> None:
-    """Replace what is planned in this process, for tests that cannot use the environment."""
+    """Replace the plans of this process, for tests that cannot use the environment."""
     with _lock:
         _plans.clear()
         _plans.update(_parse(text))

@@ -1,7 +1,7 @@
 """fsck: every invariant over everything on disk. Reads only; works beside a running host, from any process.
 
-Nothing is stopped for it. Each bucket of records is read in one transaction with its digest; each shard is read as of
-one of its own transactions, at an LSN H, and held against the source: a record that was changed after H is left out.
+fsck stops nothing. It reads each bucket of records and its digest in one transaction. It reads each shard as of one
+transaction of the shard, at an LSN H, and compares it with the source; it skips records that changed after H.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_shard, key_hash, shard_of
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import OPEN_ROLES, GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
@@ -24,47 +24,48 @@ from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, scan_prefix
 from shadowswitch.storage.catalog.inbox import check_received
-from shadowswitch.storage.catalog.journal import pieces, read_records, read_slice
+from shadowswitch.storage.catalog.journal import chunks, read_records, read_slice
 from shadowswitch.storage.catalog.journal_format import Entry, entries_of, first_lsn, fragments_of
 from shadowswitch.storage.catalog.locks import check_locks
 from shadowswitch.storage.catalog.outbox import check_events
 from shadowswitch.storage.catalog.retention import check_holds
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
 
 FINDINGS_MAX = 20
-"""Findings of one kind in one place; more say nothing new."""
+"""Findings of one kind in one place; more add nothing."""
 SLICE = 2000
-SLICE_PIECES = 300
+SLICE_CHUNKS = 300
 
 ROLES = {
-    ShadowState.PREPARING: {"building"},
-    ShadowState.BUILDING: {"building"},
-    ShadowState.FAILED: {"building", "retiring"},
-    ShadowState.BUILT: {"standby"},
-    ShadowState.SWITCHING: {"standby"},
-    ShadowState.ACTIVE: {"live", "soaking"},
-    ShadowState.CLEANUP: {"retiring"},
-    ShadowState.CANCELLED: {"retiring"},
+    ShadowState.PREPARING: {GenerationRole.BUILDING},
+    ShadowState.BUILDING: {GenerationRole.BUILDING},
+    ShadowState.FAILED: {GenerationRole.BUILDING, GenerationRole.RETIRING},
+    ShadowState.BUILT: {GenerationRole.STANDBY},
+    ShadowState.SWITCHING: {GenerationRole.STANDBY},
+    ShadowState.ACTIVE: {GenerationRole.LIVE, GenerationRole.SOAKING},
+    ShadowState.CLEANUP: {GenerationRole.RETIRING},
+    ShadowState.CANCELLED: {GenerationRole.RETIRING},
 }
 
 
 def check_data(catalog: Catalog, root: Path) -> list[Finding]:
-    """Check everything; findings, empty when sound. Raises StorageFull when there is no room to check an index."""
+    """Check everything: the findings, empty when sound. Raises StorageFull when the check of an index has no room."""
     findings: list[Finding] = []
     types = catalog.types()
     for branch in catalog.branches():
         findings += _first(_check_journal(catalog, branch))
         findings += _first(_check_records(catalog, branch, types))
-    findings += _first(_check_rows(catalog, root))
+    findings += _first(_check_rows(catalog))
     findings += _first(check_locks(catalog))
     findings += _first(check_events(catalog))
     findings += _first(check_holds(catalog))
     findings += _first(check_received(catalog))
     findings += _first(_check_directories(catalog, root))
     for row in catalog.generations():
-        if row.role in ("live", "soaking", "standby"):
+        if row.role in OPEN_ROLES:
             findings += _check_generation(catalog, root, row, types)
     return findings
 
@@ -82,29 +83,29 @@ def _first(found: Iterator[Finding]) -> list[Finding]:
 
 
 def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
-    """ST-1 and ST-2. A put whose record is absent must be followed by a delete further on."""
+    """ST-1 and ST-2. A later delete must follow a put without a record."""
     where = f"journal of branch {branch.name!r}"
     missing: dict[tuple[str, str], int] = {}
     later: dict[tuple[str, str], int] = {}
     after = catalog.head(branch.number)[1] - 1
     last = 0
-    overtaken = False  # by the trimming, which removed what was not looked at yet
+    overtaken = False  # by a trim, which removed chunks before this check had read them
     while True:
         with catalog.read() as txn:
             head, oldest = catalog.head_in(txn, branch.number)
             overtaken = overtaken or oldest > after + 1
             numbers = {name: number for number, name in catalog.types_in(txn)}
-            batch = list(islice(pieces(txn, catalog, branch.number, after), SLICE_PIECES))
+            batch = list(islice(chunks(txn, catalog, branch.number, after), SLICE_CHUNKS))
             for reached, value in batch:
                 try:
                     entries, _ = entries_of(reached, value)
                     if entries[0].lsn <= last:
-                        yield Finding("ST-1", where, f"the piece up to LSN {reached} begins at or before LSN {last}")
+                        yield Finding("ST-1", where, f"the chunk up to LSN {reached} begins at or before LSN {last}")
                     for entry, fragment in zip(entries, fragments_of(value), strict=True):
                         number, fields = numbers[entry.resource_type], bytes(fragment[3])
                         yield from _check_entry(catalog, txn, branch, entry, number, fields, missing, later)
                 except Exception as error:
-                    yield Finding("ST-4", where, f"the piece up to LSN {reached} does not decode: {error}")
+                    yield Finding("ST-4", where, f"the chunk up to LSN {reached} does not decode: {error}")
                 last = reached
         if not batch:
             break
@@ -115,28 +116,30 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
         yield Finding("ST-1", where, f"the head {head} is above the last LSN of the catalog")
     for (name, id), lsn in missing.items() if not overtaken else ():
         yield Finding(
-            "ST-2", where, f"{name} {id[:80]!r} was written at LSN {lsn}, not deleted since, and is not there"
+            "ST-2", where, f"{name} {id[:80]!r} was written at LSN {lsn}, not deleted since, and has no record"
         )
     for (name, id), lsn in later.items() if not overtaken else ():
-        yield Finding("ST-2", where, f"{name} {id[:80]!r} has LSN {lsn}, and the journal has no such entry of it")
+        yield Finding(
+            "ST-2", where, f"{name} {id[:80]!r} has LSN {lsn}, and the journal has no entry of it at that LSN"
+        )
 
 
 def _check_entry(
     catalog: Catalog, txn: Any, branch: BranchRow, entry: Entry, number: int, fields: bytes,
     missing: dict[tuple[str, str], int], later: dict[tuple[str, str], int],
 ) -> Iterator[Finding]:  # fmt: skip
-    """`later` holds the LSNs of records that must be those of entries further on."""
+    """`later` holds the LSNs of records that later entries must have."""
     where = f"journal of branch {branch.name!r}"
     name, lsn = f"{entry.resource_type} {entry.id[:80]!r}", entry.lsn
     if entry.key_hash != key_hash(entry.resource_type, entry.id):
-        yield Finding("ST-4", where, f"{name} of LSN {lsn} has the key hash of another")
+        yield Finding("ST-4", where, f"{name} of LSN {lsn} has the key hash of another record")
         return
     key = keys.record_key(branch.number, number, bucket_of(entry.key_hash), entry.id.encode())
     stored = txn.get(key, db=catalog.db["records"])
     try:
         present = keys.record_lsn(stored) if stored is not None else 0
     except ShadowSwitchError:
-        return  # `_check_records` says so
+        return  # `_check_records` reports it
     if present > lsn:
         later[entry.resource_type, entry.id] = present
     else:
@@ -144,7 +147,7 @@ def _check_entry(
     if entry.fields is None:
         missing.pop((entry.resource_type, entry.id), None)
         if 0 < present < lsn:
-            yield Finding("ST-2", where, f"{name} was deleted at LSN {lsn}, and is there with LSN {present}")
+            yield Finding("ST-2", where, f"{name} was deleted at LSN {lsn}, and has a record of LSN {present}")
     elif present == 0:
         missing[entry.resource_type, entry.id] = lsn
     elif present < lsn:
@@ -152,7 +155,7 @@ def _check_entry(
     else:
         missing.pop((entry.resource_type, entry.id), None)
         if present == lsn and entry.id.encode() + fields != stored[keys.RECORD_HEADER.size :]:
-            yield Finding("ST-2", where, f"{name} is not what the journal says was written at LSN {lsn}")
+            yield Finding("ST-2", where, f"{name} has other content than its journal entry at LSN {lsn}")
 
 
 def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -> Iterator[Finding]:
@@ -185,23 +188,23 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                 yield Finding(
                     "ST-3",
                     where,
-                    f"the digest kept is {kept.counts[bucket]} records, {kept.sums[bucket]:016x}; the records say"
+                    f"the digest has {kept.counts[bucket]} records, {kept.sums[bucket]:016x}; the stored records give"
                     f" {recomputed.counts[bucket]}, {recomputed.sums[bucket]:016x}",
                 )
 
 
 def _check_last_entry(catalog: Catalog, txn: Any, branch: BranchRow, lsn: int, where: str) -> Iterator[Finding]:
-    """ST-2 from the record's side: what wrote it is in the journal, as far back as the journal is kept."""
-    last, piece = next(pieces(txn, catalog, branch.number, lsn - 1), (0, memoryview(b"")))
+    """ST-2 from the record's side: the journal has the entry that wrote it, as far back as it is kept."""
+    last, chunk = next(chunks(txn, catalog, branch.number, lsn - 1), (0, memoryview(b"")))
     try:
-        there = bool(last) and first_lsn(last, piece) <= lsn
+        there = bool(last) and first_lsn(last, chunk) <= lsn
     except CorruptData:
-        return  # `_check_journal` says so
+        return  # `_check_journal` reports it
     if not there and lsn >= catalog.head_in(txn, branch.number)[1]:
-        yield Finding("ST-2", where, f"it has LSN {lsn}, and the journal has no such entry")
+        yield Finding("ST-2", where, f"it has LSN {lsn}, and the journal has no entry at that LSN")
 
 
-def _check_rows(catalog: Catalog, root: Path) -> Iterator[Finding]:
+def _check_rows(catalog: Catalog) -> Iterator[Finding]:
     """IX-1, IX-6, ST-4: pointers, states and roles, all as of one transaction."""
     with catalog.read() as txn:
         shadows = {r.id: r for r in _decoded(txn, catalog, "shadows", rows.decode_shadow)}
@@ -214,10 +217,10 @@ def _check_rows(catalog: Catalog, root: Path) -> Iterator[Finding]:
     for index in indexes:
         yield from _check_index(index, gens)
     for row in gens.values():
-        if row.role == "live" and row.number not in live:
+        if row.role is GenerationRole.LIVE and row.number not in live:
             yield Finding("IX-1", f"generation {row.number}", "its role is live, but no index points to it")
         if row.shadow_id not in shadows:
-            yield Finding("ST-4", f"generation {row.number}", f"its shadow {row.shadow_id} is not there")
+            yield Finding("ST-4", f"generation {row.number}", f"its shadow {row.shadow_id} has no row")
 
 
 def _decoded(txn: Any, catalog: Catalog, database: str, decode: Any) -> Iterator[Any]:
@@ -228,25 +231,27 @@ def _decoded(txn: Any, catalog: Catalog, database: str, decode: Any) -> Iterator
 def _check_shadow(shadow: ShadowRow, row: GenerationRow | None, branches: set[int]) -> Iterator[Finding]:
     where = f"shadow {shadow.id}"
     if shadow.branch not in branches:
-        yield Finding("ST-4", where, f"its branch {shadow.branch} is not there")
+        yield Finding("ST-4", where, f"its branch {shadow.branch} has no row")
     if row is None:
         if shadow.state not in (ShadowState.CLEANUP, ShadowState.CANCELLED, ShadowState.FAILED):
-            yield Finding("IX-6", where, f"it is {shadow.state}, and its generation {shadow.generation} is not there")
+            yield Finding("IX-6", where, f"it is {shadow.state}, and its generation {shadow.generation} has no row")
     elif row.role not in ROLES[shadow.state]:
         yield Finding("IX-6", where, f"it is {shadow.state}, its generation {row.number} is {row.role}")
 
 
 def _check_index(index: IndexRow, gens: dict[int, GenerationRow]) -> Iterator[Finding]:
     where = f"{index.index_type} of branch {index.branch}"
-    for number, role in ((index.live, "live"), (index.previous, "soaking")):
+    for number, role in ((index.live, GenerationRole.LIVE), (index.previous, GenerationRole.SOAKING)):
         row = gens.get(number)
         if not number:
             continue
         if row is None:
-            yield Finding("IX-1", where, f"its {role} generation {number} is not there")
+            yield Finding("IX-1", where, f"its {role} generation {number} has no row")
         elif row.role != role or (row.branch, row.index_type) != (index.branch, index.index_type):
             yield Finding(
-                "IX-1", where, f"generation {number} should be {role} here, and is {row.role} elsewhere or not"
+                "IX-1",
+                where,
+                f"generation {number} must be {role} here; it is {row.role} on branch {row.branch}, {row.index_type}",
             )
 
 
@@ -256,7 +261,9 @@ def _check_directories(catalog: Catalog, root: Path) -> Iterator[Finding]:
     for path in sorted((root / data_directory.GENERATIONS).glob("*/*/*")):
         relative = str(path.relative_to(root))
         if relative not in known and relative not in {row.path for row in catalog.generations()} and path.exists():
-            yield Finding("IX-5", relative, "the catalog has no generation there; if nobody needs it, remove it")
+            yield Finding(
+                "IX-5", relative, "no generation of the catalog has this directory; remove it if it is not needed"
+            )
 
 
 # -- generations ---------------------------------------------------------------------------------------------------
@@ -267,9 +274,9 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
     path = root / row.path
     try:
         data_directory.inside(root, row.path)
-        with data_directory.shared_pin(path):
+        with shared_pin(path):
             again = catalog.generation(row.number)
-            if again is None or again.role not in ("live", "soaking", "standby"):
+            if again is None or again.role not in OPEN_ROLES:
                 return []
             check_manifest(path, row, catalog.uuid)
             changed = [Finding("IX-8", where, problem) for problem in check_closed_files(path, again.manifest_hash)]
@@ -278,10 +285,10 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
                 return [Finding("IX-4", where, problem) for problem in found.problems]
             return changed + _check_shards(catalog, path, row, where, types)
     except StorageFull:
-        raise  # there is no room for the copy that a check works on: that says nothing about the generation
+        raise  # the check had no room for its copy: no finding about the generation
     except (ShadowSwitchError, OSError) as error:
         again = catalog.generation(row.number)
-        if again is None or again.role == "retiring":
+        if again is None or again.role is GenerationRole.RETIRING:
             return []
         return [Finding("IX-1", where, f"it is not whole: {error}")]
 
@@ -289,7 +296,7 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
 def _check_shards(catalog: Catalog, path: Path, row: GenerationRow, where: str, types: dict[int, str]) -> list[Finding]:
     backend = registry.backend(row.backend)
     findings: list[Finding] = []
-    paths = data_directory.shard_paths(path, row.shards)
+    paths = shard_paths(path, row.shards)
     for place in paths:
         findings += [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
     reader = backend.open_reader(paths, row.options)
@@ -321,7 +328,7 @@ class _ShardCheck:
             if shard_of(bucket_of(hashed), self.row.shards) != self.shard:
                 yield Finding("IX-3", self.where, f"{key} belongs to another shard")
             if key in self.held:
-                yield Finding("IX-3", self.where, f"{key} is there twice")
+                yield Finding("IX-3", self.where, f"{key} has two rows")
             self.held[key] = (record.lsn, _content(record.fields))
         if own != state.digest:
             yield Finding("IX-2", self.where, f"counters say {state.digest!r}, rows say {own!r}")
@@ -336,7 +343,7 @@ class _ShardCheck:
         for number, name in self.types.items():
             cursor, done = b"", False
             while not done:
-                piece = read_records(
+                part = read_records(
                     self.catalog,
                     self.row.branch,
                     number,
@@ -345,8 +352,8 @@ class _ShardCheck:
                     cursor,
                     SLICE,
                 )
-                cursor, done = piece.cursor, piece.done
-                for item in piece.items:
+                cursor, done = part.cursor, part.done
+                for item in part.items:
                     held = self.held.pop((item.resource_type, item.id), None)
                     if item.lsn > lsn:
                         continue  # changed since the snapshot
@@ -368,7 +375,9 @@ class _ShardCheck:
                 self.held.pop((entry.resource_type, entry.id), None)
         for (name, id), (own, _) in self.held.items():
             yield Finding(
-                "IX-3", self.where, f"{name} {id[:80]!r} of LSN {own} is there, and not in its source at LSN {lsn}"
+                "IX-3",
+                self.where,
+                f"{name} {id[:80]!r} of LSN {own} has a row, and no record in its source at LSN {lsn}",
             )
 
 

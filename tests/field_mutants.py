@@ -31,7 +31,7 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
     ),
     "durable LSNs not noted before the journal is trimmed": (
         "test_trim_bounds.py -k calls_durable",
-        [("janitor", 'house.transact(partial(durability.note_durable, durable=durable), "note durable")', "pass")],
+        [("janitor", 'house.transact(partial(retention.note_durable, durable=durable), "note durable")', "pass")],
     ),
     "pins not looked at when a generation is closed": (
         "test_outside_pins.py -k lets_go",

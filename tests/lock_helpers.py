@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shadowswitch.model.locks.branch_state import BranchStatus
-from shadowswitch.model.locks.records import Grant, Lock, LockRequest
+from shadowswitch.model.locks.records import Grant, Lock, LockEventKind, LockRequest
 from shadowswitch.model.locks.step import Step
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.model.locks.targets import BRANCH, LockType, Target, index_target, resource_target, type_target
@@ -37,8 +37,13 @@ def wait(table: LockTable, now: float, wait_s: float, *requests: LockRequest, ow
 
 
 def kinds(step: Step[LockTable, Any]) -> list[str]:
-    """What a step tells of, in short."""
+    """The kinds of the events of a step, without their prefix."""
     return [event.kind.removeprefix("lock.") for event in step.events]
+
+
+def granted(step: Step[LockTable, Any]) -> list[str]:
+    """The ids of the locks that a step granted, in order."""
+    return [event.lock.lock_id for event in step.events if event.kind is LockEventKind.GRANTED and event.lock]
 
 
 def new() -> LockTable:

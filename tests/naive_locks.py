@@ -15,7 +15,7 @@ TYPES, IDS = ("a", "b"), ("1", "2")
 
 
 def points(target: Target) -> frozenset[tuple[str, ...]]:
-    """What a target covers; a type also covers records that have no name here."""
+    """The points of a target; a type also covers records without a name here."""
     match target.scope:
         case LockScope.INDEX:
             return frozenset({("index", str(target.index_type))})

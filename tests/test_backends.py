@@ -24,7 +24,7 @@ FTS5 = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
 
 
 class OnFts5(BackendConformance):
-    """fts5 with whatever options."""
+    """fts5 with any options."""
 
     backend_spec = FTS5
     wrong_configs = (
@@ -86,7 +86,7 @@ class TestKvWithFields(TestKv):
     build_config = {"fields": ["title", "size", "absent"], "map_size_mib": 256}
 
 
-def test_the_registry_knows_backends_by_name_and_by_import() -> None:
+def test_the_registry_finds_backends_by_name_and_by_import() -> None:
     assert isinstance(registry.backend("fts5"), Fts5Backend)
     assert isinstance(registry.backend("kv"), KvBackend)
     assert isinstance(registry.backend(FTS5), Fts5Backend)

@@ -1,4 +1,4 @@
-"""The helpful no: it tells who, why, how far, when to retry and what else, and it never guesses from a TTL."""
+"""Refusals: holder, reason, progress, time to the next attempt and alternatives, never derived from a TTL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refusal(table: LockTable, now: float, status: BranchStatus = STATUS) -> Bloc
     return permission.blocked
 
 
-def test_a_refused_write_learns_who_why_and_what_is_free() -> None:
+def test_a_refused_write_gets_the_holder_the_reason_and_the_free_types() -> None:
     table, _ = take(LockTable("main"), 0, REINDEX, owner="indexer")
     no = refusal(table, 60)
     assert (no.branch, no.resource_type, no.resource_id) == ("main", "object_type", "User")
@@ -39,14 +39,14 @@ def test_a_refused_write_learns_who_why_and_what_is_free() -> None:
     )
 
 
-def test_without_reported_progress_nothing_is_told_of_it_whatever_the_time_to_live() -> None:
+def test_without_reported_progress_there_is_neither_progress_nor_eta_for_any_time_to_live() -> None:
     for ttl_s in (61.0, 3600.0, 86400.0):
         table, _ = take(LockTable("main"), 0, msgspec.structs.replace(REINDEX, ttl_s=ttl_s))
         no = refusal(table, 60)
         assert (no.progress_percent, no.eta_s, no.retry_after_s) == (None, None, RETRY_S)
 
 
-def test_progress_and_eta_are_measured_from_what_the_holder_reports() -> None:
+def test_progress_and_eta_are_measured_from_the_reports_of_the_holder() -> None:
     table, lock = take(LockTable("main"), 0, REINDEX, owner="indexer")
     table = table.heartbeat(100, WALL, "a", lock.token, ProgressReport(20)).table
     assert (refusal(table, 100).progress_percent, refusal(table, 100).eta_s) == (20, None)
@@ -75,7 +75,7 @@ def test_work_that_begins_anew_is_measured_anew_and_finished_work_needs_no_more_
 
 
 @pytest.mark.parametrize("percent", [-1, 101, float("nan"), True, "half"])
-def test_senseless_progress_is_refused(percent: float) -> None:
+def test_invalid_progress_is_refused(percent: float) -> None:
     table, lock = take(LockTable("main"), 0, REINDEX)
     with pytest.raises(InvalidConfig):
         table.heartbeat(1, WALL, "a", lock.token, ProgressReport(percent))
@@ -97,7 +97,7 @@ def test_a_lock_of_one_record_points_to_the_others_and_leaves_its_type_free() ->
     assert no.free_resource_types == ("action_type", "link_type")
 
 
-def test_those_who_wait_are_counted() -> None:
+def test_waiters_are_counted() -> None:
     table, _ = take(LockTable("main"), 0, REINDEX)
     table = wait(table, 1, 60, ask("b", resource_target(*USER)), owner="bob", waiter_id="b")
     table = wait(table, 1, 60, ask("c", resource_target("object_type", "Team")), owner="carol", waiter_id="c")
@@ -110,7 +110,7 @@ def test_those_who_wait_are_counted() -> None:
 
 
 @pytest.mark.parametrize("state", [BranchState.ARCHIVED, BranchState.MERGED, BranchState.ERROR])
-def test_a_closed_branch_says_its_state_and_what_leads_out_of_it(state: BranchState) -> None:
+def test_a_refusal_of_a_closed_branch_has_its_state_and_the_operations_out_of_it(state: BranchState) -> None:
     no = refusal(LockTable("main"), 0, BranchStatus("main", WALL, state=state, by="root", reason="done"))
     assert (no.cause, no.state, no.holder, no.retry_after_s) == ("STATE", state, "root", None)
     assert no.message == f"branch main is {state} and admits no write, reason: done"
@@ -131,5 +131,5 @@ def test_a_refusal_survives_being_sent() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (8, "8 s"), (240, "4 min"), (7500, "2 h 5 min")])
-def test_durations_read_like_words(seconds: float, words: str) -> None:
+def test_durations_are_written_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words

@@ -1,4 +1,4 @@
-"""The states of a branch: the table is consistent, and indexing in parts ends where it should."""
+"""The states of a branch: the table is consistent, and indexing in parts ends in the right state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def work(resource_type: str, lock_id: str = "", *, whole: bool = False, track: b
 
 
 @pytest.mark.parametrize(("state", "operation"), list(product(BranchState, BranchOperation)))
-def test_an_operation_moves_the_branch_or_is_refused_as_the_table_says(
+def test_an_operation_moves_the_branch_or_is_refused_as_in_the_table(
     state: BranchState, operation: BranchOperation
 ) -> None:
     allowed, wanted = MOVES[operation]
@@ -105,7 +105,7 @@ def test_untracked_indexing_leaves_the_branch_active() -> None:
     assert complete_indexing(whole, WALL).status.state is B.ACTIVE
 
 
-def test_failed_indexing_of_the_whole_branch_is_an_error_and_indexing_again_leads_out() -> None:
+def test_failed_indexing_of_the_whole_branch_is_an_error_until_it_is_indexed_again() -> None:
     status = start_indexing(STATUS, WALL, [work(WHOLE, "lock", whole=True)])
     failed = fail_indexing(status, WALL, by="indexer", reason="disk")
     assert (failed.status.state, failed.status.reason, failed.release) == (B.ERROR, "disk", ("lock",))
@@ -123,11 +123,11 @@ def test_a_failed_part_leaves_drafts_editable_and_the_branch_not_ready_until_it_
     assert (status.state, status.failed) == (B.READY, ())
 
 
-def test_a_ready_branch_that_is_indexed_again_is_not_ready_meanwhile() -> None:
+def test_a_ready_branch_is_not_ready_while_it_is_indexed_again() -> None:
     assert start_indexing(at(B.READY), WALL, [work("object_type")]).state is B.ACTIVE
 
 
-def test_indexing_is_refused_where_it_cannot_be() -> None:
+def test_indexing_is_refused_in_states_that_do_not_allow_it() -> None:
     for state in (B.ARCHIVED, B.MERGED):
         with pytest.raises(InvalidTransition):
             start_indexing(at(state), WALL, [work("object_type")])

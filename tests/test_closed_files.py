@@ -1,4 +1,4 @@
-"""Closed files: what a backend says never changes again is checked, by validation and by fsck."""
+"""Closed files, which a backend never changes again: validation and fsck check them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine, ShadowIndex, ShadowState, SwitchRequest
-from shadowswitch.storage import data_directory
+from shadowswitch.storage.generations.directory import MANIFEST
 from tests.engine_helpers import KIND, TYPES, built, fill, put
 
 BACKEND = """
@@ -62,9 +62,9 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def test_the_manifest_of_a_build_tells_what_was_built(waiting: tuple[Engine, ShadowIndex]) -> None:
+def test_the_manifest_of_a_build_has_its_counts_and_checksums(waiting: tuple[Engine, ShadowIndex]) -> None:
     engine, shadow = waiting
-    said = json.loads((Path(shadow.shadow_index_path) / data_directory.MANIFEST).read_text())["built"]
+    said = json.loads((Path(shadow.shadow_index_path) / MANIFEST).read_text())["built"]
     assert (said["record_count"], said["applied_lsn"]) == (200, 200)
     assert set(said["files"]) == {"shard-000/terms.bin", "shard-001/terms.bin"}
     assert {file["size_bytes"] for file in said["files"].values()} == {5120}
@@ -74,7 +74,7 @@ def test_the_manifest_of_a_build_tells_what_was_built(waiting: tuple[Engine, Sha
 
 
 @pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
-@pytest.mark.parametrize("name", ["shard-001/terms.bin", data_directory.MANIFEST])
+@pytest.mark.parametrize("name", ["shard-001/terms.bin", MANIFEST])
 def test_a_closed_file_that_changed_refuses_the_switch_and_is_found_by_fsck(
     waiting: tuple[Engine, ShadowIndex], harm: Callable[[Path], None], name: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_closed_file_that_changed_refuses_the_switch_and_is_found_by_fsck(
     assert [error for error in result.validation_errors if "INTEGRITY_CHECK" in error and name in error]
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
     found = {finding.invariant for finding in engine.check()}
-    assert found == {"IX-8"} or (name == data_directory.MANIFEST and found == {"IX-1"})  # IX-1: unreadable
+    assert found == {"IX-8"} or (name == MANIFEST and found == {"IX-1"})  # IX-1: unreadable
 
 
 def test_a_closed_file_that_changes_under_a_live_index_is_found(waiting: tuple[Engine, ShadowIndex]) -> None:
@@ -99,12 +99,12 @@ def test_a_closed_file_that_changes_under_a_live_index_is_found(waiting: tuple[E
     assert "shard-000/terms.bin has other content" in finding.problem
 
 
-def test_the_manifest_of_any_backend_is_held_against_the_catalog(open_engine: Callable[..., Engine]) -> None:
+def test_the_manifest_of_any_backend_is_compared_with_the_catalog(open_engine: Callable[..., Engine]) -> None:
     engine = open_engine(sound=False)
     engine.create_branch("main")
     fill(engine, 20)
     assert engine.rebuild("main", KIND, TYPES).success
-    file = Path(engine.index("main", KIND).path) / data_directory.MANIFEST
+    file = Path(engine.index("main", KIND).path) / MANIFEST
     said = json.loads(file.read_text())
     said["built"]["record_count"] += 1
     file.write_text(json.dumps(said))

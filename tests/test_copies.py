@@ -16,10 +16,11 @@ import pytest
 
 from shadowswitch import Delete, Engine, SwitchRequest
 from shadowswitch.model.digest import Digest
-from shadowswitch.storage import data_directory, failpoints
+from shadowswitch.storage import failpoints
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.fts5 import store as fts5_store
 from shadowswitch.storage.generations import published_path
+from shadowswitch.storage.generations.directory import shard_paths
 from tests.engine_helpers import KIND, TYPES, crew, fill, found, live, put, wait_until
 from tests.support import inside
 
@@ -127,7 +128,7 @@ def test_nobody_but_sqlite_and_lmdb_opens_their_files_in_the_host(
 def whole(path: Path, shards: int) -> int:
     """Demand that a published copy is sound and of one LSN; how many records it holds."""
     states = []
-    for shard in data_directory.shard_paths(path, shards):
+    for shard in shard_paths(path, shards):
         assert sorted(file.name for file in shard.iterdir()) == [fts5_store.FILE]
         connection = sqlite3.connect(f"file:{shard / fts5_store.FILE}?mode=ro&immutable=1", uri=True)
         states.append(fts5_store.read_state(connection, shard))
@@ -157,7 +158,7 @@ def test_a_copy_is_whole_and_of_one_moment_while_writers_write(engine: Engine) -
             assert whole(copy_again(engine), 3) > 0
     assert next(written) > 10
     options = inside.generation(engine, engine.index("main", KIND).generation).row.options
-    for shard in data_directory.shard_paths(copy_again(engine), 3):
+    for shard in shard_paths(copy_again(engine), 3):
         assert registry.backend("fts5").check(shard, options) == []
 
 
@@ -166,7 +167,7 @@ def test_a_copy_of_a_kv_index_can_be_opened_by_others(engine: Engine) -> None:
     engine.rebuild("main", KIND, TYPES, {"backend": "kv", "shards": 2}, COPY)
     path = inside.published_path(engine)
     row = inside.catalog(engine).generations()[-1]
-    reader = registry.backend("kv").open_reader(data_directory.shard_paths(path, row.shards), row.options)
+    reader = registry.backend("kv").open_reader(shard_paths(path, row.shards), row.options)
     assert (reader.count(), reader.applied_lsn()) == (100, 100)
     reader.close()
     assert json.loads((path / "manifest.json").read_text())["generation"] == row.number

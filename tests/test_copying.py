@@ -1,4 +1,4 @@
-"""The scan behind a copy: after whatever slice it is interrupted, it goes on in its own range and misses nothing."""
+"""The scan of a copy: resumed after any slice, it continues in its own range and misses nothing."""
 
 from __future__ import annotations
 

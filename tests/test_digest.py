@@ -1,4 +1,4 @@
-"""Properties of the digest: independent of order, exact about every version, and able to say where."""
+"""Properties of the digest: independent of order, exact for every version, with the bucket of a difference."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_removing_undoes_adding(rows: dict[int, int], others: dict[int, int]) ->
 
 
 @given(ROWS, HASHES, LSNS, LSNS)
-def test_another_version_of_one_record_is_seen_in_its_bucket_only(
+def test_another_version_of_one_record_changes_its_bucket_only(
     rows: dict[int, int], hash_: int, lsn: int, other: int
 ) -> None:
     one, two = digest_of({**rows, hash_: lsn}.items()), digest_of({**rows, hash_: other}.items())
@@ -72,7 +72,7 @@ def test_another_version_of_one_record_is_seen_in_its_bucket_only(
 
 
 @given(ROWS, HASHES, LSNS)
-def test_a_missing_or_doubled_record_is_seen(rows: dict[int, int], hash_: int, lsn: int) -> None:
+def test_a_missing_or_doubled_record_changes_the_digest(rows: dict[int, int], hash_: int, lsn: int) -> None:
     whole = digest_of({**rows, hash_: lsn}.items())
     lacking, doubled = whole.copy(), whole.copy()
     lacking.remove(hash_, lsn)
@@ -97,7 +97,7 @@ def test_the_digests_of_the_shards_merge_to_that_of_the_whole(rows: dict[int, in
 
 
 @given(ROWS, st.integers(0, BUCKETS - 1))
-def test_clearing_a_bucket_forgets_its_records_and_no_others(rows: dict[int, int], bucket: int) -> None:
+def test_clearing_a_bucket_removes_its_records_and_no_others(rows: dict[int, int], bucket: int) -> None:
     digest = digest_of(rows.items())
     digest.clear(bucket)
     assert digest == digest_of(row for row in rows.items() if bucket_of(row[0]) != bucket)

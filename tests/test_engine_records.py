@@ -20,6 +20,7 @@ from shadowswitch import (
     Timeout,
     UnknownBranch,
 )
+from shadowswitch.model.records import ChangeKind
 from tests.support import inside
 
 Eventually = Callable[[Callable[[], bool]], None]
@@ -49,9 +50,9 @@ def test_the_last_change_of_a_key_in_a_batch_wins_and_the_journal_has_them_all(e
     assert (record.fields["text"], record.lsn) == ("3", 3)
     assert engine.count("main") == 1
     assert engine.changes("main") == [
-        Change(1, "put", "object_type", "a", {"text": "1"}),
-        Change(2, "delete", "object_type", "a", None),
-        Change(3, "put", "object_type", "a", {"text": "3"}),
+        Change(1, ChangeKind.PUT, "object_type", "a", {"text": "1"}),
+        Change(2, ChangeKind.DELETE, "object_type", "a", None),
+        Change(3, ChangeKind.PUT, "object_type", "a", {"text": "3"}),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The journal holds batches in pieces of half a page: encoded by who writes, cut where a reader asks."""
+"""The journal holds batches in chunks of half a page, encoded on the caller's thread and read from any LSN."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import journal_format
 from shadowswitch.storage.catalog.environment import FORMAT
-from shadowswitch.storage.catalog.journal_format import PIECE_BYTES_MAX, Batch, entries_of, first_lsn, fragments_of
+from shadowswitch.storage.catalog.journal_format import CHUNK_BYTES_MAX, Batch, entries_of, first_lsn, fragments_of
 from shadowswitch.storage.catalog.transaction import Commit
 from tests.support import inside
 
@@ -27,21 +27,21 @@ def put(id: str, size: int = 100) -> Put:
 
 
 def pieces_of(batch: Batch, first: int = 1) -> list[tuple[int, memoryview]]:
-    """Last LSN and value of each piece, as `Commit.write` stores them."""
+    """Last LSN and value of each chunk, as `Commit.write` stores them."""
     found, last = [], first - 1
-    for count, body in batch.pieces:
+    for count, body in batch.chunks:
         last += count
         end = first + len(batch) - 1
         found.append((last, memoryview(journal_format.HEADER.pack(journal_format.FORMAT, count, end) + body)))
     return found
 
 
-def test_a_batch_is_cut_into_pieces_of_half_a_page_and_comes_back_in_order() -> None:
+def test_a_batch_is_cut_into_chunks_of_half_a_page_and_decodes_in_order() -> None:
     changes = [put(f"r{n}") if n % 5 else Delete("link_type", f"é{n}") for n in range(100)]
     batch = prepare(changes, Config())
     found = pieces_of(batch, first=1001)
     assert len(found) > 3
-    assert all(len(value) <= PIECE_BYTES_MAX + journal_format.HEADER.size for _, value in found)
+    assert all(len(value) <= CHUNK_BYTES_MAX + journal_format.HEADER.size for _, value in found)
     read = []
     for last, value in found:
         some, batch_lsn = entries_of(last, value)
@@ -53,23 +53,23 @@ def test_a_batch_is_cut_into_pieces_of_half_a_page_and_comes_back_in_order() -> 
 
 
 @pytest.mark.parametrize("resource_type", ["t" * 100, "é" * 100, "漢" * 100, "\U0001f600" * 100])
-def test_a_type_is_counted_by_its_bytes(resource_type: str) -> None:
+def test_the_size_of_a_type_is_counted_in_bytes(resource_type: str) -> None:
     batch = prepare([Put(resource_type, f"r{n}", {"n": n}) for n in range(200)], Config())
     assert all(len(value) <= 2018 for _, value in pieces_of(batch)), "LMDB would give it pages of its own"
 
 
-def test_a_piece_takes_as_much_as_fits_and_a_large_change_has_its_own() -> None:
+def test_a_chunk_holds_as_many_changes_as_fit_and_a_large_change_has_its_own() -> None:
     batch = prepare([put("a", 10), put("b", 50_000), put("c", 10), put("d", 10)], Config())
-    assert [count for count, _ in batch.pieces] == [1, 1, 2]
+    assert [count for count, _ in batch.chunks] == [1, 1, 2]
     tight = prepare([put(f"{n}", 850) for n in range(4)], Config())
-    assert [count for count, _ in tight.pieces] == [2, 2]
+    assert [count for count, _ in tight.chunks] == [2, 2]
     many = prepare([Put(TYPE, f"{n}", {}) for n in range(1000)], Config())
-    assert sum(count for count, _ in many.pieces) == 1000
-    assert len(many.pieces) < 30
+    assert sum(count for count, _ in many.chunks) == 1000
+    assert len(many.chunks) < 30
 
 
 @pytest.mark.parametrize("integer", [0, -1, (1 << 64) - 1, -(1 << 63)])
-def test_fields_survive_as_they_were_written(integer: int) -> None:
+def test_fields_decode_as_they_were_written(integer: int) -> None:
     fields: dict[str, Any] = {"n": integer, "deep": [{"a": [None, True, 1.5, "é\0"]}], "": {}}
     ((last, value),) = pieces_of(prepare([Put(TYPE, "a" * 500, fields)], Config()))
     (entry,), _ = entries_of(last, value)
@@ -89,13 +89,13 @@ def test_fields_survive_as_they_were_written(integer: int) -> None:
         (lambda value: value[:1] + b"\0\0" + value[3:11] + b"\x90", "has 0 changes"),
     ],
 )
-def test_a_damaged_piece_is_told_as_such(damage: Any, said: str) -> None:
+def test_a_damaged_chunk_is_corrupt_data(damage: Any, said: str) -> None:
     ((last, value),) = pieces_of(prepare([put("a")], Config()))
     with pytest.raises(CorruptData, match=said):
         entries_of(last, memoryview(damage(bytes(value))))
 
 
-def test_changes_are_read_from_the_midst_of_a_piece(open_engine: Any) -> None:
+def test_changes_can_be_read_from_the_middle_of_a_chunk(open_engine: Any) -> None:
     engine = open_engine()
     engine.create_branch("main")
     engine.create_branch("other")
@@ -111,7 +111,7 @@ def test_changes_are_read_from_the_midst_of_a_piece(open_engine: Any) -> None:
     assert next((change.kind, change.id, change.fields) for change in last) == ("delete", "a3", None)
 
 
-def test_only_whole_pieces_are_trimmed_and_what_is_said_to_be_kept_is_there(open_engine: Any) -> None:
+def test_a_trim_removes_whole_chunks_and_the_journal_has_every_change_from_its_oldest_lsn_on(open_engine: Any) -> None:
     engine = open_engine(journal_keep_changes=333, janitor_interval_s=3600)
     engine.create_branch("main")
     for start in range(0, 2000, 100):
@@ -123,7 +123,7 @@ def test_only_whole_pieces_are_trimmed_and_what_is_said_to_be_kept_is_there(open
     assert engine.check() == []
 
 
-def test_damage_in_one_journal_keeps_no_other_from_being_trimmed(open_engine: Any, data_dir: Path) -> None:
+def test_damage_in_one_journal_does_not_stop_the_trim_of_another(open_engine: Any, data_dir: Path) -> None:
     engine = open_engine(janitor_interval_s=3600)
     for branch in ("a", "b"):
         engine.create_branch(branch)
@@ -145,7 +145,7 @@ def test_damage_in_one_journal_keeps_no_other_from_being_trimmed(open_engine: An
     assert engine.check() == [], "the damage is gone with what nobody needs"
 
 
-def test_a_version_of_the_first_format_finds_another_where_it_looks(open_engine: Any, data_dir: Path) -> None:
+def test_a_version_of_the_first_format_finds_the_name_of_this_format(open_engine: Any, data_dir: Path) -> None:
     open_engine().close()
     with lmdb.open(str(data_dir / data_directory.CATALOG), max_dbs=20, map_size=1 << 30, lib_version=0) as environment:
         meta = environment.open_db(b"meta", create=False)
@@ -153,7 +153,7 @@ def test_a_version_of_the_first_format_finds_another_where_it_looks(open_engine:
             assert txn.get(b"format", db=meta) == FORMAT != b"shadowswitch-1"
 
 
-def test_heads_and_digests_are_stored_once_for_what_changed(open_engine: Any) -> None:
+def test_a_transaction_stores_each_changed_head_and_digest_once(open_engine: Any) -> None:
     """Metadata operations among writes must not store everything again each time."""
     engine = open_engine()
     for n in range(30):
@@ -186,7 +186,7 @@ class Counting:
         return getattr(self._txn, name)
 
 
-def test_a_directory_of_the_first_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_directory_of_the_first_format_is_refused_and_unchanged(tmp_path: Path) -> None:
     """It kept its numbers in a database named `meta`."""
     catalog = tmp_path / "data" / data_directory.CATALOG
     catalog.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""fsck finds planted damage. Everything is planted behind the engine's back, while it is closed."""
+"""fsck finds planted damage. Each test plants it in a closed data directory."""
 
 from __future__ import annotations
 
@@ -166,22 +166,22 @@ def test_a_journal_that_lost_its_end_is_found(data: Path) -> None:
     assert "ST-1" in found(data)
 
 
-def first_piece(txn: lmdb.Transaction, db: Any) -> tuple[bytes, bytes]:
-    """The oldest piece of the journal: its key and its value."""
+def first_chunk(txn: lmdb.Transaction, db: Any) -> tuple[bytes, bytes]:
+    """The oldest chunk of the journal: its key and its value."""
     cursor = txn.cursor(db["journal"])
     assert cursor.first()
     return bytes(cursor.key()), bytes(cursor.value())
 
 
-def test_a_gap_in_the_midst_of_the_journal_is_found(data: Path) -> None:
+def test_a_gap_in_the_middle_of_the_journal_is_found(data: Path) -> None:
     with raw(data) as (txn, db):
-        key, value = first_piece(txn, db)
+        key, value = first_chunk(txn, db)
         last = keys.JOURNAL_KEY.unpack(key)[1]
         count = len(entries_of(last, memoryview(value))[0])
         assert txn.delete(key, db=db["journal"])
     findings = check(data)
     assert {finding.invariant for finding in findings} == {"ST-2"}
-    told = [finding for finding in findings if "the journal has no such entry" in finding.problem]
+    told = [finding for finding in findings if "the journal has no entry" in finding.problem]
     assert count - 2 > FINDINGS_MAX == len(told), "each record whose entry is gone; one was changed since"
 
 
@@ -190,7 +190,7 @@ def test_a_record_with_the_lsn_of_another_is_found(data: Path) -> None:
         value = stored(txn, record_key("5"), db["records"])
         txn.put(record_key("5"), value[:1] + (300).to_bytes(8, "big") + value[9:], db=db["records"])
     findings = [finding.problem for finding in check(data) if finding.invariant == "ST-2"]
-    assert findings == ["object_type '5' has LSN 300, and the journal has no such entry of it"]
+    assert findings == ["object_type '5' has LSN 300, and the journal has no entry of it at that LSN"]
 
 
 def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,18 +219,18 @@ def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypat
         assert engine.branch("main").oldest_lsn == 8
 
 
-def test_pieces_of_the_journal_that_overlap_are_found(data: Path) -> None:
+def test_overlapping_chunks_of_the_journal_are_found(data: Path) -> None:
     with raw(data) as (txn, db):
-        key, value = first_piece(txn, db)
+        key, value = first_chunk(txn, db)
         branch, last = keys.JOURNAL_KEY.unpack(key)
         txn.put(keys.JOURNAL_KEY.pack(branch, last + 1), value, db=db["journal"])
     assert "ST-1" in found(data)
 
 
 @pytest.mark.parametrize("damage", [lambda value: b"", lambda value: b"\x09" + value[1:], lambda value: value[:-1]])
-def test_a_piece_of_the_journal_that_does_not_decode_is_found(data: Path, damage: Any) -> None:
+def test_a_chunk_of_the_journal_that_does_not_decode_is_found(data: Path, damage: Any) -> None:
     with raw(data) as (txn, db):
-        key, value = first_piece(txn, db)
+        key, value = first_chunk(txn, db)
         txn.put(key, damage(value), db=db["journal"])
     assert "ST-4" in found(data)
 
@@ -244,7 +244,7 @@ def test_a_journal_and_a_head_that_lost_their_end_together_are_found(data: Path)
 
 def test_an_altered_entry_of_the_journal_is_found(data: Path) -> None:
     with raw(data) as (txn, db):
-        key, value = first_piece(txn, db)
+        key, value = first_chunk(txn, db)
         txn.put(key, value.replace(b"hello", b"jello"), db=db["journal"])
     assert found(data) == {"ST-2"}
 
@@ -255,7 +255,7 @@ def test_a_shard_without_its_file_is_found(data: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", '{"generation": 2}'])
-def test_a_manifest_that_says_nothing_is_found(data: Path, text: str) -> None:
+def test_a_manifest_that_cannot_be_read_is_found(data: Path, text: str) -> None:
     (data / "generations" / "main" / KIND / "00000002" / "manifest.json").write_text(text)
     assert found(data) == {"IX-1"}
 

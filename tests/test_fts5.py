@@ -1,4 +1,4 @@
-"""What is special to the fts5 backend: queries, ranking, options, its file, and what the disk may do to it."""
+"""The fts5 backend beyond the suite: queries, ranking, options, its file, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowswitch.model.digest import bucket_of, key_hash
+from shadowswitch.model.digest import key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull, Timeout
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.fts5 import options as fts5_options
 from shadowswitch.storage.backends.fts5 import store as fts5_store
 from shadowswitch.storage.backends.fts5.backend import Fts5Backend
 from shadowswitch.storage.backends.fts5.reader import TERMS_MAX, match_expression
+from shadowswitch.storage.conformance.expected import rows_of
 from tests.support import inside
 
 BACKEND = Fts5Backend()
@@ -98,7 +99,7 @@ def index(path: Path) -> Iterator[Index]:
         ('... "" *', []),
     ],
 )
-def test_a_plain_text_query_finds_what_it_says(index: Index, query: str, expected: list[str]) -> None:
+def test_a_plain_text_query_finds_the_records_with_its_words(index: Index, query: str, expected: list[str]) -> None:
     index.add(fox="the quick brown fox", dog="a lazy dog", foxes="foxes, fox and friends", cafe="Café")
     assert sorted(index.find(query)) == expected
 
@@ -113,7 +114,7 @@ def test_no_query_reaches_the_query_language(query: str) -> None:
             connection.execute("SELECT * FROM fts WHERE fts MATCH ?", (expression,)).fetchall()
 
 
-def test_a_query_of_absurdly_many_terms_is_refused(index: Index) -> None:
+def test_a_query_of_too_many_terms_is_refused(index: Index) -> None:
     index.add(a="word")
     assert index.find("word " * TERMS_MAX) == ["a"]
     with pytest.raises(InvalidConfig):
@@ -172,7 +173,7 @@ def test_a_tokenizer_decides_what_a_word_is(path: Path, tokenizer: str, query: s
         assert index.options["tokenizer"].split()[0] == tokenizer.split()[0]
 
 
-def test_equal_options_are_equal_however_they_were_written() -> None:
+def test_different_spellings_of_the_same_options_have_one_canonical_form() -> None:
     assert BACKEND.configure({}) == BACKEND.configure({"tokenizer": " unicode61 ", "columns": None, "prefix": ()})
     assert BACKEND.configure({"tokenizer": "porter"}) == BACKEND.configure({"tokenizer": "porter unicode61"})
     one = BACKEND.configure({"columns": {"b": 2, "a": 1}, "prefix": [3, 2]})
@@ -181,7 +182,7 @@ def test_equal_options_are_equal_however_they_were_written() -> None:
 
 
 @given(JSON)
-def test_all_strings_are_found_in_order_and_nothing_else(value: Any) -> None:
+def test_strings_in_finds_all_strings_in_order_and_nothing_else(value: Any) -> None:
     def strings(inner: Any) -> Iterator[str]:
         if isinstance(inner, str):
             yield inner
@@ -197,15 +198,15 @@ def test_two_keys_with_the_same_hash_stay_two_records(index: Index) -> None:
     both = [Item(lsn, "t", id, hash_, {"body": f"word{lsn}"}) for lsn, id in enumerate(("a", "b"), 1)]
     index.writer.apply(both, 2)
     index.writer.apply([Item(3, "t", "b", hash_, {"body": "word3"})], 3)
-    assert sorted(index.writer.scan(bucket_of(hash_))) == [("t", "a", 1), ("t", "b", 3)]
+    assert rows_of(index.reader) == [("t", "a", 1), ("t", "b", 3)]
     assert (index.find("word1"), index.find("word2"), index.find("word3")) == (["a"], [], ["b"])
     index.writer.apply([Item(4, "t", "b", hash_, None)], 4)
-    assert list(index.writer.scan()) == [("t", "a", 1)]
+    assert rows_of(index.reader) == [("t", "a", 1)]
 
 
 def test_one_key_twice_in_a_batch_keeps_the_newest(index: Index) -> None:
     assert index.writer.apply([put(2, "a", body="new"), put(1, "a", body="old")], 2) == 1
-    assert list(index.writer.scan()) == [("t", "a", 2)]
+    assert rows_of(index.reader) == [("t", "a", 2)]
     assert index.reader.count() == 1
 
 
@@ -245,11 +246,11 @@ def test_a_full_disk_is_storage_full_and_nothing_of_the_batch_is_kept(index: Ind
     assert index.writer.flush() == before.applied_lsn
     connection.execute("PRAGMA max_page_count=1073741823")
     index.add(b="later")
-    assert sorted(index.writer.scan()) == [("t", "a", 1), ("t", "b", 53)]
+    assert rows_of(index.reader) == [("t", "a", 1), ("t", "b", 53)]
     assert index.find("kept") == ["a"]
 
 
-def test_a_second_writer_that_never_ends_is_a_timeout_and_costs_nothing(index: Index) -> None:
+def test_a_second_writer_that_never_ends_is_a_timeout_and_loses_nothing(index: Index) -> None:
     index.writer._connection.execute("PRAGMA busy_timeout=0")
     with closing(sqlite3.connect(index.path / fts5_store.FILE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -270,7 +271,7 @@ def test_a_second_writer_that_never_ends_is_a_timeout_and_costs_nothing(index: I
         (FileNotFoundError(errno.ENOENT, "gone"), CorruptData),
     ],
 )
-def test_what_the_system_says_becomes_the_librarys_error(error: OSError, expected: type[Exception]) -> None:
+def test_an_error_of_the_system_becomes_an_error_of_the_library(error: OSError, expected: type[Exception]) -> None:
     assert isinstance(fts5_store.translate(error, "flush", Path("/")), expected)
 
 
@@ -285,7 +286,7 @@ def test_what_the_system_says_becomes_the_librarys_error(error: OSError, expecte
         (sqlite3.SQLITE_BUSY_SNAPSHOT, True, Timeout),
     ],
 )
-def test_what_sqlite_says_becomes_the_librarys_error(
+def test_an_error_of_sqlite_becomes_an_error_of_the_library(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, room: bool, expected: type[Exception]
 ) -> None:
     inside.patch_limit(monkeypatch, inside.Limit.FREE_BYTES_MIN, 0 if room else 1 << 70)
@@ -313,7 +314,7 @@ def test_other_options_than_those_of_the_build_are_refused(index: Index) -> None
         ("UPDATE state SET digest = x'00'", "state"),
     ],
 )
-def test_check_says_what_is_wrong(path: Path, statement: str, where: str) -> None:
+def test_check_names_the_damage(path: Path, statement: str, where: str) -> None:
     with closing(Index(path)) as index:
         index.add(a="apple", b="birch")
     with closing(sqlite3.connect(path / fts5_store.FILE)) as connection, connection:
@@ -322,7 +323,7 @@ def test_check_says_what_is_wrong(path: Path, statement: str, where: str) -> Non
     assert any(where in finding for finding in findings), findings
 
 
-def test_check_leaves_no_file_behind_and_removes_what_a_killed_one_left(index: Index) -> None:
+def test_check_leaves_no_file_and_removes_the_copy_of_a_killed_check(index: Index) -> None:
     index.add(a="apple")
     dead = index.path / f"check-{2**22 + 1}-1.sqlite"
     alive = index.path / f"check-{os.getpid()}-0.sqlite"
@@ -332,7 +333,7 @@ def test_check_leaves_no_file_behind_and_removes_what_a_killed_one_left(index: I
     assert sorted(file.name for file in index.path.glob("check-*")) == [alive.name]
 
 
-def test_check_does_not_hold_up_a_writer(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_does_not_block_a_writer(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     index.writer._connection.execute("PRAGMA busy_timeout=0")
 
     def write() -> None:

@@ -1,4 +1,4 @@
-"""Named, durable holds on the journal: nothing that a subscriber still needs is trimmed, and none holds it for ever."""
+"""Named, durable holds on the journal: no change under a hold is trimmed, and no hold lasts for ever."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import inside
 
 @pytest.fixture
 def engine(open_engine: Any) -> Engine:
-    """An engine that keeps no change for its own sake, and trims when it is told to."""
+    """An engine that keeps only held changes, and trims on request."""
     engine: Engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600)
     engine.create_branch("main")
     return engine
@@ -28,7 +28,7 @@ def write(engine: Engine, count: int) -> int:
     return engine.head("main")
 
 
-def test_what_is_held_is_kept_until_it_is_taken_or_released(engine: Engine) -> None:
+def test_a_hold_keeps_changes_until_it_is_moved_or_released(engine: Engine) -> None:
     write(engine, 1000)
     engine.hold_changes("mirror", "main", 300)
     engine.hold_changes("audit", "main", 700)
@@ -78,8 +78,8 @@ def test_a_subscriber_that_holds_and_moves_misses_nothing(engine: Engine) -> Non
     assert engine.branch("main").oldest_lsn > 2000
 
 
-def test_a_hold_that_comes_while_the_journal_is_trimmed_is_kept_or_refused(engine: Engine) -> None:
-    """The place to trim up to is computed before; what is held meanwhile counts in the transaction that trims."""
+def test_a_hold_made_during_a_trim_is_kept_or_refused(engine: Engine) -> None:
+    """The LSN of a trim is computed before its transaction, which takes a new hold into account."""
     write(engine, 2000)
     row = inside.catalog(engine).branch("main")
     inside.transact(engine, lambda c: retention.hold(c, row, "late", 900), "test")
@@ -91,7 +91,7 @@ def test_a_hold_that_comes_while_the_journal_is_trimmed_is_kept_or_refused(engin
     assert engine.branch("main").oldest_lsn == 901
 
 
-def test_a_forgotten_hold_is_given_up_and_the_next_read_says_so(open_engine: Any) -> None:
+def test_a_forgotten_hold_is_given_up_and_the_next_read_is_refused_with_the_reason(open_engine: Any) -> None:
     engine = open_engine(journal_keep_changes=0, hold_changes_max=1000, janitor_interval_s=3600)
     engine.create_branch("main")
     write(engine, 400)
@@ -113,7 +113,7 @@ def test_a_forgotten_hold_is_given_up_and_the_next_read_says_so(open_engine: Any
     assert engine.hold_changes("forgotten", "main", engine.head("main")).given_up == ""
 
 
-def test_stats_say_which_subscriber_holds_how_much(engine: Engine) -> None:
+def test_stats_show_each_hold_and_the_changes_it_keeps(engine: Engine) -> None:
     write(engine, 500)
     engine.hold_changes("mirror", "main", 100)
     (figures,) = json.loads(json.dumps(engine.stats()["journal"]))
@@ -122,7 +122,7 @@ def test_stats_say_which_subscriber_holds_how_much(engine: Engine) -> None:
     assert engine.stats()["catalog"]["size_bytes"]["journal"] > 10_000
 
 
-def test_a_senseless_hold_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_hold_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(engine, 10)
     for name in ("", "x" * 101, "a\0b", 7, "\ud800"):
         with pytest.raises(InvalidName):
@@ -139,7 +139,7 @@ def test_a_senseless_hold_is_refused(engine: Engine, monkeypatch: pytest.MonkeyP
     assert engine.hold_changes("a" * 100, "main", 5).after_lsn == 5
 
 
-def test_fsck_finds_a_journal_that_lost_what_is_held(open_engine: Any) -> None:
+def test_fsck_finds_a_journal_without_the_changes_of_a_hold(open_engine: Any) -> None:
     engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600, sound=False)
     engine.create_branch("main")
     write(engine, 500)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import CorruptData, Engine
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import disk
 from tests.engine_helpers import KIND, TYPES, fill
 from tests.support import inside
 
@@ -22,20 +22,20 @@ def stamps(engine: Engine) -> set[str]:
 
 @pytest.fixture
 def left(open_engine: Open, tmp_path: Path) -> Path:
-    """What lies on the disk of a host that was not closed: a live `kv` index and one that soaks."""
+    """The disk of a host that was not closed: a live and a soaking `kv` index."""
     engine = open_engine()
     engine.create_branch("main")
     fill(engine, 200)
     for _ in range(2):
         engine.rebuild("main", KIND, TYPES, {"backend": "kv", "shards": 2})
-    assert stamps(engine) == {data_directory.boot_id()}
+    assert stamps(engine) == {disk.boot_id()}
     for generation in inside.open_generations(engine).values():
         generation.writer.flush()
     return shutil.copytree(engine.path, tmp_path / "left", symlinks=True)
 
 
 def tear(data: Path, number: int) -> None:
-    """The pages with rows are as they were before they were written, and the pages that lead to them are not."""
+    """Restore the old pages of the rows, and leave the new pages that refer to them."""
     file = next(data.glob(f"generations/main/*/{number:08d}/shard-001/kv/data.mdb"))
     content = bytearray(file.read_bytes())
     pages = [p for p in range(2, len(content) // 4096) if b"hello word" in content[p * 4096 : (p + 1) * 4096]]

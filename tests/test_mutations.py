@@ -243,7 +243,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         "test_links.py -k removed_with",
         {
             "storage/generations/generation.py": [
-                ("    if path.is_symlink():\n        path.unlink()\n        layout", "    if False:\n        layout")
+                ("    if path.is_symlink():\n        path.unlink()\n        disk", "    if False:\n        disk")
             ]
         },
     ),
@@ -252,7 +252,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         {
             "actors/maintenance/janitor.py": [
                 ("            if opened.pins or not", "            if not"),
-                ("if layout.pinned_elsewhere(path):", "if False:"),
+                ("if pinned_elsewhere(path):", "if False:"),
             ]
         },
     ),

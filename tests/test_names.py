@@ -1,4 +1,4 @@
-"""Names: what may be one, and that no name leaves its place."""
+"""Names: the allowed ones, and their directories, which no name leaves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shadowswitch.model.names import (
     directory_name,
 )
 from shadowswitch.storage.catalog.keys import record_key, split_record
-from shadowswitch.storage.data_directory import generation_path
+from shadowswitch.storage.generations.directory import generation_path
 
 printable = st.text(
     st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=BRANCH_CHARS_MAX
@@ -35,13 +35,13 @@ def test_every_printable_name_is_one_harmless_directory_name(name: str) -> None:
 
 
 @given(printable, printable)
-def test_different_names_have_different_directories_also_where_case_does_not_count(one: str, other: str) -> None:
+def test_different_names_have_different_directories_also_where_case_is_ignored(one: str, other: str) -> None:
     names = {one, other, one.swapcase(), unicodedata.normalize("NFD", one), unicodedata.normalize("NFC", one)}
     folders = {directory_name(name).lower() for name in names}
     assert len(folders) == len(names)
 
 
-def test_long_names_that_begin_alike_stay_apart() -> None:
+def test_long_names_with_the_same_beginning_have_different_directories() -> None:
     names = ["x" * 199 + end for end in "ab"] + ["한" * 199 + end for end in "ab"] + ["X" * 199 + end for end in "ab"]
     assert len({directory_name(name) for name in names}) == len(names)
 
@@ -71,7 +71,7 @@ def test_index_types_are_capitals_digits_and_underscores() -> None:
 
 
 @given(st.text(min_size=1, max_size=ID_BYTES_MAX // 4).filter(lambda id: "\0" not in id))
-def test_every_id_has_a_key_that_lmdb_takes(id: str) -> None:
+def test_every_id_has_a_key_that_lmdb_accepts(id: str) -> None:
     try:
         data = check_id(id)
     except InvalidName:
@@ -87,6 +87,6 @@ def test_different_ids_have_different_keys(ids: list[bytes]) -> None:
     assert len({record_key(1, 1, 0, id) for id in prefixed}) == len(ids)
 
 
-def test_a_record_of_an_unknown_format_is_corrupt_and_not_misread() -> None:
+def test_a_record_of_an_unknown_format_is_corrupt_data() -> None:
     with pytest.raises(CorruptData, match="format 9"):
         split_record(b"\x09" + bytes(20))

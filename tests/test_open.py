@@ -24,7 +24,7 @@ from shadowswitch import (
     UnsupportedFilesystem,
     UnsupportedFormat,
 )
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import data_directory, disk
 from tests.engine_helpers import KIND, fill, found, live, outside_environment, put, wait_until
 from tests.support import inside
 
@@ -126,7 +126,7 @@ def test_a_network_file_system_is_refused_unless_it_is_insisted_upon(
 
 
 def test_the_file_system_of_a_path_is_known() -> None:
-    assert data_directory.filesystem_type(Path("/proc")) == "proc"
+    assert disk.filesystem_type(Path("/proc")) == "proc"
 
 
 def test_nobody_else_can_read_what_the_directory_holds(engine: Engine, data_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether a replay gets nearer to its writers: by whole rounds, and amid one by what came and what was done."""
+"""Convergence of a replay: judged by whole rounds, and during a round by changes written and replayed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from shadowswitch import BuildFailed, Config, NotConverging
 from shadowswitch.actors.build.pacing import Pacing
 from shadowswitch.actors.build.running_builds import RunningBuilds
-from shadowswitch.model.convergence import Place, Rounds
+from shadowswitch.model.progress import Place, Rounds
 
 
 class Race:
@@ -42,7 +42,7 @@ class Race:
                 return
 
 
-def test_a_burst_that_is_being_worked_off_is_no_falling_behind() -> None:
+def test_a_replay_that_works_off_a_burst_is_not_falling_behind() -> None:
     race = Race(backlog=20_000)
     race.run(5, write=100, replay=1000)
     race.head += 1_000_000
@@ -51,7 +51,7 @@ def test_a_burst_that_is_being_worked_off_is_no_falling_behind() -> None:
 
 
 @pytest.mark.parametrize(("write", "replay"), [(1000, 1000), (1010, 1000), (10_000, 1000)])
-def test_writers_who_are_no_slower_are_seen_also_when_no_round_ever_ends(write: float, replay: float) -> None:
+def test_writers_as_fast_as_the_replay_are_detected_when_no_round_ends(write: float, replay: float) -> None:
     race = Race(backlog=5000)
     race.run(120, write, replay)
     assert race.rounds.without_gain >= 10
@@ -69,7 +69,7 @@ def test_a_round_that_is_shorter_than_any_before_is_a_gain() -> None:
     assert race.rounds.without_gain == 0
 
 
-def test_a_build_that_stood_still_has_not_fallen_behind_by_that() -> None:
+def test_a_pause_of_the_build_does_not_count_as_falling_behind() -> None:
     race = Race(backlog=5000)
     race.now += 1000
     assert not race.rounds.on_the_way(race.place)

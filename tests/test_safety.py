@@ -22,7 +22,7 @@ Eventually = Callable[[Callable[[], bool]], None]
 HOLD = """
 import sys
 from pathlib import Path
-from shadowswitch.storage.data_directory import shared_pin
+from shadowswitch.storage.generations.directory import shared_pin
 with shared_pin(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

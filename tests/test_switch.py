@@ -22,6 +22,7 @@ from shadowswitch import (
     SwitchResult,
     Timeout,
 )
+from shadowswitch.model.shadow_state import GenerationRole
 from shadowswitch.storage import failpoints
 from shadowswitch.storage.catalog import transitions
 from tests.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until
@@ -129,7 +130,7 @@ def test_rollback_and_switch_at_once_leave_one_live_generation(filled: Engine) -
     with filled.reader("main", KIND) as reader:
         assert reader.generation == info.generation
     roles = [row.role for row in inside.catalog(filled).generations()]
-    assert roles.count("live") == 1
+    assert roles.count(GenerationRole.LIVE) == 1
     assert found(filled, "word7") == {"7"}
 
 

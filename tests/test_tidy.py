@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,9 +19,12 @@ LAYERS = ("model", "storage", "actors", "engine", "service")
 """From the ground up: a layer imports itself and those before it."""
 
 FACADE = "engine/public"
+FOLDER_FILES_MAX = 13
 FILE_LINES_SOFT, FILE_LINES_MAX, FUNCTION_LINES_MAX = 300, 400, 60
 IMPURE = {"asyncio", "lmdb", "multiprocessing", "os", "pathlib", "random", "shutil", "socket", "sqlite3", "subprocess"}
 IMPURE |= {"tempfile", "threading", "time"}
+CLOCK_COMES = ("storage/generations/generation.py",)
+"""Modules that do not use the clock of their catalog yet."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -101,6 +105,12 @@ def test_a_function_fits_on_a_screen() -> None:
     none_of(offenders, "what does not fit on a screen is not checked by eye. Name its steps and make them functions:")
 
 
+def test_a_folder_of_storage_or_model_is_seen_at_a_glance() -> None:
+    folders = Counter(str(Path(name).parent) for name in python_files("storage", "model") if "__init__" not in name)
+    offenders = [f"{folder}: {count} files" for folder, count in folders.items() if count > FOLDER_FILES_MAX]
+    none_of(offenders, "a folder is one room; more files than these are usually two rooms. Split it by noun:")
+
+
 def test_imports_are_absolute_and_in_the_installed_form() -> None:
     offenders = [
         f"{name}:{line}: {target}"
@@ -147,6 +157,12 @@ def test_the_model_is_pure() -> None:
 def test_actors_use_the_clock_that_they_are_given() -> None:
     found = lines_matching(python_files("actors"), r"\btime\.(monotonic|time|sleep)\(|\b(datetime|date)\.(now|today)\(")
     none_of(found, "a test moves the clock of the engine (storage/clock.py); it cannot move that of a module:")
+
+
+def test_storage_takes_the_time_from_its_clock() -> None:
+    names = [name for name in python_files("storage") if name not in ("storage/clock.py", *CLOCK_COMES)]
+    offenders = [f"{n}:{line}: {t}" for n in names for line, t in imports(n) if t.split(".")[0] == "time"]
+    none_of(offenders, "a test replaces the clock of a catalog; a module that asks the system for the time escapes it:")
 
 
 def test_nothing_is_left_for_later() -> None:

@@ -15,7 +15,7 @@ from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.storage.catalog.locks import all_locks
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.data_directory import boot_id
+from shadowswitch.storage.disk import boot_id
 
 
 class LockRegistry:

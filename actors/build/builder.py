@@ -34,7 +34,7 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, ShadowSwitchError
 from shadowswitch.model.progress import ProgressMeter
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
@@ -42,6 +42,7 @@ from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
+from shadowswitch.storage.generations.directory import MANIFEST
 from shadowswitch.storage.generations.generation import APPLY_SLICE, BUSY_SLICE, Generation
 from shadowswitch.storage.generations.shard_build import Progress
 
@@ -145,7 +146,7 @@ class ShadowBuilder(EngineActor):
 
     def _prepare(self, row: ShadowRow, spec: GenerationRow) -> ShadowRow:
         path = data_directory.inside(self._context.root, spec.path)
-        if row.start_lsn and (path / data_directory.MANIFEST).exists():  # a retry of a build that had begun
+        if row.start_lsn and (path / MANIFEST).exists():  # a retry of a build that had begun
             return self._context.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
         with disk_errors("build"):
             generations.create(
@@ -196,7 +197,7 @@ class ShadowBuilder(EngineActor):
             return
         self._workers.tune(control)
         if was.paused != control.paused:
-            self._note("paused" if control.paused else "copying")
+            self._note(Phase.PAUSED if control.paused else Phase.COPYING)
             if not control.paused and self._generation is not None:
                 self._send(Step())
 
@@ -211,7 +212,7 @@ class ShadowBuilder(EngineActor):
         elapsed = self._clock.monotonic() - self._begun
         progress = self._workers.progress.values()
         rows = sum(p.rows for p in progress)
-        copying = sum(p.row_rate for p in progress if p.phase == "copying")
+        copying = sum(p.row_rate for p in progress if p.phase is Phase.COPYING)
         rates = [p.change_rate for p in progress if p.change_rate]
         head = self._heads.of(self._row.branch)
         applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
@@ -229,9 +230,9 @@ class ShadowBuilder(EngineActor):
             validation_left,
         )
         if self._clock.monotonic() - self._noted > NOTE_INTERVAL_S:
-            self._note("copying" if copying else "catching_up")
+            self._note(Phase.COPYING if copying else Phase.CATCHING_UP)
 
-    def _note(self, phase: str) -> None:
+    def _note(self, phase: Phase) -> None:
         self._noted = self._clock.monotonic()
         percent, eta = self._meter.percent, self._meter.eta_s
         self._context.transact(lambda c: transitions.note_progress(c, self._id, phase, percent, eta), "note progress")
@@ -240,7 +241,7 @@ class ShadowBuilder(EngineActor):
     # -- catching up, validating -----------------------------------------------------------------------------------
 
     def _all_copied(self) -> None:
-        self._note("catching_up")
+        self._note(Phase.CATCHING_UP)
         row = self._context.catalog.generation(self._row.generation)
         assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
         self._generation = self._generations.open(row)
@@ -270,7 +271,7 @@ class ShadowBuilder(EngineActor):
     def _round_ended(self, applied: int) -> bool:
         """A round of catch-up takes the shadow to the head as it was when the round began. Was the round short enough?
 
-        A long round is judged on the way as well, see `model.convergence`.
+        A long round is judged on the way as well, see `model.progress`.
         """
         if applied < self._round_target:
             self._pacing.on_the_way(applied)
@@ -291,7 +292,7 @@ class ShadowBuilder(EngineActor):
 
     def _validate(self) -> None:
         assert self._generation is not None
-        self._note("validating")
+        self._note(Phase.VALIDATING)
         found = self._validator.validate(self._generation, BUILD_CHECKS, self._stop_asked)
         if found.differing_buckets:
             self._context.metrics.count("buckets_repaired", len(found.differing_buckets))

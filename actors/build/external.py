@@ -36,13 +36,13 @@ from shadowswitch.model.errors import (
     ShadowSwitchError,
 )
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
+from shadowswitch.storage.generations.directory import MANIFEST
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
 from shadowswitch.storage.generations.generation import Generation
 
@@ -89,7 +89,7 @@ class ExternalBuilds:
         spec = self._context.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
         failpoint("build.claimed")
-        if row.start_lsn and (self._context.root / spec.path / data_directory.MANIFEST).exists():
+        if row.start_lsn and (self._context.root / spec.path / MANIFEST).exists():
             row = self._context.transact(lambda c: transitions.resume_building(c, row.id), "retry")
         else:
             uuid = self._context.catalog.uuid

@@ -1,7 +1,7 @@
 """Pacing: how hard a build works. It has a share of the time, pauses, a watch over the disk, and measures for the case
 that writers outrun the build.
 
-The measures are judged by whole rounds, never by a momentary backlog (see `model.convergence`, also for a round that
+The measures are judged by whole rounds, never by a momentary backlog (see `model.progress`, also for a round that
 does not end). Their order is: more share and bigger batches, a bounded delay of each write of the branch,
 NOT_CONVERGING.
 """
@@ -13,9 +13,9 @@ import logging
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
-from shadowswitch.model.convergence import Place, Rounds
 from shadowswitch.model.errors import NOT_CONVERGING, NotConverging, StorageFull
-from shadowswitch.storage import data_directory
+from shadowswitch.model.progress import Place, Rounds
+from shadowswitch.storage import disk
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.shard_build import Control
 
@@ -63,7 +63,7 @@ class Pacing:
         if self._clock.monotonic() - self._looked_at < DISK_INTERVAL_S:
             return False
         self._looked_at = self._clock.monotonic()
-        free, reserve = data_directory.free_bytes(self._root), self._config.disk_reserve_bytes
+        free, reserve = disk.free_bytes(self._root), self._config.disk_reserve_bytes
         if free < reserve / 2:
             raise StorageFull(
                 f"the disk has {free} bytes left; the build gave way to the writers",

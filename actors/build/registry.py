@@ -26,7 +26,7 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import DuplicateBuild, InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
 from shadowswitch.model.shadow_state import ShadowState, check_move
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import BranchRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -111,10 +111,10 @@ class BuildRegistry:
         index = self._context.catalog.index(branch.number, index_type)
         live = self._generations.get(index.live) if index is not None else None
         if live is not None:
-            estimate = int(1.2 * data_directory.directory_size_bytes(live.path))
+            estimate = int(1.2 * disk.directory_size_bytes(live.path))
         else:
             estimate = 2 * int(self._context.catalog.statistics()["map_used_bytes"])
-        free, reserve = data_directory.free_bytes(self._context.root), self._context.config.disk_reserve_bytes
+        free, reserve = disk.free_bytes(self._context.root), self._context.config.disk_reserve_bytes
         if free < estimate + reserve:
             raise StorageFull(
                 f"the build may need {estimate} bytes, and {free} are free, of which {reserve} stay in reserve",

@@ -22,9 +22,9 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import BuildCancelled, CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.recount import Recount, Recounted
 
@@ -96,7 +96,7 @@ class Scrubber(EngineActor):
     def _differing(self, row: ShadowRow, generation: Generation) -> list[int]:
         """The buckets in which rows, counters and source differ."""
         differing: set[int] = set()
-        for path in data_directory.shard_paths(generation.path, generation.row.shards):
+        for path in shard_paths(generation.path, generation.row.shards):
             deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
             task = Recount(str(path), generation.row.backend, generation.row.options)
             found = self._validator.ask(task, Recounted, deadline, partial(self._is_over, row))

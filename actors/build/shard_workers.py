@@ -14,8 +14,8 @@ import msgspec
 
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.model.config import Config
-from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Done, Failed
 
@@ -89,7 +89,7 @@ class ShardWorkers:
                 flush_bytes=config.copy_flush_bytes,
                 residual_changes=config.catchup_residual_changes,
             )
-            for shard, path in enumerate(data_directory.shard_paths(self._root / spec.path, spec.shards))
+            for shard, path in enumerate(shard_paths(self._root / spec.path, spec.shards))
         ]
         self._waiting = list(range(spec.shards))
         self._start()

@@ -34,7 +34,7 @@ class CleanupQueue:
         self.long_journals: set[int] = set()
         """Branches with more journal than is kept for `changes()`."""
         self._generations: dict[int, set[int]] = {}
-        catalog.touched.take()
+        catalog.dirty.take()
         for shadow in catalog.shadows():
             self._shadow(shadow)
         for row in catalog.generations():
@@ -43,7 +43,7 @@ class CleanupQueue:
 
     def look(self) -> None:
         """Read the rows that were touched since the last call."""
-        changed = self._catalog.touched.take()
+        changed = self._catalog.dirty.take()
         for shadow_id in changed.shadows:
             shadow = self._catalog.find_shadow(shadow_id)
             if shadow is not None:

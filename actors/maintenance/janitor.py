@@ -35,6 +35,7 @@ from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.generations.directory import pinned_elsewhere
 from shadowswitch.storage.generations.generation import remove_directory
 
 logger = logging.getLogger("shadowswitch")
@@ -182,7 +183,7 @@ class Janitor(EngineActor):
             if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():
                 return
             self._generations.forget(row.number)
-        if data_directory.pinned_elsewhere(path):
+        if pinned_elsewhere(path):
             return
         remove_directory(path)
         failpoint("retire.removed")

@@ -14,7 +14,7 @@ from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.storage.catalog import durability, retention
+from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.inbox import count_received, trim_received
 from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.outbox import trim_events
@@ -51,7 +51,7 @@ class Trimmer:
             below = min(needed, head - self._config.journal_keep_changes) + 1
             if not self._trimmable(branch, below):
                 continue
-            self._transact(partial(durability.note_durable, durable=durable), "note durable")
+            self._transact(partial(retention.note_durable, durable=durable), "note durable")
             failpoint("trim.noted")
             removed = 1
             while removed and slices > 0 and not self._pause.is_on and self._trimmable(branch, below):

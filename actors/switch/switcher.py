@@ -37,7 +37,7 @@ from shadowswitch.model.errors import ShadowSwitchError, StaleFence, Timeout
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest, SwitchResult
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -441,7 +441,7 @@ class Switcher(EngineActor):
         message, old = run.message, run.old
         success = outcome == SwitchOutcome.SWITCHED
         old_path = str(old.path) if old is not None else None
-        old_size = data_directory.directory_size_bytes(old.path) if old is not None else None
+        old_size = disk.directory_size_bytes(old.path) if old is not None else None
         return SwitchResult(
             shadow_index_id=message.shadow_id,
             success=success,

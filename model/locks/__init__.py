@@ -1,1 +1,1 @@
-"""The locks of one branch: pure rules, no thread, no clock of their own."""
+"""The locks of one branch: pure rules, no thread, no clock."""

@@ -1,17 +1,17 @@
-"""The states of a branch: which operation leads where, and how indexing starts and completes, in parts if need be.
+"""The states of a branch, the operations between them, and the indexing of a branch, whole or in parts.
 
-    operation   from                         to                 who calls it
+    operation   from                         to                 cause
     LOCK        ACTIVE READY ERROR           LOCKED_FOR_WRITE   an INDEXING lock of the whole branch is granted
     UNLOCK      LOCKED_FOR_WRITE             ACTIVE             that lock ends and nothing was completed
     COMPLETE    ACTIVE LOCKED_FOR_WRITE      READY              the last tracked indexing completes, none failed
     FAIL        ACTIVE LOCKED_FOR_WRITE READY   ERROR           indexing of the whole branch failed
-    RECOVER     ERROR                        ACTIVE             somebody says that the cause is gone
-    REOPEN      READY MERGED                 ACTIVE             work goes on
-    MERGE       READY                        MERGED             the content was merged elsewhere
-    ARCHIVE     ACTIVE READY MERGED ERROR    ARCHIVED           final: others may cite it, so it never changes again
+    RECOVER     ERROR                        ACTIVE             the cause of the error is gone
+    REOPEN      READY MERGED                 ACTIVE             work continues
+    MERGE       READY                        MERGED             another system merged the content
+    ARCHIVE     ACTIVE READY MERGED ERROR    ARCHIVED           final: other systems may cite the branch
 
-LOCKED_FOR_WRITE never outlives its lock: `after_locks` leaves it when the lock is released, expires or is forced. So
-ARCHIVED is the only state without a way out. Nothing is lost by that: an archived branch stays readable.
+LOCKED_FOR_WRITE never outlives its lock: `after_locks` leaves it when the lock is released, expires or is forced open.
+So ARCHIVED is the only final state. An archived branch stays readable.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from shadowswitch.model.locks.targets import LockScope, LockType
 
 
 class BranchState(StrEnum):
-    """Where a branch stands. ARCHIVED, MERGED and ERROR admit no write; LOCKED_FOR_WRITE only that of the holder."""
+    """The state of a branch. ARCHIVED, MERGED and ERROR admit no write; LOCKED_FOR_WRITE only writes of the holder."""
 
     ACTIVE = "ACTIVE"
     LOCKED_FOR_WRITE = "LOCKED_FOR_WRITE"
@@ -39,7 +39,7 @@ class BranchState(StrEnum):
 
 
 class BranchOperation(StrEnum):
-    """What moves a branch from one state to another."""
+    """The operations that change the state of a branch."""
 
     LOCK = "LOCK"
     UNLOCK = "UNLOCK"
@@ -66,13 +66,13 @@ MOVES: dict[BranchOperation, tuple[frozenset[BranchState], BranchState]] = {
 
 CLOSED_FOR_WRITE = frozenset({B.MERGED, B.ARCHIVED, B.ERROR})
 WHOLE = "*"
-"""Stands for "all resource types" where indexing is told of by resource type."""
+"""Means "all resource types" in the name of an indexing."""
 
 
 class IndexingWork(msgspec.Struct, frozen=True):
-    """One resource type being indexed. `lock_id` is "" when it is built in the shadow, which locks nothing.
+    """The indexing of one resource type. `lock_id` is "" for indexing in a shadow, which needs no lock.
 
-    `shadow_id` names the shadow whose switch completes it, `index_type` the index: one type may be indexed for several.
+    The switch of the shadow `shadow_id` completes it. `index_type` is the index: one type may be indexed for several.
     """
 
     resource_type: str
@@ -86,12 +86,12 @@ class IndexingWork(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What it is called where indexing is told of: the resource type, and the index if one was named."""
+        """The name in messages: the resource type, and the index if there is one."""
         return f"{self.resource_type} in {self.index_type}" if self.index_type else self.resource_type
 
 
 class BranchStatus(msgspec.Struct, frozen=True):
-    """The state of a branch, since when, by whom and why; and the indexing that is under way or has gone wrong."""
+    """The state of a branch, its time, cause and author; and the indexing that is under way or has failed."""
 
     branch: str
     since: datetime
@@ -107,7 +107,7 @@ class BranchStatus(msgspec.Struct, frozen=True):
 
     @property
     def admits_writes(self) -> bool:
-        """Whether the state lets a write through; the locks have their own say."""
+        """True if the state admits a write. The locks may still refuse it."""
         return self.state not in CLOSED_FOR_WRITE
 
     @property
@@ -117,7 +117,7 @@ class BranchStatus(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """What completing or failing indexing did: `release` are the locks that nothing needs any more."""
+    """The result of `complete_indexing` or `fail_indexing`; the caller releases the locks in `release`."""
 
     status: BranchStatus
     release: tuple[str, ...]
@@ -128,7 +128,7 @@ class Completion(msgspec.Struct, frozen=True):
 def move(
     status: BranchStatus, operation: BranchOperation, wall: datetime, *, by: str = "", reason: str = ""
 ) -> BranchStatus:
-    """The status after an operation. Raises InvalidTransition when the state does not allow it."""
+    """The status after an operation. Raises InvalidTransition when the state does not allow the operation."""
     allowed, wanted = MOVES[operation]
     if status.state not in allowed:
         possible = ", ".join(op for op, (froms, _) in MOVES.items() if status.state in froms)
@@ -146,12 +146,12 @@ def move(
 def start_indexing(
     status: BranchStatus, wall: datetime, works: Sequence[IndexingWork], *, reason: str = ""
 ) -> BranchStatus:
-    """The status once indexing is under way; the locks named in `works` have been granted.
+    """The status once indexing is under way; the locks named in `works` are granted already.
 
     With a lock of the whole branch the state becomes LOCKED_FOR_WRITE. With narrow locks, or with none (a shadow), it
-    stays ACTIVE and drafts stay editable; a READY branch becomes ACTIVE, it is not ready before this is done.
-    A type that failed before stays failed until it, or WHOLE, is indexed again.
-    Raises InvalidTransition for a closed branch, and for a resource type that is being indexed already.
+    stays ACTIVE and drafts stay editable. A READY branch becomes ACTIVE until the indexing completes. A failed type
+    stays failed until it, or WHOLE, is indexed again. Raises InvalidTransition for a closed branch, and for a resource
+    type whose indexing is under way.
     """
     if status.state in (B.ARCHIVED, B.MERGED):
         raise InvalidTransition(
@@ -198,10 +198,10 @@ def complete_indexing(
 ) -> Completion:
     """Indexing of these resource types succeeded (None: all of it, of `owner` if given). Release the locks returned.
 
-    With the ids of locks in `under` only what is indexed under these is meant.
-    What is built in a tracked shadow is completed by the switch of that shadow, named `shadow_id` then, and by nothing
-    else. The branch becomes READY when the last is done, none failed, and somebody asked to track that; but not while
-    another indexing lock of all of it is `held`. Raises InvalidTransition when nothing of it is being indexed.
+    With lock ids in `under`, only indexing under these locks is meant. Only the switch of a tracked shadow, with its
+    `shadow_id`, completes the indexing in that shadow. The branch becomes READY when the last tracked indexing is
+    complete and none failed, unless another INDEXING lock of the whole branch is `held`. Raises InvalidTransition when
+    no such indexing is under way.
     """
     done = _works(status, resource_types, owner, shadow_id, under, "complete indexing")
     return _finish(status, done, wall, by=by, reason=reason or "indexing completed", failed=False, held=held)
@@ -219,14 +219,17 @@ def fail_indexing(
     reason: str = "",
     held: Iterable[Lock] = (),
 ) -> Completion:
-    """Indexing failed. Of the whole branch: the state becomes ERROR. Of single types: the branch stays as editable
-    as it was, but does not become READY in this run. Raises InvalidTransition when nothing of it is being indexed."""
+    """Indexing failed; arguments as of `complete_indexing`.
+
+    Of the whole branch: the state becomes ERROR. Of single types: the branch stays as editable as before, and does not
+    become READY in this run. Raises InvalidTransition when no such indexing is under way.
+    """
     done = _works(status, resource_types, owner, shadow_id, under, "fail indexing")
     return _finish(status, done, wall, by=by, reason=reason or "indexing failed", failed=True, held=held)
 
 
 def forget_shadow(status: BranchStatus, shadow_id: str) -> BranchStatus:
-    """The status without what was indexed in a shadow: it is begun anew."""
+    """The status without the indexing in a shadow, which begins anew."""
     left = tuple(w for w in status.indexing if w.shadow_id != shadow_id)
     return status if left == status.indexing else msgspec.structs.replace(status, indexing=left)
 
@@ -288,7 +291,7 @@ def _finish(
 def _settle(
     status: BranchStatus, done: Iterable[IndexingWork], wall: datetime, *, by: str, reason: str, failed: bool
 ) -> BranchStatus:
-    """The state that fits once `done` is over: ERROR, READY, no longer locked, or unchanged."""
+    """The status once `done` has ended: ERROR, READY, no longer locked, or unchanged."""
     if failed and any(w.whole_branch for w in done) and status.state in MOVES[Op.FAIL][0]:
         return move(status, Op.FAIL, wall, by=by, reason=reason)
     if not status.indexing and not status.failed and status.tracked and status.state in MOVES[Op.COMPLETE][0]:
@@ -301,11 +304,11 @@ def _settle(
 def after_locks(
     status: BranchStatus, events: Iterable[LockEvent], wall: datetime, *, held: Iterable[Lock] = ()
 ) -> BranchStatus:
-    """The status after what happened to locks, and with those that are held now. Never raises: the locks are a fact.
+    """The status after these events of locks, with the locks held now. Never raises: the locks are a fact.
 
-    An INDEXING lock of the whole branch makes it LOCKED_FOR_WRITE when it is granted. A lock that ends takes the
-    indexing under it along as failed, unless `complete_indexing` has taken that off before; the branch then goes back
-    to ACTIVE, or to ERROR if it was locked to recover from that.
+    The grant of an INDEXING lock of the whole branch makes the branch LOCKED_FOR_WRITE. Indexing under a lock that ends
+    has failed, unless `complete_indexing` removed it before. At the end of the lock the branch becomes ACTIVE, or ERROR
+    if that was its state before the lock.
     """
     locked = any(_locks_branch(lock) for lock in held)
     for event in events:

@@ -1,4 +1,4 @@
-"""What the lock table refuses before it looks at conflicts: senseless requests, and tokens that open nothing."""
+"""Checks of the lock table before it looks for conflicts: invalid requests, and tokens that are not valid."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from shadowswitch.model.locks.targets import DURATION_MAX_S, LEASE_TTL_MAX_S, ch
 
 
 def check_requests(requests: Sequence[LockRequest], owner: str) -> None:
-    """Raise InvalidConfig unless these locks can be asked for together, by this owner."""
+    """Raise InvalidConfig unless this owner can request these locks together."""
     if not requests:
-        raise InvalidConfig("no lock was asked for", operation="lock", hint="ask for at least one")
+        raise InvalidConfig("no lock was requested", operation="lock", hint="request at least one")
     if not owner:
-        raise InvalidConfig("a lock needs an owner", operation="lock", hint="say who holds it: others will ask them")
+        raise InvalidConfig("a lock needs an owner", operation="lock", hint="name the owner, for others to contact")
     ids = [request.lock_id for request in requests]
     if not all(ids) or len(set(ids)) < len(ids):
         raise InvalidConfig("lock ids must be different and not empty", operation="lock", hint="make one for each")
@@ -30,16 +30,18 @@ def check_requests(requests: Sequence[LockRequest], owner: str) -> None:
 
 
 def check_reason(by: str, reason: str) -> None:
-    """Raise InvalidConfig unless it is said who forces locks open and why: it is kept in the audit history."""
+    """Raise InvalidConfig unless admin and reason are given, for the audit history."""
     if not by.strip() or not reason.strip():
-        raise InvalidConfig("force_unlock needs who and why", operation="force unlock", hint="give admin and reason")
+        raise InvalidConfig(
+            "force_unlock needs an admin and a reason", operation="force unlock", hint="pass admin and reason"
+        )
 
 
 def check_extension(lock: Lock, extra_s: float) -> tuple[float, datetime | None]:
-    """When an extended lock expires, monotonic and for people. Raises InvalidConfig beyond the longest life."""
+    """The expiry of an extended lock, monotonic and wall. Raises InvalidConfig beyond the longest life."""
     check_duration("extra_s", extra_s)
     if lock.expires_at is None:
-        raise InvalidConfig(f"lock {lock.lock_id} has no TTL to extend", hint="its build ends it")
+        raise InvalidConfig(f"lock {lock.lock_id} has no TTL to extend", hint="the end of its build releases it")
     longest_s = LEASE_TTL_MAX_S if lock.shared else DURATION_MAX_S
     left_s = longest_s - (lock.expires_at - lock.granted_at)
     if extra_s > left_s:
@@ -54,15 +56,17 @@ def check_extension(lock: Lock, extra_s: float) -> tuple[float, datetime | None]
 
 
 def progress_of(before: Progress | None, report: ProgressReport | None, now: float) -> Progress | None:
-    """Progress with a new report in it. Raises InvalidConfig for a percent outside 0 to 100 or a senseless ETA.
+    """Progress with a new report added. Raises InvalidConfig for a percent outside 0 to 100 or an invalid ETA.
 
-    A smaller percent than before means that the work began anew, so the measurement does too.
+    A smaller percent than before means that the work began anew: the measurement of the rate begins anew as well.
     """
     if report is None:
         return before
     percent = report.percent
     if isinstance(percent, bool) or not isinstance(percent, int | float) or not 0 <= percent <= 100:
-        raise InvalidConfig(f"progress must be 0 to 100 percent, not {percent!r}", hint="report what is done")
+        raise InvalidConfig(
+            f"progress must be 0 to 100 percent, not {percent!r}", hint="report the part that is done, in percent"
+        )
     if report.eta_s is not None:
         check_duration("eta_s", report.eta_s, longest_s=math.inf, zero=True)
     first = before if before is not None and before.percent <= percent else None
@@ -77,10 +81,10 @@ def progress_of(before: Progress | None, report: ProgressReport | None, now: flo
 
 
 def lost(lock_id: str, token: int, lock: Lock | None, endings: Iterable[Ending], now: float) -> LockLost:
-    """The error for a token that opens nothing, with what became of its lock as far as that is remembered."""
+    """The error for a token that is not valid. The message has the end of its lock, while the table remembers it."""
     name = f"lock {lock_id}" if lock_id else f"the lock of token {token}"
     ending = next((e for e in endings if e.token == token and lock_id in ("", e.lock_id)), None)
-    hint = "stop acting under it; acquire it again and look at what changed meanwhile"
+    hint = "stop all work under it; acquire it again and read the changes since"
     if ending is not None:
         ago = in_words(now - ending.at)
         how = {
@@ -91,7 +95,7 @@ def lost(lock_id: str, token: int, lock: Lock | None, endings: Iterable[Ending],
         how = "expired"
     elif lock is not None and lock.token == token:
         how = f"belongs to {lock.owner}"
-        hint = "act as the owner that acquired it"
+        hint = "pass the owner that acquired it"
     elif lock is not None:
         how = "is held under another token"
     else:

@@ -1,8 +1,8 @@
-"""A lock table while an operation changes it: expiry, the queue, grants, endings.
+"""A lock table during an operation: expiry, the queue, grants, endings.
 
-The queue is first come first served: a request, new or waiting, goes through only when it overlaps no lock that is
-held and no earlier request that still waits. So a stream of narrow requests cannot starve a wide one. One exception:
-a request made under a lock of the same owner passes those who wait for that very lock; they could not go first anyway.
+The queue is first come, first served: a request, new or waiting, is granted only when it overlaps no held lock and no
+earlier waiting request. So a stream of narrow requests cannot starve a wide one. One exception: a request under a lock
+of the same owner passes the waiters for that very lock, which must wait for its end anyway.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from shadowswitch.model.locks.records import Ending, Grant, Lock, LockEvent, Loc
 from shadowswitch.model.locks.targets import DEFAULT_TTL_S, LEASE_TTL_S, MISSED_HEARTBEATS_MAX, overlaps
 
 ENDINGS_KEPT = 64
-"""How many endings a table remembers: enough to tell late holders what happened, small enough to store every time."""
+"""Endings that a table remembers: enough for the errors of late holders, few enough to store with each change."""
 
 
 def clash(one: Sequence[LockRequest] | Sequence[Lock], other: Sequence[LockRequest] | Sequence[Lock]) -> bool:
-    """Whether any of one set excludes any of the other: overlapping targets, not both shared."""
+    """True if a lock of one set excludes one of the other: overlapping targets, not both shared."""
     return any(not (a.shared and b.shared) and overlaps(a.target, b.target) for a in one for b in other)
 
 
 class Draft:
-    """The parts of a table, free to change; thrown away when the operation is refused."""
+    """The mutable parts of a table; discarded when the operation is refused."""
 
-    __slots__ = ("_index", "branch", "endings", "events", "grants", "locks", "next_token", "now", "waiters", "wall")
+    __slots__ = ("_index", "branch", "endings", "events", "locks", "next_token", "now", "waiters", "wall")
 
     def __init__(
         self,
@@ -47,18 +47,17 @@ class Draft:
         self.waiters = list(waiters)
         self.endings = list(endings)
         self.events: list[LockEvent] = []
-        self.grants: list[Grant] = []
         self._index: LockIndex | None = index
 
     @property
     def index(self) -> LockIndex:
-        """The held locks by what they cover, as of now."""
+        """The held locks by their targets, as of now."""
         if self._index is None:
             self._index = LockIndex(self.locks.values())
         return self._index
 
     def settle(self) -> None:
-        """Bring the table up to now: expire locks, give up waiters past their deadline, grant whose turn it is."""
+        """Bring the table up to now: expire locks, drop waiters past their deadline, grant waiters."""
         due = [lock for lock in self.locks.values() if lock.expired(self.now)]
         for lock in sorted(due, key=lambda lock: (lock.deadline or 0.0, lock.token)):
             self.end(lock, LockEventKind.EXPIRED, by="", reason=_why_expired(lock))
@@ -69,7 +68,7 @@ class Draft:
             self.grant_waiters()
 
     def end(self, lock: Lock, kind: LockEventKind, *, by: str, reason: str) -> None:
-        """Take a lock away and remember how it ended. Call `grant_waiters` when all that ends has ended."""
+        """End a lock and remember the ending. Call `grant_waiters` after the last one."""
         del self.locks[lock.lock_id]
         self._index = None
         at = lock.deadline if kind is LockEventKind.EXPIRED else None
@@ -78,19 +77,19 @@ class Draft:
         self.events.append(LockEvent(kind, self.wall, lock=lock, by=by, reason=reason))
 
     def queue(self, waiter: Waiter) -> None:
-        """Let a request wait behind all that wait already."""
+        """Add a waiter at the end of the queue."""
         self.waiters.append(waiter)
         self.events.append(LockEvent(LockEventKind.WAITING, self.wall, waiter=waiter, by=waiter.owner))
 
     def drop(self, waiter: Waiter, kind: LockEventKind, reason: str) -> None:
-        """Take a waiter out of the queue. Call `grant_waiters` afterwards."""
+        """Remove a waiter from the queue. Call `grant_waiters` afterwards."""
         self.waiters.remove(waiter)
         self.events.append(LockEvent(kind, self.wall, waiter=waiter, by=waiter.owner, reason=reason))
 
     def obstacles(
         self, requests: Sequence[LockRequest], under: Sequence[str], ahead: Iterable[Waiter]
     ) -> list[Lock | Waiter]:
-        """What stands in the way of a set of requests: held locks, then requests that have waited longer."""
+        """The obstacles for a set of requests: held locks, then earlier waiters."""
         found: dict[str, Lock | Waiter] = {}
         for request in requests:
             for lock_id in self.index.overlapping(request.target):
@@ -100,17 +99,14 @@ class Draft:
         in_line = [w for w in ahead if clash(requests, w.requests) and not _waits_for(w, mine)]
         return [*found.values(), *in_line]
 
-    def grant(self, owner: str, requests: Sequence[LockRequest], waiter_id: str = "") -> Grant:
-        """Grant all of a set of requests, each with a token of its own."""
+    def grant(self, owner: str, requests: Sequence[LockRequest]) -> Grant:
+        """Grant a set of requests, each with a token of its own."""
         locks = tuple(self._granted(owner, request) for request in requests)
         self._index = None
         for lock in locks:
             self.locks[lock.lock_id] = lock
             self.events.append(LockEvent(LockEventKind.GRANTED, self.wall, lock=lock, by=owner, reason=lock.reason))
-        grant = Grant(locks, waiter_id)
-        if waiter_id:
-            self.grants.append(grant)
-        return grant
+        return Grant(locks)
 
     def _granted(self, owner: str, request: LockRequest) -> Lock:
         token, self.next_token = self.next_token, self.next_token + 1
@@ -135,22 +131,22 @@ class Draft:
         )
 
     def grant_waiters(self) -> None:
-        """Grant, in order of arrival, every waiter with nothing in its way; the others stay where they are."""
+        """Grant, in order of arrival, every waiter without an obstacle; the others stay in the queue."""
         ahead: list[Waiter] = []
         for waiter in self.waiters:
             if self.obstacles(waiter.requests, waiter.under, ahead):
                 ahead.append(waiter)
             else:
-                self.grant(waiter.owner, waiter.requests, waiter.waiter_id)
+                self.grant(waiter.owner, waiter.requests)
         self.waiters = ahead
 
     def replace(self, lock: Lock) -> Lock:
-        """Put a new version of a held lock, covering the same, in its place."""
+        """Replace a held lock by a new version with the same target."""
         self.locks[lock.lock_id] = lock
         return lock
 
-    def tell(self, kind: LockEventKind, lock: Lock, *, by: str = "", reason: str = "") -> None:
-        """Note an event of a lock that goes on."""
+    def add_event(self, kind: LockEventKind, lock: Lock, *, by: str = "", reason: str = "") -> None:
+        """Add an event of a lock that stays held."""
         self.events.append(LockEvent(kind, self.wall, lock=lock, by=by, reason=reason))
 
 
@@ -159,7 +155,7 @@ def _waits_for(waiter: Waiter, locks: Sequence[Lock]) -> bool:
 
 
 def ttl_of(request: LockRequest) -> float | None:
-    """How long a lock lives unless extended; None for a claim without a TTL: its build ends it."""
+    """The time to live of a lock; None for a claim without a TTL, which the end of its build releases."""
     if request.ttl_s is not None:
         return request.ttl_s
     if request.target.index_type is not None:
@@ -174,11 +170,11 @@ def _why_expired(lock: Lock) -> str:
 
 
 def revived(lock: Lock, *, now: float, shift_s: float, same_clock: bool, grace_s: float) -> Lock:
-    """A lock after a restart: its times on the present clock, and one grace interval for the holder to be heard.
+    """A lock after a restart: its times on the present clock, and one grace interval for the next heartbeat.
 
-    On the same clock a TTL is what it was. On another one nobody knows how much of it went by unseen: what was left
-    when the table was saved is left now, and the grace interval at least. A missed heartbeat is forgiven for the
-    grace interval, because nobody was listening.
+    On the same clock the TTL is unchanged. On another clock the elapsed time is unknown: the rest of the TTL at the
+    time of the save remains, and the grace interval at least. A heartbeat that was missed while no engine was open
+    is forgiven for the grace interval.
     """
     expires_at = lock.expires_at
     if expires_at is not None and not same_clock:

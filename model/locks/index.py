@@ -1,4 +1,4 @@
-"""Which held locks overlap a target: looked up by name, so that admitting a write costs the same beside any number."""
+"""The held locks by target: the cost of admitting a write does not depend on the number of locks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shadowswitch.model.locks.targets import LockScope, Target
 
 
 class LockIndex:
-    """The ids of the held locks by what they cover. Built once for a set of locks, then only read."""
+    """The ids of the held locks by target. Built once for a set of locks, then only read."""
 
     __slots__ = ("_branch", "_claims", "_in_type", "_resources", "_types", "_whole")
 
@@ -38,7 +38,7 @@ class LockIndex:
             self._resources.setdefault((target.resource_type, target.resource_id), []).append(lock_id)
 
     def overlapping(self, target: Target) -> list[str]:
-        """Ids of the locks whose target overlaps this one: the widest first, then in order of grant."""
+        """The ids of the locks whose targets overlap this one: the widest first, then in order of grant."""
         match target.scope:
             case LockScope.INDEX:
                 return self._claims.get(target.index_type, [])

@@ -1,4 +1,4 @@
-"""A lock as the engine tells of it: times are of the wall clock, for people; the fence is `lock_id` and `token`."""
+"""A lock in the public form: times are of the wall clock, for people; the fence is `lock_id` and `token`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from shadowswitch.model.locks.targets import LockScope, LockType
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that is held. `expires_at` is when it ends unless extended, `heartbeat_by` when unless it is heard of;
-    `eta_s` is measured from the progress that the holder reports, None while it reports none."""
+    """A held lock. It ends at `expires_at` unless extended, and at `heartbeat_by` without a heartbeat.
+
+    `eta_s` is measured from the progress that the holder reports; None without a report.
+    """
 
     lock_id: str
     token: int
@@ -35,7 +37,7 @@ class Lock(msgspec.Struct, frozen=True):
 
 
 class LockSpec(msgspec.Struct, frozen=True):
-    """One of several locks that are asked for together; the fields are the arguments of `Engine.acquire_lock`."""
+    """One of several locks in one request; the fields are the arguments of `Engine.acquire_lock`."""
 
     lock_type: LockType | str
     scope: LockScope | str = "BRANCH"
@@ -48,7 +50,7 @@ class LockSpec(msgspec.Struct, frozen=True):
 
 
 class LockWaiter(msgspec.Struct, frozen=True):
-    """Somebody who waits for locks of a branch, all or none: what for, since when, and when they give up."""
+    """An owner that waits for locks of a branch, all or none: the locks, the start and the deadline of the wait."""
 
     branch: str
     owner: str
@@ -59,7 +61,7 @@ class LockWaiter(msgspec.Struct, frozen=True):
 
 
 def waiter_info(waiter: lock_records.Waiter, branch: str, now: float, wall: datetime) -> LockWaiter:
-    """A waiter of a branch, told at `now` (monotonic) and `wall` (the same moment, for people)."""
+    """The public form of a waiter, at `now` (monotonic) and `wall` (the same moment)."""
     return LockWaiter(
         branch=branch,
         owner=waiter.owner,
@@ -71,7 +73,7 @@ def waiter_info(waiter: lock_records.Waiter, branch: str, now: float, wall: date
 
 
 def lock_info(lock: lock_records.Lock, now: float, wall: datetime) -> Lock:
-    """A held lock, told at `now` (monotonic) and `wall` (the same moment, for people)."""
+    """The public form of a held lock, at `now` (monotonic) and `wall` (the same moment)."""
 
     def moment(at: float | None) -> datetime | None:
         return None if at is None else wall + timedelta(seconds=at - now)

@@ -1,7 +1,7 @@
-"""The structs of the lock table: what is held, who waits, how a lock ended, what an operation did.
+"""The structs of the lock table: locks, waiters, endings, and the events of an operation.
 
-Times are monotonic seconds unless the name ends in `_wall`; those are for people and decide nothing.
-Every struct is immutable and encodes as MessagePack; `LockTableState` is what the owner of a table persists:
+Times are monotonic seconds. Times with a name in `_wall` are for people and decide nothing. Every struct is immutable
+and encodes as MessagePack; the owner of a table stores its `LockTableState`:
 
     {"format": 1, "branch": "main", "clock_id": "boot-7", "saved_at": 81.5, "next_token": 9, "locks": [...],
      "waiters": [...], "endings": [...]}
@@ -20,7 +20,7 @@ STATE_FORMAT = 1
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """Progress as the holder reported it. `eta_s` is the holder's own estimate at `at`, if it gave one."""
+    """The progress that the holder reported. `eta_s` is the holder's own estimate at `at`, if it gave one."""
 
     percent: float
     at: float
@@ -30,9 +30,9 @@ class Progress(msgspec.Struct, frozen=True):
     message: str = ""
 
     def remaining_s(self, now: float) -> float | None:
-        """Measured: the holder's own estimate less the time since, else the rate since the first report; else None.
+        """The measured rest: the holder's own estimate less the time since, else by the rate since the first report.
 
-        Silence counts: without new reports the measured rate falls and the estimate grows.
+        None if neither is known. Without new reports the measured rate falls and the estimate grows.
         """
         if self.percent >= 100:
             return 0.0
@@ -44,7 +44,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class ProgressReport(msgspec.Struct, frozen=True):
-    """What a heartbeat may say about the work: percent done, own estimate of the rest, a word for people."""
+    """The progress in a heartbeat: percent done, the holder's estimate of the rest, a message for people."""
 
     percent: float
     eta_s: float | None = None
@@ -52,7 +52,7 @@ class ProgressReport(msgspec.Struct, frozen=True):
 
 
 class LockRequest(msgspec.Struct, frozen=True):
-    """One lock that is asked for; `lock_id` is made by the caller and unique over all branches.
+    """The request for one lock. The caller makes `lock_id`, unique over all branches.
 
     A `shared` lock is a write lease: leases do not exclude each other, only exclusive locks, and they block no write.
     `build` names the shadow whose build is the work under the lock: progress and ETA are measured from it.
@@ -69,7 +69,7 @@ class LockRequest(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """One lock that is held. `token` fences: whoever acts with another one is refused."""
+    """One held lock. `token` is its fence: an operation with another token is refused."""
 
     lock_id: str
     token: int
@@ -91,39 +91,39 @@ class Lock(msgspec.Struct, frozen=True):
 
     @property
     def scope(self) -> LockScope:
-        """How much it covers."""
+        """The scope of its target."""
         return self.target.scope
 
     @property
     def resource_type(self) -> str | None:
-        """The resource type it is narrowed to, if any."""
+        """The resource type of its target, if any."""
         return self.target.resource_type
 
     @property
     def resource_id(self) -> str | None:
-        """The one record it is narrowed to, if any."""
+        """The id of its record, if the target is one record."""
         return self.target.resource_id
 
     @property
     def is_claim(self) -> bool:
-        """Whether it is a build's claim of an index, which blocks no record."""
+        """True for a build's claim of an index, which blocks no record."""
         return self.target.scope is LockScope.INDEX
 
     @property
     def deadline(self) -> float | None:
-        """When it expires unless something happens: the earlier of its TTL and its next due heartbeat."""
+        """The moment of its expiry: the earlier of its TTL and its next due heartbeat."""
         if self.expires_at is None or self.heartbeat_by is None:
             return self.heartbeat_by if self.expires_at is None else self.expires_at
         return min(self.expires_at, self.heartbeat_by)
 
     def expired(self, now: float) -> bool:
-        """Whether it has expired; from that instant on it blocks nobody."""
+        """True once it has expired; from then on it blocks no request."""
         deadline = self.deadline
         return deadline is not None and now >= deadline
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """A request for one or several locks, all or none, that waits its turn. `under` are lock ids it may overlap."""
+    """A waiting request for one or several locks, all or none. It may overlap the locks with the ids in `under`."""
 
     waiter_id: str
     owner: str
@@ -135,7 +135,7 @@ class Waiter(msgspec.Struct, frozen=True):
 
 
 class LockEventKind(StrEnum):
-    """What happened to a lock or a waiter. EXPIRED is an ending of its own, never a success."""
+    """The events of locks and waiters. EXPIRED is an ending of its own, never a success."""
 
     GRANTED = "lock.granted"
     EXTENDED = "lock.extended"
@@ -152,7 +152,7 @@ DURABLE = ENDINGS | {LockEventKind.GRANTED, LockEventKind.EXTENDED}
 
 
 class LockEvent(msgspec.Struct, frozen=True):
-    """One thing that an operation did, for the outbox and the audit history. `by` did it, `reason` says why."""
+    """One event of an operation, for the outbox and the audit history, with its author `by` and its `reason`."""
 
     kind: LockEventKind
     at_wall: datetime
@@ -163,7 +163,7 @@ class LockEvent(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a lock ended, kept for a while so that its late holder is told what happened to it."""
+    """The ending of a lock, kept for a while for the error that a late holder gets."""
 
     lock_id: str
     token: int
@@ -175,14 +175,13 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """Locks granted together; `waiter_id` is "" when nobody had to wait."""
+    """Locks granted together, without a wait."""
 
     locks: tuple[Lock, ...]
-    waiter_id: str = ""
 
 
 class LockTableState(msgspec.Struct, frozen=True):
-    """A whole lock table, as persisted. `clock_id` names the monotonic clock (the boot) that its times belong to."""
+    """A whole lock table in its stored form. `clock_id` names the monotonic clock (the boot) of its times."""
 
     branch: str
     clock_id: str

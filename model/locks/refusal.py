@@ -1,7 +1,7 @@
-"""The helpful no: what someone learns who may not write or lock right now.
+"""The refusal of a write or a lock: its cause, its progress and its alternatives.
 
-Progress and ETA come only from what the holder reported; a TTL says when the engine gives up on the holder, nothing
-about the work, so it is never shown as progress, ETA or time to retry.
+Progress and ETA come only from reports of the holder. A TTL is the time after which the engine gives up on the holder.
+It says nothing about the work, so it is never shown as progress, ETA or time to retry.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from shadowswitch.model.locks.records import Lock, Waiter
 from shadowswitch.model.locks.targets import LockScope, LockType, Target
 
 RETRY_S = 30.0
-"""When to look again while nothing is known of the work: a polling interval, not a forecast."""
+"""The time to the next attempt while the ETA is unknown: a polling interval, not a forecast."""
 
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 300.0
-"""An ETA far off is a rough one: look again after five minutes at the latest, the holder may be done early."""
+"""The longest time to the next attempt: a distant ETA is rough, and the holder may finish early."""
 
 
 class BlockCause(StrEnum):
-    """What stands in the way: a lock that is held, an earlier request that waits its turn, the state of the branch."""
+    """The cause of a refusal: a held lock, an earlier waiter, or the state of the branch."""
 
     LOCK = "LOCK"
     QUEUE = "QUEUE"
@@ -33,10 +33,10 @@ class BlockCause(StrEnum):
 
 
 class Blocked(msgspec.Struct, frozen=True):
-    """Why not, who, since when, how far, when to ask again, and what else can be done.
+    """The details of a refusal: cause, holder, start, progress, time to the next attempt, alternatives.
 
-    `resource_type` and `resource_id` are what was asked for, `scope` and `lock_type` belong to what is in the way.
-    `retry_after_s` is None when waiting alone will not help. `waiting` counts requests that queue for an overlap.
+    `resource_type` and `resource_id` are those of the request, `scope` and `lock_type` those of the obstacle.
+    `retry_after_s` is None when a wait alone cannot help. `waiting` counts the waiters for an overlapping target.
     """
 
     branch: str
@@ -60,10 +60,10 @@ class Blocked(msgspec.Struct, frozen=True):
 
 
 class WritePermission(msgspec.Struct, frozen=True):
-    """The answer of the moment to "may I write this"; `blocked` is there exactly when `allowed` is False.
+    """The answer to "may I write this", as of now; `blocked` is set exactly when `allowed` is False.
 
-    With a lease the answer stays true until `expires_at`, or until the lease is given back: locks that overlap wait.
-    Without one `lock_id` is "" and `token` 0, and the answer may be outdated when it arrives.
+    With a lease the answer holds until `expires_at`, or until the release of the lease: overlapping locks wait. Without
+    a lease, `lock_id` is "" and `token` 0, and the answer may be outdated when it arrives.
     """
 
     allowed: bool
@@ -95,14 +95,14 @@ def free_types(known_types: Iterable[str], held: Iterable[Lock]) -> tuple[str, .
 
 
 def retry_after(eta_s: float | None) -> float:
-    """When to ask again: at the measured end of the work, within bounds; a polling interval if that is unknown."""
+    """The time to the next attempt: the measured ETA, within bounds; a polling interval without one."""
     return RETRY_S if eta_s is None else min(max(eta_s, RETRY_MIN_S), RETRY_MAX_S)
 
 
 def blocked_by_lock(
     lock: Lock, asked: Target, now: float, *, held: Iterable[Lock], known_types: Iterable[str], waiting: int
 ) -> Blocked:
-    """The refusal of `asked` because of a lock that is held."""
+    """The refusal of `asked` because of a held lock."""
     progress = lock.progress
     eta_s = progress.remaining_s(now) if progress else None
     free = tuple(name for name in free_types(known_types, held) if name != asked.resource_type)
@@ -177,7 +177,7 @@ def blocked_by_waiter(
     known_types: Iterable[str],
     waiting: int,
 ) -> Blocked:
-    """The refusal of a lock that is free now, but for which somebody else has been waiting longer."""
+    """The refusal of a free lock because of an earlier waiter."""
     first = waiter.requests[0]
     free = tuple(name for name in free_types(known_types, held) if name != asked.resource_type)
     return Blocked(
@@ -210,7 +210,7 @@ STATE_ADVICE: dict[BranchState, tuple[str, ...]] = {
     BranchState.MERGED: ("reopen the branch and go on", "create another branch and work there"),
     BranchState.ERROR: ("recover the branch once the cause is gone", "run the indexing again, it leads out of ERROR"),
 }
-"""The states that admit no write, and what can be done about each. LOCKED_FOR_WRITE is not here: its lock refuses."""
+"""The states that admit no write, with the alternatives. In LOCKED_FOR_WRITE the lock refuses, not the state."""
 
 
 def blocked_by_state(status: BranchStatus, asked: Target) -> Blocked:

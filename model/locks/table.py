@@ -1,20 +1,21 @@
-"""The lock table of one branch: who holds what, who waits, who may write. Pure; its owner persists and adopts.
+"""The lock table of one branch: its locks, its waiters, its answers to writers. Pure; its owner persists and adopts.
 
     step = table.acquire(now, wall, [request], owner="alice", wait_s=30)
     if step.must_persist: store(step.table.dump(now)) in the transaction that also stores the events
     table = step.table                                    # adopt only after that commit
 
-A `LockTable` never changes. An operation gives back a `Step`: the next table, the answer, and what happened on the
-way (locks that expired, waiters whose turn came). Throwing a step away undoes it. An operation that is refused raises
-and has no step. Rule for the owner: before an answer that relies on an expiry leaves the house, persist the step that
-tells of it, so that a restart cannot revive the lock.
+A `LockTable` never changes. An operation returns a `Step`: the next table, the answer, and the events (expired locks,
+granted waiters). A discarded step has no effect. A refused operation raises and has no step.
+
+Rule for the owner: store the step with an expiry before any answer that relies on the expiry leaves the engine. Then a
+restart cannot revive the lock.
 
 Invariants:
-    LK-1 two exclusive locks that overlap are held only if the later was asked for under the earlier
+    LK-1 two exclusive locks that overlap are held only if the later was requested under the earlier
     LK-2 the token of a grant is larger than every token granted before on this branch, also over restarts
-    LK-3 an expired lock blocks nobody, and its token opens nothing
-    LK-4 a waiter is passed only by requests that do not overlap it, or that are made under what it waits for
-    LK-5 several locks asked for together are granted in one step or not at all
+    LK-3 an expired lock blocks no request, and its token is not valid
+    LK-4 only requests that do not overlap a waiter, or are made under the locks it waits for, pass it
+    LK-5 several locks requested together are granted in one step or not at all
     LK-6 after every step no waiter could be granted
 """
 
@@ -39,10 +40,10 @@ from shadowswitch.model.locks.view import LockView
 U = TypeVar("U")
 
 WAITERS_MAX = 1000
-"""Requests that may wait on one branch; the next one is refused, a longer queue would only time out."""
+"""Requests that may wait on one branch; further ones are refused, because a longer queue would only time out."""
 
 LOCKS_MAX = 10_000
-"""Locks held on one branch: the table is stored whole with each change."""
+"""The most locks held on one branch: each change stores the whole table."""
 
 ACTIONS = frozenset({"write", "create", "update", "delete"})
 
@@ -64,10 +65,10 @@ class LockTable(LockView):
         known_types: Iterable[str] = (),
         action: str = "write",
     ) -> Step[LockTable, WritePermission]:
-        """Whether these records, (resource_type, id), may be written at this moment.
+        """The permission to write these records, (resource_type, id), as of now.
 
-        Locks of `owner` whose tokens are given let their holder through; a token that is no longer one raises
-        LockLost. With None for an id the question is about the type at large: locks of single records do not refuse.
+        Locks of `owner` do not refuse when their tokens are given; a token that is not valid raises LockLost. An id of
+        None stands for the type at large: locks of single records do not refuse it.
         """
         if action == "read":
             return Step(self, ALLOWED)
@@ -75,7 +76,7 @@ class LockTable(LockView):
             raise InvalidConfig(f"unknown action {action!r}", hint=f"one of read, {', '.join(sorted(ACTIONS))}")
         step = self.expire_due(now, wall)
         answer = step.table.permission(now, keys, status, owner, tokens, known_types)
-        return Step(step.table, answer, step.events, step.grants)
+        return Step(step.table, answer, step.events)
 
     def acquire(
         self,
@@ -89,10 +90,10 @@ class LockTable(LockView):
         under: Collection[int] = (),
         known_types: Iterable[str] = (),
     ) -> Step[LockTable, Grant | Queued]:
-        """Take all of these locks or none, now or, with `wait_s`, when their turn comes before the deadline.
+        """Take all of these locks or none: now or, with `wait_s`, in the order of the queue before the deadline.
 
-        `under` are tokens of locks that the same owner holds: what is asked may overlap those. Raises LockConflict
-        when it cannot be had at once and nobody wants to wait; LockLost when a token in `under` opens nothing.
+        The requests may overlap the locks of the same owner whose tokens are in `under`. Raises LockConflict for an
+        obstacle without `wait_s`, and for a full queue; LockLost when a token in `under` is not valid.
         """
         check_requests(requests, owner)
         wait_s = check_duration("wait_s", wait_s, zero=True)
@@ -132,7 +133,7 @@ class LockTable(LockView):
     def heartbeat(
         self, now: float, wall: datetime, lock_id: str, token: int, progress: ProgressReport | None = None
     ) -> Step[LockTable, Lock]:
-        """The holder lives, and may say how far it is. Does not extend the TTL. Raises LockLost."""
+        """A heartbeat of the holder, perhaps with its progress. Does not extend the TTL. Raises LockLost."""
         lock = self.require(now, lock_id, token)
         draft = self._draft(now, wall)
         beat = lock.heartbeat_s
@@ -150,13 +151,13 @@ class LockTable(LockView):
         expires_at, expires_wall = check_extension(lock, extra_s)
         draft = self._draft(now, wall)
         longer = msgspec.structs.replace(lock, expires_at=expires_at, expires_wall=expires_wall)
-        draft.tell(LockEventKind.EXTENDED, draft.replace(longer), by=lock.owner, reason=f"by {extra_s:g} s")
+        draft.add_event(LockEventKind.EXTENDED, draft.replace(longer), by=lock.owner, reason=f"by {extra_s:g} s")
         return self._step(draft, longer)
 
     def release(
         self, now: float, wall: datetime, *held: tuple[str, int], reason: str = ""
     ) -> Step[LockTable, tuple[Lock, ...]]:
-        """Give back locks, each by (lock_id, token), all or none. Raises LockLost."""
+        """Release locks, each by (lock_id, token), all or none. Raises LockLost."""
         locks = tuple(self.require(now, lock_id, token) for lock_id, token in dict.fromkeys(held))
         draft = self._draft(now, wall)
         for lock in locks:
@@ -167,9 +168,9 @@ class LockTable(LockView):
     def force_unlock(
         self, now: float, wall: datetime, *, by: str, reason: str, claims: bool = False
     ) -> Step[LockTable, tuple[Lock, ...]]:
-        """Take away every lock of the branch; their tokens open nothing any more. The next in line get their turn.
+        """End every lock of the branch; their tokens are no longer valid. Waiters are granted in their order.
 
-        Builds keep their claims unless `claims`: a build blocks nobody, and is ended by cancelling it.
+        Builds keep their claims unless `claims`: a claim blocks no writer, and the cancellation of its build ends it.
         """
         check_reason(by, reason)
         draft = self._draft(now, wall)
@@ -180,7 +181,7 @@ class LockTable(LockView):
         return self._step(draft, taken)
 
     def expire_due(self, now: float, wall: datetime) -> Step[LockTable, tuple[Lock, ...]]:
-        """Bring the table up to now; the answer is what expired. Cheap while nothing is due."""
+        """Bring the table up to now; the answer is the expired locks. Cheap while nothing is due."""
         if self._due is None or now < self._due:
             return Step(self, ())
         draft = self._draft(now, wall)
@@ -190,7 +191,7 @@ class LockTable(LockView):
     def drop_waiter(
         self, now: float, wall: datetime, waiter_id: str, *, reason: str = "it left"
     ) -> Step[LockTable, bool]:
-        """Take a waiter out of the queue, say because its process died; False when it is not, or no longer, there."""
+        """Remove a waiter from the queue, for example of a dead process; False when it is not in the queue."""
         draft = self._draft(now, wall)
         waiter = next((w for w in draft.waiters if w.waiter_id == waiter_id), None)
         if waiter is not None:
@@ -224,4 +225,4 @@ class LockTable(LockView):
         )
 
     def _step(self, draft: Draft, value: U) -> Step[LockTable, U]:
-        return Step(self._adopt(draft), value, tuple(draft.events), tuple(draft.grants))
+        return Step(self._adopt(draft), value, tuple(draft.events))

@@ -1,4 +1,4 @@
-"""What a lock can cover and for how long: types, scopes, which targets overlap, which durations are sane.
+"""The types, scopes and targets of locks, the overlap of targets, and the bounds of durations.
 
 Targets nest: BRANCH contains every RESOURCE_TYPE, which contains its RESOURCEs. Two targets overlap when one contains
 the other. An INDEX target is the claim of a build: it overlaps only the same INDEX, so a build blocks no writer.
@@ -15,7 +15,7 @@ from shadowswitch.model.errors import InvalidConfig
 
 
 class LockType(StrEnum):
-    """What the holder is doing; it decides the default time to live and, for INDEXING of a branch, its state."""
+    """The work of the holder. It sets the default time to live and, for INDEXING of a branch, the branch's state."""
 
     INDEXING = "INDEXING"
     MIGRATION = "MIGRATION"
@@ -25,7 +25,7 @@ class LockType(StrEnum):
 
 
 class LockScope(StrEnum):
-    """How much a lock covers; INDEX is the claim of a build and covers no record at all."""
+    """The scope of a lock; INDEX is the claim of a build and covers no record."""
 
     BRANCH = "BRANCH"
     RESOURCE_TYPE = "RESOURCE_TYPE"
@@ -43,20 +43,20 @@ DEFAULT_TTL_S: dict[LockType, float] = {
 }
 
 DURATION_MAX_S = 30 * 24 * HOUR_S
-"""Longest duration anyone may ask for, and longest life of a lock with all its extensions: nobody remembers longer."""
+"""The longest duration of a request, and the longest life of a lock with all its extensions."""
 
 LEASE_TTL_S = 5.0
-"""Default life of a shared lock (a write lease): long enough for one write into the host's own storage."""
+"""The default life of a shared lock (a write lease): enough for one write into the host's own storage."""
 
 LEASE_TTL_MAX_S = 60.0
-"""Longest life of a shared lock: exclusive locks wait behind it, and nobody sees who holds up everything."""
+"""The longest life of a shared lock: exclusive locks wait behind every lease."""
 
 MISSED_HEARTBEATS_MAX = 3
 """Intervals without a heartbeat after which a lock that promised heartbeats expires."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a lock, a waiter or a write covers. Build it with the functions below, which check the combination."""
+    """The target of a lock, a waiter or a write. The functions below make one and check the combination."""
 
     scope: LockScope
     resource_type: str | None = None
@@ -90,12 +90,12 @@ def resource_target(resource_type: str, resource_id: str) -> Target:
 
 
 def index_target(index_type: str) -> Target:
-    """The right to build one index: conflicts with another build of the same index and with nothing else."""
+    """The claim to build one index: conflicts with another build of the same index and with nothing else."""
     return Target(LockScope.INDEX, index_type=index_type)
 
 
 def target(scope: LockScope | str, resource_type: str | None = None, resource_id: str | None = None) -> Target:
-    """The target of a scope as users name it. Raises InvalidConfig when names are missing, or there are too many."""
+    """The target of a scope as users name it. Raises InvalidConfig when a name is missing or not allowed."""
     try:
         chosen = LockScope(scope)
     except ValueError:
@@ -124,7 +124,7 @@ def check_target(wanted: Target) -> None:
 
 
 def overlaps(one: Target, other: Target) -> bool:
-    """Whether one contains the other; symmetric."""
+    """True if one contains the other; symmetric."""
     if LockScope.INDEX in (one.scope, other.scope):
         return one == other
     if LockScope.BRANCH in (one.scope, other.scope):

@@ -1,4 +1,4 @@
-"""What a lock table holds at one moment, how it is stored, and the questions that change nothing."""
+"""A lock table at one moment: its content, its stored form, and the queries that change nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LockView:
         self._due = min((due for due in dues if due is not None), default=None)
 
     def dump(self, now: float) -> LockTableState:
-        """The whole table, to be stored."""
+        """The whole table in its stored form."""
         return LockTableState(
             branch=self.branch,
             clock_id=self.clock_id,
@@ -63,7 +63,7 @@ class LockView:
 
     @classmethod
     def resume(cls, state: LockTableState) -> Self:
-        """The same table again, in the same process: when an actor stops idle and its successor goes on."""
+        """The same table in the same process, for the actor that succeeds an idle one."""
         return cls(
             state.branch,
             next_token=state.next_token,
@@ -74,37 +74,35 @@ class LockView:
         )
 
     @classmethod
-    def load(cls, state: LockTableState, now: float, grace_s: float, *, clock_id: str = "", min_token: int = 1) -> Self:
-        """The table after a restart of the process: holders keep their locks for a grace interval, waiters are gone.
+    def load(cls, state: LockTableState, now: float, grace_s: float, *, clock_id: str = "") -> Self:
+        """The table after a restart of the process: holders keep their locks for a grace interval, waiters are dropped.
 
-        `clock_id` names the present monotonic clock, say the boot id; "" never counts as the same clock. `min_token`
-        is a floor for the next fencing token, for an owner that keeps a counter of its own.
+        `clock_id` names the present monotonic clock, say the boot id; "" never counts as the same clock.
         """
         grace_s = check_duration("grace_s", grace_s, zero=True)
         same = bool(clock_id) and clock_id == state.clock_id
         shift_s = 0.0 if same else now - state.saved_at
         locks = [revived(lock, now=now, shift_s=shift_s, same_clock=same, grace_s=grace_s) for lock in state.locks]
         endings = [msgspec.structs.replace(ending, at=ending.at + shift_s) for ending in state.endings]
-        token = max(state.next_token, min_token)
-        return cls(state.branch, next_token=token, clock_id=clock_id, locks=locks, endings=endings)
+        return cls(state.branch, next_token=state.next_token, clock_id=clock_id, locks=locks, endings=endings)
 
     def next_due(self) -> float | None:
-        """When the next lock expires or the next waiter's deadline passes: call `expire_due` then."""
+        """The moment of the next expiry or waiter's deadline: call `expire_due` then."""
         return self._due
 
     def live(self, now: float) -> tuple[Lock, ...]:
-        """The locks that are held now, in order of grant; expired ones are not."""
+        """The locks held now, in order of grant, without the expired ones."""
         return tuple(lock for lock in self.locks.values() if not lock.expired(now))
 
     def require(self, now: float, lock_id: str, token: int, *, owner: str | None = None) -> Lock:
-        """The live lock of that id and token (and owner): the fence. Raises LockLost, saying what became of it."""
+        """The live lock of that id and token (and owner): the fence. Raises LockLost with the lock's ending."""
         lock = self.locks.get(lock_id)
         if lock is None or lock.token != token or lock.expired(now) or (owner is not None and lock.owner != owner):
             raise lost(lock_id, token, lock, self.endings, now)
         return lock
 
     def waiting_for(self, target: Target) -> int:
-        """How many requests wait for something that overlaps the target."""
+        """The number of waiters whose targets overlap this one."""
         return sum(any(overlaps(r.target, target) for r in waiter.requests) for waiter in self.waiters)
 
     def permission(
@@ -116,7 +114,7 @@ class LockView:
         tokens: Collection[int],
         known_types: Iterable[str],
     ) -> WritePermission:
-        """See `LockTable.check_write`; for a table that was brought up to now."""
+        """See `LockTable.check_write`; the table must be up to now."""
         mine = self.opened_by(owner, tokens, now)
         for resource_type, id in keys:
             asked = type_target(resource_type) if id is None else resource_target(resource_type, id)
@@ -134,7 +132,7 @@ class LockView:
         return ALLOWED
 
     def opened_by(self, owner: str, tokens: Collection[int], now: float) -> tuple[str, ...]:
-        """The ids of the locks that tokens open for their owner. Raises LockLost for a token that opens nothing."""
+        """The ids of the owner's locks with these tokens. Raises LockLost for a token that is not valid."""
         if not tokens:
             return ()
         held = {lock.token: lock for lock in self.locks.values() if lock.owner == owner and not lock.expired(now)}
@@ -147,7 +145,7 @@ class LockView:
     def refusal(
         self, obstacle: Lock | Waiter, requests: Sequence[LockRequest], now: float, known_types: Iterable[str]
     ) -> Blocked:
-        """What to tell those who asked for locks that this stands in the way of."""
+        """The refusal of these requests because of an obstacle."""
         theirs = (obstacle,) if isinstance(obstacle, Lock) else obstacle.requests
         asked = next(r.target for r in requests if clash((r,), theirs))
         held, waiting = self.locks.values(), self.waiting_for(asked)

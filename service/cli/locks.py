@@ -31,7 +31,7 @@ from shadowswitch.service.host_file import holder_of
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import LocksRow, find_locks
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.data_directory import boot_id
+from shadowswitch.storage.disk import boot_id
 
 LOCK_HEADINGS = ("holder", "lock", "covers", "since", "done", "left", "expires in", "reason")
 

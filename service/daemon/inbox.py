@@ -26,7 +26,7 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, InvalidEvent, ShadowSwitchError
 from shadowswitch.service.daemon.part import Part
 from shadowswitch.service.daemon.text_files import FileStamp, stamp_of
-from shadowswitch.storage.data_directory import sync_directory, write_durably
+from shadowswitch.storage.disk import sync_directory, write_durably
 
 logger = logging.getLogger("shadowswitch")
 

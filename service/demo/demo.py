@@ -28,7 +28,7 @@ from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.service.demo.audit import Audited, audit
 from shadowswitch.service.demo.report import Build, Report, latency, problems_of, stalls_of
 from shadowswitch.service.demo.workload import INDEX_TYPE, Acked, Load, Loop
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import disk
 
 BRANCH = "main"
 FIRST = "unicode61"
@@ -225,7 +225,7 @@ class Demo:
             ok=not problems,
             problems=problems,
             corpus=str(self.corpus),
-            filesystem=data_directory.filesystem_type(self.engine.path),
+            filesystem=disk.filesystem_type(self.engine.path),
             seconds=time.perf_counter() - begun,
             imported=imported,
             import_s=import_s,

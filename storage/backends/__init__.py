@@ -1,1 +1,1 @@
-"""Index backends: how a generation's shards are stored and searched. The protocol is in `protocol`."""
+"""Index backends: they store and search the shards of a generation. `protocol` says what a backend promises."""

@@ -1,8 +1,8 @@
-"""The backend `external`: an index in a format that only its builder knows. The engine keeps it, and leads to it.
+"""The backend `external`: an index in a format that only its builder knows. The engine keeps it and switches to it.
 
-It cannot be searched through the engine and does not follow the journal: programs open it by its path. So it can be
-switched to only while no change of its resource types is newer than its builder's `applied_lsn`; what the builder says
-of itself is in `build-manifest.json` (see `storage.generations.external_manifest`).
+The engine cannot search such an index or apply the journal to it: programs open it by its path. A switch to it is
+possible only while no change of its resource types is newer than the `applied_lsn` of its builder, which is in
+`build-manifest.json` (see `storage.generations.external_manifest`).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from shadowswitch.model.errors import CorruptData, InvalidConfig, InvalidTransit
 from shadowswitch.model.records import Hit, Item, Record
 from shadowswitch.storage.backends.protocol import ShardState
 from shadowswitch.storage.catalog.rows import EXTERNAL
-from shadowswitch.storage.data_directory import sync_directory
+from shadowswitch.storage.disk import sync_directory
 from shadowswitch.storage.generations.external_manifest import BuildManifest, read_build_manifest
 
 
 class ExternalBackend:
-    """See `backends.protocol.Backend`; what needs to know the format is refused."""
+    """See `backends.protocol.Backend`. Every call that needs the format is refused."""
 
     name = EXTERNAL
     version = 1
     torn_by_power_cut = False
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
-        """Whatever the builder and its caller agree on."""
+        """Any options: the builder and its caller agree on them."""
         return dict(build_config)
 
     def project(self, options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Nobody but the builder knows what the index holds."""
+        """Nothing: only the builder knows the projection."""
         return {}
 
     def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
@@ -43,23 +43,23 @@ class ExternalBackend:
         sync_directory(path.parent)
 
     def open_writer(self, path: Path, options: Mapping[str, Any]) -> ExternalShard:
-        """What the builder delivered. Raises CorruptData when there is no manifest."""
+        """The delivered index. Raises CorruptData when there is no manifest."""
         return ExternalShard(path)
 
     def open_reader(self, shards: Sequence[Path], options: Mapping[str, Any]) -> ExternalReader:
-        """For its count and its LSN; it does not search."""
+        """For count and LSN only."""
         return ExternalReader(shards[0])
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        """The checksums are looked at as a whole, see `storage.generations.external_manifest`."""
+        """No findings: `storage.generations.external_manifest` checks the checksums of all files."""
         return []
 
     def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> ExternalSnapshot:
-        """Nothing changes these files: they can be copied one by one."""
+        """The files never change: they can be copied one by one."""
         return ExternalSnapshot(shards)
 
     def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        """Its builder's own manifest lists them all, see `storage.generations.external_manifest`."""
+        """None: the builder's own manifest lists them, see `storage.generations.external_manifest`."""
         return []
 
 
@@ -87,20 +87,20 @@ def _manifest(shard: Path) -> BuildManifest:
 
 
 class ExternalShard:
-    """The one "shard": where its builder left it. `applied_lsn` moves only over changes that do not concern it."""
+    """The one "shard", as its builder left it. `applied_lsn` moves only over changes of other resource types."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.adopt()
 
     def adopt(self) -> None:
-        """Read the manifest (again): its builder brought it further."""
+        """Read the manifest again, after its builder has applied more changes."""
         manifest = _manifest(self._path)
         self.delivered_lsn = self._applied_lsn = manifest.applied_lsn
         self.record_count = manifest.record_count
 
     def state(self) -> ShardState:
-        """As far as the builder came; there is no digest."""
+        """The LSN of the builder; there is no digest."""
         return ShardState(self._applied_lsn, b"", True, Digest())
 
     def load(self, items: Sequence[Item], cursor: bytes) -> None:
@@ -112,27 +112,19 @@ class ExternalShard:
         raise self._unknown_format()
 
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
-        """Raises InvalidTransition unless the stretch of the journal has nothing for this index."""
+        """Raises InvalidTransition unless the slice of the journal has no change for this index."""
         if items:
             raise self._unknown_format(items[0].lsn)
         self._applied_lsn = applied_lsn
         return 0
 
     def flush(self) -> int:
-        """It was forced to disk when it was delivered."""
+        """The delivery is on disk already."""
         return self.delivered_lsn
 
     def compact(self) -> bool:
-        """There is nothing to tend."""
+        """There is nothing to compact."""
         return False
-
-    def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:
-        """Refused."""
-        raise self._unknown_format()
-
-    def delete_bucket(self, bucket: int) -> int:
-        """Refused."""
-        raise self._unknown_format()
 
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
         """Refused."""
@@ -142,7 +134,7 @@ class ExternalShard:
         """Nothing is open."""
 
     def _unknown_format(self, lsn: int = 0) -> InvalidTransition:
-        beyond = f"; the change at LSN {lsn} is newer than LSN {self._applied_lsn}, up to which it was built"
+        beyond = f"; the change at LSN {lsn} is newer than LSN {self._applied_lsn}, its applied_lsn"
         return InvalidTransition(
             f"the engine does not know the format of this index{beyond if lsn else ''}",
             operation="apply",
@@ -151,14 +143,14 @@ class ExternalShard:
 
 
 class ExternalReader:
-    """Knows how many records the index holds and how far it is, and where programs find it."""
+    """The record count and the LSN of the index; its errors name the path where programs open it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._manifest = _manifest(path)
 
     def search(self, query: str, limit: int) -> list[Hit]:
-        """Raises InvalidConfig: only programs that know the format can."""
+        """Raises InvalidConfig: only a program that knows the format can search."""
         raise self._elsewhere()
 
     def get(self, resource_type: str, id: str) -> Record | None:
@@ -166,11 +158,11 @@ class ExternalReader:
         raise self._elsewhere()
 
     def count(self) -> int:
-        """As the builder says, which was equal to its source when it was switched to."""
+        """The count of the builder, which was that of the source at the switch."""
         return self._manifest.record_count
 
     def applied_lsn(self) -> int:
-        """As the builder says."""
+        """The LSN of the builder."""
         return self._manifest.applied_lsn
 
     def scan(self) -> Iterator[Record]:
@@ -190,6 +182,6 @@ class ExternalReader:
 
     def _elsewhere(self) -> InvalidConfig:
         return InvalidConfig(
-            "this index is in a format of its builder's and is not searched through the engine",
+            "only its builder knows the format of this index; the engine cannot search it",
             hint=f"open it by its path: {self._path.parent}, or published/<branch>/<INDEX_TYPE>",
         )

@@ -1,23 +1,22 @@
-"""The Backend protocol: what the engine needs from a kind of index, and nothing else.
+"""The Backend protocol: everything that the engine needs from a kind of index, and nothing else.
 
 A generation is a directory with N shards, `shard-000` to `shard-NNN`; a shard is a directory of its own that belongs to
 the backend alone. A key belongs to exactly one shard (`digest.shard_of(bucket, shards)`), for ever.
 
-What a backend promises, and the conformance suite (`shadowswitch.storage.conformance`) checks:
+The promises of a backend, checked by the conformance suite (`shadowswitch.storage.conformance`):
 
 * BK-1 A shard is one transaction at a time: rows, counters, `applied_lsn` and `cursor` of one `load` or `apply` become
   visible and survive a crash together or not at all. (A power cut may take the newest ones; see BK-4.)
 * BK-2 `apply` is ordered and idempotent: an item whose LSN is not above the shard's `applied_lsn`, or not above the LSN
-  stored for its key, changes nothing; so a replayed stretch of the journal converges.
+  stored for its key, changes nothing; so a slice of the journal can be replayed.
 * BK-3 The shard keeps the LSN of every key, and a `Digest` equal to the one recomputed from its rows.
-* BK-4 `apply` does not wait for the disk. `flush` does: what it returns is on disk for good. After a power cut a shard
+* BK-4 `apply` does not wait for the disk. `flush` does: the LSN that it returns is durable. After a power cut a shard
   opens at some `applied_lsn` between the last flushed one and the newest, with BK-1 to BK-3 intact.
 * BK-5 Readers, in this and other processes, never block the writer and are never blocked; a search sees whole
   transactions of each shard, and an open reader sees what `apply` committed at its next search.
-* BK-6 Whatever a user types as a query is an answer or `InvalidConfig`, never another exception.
+* BK-6 Every string is a query with an answer, or raises `InvalidConfig` and no other exception.
 
-Threads: a writer is used by one thread at a time (its owner serialises), a reader likewise; neither is bound to the
-thread that opened it.
+Threads: one thread at a time uses a writer (its owner serialises), and likewise a reader, in any thread.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from shadowswitch.model.records import Hit, Item, Record
 
 
 class ShardState(msgspec.Struct, frozen=True):
-    """What a shard knows of itself, as of its last committed transaction.
+    """The state of a shard, as of its last committed transaction.
 
-    `cursor` is the catalog key up to which the copy has come (b"" before it began), `loaded` whether the copy is
-    complete, `digest` the maintained counters.
+    `cursor` is the catalog key up to which records were copied (b"" before the copy began), `loaded` is True when the
+    copy is complete, `digest` holds the maintained counters.
     """
 
     applied_lsn: int
@@ -46,53 +45,44 @@ class ShardState(msgspec.Struct, frozen=True):
 
 
 class ShardWriter(Protocol):
-    """The one writer of one shard. Every method raises `StorageFull` or `CorruptData` for what the disk does to it."""
+    """The one writer of one shard. Every method raises `StorageFull` or `CorruptData` for an error of the disk."""
 
     def state(self) -> ShardState:
         """The state as committed; cheap (no scan)."""
         ...
 
     def load(self, items: Sequence[Item], cursor: bytes) -> None:
-        """Bulk load: add records that the copy scanned, and remember `cursor`, in one transaction.
+        """Bulk load: store a slice of copied records and `cursor`, in one transaction.
 
-        Items are puts with distinct keys. A key that is already there (a slice loaded again after a crash) is
-        replaced if the item's LSN is higher. `applied_lsn` does not move.
+        Items are puts with distinct keys. An item replaces a row of the same key with a lower LSN: a slice may be
+        loaded again after a crash. `applied_lsn` does not move.
         """
         ...
 
     def finish_load(self, applied_lsn: int) -> None:
-        """The copy is complete: the shard holds everything up to `applied_lsn` (the journal position before the
-        copy)."""
+        """Mark the copy as complete: the shard holds every change up to `applied_lsn`, the LSN before the copy."""
         ...
 
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
         """Apply changes in LSN order, at most one of each key, in one transaction; then the shard is at `applied_lsn`.
 
-        Returns how many items changed something. Does not wait for the disk. `items` may be empty.
+        Returns the number of items that changed the shard. Does not wait for the disk. `items` may be empty.
         """
         ...
 
     def flush(self) -> int:
-        """Make everything applied so far durable and keep log files small; returns the durable `applied_lsn`."""
+        """Make every applied change durable and keep log files small; returns the durable `applied_lsn`."""
         ...
 
     def compact(self) -> bool:
-        """Do a small piece of what `apply` put off (merging, compaction), a millisecond or two; True if there is more.
+        """Do a millisecond or two of the work that `apply` deferred (merges, compaction); True if more is left.
 
-        Changes nothing that readers or `state` show. Never called while readers are led over.
+        Changes nothing that readers or `state` show. Never called during a switch.
         """
         ...
 
-    def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:
-        """Every (resource_type, id, lsn) that the rows hold, of one bucket or of all, read from the rows themselves."""
-        ...
-
-    def delete_bucket(self, bucket: int) -> int:
-        """Remove every record of a bucket, in one transaction; returns how many. For repairs."""
-        ...
-
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
-        """Replace all that a bucket holds by `items`, in one transaction; ignores `applied_lsn`. For repairs."""
+        """Replace all rows of a bucket by `items`, in one transaction; ignores `applied_lsn`. For repairs."""
         ...
 
     def close(self) -> None:
@@ -108,19 +98,19 @@ class IndexReader(Protocol):
         ...
 
     def get(self, resource_type: str, id: str) -> Record | None:
-        """What the index holds of a record (its projection, see `Backend.project`), or None."""
+        """The record as the index holds it (its projection, see `Backend.project`), or None."""
         ...
 
     def count(self) -> int:
-        """How many records the index holds."""
+        """The number of records in the index."""
         ...
 
     def applied_lsn(self) -> int:
-        """The lowest `applied_lsn` of the shards: everything up to it is visible."""
+        """The lowest `applied_lsn` of the shards: every change up to it is visible."""
         ...
 
     def scan(self) -> Iterator[Record]:
-        """Every record that the index holds, as `get` would give it; each shard as of one moment.
+        """Every record of the index, as `get` returns it; each shard as of one moment.
 
         The order is the backend's. For checks; may take long.
         """
@@ -129,12 +119,12 @@ class IndexReader(Protocol):
     def shard_snapshot(self, shard: int) -> tuple[ShardState, Iterator[Record]]:
         """A shard's state and all of its rows, both as of one and the same transaction.
 
-        The iterator holds that snapshot until it is exhausted or closed; exhaust or close it before the next call.
+        The iterator holds the snapshot until it is exhausted or closed; exhaust or close it before the next call.
         """
         ...
 
     def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
-        """The same, of each row only (resource type, id, LSN): what a digest is made of, read as cheaply as can be."""
+        """As `shard_snapshot`, with only (resource type, id, LSN) of each row: the input of a digest, read cheaply."""
         ...
 
     def close(self) -> None:
@@ -143,12 +133,12 @@ class IndexReader(Protocol):
 
 
 class Snapshot(Protocol):
-    """All shards of a generation as of the moment in which it was made. Any thread, one at a time."""
+    """All shards of a generation as of the call that made the snapshot. Any thread, one at a time."""
 
     def copy(self, targets: Sequence[Path]) -> None:
-        """Make a whole copy of each shard in a directory of its own, which must not be there yet; the writer goes on.
+        """Copy each shard into a directory of its own, which must not exist yet. The writer continues.
 
-        The engine forces it to disk. A copy is opened by programs of outsiders, which must not need to write there.
+        The engine forces the copy to disk. Other programs open it, and must be able to without writing there.
         """
         ...
 
@@ -161,26 +151,26 @@ class Backend(Protocol):
     """A kind of index. Instances are stateless and importable in worker processes."""
 
     name: str
-    """What `build_config["backend"]` says."""
+    """The value of `build_config["backend"]`."""
     version: int
     """Part of the spec's fingerprint: raise it when the stored form changes."""
     torn_by_power_cut: bool
-    """May a power cut tear what was applied since the last `flush`, against BK-4? Then, at the first start after one,
-    every shard is checked (`check`) before it is served."""
+    """True if a power cut may tear changes applied since the last `flush`, against BK-4. At the first start after a
+    reboot the engine then runs `check` on every shard before it serves the shard."""
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
         """The complete, canonical options: defaults filled in, JSON-like. Raises `InvalidConfig` for a wrong option.
 
-        Gets only the backend's own options; the engine takes out its own (`backend`, `parallel_workers`, ...).
+        `build_config` has only the options of the backend: the engine removes its own (`backend`, `shards`, ...).
         """
         ...
 
     def project(self, options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What an index with these options holds of a record's fields: what `IndexReader.get` gives back."""
+        """The projection of a record's fields in an index with these options: the result of `IndexReader.get`."""
         ...
 
     def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
-        """Make an empty shard in the directory `path` (made if missing), durably; what was in it is removed."""
+        """Make an empty shard in the directory `path`, durably. Creates the directory, or removes its content."""
         ...
 
     def open_writer(self, path: Path, options: Mapping[str, Any]) -> ShardWriter:
@@ -192,19 +182,18 @@ class Backend(Protocol):
         ...
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        """The backend's own integrity check of one shard; findings, empty when sound. Reads everything."""
+        """The backend's integrity check of one shard: the findings, empty when it is sound. Reads the whole shard."""
         ...
 
     def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Snapshot:
-        """Hold all shards as they are, to be copied beside their writer, which stands still only during this call.
+        """A snapshot of all shards, for a copy beside their writer. The writer must not write during this call only.
 
-        Only the backend knows how its files may be opened: closing any descriptor of a file drops the POSIX locks that
-        this process has on it.
+        Only the backend may open its files: to close any descriptor of a file drops the process's POSIX locks on it.
         """
         ...
 
     def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        """The files of a shard, by their paths below it, that nothing changes any more once it was built: not `apply`,
-        `repair_bucket`, `tend` or `flush`. Their checksums are kept and looked at. None that is ever locked by `fcntl`.
+        """The files of a built shard, by path below it, that no call changes: `apply`, `repair_bucket`, `compact`,
+        `flush`. The engine stores and checks their checksums. A file that is ever locked by `fcntl` must not be listed.
         """
         ...

@@ -1,8 +1,8 @@
-"""Which backends there are, by name; the default for each kind of index; how a host brings its own.
+"""The backends by name, the default for each index type, and the registration of a host's own backends.
 
-`build_config["backend"]` is the name of a registered backend, or "module:attr" for one that any process can import:
-an instance, or a class that is called without arguments. Only the second form works in worker processes for backends
-that are not part of this library, because a registration lives in the process that made it.
+`build_config["backend"]` is the name of a registered backend, or "module:attr" of a backend that any process can
+import: an instance, or a class that is called without arguments. A registration holds in its own process only: in
+worker processes, a backend from outside this library needs the second form.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def backend(name: str) -> Backend:
 
 
 def register(backend: Backend) -> None:
-    """Make a backend known by its name in this process; the newest of a name wins. Any thread."""
+    """Register a backend by its name in this process; the newest of a name wins. Any thread."""
     _require_backend(backend, repr(backend))
     with _guard:
         _registered[backend.name] = backend
 
 
 def default_backend(index_type: str) -> str:
-    """The name of the backend for an index type when the build does not say."""
+    """The name of the backend for an index type when the build names none."""
     return _DEFAULTS.get(index_type, "kv")
 
 

@@ -1,4 +1,4 @@
-"""What transactions have changed since somebody last looked, so that nobody has to walk everything to find it."""
+"""The rows that transactions have changed since the last look, so that cleanup need not walk the whole catalog."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ class Changed(NamedTuple):
 
 
 class DirtySet:
-    """The JournalWriter's thread adds after each commit; one other thread takes. Lost with the process: whoever begins
-    to take looks at everything once."""
+    """The JournalWriter adds on its thread after each commit; one other thread takes.
+
+    A DirtySet is lost with its process. Its reader walks the whole catalog once before the first `take`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -77,7 +77,7 @@ class Catalog:
         """The clock of every deadline and every stored time."""
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
-        self.touched = DirtySet()
+        self.dirty = DirtySet()
         self._lock_file = self._witness = -1
         self._closed = False
         with disk_errors("open"):

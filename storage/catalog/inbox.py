@@ -1,9 +1,9 @@
-"""Events from outside that were dealt with, so that the same one is not dealt with again.
+"""Events from outside and their outcomes, so that an event that arrives twice is handled once.
 
     received    b"k" + BLAKE2b-128 of source, NUL, id -> ReceivedRow     b"t" + number u64 -> that key
 
-Rows come in the order of their numbers and the oldest go first; as long as one is kept, its event has one outcome
-(EV-3).
+Numbers rise in the order of arrival, and the oldest rows are removed first. While the row of an event is kept, the
+event has one outcome (EV-3).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shadowswitch.storage.catalog.transaction import Commit
 
 
 class ReceivedRow(msgspec.Struct, array_like=True, frozen=True):
-    """An event and what it brought about."""
+    """An event and its outcome."""
 
     v: int
     number: int
@@ -34,24 +34,24 @@ _decode = msgspec.msgpack.Decoder(ReceivedRow).decode
 
 
 def received_key(source: str, id: str) -> bytes:
-    """What stands for an event."""
+    """The key of an event."""
     return b"k" + blake2b(f"{source}\0{id}".encode(), digest_size=16).digest()
 
 
 def find_received(catalog: Catalog, source: str, id: str) -> EventOutcome | None:
-    """What an event brought about, or None if it was not seen (or is forgotten)."""
+    """The outcome of an event, or None if the event was never seen or its row was removed."""
     with catalog.read() as txn:
         value = txn.get(received_key(source, id), db=catalog.db["received"])
         return _decode(value).outcome if value is not None else None
 
 
 def save_received(commit: Commit, outcome: EventOutcome) -> None:
-    """Remember the outcome of an event, and tell of it."""
+    """Store the outcome of an event, and emit an event of it."""
     key = received_key(outcome.source, outcome.id)
     number = commit.next_number("received")
     commit.txn.put(key, rows.encode_row(ReceivedRow(rows.FORMAT, number, outcome)), db=commit.db["received"])
     commit.txn.put(b"t" + SEQUENCE.pack(number), key, db=commit.db["received"])
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "source": outcome.source,
         "id": outcome.id,
         "type": outcome.type,
@@ -59,15 +59,15 @@ def save_received(commit: Commit, outcome: EventOutcome) -> None:
         "message": outcome.message,
         "branch_name": outcome.branch_name,
     }
-    commit.emit("incoming.handled", outcome.shadow_index_id or outcome.branch_name, told)
-    commit.audit("incoming.handled", outcome.shadow_index_id or outcome.branch_name, told)
+    commit.emit("incoming.handled", outcome.shadow_index_id or outcome.branch_name, data)
+    commit.audit("incoming.handled", outcome.shadow_index_id or outcome.branch_name, data)
     if outcome.merged or outcome.unmet:
         considered = {"branch_name": outcome.branch_name, "merged": outcome.merged, "unmet": list(outcome.unmet)}
         commit.emit("branch.merge_considered", outcome.branch_name, considered)
 
 
 def trim_received(commit: Commit, keep: int, limit: int) -> int:
-    """Forget up to `limit` of the oldest, so that the newest `keep` stay; returns how many went."""
+    """Remove up to `limit` of the oldest rows, so that the newest `keep` stay; returns the number removed."""
     newest = commit.catalog.number("received", commit.txn)
     cursor = commit.txn.cursor(commit.db["received"])
     removed = 0
@@ -82,13 +82,13 @@ def trim_received(commit: Commit, keep: int, limit: int) -> int:
 
 
 def count_received(catalog: Catalog) -> int:
-    """How many are remembered."""
+    """The number of events kept."""
     with catalog.read() as txn:
         return int(txn.stat(catalog.db["received"])["entries"]) // 2
 
 
 def check_received(catalog: Catalog) -> Iterator[Finding]:
-    """fsck: every row decodes, is that of its event, and is found by its number (ST-4, EV-3)."""
+    """fsck: every row decodes, lies under the key of its event, and is found by its number (ST-4, EV-3)."""
     if "received" not in catalog.db:
         return
     with catalog.read() as txn:
@@ -100,8 +100,8 @@ def check_received(catalog: Catalog) -> Iterator[Finding]:
                 yield Finding("ST-4", "received events", f"a row does not decode: {error}")
                 continue
             if bytes(key) != received_key(row.outcome.source, row.outcome.id):
-                yield Finding("EV-3", "received events", f"event {row.outcome.id!r} is kept under another name")
+                yield Finding("EV-3", "received events", f"event {row.outcome.id!r} is stored under the key of another")
             if by_number.pop(bytes(key), None) != SEQUENCE.pack(row.number):
-                yield Finding("EV-3", "received events", f"event {row.outcome.id!r} is not found by its number")
+                yield Finding("EV-3", "received events", f"event {row.outcome.id!r} has no entry for its number")
     for number in by_number.values():
-        yield Finding("EV-3", "received events", f"number {SEQUENCE.unpack(number)[0]} stands for no event")
+        yield Finding("EV-3", "received events", f"number {SEQUENCE.unpack(number)[0]} refers to no event")

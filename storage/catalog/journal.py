@@ -1,8 +1,8 @@
 """Reading the journal and the records: slices, each in one short read transaction.
 
-Who needs a stretch of the journal calls `read_slice` again and again; a slice ends at the end of a write batch, so that
-whoever applies a whole slice in one transaction shows whole batches (an index of several shards: shard by shard).
-`coalesce` keeps the last change of each key.
+`read_slice` returns the next slice of the journal. A slice ends at the end of a write batch, so that a shard that
+applies a slice in one transaction shows whole batches; an index of several shards shows them shard by shard. `coalesce`
+keeps the last change of each key.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SLICE_BYTES_MAX = 4 << 20
 def read_slice(catalog: Catalog, branch: int, after: int, upto: int, limit: int) -> tuple[list[Entry], int]:
     """The changes of a branch with LSNs in (after, upto], about `limit` of them, cut at the end of a batch.
 
-    Returns the entries and the LSN up to which they reach: `upto` itself when there is nothing left below it.
-    Raises JournalTrimmed when changes after `after` are gone.
+    Returns the entries and the LSN up to which they reach: `upto` when nothing is left below it. Raises JournalTrimmed
+    when the journal no longer holds every change after `after`.
     """
     entries: list[Entry] = []
     size = 0
@@ -37,7 +37,7 @@ def read_slice(catalog: Catalog, branch: int, after: int, upto: int, limit: int)
         head, oldest = catalog.head_in(txn, branch)
         if after + 1 < oldest and after < head:
             raise trimmed(after, oldest)
-        for last, value in pieces(txn, catalog, branch, after):
+        for last, value in chunks(txn, catalog, branch, after):
             found, batch_lsn = entries_of(last, value)
             if found[0].lsn <= after or last > upto:
                 found = [entry for entry in found if after < entry.lsn <= upto]
@@ -50,8 +50,8 @@ def read_slice(catalog: Catalog, branch: int, after: int, upto: int, limit: int)
     return entries, upto
 
 
-def pieces(txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int) -> Iterator[tuple[int, Any]]:
-    """The pieces of a branch's journal that hold changes after an LSN: their last LSNs and values, in order."""
+def chunks(txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int) -> Iterator[tuple[int, Any]]:
+    """The chunks of a branch's journal that hold changes after an LSN: their last LSNs and values, in order."""
     cursor = txn.cursor(catalog.db["journal"])
     if not cursor.set_range(keys.JOURNAL_KEY.pack(branch, after + 1)):
         return
@@ -63,7 +63,7 @@ def pieces(txn: lmdb.Transaction, catalog: Catalog, branch: int, after: int) -> 
 
 
 def trimmed(after: int, oldest: int) -> JournalTrimmed:
-    """The error for a reader that comes too late."""
+    """The error for a reader whose position is older than the journal."""
     return JournalTrimmed(
         f"changes after LSN {after} were asked for, but the journal begins at {oldest}",
         oldest_lsn=oldest,
@@ -89,13 +89,13 @@ def _by_lsn(entry: Entry) -> int:
 
 
 def changes(catalog: Catalog, branch: int, after: int, limit: int) -> list[Change]:
-    """Up to `limit` changes of a branch after an LSN, in order, with the full image each of them wrote."""
+    """Up to `limit` changes of a branch after an LSN, in order, each with the full image that it wrote."""
     found: list[Change] = []
     with catalog.read() as txn:
         head, oldest = catalog.head_in(txn, branch)
         if after + 1 < oldest and after < head:
             raise trimmed(after, oldest)
-        for last, value in pieces(txn, catalog, branch, after):
+        for last, value in chunks(txn, catalog, branch, after):
             found += [entry.change() for entry in entries_of(last, value)[0] if entry.lsn > after]
             if len(found) >= limit:
                 break
@@ -118,7 +118,7 @@ def get_record(catalog: Catalog, branch: int, types: dict[str, int], resource_ty
 
 
 class RecordSlice(msgspec.Struct, frozen=True):
-    """A slice of a scan; `cursor` is the key to go on after, `done` says that the range is exhausted."""
+    """A slice of a scan. The next one begins after the key `cursor`; `done` when the range is exhausted."""
 
     items: list[Item]
     cursor: bytes
@@ -144,7 +144,7 @@ def read_records(
                 last = bytes(key)
                 if last > end:
                     break
-                cursor = last  # of a record of this range, never of what lies behind it
+                cursor = last  # the key of a record in this range, never of one behind it
                 lsn, id, fields = keys.split_record(value)
                 items.append(Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields)))
                 size += len(value)
@@ -153,14 +153,9 @@ def read_records(
     return RecordSlice(items, cursor, True, size)
 
 
-def head_of(catalog: Catalog, branch: int) -> int:
-    """The LSN of the branch's last change."""
-    return catalog.head(branch)[0]
-
-
 def journal_begin(catalog: Catalog, txn: lmdb.Transaction, branch: int) -> int | None:
     """The LSN of the oldest change that a branch's journal holds; None when it holds none. O(1)."""
-    for last, value in pieces(txn, catalog, branch, 0):
+    for last, value in chunks(txn, catalog, branch, 0):
         with contextlib.suppress(CorruptData):
             return first_lsn(last, value)
         return last

@@ -1,13 +1,13 @@
-"""Keys of the catalog, and headers of records: fixed binary, so that a scan reads them without decoding.
+"""Keys of the catalog and headers of records, in fixed binary form: a scan reads them without decoding.
 
     record key     branch u32, type u32, bucket u8, id bytes       00000007 00000001 2a "User"
     record value   format u8, lsn u64, id length u16, id bytes, fields (MessagePack)
-    journal key    branch u32, lsn u64                     the value: see `entries`
+    journal key    branch u32, lsn u64                     the value: see `journal_format`
     digest key     branch u32, type u32
 
-All integers are big-endian, so that LMDB's order is the order of numbers. Records lie by bucket: a shard is a few
-contiguous ranges, a bucket can be read and repaired alone. An LMDB key has at most 511 bytes: an id longer than
-`ID_IN_KEY_MAX` bytes is cut in the key and completed by a 256-bit hash, which makes it longer than any short one.
+All integers are big-endian, so that LMDB's order is the order of numbers. Records are ordered by bucket: a shard is a
+few contiguous ranges, and a bucket can be read and repaired alone. An LMDB key has at most 511 bytes. The key of an id
+longer than `ID_IN_KEY_MAX` bytes holds the beginning of the id and a 256-bit hash, so it is longer than any short key.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def record_lsn(value: bytes | memoryview) -> int:
 
 
 def _record_header(value: bytes | memoryview) -> tuple[int, int]:
-    """(LSN, id length); raises CorruptData for anything that is no record."""
+    """(LSN, id length); raises CorruptData for anything else than a record."""
     try:
         version, lsn, length = RECORD_HEADER.unpack_from(value)
     except struct.error as error:

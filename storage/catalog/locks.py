@@ -2,9 +2,9 @@
 
     branch number -> LocksRow     [1, 7, 12, {"branch": "main", "next_token": 9, "locks": [...], ...}, {...}]
 
-A row holds the whole lock table and the status of its branch, and is replaced in the same transaction that adds the
-events of what happened (ST-4). `revision` grows by one with each, so that after a commit of unknown outcome the
-BranchActor can tell whether its own came through.
+A row holds the whole lock table and the status of its branch. The transaction that replaces a row also adds the events
+of the step (ST-4). `revision` grows by one with each row. After a commit of unknown outcome, the revision in the
+catalog shows the BranchActor whether its transaction committed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.checks import lost
-from shadowswitch.model.locks.records import DURABLE, LockEvent, LockTableState
+from shadowswitch.model.locks.records import DURABLE, Lock, LockEvent, LockTableState
 from shadowswitch.model.locks.targets import overlaps
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import rows
@@ -59,7 +59,7 @@ def save_locks(
     events: Iterable[LockEvent],
     audit: tuple[str, dict[str, Any]] | None,
 ) -> None:
-    """Store a row with the events of the step that led to it and, if given, an entry of the audit history."""
+    """Store a row, the events of the step that made it and, if given, an entry of the audit history."""
     stored = commit.txn.get(BRANCH.pack(row.branch), db=commit.db["locks"])
     before = decode_locks(stored) if stored is not None else None
     assert row.revision == (before.revision if before is not None else 0) + 1, (
@@ -68,8 +68,10 @@ def save_locks(
     state = before.status.state if before is not None else branch.state
     commit.txn.put(BRANCH.pack(row.branch), rows.encode_row(row), db=commit.db["locks"])
     for event in events:
-        if event.kind in DURABLE and event.lock is not None and not event.lock.shared:  # a lease of seconds is no news
-            commit.emit(str(event.kind), event.lock.lock_id, _told(branch, event))
+        lock = event.lock
+        if lock is None or lock.shared or event.kind not in DURABLE:  # a write lease ends within seconds: no event
+            continue
+        commit.emit(str(event.kind), lock.lock_id, _event_data(branch, lock, event))
     if row.status.state != state:
         status = row.status
         commit.put_branch(msgspec.structs.replace(branch, state=str(status.state)))
@@ -82,8 +84,8 @@ def save_locks(
 def check_fence(commit: Commit, branch: int, owner: str, tokens: Iterable[int]) -> None:
     """In the transaction of a write under locks: raise LockLost unless each token is still that of a stored lock.
 
-    Whoever got a lock after them did so in an earlier transaction, which ended theirs: so a write that was admitted and
-    then held up, however long, cannot land behind the next holder's (LK-3).
+    A later holder got its lock in an earlier transaction, which ended the locks of these tokens. So a write that was
+    admitted and then delayed, for however long, never commits after the writes of the next holder (LK-3).
     """
     stored = commit.txn.get(BRANCH.pack(branch), db=commit.db["locks"])
     table = decode_locks(stored).table if stored is not None else None
@@ -94,10 +96,8 @@ def check_fence(commit: Commit, branch: int, owner: str, tokens: Iterable[int]) 
             raise lost("", token, None, endings, table.saved_at if table is not None else 0.0)
 
 
-def _told(branch: BranchRow, event: LockEvent) -> dict[str, Any]:
-    """Everybody who reads events reads this, so the fencing token is not in it: that is told to the holder alone."""
-    assert event.lock is not None
-    lock = event.lock
+def _event_data(branch: BranchRow, lock: Lock, event: LockEvent) -> dict[str, Any]:
+    """The data of a lock event. Every subscriber reads it, so the holder's fencing token is left out."""
     return {
         "branch_name": branch.name,
         "lock_id": lock.lock_id,
@@ -114,7 +114,7 @@ def _told(branch: BranchRow, event: LockEvent) -> dict[str, Any]:
 def check_locks(catalog: Catalog) -> Iterator[Finding]:
     """fsck: rows decode and belong to a branch (ST-4), no two owners exclude each other (LK-1), tokens rise (LK-2).
 
-    No clock is needed: a lock that expired leaves its row in the same transaction that grants another in its place.
+    The check needs no clock: the transaction that grants a lock in place of an expired one removes the expired one.
     """
     with catalog.read() as txn:
         branches = {row.number: row for row in _branches(catalog, txn)}
@@ -128,7 +128,7 @@ def check_locks(catalog: Catalog) -> Iterator[Finding]:
             continue
         branch = branches.get(row.branch)
         if branch is None or BRANCH.pack(row.branch) != key:
-            yield Finding("ST-4", where, f"the row is that of branch {row.branch}, which is not there or not this one")
+            yield Finding("ST-4", where, f"the row names branch {row.branch}, which is unknown or another branch")
         elif branch.state != row.status.state:
             yield Finding("ST-4", where, f"the branch is {branch.state}, its locks say {row.status.state}")
         yield from _check_table(row.table, where)
@@ -145,8 +145,8 @@ def _check_table(table: LockTableState, where: str) -> Iterator[Finding]:
         for other in locks[number + 1 :]:
             apart = one.owner == other.owner or (one.shared and other.shared) or not overlaps(one.target, other.target)
             if not apart:
-                who = f"{one.owner} holds {one.target} and {other.owner} {other.target}"
-                yield Finding("LK-1", where, f"two exclusive locks overlap: {who}")
+                held = f"{one.owner} holds {one.target} and {other.owner} {other.target}"
+                yield Finding("LK-1", where, f"two exclusive locks overlap: {held}")
     tokens = [lock.token for lock in locks]
     if len(set(tokens)) < len(tokens) or any(token >= table.next_token for token in tokens):
         yield Finding("LK-2", where, f"tokens {tokens} are not all different and below the next, {table.next_token}")

@@ -1,8 +1,8 @@
-"""The event log on disk: how it is bounded, and fsck of it.
+"""The event log on disk: its bounds, the positions of its readers, and its fsck.
 
 The databases `outbox` and `audit` hold one `EventRow` for each sequence number, in the order of the transactions that
-told of something (EV-1). Rows are added by `Commit.emit` and `Commit.audit`, and only the oldest are ever removed.
-The database `positions` holds, by the hash of a name, the last event that somebody outside took.
+added them (EV-1). `Commit.emit` and `Commit.audit` add rows; only the oldest rows are ever removed. The database
+`positions` holds, by the hash of a reader's name, the last event that this reader has taken.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from shadowswitch.storage.catalog.keys import SEQUENCE
 from shadowswitch.storage.catalog.transaction import Commit
 
 COUNTERS = {"outbox": "event", "audit": "audit"}
-"""Which counter of `meta` numbers the rows of which database."""
+"""For each database, the counter of `meta` that numbers its rows."""
 SLICE = 2000
 
 
 def trim_events(commit: Commit, database: str, keep: int, limit: int) -> int:
-    """Remove up to `limit` of the oldest rows, so that the newest `keep` stay; returns how many went."""
+    """Remove up to `limit` of the oldest rows, so that the newest `keep` stay; returns the number removed."""
     oldest, newest = commit.catalog.span_in(commit.txn, database)
     last = min(newest - keep, oldest + limit - 1)
     for sequence in range(oldest, last + 1):
@@ -30,30 +30,30 @@ def trim_events(commit: Commit, database: str, keep: int, limit: int) -> int:
 
 
 def event_position(catalog: Catalog, name: str) -> int | None:
-    """The last event that somebody outside noted as taken, or None if nothing was noted."""
+    """The sequence number of the last event that this reader has taken, or None before the first."""
     with catalog.read() as txn:
         value = txn.get(_position_key(name), db=catalog.db["positions"])
         return int(SEQUENCE.unpack(value)[0]) if value is not None else None
 
 
 def note_position(commit: Commit, name: str, sequence: int) -> None:
-    """Remember the last event that somebody outside took."""
+    """Store the sequence number of the last event that this reader has taken."""
     commit.txn.put(_position_key(name), SEQUENCE.pack(sequence), db=commit.db["positions"])
 
 
 def _position_key(name: str) -> bytes:
-    """A name may be long, or hold what nobody else should read."""
+    """The hash of a name: the name may be long, or hold a secret."""
     return blake2b(name.encode(), digest_size=16).digest()
 
 
 def check_events(catalog: Catalog) -> Iterator[Finding]:
-    """fsck: numbers without gaps, the newest the one given last (EV-1)."""
+    """fsck: the numbers have no gaps, and the newest is the counter (EV-1)."""
     for database, counter in COUNTERS.items():
         with catalog.read() as txn:
             oldest, newest = catalog.span_in(txn, database)
             given = catalog.number(counter, txn)
         if newest != given:
-            yield Finding("EV-1", database, f"the newest has number {newest}, and {given} were given")
+            yield Finding("EV-1", database, f"the newest row has number {newest}, the counter is {given}")
         after = oldest - 1
         while rows := catalog.events(after, SLICE, database):
             for row in rows:

@@ -1,13 +1,14 @@
-"""Holds: who outside the engine still needs the journal of a branch, and from where on.
+"""Retention: the changes that the journal must keep for subscribers and for generations (ST-6).
 
-The database `holds` has one row for each (branch, name): (branch u32, BLAKE2b-128 of the name) -> HoldRow. A hold at
-LSN L keeps every change above L (ST-6), until it is moved, released, or given up because it holds back too much. One
-that was given up keeps nothing; its row stays, so that whoever comes back too late is told why.
+The database `holds` has one row for each (branch, name): (branch u32, BLAKE2b-128 of the name) -> HoldRow. The hold of
+a subscriber at LSN L keeps every change above L, until the hold is moved, released, or given up because it keeps too
+much. A hold that was given up keeps nothing. Its row stays, so that the subscriber learns the reason.
+
+A generation keeps every change above its `durable_lsn`, which `note_durable` stores before a trim.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, HoldRow
 from shadowswitch.storage.catalog.transaction import Commit
 
 HOLDS_MAX = 100
-"""Holds of one branch: each is a subscriber that somebody runs, not one for each reader."""
+"""Holds of one branch. A hold belongs to a subscriber, not to each of its readers."""
 
 
 def holds(catalog: Catalog, branch: int | None = None) -> list[HoldRow]:
@@ -40,13 +41,13 @@ def _holds_in(txn: lmdb.Transaction, catalog: Catalog, branch: int | None) -> It
 
 
 def hold(commit: Commit, branch: BranchRow, name: str, after_lsn: int) -> HoldRow:
-    """Make a hold, or move it. Raises JournalTrimmed when changes after `after_lsn` are gone, InvalidConfig."""
+    """Make a hold, or move it. Raises JournalTrimmed when changes after `after_lsn` are gone; InvalidConfig."""
     head, oldest = commit.head(branch.number)
     if after_lsn > head:
         raise InvalidConfig(f"LSN {after_lsn} is beyond the head of branch {branch.name!r}, {head}", operation="hold")
     if after_lsn + 1 < oldest and after_lsn < head:
         raise trimmed(after_lsn, oldest)
-    now = time.time()
+    now = commit.now()
     present = {row.name: row for row in _holds_in(commit.txn, commit.catalog, branch.number)}
     if name not in present:
         _make_room(commit, branch, list(present.values()))
@@ -66,13 +67,13 @@ def _make_room(commit: Commit, branch: BranchRow, present: list[HoldRow]) -> Non
             f"branch {branch.name!r} has {len(present)} holds already",
             operation="hold",
             object=branch.name,
-            hint="release those that nobody needs: release_changes",
+            hint="release unused holds with release_changes",
         )
     _delete(commit, min(gone, key=lambda row: row.moved_at))
 
 
 def release(commit: Commit, branch: BranchRow, name: str) -> bool:
-    """Let go; False when there was no such hold."""
+    """Remove a hold; False when there was none of that name."""
     for row in list(_holds_in(commit.txn, commit.catalog, branch.number)):
         if row.name == name:
             _delete(commit, row)
@@ -82,7 +83,7 @@ def release(commit: Commit, branch: BranchRow, name: str) -> bool:
 
 
 def give_up_holds(commit: Commit, branch: BranchRow, most: int) -> list[HoldRow]:
-    """Give up every hold that lags by more than `most` LSNs; returns those, with the reason."""
+    """Give up every hold that lags by more than `most` LSNs; returns their rows, with the reason."""
     head, _ = commit.head(branch.number)
     given_up = []
     for row in list(_holds_in(commit.txn, commit.catalog, branch.number)):
@@ -99,20 +100,36 @@ def give_up_holds(commit: Commit, branch: BranchRow, most: int) -> list[HoldRow]
 
 
 def held_from(commit: Commit, branch: int) -> int | None:
-    """The lowest LSN after which somebody holds the journal of a branch, as of this transaction; None: nobody does."""
+    """The lowest LSN of the holds of a branch, as of this transaction; None without a hold."""
     held = (row.after_lsn for row in _holds_in(commit.txn, commit.catalog, branch) if not row.given_up)
     return min(held, default=None)
 
 
+def note_durable(commit: Commit, durable: dict[int, int]) -> None:
+    """Store the LSN up to which each of these generations is on disk, before the journal is trimmed by it (ST-6)."""
+    for number, lsn in durable.items():
+        row = commit.find_generation(number)
+        if row is not None and lsn > row.durable_lsn:
+            commit.put_generation(msgspec.structs.replace(row, durable_lsn=lsn))
+
+
+def note_boot(commit: Commit, numbers: list[int], boot: str) -> None:
+    """Store the boot of the machine in which these generations are open; "": closed with everything on disk."""
+    for number in numbers:
+        row = commit.find_generation(number)
+        if row is not None:
+            commit.put_generation(msgspec.structs.replace(row, boot_id=boot))
+
+
 def check_holds(catalog: Catalog) -> Iterator[Finding]:
-    """fsck: the journal still has every change that is held (ST-6); every hold is of a branch (ST-4)."""
+    """fsck: the journal has every change that a hold keeps (ST-6); every hold is of a branch (ST-4)."""
     with catalog.read() as txn:
         branches = {rows.decode_branch(value).number for _, value in txn.cursor(catalog.db["branches"])}
         for row in _holds_in(txn, catalog, None):
             where = f"hold {row.name!r} of branch {row.branch}"
             head, oldest = catalog.head_in(txn, row.branch)
             if row.branch not in branches:
-                yield Finding("ST-4", where, "the branch is not there")
+                yield Finding("ST-4", where, "its branch does not exist")
             elif not row.given_up and row.after_lsn + 1 < oldest and row.after_lsn < head:
                 yield Finding("ST-6", where, f"it is at LSN {row.after_lsn}, the journal begins at {oldest}")
 
@@ -129,6 +146,6 @@ def _delete(commit: Commit, row: HoldRow) -> None:
     commit.txn.delete(_key(row), db=commit.db["holds"])
 
 
-def told(row: HoldRow, head: int) -> dict[str, Any]:
-    """A hold as `stats()` tells it."""
+def hold_lag(row: HoldRow, head: int) -> dict[str, Any]:
+    """A hold as `stats()` shows it."""
     return {"hold": row.name, "durable_lsn": row.after_lsn, "changes": head - row.after_lsn}

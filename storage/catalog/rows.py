@@ -1,10 +1,10 @@
-"""The rows of the catalog, as they are stored: msgspec structs in MessagePack arrays, the format version first.
+"""The rows of the catalog: msgspec structs, stored as MessagePack arrays with the format version first.
 
     BranchRow        [1, 7, "feature/user", "ACTIVE", 1795467600.0]
     GenerationRow    [1, 12, 7, "SEARCH_INDEX", "5f0c...", "fts5", {...}, "9c1a...", 4, ["object_type"], ...]
 
 A field may be added at the end with a default; anything else needs a new version.
-Times are seconds since the epoch, UTC, for display only: nothing is ever ordered or expired by them.
+Times are seconds since the epoch, UTC, for display only: nothing is ordered or expired by them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
 
 FORMAT = 1
 EXTERNAL = "external"
-"""The backend of an index in a format that only its builder knows."""
+"""The name of the backend for an index in a format that only its builder knows."""
 
 
 class BranchRow(msgspec.Struct, array_like=True, frozen=True):
-    """A branch. `number` stands for it in every key."""
+    """A branch. Every key refers to it by `number`."""
 
     v: int
     number: int
@@ -32,7 +32,7 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
-    """One build and what became of it; `generation` is 0 until its directory is claimed."""
+    """One build and its result; `generation` is 0 until the build has claimed a directory."""
 
     v: int
     id: str
@@ -67,7 +67,7 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
-    """One built copy. `role` is building, standby (a BUILT shadow), live, soaking (the previous one) or retiring."""
+    """One built copy of an index."""
 
     v: int
     number: int
@@ -80,30 +80,32 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     shards: int
     resource_types: list[str]
     path: str
-    role: str
+    role: GenerationRole
     created_at: float
     durable_lsn: int = 0
-    """Every change up to here is in the generation for good; the journal may be trimmed up to it."""
+    """Every change up to this LSN is durable in the generation; the journal may be trimmed up to it."""
     switched_at: float | None = None
     soak_until: float | None = None
     boot_id: str = ""
-    """The boot of the machine in which it was opened last; "" once it was closed with everything on disk."""
+    """The boot of the machine in which the generation was last open; "" after a close with everything on disk."""
     manifest_hash: str = ""
-    """The checksum of the manifest as it was when the build passed its validation; "" before."""
+    """The checksum of the manifest, taken when the build passed its validation; "" before."""
 
     @property
     def opaque(self) -> bool:
-        """Is it in a format that only its builder knows? Then it does not follow the journal."""
+        """Only its builder knows the format: the generation does not follow the journal."""
         return self.backend == EXTERNAL
 
     @property
     def needs_journal(self) -> bool:
-        """Must the changes after its durable LSN be kept for it?"""
-        return self.role != "retiring" and not (self.opaque and self.role in ("live", "soaking"))
+        """The journal must keep every change above its durable LSN."""
+        if self.role is GenerationRole.RETIRING:
+            return False
+        return not (self.opaque and self.role in (GenerationRole.LIVE, GenerationRole.SOAKING))
 
 
 class IndexRow(msgspec.Struct, array_like=True, frozen=True):
-    """What a branch serves for one index type. THE LIVE POINTER. `epoch` grows with every switch."""
+    """THE LIVE POINTER: the generation that a branch serves for one index type. `epoch` grows with every switch."""
 
     v: int
     branch: int
@@ -113,8 +115,8 @@ class IndexRow(msgspec.Struct, array_like=True, frozen=True):
     epoch: int
     sealed_lsn: int
     switched_at: float
-    strategy: str = "ATOMIC_RENAME"
-    """How the path for outsiders is made to agree with this row, now and after a crash."""
+    strategy: PublishStrategy = PublishStrategy.ATOMIC_RENAME
+    """How `published/<branch>/<INDEX_TYPE>` is made to agree with this row, also after a crash."""
 
 
 class EventRow(msgspec.Struct, array_like=True, frozen=True):
@@ -130,7 +132,7 @@ class EventRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class HoldRow(msgspec.Struct, array_like=True, frozen=True):
-    """A subscriber's hold on the journal of a branch; `given_up` says why it keeps nothing any more."""
+    """A subscriber's hold on the journal of a branch; `given_up` is the reason why it keeps nothing any more."""
 
     v: int
     branch: int
@@ -160,8 +162,10 @@ _DECODE: dict[type, Callable[[bytes], object]] = {
 
 
 def encode_row(row: msgspec.Struct) -> bytes:
-    """A row as it is stored. What could not be read again is refused here, while it costs one transaction: a number
-    where a text belongs would keep every later start from reading the catalog."""
+    """A row in its stored form, decoded once as a check.
+
+    A number in the place of a text would make the catalog unreadable at every later start: it is refused here.
+    """
     data = _encode(row)
     decode = _DECODE.get(type(row))
     if decode is not None:

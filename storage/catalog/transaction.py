@@ -1,15 +1,14 @@
-"""Write transactions of the catalog. Used by the JournalWriter alone, on its thread.
+"""Write transactions of the catalog. The JournalWriter alone uses this module, on its thread.
 
-A `Commit` is one LMDB write transaction: every change goes into it as it comes, the journal gets the pieces of its
-batch, and heads and digests follow when the transaction ends or a metadata operation needs to see them. Counters and
-digests are kept in `Counters` between transactions and adopted only after the commit succeeded, so that a failed
-transaction leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
+A `Commit` is one LMDB write transaction. It stores each change as it arrives, and the chunks of each batch in the
+journal. It stores heads and digests at its end, or earlier when a metadata operation needs them. `Counters` holds LSN,
+heads and digests between transactions. It adopts them only from a transaction that committed, so a failed transaction
+leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,12 +25,12 @@ from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 
 _record_header = keys.RECORD_HEADER.pack
-_piece_header = journal_format.HEADER.pack
+_chunk_header = journal_format.HEADER.pack
 _journal_key = keys.JOURNAL_KEY.pack
 
 
 class Counters:
-    """What the writer remembers between transactions; always equal to what the catalog holds."""
+    """The counters that the writer keeps in memory between transactions; always equal to those in the catalog."""
 
     def __init__(self, catalog: Catalog) -> None:
         with catalog.read() as txn:
@@ -41,10 +40,10 @@ class Counters:
         self.digests: dict[tuple[int, int], Digest] = {}
 
     DIGESTS_MAX = 4096
-    """Digests kept in memory (1 KiB each as stored); the rest is read again when needed."""
+    """Digests kept in memory (1 KiB each as stored); others are read again when needed."""
 
     def adopt(self, commit: Commit) -> None:
-        """Take over what a committed transaction changed."""
+        """Take over the counters of a committed transaction."""
         self.last_lsn = commit.last_lsn
         self.types.update(commit.new_types)
         self.heads.update(commit.heads)
@@ -56,7 +55,7 @@ class Counters:
 
 
 class Commit:
-    """One write transaction. Use as a context manager; without an exception it commits, durably, at the end."""
+    """One write transaction. `run` is its whole life."""
 
     def __init__(self, catalog: Catalog, counters: Counters) -> None:
         self.catalog = catalog
@@ -66,16 +65,17 @@ class Commit:
         self.new_types: dict[str, int] = {}
         self.heads: dict[int, tuple[int, int]] = {}
         self.digests: dict[tuple[int, int], Digest] = {}
-        self._dirty: dict[tuple[int, int], Digest] = {}
-        """Digests that this transaction changed and has not stored yet; their branches' heads come with them."""
+        self._unstored: dict[tuple[int, int], Digest] = {}
+        """Digests that this transaction changed and has not stored, nor the heads of their branches."""
         self.changes = 0
         self.took_ms = 0.0
-        """How long the transaction took, until it was on disk."""
-        self.touched = Changed(set(), set(), set())
+        """The duration of the transaction, until it was on disk."""
+        self.dirty = Changed(set(), set(), set())
 
     def run(self, work: Callable[[Commit], None]) -> None:
-        """Begin, do `work`, commit. Nothing is stored, and memory is unchanged, unless this returns."""
-        begun = time.perf_counter()
+        """Begin, do `work`, commit durably. Unless this returns, nothing is stored and memory is unchanged."""
+        clock = self.catalog.clock
+        begun = clock.monotonic()
         with disk_errors("commit", self.catalog.fell_short):
             with self.catalog.env.begin(write=True) as txn:
                 self.txn = txn
@@ -84,27 +84,31 @@ class Commit:
                 self.store_heads()
                 self._put_number("last_lsn", self.last_lsn)
                 failpoint("journal.before_commit")
-        self.took_ms = (time.perf_counter() - begun) * 1000
+        self.took_ms = (clock.monotonic() - begun) * 1000
         failpoint("journal.committed")
         self.counters.adopt(self)
-        self.touched.branches.update(self.heads)
-        self.catalog.touched.add(self.touched)
+        self.dirty.branches.update(self.heads)
+        self.catalog.dirty.add(self.dirty)
+
+    def now(self) -> float:
+        """The wall time to store, from the clock of the catalog."""
+        return self.catalog.clock.wall()
 
     # -- changes of records ----------------------------------------------------------------------------------------
 
     def write(self, branch: int, batch: Batch) -> Receipt:
-        """Give LSNs to a batch, which is not empty, and add it. It is one unit: it commits whole or not at all."""
+        """Give LSNs to the changes of a batch, which is not empty, and store them: all of them or none."""
         replace, pop = self._records.replace, self._records.pop
         first, lsn = self.last_lsn + 1, self.last_lsn
         of_type = batch.changes[0].resource_type
         number = self.type_number(of_type)
-        digest = self._dirty[branch, number] = self.digest(branch, number)
-        for change in batch.changes:  # the innermost loop of writing: each call that it makes is felt
+        digest = self._unstored[branch, number] = self.digest(branch, number)
+        for change in batch.changes:  # the innermost loop of writing: every call in it costs throughput
             lsn += 1
             if change.resource_type != of_type:
                 of_type = change.resource_type
                 number = self.type_number(of_type)
-                digest = self._dirty[branch, number] = self.digest(branch, number)
+                digest = self._unstored[branch, number] = self.digest(branch, number)
             hashed, id = change.key_hash, change.id
             key = keys.record_key(branch, number, hashed >> 58, id)
             if change.fields:
@@ -118,22 +122,22 @@ class Commit:
                 if old is not None:
                     digest.remove(hashed, keys.record_lsn(old))
         last = first - 1
-        for count, piece in batch.pieces:
+        for count, chunk in batch.chunks:
             last += count
-            self._journal.put(_journal_key(branch, last), _piece_header(journal_format.FORMAT, count, lsn) + piece)
-        assert last == lsn, f"ST-2 the pieces have {last - first + 1} changes, the batch {len(batch)}"
+            self._journal.put(_journal_key(branch, last), _chunk_header(journal_format.FORMAT, count, lsn) + chunk)
+        assert last == lsn, f"ST-2 the chunks have {last - first + 1} changes, the batch {len(batch)}"
         self.last_lsn = lsn
         self.heads[branch] = (lsn, self.head(branch)[1])
         self.changes += len(batch)
         return Receipt(lsn, len(batch))
 
     def store_heads(self) -> None:
-        """Write the heads and digests that changed, so that what follows in this transaction sees them."""
-        for (branch, number), digest in self._dirty.items():
+        """Store the heads and digests that changed, so that later steps of this transaction see them."""
+        for (branch, number), digest in self._unstored.items():
             self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["heads"])
-        for branch in {branch for branch, _ in self._dirty}:
+        for branch in {branch for branch, _ in self._unstored}:
             self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
-        self._dirty.clear()
+        self._unstored.clear()
 
     def head(self, branch: int) -> tuple[int, int]:
         """Head LSN and oldest kept LSN of a branch, as of this transaction."""
@@ -146,7 +150,7 @@ class Commit:
         self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
 
     def digest(self, branch: int, type_number: int) -> Digest:
-        """The digest of a branch's type as of this transaction; changing it changes what will be stored."""
+        """The digest of a branch's type as of this transaction. The transaction stores every change made to it."""
         key = (branch, type_number)
         digest = self.digests.get(key)
         if digest is None:
@@ -165,7 +169,7 @@ class Commit:
         return total
 
     def type_number(self, name: str) -> int:
-        """The number of a resource type, given now if it is new."""
+        """The number of a resource type; a new type gets one now."""
         number = self.counters.types.get(name) or self.new_types.get(name)
         if number is None:
             number = len(self.counters.types) + len(self.new_types) + 1
@@ -176,7 +180,7 @@ class Commit:
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def next_number(self, name: str) -> int:
-        """The next value of a counter of `meta`: token, generation, branch, event. Never given twice."""
+        """The next value of a counter of `meta`: token, generation, branch, event. Never returned twice."""
         value = self.catalog.number(name, self.txn) + 1
         self._put_number(name, value)
         return value
@@ -210,23 +214,28 @@ class Commit:
 
     def put_shadow(self, row: ShadowRow) -> None:
         """Store a shadow row."""
-        self.touched.shadows.add(row.id)
+        self.dirty.shadows.add(row.id)
         self.txn.put(row.id.encode(), rows.encode_row(row), db=self.db["shadows"])
+
+    def find_generation(self, number: int) -> GenerationRow | None:
+        """A generation row as of this transaction, or None once it was removed."""
+        value = self.txn.get(keys.SEQUENCE.pack(number), db=self.db["generations"])
+        return rows.decode_generation(value) if value is not None else None
 
     def generation(self, number: int) -> GenerationRow:
         """A generation row as of this transaction; it must exist."""
-        value = self.txn.get(keys.SEQUENCE.pack(number), db=self.db["generations"])
-        assert value is not None, f"ST-4 generation {number} has no row"
-        return rows.decode_generation(value)
+        row = self.find_generation(number)
+        assert row is not None, f"ST-4 generation {number} has no row"
+        return row
 
     def put_generation(self, row: GenerationRow) -> None:
         """Store a generation row."""
-        self.touched.generations.add(row.number)
+        self.dirty.generations.add(row.number)
         self.txn.put(keys.SEQUENCE.pack(row.number), rows.encode_row(row), db=self.db["generations"])
 
     def delete_generation(self, number: int) -> None:
         """Forget a generation; its directory must be gone."""
-        self.touched.generations.add(number)
+        self.dirty.generations.add(number)
         self.txn.delete(keys.SEQUENCE.pack(number), db=self.db["generations"])
 
     def index(self, branch: int, index_type: str) -> IndexRow | None:
@@ -241,7 +250,7 @@ class Commit:
         )
 
     def emit(self, kind: str, subject: str, data: dict[str, Any]) -> None:
-        """Add an event of `EVENT_TYPES` to the outbox: delivered if, and only if, this transaction commits."""
+        """Add an event of `EVENT_TYPES` to the outbox. It is delivered if, and only if, this transaction commits."""
         assert kind in EVENT_TYPES, f"EV-2 {kind} is not listed in model.events"
         self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, data)
 
@@ -252,23 +261,23 @@ class Commit:
     def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:
         sequence = self.next_number(counter)
         identity = f"{self.catalog.uuid[:12]}-{sequence}-{os.urandom(4).hex()}"
-        row = EventRow(rows.FORMAT, sequence, identity, type, subject, time.time(), data)
+        row = EventRow(rows.FORMAT, sequence, identity, type, subject, self.now(), data)
         self.txn.put(keys.SEQUENCE.pack(sequence), rows.encode_row(row), db=self.db[database], append=True)
 
     def trim_journal(self, branch: int, below: int, limit: int) -> int:
-        """Remove up to `limit` pieces whose LSNs are all under `below`; returns how many changes they had."""
+        """Remove up to `limit` chunks whose LSNs are all under `below`; returns the number of changes removed."""
         cursor = self.txn.cursor(self.db["journal"])
         removed = oldest = 0
         cursor.set_range(keys.BRANCH.pack(branch))
         for _ in range(limit):
-            key = cursor.key()  # of the next piece, or nothing behind the last one
+            key = cursor.key()  # the key of the next chunk, or b"" behind the last one
             number, last = keys.JOURNAL_KEY.unpack(key) if key else (0, 0)
             if number != branch or last >= below:
                 break
             oldest = last + 1
             try:
                 removed += oldest - journal_format.first_lsn(last, cursor.value())
-            except CorruptData:  # damage that nobody needs any more goes as well
+            except CorruptData:  # a damaged chunk below `below` is removed as well
                 removed += 1
             cursor.delete()
         if oldest:

@@ -1,7 +1,7 @@
 """Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
 
-Each of these runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. They check
-before they change. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6).
+Each function runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. It checks before it
+changes. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6).
 
 A shadow's state and its generation's role belong together (IX-6):
 
@@ -11,25 +11,25 @@ A shadow's state and its generation's role belong together (IX-6):
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
 
 from shadowswitch.model.errors import DuplicateBuild, InvalidTransition, StaleFence
-from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState, check_move
+from shadowswitch.model.shadow_state import UNDER_WAY, GenerationRole, Phase, PublishStrategy, ShadowState, check_move
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.data_directory import boot_id, generation_path
+from shadowswitch.storage.disk import boot_id
 from shadowswitch.storage.generations.build_spec import Spec
+from shadowswitch.storage.generations.directory import generation_path
 
-S = ShadowState
+S, Role = ShadowState, GenerationRole
 
 
-def _tell(commit: Commit, row: ShadowRow, what: str, **data: Any) -> None:
+def _emit(commit: Commit, row: ShadowRow, kind: str, **data: Any) -> None:
     commit.emit(
-        what,
+        kind,
         row.id,
         {"branch_name": row.branch_name, "index_type": row.index_type, "state": str(row.state), **data},
     )
@@ -55,7 +55,7 @@ def claim_build(
 ) -> tuple[ShadowRow, GenerationRow]:
     """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
 
-    Raises DuplicateBuild while another build of the same index is under way. The directory is made afterwards.
+    Raises DuplicateBuild while another build of the index is under way. The builder makes the directory afterwards.
     """
     for other in commit.shadows():
         if other.branch == branch.number and other.index_type == spec.index_type and other.state in UNDER_WAY:
@@ -67,38 +67,38 @@ def claim_build(
                 hint="wait for it, switch it or cancel it first",
             )
     for name in spec.resource_types:
-        commit.type_number(name)  # so that a type that has no record yet is followed from its first one
-    now = time.time()
+        commit.type_number(name)  # so that the index follows a type without records from its first record on
+    now = commit.now()
     number = commit.next_number("generation")
     path = generation_path(branch.name, spec.index_type, number)
     generation = GenerationRow(
         rows.FORMAT, number, branch.number, spec.index_type, shadow_id, spec.backend, spec.options, spec.fingerprint,
-        spec.shards, spec.resource_types, path, "building", now, durable_lsn=commit.head(branch.number)[0],
+        spec.shards, spec.resource_types, path, Role.BUILDING, now, durable_lsn=commit.head(branch.number)[0],
         boot_id=boot_id(),
     )  # fmt: skip
     shadow = ShadowRow(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, S.PREPARING,
-        "preparing", spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external, service,
-        number, path=path, track_ready=track_ready,
+        Phase.PREPARING, spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external,
+        service, number, path=path, track_ready=track_ready,
     )  # fmt: skip
     commit.put_generation(generation)
     commit.put_shadow(shadow)
-    _tell(commit, shadow, "build.claimed", resource_types=spec.resource_types)
+    _emit(commit, shadow, "build.claimed", resource_types=spec.resource_types)
     return shadow, generation
 
 
 def begin_building(commit: Commit, shadow_id: str) -> ShadowRow:
-    """BUILDING: the directory is there; S, the head of the branch in this very transaction, is where capture begins."""
+    """BUILDING: the directory exists. Capture begins at S, the head of the branch in this very transaction."""
     row = commit.shadow(shadow_id)
     start = commit.head(row.branch)[0]
-    row = _move(commit, row, S.BUILDING, phase="copying", start_lsn=start, started_at=time.time(), error=None)
+    row = _move(commit, row, S.BUILDING, phase=Phase.COPYING, start_lsn=start, started_at=commit.now(), error=None)
     commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=start))
-    _tell(commit, row, "build.started", start_lsn=start)
+    _emit(commit, row, "build.started", start_lsn=start)
     return row
 
 
-def note_progress(commit: Commit, shadow_id: str, phase: str, percent: float, eta_s: float | None) -> ShadowRow:
-    """Remember how far a build is, so that its progress does not go backwards over a restart."""
+def note_progress(commit: Commit, shadow_id: str, phase: Phase, percent: float, eta_s: float | None) -> ShadowRow:
+    """Store the progress of a build, so that it does not go backwards over a restart."""
     row = commit.shadow(shadow_id)
     if row.state != S.BUILDING:
         return row
@@ -110,18 +110,18 @@ def note_progress(commit: Commit, shadow_id: str, phase: str, percent: float, et
 def mark_built(
     commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, manifest_hash: str
 ) -> ShadowRow:
-    """BUILT: whole, validated and caught up; from now on a follower keeps it so."""
+    """BUILT: whole, validated and caught up. From now on a follower keeps it caught up."""
     row = _move(
-        commit, commit.shadow(shadow_id), S.BUILT, phase="waiting", progress=100.0, eta_s=0.0, completed_at=time.time(),
-        applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
+        commit, commit.shadow(shadow_id), S.BUILT, phase=Phase.WAITING, progress=100.0, eta_s=0.0,
+        completed_at=commit.now(), applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
     )  # fmt: skip
     generation = commit.generation(row.generation)
-    assert generation.role == "building", f"IX-6 generation {generation.number} of {shadow_id} is {generation.role}"
+    assert generation.role is Role.BUILDING, f"IX-6 generation {generation.number} of {shadow_id} is {generation.role}"
     durable = max(generation.durable_lsn, applied_lsn)
     commit.put_generation(
-        msgspec.structs.replace(generation, role="standby", durable_lsn=durable, manifest_hash=manifest_hash)
+        msgspec.structs.replace(generation, role=Role.STANDBY, durable_lsn=durable, manifest_hash=manifest_hash)
     )
-    _tell(
+    _emit(
         commit, row, "build.completed", record_count=record_count, index_size_bytes=size_bytes, applied_lsn=applied_lsn
     )
     return row
@@ -136,7 +136,7 @@ def mark_delivered(
     summary: dict[str, Any],
     manifest_hash: str,
 ) -> ShadowRow:
-    """BUILT by an external builder, and looked at; or, BUILT before, brought further by it."""
+    """BUILT by an external builder and checked; or BUILT before, and now at a higher LSN."""
     row = commit.shadow(shadow_id)
     if row.state == S.BUILDING:
         row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes, manifest_hash)
@@ -154,34 +154,34 @@ def mark_delivered(
 def note_external(
     commit: Commit, shadow_id: str, percent: float, eta_s: float | None, record_count: int | None
 ) -> None:
-    """What an external builder says of its progress; it never goes back."""
-    row = note_progress(commit, shadow_id, "building", percent, eta_s)
+    """Store the progress that an external builder reports; it never goes backwards."""
+    row = note_progress(commit, shadow_id, Phase.BUILDING, percent, eta_s)
     if row.state == S.BUILDING and record_count is not None:
         commit.put_shadow(msgspec.structs.replace(row, record_count=record_count))
 
 
 def note_refused(commit: Commit, shadow_id: str, problems: list[str]) -> None:
-    """A completion was refused: the shadow stays what it is, and says why."""
+    """Store the reasons why a completion was refused; the state of the shadow stays."""
     row = commit.shadow(shadow_id)
     if row.state == S.BUILDING:
         row = msgspec.structs.replace(row, error="; ".join(problems))
         commit.put_shadow(row)
-    _tell(commit, row, "build.refused", problems=problems)
+    _emit(commit, row, "build.refused", problems=problems)
     commit.audit("build.refused", shadow_id, {"problems": problems})
 
 
 def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
-    """FAILED, with the reason; its files are kept a while for a retry."""
-    row = _move(commit, commit.shadow(shadow_id), S.FAILED, phase="failed", error=reason, completed_at=time.time())
+    """FAILED, with the reason. The files stay for a retry until `Config.failed_keep_s` has passed."""
+    row = _move(commit, commit.shadow(shadow_id), S.FAILED, phase=Phase.FAILED, error=reason, completed_at=commit.now())
     generation = commit.generation(row.generation)
-    commit.put_generation(msgspec.structs.replace(generation, role="building", manifest_hash=""))
-    _tell(commit, row, "build.failed", error=reason)
+    commit.put_generation(msgspec.structs.replace(generation, role=Role.BUILDING, manifest_hash=""))
+    _emit(commit, row, "build.failed", error=reason)
     commit.audit("build.failed", shadow_id, {"reason": reason})
     return row
 
 
 def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
-    """FAILED, for a BUILT shadow that rotted; False if it is not BUILT any more."""
+    """FAILED, for a BUILT shadow that turned out unsound; False if it is no longer BUILT."""
     if commit.shadow(shadow_id).state != S.BUILT:
         return False
     mark_failed(commit, shadow_id, reason)
@@ -190,16 +190,16 @@ def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
 
 def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     """CANCELLED; the generation retires."""
-    row = _move(commit, commit.shadow(shadow_id), S.CANCELLED, phase="cancelled", error=reason or None)
-    if _is_there(commit, row.generation):  # that of a build that failed long ago is gone
+    row = _move(commit, commit.shadow(shadow_id), S.CANCELLED, phase=Phase.CANCELLED, error=reason or None)
+    if commit.find_generation(row.generation) is not None:  # the generation of a build that failed long ago was removed
         _retire(commit, row.generation)
-    _tell(commit, row, "build.cancelled", reason=reason)
+    _emit(commit, row, "build.cancelled", reason=reason)
     commit.audit("build.cancelled", shadow_id, {"reason": reason})
     return row
 
 
 def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
-    """PREPARING again, out of FAILED, with a new fencing token."""
+    """PREPARING again after FAILED, with a new fencing token."""
     row = commit.shadow(shadow_id)
     for other in commit.shadows():
         same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
@@ -209,45 +209,46 @@ def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
                 shadow_index_id=other.id,
                 operation="retry",
             )
-    if not _is_there(commit, row.generation) or commit.generation(row.generation).role != "building":
+    generation = commit.find_generation(row.generation)
+    if generation is None or generation.role is not Role.BUILDING:
         raise InvalidTransition(
-            f"the files of shadow {shadow_id} are gone, or about to go",
+            f"the files of shadow {shadow_id} are removed or being removed",
             operation="retry",
             hint="start a new build with start_build",
         )
     row = _move(
-        commit, row, S.PREPARING, phase="preparing", token=commit.next_number("token"), completed_at=None,
+        commit, row, S.PREPARING, phase=Phase.PREPARING, token=commit.next_number("token"), completed_at=None,
         retry_count=row.retry_count + 1,
     )  # fmt: skip
-    _tell(commit, row, "build.retried", retry_count=row.retry_count)
+    _emit(commit, row, "build.retried", retry_count=row.retry_count)
     return row
 
 
 def resume_building(commit: Commit, shadow_id: str) -> ShadowRow:
-    """BUILDING again from what is stored: S stays what it was, the journal kept everything since."""
-    row = _move(commit, commit.shadow(shadow_id), S.BUILDING, phase="copying", error=None)
-    _tell(commit, row, "build.resumed", start_lsn=row.start_lsn)
+    """BUILDING again from the stored shards. S stays: the journal has kept every change after it."""
+    row = _move(commit, commit.shadow(shadow_id), S.BUILDING, phase=Phase.COPYING, error=None)
+    _emit(commit, row, "build.resumed", start_lsn=row.start_lsn)
     return row
 
 
 def begin_switching(commit: Commit, shadow_id: str) -> ShadowRow:
-    """SWITCHING: from BUILT only, so that two switches of one shadow exclude each other."""
-    row = _move(commit, commit.shadow(shadow_id), S.SWITCHING, phase="validating")
-    _tell(commit, row, "switch.started")
+    """SWITCHING, from BUILT only: two switches of one shadow exclude each other."""
+    row = _move(commit, commit.shadow(shadow_id), S.SWITCHING, phase=Phase.VALIDATING)
+    _emit(commit, row, "switch.started")
     return row
 
 
 def give_up_switching(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
-    """BUILT again: nothing changed for anybody."""
-    row = _move(commit, commit.shadow(shadow_id), S.BUILT, phase="waiting")
-    _tell(commit, row, "switch.given_up", reason=reason)
+    """BUILT again: no reader saw a change."""
+    row = _move(commit, commit.shadow(shadow_id), S.BUILT, phase=Phase.WAITING)
+    _emit(commit, row, "switch.given_up", reason=reason)
     commit.audit("switch.given_up", shadow_id, {"reason": reason})
     return row
 
 
 def finish_switch(commit: Commit, shadow_id: str, figures: dict[str, Any]) -> None:
-    """A switch or rollback has ended, well or not: what it cost is known only now, after the commit point."""
-    _tell(commit, commit.shadow(shadow_id), "switch.finished", **figures)
+    """Emit the figures of a switch or rollback that has ended, in success or not: they are known after the commit."""
+    _emit(commit, commit.shadow(shadow_id), "switch.finished", **figures)
 
 
 def commit_switch(
@@ -263,14 +264,14 @@ def commit_switch(
 ) -> IndexRow:
     """THE ONLY COMMIT POINT: live = the generation, previous = the old one, states, audit, event (SW-3, SW-4).
 
-    Conditional on the expected live generation and the shadow's fencing token; raises StaleFence otherwise. With a
-    reason in `condemned` the old one turned out to be unsound: it retires at once, and is never switched to again.
+    Raises StaleFence unless the expected generation is live and the shadow's fencing token is the present one. With a
+    reason in `condemned` the old generation is unsound: it retires at once and is never switched to again.
     """
     generation = commit.generation(generation_number)
     shadow = commit.shadow(generation.shadow_id)
     index = commit.index(generation.branch, generation.index_type)
     live = index.live if index is not None else 0
-    if live != expected_live or generation.role not in ("standby", "soaking"):
+    if live != expected_live or generation.role not in (Role.STANDBY, Role.SOAKING):
         raise StaleFence(
             f"generation {live} is live where {expected_live} was expected; {generation_number} is {generation.role}",
             operation="switch",
@@ -280,24 +281,25 @@ def commit_switch(
         raise StaleFence(
             f"token {token} of shadow {shadow.id} is not the present one, {shadow.token}", operation="switch"
         )
-    now = time.time()
-    if generation.role == "standby":
-        shadow = _move(commit, shadow, S.ACTIVE, phase="live", switched_at=now)
+    now = commit.now()
+    if generation.role is Role.STANDBY:
+        shadow = _move(commit, shadow, S.ACTIVE, phase=Phase.LIVE, switched_at=now)
     else:
-        shadow = msgspec.structs.replace(shadow, phase="live", switched_at=now)
+        shadow = msgspec.structs.replace(shadow, phase=Phase.LIVE, switched_at=now)
         commit.put_shadow(shadow)
-    commit.put_generation(msgspec.structs.replace(generation, role="live", switched_at=now, soak_until=None))
+    commit.put_generation(msgspec.structs.replace(generation, role=Role.LIVE, switched_at=now, soak_until=None))
     if index is not None and index.previous not in (0, generation_number, live):
-        _retire_and_tell(commit, index.previous)
+        _retire_and_emit(commit, index.previous)
     if live:
         _soak(commit, live, now + soak_s)
     epoch = (index.epoch if index is not None else 0) + 1
     row = IndexRow(
-        rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now, strategy
-    )
+        rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now,
+        PublishStrategy(strategy),
+    )  # fmt: skip
     commit.put_index(row)
     what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
-    _tell(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
+    _emit(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
     commit.audit("switch.committed", shadow.id, {**what, **audit})
     if condemned and live:
         mark_unsound(commit, live, condemned)
@@ -306,26 +308,22 @@ def commit_switch(
 
 def _soak(commit: Commit, number: int, until: float) -> None:
     old = commit.generation(number)
-    commit.put_generation(msgspec.structs.replace(old, role="soaking", soak_until=until))
-    commit.put_shadow(msgspec.structs.replace(commit.shadow(old.shadow_id), phase="soaking"))
-
-
-def _is_there(commit: Commit, number: int) -> bool:
-    return commit.txn.get(number.to_bytes(8, "big"), db=commit.db["generations"]) is not None
+    commit.put_generation(msgspec.structs.replace(old, role=Role.SOAKING, soak_until=until))
+    commit.put_shadow(msgspec.structs.replace(commit.shadow(old.shadow_id), phase=Phase.SOAKING))
 
 
 def _retire(commit: Commit, number: int) -> None:
     old = commit.generation(number)
-    commit.put_generation(msgspec.structs.replace(old, role="retiring", soak_until=None))
+    commit.put_generation(msgspec.structs.replace(old, role=Role.RETIRING, soak_until=None))
     shadow = commit.shadow(old.shadow_id)
     if shadow.state == S.ACTIVE:
-        _move(commit, shadow, S.CLEANUP, phase="retiring")
+        _move(commit, shadow, S.CLEANUP, phase=Phase.RETIRING)
 
 
-def _retire_and_tell(commit: Commit, number: int) -> None:
+def _retire_and_emit(commit: Commit, number: int) -> None:
     _retire(commit, number)
     shadow = commit.shadow(commit.generation(number).shadow_id)
-    _tell(commit, shadow, "generation.retired", generation=number)
+    _emit(commit, shadow, "generation.retired", generation=number)
 
 
 def withdraw_first(commit: Commit, generation_number: int, reason: str) -> IndexRow:
@@ -341,7 +339,7 @@ def withdraw_first(commit: Commit, generation_number: int, reason: str) -> Index
 
 
 def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
-    """A generation that is not live turned out to be unsound: it retires and is never switched to again."""
+    """An unsound generation that is not live retires; it is never switched to again."""
     generation = commit.generation(generation_number)
     shadow = commit.shadow(generation.shadow_id)
     _retire(commit, generation_number)
@@ -350,48 +348,46 @@ def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
     index = commit.index(generation.branch, generation.index_type)
     if index is not None and index.previous == generation_number:
         commit.put_index(msgspec.structs.replace(index, previous=0))
-    _tell(commit, shadow, "generation.condemned", generation=generation_number, reason=reason)
+    _emit(commit, shadow, "generation.condemned", generation=generation_number, reason=reason)
     commit.audit("generation.condemned", shadow.id, {"generation": generation_number, "reason": reason})
 
 
 def retire_previous(commit: Commit, generation_number: int) -> bool:
-    """End the soak of a previous generation: it can no longer be gone back to. False if it is not soaking (any
-    more)."""
+    """End the soak of the previous generation: no rollback to it is possible any more. False if it is not soaking."""
     generation = commit.generation(generation_number)
     index = commit.index(generation.branch, generation.index_type)
-    if generation.role != "soaking":
+    if generation.role is not Role.SOAKING:
         return False
     if index is not None and index.previous == generation_number:
         commit.put_index(msgspec.structs.replace(index, previous=0))
-    _retire_and_tell(commit, generation_number)
+    _retire_and_emit(commit, generation_number)
     commit.audit("generation.retired", generation.shadow_id, {"generation": generation_number})
     return True
 
 
 def retire_failed(commit: Commit, shadow_id: str) -> None:
-    """The files of a failed build have been kept long enough."""
+    """The generation of a failed build retires once its files were kept for `Config.failed_keep_s`."""
     row = commit.shadow(shadow_id)
     if row.state == S.FAILED:
-        _retire_and_tell(commit, row.generation)
+        _retire_and_emit(commit, row.generation)
 
 
 def forget_generation(commit: Commit, number: int) -> None:
-    """The directory of a retiring generation is gone: forget the generation too."""
+    """Remove the row of a retiring generation whose directory was removed."""
     generation = commit.generation(number)
-    if generation.role != "retiring":
+    if generation.role is not Role.RETIRING:
         raise InvalidTransition(f"generation {number} is {generation.role}, not retiring", operation="retire")
     commit.delete_generation(number)
     commit.emit("generation.removed", generation.shadow_id, {"generation": number})
 
 
 def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> None:
-    """Tell what recovery did about a shadow: resumed its build, waited on for it, checked, published it, or found it
-    broken."""
-    _tell(commit, shadow, f"recovery.{what}", **data)
+    """Emit an event of recovery about a shadow: resumed, awaited, checked, published or broken."""
+    _emit(commit, shadow, f"recovery.{what}", **data)
     commit.audit(f"recovery.{what}", shadow.id, {"state": str(shadow.state), **data})
 
 
 def note_recovered(commit: Commit, what: str, subject: str, **data: Any) -> None:
-    """The same of what is no shadow: the locks of a branch, the paths for outsiders."""
+    """Emit an event of recovery about another subject: the locks of a branch, or the published paths."""
     commit.emit(f"recovery.{what}", subject, data)
     commit.audit(f"recovery.{what}", subject, data)

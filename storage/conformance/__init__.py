@@ -16,7 +16,7 @@ In a test file of your own:
         def query_for(self, resource_type, id, word):     # a query that finds a record with fields_for(word)
             return word
 
-pytest is needed to run it, not to use the library. Every random choice comes from a seed that the failure shows.
+The suite needs pytest; the library does not. Every random choice comes from a seed that a failure shows.
 """
 
 from shadowswitch.storage.conformance.suite import BackendConformance

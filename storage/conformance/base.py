@@ -1,4 +1,4 @@
-"""What differs between backends, and what every part of the suite uses."""
+"""The hooks for a backend, and the fixtures of every part of the suite."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Hooks:
         return word
 
     def alter_row(self, path: Path, resource_type: str, id: str) -> None:
-        """Change one stored row behind the backend's back, with no writer or reader open; `check` must see it."""
+        """Change one stored row without the backend, while no writer or reader is open; `check` must find it."""
         pytest.skip("this backend has no way to plant an alteration")
 
     def damage(self, path: Path) -> None:
@@ -41,7 +41,7 @@ class Hooks:
 
 
 class Shards(Hooks):
-    """Shards to test with; everything that a test opened is closed and checked when it ends."""
+    """Shards for the tests. At the end of a test, its shards are closed and checked."""
 
     @pytest.fixture
     def backend(self) -> Backend:
@@ -53,7 +53,7 @@ class Shards(Hooks):
 
     @pytest.fixture
     def path(self, backend: Backend, options: dict[str, Any], tmp_path: Path) -> Path:
-        """An empty shard, in a directory whose name has what generation directories have in theirs."""
+        """An empty shard, in a directory with the characters that names of generation directories have."""
         path = tmp_path / "feature%2Fuser schema?" / "shard-000"
         backend.create_shard(path, options)
         return path
@@ -86,6 +86,6 @@ class Shards(Hooks):
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter, expected: Expected
     ) -> None:
         """Writer, a new reader and the model agree."""
-        assert_holds(writer, expected)
         with self.reading(backend, options, path) as reader:
+            assert_holds(writer, reader, expected)
             assert_reads(reader, expected, lambda fields: backend.project(options, fields))

@@ -1,4 +1,4 @@
-"""Snapshots for outsiders, and files that never change again."""
+"""Snapshots for other programs, and files that never change again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Copying(Shards):
             shard.finish_load(batches.lsn)
         return batches, expected
 
-    def test_a_snapshot_is_copied_as_it_was_while_the_writer_goes_on(
+    def test_a_copy_has_the_state_of_its_snapshot_while_the_writer_continues(
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter, tmp_path: Path
     ) -> None:
         batches, expected = self._filled(writer, 61)
@@ -37,7 +37,7 @@ class Copying(Shards):
             assert_reads(reader, expected, lambda fields: backend.project(options, fields))
         assert backend.check(target, options) == []
 
-    def test_closed_files_do_not_change_any_more(
+    def test_no_call_changes_a_closed_file(
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
     ) -> None:
         batches, _ = self._filled(writer, 62)

@@ -1,4 +1,4 @@
-"""What a shard must hold: a model in a dict, the random batches that feed both, and the comparison."""
+"""The expected content of a shard: a model in a dict, random batches for both, and the comparison."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from shadowswitch.storage.backends.protocol import IndexReader, ShardState, Shar
 
 Key = tuple[str, str]
 Fields = dict[str, Any]
+Row = tuple[str, str, int]
+"""The resource type, id and LSN of a record."""
 TYPES = ("object_type", "link_type", "file")
 WORDS = ("alder", "birch", "cedar", "dogwood", "elm", "fir", "ginkgo", "hazel")
 
@@ -44,14 +46,9 @@ class Expected:
         self.applied_lsn = max(applied_lsn, self.applied_lsn)
         return changed
 
-    def delete_bucket(self, bucket: int) -> int:
-        gone = [key for key in self.rows if bucket_of(key_hash(*key)) == bucket]
-        for key in gone:
-            del self.rows[key]
-        return len(gone)
-
     def repair_bucket(self, bucket: int, items: Iterable[Item]) -> None:
-        self.delete_bucket(bucket)
+        for key in [key for key in self.rows if bucket_of(key_hash(*key)) == bucket]:
+            del self.rows[key]
         for one in items:
             self._take(one)
 
@@ -102,19 +99,24 @@ class Batches:
         return item(self.lsn, *key, None if delete else self._fields_for(self.random.choice(WORDS)))
 
 
-def assert_holds(writer: ShardWriter, expected: Expected) -> None:
+def rows_of(reader: IndexReader) -> list[Row]:
+    """The version of every record of the one shard that the reader has open, in order."""
+    return sorted(reader.shard_versions(0)[1])
+
+
+def assert_holds(writer: ShardWriter, reader: IndexReader, expected: Expected) -> None:
     """The shard's state and rows are the expected ones, to the version of every record."""
     state = writer.state()
     assert state.applied_lsn == expected.applied_lsn
     assert (state.cursor, state.loaded) == (expected.cursor, expected.loaded)
-    assert sorted(writer.scan()) == sorted((*key, lsn) for key, (lsn, _) in expected.rows.items())
+    assert rows_of(reader) == sorted((*key, lsn) for key, (lsn, _) in expected.rows.items())
     assert state.digest == expected.digest, "the maintained digest is not that of the rows"
 
 
 def assert_reads(
     reader: IndexReader, expected: Expected, project: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> None:
-    """What a reader gives is exactly the projection of the expected rows."""
+    """A reader returns exactly the projection of the expected rows."""
     assert reader.count() == len(expected.rows)
     found = {(record.resource_type, record.id): (record.lsn, record.fields) for record in reader.scan()}
     assert found == {key: (lsn, project(fields)) for key, (lsn, fields) in expected.rows.items()}
@@ -124,8 +126,8 @@ def assert_reads(
         assert (record.lsn, record.fields) == found[key]
 
 
-def digest_of(keys: Iterable[tuple[str, str, int]]) -> Digest:
-    """The digest of (resource_type, id, lsn) rows."""
+def digest_of(keys: Iterable[Row]) -> Digest:
+    """The digest of these versions."""
     digest = Digest()
     for resource_type, id, lsn in keys:
         digest.add(key_hash(resource_type, id), lsn)

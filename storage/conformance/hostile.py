@@ -1,4 +1,4 @@
-"""Names, values and queries that nobody expects."""
+"""Unusual names, values and queries."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ QUERIES = (
 
 
 class Hostile(Shards):
-    """Every name and value comes back as it went in; every query is an answer or `InvalidConfig` (BK-6)."""
+    """Every name and value is read as it was written; every query has an answer or raises `InvalidConfig` (BK-6)."""
 
     def test_every_id_is_a_record_of_its_own(
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
@@ -78,7 +78,7 @@ class Hostile(Shards):
             found = reader.search(self.query_for("t", one.id, f"unique{one.lsn}"), 1000)
             assert one.id in {hit.id for hit in found}
 
-    def test_large_and_strange_fields_come_back_as_projected(
+    def test_large_and_unusual_fields_are_read_as_projected(
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
     ) -> None:
         deep: Any = "bottom"
@@ -104,7 +104,7 @@ class Hostile(Shards):
             shard.apply(changes, 200)
         self.assert_same(backend, options, path, writer, expected)
 
-    def test_every_query_is_an_answer_or_a_clear_refusal(self, writer: ShardWriter, reader: IndexReader) -> None:
+    def test_every_query_has_an_answer_or_raises_invalid_config(self, writer: ShardWriter, reader: IndexReader) -> None:
         names = ("elm", "fir", "elm fir", "日本語", "👍", "x")
         writer.apply([item(lsn, "t", word, self.fields_for(word)) for lsn, word in enumerate(names, 1)], len(names))
         source = random.Random(51)

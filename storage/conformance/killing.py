@@ -15,11 +15,11 @@ from shadowswitch.storage.conformance.expected import Expected
 
 
 class Killing(Shards):
-    """SIGKILL in the middle of a load or an apply (BK-1): whole transactions, none lost, and the work goes on."""
+    """SIGKILL in the middle of a load or an apply (BK-1): whole transactions, none lost, and a new writer continues."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("seed", [61, 62, 63, 64, 65, 66])
-    def test_a_killed_writer_leaves_whole_transactions_and_the_work_goes_on(
+    def test_a_killed_writer_leaves_whole_transactions_and_a_new_writer_continues(
         self, backend: Backend, options: dict[str, Any], path: Path, seed: int
     ) -> None:
         early = seed % 2 == 0
@@ -45,14 +45,14 @@ class Killing(Shards):
         assert backend.check(path, options) == []
 
     def _kill(self, options: dict[str, Any], path: Path, seed: int, after: int) -> int:
-        """Run the steps in another process and kill it once it has told `after` of them; returns how many it told."""
+        """Run the steps in another process and kill it after `after` reports; returns the number of reports."""
         arguments = (self.fields_template, str(seed))
         with process.start("write", self.backend_spec, options, path, *arguments) as victim:
             assert victim.stdout
-            told = 0
+            reported = 0
             for line in victim.stdout:
-                told = int(line)
-                if told == after:
+                reported = int(line)
+                if reported == after:
                     victim.kill()
-            assert told >= after
-        return told
+            assert reported >= after
+        return reported

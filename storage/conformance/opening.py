@@ -15,13 +15,13 @@ from shadowswitch.storage.conformance.expected import Batches, Expected, assert_
 
 
 class Opening(Shards):
-    """A shard is born empty, opens as it was closed, and refuses what is not its own."""
+    """A new shard is empty, opens as it was closed, and refuses other options and damage."""
 
     def test_a_new_shard_is_empty_and_sound(self, writer: ShardWriter, reader: IndexReader) -> None:
-        assert_holds(writer, Expected())
+        assert_holds(writer, reader, Expected())
         assert (reader.count(), reader.applied_lsn(), list(reader.scan())) == (0, 0, [])
 
-    def test_canonical_options_are_json_and_stay_as_they_are(self, backend: Backend, options: dict[str, Any]) -> None:
+    def test_canonical_options_are_json_and_stable(self, backend: Backend, options: dict[str, Any]) -> None:
         assert json.loads(json.dumps(options)) == options
         assert backend.configure(options) == options
 
@@ -36,7 +36,7 @@ class Opening(Shards):
         batches, expected = Batches(1, self.fields_for), Expected()
         for number in range(4):
             writer = backend.open_writer(path, options)
-            assert_holds(writer, expected)
+            self.assert_same(backend, options, path, writer, expected)
             items = batches.changes(50)
             for shard in (writer, expected):
                 if number == 2:
@@ -56,10 +56,10 @@ class Opening(Shards):
         backend.create_shard(path, options)
         assert not (path / "stray").exists()
         writer = backend.open_writer(path, options)
-        assert_holds(writer, Expected())
+        self.assert_same(backend, options, path, writer, Expected())
         writer.close()
 
-    def test_closing_twice_is_fine_and_what_is_closed_says_so(
+    def test_closing_twice_is_allowed_and_a_closed_object_refuses_calls(
         self, backend: Backend, options: dict[str, Any], path: Path
     ) -> None:
         writer, reader = backend.open_writer(path, options), backend.open_reader([path], options)
@@ -74,7 +74,7 @@ class Opening(Shards):
         with pytest.raises(ShadowSwitchError):
             reader.count()
 
-    def test_what_is_missing_or_damaged_is_corrupt_data(
+    def test_a_missing_or_damaged_shard_is_corrupt_data(
         self, backend: Backend, options: dict[str, Any], path: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "empty").mkdir()

@@ -27,7 +27,7 @@ Step = Callable[[ShardWriter | Expected], None]
 
 
 def steps(seed: int, fields_for: Callable[[str], Fields]) -> Iterator[Step]:
-    """The life of a shard: slices of a copy, its end, then stretches of a journal."""
+    """The life of a shard: slices of a copy, its end, then slices of a journal."""
     batches = Batches(seed, fields_for)
     for number in range(LOADS):
         yield _load(batches.puts(ITEMS), b"slice-%d" % number)
@@ -51,7 +51,7 @@ def _apply(items: list[Any], before: int) -> Step:
 
 
 def fields_maker(template: str) -> Callable[[str], Fields]:
-    """Fields from a JSON template in which WORD stands for the word."""
+    """A function from a word to the fields of a JSON template with WORD."""
     return lambda word: json.loads(template.replace("WORD", word))
 
 

@@ -15,15 +15,15 @@ from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.conformance import process
 from shadowswitch.storage.conformance.base import Shards
-from shadowswitch.storage.conformance.expected import Batches, Expected, assert_reads, digest_of, item
+from shadowswitch.storage.conformance.expected import Batches, Expected, assert_reads, digest_of, item, rows_of
 
 SHARDS = 3
 
 
 class Reading(Shards):
-    """`IndexReader` (BK-5): whole transactions, the newest ones, never in anybody's way."""
+    """`IndexReader` (BK-5): a reader sees whole transactions and the newest ones, and never blocks."""
 
-    def test_an_open_reader_sees_what_was_committed_at_its_next_search(
+    def test_an_open_reader_sees_a_committed_change_at_its_next_search(
         self, backend: Backend, options: dict[str, Any], writer: ShardWriter, reader: IndexReader
     ) -> None:
         query = self.query_for("t", "a", "ginkgo")
@@ -38,12 +38,12 @@ class Reading(Shards):
             record = reader.get("t", "a")
             assert (record.fields if record else None) == (backend.project(options, fields) if fields else None)
 
-    def test_a_snapshot_stays_as_it_was_while_the_writer_goes_on(
+    def test_a_snapshot_does_not_change_while_the_writer_continues(
         self, writer: ShardWriter, reader: IndexReader
     ) -> None:
         batches = Batches(41, self.fields_for)
         writer.apply(batches.puts(300), batches.lsn)
-        rows = sorted(writer.scan())
+        rows = rows_of(reader)
         state, records = reader.shard_snapshot(0)
         same, versions = reader.shard_versions(0)
         found, of_versions = [next(records)], [next(versions)]
@@ -57,9 +57,7 @@ class Reading(Shards):
         assert state.digest == same.digest == digest_of(rows)
         assert reader.applied_lsn() == batches.lsn
 
-    def test_an_abandoned_snapshot_does_not_harm_what_comes_after(
-        self, writer: ShardWriter, reader: IndexReader
-    ) -> None:
+    def test_an_abandoned_snapshot_does_not_affect_later_calls(self, writer: ShardWriter, reader: IndexReader) -> None:
         batches = Batches(42, self.fields_for)
         writer.apply(batches.puts(100), batches.lsn)
         for read, opened in product((0, 1, 3), (reader.shard_snapshot, reader.shard_versions)):
@@ -156,7 +154,7 @@ class Reading(Shards):
         for limit in (1, 2, 3, 10):
             assert reader.search(query, limit) == everything[:limit]
 
-    def test_a_limit_below_one_is_refused_and_a_huge_one_is_fine(
+    def test_a_limit_below_one_is_refused_and_a_huge_one_is_allowed(
         self, writer: ShardWriter, reader: IndexReader
     ) -> None:
         writer.apply([item(1, "t", "a", self.fields_for("elm"))], 1)
@@ -166,7 +164,7 @@ class Reading(Shards):
                 reader.search(query, limit)
         assert len(reader.search(query, 10**30)) == 1
 
-    def test_what_is_not_there_is_none(self, writer: ShardWriter, reader: IndexReader) -> None:
+    def test_get_of_an_absent_record_is_none(self, writer: ShardWriter, reader: IndexReader) -> None:
         writer.apply([item(1, "t", "a", self.fields_for("elm"))], 1)
         for resource_type, id in (("t", "b"), ("u", "a"), ("", ""), ("t", "\ud800"), ("t", "x" * 5000), ("t", "A")):
             assert reader.get(resource_type, id) is None

@@ -1,4 +1,4 @@
-"""The suite, put together from its parts."""
+"""The suite of all parts."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ from shadowswitch.storage.conformance.repairing import Repairing
 
 
 class BackendConformance(Opening, Loading, Applying, Repairing, Reading, Copying, Hostile, Killing):
-    """Everything a backend promises. `base.Hooks` says what to override."""
+    """All promises of a backend. Override the hooks of `base.Hooks`."""

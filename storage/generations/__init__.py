@@ -1,1 +1,1 @@
-"""Generations on disk: one built copy of an index each."""
+"""Generations: the built copies of an index on disk, and the tasks that build and check them."""

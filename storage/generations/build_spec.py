@@ -1,4 +1,4 @@
-"""What is to be built, canonical and with a fingerprint: two builds with equal fingerprints give equal indexes."""
+"""The spec of a build in canonical form. Two builds with equal fingerprints make equal indexes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Spec(msgspec.Struct, frozen=True):
 def make_spec(
     index_type: str, resource_types: Sequence[str], build_config: Mapping[str, Any] | None, external: bool = False
 ) -> Spec:
-    """Check what a caller wants built. Raises InvalidName or InvalidConfig before anything is written.
+    """The spec of the arguments of `start_build`. Raises InvalidName or InvalidConfig before anything is written.
 
-    An `external` build that names no backend is in a format that only its builder knows.
+    An `external` build that names no backend gets the backend `external`.
     """
     if build_config is not None and not isinstance(build_config, Mapping):
         raise InvalidConfig(f"build_config must be a dict, not {build_config!r:.80}", operation="start_build")
@@ -47,7 +47,7 @@ def make_spec(
     types = sorted({check_resource_type(name) for name in resource_types})
     name = config.get("backend") or (EXTERNAL if external else registry.default_backend(index_type))
     if name == EXTERNAL and not external:
-        raise InvalidConfig(f"only an external build can be of backend {EXTERNAL!r}", hint="name another backend")
+        raise InvalidConfig(f"only an external build can have the backend {EXTERNAL!r}", hint="name another backend")
     backend = registry.backend(name)
     workers = _whole(config, "parallel_workers", min(2, os.cpu_count() or 1), WORKERS_MAX)
     shards = _whole(config, "shards", 1 if external else workers, 1 if name == EXTERNAL else BUCKETS)

@@ -1,14 +1,14 @@
-"""What an external builder left in its directory, and whether it is what it says.
+"""The manifest of an external builder, and the check of the delivered files against it.
 
     <shadow_index_path>/
-        manifest.json, PINS      the engine's own, made when the build began
-        build-manifest.json      the builder's, written last:
+        manifest.json, PINS      files of the engine, made when the build began
+        build-manifest.json      written by the builder, last:
             {"format": 1, "shadow_index_id": "5f0c...", "applied_lsn": 812, "record_count": 500,
              "files": {"shard-000/terms.bin": {"size_bytes": 1234, "sha256": "9f86d081..."}}}
         shard-000/ ...           the index itself: every file of it is listed
 
-Nothing that the builder writes is ever used as a path: the directory is walked without following a link, and what the
-walk finds is compared with what the manifest lists. Files are hashed in a worker process and forced to disk.
+No text of the builder is ever used as a path. A worker process walks the directory without following a link, hashes
+each file, forces it to disk, and compares it with the manifest.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from typing import Annotated
 
 import msgspec
 
-from shadowswitch.storage import data_directory
+from shadowswitch.storage.generations.directory import MANIFEST, PINS
 
 BUILD_MANIFEST = "build-manifest.json"
 MANIFEST_BYTES_MAX = 16 << 20
 FILES_MAX = 100_000
 PROBLEMS_MAX = 20
-"""More say nothing new."""
+"""More problems add nothing."""
 CHUNK_BYTES = 1 << 20
-ENGINES_OWN = frozenset({data_directory.MANIFEST, data_directory.PINS, BUILD_MANIFEST})
+ENGINES_OWN = frozenset({MANIFEST, PINS, BUILD_MANIFEST})
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class DeliveredFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file as its builder describes it."""
+    """One file in the manifest."""
 
     size_bytes: Whole
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -54,14 +54,14 @@ class BuildManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CheckDelivery(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: look at what lies in an external build's directory."""
+    """To a worker: check the directory of an external build."""
 
     path: str
     shadow_id: str
 
 
 class Delivered(msgspec.Struct, frozen=True, tag=True):
-    """What was found; sound if there are no `problems`. `size_bytes` is the sum of the sizes of the files."""
+    """The result of the check; sound without `problems`. `size_bytes` is the sum of the sizes of the files."""
 
     problems: list[str]
     applied_lsn: int = 0
@@ -74,7 +74,7 @@ _decode = msgspec.json.Decoder(BuildManifest).decode
 
 
 def read_build_manifest(path: Path) -> BuildManifest:
-    """The builder's manifest. Raises ValueError, in words for the builder, when there is none that can be read."""
+    """The builder's manifest. Raises ValueError, with a message for the builder, when it cannot be read."""
     try:
         descriptor = os.open(path / BUILD_MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -92,8 +92,10 @@ def read_build_manifest(path: Path) -> BuildManifest:
 
 
 def check_delivery(task: CheckDelivery) -> Delivered:
-    """Compare a directory with its manifest, byte by byte, and force it to disk. Reads everything; never raises for
-    what a builder did."""
+    """Compare a directory with its manifest, byte by byte, and force it to disk.
+
+    Reads every file. A mistake of the builder is a problem in the result, never an exception.
+    """
     root = Path(task.path)
     try:
         manifest = read_build_manifest(root)
@@ -101,7 +103,7 @@ def check_delivery(task: CheckDelivery) -> Delivered:
         return Delivered([str(error)])
     problems: list[str] = []
     if manifest.shadow_index_id != task.shadow_id:
-        problems.append(f"{BUILD_MANIFEST} is that of shadow {manifest.shadow_index_id[:80]!r}")
+        problems.append(f"{BUILD_MANIFEST} belongs to shadow {manifest.shadow_index_id[:80]!r}")
     if not manifest.files:
         problems.append(f"{BUILD_MANIFEST} lists no file")
     missing, size, count = dict(manifest.files), 0, 0
@@ -120,15 +122,17 @@ def check_delivery(task: CheckDelivery) -> Delivered:
         if len(problems) >= PROBLEMS_MAX or count > FILES_MAX:
             problems += [f"more than {FILES_MAX} files"] if count > FILES_MAX else []
             return Delivered(problems)
-    problems += [f"{name[:200]!r} is listed in {BUILD_MANIFEST} and not there" for name in list(missing)[:PROBLEMS_MAX]]
+    problems += [
+        f"{name[:200]!r} is in {BUILD_MANIFEST}, but not in the directory" for name in list(missing)[:PROBLEMS_MAX]
+    ]
     return Delivered(problems, manifest.applied_lsn, manifest.record_count, size, count)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, str, int, str]]:
-    """Every entry below a directory that is no directory: (name, what is wrong with it, size, SHA-256).
+    """Every file below a directory: (name, problem or "", size, SHA-256).
 
-    Everything is opened relative to the directory that was listed, without following a link, so that nothing can be
-    exchanged under the walk for something outside.
+    Each file is opened relative to its listed directory, without following a link: an entry that is replaced during the
+    walk cannot lead outside.
     """
     unreadable: list[OSError] = []
     for folder, folders, names, descriptor in os.fwalk(root, onerror=unreadable.append, follow_symlinks=False):
@@ -140,13 +144,13 @@ def _walk(root: Path) -> Iterator[tuple[str, str, int, str]]:
                     yield prefix + name, "is a symbolic link", 0, ""
         for name in names:
             if prefix or name not in ENGINES_OWN:
-                yield prefix + name, *_look_at(name, descriptor)
+                yield prefix + name, *_read(name, descriptor)
         os.fsync(descriptor)
     for error in unreadable:
         yield str(error.filename), f"cannot be read: {error.strerror}", 0, ""
 
 
-def _look_at(name: str, folder: int) -> tuple[str, int, str]:
+def _read(name: str, folder: int) -> tuple[str, int, str]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:

@@ -23,13 +23,14 @@ from pathlib import Path
 from shadowswitch.model.digest import BUCKETS, Digest
 from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.model.records import Item
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.backends.external import ExternalShard
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import coalesce, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.generations.directory import MANIFEST, PINS, shard_paths
 from shadowswitch.storage.generations.manifest import check_manifest, write_manifest
 
 QUERIES_KEPT = 100
@@ -44,8 +45,8 @@ PAUSE_S = 30.0
 def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, backend: Backend) -> Path:
     """Make the directory of a generation with empty shards and its manifest, durably. Idempotent before any load."""
     path = data_directory.make_directories(root, row.path)
-    (path / data_directory.PINS).touch(mode=0o600)
-    for shard in data_directory.shard_paths(path, row.shards):
+    (path / PINS).touch(mode=0o600)
+    for shard in shard_paths(path, row.shards):
         backend.create_shard(shard, row.options)
         failpoint("build.shard_made")
     write_manifest(path, row, branch_name, catalog_uuid)
@@ -68,7 +69,7 @@ class GenerationWriter:
         self._names = set(row.resource_types)
         self._shards: list[ShardWriter] = []
         try:
-            for shard in data_directory.shard_paths(path, row.shards):
+            for shard in shard_paths(path, row.shards):
                 self._shards.append(backend.open_writer(shard, row.options))
             states = [shard.state() for shard in self._shards]
         except BaseException:
@@ -279,7 +280,7 @@ class Generation:
         try:
             return self._idle.pop()
         except IndexError:
-            return self.backend.open_reader(data_directory.shard_paths(self.path, self.row.shards), self.row.options)
+            return self.backend.open_reader(shard_paths(self.path, self.row.shards), self.row.options)
 
     def give_reader(self, reader: IndexReader) -> None:
         """Put an index reader back for the next user; when the generation is closed there is none."""
@@ -329,8 +330,8 @@ class Generation:
 
         No file of a shard is opened by any other hand than its backend's. What is copied need not be durable yet.
         """
-        shards = data_directory.shard_paths(self.path, self.row.shards)
-        left_out = {data_directory.PINS, *(shard.name for shard in shards)}
+        shards = shard_paths(self.path, self.row.shards)
+        left_out = {PINS, *(shard.name for shard in shards)}
 
         def ignored(folder: str, names: list[str]) -> set[str]:
             return {n for n in names if n in left_out or n.endswith(".lock")} if Path(folder) == self.path else set()
@@ -339,7 +340,7 @@ class Generation:
         with self.writer.lock:  # for the moment in which the snapshots begin: all shards are at one LSN
             snapshot = self.backend.snapshot(shards, self.row.options)
         try:
-            snapshot.copy(data_directory.shard_paths(target, self.row.shards))
+            snapshot.copy(shard_paths(target, self.row.shards))
         finally:
             snapshot.close()
 
@@ -371,16 +372,16 @@ def remove_directory(path: Path) -> None:
     """
     if path.is_symlink():
         path.unlink()
-        data_directory.sync_directory(path.parent)
+        disk.sync_directory(path.parent)
         return
     for shard in sorted(path.glob("shard-*")):
         _remove_tree(shard)
         failpoint("retire.shard_removed")
-    for file in (data_directory.PINS, data_directory.MANIFEST):
+    for file in (PINS, MANIFEST):
         (path / file).unlink(missing_ok=True)
     _remove_tree(path)
     with contextlib.suppress(FileNotFoundError):
-        data_directory.sync_directory(path.parent)
+        disk.sync_directory(path.parent)
 
 
 def _remove_tree(path: Path) -> None:

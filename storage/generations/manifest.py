@@ -1,15 +1,15 @@
-"""The manifest of a generation: what it is, and checksums of its closed files, so that a flipped bit is found.
+"""The manifest of a generation: its identity, and checksums of its closed files that reveal a flipped bit.
 
-Owns `manifest.json`. It is written twice, whole each time: when the directory is made, and, with `built`, when the
-shadow has passed its validation:
+Owns `manifest.json`. The builder writes it twice, whole each time: when it makes the directory, and, with `built`, when
+the shadow has passed its validation:
 
     {"format": 1, "catalog": "<uuid>", "generation": 12, "branch": "main", "index_type": "SEARCH_INDEX",
      "backend": "fts5", "options": {...}, "fingerprint": "9c1a...", "shards": 2, "resource_types": ["object_type"],
      "built": {"applied_lsn": 812, "record_count": 500, "digest": "77aa...",
                "files": {"shard-000/terms.bin": {"size_bytes": 1234, "blake2b": "5d0f..."}}}}
 
-A closed file is one that its backend never changes after the build (`Backend.closed_files`). The catalog keeps the
-checksum of the manifest itself, so the chain begins in a transaction. Invariant: IX-8.
+A closed file is one that its backend never changes after the build (`Backend.closed_files`). The catalog holds the
+checksum of the manifest itself, so the chain of checksums begins in a transaction. Invariant: IX-8.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ import msgspec
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import disk
 from shadowswitch.storage.backends.protocol import Backend
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
 
 CHUNK_BYTES = 1 << 20
 
 
 class ClosedFile(msgspec.Struct, frozen=True):
-    """A closed file as it was when the build passed its validation."""
+    """Size and checksum of a closed file, taken when the build passed its validation."""
 
     size_bytes: int
     blake2b: str
 
 
 class Built(msgspec.Struct, frozen=True):
-    """What the manifest says of the finished build; `files` by path below the generation."""
+    """The part of the manifest about the finished build; `files` by path below the generation."""
 
     applied_lsn: int
     record_count: int
@@ -67,14 +68,14 @@ def write_manifest(
     if built is not None:
         manifest["built"] = msgspec.to_builtins(built)
     data = json.dumps(manifest, indent=1, sort_keys=True).encode()
-    data_directory.write_durably(path / data_directory.MANIFEST, data)
+    disk.write_durably(path / MANIFEST, data)
     return _checksum(data)
 
 
 def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
-    """Raise CorruptData unless the directory says that it is this generation of this catalog."""
+    """Raise CorruptData unless the manifest names this generation of this catalog."""
     try:
-        manifest = json.loads((path / data_directory.MANIFEST).read_bytes())
+        manifest = json.loads((path / MANIFEST).read_bytes())
         found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptData(
@@ -93,39 +94,39 @@ def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
 def checksums(path: Path, backend: Backend, shards: int, options: Mapping[str, Any]) -> dict[str, ClosedFile]:
     """Every closed file of a generation with its checksum. Reads them all. Raises OSError."""
     found = {}
-    for shard in data_directory.shard_paths(path, shards):
+    for shard in shard_paths(path, shards):
         for name in backend.closed_files(shard, options):
-            found[f"{shard.name}/{name}"] = _look_at(shard / name)
+            found[f"{shard.name}/{name}"] = _read(shard / name)
     return found
 
 
 def check_closed_files(path: Path, manifest_hash: str) -> list[str]:
-    """What is no longer as it was when the build ended: the manifest itself, and the files it lists (IX-8)."""
+    """Problems: the manifest, or a file that it lists, has changed since the build (IX-8)."""
     if not manifest_hash:
         return []
     try:
-        data = (path / data_directory.MANIFEST).read_bytes()
+        data = (path / MANIFEST).read_bytes()
         if _checksum(data) != manifest_hash:
-            return [f"{data_directory.MANIFEST} is not what was written when the build ended"]
+            return [f"{MANIFEST} has changed since the build"]
         built = msgspec.convert(json.loads(data)["built"], Built)
     except (OSError, ValueError, KeyError) as error:
-        return [f"{data_directory.MANIFEST} cannot be read: {error}"]
+        return [f"{MANIFEST} cannot be read: {error}"]
     problems = []
     for name, expected in sorted(built.files.items()):
         try:
-            found = _look_at(path / name)
+            found = _read(path / name)
         except OSError as error:
             problems.append(f"{name} cannot be read: {error.strerror}")
             continue
         if found.size_bytes != expected.size_bytes:
-            problems.append(f"{name} has {found.size_bytes} bytes, it had {expected.size_bytes} when the build ended")
+            problems.append(f"{name} has {found.size_bytes} bytes, it had {expected.size_bytes} after the build")
         elif found != expected:
-            problems.append(f"{name} has other content than when the build ended")
+            problems.append(f"{name} has other content than after the build")
     return problems
 
 
 def short(digest: Digest) -> str:
-    """A digest as the manifest tells it."""
+    """The checksum of a digest, as the manifest holds it."""
     return _checksum(digest.encode())
 
 
@@ -133,7 +134,7 @@ def _checksum(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
-def _look_at(file: Path) -> ClosedFile:
+def _read(file: Path) -> ClosedFile:
     hashed, size = blake2b(digest_size=16), 0
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -1,14 +1,13 @@
-"""The path for outsiders: `published/<branch>/<INDEX_TYPE>` always leads to one whole generation.
+"""The published path: `published/<branch>/<INDEX_TYPE>`, where other programs always find one whole generation.
 
     ATOMIC_RENAME      a symbolic link to the live generation, replaced by `rename`: it follows the journal
     COPY_AND_REPLACE   a full copy as of the switch, on the file system of the published folder (maybe another one),
                        exchanged with what is there by `renameat2(RENAME_EXCHANGE)` in one system call
 
-The intent is the live pointer itself: it is durable before anything is published, and `publish` makes the path agree
-with it, however often it is called and wherever it was killed before. What it prepares lies in `.staging`, which
-belongs to it alone.
-The path is never absent and never leads to half a copy: moving the old directory away and then the new one in leaves a
-gap in which readers fail. Invariant: IX-7.
+The live pointer is the intent: it is durable before anything is published. `publish` makes the path agree with it; a
+repeated call, also after a kill at any point, ends in the same state. `publish` prepares links and copies in
+`.staging`, which no other code uses. The path always exists and never refers to half a copy, because one system call
+replaces it: two renames would leave a gap in which readers fail. Invariant: IX-7.
 """
 
 from __future__ import annotations
@@ -22,31 +21,32 @@ from pathlib import Path
 
 from shadowswitch.model.errors import StorageFull, UnsupportedFilesystem
 from shadowswitch.model.names import directory_name
-from shadowswitch.storage import data_directory
+from shadowswitch.model.shadow_state import PublishStrategy
+from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.failpoints import failpoint
 
 PUBLISHED = "published"
 STAGING = ".staging"
 MARK = "GENERATION"
-"""A published copy says in this file which generation of which catalog it is."""
+"""This file of a published copy names its catalog and generation."""
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 def published_path(root: Path, branch: str, index_type: str) -> Path:
-    """Where outsiders find an index."""
+    """The published path of an index."""
     return root / directory_name(branch) / index_type
 
 
 def identity(catalog_uuid: str, generation: int) -> str:
-    """What a published copy is a copy of."""
+    """The content of the MARK file: catalog and generation of a published copy."""
     return f"{catalog_uuid}/{generation}"
 
 
 def is_published(path: Path, generation: Path, mark: str, strategy: str) -> bool:
-    """Does the path lead to this generation (a link), or to a whole copy of it?"""
-    if strategy == "COPY_AND_REPLACE":
+    """True if the path is a link to this generation, or a whole copy of it."""
+    if strategy == PublishStrategy.COPY_AND_REPLACE:
         try:
             return not path.is_symlink() and (path / MARK).read_text() == mark
         except OSError:
@@ -63,10 +63,10 @@ def publish(
     strategy: str,
     copy_to: Callable[[Path], None],
 ) -> bool:
-    """Make the path of an index lead to a generation; False when it did already. Idempotent, durable.
+    """Publish a generation at the path of its index; False when it was published already. Idempotent, durable.
 
-    For COPY_AND_REPLACE `copy_to(target)` makes a whole copy; it need not be durable yet. Raises StorageFull or
-    UnsupportedFilesystem; the path then leads to what it led to before.
+    For COPY_AND_REPLACE `copy_to(target)` makes a whole copy, which need not be durable yet. Raises StorageFull or
+    UnsupportedFilesystem; the path is then unchanged.
     """
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     path = data_directory.make_directories(root, f"{directory_name(branch)}") / index_type
@@ -76,17 +76,17 @@ def publish(
     staged = staging / f"{directory_name(mark)}-{index_type}"
     try:
         _remove(staged)
-        if strategy == "COPY_AND_REPLACE":
+        if strategy == PublishStrategy.COPY_AND_REPLACE:
             copy_to(staged)
             failpoint("publish.copied")
             _finish_copy(staged, mark)
         else:
             staged.symlink_to(_link_text(path, generation))
-        data_directory.sync_directory(staging)
+        disk.sync_directory(staging)
         failpoint("publish.staged")
         _put_in_place(staged, path)
         failpoint("publish.exchanged")
-        data_directory.sync_directory(path.parent)
+        disk.sync_directory(path.parent)
         _keep_for_a_while(staged, staging / f"{directory_name(branch)}-{index_type}.previous")
         failpoint("publish.done")
     except OSError as error:
@@ -95,7 +95,7 @@ def publish(
                 f"no room to publish {path}",
                 operation="publish",
                 object=str(path),
-                hint="free space; what was there stays",
+                hint="free space; the path is unchanged",
             ) from error
         raise
     finally:
@@ -104,7 +104,7 @@ def publish(
 
 
 def clean_staging(root: Path) -> list[str]:
-    """Remove what a killed host had prepared and not put in place; the names. Before anything is published."""
+    """Remove the files that a killed host left in `.staging`; returns their names. Call before the first `publish`."""
     staging = root / STAGING
     removed = []
     if staging.is_dir() and not staging.is_symlink():
@@ -123,7 +123,7 @@ def _finish_copy(staged: Path, mark: str) -> None:
     for folder, _, names in os.walk(staged, topdown=False):
         for name in names:
             _sync_file(Path(folder, name))
-        data_directory.sync_directory(Path(folder))
+        disk.sync_directory(Path(folder))
 
 
 def _sync_file(path: Path) -> None:
@@ -135,14 +135,14 @@ def _sync_file(path: Path) -> None:
 
 
 def _keep_for_a_while(staged: Path, previous: Path) -> None:
-    """A copy that was exchanged stays until the next one: somebody may be on the way from the path to a file in it."""
+    """Keep the replaced copy until the next one: another program may be opening a file in it."""
     _remove(previous)
     if staged.is_dir() and not staged.is_symlink():
         os.rename(staged, previous)
 
 
 def _put_in_place(staged: Path, path: Path) -> None:
-    """One system call: a plain rename when there is nothing yet or only links are involved, else an exchange."""
+    """One system call: a rename when the path does not exist or both are links, else an exchange."""
     if not os.path.lexists(path) or (path.is_symlink() and staged.is_symlink()):
         os.rename(staged, path)
     else:

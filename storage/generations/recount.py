@@ -1,7 +1,7 @@
-"""The re-check of a waiting shadow, one shard at a time: do its rows still say what its counters say?
+"""The check of the rows of a shard against its counters: for a waiting shadow, one shard at a time.
 
-Rows and counters are read in one and the same transaction of the shard (IX-2), so the shadow goes on following the
-journal meanwhile. That the counters agree with the source is looked at by the host at a common LSN, in O(1).
+A recount reads rows and counters in one transaction of the shard (IX-2), so the shadow follows the journal during the
+recount. The host compares the counters with the source at a common LSN, in O(1).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Recount(msgspec.Struct, frozen=True, tag=True):
 
 
 class Recounted(msgspec.Struct, frozen=True, tag=True):
-    """The buckets in which rows and counters differ; or, in `damage`, why the shard cannot be read."""
+    """The buckets in which rows and counters differ; or in `damage` the reason why the shard cannot be read."""
 
     differing_buckets: list[int]
     damage: str = ""
 
 
 class CheckShards(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: the backend's own check of all shards, in a process that damage may end."""
+    """To a worker: the backend's own check of all shards. Damage may end the process."""
 
     paths: list[str]
     backend: str
@@ -40,19 +40,19 @@ class CheckShards(msgspec.Struct, frozen=True, tag=True):
 
 
 class Checked(msgspec.Struct, frozen=True, tag=True):
-    """What the check found; nothing when the shards are sound."""
+    """The findings of the check; none when the shards are sound."""
 
     problems: list[str]
 
 
 def check_shards(task: CheckShards) -> Checked:
-    """Read everything."""
+    """Run the check of the backend over every shard."""
     backend = registry.backend(task.backend)
     return Checked([text for path in task.paths for text in backend.check(Path(path), task.options)])
 
 
 def recount(task: Recount) -> Recounted:
-    """Read every row of the shard."""
+    """Compare every row of the shard with its counters."""
     try:
         return Recounted(_differing(task))
     except CorruptData as error:

@@ -1,17 +1,15 @@
-"""Validation of a shadow against its source at a common LSN. Runs in a worker process; the shadow stands still
-meanwhile.
+"""Validation of a shadow against its source at a common LSN. Runs in a worker process, while the shadow is paused.
 
-Every check reads what is stored, not what somebody counted: `DIGEST` recomputes the digest from the rows of each shard,
-`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` is the backend's own and the checksums of closed files,
-`SAMPLE_READ_BACK` reads random records of the source through the ordinary reader and compares field by field, and
-looks for deleted ones.
+Every check reads stored rows and trusts no counter: `DIGEST` recomputes the digest from the rows of each shard,
+`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` runs the backend's own check and compares the checksums of
+closed files, `SAMPLE_READ_BACK` reads random records of the source through the ordinary reader, compares them field by
+field, and looks for deleted records.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +17,28 @@ import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest
 from shadowswitch.model.errors import JournalTrimmed, ShadowSwitchError
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import disk
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.journal_format import Entry
+from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
 
 SIZE_RATIO_MAX = 10.0
 SIZE_FLOOR_BYTES = 1 << 20
-"""Below a mebibyte a size says nothing: fixed costs of a file dominate."""
-DELETES_LOOKED_AT = 1000
+"""The fixed costs of a file dominate any smaller size."""
+DELETES_CHECKED = 1000
 QUERY_HITS = 10
 LATENCY_FLOOR_S = 0.002
-"""Faster than this is fast enough: below, a ratio compares noise."""
+"""A ratio of shorter times would compare noise."""
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
-    """What to check. `digest` is that of the source at `lsn`, encoded; the shadow has applied exactly up to `lsn`."""
+    """To a worker: run these checks. `digest` is the encoded digest of the source at `lsn`; the shadow is at `lsn`."""
 
     data: str
     path: str
@@ -61,27 +61,25 @@ class Inspect(msgspec.Struct, frozen=True, tag=True):
     query_latency_ratio_max: float = 5.0
     size_ratio_max: float = SIZE_RATIO_MAX
     manifest_hash: str = ""
-    """"" while the build is under way; then the closed files are not yet compared, but told."""
+    """"" while the build is under way: the worker then returns the closed files instead of comparing them."""
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
-    """Findings by check (a sound check has an empty list), and the buckets in which rows and source differ."""
+    """The findings of each check, empty when it passed, and the buckets in which rows and source differ."""
 
     findings: dict[str, list[str]]
     differing_buckets: list[int]
     rows: int
     size_bytes: int
     closed_files: dict[str, ClosedFile] = {}
-    """The closed files of a build that is under way, if their integrity was asked for."""
+    """The closed files of a build under way, if INTEGRITY_CHECK was among the checks."""
 
 
 def inspect(catalog: Catalog, task: Inspect) -> Inspected:
-    """Run the checks. An error of the disk or of the index is a finding of the check that met it."""
+    """Run the checks. An error of the disk or of the index is a finding of its check."""
     findings: dict[str, list[str]] = {}
-    reader = registry.backend(task.backend).open_reader(
-        data_directory.shard_paths(Path(task.path), task.shards), task.options
-    )
-    size = data_directory.directory_size_bytes(Path(task.path))
+    reader = registry.backend(task.backend).open_reader(shard_paths(Path(task.path), task.shards), task.options)
+    size = disk.directory_size_bytes(Path(task.path))
     recomputed = Digest()
     try:
         counters = _recompute(reader, task.shards, recomputed)
@@ -138,37 +136,37 @@ def _run(
         return compare_sizes(Path(task.path), Path(task.live_path), task.size_ratio_max) if task.live_path else []
     if check == "INTEGRITY_CHECK":
         backend = registry.backend(task.backend)
-        paths = data_directory.shard_paths(Path(task.path), task.shards)
+        paths = shard_paths(Path(task.path), task.shards)
         found = [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
         return found + check_closed_files(Path(task.path), task.manifest_hash)
     if check == "QUERY_COMPARISON":
-        return _compare_queries(task, reader)
+        return _compare_queries(task, reader, catalog.clock)
     if check == "SAMPLE_READ_BACK":
         return _read_back(catalog, task, reader)
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
 
 
 def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
-    """SIZE_COMPARISON: are two indexes about as large?"""
-    size = data_directory.directory_size_bytes(shadow, logs=False)
-    live = data_directory.directory_size_bytes(live_path, logs=False)
+    """SIZE_COMPARISON: the sizes of two indexes differ by at most the ratio."""
+    size = disk.directory_size_bytes(shadow, logs=False)
+    live = disk.directory_size_bytes(live_path, logs=False)
     small, large = sorted((max(size, SIZE_FLOOR_BYTES), max(live, SIZE_FLOOR_BYTES)))
     if large / small <= ratio_max:
         return []
     return [f"the shadow has {size} bytes, the live index {live}: more than {ratio_max} times apart"]
 
 
-def _compare_queries(task: Inspect, reader: IndexReader) -> list[str]:
-    """Do both indexes answer much alike, and as fast? Judged by averages, for a rebuild has a reason."""
+def _compare_queries(task: Inspect, reader: IndexReader, clock: Clock) -> list[str]:
+    """QUERY_COMPARISON: both indexes have like hits and latencies on average. Single answers may differ."""
     if not task.live_path or not task.queries:
         return []
     backend = registry.backend(task.live_backend)
-    live = backend.open_reader(data_directory.shard_paths(Path(task.live_path), task.live_shards), task.live_options)
+    live = backend.open_reader(shard_paths(Path(task.live_path), task.live_shards), task.live_options)
     try:
-        old = [_answer(live, query) for query in task.queries]
+        old = [_answer(live, query, clock) for query in task.queries]
     finally:
         live.close()
-    new = [_answer(reader, query) for query in task.queries]
+    new = [_answer(reader, query, clock) for query in task.queries]
     shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
     problems = []
     overlap = statistics.mean(shares) if shares else 1.0
@@ -183,10 +181,10 @@ def _compare_queries(task: Inspect, reader: IndexReader) -> list[str]:
     return problems
 
 
-def _answer(reader: IndexReader, query: str) -> tuple[set[tuple[str, str]], float]:
-    begun = time.perf_counter()
+def _answer(reader: IndexReader, query: str, clock: Clock) -> tuple[set[tuple[str, str]], float]:
+    begun = clock.monotonic()
     hits = reader.search(query, QUERY_HITS)
-    return {(hit.resource_type, hit.id) for hit in hits}, time.perf_counter() - begun
+    return {(hit.resource_type, hit.id) for hit in hits}, clock.monotonic() - begun
 
 
 def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
@@ -197,10 +195,10 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
         number, name = chance.choice(sorted(task.types.items()))
         bucket = chance.randrange(BUCKETS)
         start = keys.RECORD_PREFIX.pack(task.branch, number, bucket) + chance.randbytes(2)
-        piece = read_records(catalog, task.branch, number, name, range(bucket, bucket + 1), start, 1)
-        for item in piece.items:
+        part = read_records(catalog, task.branch, number, name, range(bucket, bucket + 1), start, 1)
+        for item in part.items:
             if item.lsn > task.lsn:
-                continue  # written since; the switch will bring it over
+                continue  # a later change; the replay brings it
             held = reader.get(item.resource_type, item.id)
             if held is None:
                 problems.append(f"{item.resource_type} {item.id!r} of LSN {item.lsn} is not in the shadow")
@@ -211,10 +209,10 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
 
 def _deleted_are_absent(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
     last: dict[tuple[str, str], Entry] = {}
-    after = max(0, task.lsn - DELETES_LOOKED_AT)
+    after = max(0, task.lsn - DELETES_CHECKED)
     try:
         while after < task.lsn:
-            entries, after = read_slice(catalog, task.branch, after, task.lsn, DELETES_LOOKED_AT)
+            entries, after = read_slice(catalog, task.branch, after, task.lsn, DELETES_CHECKED)
             last.update({(entry.resource_type, entry.id): entry for entry in entries})
     except JournalTrimmed:
         return []

@@ -1,12 +1,12 @@
 """The worker process: `main` with the arguments FD DATA NICE.
 
-Takes one task at a time as a line of JSON from the socket FD, answers with progress lines and one line for the end, and
-exits when the other side closes. It is started with `subprocess`, not with `multiprocessing`: spawning would run the
-host's `__main__` again, and forking would copy an open LMDB environment.
+The worker reads one task at a time as a line of JSON from the socket FD, answers with progress lines and one last line,
+and exits when the host closes the socket. The host starts it with `subprocess`, not with `multiprocessing`: spawning
+would run the host's `__main__` again, and forking would copy an open LMDB environment.
 
-It never outlives its host: a thread watches the socket and ends the process at once when the host is gone, and a
-shard is worked on only under an exclusive lock on its directory, so that the worker of a dead host and that of its
-successor never write the same files.
+A worker does not outlive its host: a thread watches the socket and ends the process when the host closes it or dies.
+A worker holds an exclusive lock on the directory of its shard, so that the worker of a dead host and a worker of the
+next host never write the same files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import queue
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ import msgspec
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError, Timeout
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.generations.recount import Checked, CheckShards, Recount, Recounted, check_shards, recount
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
@@ -60,30 +60,31 @@ decode_answer = msgspec.json.Decoder(Answer).decode
 
 
 @contextlib.contextmanager
-def shard_lock(path: Path) -> Iterator[None]:
-    """The exclusive right to write a shard; waits for the worker of a dead host to be gone."""
+def shard_lock(path: Path, clock: Clock = SYSTEM) -> Iterator[None]:
+    """The exclusive right to write a shard; waits until the worker of a dead host has exited."""
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        deadline = time.monotonic() + SHARD_LOCK_TIMEOUT_S
+        deadline = clock.monotonic() + SHARD_LOCK_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                if clock.monotonic() > deadline:
                     raise Timeout(f"another process is still writing {path}", operation="build") from None
-                time.sleep(0.02)
+                clock.sleep(0.02)
         yield
     finally:
         os.close(descriptor)
 
 
 class Worker:
-    """One worker process's side of the conversation."""
+    """The worker's side of the socket."""
 
-    def __init__(self, channel: socket.socket, data: Path) -> None:
+    def __init__(self, channel: socket.socket, data: Path, clock: Clock = SYSTEM) -> None:
         self._channel = channel
-        self._catalog = Catalog(data / data_directory.CATALOG, readonly=True)
+        self._clock = clock
+        self._catalog = Catalog(data / data_directory.CATALOG, readonly=True, clock=clock)
         self._tasks: queue.Queue[Task] = queue.Queue()
         self._control = Control()
         self._last_report = 0.0
@@ -98,7 +99,7 @@ class Worker:
                         self._control = line
                     else:
                         self._tasks.put(line)
-        finally:  # the host is gone, or was killed with our answers unread (then reading raises): stop this instant
+        finally:  # the host closed the socket, or died with answers unread (then the read raises): exit at once
             os._exit(0)
 
     def run(self) -> None:
@@ -115,7 +116,7 @@ class Worker:
 
     def _perform(self, task: Task) -> Answer:
         if isinstance(task, BuildShard):
-            with shard_lock(Path(task.path)):
+            with shard_lock(Path(task.path), self._clock):
                 self._last_report = 0.0
                 return Done(ShardBuild(self._catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
@@ -129,7 +130,7 @@ class Worker:
         raise InternalFailure(f"unknown task {task!r}")
 
     def _report(self, progress: Progress) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now - self._last_report >= PROGRESS_INTERVAL_S:
             self._last_report = now
             self._send(progress)

@@ -140,9 +140,9 @@ def test_many_power_cuts_lose_nothing(tmp_path: Path, round_: int) -> None:
 
 
 MUTATIONS = {
-    "a missing file fsync": [("storage/data_directory.py", "        os.fsync(file.fileno())\n", "")],
+    "a missing file fsync": [("storage/disk.py", "        os.fsync(file.fileno())\n", "")],
     "a missing directory fsync": [
-        ("storage/data_directory.py", "        os.fsync(descriptor)\n", "        pass\n"),
+        ("storage/disk.py", "        os.fsync(descriptor)\n", "        pass\n"),
         ("storage/backends/fts5/store.py", "    _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)\n", ""),
     ],
     "sync=False": [

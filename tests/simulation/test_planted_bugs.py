@@ -120,8 +120,8 @@ BUILDING: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         {
             "storage/catalog/transitions.py": [
                 (
-                    '        _retire(commit, row.generation)\n    _tell(commit, row, "build.cancelled"',
-                    '        pass\n    _tell(commit, row, "build.cancelled"',
+                    '        _retire(commit, row.generation)\n    _emit(commit, row, "build.cancelled"',
+                    '        pass\n    _emit(commit, row, "build.cancelled"',
                 )
             ]
         },

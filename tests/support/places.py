@@ -93,9 +93,9 @@ class Step(Enum):
     REMOVE_GENERATION = "shadowswitch.actors.maintenance.janitor.remove_directory"
     RECOVERY_ASK_WORKER = "shadowswitch.actors.build.validator.ShadowValidator.ask"
     # disks, machines, backends
-    BOOT_ID = "shadowswitch.storage.data_directory.boot_id"
-    FREE_BYTES = "shadowswitch.storage.data_directory.free_bytes"
-    FILESYSTEM_TYPE = "shadowswitch.storage.data_directory.filesystem_type"
+    BOOT_ID = "shadowswitch.storage.disk.boot_id"
+    FREE_BYTES = "shadowswitch.storage.disk.free_bytes"
+    FILESYSTEM_TYPE = "shadowswitch.storage.disk.filesystem_type"
     LOCK_DIRECTORY = "shadowswitch.storage.data_directory.DirectoryLock"
     REGISTERED_BACKENDS = "shadowswitch.storage.backends.registry._registered"
     FTS5_CHECK_TERMS = "shadowswitch.storage.backends.fts5.check._check_terms"

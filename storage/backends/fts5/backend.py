@@ -1,10 +1,10 @@
 """The `fts5` backend: full-text search with SQLite FTS5, the default for SEARCH_INDEX. No server, no extra install.
 
-The parts: `fts5_options` (what may be configured, and the text of a record), `fts5_store` (the file, its schema and
-errors), `fts5_writer`, `fts5_reader`, `fts5_check`, `fts5_copy`.
+The modules: `options` (options, and the text of a record), `store` (the file, its schema, its errors), `writer`,
+`reader`, `check`, `copy`.
 
-Durability: WAL with `synchronous=NORMAL`. A commit does not wait for the disk, a power cut costs only the newest
-transactions, which the journal brings back; checkpoints happen in `flush` and nowhere else.
+Durability: WAL with `synchronous=NORMAL`. A commit does not wait for the disk. A power cut costs only the newest
+transactions, which the journal restores. Checkpoints happen in `flush` and nowhere else.
 """
 
 from __future__ import annotations

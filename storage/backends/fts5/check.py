@@ -1,10 +1,10 @@
 """The integrity check of an `fts5` shard.
 
-FTS5's own check is an INSERT: on the shard itself it would hold the write lock for as long as it reads, and the writer
-would wait. So the check copies the shard as of one moment (SQLite's backup reads a snapshot and blocks nobody) and
-looks at the copy: every page, the terms against the rows, the rows against the digest, all of the same transaction.
-The copy needs the size of the shard on the same disk. It loses its name as soon as it is filled; if the process is
-killed before that, the next check of the shard removes it.
+FTS5's own check is an INSERT: on the shard itself it would hold the write lock while it reads, and the writer would
+wait. So the check copies the shard as of one moment, with SQLite's backup, which reads a snapshot and blocks no writer.
+It reads the copy: every page, the terms against the rows, the rows against the digest, all of one transaction. The copy
+needs the size of the shard on the same disk. Its name is removed as soon as it is filled; after a kill before that, the
+next check of the shard removes the copy.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from shadowswitch.model.errors import CorruptData
 from shadowswitch.storage.backends.fts5 import store
 
 FINDINGS_MAX = 20
-"""Of each kind; a ruined shard need not be described row by row."""
+"""Findings of each kind; the rest of a ruined shard adds nothing."""
 
 _numbers = count(1)
 
 
 def check(path: Path, options: Mapping[str, Any]) -> list[str]:
-    """Findings, empty when the shard is sound. Raises `StorageFull` when there is no room to check."""
+    """The findings, empty when the shard is sound. Raises `StorageFull` when the copy has no room."""
     try:
         with _copy_of(path, options) as copy, store.translated("check", path):
             return [*_check_pages(copy), *_check_terms(copy), *_check_rows(copy, path)]
@@ -58,7 +58,7 @@ def _copy_of(path: Path, options: Mapping[str, Any]) -> Iterator[sqlite3.Connect
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove copies that a check left which was killed while it copied."""
+    """Remove the copies of checks that were killed."""
     for file in path.glob("check-*-*.sqlite*"):
         pid = file.name.split("-")[1]
         if pid.isdecimal() and not _is_alive(int(pid)):
@@ -97,7 +97,7 @@ def _check_rows(copy: sqlite3.Connection, path: Path) -> list[str]:
         if key_hash(resource_type, id) - store.KEY_BIAS != kh:
             findings.append(f"rows: {resource_type}/{id} is stored under the hash of another key")
         if len(same) > 1:
-            findings.append(f"rows: {resource_type}/{id} is there {len(same)} times")
+            findings.append(f"rows: {resource_type}/{id} has {len(same)} rows")
         for row in same:
             if not isinstance(row[3], int) or row[3] < 1:
                 findings.append(f"rows: {resource_type}/{id} has the LSN {row[3]!r}")
@@ -108,5 +108,5 @@ def _check_rows(copy: sqlite3.Connection, path: Path) -> list[str]:
     else:
         differing = store.read_state(copy, path).digest.differing(digest)
         if differing:
-            findings.append(f"digest: the rows of buckets {differing} are not those that were counted")
+            findings.append(f"digest: the rows of buckets {differing} do not match the counters")
     return findings

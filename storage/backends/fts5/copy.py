@@ -1,8 +1,8 @@
-"""Copies of `fts5` shards for outsiders: all shards as of one moment, while their writer goes on.
+"""Copies of `fts5` shards for other programs: all shards as of one moment, while their writer continues.
 
-The copy is made by SQLite's backup, page by page inside a read transaction: no descriptor of `shard.sqlite` is opened
-and closed beside SQLite (see `fts5_store`), and nothing can be torn. It is in rollback mode, without `-wal` and `-shm`,
-so that it can be opened in a directory in which nothing may be written.
+SQLite's backup makes the copy, page by page inside a read transaction. So no descriptor of `shard.sqlite` is opened and
+closed beside SQLite (see `store`), and no page is torn. The copy is in rollback mode, without `-wal` and `-shm`: it can
+be opened in a read-only directory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from shadowswitch.storage.backends.fts5 import store
 
 PACE_PAGES = 2048
-"""Force the copy to disk every 8 MiB: a pile of dirty pages makes the next fsync of the journal wait behind it."""
+"""The copy is forced to disk every 8 MiB: the next fsync of the journal waits behind all dirty pages."""
 
 
 class Fts5Snapshot:

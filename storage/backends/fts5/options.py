@@ -1,12 +1,12 @@
-"""The options of the `fts5` backend, and the text that an index with these options holds of a record.
+"""The options of the `fts5` backend, and the text of a record in an index with these options.
 
 Canonical form, as `configure` returns it (configuring it again gives the same):
 
     {"tokenizer": "unicode61", "columns": None, "prefix": []}
     {"tokenizer": "porter unicode61", "columns": {"body": 1.0, "title": 4.0}, "prefix": [2, 3]}
 
-`columns` None means one column, `text`, with every string of the record. Names given by users never reach SQL: columns
-are `c0`, `c1`, ... there, in the sorted order of the names, so the order in which a dict travels does not matter.
+`columns` None means one column, `text`, with every string of the record. Names from users never reach SQL: columns are
+`c0`, `c1`, ... there, in the sorted order of the names, so the order of a dict does not matter.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COLUMNS_MAX = 64
 PREFIX_LENGTH_MAX = 16
 PREFIXES_MAX = 8
 WHOLE = "text"
-"""The name of the one column when no columns are asked for."""
+"""The name of the one column when no columns are configured."""
 
 _SEQUENCES = (list, tuple)
 _CONTAINERS = (dict, list, tuple, str, Mapping)
@@ -104,7 +104,7 @@ def _prefix(value: Any) -> list[int]:
 
 
 class Layout:
-    """What the options mean for a shard: its columns, their weights, and how a record becomes their texts."""
+    """The columns of a shard, their weights, and the texts of a record in them."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         columns: Mapping[str, float] | None = options["columns"]
@@ -117,7 +117,7 @@ class Layout:
         self.texts: Texts = _whole_text if columns is None else _texts_of(self.names)
 
     def project(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What the index holds of these fields."""
+        """These fields as the index holds them."""
         return dict(zip(self.names, self.texts(fields), strict=True))
 
 
@@ -148,7 +148,7 @@ def strings_in(value: Any) -> str:
 
 
 def _collect(value: Any, found: list[str]) -> None:
-    """Append all strings inside a value, without recursion: how deep records nest is their writers' business."""
+    """Append all strings inside a value, without recursion: a record may be nested to any depth."""
     stack = [value]
     while stack:
         top = stack.pop()

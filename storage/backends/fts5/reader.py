@@ -1,10 +1,10 @@
 """The reader of an `fts5` generation: one read-only connection for each shard, no transaction open between calls.
 
-A read transaction that stays open would keep the writer's WAL from starting over, so every statement is read to its
-end at once; long scans get a connection of their own.
+An open read transaction keeps the writer's WAL from starting over. So every statement is read to its end at once, and a
+long scan has a connection of its own.
 
-Queries are plain text: words are ANDed, `"..."` is a phrase, a trailing `*` makes a prefix. Everything reaches FTS5
-inside quotes, so its query language cannot be reached and no query is a syntax error (BK-6).
+Queries are plain text: words are ANDed, `"..."` is a phrase, a trailing `*` makes a prefix. FTS5 gets every term inside
+quotes: no query reaches its query language, and no query is a syntax error (BK-6).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shadowswitch.storage.backends.protocol import ShardState
 T = TypeVar("T")
 
 TERMS_MAX = 256
-"""More words in one query than anybody types; keeps a hostile query cheap."""
+"""The most terms in one query; a hostile query stays cheap."""
 RECORDS_FETCHED = 8
 """Whole records held at a time by a scan: they may be large."""
 VERSIONS_FETCHED = 500
@@ -35,7 +35,7 @@ _TERM = re.compile(r'"([^"]*)(?:"(\*?)|$)|([^\s"]+)')
 
 
 def match_expression(query: str) -> str:
-    """The FTS5 expression of a plain-text query, "" when there is nothing to look for. Raises `InvalidConfig`."""
+    """The FTS5 expression of a plain-text query, "" for a query without a term. Raises `InvalidConfig`."""
     if not isinstance(query, str):
         raise InvalidConfig(f"a query is a string, not {type(query).__name__}", operation="search")
     clean = query.replace("\0", " ")
@@ -148,7 +148,7 @@ class Fts5Reader:
         return connection
 
     def _best(self, shard: int, expression: str, limit: int) -> list[tuple[str, str, float, int]]:
-        """The best of one shard. The cheap statement cuts ties at the limit anywhere; then the exact one decides."""
+        """The best hits of one shard. If the cheap statement cuts a tie at the limit, the exact one decides."""
         path, connection = self._paths[shard], self._connections[shard]
         try:
             connection.execute("BEGIN")
@@ -174,7 +174,7 @@ class Fts5Reader:
 
 
 class _Snapshot(Iterator[T], Generic[T]):
-    """All rows of a shard as of one transaction, each as `made` makes it; ends it when exhausted, closed or dropped."""
+    """All rows of a shard as of one transaction, each made by `made`. The transaction ends when the iterator does."""
 
     def __init__(
         self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, path: Path, made: Callable[[Any], T]

@@ -1,4 +1,4 @@
-"""The file of an `fts5` shard: its schema, its connections, and what SQLite's errors mean.
+"""The file of an `fts5` shard: its schema, its connections, and SQLite's errors as errors of this library.
 
 A shard is the directory that holds `shard.sqlite` (with `-wal` and `-shm` beside it while in use):
 
@@ -8,11 +8,11 @@ A shard is the directory that holds `shard.sqlite` (with `-wal` and `-shm` besid
     state(one, applied_lsn, cursor, loaded, digest)    one row, updated in every transaction
     spec(options)                                  one row: the canonical options as JSON, written once
 
-Invariants: rows, fts and state change together or not at all (BK-1); rowids only grow, also for an updated record,
-because FTS5 writes its pending terms to disk whenever a rowid is lower than the one before.
+Invariants: rows, fts and state change together or not at all (BK-1). Rowids only grow, also for an updated record: FTS5
+writes its pending terms to disk whenever a rowid is lower than the one before.
 
-Mind: no file descriptor on `shard.sqlite` is ever opened and closed here except by SQLite. Closing any descriptor of a
-file drops all POSIX locks that the process has on it, SQLite's too. The `-wal` file carries no locks.
+Only SQLite opens and closes descriptors of `shard.sqlite`: to close any descriptor of a file drops all POSIX locks that
+the process has on it, those of SQLite as well. The `-wal` file carries no locks.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from shadowswitch.storage.backends.protocol import ShardState
 FILE = "shard.sqlite"
 FORMAT = 1
 APPLICATION_ID = 0x53685377
-"""'ShSw' in the file's header: tells a shard from another program's SQLite file."""
+"""'ShSw' in the file's header, which distinguishes a shard from another program's SQLite file."""
 KEY_BIAS = 1 << 63
 """SQLite integers are signed; subtracting this keeps the order of the hashes."""
 BUSY_TIMEOUT_MS = 10_000
 HASH_SIZE_BYTES = 16 << 20
 """FTS5 collects this much of a transaction in memory before it writes a segment (its default is 1 MiB)."""
 CRISISMERGE_SEGMENTS = 1000
-"""While a copy loads, segments are merged 16 at a time when a level is full: cheapest in all, but in bursts. Afterwards
-no commit merges at all (readers may be about to be led over; a merge took up to 50 ms), but `tend` does, bit by bit."""
+"""During the load of a copy, FTS5 merges 16 segments when a level is full: cheapest in total, but in bursts of up to
+50 ms. After the load no commit merges, because a switch may wait for that commit: `compact` merges, bit by bit."""
 MERGE_PAGES = 16
-"""Pages that one `tend` writes: about a millisecond or two."""
+"""Pages that one `compact` writes: about a millisecond or two."""
 WRITER_CACHE_KIB = 65_536
 READER_CACHE_KIB = 8_192
 WAL_KEEP_BYTES = 64 << 20
 """The WAL file is cut to this size when it starts over."""
 FREE_BYTES_MIN = 1 << 20
-"""A failed write with less free space than this is taken for a full disk, which SQLite does not always tell."""
+"""A failed write with less free space than this counts as a full disk, which SQLite does not always report."""
 
 _STATEMENTS_CACHED = 256
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
@@ -74,7 +74,7 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def create(path: Path, options: Mapping[str, Any]) -> None:
-    """An empty, durable shard in `path`; what was in it is removed."""
+    """An empty, durable shard in `path`; removes its content first."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700, parents=True)
@@ -120,12 +120,12 @@ def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -
 
 
 def spec_text(options: Mapping[str, Any]) -> str:
-    """The options in the one form in which they are compared."""
+    """The options in their canonical form, for comparison."""
     return msgspec.json.encode(dict(options), order="deterministic").decode()
 
 
 def open_existing(path: Path, options: Mapping[str, Any], mode: str) -> sqlite3.Connection:
-    """A connection to a shard that is there and was made with these options; else raises `CorruptData`."""
+    """A connection to an existing shard with these options. Raises `CorruptData` otherwise."""
     with translated("open shard", path):
         connection = connect(path, mode)
         try:
@@ -137,7 +137,7 @@ def open_existing(path: Path, options: Mapping[str, Any], mode: str) -> sqlite3.
 
 
 def verify_identity(connection: sqlite3.Connection, path: Path, options: Mapping[str, Any]) -> None:
-    """Raises `CorruptData` when the file is not a shard of this format with these options."""
+    """Raise `CorruptData` unless the file is a shard of this format with these options."""
     found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     if found != [APPLICATION_ID, FORMAT]:
         raise CorruptData("not an fts5 shard of this format", object=str(path), hint="build the index again")
@@ -154,12 +154,12 @@ def read_state(connection: sqlite3.Connection, path: Path) -> ShardState:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the entries of a directory durable."""
     _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)
 
 
 def sync_wal(path: Path) -> None:
-    """Make the WAL of a shard durable; nothing to do where there is none."""
+    """Make the WAL of a shard durable, if there is one."""
     with_wal = path / f"{FILE}-wal"
     if with_wal.exists():
         _sync(with_wal, os.O_RDWR, os.fdatasync)
@@ -175,7 +175,7 @@ def _sync(path: Path, flags: int, sync: Callable[[int], None]) -> None:
 
 @contextmanager
 def translated(operation: str, path: Path) -> Iterator[None]:
-    """Turns what SQLite and the operating system raise into this library's errors."""
+    """Turn the errors of SQLite and of the operating system into errors of this library."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -183,7 +183,7 @@ def translated(operation: str, path: Path) -> Iterator[None]:
 
 
 def translate(error: sqlite3.Error | OSError, operation: str, path: Path) -> ShadowSwitchError:
-    """The library's error for one of SQLite's or of the operating system's."""
+    """The error of this library for an error of SQLite or of the operating system."""
     at: dict[str, Any] = {"operation": operation, "object": str(path)}
     if isinstance(error, OSError):
         return _full(error, at) if error.errno in _FULL_ERRNOS else _corrupt(error, at)
@@ -201,9 +201,7 @@ def translate(error: sqlite3.Error | OSError, operation: str, path: Path) -> Sha
 
 
 def _full(error: Exception, at: dict[str, Any]) -> StorageFull:
-    return StorageFull(
-        f"no room for the index: {error}", hint="free some disk space; what was stored before is intact", **at
-    )
+    return StorageFull(f"no room for the index: {error}", hint="free some disk space; earlier changes are intact", **at)
 
 
 def _corrupt(error: Exception, at: dict[str, Any]) -> CorruptData:

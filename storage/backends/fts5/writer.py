@@ -1,9 +1,9 @@
 """The writer of an `fts5` shard.
 
-One batch is one transaction of about ten statements, whatever its size: Python's sqlite3 gives up the GIL at every
-step of a statement, and in a busy host each time may cost a switch interval (5 ms) to get it back. So there is no
-`executemany` and no row-by-row fetch here: keys go in as one JSON array, rows as statements with many VALUES, what is
-found comes back as one JSON value, and the terms move from docs to fts inside SQLite.
+One batch is one transaction of about ten statements for any size: Python's sqlite3 releases the GIL at every step
+of a statement, and in a busy host each reacquisition may cost a switch interval (5 ms). So this module uses no
+`executemany` and no row-by-row fetch: keys go in as one JSON array, rows as statements with many VALUES, rows found
+come back as one JSON value, and the terms move from docs to fts inside SQLite.
 
 Order inside a batch: old versions leave fts and docs in ascending rowid order, new ones get rowids above all others.
 """
@@ -23,11 +23,10 @@ from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.protocol import ShardState
 
-_CHUNKS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows of one INSERT. Each halves the one before, so any batch needs few statements, and all stay prepared."""
+_INSERT_ROWS = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows of one INSERT, each half of the one before: any batch needs few statements, and all stay prepared."""
 _VARIABLES_MAX = 32_766
-"""SQLite's limit of `?` in one statement, as it is built by default."""
-_SCAN_ROWS = 4096
+"""SQLite's default limit of `?` in one statement."""
 _CHOSEN = "WHERE rowid IN (SELECT value FROM json_each(?))"
 
 Found = list[tuple[int, int, str, str]]
@@ -52,7 +51,7 @@ class Fts5Writer:
             f"INSERT INTO fts(rowid, {names}) SELECT rowid, {names} FROM docs WHERE rowid > ? ORDER BY rowid"
         )
         row = f"({', '.join('?' * self._width)})"
-        sizes = [size for size in _CHUNKS if size * self._width <= _VARIABLES_MAX]
+        sizes = [size for size in _INSERT_ROWS if size * self._width <= _VARIABLES_MAX]
         self._inserts = {size: f"INSERT INTO docs VALUES {', '.join([row] * size)}" for size in sizes}
         for pragma in (
             "synchronous=NORMAL",
@@ -101,29 +100,11 @@ class Fts5Writer:
         self._prime_wal()
         return applied_lsn
 
-    def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:
-        first, last = _range_of(bucket)
-        table = "docs NOT INDEXED" if bucket is None else "docs INDEXED BY docs_by_key"
-        sql = f"SELECT rowid, type, id, lsn FROM {table} WHERE kh BETWEEN ? AND ? AND rowid > ? ORDER BY rowid LIMIT ?"
-        rowid = 0
-        while True:
-            with store.translated("scan", self._path):
-                rows = self._connection.execute(sql, (first, last, rowid, _SCAN_ROWS)).fetchall()
-            for _, resource_type, id, lsn in rows:
-                yield resource_type, id, lsn
-            if len(rows) < _SCAN_ROWS:
-                return
-            rowid = rows[-1][0]
-
     def compact(self) -> bool:
         with store.translated("merge segments", self._path):
             before = self._connection.total_changes
             self._connection.execute("INSERT INTO fts(fts, rank) VALUES('merge', ?)", (store.MERGE_PAGES,))
             return self._connection.total_changes - before > 1  # one change is the command itself
-
-    def delete_bucket(self, bucket: int) -> int:
-        with self._transaction("delete bucket") as digest:
-            return self._empty(bucket, digest)
 
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
         with self._transaction("repair bucket") as digest:
@@ -169,15 +150,15 @@ class Fts5Writer:
         self._saved = state
 
     def _prime_wal(self) -> None:
-        """Commit an empty change, so that a WAL that starts over does so here and not in the next `apply`.
+        """Commit an empty change, so that a WAL starts over here and not in the next `apply`.
 
-        The first commit into a fresh WAL fsyncs its header; BK-4 and the haste of a switch do not allow that there.
+        The first commit into a fresh WAL fsyncs its header. BK-4 does not allow that in `apply`.
         """
         with self._transaction("start log"):
             self._connection.execute("UPDATE state SET one = one")
 
     def _merge(self, items: Sequence[Item], digest: Digest) -> int:
-        """Bring in the items that are newer than what is stored of their keys; returns how many changed something."""
+        """Store the items that are newer than the rows of their keys; returns how many items changed the shard."""
         newest: dict[tuple[str, str], Item] = {(item.resource_type, item.id): item for item in items}
         if len(newest) < len(items):
             newest = {(item.resource_type, item.id): item for item in sorted(items, key=_by_lsn)}
@@ -210,8 +191,7 @@ class Fts5Writer:
         return _decode_found(row[0])
 
     def _write(self, gone: list[int], fresh: list[Item]) -> None:
-        """Replace rows. One statement writes fts, because FTS5 writes a segment at the end of each that has many
-        rows."""
+        """Replace rows. One statement writes fts: FTS5 writes a segment at the end of each statement with many rows."""
         before = self._rowid
         self._insert(fresh)
         keys = msgspec.json.encode(gone).decode()
@@ -237,19 +217,15 @@ class Fts5Writer:
                 left -= size
         self._rowid = rowid
 
-    def _empty(self, bucket: int, digest: Digest) -> int:
+    def _empty(self, bucket: int, digest: Digest) -> None:
         chosen = "WHERE kh BETWEEN ? AND ?"
         self._connection.execute(self._unindex.format(chosen) + " ORDER BY rowid", _range_of(bucket))
-        removed = self._connection.execute(f"DELETE FROM docs {chosen}", _range_of(bucket)).rowcount
+        self._connection.execute(f"DELETE FROM docs {chosen}", _range_of(bucket))
         digest.clear(bucket)
-        self._save(msgspec.structs.replace(self._state, digest=digest))
-        return removed
 
 
-def _range_of(bucket: int | None) -> tuple[int, int]:
-    """The first and last `kh` of a bucket, or of all."""
-    if bucket is None:
-        return -store.KEY_BIAS, store.KEY_BIAS - 1
+def _range_of(bucket: int) -> tuple[int, int]:
+    """The first and last `kh` of a bucket."""
     first = (bucket << 58) - store.KEY_BIAS
     return first, first + (1 << 58) - 1
 

@@ -1,14 +1,12 @@
 """The `kv` backend: records by key in LMDB, the default for every index type but SEARCH_INDEX.
 
-It stands for any derived structure that is looked up by key: `get`, `scan`, and `search` by the beginning of an id.
-The parts: `kv_store` (the environment, keys, errors), `kv_writer`, `kv_reader`,
-`kv_copy`.
+It stands for any derived structure with lookups by key: `get`, `scan`, and `search` by the beginning of an id. The
+modules: `store` (the environment, keys, errors), `writer`, `reader`, `copy`.
 
 Durability: LMDB with `sync=False`; a commit does not wait for the disk, `flush` does. A crash of the process loses
-nothing. A power cut is another matter: the operating system writes pages in any order, so what was committed after the
-last `flush` may be torn, and LMDB cannot always tell. So at the first start after the machine has booted the engine
-checks a `kv` shard that was not closed cleanly (`check` reads every row against the digest), and does not serve an
-unsound one.
+nothing. A power cut can: the operating system writes pages in any order, so a transaction after the last `flush` may be
+torn, and LMDB cannot always detect that. So at the first start after a reboot the engine checks every `kv` shard that
+was not closed cleanly (`check` reads every row against the digest), and does not serve an unsound one.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from shadowswitch.storage.backends.kv.reader import KvReader
 from shadowswitch.storage.backends.kv.writer import KvWriter
 
 MAP_SIZE_MIB = 4096
-"""Address space and upper bound of one shard; the file is sparse and takes only what is used."""
+"""Address space and upper bound of one shard; the file is sparse."""
 MAP_SIZE_MIB_MAX = 1 << 24
 FINDINGS_MAX = 20
 
@@ -103,7 +101,7 @@ def _map_size(build_config: Mapping[str, Any]) -> int:
 
 
 def _check(environment: kv_store.Environment) -> list[str]:
-    """Every row decoded, under its own key, and counted; all of one transaction."""
+    """Findings: every row decodes, lies under its own key, and is counted. Reads one transaction."""
     findings: list[str] = []
     digest = Digest()
     with environment.env.begin() as transaction:
@@ -124,8 +122,8 @@ def _check(environment: kv_store.Environment) -> list[str]:
             if len(findings) >= FINDINGS_MAX:
                 return findings
         if rows != transaction.stat(environment.rows)["entries"]:
-            findings.append("rows: not as many as the database says")
+            findings.append("rows: their number is not that of the database")
     differing = stored.differing(digest)
     if differing:
-        findings.append(f"digest: the rows of buckets {differing} are not those that were counted")
+        findings.append(f"digest: the rows of buckets {differing} do not match the counters")
     return findings

@@ -1,6 +1,6 @@
-"""Copies of `kv` shards for outsiders: all shards as of one moment, made by LMDB itself, while their writer goes on.
+"""Copies of `kv` shards for other programs: all shards as of one moment, made by LMDB, while their writer continues.
 
-No descriptor of LMDB's files is opened and closed beside it: that would drop its locks (see `kv_store`).
+Only LMDB opens and closes descriptors of its files: any other close would drop its locks (see `store`).
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class KvReader:
 
 
 def _walk(cursor: lmdb.Cursor, prefix: bytes) -> Iterator[Found]:
-    """Full keys whose id begins with `prefix`, in order; jumps over what cannot match."""
+    """Full keys whose id begins with `prefix`, in order; skips keys that cannot match."""
     found = cursor.first()
     while found:
         key = bytes(cursor.key())
@@ -132,9 +132,9 @@ def _walk(cursor: lmdb.Cursor, prefix: bytes) -> Iterator[Found]:
 
 
 def _group(cursor: lmdb.Cursor) -> tuple[list[Found], bool]:
-    """All rows that share the first 460 bytes with the one under the cursor, sorted by their full keys.
+    """All rows that share the first 460 bytes with the row under the cursor, sorted by their full keys.
 
-    Long keys are stored by hash, so only the whole group can be put in order. The cursor ends behind it.
+    Long keys are stored by hash, so only the whole group can be sorted. The cursor ends behind it.
     """
     head = bytes(cursor.key())[: store.HEAD_BYTES]
     group: list[Found] = []
@@ -151,7 +151,7 @@ def _group(cursor: lmdb.Cursor) -> tuple[list[Found], bool]:
 
 
 class _Snapshot(Iterator[T], Generic[T]):
-    """All rows of a shard as of one transaction, each as `made` makes it; ends it when exhausted, closed or dropped."""
+    """All rows of a shard as of one transaction, each made by `made`. The transaction ends when the iterator does."""
 
     def __init__(
         self, environment: store.Environment, transaction: lmdb.Transaction, made: Callable[[bytes, bytes], T]

@@ -1,4 +1,4 @@
-"""The environment of a `kv` shard: its databases, its keys, who has it open, and what LMDB's errors mean.
+"""The environment of a `kv` shard: its databases, its keys, its references, and LMDB's errors as errors of the library.
 
 A shard is the directory that holds `kv/data.mdb` and `kv/lock.mdb`, with two databases:
 
@@ -8,8 +8,8 @@ A shard is the directory that holds `kv/data.mdb` and `kv/lock.mdb`, with two da
 
 UTF-8 holds no \\xff, so a shortened key is never the key of another record.
 
-LMDB must not be opened twice by one process: its locks belong to the process. `open_environment` therefore hands out
-references to one environment for each data file; other processes open their own.
+A process must not open one LMDB file twice: LMDB's locks belong to the process. `open_environment` therefore returns
+references to one environment for each data file. Other processes open their own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import msgspec
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.storage.backends.protocol import ShardState
+from shadowswitch.storage.disk import sync_directory
 
 FOLDER = "kv"
 FORMAT = 1
@@ -96,7 +97,7 @@ _open: dict[tuple[int, int, int], Environment] = {}
 
 
 def open_environment(path: Path, options: Mapping[str, Any]) -> Environment:
-    """A reference to the environment of an existing shard; give it back with `release`. Any thread.
+    """A reference to the environment of an existing shard, for `release` at the end. Any thread.
 
     Raises `CorruptData` when there is none, or when it is of another format or other options.
     """
@@ -122,7 +123,7 @@ def open_environment(path: Path, options: Mapping[str, Any]) -> Environment:
 
 
 def release(environment: Environment) -> None:
-    """Give a reference back; the last one closes the environment."""
+    """Give back a reference; the last one closes the environment."""
     with _guard:
         environment.references -= 1
         if environment.references == 0:
@@ -132,9 +133,9 @@ def release(environment: Environment) -> None:
 
 
 def _fit_file(environment: Environment, data: Path) -> None:
-    """Make the file as long as its header says; the gap reads as zeros, which LMDB refuses with an error.
+    """Make the file as long as its header says. The gap reads as zeros, which LMDB refuses with an error.
 
-    Without it a file that a power cut left too short would end the whole process with SIGBUS.
+    Without this, a file that a power cut left too short would end the whole process with SIGBUS.
     """
     size_bytes = (environment.env.info()["last_pgno"] + 1) * environment.env.stat()["psize"]
     if data.stat().st_size < size_bytes:
@@ -153,7 +154,7 @@ def _verify(environment: Environment, options: Mapping[str, Any]) -> None:
 
 
 def create(path: Path, options: Mapping[str, Any]) -> None:
-    """An empty, durable shard in `path`; what was in it is removed."""
+    """An empty, durable shard in `path`; removes its content first."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700, parents=True)
@@ -167,21 +168,21 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
         finally:
             environment.env.close()
         for folder in (path / FOLDER, path, path.parent):
-            _sync_directory(folder)
+            sync_directory(folder)
 
 
 def options_text(options: Mapping[str, Any]) -> str:
-    """What of the options shapes the stored rows, in the one form in which it is compared."""
+    """The options that shape the stored rows, in their canonical form, for comparison."""
     return msgspec.json.encode({"fields": options["fields"]}).decode()
 
 
 def state_of(meta: Meta) -> ShardState:
-    """The state in the words of the protocol."""
+    """The state in the form of the protocol."""
     return ShardState(meta.applied_lsn, meta.cursor, meta.loaded, Digest.decode(meta.digest))
 
 
 def full_key(resource_type: str, id: str) -> bytes:
-    """The key of a record, however long."""
+    """The key of a record, of any length."""
     return f"{resource_type}\0{id}".encode()
 
 
@@ -193,7 +194,7 @@ def stored_key(full: bytes) -> bytes:
 
 
 def is_shortened(key: bytes) -> bool:
-    """Whether the full key is in the value."""
+    """True if the value holds the full key."""
     return key[HEAD_BYTES : HEAD_BYTES + 1] == b"\xff"
 
 
@@ -219,7 +220,7 @@ def decode_row(key: bytes, value: bytes) -> tuple[str, str, int, dict[str, Any]]
 
 
 def version_of(key: bytes, value: bytes) -> tuple[str, str, int]:
-    """(resource_type, id, lsn) of a row, whose fields are looked at only where the key is in their midst."""
+    """(resource_type, id, lsn) of a row; decodes the fields only if they hold the key."""
     if is_shortened(key):
         return decode_row(key, value)[:3]
     try:
@@ -231,7 +232,7 @@ def version_of(key: bytes, value: bytes) -> tuple[str, str, int]:
 
 @contextmanager
 def translated(operation: str, path: Path) -> Iterator[None]:
-    """Turns what LMDB and the operating system raise into this library's errors."""
+    """Turn the errors of LMDB and of the operating system into errors of this library."""
     try:
         yield
     except (lmdb.Error, OSError) as error:
@@ -242,7 +243,7 @@ def _translate(error: Exception, operation: str, path: Path) -> ShadowSwitchErro
     at: dict[str, Any] = {"operation": operation, "object": str(path)}
     text = str(error)
     if isinstance(error, lmdb.MapFullError):
-        hint = "build the index again with a larger map_size_mib; what was stored before is intact"
+        hint = "build the index again with a larger map_size_mib; earlier changes are intact"
         return StorageFull("the map of the index is full", hint=hint, **at)
     if isinstance(error, lmdb.DiskError) or any(words in text for words in _FULL_TEXTS):
         return StorageFull(f"no room for the index: {text}", hint="free some disk space", **at)
@@ -251,11 +252,3 @@ def _translate(error: Exception, operation: str, path: Path) -> ShadowSwitchErro
     if "closed" in text or "deleted" in text:
         return EngineClosed("the shard was closed", hint="open it again", **at)
     return CorruptData(f"the shard cannot be used: {text}", hint="check the disk, build the index again", **at)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

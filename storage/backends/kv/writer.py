@@ -61,21 +61,10 @@ class KvWriter:
 
     def compact(self) -> bool:
         self._opened()
-        return False  # LMDB puts nothing off
-
-    def scan(self, bucket: int | None = None) -> Iterator[tuple[str, str, int]]:
-        for resource_type, id, lsn, _ in self._scan(bucket):
-            yield resource_type, id, lsn
-
-    def delete_bucket(self, bucket: int) -> int:
-        keys = [key for _, _, _, key in self._scan(bucket)]
-        with self._transaction("delete bucket") as (transaction, digest):
-            self._empty(transaction, digest, bucket, keys)
-            self._save(transaction, digest)
-        return len(keys)
+        return False  # LMDB defers nothing
 
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
-        keys = [key for _, _, _, key in self._scan(bucket)]
+        keys = list(self._keys_of(bucket))
         with self._transaction("repair bucket") as (transaction, digest):
             self._empty(transaction, digest, bucket, keys)
             self._merge(transaction, digest, [item for item in items if item.fields is not None])
@@ -106,7 +95,7 @@ class KvWriter:
         self._opened().write_meta(transaction, self._saved)
 
     def _merge(self, transaction: lmdb.Transaction, digest: Digest, items: Sequence[Item]) -> int:
-        """Bring in the items that are newer than what is stored of their keys; returns how many changed something."""
+        """Store the items that are newer than the rows of their keys; returns how many items changed the shard."""
         rows = self._opened().rows
         keyed = [(store.stored_key(store.full_key(item.resource_type, item.id)), item.lsn, item) for item in items]
         keyed.sort(key=_by_key_and_lsn)
@@ -135,15 +124,15 @@ class KvWriter:
             transaction.delete(key, db=rows)
         digest.clear(bucket)
 
-    def _scan(self, bucket: int | None) -> Iterator[tuple[str, str, int, bytes]]:
-        """Rows with their keys, read in short transactions: a long one would keep old pages from being used again."""
+    def _keys_of(self, bucket: int) -> Iterator[bytes]:
+        """The keys of a bucket, read in short transactions: a long one would keep LMDB from reusing old pages."""
         start = b""
         while True:
             page = self._page(start)
             for key, value in page:
-                resource_type, id, lsn, _ = store.decode_row(key, value)
-                if bucket is None or bucket_of(key_hash(resource_type, id)) == bucket:
-                    yield resource_type, id, lsn, key
+                resource_type, id, _ = store.version_of(key, value)
+                if bucket_of(key_hash(resource_type, id)) == bucket:
+                    yield key
             if len(page) < _SCAN_ROWS:
                 return
             start = page[-1][0] + b"\0"

@@ -1,0 +1,63 @@
+"""The directory of a generation: its path, its shards, and the pins of readers in any process.
+
+    generations/<branch>/<TYPE>/<number>/
+        manifest.json    see `storage.generations.manifest`
+        PINS             a reader holds a shared flock on it while it uses the generation (SW-5)
+        shard-000/ ...   one directory for each shard, which belongs to the backend alone
+
+The name of a branch is percent-encoded, see `model.names.directory_name`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from shadowswitch.model.names import directory_name
+from shadowswitch.storage.data_directory import GENERATIONS
+
+PINS = "PINS"
+MANIFEST = "manifest.json"
+
+
+def generation_path(branch: str, index_type: str, number: int) -> str:
+    """The directory of a generation, relative to the data directory."""
+    return f"{GENERATIONS}/{directory_name(branch)}/{index_type}/{number:08d}"
+
+
+def shard_paths(generation: Path, shards: int) -> list[Path]:
+    """The directories of a generation's shards, in order."""
+    return [generation / f"shard-{shard:03d}" for shard in range(shards)]
+
+
+@contextlib.contextmanager
+def shared_pin(generation: Path) -> Iterator[None]:
+    """Pin a generation from any process: a shared lock on its PINS file, which the kernel releases with the process.
+
+    Raises FileNotFoundError when the generation was removed. The caller reads the row of the generation again under
+    the pin: a generation that was marked for removal before may be removed all the same (SW-5).
+    """
+    descriptor = os.open(generation / PINS, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def pinned_elsewhere(generation: Path) -> bool:
+    """True if a reader in any process pins the generation. Ask after the catalog has marked it for removal (SW-5)."""
+    try:
+        descriptor = os.open(generation / PINS, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

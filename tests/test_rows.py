@@ -1,0 +1,52 @@
+"""The rows of the catalog: states are enums in memory and plain strings on disk."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shadowswitch.model.shadow_state import GenerationRole, Phase, PublishStrategy, ShadowState
+from shadowswitch.storage.catalog.rows import (
+    GenerationRow,
+    IndexRow,
+    ShadowRow,
+    decode_generation,
+    decode_index,
+    decode_shadow,
+    encode_row,
+)
+
+SHADOW = ShadowRow(
+    1, "5f0c", 7, "main", "SEARCH_INDEX", ["object_type"], ShadowState.BUILT, Phase.WAITING, "fts5", {}, "9c1a", 3, 1.0
+)  # fmt: skip
+GENERATION = GenerationRow(
+    1, 12, 7, "SEARCH_INDEX", "5f0c", "fts5", {}, "9c1a", 1, ["object_type"], "generations/main/SEARCH_INDEX/00000012",
+    GenerationRole.STANDBY, 1.0,
+)  # fmt: skip
+INDEX = IndexRow(1, 7, "SEARCH_INDEX", 12, 0, 1, 812, 1.0, PublishStrategy.COPY_AND_REPLACE)
+
+
+def plain(row: msgspec.Struct) -> list[object]:
+    """The fields of a stored row, read by a program that knows no enum."""
+    fields: list[object] = msgspec.msgpack.decode(encode_row(row))
+    return fields
+
+
+def test_states_are_stored_as_plain_strings() -> None:
+    assert plain(SHADOW)[6:8] == ["BUILT", "waiting"]
+    assert plain(GENERATION)[11] == "standby"
+    assert plain(INDEX)[8] == "COPY_AND_REPLACE"
+
+
+def test_stored_strings_are_read_as_states() -> None:
+    assert decode_shadow(encode_row(SHADOW)).state is ShadowState.BUILT
+    assert decode_generation(encode_row(GENERATION)).role is GenerationRole.STANDBY
+    assert decode_index(encode_row(INDEX)).strategy is PublishStrategy.COPY_AND_REPLACE
+
+
+def test_a_row_with_a_phase_of_another_version_is_read_and_stored_unchanged() -> None:
+    fields = plain(SHADOW)
+    fields[7] = "polishing"
+    stored = msgspec.msgpack.encode(fields)
+    row = decode_shadow(stored)
+    assert row.phase == "polishing"
+    assert msgspec.msgpack.decode(encode_row(row))[7] == "polishing"
