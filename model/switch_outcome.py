@@ -14,7 +14,8 @@
     VERIFY     any        yes           UNSOUND    SWITCHED      neither is sound; the newer one is served
     VERIFY     any        yes           LOST       REVERT_FAILED the old generation could not even be opened
     REVERT     NONE                                REVERTED
-    REVERT     any                                 REVERT_FAILED
+    REVERT     any        no                       REVERTED      the commit's outcome was unknown; the catalog has it
+    REVERT     any        yes                      REVERT_FAILED
 
 `target live` is what the catalog says (IX-1). It is asked, and not remembered: the transaction of a switch can be
 durable although its answer was an error.
@@ -93,4 +94,4 @@ def decide(step: SwitchStep, failure: Failure, target_live: bool, way_back: WayB
         return SwitchOutcome.GAVE_UP if failure == Failure.GAVE_UP else SwitchOutcome.NOT_SWITCHED
     if step == SwitchStep.VERIFY:
         return SwitchOutcome.SWITCHED if failure == Failure.NONE or not target_live else _REVERSAL[way_back]
-    return SwitchOutcome.REVERTED if failure == Failure.NONE else SwitchOutcome.REVERT_FAILED
+    return SwitchOutcome.REVERT_FAILED if failure != Failure.NONE and target_live else SwitchOutcome.REVERTED

@@ -112,16 +112,17 @@ def eventually() -> Callable[..., None]:
 
 
 @pytest.fixture
-def gathered(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gathered]:
-    """100 records; and three writes that come, once armed, between the next proof and the commit of its switch."""
+def gathered(engine: Engine) -> Iterator[Gathered]:
+    """100 records; and three writes that stand, once armed, just ahead of the next turn of a switch."""
     fill(engine, 100)
     writes = Gathered(engine)
 
-    def proven() -> None:
+    def near() -> None:
         if writes.armed:
             writes.begin()
 
-    inside.after(monkeypatch, inside.Step.PROVE, proven)
-    yield writes
+    with pytest.MonkeyPatch.context() as patched:  # not that of the test, which may undo its own
+        inside.before(patched, inside.Step.TAKE_TURN, near)
+        yield writes
     failpoints.plan_points("")
     writes.join()

@@ -52,6 +52,12 @@ def found(engine: Engine, query: str, branch: str = "main", **how: Any) -> set[s
         return {hit.id for hit in reader.search(query, limit=1000)}
 
 
+def reads(engine: Engine) -> int:
+    """The generation that a new reader of the live index gets."""
+    with engine.reader("main", KIND) as reader:
+        return reader.generation
+
+
 def works(engine: Engine) -> None:
     """The whole round: write, build, switch, read one's own write, roll back."""
     fill(engine, 20, text="works")

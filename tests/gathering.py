@@ -1,4 +1,4 @@
-"""Writes that come between the proof of a shadow and the commit of its switch, for tests: one group with it."""
+"""Writes that stand just ahead of the turn of a switch, for tests: what gathered before it, and is committed first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HELD_S = 30.0
 
 
 class Gathered:
-    """Three writes that come between the next proof and the commit of its switch: one group with it."""
+    """Three writes that wait for the JournalWriter together with the next switch."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

@@ -17,10 +17,20 @@ from typing import Any
 import lmdb
 import pytest
 
-from shadowswitch import BuildFailed, CorruptData, Engine, InvalidTransition, StorageFull, SwitchRequest, Timeout
+from shadowswitch import (
+    BuildFailed,
+    CorruptData,
+    Engine,
+    EngineClosed,
+    InvalidTransition,
+    StorageFull,
+    SwitchRequest,
+    Timeout,
+)
 from shadowswitch.actors.kit import actor as base
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.maintenance.janitor import Sweep
+from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import InternalFailure, ShadowSwitchError
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.disk import disk_errors
@@ -228,9 +238,9 @@ def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
 
     inside.patch_limit(monkeypatch, inside.Limit.COMMIT_TIMEOUT_S, 0.05)
     inside.patch_limit(monkeypatch, inside.Limit.COMMIT_GRACE_S, 0.05)
-    inside.wrap(monkeypatch, inside.Step.COMMIT, waited_in_vain)
+    inside.wrap(monkeypatch, inside.Step.TAKE_TURN, waited_in_vain)
     inside.before(monkeypatch, inside.Step.COMMIT_SWITCH, stalled)
-    assert not engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01)).success
+    engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01))
     monkeypatch.undo()
     wait_until(lambda: engine.index("main", KIND).generation == 2)
     inside.transact(engine, lambda commit: transitions.retire_previous(commit, 1), "retire")
@@ -255,6 +265,17 @@ def test_a_switch_does_not_outlive_the_engine(open_engine: OpenEngine, monkeypat
         engine.close()
         outcome = switching.result(HELD_S)
     assert isinstance(outcome, ShadowSwitchError) or not outcome.success  # type: ignore[attr-defined]
+
+
+def test_a_closed_index_is_said_to_be_closed_not_to_differ(engine: Engine) -> None:
+    fill(engine, 10)
+    shadow = built(engine)
+    writer = inside.generation(engine, shadow.generation).writer
+    engine.cancel_build(shadow.shadow_index_id)
+    wait_until(lambda: writer.closed)
+    for call in (writer.digest, lambda: writer.differing(Digest()), lambda: writer.repair(0, 0, []), writer.adopt):
+        with pytest.raises(EngineClosed, match="is closed"):
+            call()
 
 
 # -- writes ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from shadowswitch.actors.branch.actor import BranchActor
 from shadowswitch.actors.branch.locks import Write
 from shadowswitch.actors.build.builder import BeginBuild, ShadowBuilder, Step
 from shadowswitch.actors.build.shard_workers import WorkerSaid
-from shadowswitch.actors.journal_writer import Append, JournalWriter, Transact
+from shadowswitch.actors.journal_writer import Append, CommitSwitch, JournalWriter, Transact
 from shadowswitch.actors.kit.signals import Kick, Tick
 from shadowswitch.actors.maintenance.dispatcher import Dispatcher
 from shadowswitch.actors.maintenance.follower import Follower
@@ -198,6 +198,10 @@ def test_a_switch_whose_switcher_fails_gives_the_error_and_can_be_tried_again(
         "switch.validated=raise:EIO@1",
         "switch.sealed=exit@1",
         "switch.sealed=raise:EIO@1",
+        "switch.near=exit@1",
+        "switch.near=raise:EIO@1",
+        "switch.drained=exit@1",
+        "switch.drained=raise:EIO@1",
         "switch.proven=exit@1",
         "switch.proven=raise:EIO@1",
     ],
@@ -221,11 +225,9 @@ def test_a_switch_that_fails_before_its_commit_changes_nothing(engine: Engine, p
     "planned",
     [
         "switch.committed=exit@1",
-        "switch.committed=raise:EIO@1",
-        "switch.drained=exit@1",
-        "switch.drained=raise:EIO@1",
+        "switch.committed=raise:ENOSPC@1",
         "switch.pointed=exit@1",
-        "switch.pointed=raise:EIO@1",
+        "switch.pointed=raise:ENOSPC@1",
         "switch.verify=exit@1",
     ],
 )
@@ -245,14 +247,15 @@ def test_a_switch_that_fails_after_its_commit_leaves_one_whole_live_generation(e
 
 
 @every_error
+@pytest.mark.parametrize("actor", [BranchActor, JournalWriter])
 def test_a_switch_that_fails_on_its_way_leaves_the_branch_open(
-    engine: Engine, bombs: Bombs, error: BaseException
+    engine: Engine, bombs: Bombs, actor: type, error: BaseException
 ) -> None:
     fill(engine, 50)
     shadow = built(engine)
-    bombs.plant(BranchActor, Seal, error)
+    bombs.plant(actor, CommitSwitch, error)
     attempt(lambda: engine.switch(shadow.shadow_index_id))
     engine.write("main", [put("after")])
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
-    assert inside.attempts_under_way(engine) == 0
+    assert not inside.is_attempt_under_way(engine)
     assert engine.switch(shadow.shadow_index_id).success

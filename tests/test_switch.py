@@ -244,7 +244,7 @@ def test_writers_are_let_go_after_every_attempt_that_is_given_up(
     assert not result.success
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
     engine.write("main", [put("a")])
-    assert inside.attempts_under_way(engine) == 0
+    assert not inside.is_attempt_under_way(engine)
     assert engine.switch(shadow.shadow_index_id).success
 
 

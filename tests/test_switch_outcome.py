@@ -71,6 +71,12 @@ def test_a_reversal_that_fails_says_so(failure: Failure) -> None:
     assert decide(SwitchStep.REVERT, failure, True, WayBack.OPEN) == SwitchOutcome.REVERT_FAILED
 
 
+@pytest.mark.parametrize("failure", FAILED)
+@pytest.mark.parametrize("way_back", [WayBack.FIRST, WayBack.OPEN])
+def test_a_reversal_that_failed_and_is_in_the_catalog_has_reverted(failure: Failure, way_back: WayBack) -> None:
+    assert decide(SwitchStep.REVERT, failure, False, way_back) == SwitchOutcome.REVERTED
+
+
 def test_every_case_has_an_outcome_and_a_revert_ends() -> None:
     for step, failure, live, way_back in product(SwitchStep, Failure, [False, True], WayBack):
         outcome = decide(step, failure, live, way_back)

@@ -140,13 +140,19 @@ class LiveIndex:
         an earlier switch may then see more in it than new readers do.
         """
         live = self.live
-        if live is not None and live is not generation and self.is_exposed(generation) and not live.row.opaque:
+        if live is not None and self.is_exposed(generation) and self._comes_first(live, generation, live_until):
             try:
                 live.writer.apply_until(upto, live_until)
                 live.advanced()
             except Exception as error:  # whatever it is, it may be the reason for the switch
                 logger.warning("generation %d stands still: %s", live.row.number, error)
         return generation.writer.apply_until(upto, deadline)
+
+    def _comes_first(self, live: Generation, generation: Generation, live_until: float) -> bool:
+        """Past `live_until` a live generation that was left behind is not tried again: one slice may take long."""
+        if live is generation or live.row.opaque:
+            return False
+        return live.applied_lsn >= generation.applied_lsn or self._clock.monotonic() <= live_until
 
     # -- one switch at a time --------------------------------------------------------------------------------------
 

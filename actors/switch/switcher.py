@@ -325,7 +325,8 @@ class Switcher(EngineActor):
             failure = self._attempt(run, run.old, run.target.row.number, unfit)
         else:
             failure = self._withdraw(run, unfit)
-        run.reason = f"{unfit}; going back failed as well: {run.reason}" if failure != Failure.NONE else unfit
+        failed = failure != Failure.NONE and self._is_live(run.target)
+        run.reason = f"{unfit}; going back failed as well: {run.reason}" if failed else unfit
         return failure
 
     def _withdraw(self, run: _Run, unfit: str) -> Failure:
@@ -380,7 +381,10 @@ class Switcher(EngineActor):
         if not self._is_live(target):
             return f"switched to generation {target.row.number}; another switch has moved on since ({run.reason})"
         unpublished = self._publish(run)
-        self._retire_old(run)
+        try:
+            self._retire_old(run)
+        except ShadowSwitchError as error:
+            run.reason = run.reason or str(error)
         if run.problems:
             return f"switched, because {message.unsound}; {run.reason}; rebuild the index"
         if run.reason:

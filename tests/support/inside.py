@@ -19,16 +19,19 @@ from typing import Any, TypeVar
 from shadowswitch import Engine, IndexInfo
 from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.journal_writer import Barrier, Transact
+from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Kick, Tick
 from shadowswitch.actors.maintenance.follower import Follow
 from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.switch.live_index import LiveIndex
+from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations import published_path as published_paths
 from shadowswitch.storage.generations.generation import Generation
 from tests.support.interventions import (
@@ -47,6 +50,7 @@ from tests.support.interventions import (
     fail_take_reader,
     fail_verification,
     hold_up_lock_store,
+    is_in_turn,
     on_branch_message,
     on_follow,
     on_set_live,
@@ -87,6 +91,7 @@ __all__ = [
     "fail_take_reader",
     "fail_verification",
     "hold_up_lock_store",
+    "is_in_turn",
     "on_branch_message",
     "on_follow",
     "on_set_live",
@@ -163,6 +168,17 @@ def live(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> Generatio
 def live_index(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> LiveIndex:
     """The object that decides what readers of an index get."""
     return engine._lifecycle.indexes.of(branch, index_type)
+
+
+def generations(engine: Engine) -> OpenGenerations:
+    """The object that keeps the open generations."""
+    return engine._lifecycle.generations
+
+
+def new_live_index(engine: Engine) -> tuple[LiveIndex, StateChanges]:
+    """A LiveIndex that no part of the engine knows, and what tells it that its engine closes."""
+    changes = StateChanges(engine._lifecycle.catalog, Clock())
+    return LiveIndex(1, SEARCH, Clock(), changes), changes
 
 
 def is_exposed(engine: Engine, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -156,6 +157,11 @@ def expire_first_commit_budget(patch: Patch) -> None:
         return ordinary(attempt)
 
     wrap(patch, Step.TAKE_TURN, take_turn)
+
+
+def is_in_turn() -> bool:
+    """Is this the JournalWriter's thread, on which the turn of a switch runs?"""
+    return threading.current_thread().name == "shadowswitch-journal"
 
 
 def stale_token(patch: Patch) -> None:

@@ -1,0 +1,210 @@
+"""Unsafe variants of the library: textual changes, each with the test that must fail on it."""
+
+from __future__ import annotations
+
+MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+    "done recorded before the effect": (
+        "test_points.py -k named_point[retire.removed@1]",
+        {
+            "actors/maintenance/janitor.py": [
+                (
+                    """        remove_directory(path)
+        failpoint("retire.removed")
+        house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
+""",
+                    """        house.transact(lambda c: transitions.forget_generation(c, row.number), "retire")
+        failpoint("retire.removed")
+        remove_directory(path)
+""",
+                )
+            ]
+        },
+    ),
+    "journal trimmed too early": (
+        "test_safety.py -k trimmed",
+        {
+            "actors/maintenance/janitor.py": [
+                ("            below = min(needed, head - ", "            below = min(head, head - "),
+            ]
+        },
+    ),
+    "journal trimmed by what was needed a while ago": (
+        "test_safety.py -k busy",
+        {"actors/maintenance/janitor.py": [("        self.chores.look()  # after", "        pass  # after")]},
+    ),
+    "a hold not looked at in the transaction that trims": (
+        "test_holds.py -k kept_or_refused",
+        {"actors/maintenance/janitor.py": [("    if held is not None:\n", "    if False:\n")]},
+    ),
+    "a torn index served after a power cut": (
+        "test_kv_power_cut.py -k torn",
+        {"engine/recovery.py": [("        _check_after_power_cut(house, row)\n", "")]},
+    ),
+    "a link followed when a generation is removed": (
+        "test_links.py -k removed_with",
+        {
+            "storage/generations/generation.py": [
+                (
+                    "    if path.is_symlink():\n        path.unlink()\n        data_directory",
+                    "    if False:\n        data_directory",
+                )
+            ]
+        },
+    ),
+    "deleted before the pins were looked at": (
+        "test_safety.py -k pinned",
+        {
+            "actors/maintenance/janitor.py": [
+                ("            if opened.pins or not", "            if not"),
+                ("if data_directory.pinned_elsewhere(path):", "if False:"),
+            ]
+        },
+    ),
+    "fence not checked": (
+        "test_safety.py -k token",
+        {"storage/catalog/transitions.py": [("    if shadow.token != token:\n", "    if False:\n")]},
+    ),
+    "expected generation not checked": (
+        "test_safety.py -k expects",
+        {"storage/catalog/transitions.py": [("    if live != expected_live or generation", "    if generation")]},
+    ),
+}
+
+
+ATTEMPT, LIVE_INDEX = "actors/switch/attempt.py", "actors/switch/live_index.py"
+MUTANTS_OF_THE_TURN: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+    "the pointer moved before the commit": (
+        "test_turn.py -k stale_token",
+        {
+            ATTEMPT: [
+                (
+                    '        failpoint("switch.proven")\n',
+                    '        failpoint("switch.proven")\n'
+                    "        self._index.set_live(self._target, self._index.epoch + 1, head)\n",
+                )
+            ]
+        },
+    ),
+    "the proof skipped": (
+        "test_turn.py -k digest_that_differs",
+        {ATTEMPT: [("        if self._target.writer.differing(source):\n", "        if False:\n")]},
+    ),
+    "drained and proven behind the commit": (
+        "test_turn.py -k any_window",
+        {
+            ATTEMPT: [
+                ("        ends = self._begun + self._drain_s\n", "        return None\n"),
+                (
+                    "        if not self._index.agree(",
+                    "        head = self._context.catalog.head(self._index.branch)[0]\n"
+                    "        self._target.writer.apply_until(head, self._begun + 9.0)\n"
+                    "        if not self._index.agree(",
+                ),
+            ]
+        },
+    ),
+    "writes that gathered not committed before the drain": (
+        "test_turn.py -k what_gathers",
+        {
+            "actors/journal_writer.py": [
+                ("        self._commit_pending()\n        self._answer()  # its", "        self._answer()  # its")
+            ]
+        },
+    ),
+    "a drain without a deadline": (
+        "test_turn.py -k beside_the_writers",
+        {ATTEMPT: [("        ends = self._begun + self._drain_s\n", "        ends = self._begun + 1e6\n")]},
+    ),
+    "each attempt has the same time for its drain": (
+        "test_turn.py -k longer_drain",
+        {ATTEMPT: [("DRAIN_FIRST_S * 4**number", "DRAIN_FIRST_S")]},
+    ),
+    "a turn that comes late is taken": (
+        "test_turn.py -k comes_late",
+        {
+            ATTEMPT: [
+                ("        if not reply.wait(self._budget_s) and reply.cancel():\n", "        if False:\n"),
+                ("        if self._begun > self._begin_by:\n", "        if False:\n"),
+            ]
+        },
+    ),
+    "an index in an unknown format switched to although a change came": (
+        "test_turn.py -k unknown_format",
+        {
+            ATTEMPT: [
+                ('            return AttemptEnd(Failure.GAVE_UP, f"a change', '            logger.debug(f"a change'),
+                ('builder has not applied: {error.message}")\n', 'builder has not applied", error)\n'),
+                ("        if self._target.writer.differing(source):\n", "        if False:\n"),
+            ]
+        },
+    ),
+    "the pointer not moved after an error": (
+        "test_turn.py -k answer_that_is_lost",
+        {
+            "actors/journal_writer.py": [
+                ("            message.settle()\n            self._refuse(", "            self._refuse(")
+            ]
+        },
+    ),
+    "an error believed although the catalog has the switch": (
+        "test_switch_outcome.py -k in_the_catalog",
+        {"model/switch_outcome.py": [("        if target_live:\n", "        if False:\n")]},
+    ),
+    "the pointer moved without a look at the epoch": (
+        "test_live_index.py -k agrees",
+        {LIVE_INDEX: [("row is None or row.epoch <= self.epoch", "row is None")]},
+    ),
+    "the floor not raised by a switch": (
+        "test_live_index.py -k never_falls",
+        {LIVE_INDEX: [("                self.read_floor_lsn = max(", "                max(")]},
+    ),
+    "the floor lowered by a switch": (
+        "test_live_index.py -k never_falls",
+        {LIVE_INDEX: [("max(self.read_floor_lsn, floor_lsn)", "floor_lsn")]},
+    ),
+    "the floor not set at the start": (
+        "test_live_index.py -k after_a_start",
+        {"engine/recovery.py": [("set_live(live, index.epoch, head)", "set_live(live, index.epoch, 0)")]},
+    ),
+    "readers not kept waiting for the floor": (
+        "test_live_index.py -k waits_for_the_floor",
+        {LIVE_INDEX: [("        least = max(min_lsn, self._floor_of(live))\n", "        least = min_lsn\n")]},
+    ),
+    "a soaking generation followed ahead of the live one": (
+        "test_live_index.py -k no_further",
+        {LIVE_INDEX: [("        return min(head, live.applied_lsn)\n", "        return head\n")]},
+    ),
+    "what was live not known as exposed": (
+        "test_live_index.py -k stays_exposed",
+        {
+            LIVE_INDEX: [
+                ("                self._exposed.add(generation.row.number)\n", ""),
+            ]
+        },
+    ),
+    "a soaking generation caught up ahead of the live one": (
+        "test_live_index.py -k live_one_on_first",
+        {LIVE_INDEX: [("self._comes_first(live, generation, live_until):", "False:")]},
+    ),
+    "a live generation that raises waited for": (
+        "test_live_index.py -k that_raises",
+        {LIVE_INDEX: [("except Exception as error:  # whatever", "except Timeout as error:  # whatever")]},
+    ),
+    "writers held by a live generation that was left behind": (
+        "test_leaving.py -k is_slow_is_gone_back",
+        {LIVE_INDEX: [("        return live.applied_lsn >= generation.applied_lsn or ", "        return True or ")]},
+    ),
+}
+"""Of the turn of a switch, and of what readers may see of an index."""
+
+UNSAFE = {**MUTANTS_OF_SAFETY, **MUTANTS_OF_THE_TURN}
+
+IN_TORTURE = {
+    "journal trimmed by what was needed a while ago",
+    "a hold not looked at in the transaction that trims",
+    "each attempt has the same time for its drain",
+    "a turn that comes late is taken",
+    "a torn index served after a power cut",
+    "a link followed when a generation is removed",
+}
+"""What would make the ordinary run too long."""
