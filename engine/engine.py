@@ -26,6 +26,7 @@ from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.lifecycle import Lifecycle
+from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.config import Config
 
@@ -59,6 +60,9 @@ _soak, _switches = _Delegate(SoakCalls), _Delegate(SwitchCalls)
 class Engine:
     """One open data directory. Make it with `Engine.open`; close it, or use it as a context manager."""
 
+    _machine = Machine()
+    """The clock, the store and the processes of every engine of this class; the simulation has another class."""
+
     def __init__(self, path: str | os.PathLike[str], config: Config | None = None) -> None:
         """Take the directory's exclusive lock, recover, start.
 
@@ -66,7 +70,7 @@ class Engine:
         UnsupportedFormat, CorruptData, StorageFull.
         """
         self._state = OpenState()
-        self._lifecycle = Lifecycle(path, config, self._state)
+        self._lifecycle = Lifecycle(path, config, self._state, self._machine)
         self._calls = self._lifecycle.calls
 
     @classmethod

@@ -40,7 +40,6 @@ from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.build.scrubber import Scrubber
 from shadowswitch.actors.build.validator import ShadowValidator
-from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import JournalWriter, Transact
 from shadowswitch.actors.kit.actor import Address
@@ -49,7 +48,6 @@ from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Kick, Tick
 from shadowswitch.actors.kit.supervisor import Supervisor
-from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.dispatcher import Dispatcher
 from shadowswitch.actors.maintenance.follower import Follow, Follower
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
@@ -77,6 +75,7 @@ from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.inspection import LiveChecks, Statistics
+from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
@@ -86,9 +85,7 @@ from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.catalog import retention
-from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
-from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 
@@ -101,13 +98,14 @@ DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 class Lifecycle:
     """The parts of an open engine. Each part gets in its constructor what it uses; no part gets this object."""
 
-    def __init__(self, path: str | os.PathLike[str], config: Config | None, state: OpenState) -> None:
+    def __init__(self, path: str | os.PathLike[str], config: Config | None, state: OpenState, machine: Machine) -> None:
         """Take the directory's lock, recover, start. Raises as `Engine` says; then nothing is left running."""
         config = config if config is not None else Config()
         if not isinstance(config, Config):
             raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")
         with ExitStack() as stack:
-            root = _lock_directory(path, config, stack)
+            self._machine = machine
+            root = _lock_directory(path, config, machine, stack)
             with disk_errors("open"):
                 self._start(root, config, stack)
                 self._make_calls(state, stack)
@@ -124,10 +122,10 @@ class Lifecycle:
         catalog_path = data_directory.make_directories(root, data_directory.CATALOG)
         data_directory.make_directories(root, data_directory.GENERATIONS)
         failpoint("open.directories")
-        clock, metrics = Clock(), Metrics()
+        clock, metrics = self._machine.clock, Metrics()
         self.supervisor = Supervisor(clock)
         crashed = self.supervisor.crashed
-        catalog = self.catalog = Catalog(catalog_path, map_size_bytes=config.map_size_bytes, clock=clock)
+        catalog = self.catalog = self._machine.open_catalog(catalog_path, config)
         stack.callback(catalog.close)
         failpoint("open.catalog")
         self.generations = OpenGenerations(root, catalog)
@@ -140,9 +138,9 @@ class Lifecycle:
         stack.callback(_close_cleanly, self.generations, self.journal)
         context = EngineContext(root, config, catalog, metrics, clock, changes, self.journal, crashed)
         self.context = context
-        self.timers = Timers(clock)
+        self.timers = self._machine.start_timers()
         stack.callback(self.timers.close)
-        self.pool = WorkerPool(root, config.worker_nice, config.idle_workers)
+        self.pool = self._machine.start_workers(root, config)
         stack.callback(self.pool.close)
         self._make_bookkeeping(context)
         self.recovered = Recovery(
@@ -286,13 +284,13 @@ class Lifecycle:
         self.supervisor.mend(core, self.builds.mend)
 
 
-def _lock_directory(path: str | os.PathLike[str], config: Config, stack: ExitStack) -> Path:
+def _lock_directory(path: str | os.PathLike[str], config: Config, machine: Machine, stack: ExitStack) -> Path:
     with disk_errors("open"), _usable(path):
         root = Path(path).absolute()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not config.allow_remote_filesystem:
             disk.refuse_remote(root)
-        lock = data_directory.DirectoryLock(root)
+        lock = machine.lock_directory(root)
         stack.callback(lock.release)
         failpoint("open.locked")
     return root

@@ -2,7 +2,7 @@
 
 Set the environment variable SHADOWSWITCH_POINTS before the first import, for example
 `switch.committed=kill` (SIGKILL at the first pass), `copy.slice=kill@3` (at the third), `copy.slice=sleep:0.02`
-(at every pass), `journal.commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`.
+(at every pass), `journal.before_commit=raise:ENOSPC`, `switch.verify=raise:EIO@2`. Several are separated by `;`.
 Worker processes inherit it. Without a plan, a call of `failpoint` costs one dictionary test.
 
 With SHADOWSWITCH_POINTS_ONCE=<folder> a kill, raise or exit happens once over all processes. The first process at the

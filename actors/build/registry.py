@@ -24,7 +24,15 @@ from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.model.errors import DuplicateBuild, InvalidConfig, InvalidTransition, ShadowSwitchError, StorageFull
+from shadowswitch.model.errors import (
+    DuplicateBuild,
+    InternalFailure,
+    InvalidConfig,
+    InvalidTransition,
+    ShadowSwitchError,
+    StorageFull,
+    Timeout,
+)
 from shadowswitch.model.shadow_state import ShadowState, check_move
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
@@ -66,6 +74,8 @@ class BuildRegistry:
         self._start_builder = start_builder
         self._lock = threading.Lock()
         self._builders: dict[str, Address] = {}
+        self._unanswered: set[str] = set()
+        """Shadows whose claim or retry got no answer: if the catalog has it, `mend` starts the builder."""
         self._closed = False
 
     def claim(
@@ -92,10 +102,14 @@ class BuildRegistry:
 
         types = tuple(spec.resource_types)
         what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, work, Reply()) if track_ready else None
-        return self.start(self._begin(branch, work, what))
+        return self.start(self._begin(shadow_id, branch, work, what))
 
-    def _begin(self, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None) -> ShadowRow:
+    def _begin(
+        self, shadow_id: str, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None
+    ) -> ShadowRow:
         """PREPARING, in one transaction; a tracked build goes through the actor of its branch."""
+        with self._lock:
+            self._unanswered.discard(shadow_id)
         try:
             if track is None:
                 return self._context.transact(work, "start build")
@@ -104,6 +118,10 @@ class BuildRegistry:
             return row
         except DuplicateBuild as error:
             error.blocked = self._progress.blocked_by_build(error.shadow_index_id, self._context.clock.monotonic())
+            raise
+        except (Timeout, InternalFailure):  # the transaction may be durable, or become so
+            with self._lock:
+                self._unanswered.add(shadow_id)
             raise
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
@@ -154,7 +172,7 @@ class BuildRegistry:
 
         types = tuple(row.resource_types)
         track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Reply())
-        return self.start(self._begin(branch, work, track if row.track_ready else None))
+        return self.start(self._begin(shadow_id, branch, work, track if row.track_ready else None))
 
     def tune(self, shadow_id: str, share: float | None, paused: bool | None) -> None:
         """Throttle, pause or let go on a running build. Raises InvalidTransition when it is not running."""
@@ -231,7 +249,10 @@ class BuildRegistry:
             return len(self._builders)
 
     def mend(self) -> list[str]:
-        """Start dead builders of shadows under way again; returns the ids of the shadows."""
+        """Start the builders that shadows under way need: a builder died, or its claim got no answer.
+
+        Returns the ids of these shadows.
+        """
         if self._context.catalog.failed is not None:
             return []
         with self._lock:
@@ -244,7 +265,22 @@ class BuildRegistry:
                 mended.append(shadow_id)
         with self._lock:
             self._forget_ended()
-        return mended
+        return mended + self._start_claimed()
+
+    def _start_claimed(self) -> list[str]:
+        """Start the builders of claims and retries that got no answer and are durable."""
+        started = []
+        for shadow_id in list(self._unanswered):
+            row = self._context.catalog.find_shadow(shadow_id)
+            if row is None or row.state == S.FAILED:  # not durable, or not yet
+                continue
+            with self._lock:
+                wanted = shadow_id in self._unanswered and row.state == S.PREPARING
+                self._unanswered.discard(shadow_id)
+            if wanted:
+                self.go_on(row)
+                started.append(shadow_id)
+        return started
 
     def close(self, timeout_s: float) -> None:
         """Stop all builders; their builds go on at the next start."""

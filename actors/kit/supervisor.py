@@ -49,4 +49,4 @@ class Supervisor:
             logger.error("%s is gone; starting it again (%d)", name, count + 1)
             address.restart_if_dead()
         for shadow_id in mend_builds():
-            logger.error("the builder of shadow %s is gone; it goes on", shadow_id)
+            logger.error("shadow %s had no builder; its build goes on", shadow_id)

@@ -10,8 +10,8 @@ data's disk cannot touch it, and a kill leaves at most half of the last line (wh
     {"kind": "not switched", "text": "..."}                 a switch was refused or given up
     {"kind": "problem", "text": "..."}                      a promise that was seen broken while the run was alive
 
-A title of None is a delete. Every title names its batch, so a record tells who wrote it. `at` is the length of the
-block recorder's log at that moment, for the power-cut test.
+A title of None is a delete. Every title names its batch, so a record names the batch that wrote it. `at` is the
+length of the block recorder's log at that moment, for the power-cut test.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def entries(path: Path, upto: int | None = None) -> Iterator[dict[str, Any]]:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            continue  # a kill cut the write of it short, so nothing that it says was begun, or told
+            continue  # a kill cut it short: nothing of what it says had begun, or was acknowledged
         if upto is None or entry.get("at", 0) <= upto:
             yield entry
 

@@ -112,7 +112,7 @@ class Demands:
     # -- records ---------------------------------------------------------------------------------------------------
 
     def records(self, branch: str, held: Held) -> None:
-        """No acknowledged write is lost, no acknowledged delete is back, nothing is there that nobody wrote."""
+        """No acknowledged write is lost, no acknowledged delete is back, nothing is there that was never written."""
         last: dict[Key, tuple[int, str | None]] = {}
         for batch in self.told.acked(branch):
             for position, change in enumerate(batch.changes):
@@ -135,7 +135,7 @@ class Demands:
         elif found[0] <= acked[0]:
             self.no(f"lost: {where} was acknowledged as {acked} and is {found}")
         elif found[1] not in may_be:
-            self.no(f"{where} is {found}, which nobody wrote; acknowledged was {acked}")
+            self.no(f"{where} is {found}, which was never written; acknowledged was {acked}")
 
     # -- the journal -----------------------------------------------------------------------------------------------
 

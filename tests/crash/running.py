@@ -102,7 +102,7 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def start(command: Sequence[str], more: Mapping[str, str], **how: Any) -> subprocess.Popen[str]:
-    """Start a process in a session of its own, so that `finish` can end whatever it started."""
+    """Start a process in a session of its own, so that `finish` ends all of its processes."""
     return subprocess.Popen(command, cwd=ROOT, env=environment(more), text=True, start_new_session=True, **how)
 
 
@@ -152,7 +152,7 @@ def kill(pid: int) -> None:
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
-    """Look again and again until something holds that no event tells of. Raises TimeoutError."""
+    """Look again and again until something holds that sends no event. Raises TimeoutError."""
     ends = time.monotonic() + timeout_s
     pause = Event()
     while not holds():

@@ -26,7 +26,7 @@ NO_SPACE_CALLS |= {"fsync", "fdatasync", "fallocate"}
 SLOW_COPY = "copy.slice=sleep:0.02"
 """Lets a disk become full while a build is under way."""
 UNDERSTOOD = ("no room", "free", "No space left", "Input/output", "disk I/O", "the disk", "unable to open")
-"""A reason that a person understands holds one of these."""
+"""A reason names one of these causes."""
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def fail_at(case: Case, error: str, forever: bool, folder: Path) -> bool:
     for text in texts + Told(scene.ledger).refusals:
         if unwritable and "is being built" in text:
             continue  # that a build or switch has ended cannot be recorded either
-        assert any(word in text for word in UNDERSTOOD), f"{what}: nobody understands {text!r}"
+        assert any(word in text for word in UNDERSTOOD), f"{what}: {text!r} names no cause"
     try:
         scene.verdict("")
     except AssertionError as problem:
@@ -105,7 +105,7 @@ def demand(scene: Scene, *arguments: str) -> None:
     assert not told.problems, "\n".join(told.problems[:10])
     assert not notes(scene, "unserved")
     for note in notes(scene, "trouble"):
-        assert any(word in note["text"] for word in UNDERSTOOD), f"nobody understands {note}"
+        assert any(word in note["text"] for word in UNDERSTOOD), f"{note} names no cause"
     print(f"{arguments[0]}: {told.counts()}, {len(notes(scene, 'trouble'))} steps refused")
 
 

@@ -1,6 +1,7 @@
-"""Whatever dies at a named point, nothing is lost: a real SIGKILL at each, then the oracle.
+"""A real SIGKILL at each failpoint, then the oracle: nothing is lost.
 
-A point in the host kills the host; one in a worker process kills the worker, and the host goes on with another.
+A failpoint in the host kills the host. A failpoint in a worker process kills the worker, and the host goes on with
+another.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ IN_WORKERS = {"build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice"
 LATER_PASSES = {
     "journal.committed": (40,),
     "copy.slice": (5,),
+    "switch.near": (3,),
     "switch.sealed": (3,),
+    "switch.drained": (2, 3),
+    "switch.proven": (3,),
     "switch.committed": (2, 3),
+    "switch.pointed": (3,),
     "follow.applied": (20,),
     "lock.stored": (4,),
 }
@@ -75,7 +80,7 @@ def test_kill_at_later_passes_of_every_named_point(tmp_path: Path, name: str, nt
 
 
 def kill_at(name: str, nth: int, tmp_path: Path) -> None:
-    """Kill whoever comes there for the nth time, then ask the oracle."""
+    """Kill the process that passes a failpoint for the nth time, then ask the oracle."""
     scene = Scene(tmp_path)
     besides = f";{NEEDS[name]}" if name in NEEDS else ""
     size = "damaged" if name == "repair.bucket" else "whole"
@@ -98,7 +103,31 @@ def kill_at(name: str, nth: int, tmp_path: Path) -> None:
 def test_every_point_is_passed_somewhere_and_every_passed_one_is_listed() -> None:
     folders = ("storage", "actors", "engine", "service", "model")
     texts = "".join(file.read_text() for folder in folders for file in (ROOT / folder).rglob("*.py"))
-    assert set(re.findall(r'\bpoint\("([a-z_.]+)"\)', texts)) == set(POINTS)
+    assert set(re.findall(r'\bfailpoint\("([a-z_.]+)"\)', texts)) == set(POINTS)
+
+
+@pytest.mark.parametrize("name", ["switch.near", "switch.sealed", "switch.drained", "switch.proven"])
+def test_a_kill_before_the_commit_of_a_switch_has_changed_nothing(tmp_path: Path, name: str) -> None:
+    live_after_kill(tmp_path, f"{name}=kill@2", generation=1, epoch=1, state="BUILT")
+
+
+@pytest.mark.parametrize("name", ["switch.committed", "switch.pointed", "switch.verify"])
+def test_a_kill_behind_the_commit_of_a_switch_leaves_it_done(tmp_path: Path, name: str) -> None:
+    live_after_kill(tmp_path, f"{name}=kill@2", generation=2, epoch=2, state="ACTIVE")
+
+
+def live_after_kill(tmp_path: Path, points: str, generation: int, epoch: int, state: str) -> None:
+    """Kill the host in its second switch; look at the index and at the shadow of that switch."""
+    scene = Scene(tmp_path)
+    ended = scene.workload(points=points)
+    assert ended.killed, ended.errors
+    with Engine.open(scene.data, config()) as engine:
+        committed = [event for event in engine.audit() if event.type == "switch.committed"]
+        assert engine.index("main", INDEX).generation == generation
+        assert committed[-1].data["epoch"] == epoch
+        assert [shadow.state for shadow in engine.shadows("main") if shadow.generation == 2] == [state]
+        assert engine.check() == []
+    scene.verdict("injected at")
 
 
 def test_a_kill_right_after_going_back_leaves_the_bad_generation_condemned(tmp_path: Path) -> None:
@@ -118,7 +147,9 @@ RECOVERIES = [
     ("switch.validated", "journal.before_commit@1"),
     ("switch.validated", "journal.committed@1"),
     ("switch.sealed@2", "recover.step@2"),
+    ("switch.proven@2", "recover.opened@1"),
     ("switch.committed@2", "follow.applied@1"),
+    ("switch.pointed@2", "journal.committed@1"),
     ("build.claimed", "build.prepared@1"),
     ("build.prepared@2", "journal.committed@2"),
     ("build.validated@2", "build.built@1"),

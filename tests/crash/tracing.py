@@ -20,7 +20,7 @@ WRITING = (
     "pwrite64,write,pwritev,writev,fdatasync,fsync,msync,rename,renameat,renameat2,openat,unlink,unlinkat,mkdir,mkdirat,"
     "rmdir,ftruncate,flock,fcntl,symlink,symlinkat,link,linkat,fallocate"
 )
-"""Calls that change, or decide who may change, what is on disk."""
+"""Calls that change what is on disk, or lock it."""
 LOCKING = ("fcntl", "flock")
 _LINE = re.compile(r"(\d+)\s+(\w+)\(")
 

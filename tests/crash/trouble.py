@@ -1,4 +1,4 @@
-"""A host whose disk fails or fills up. Run as a script:
+"""A host on a disk that fails or fills up. Run as a script:
 
     python -m tests.crash.trouble DATA LEDGER injected            a life that goes on after every error (strace injects)
     python -m tests.crash.trouble DATA LEDGER full BALLAST        fills the disk with the file BALLAST, frees it again

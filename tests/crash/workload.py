@@ -116,7 +116,7 @@ def _wire(change: Change) -> Put | Delete:
 
 
 class Beside:
-    """A thread that does one thing again and again until it is told to stop; a failure is a problem of the run."""
+    """A thread that does one thing again and again until it is stopped; a failure is a problem of the run."""
 
     def __init__(self, ledger: Ledger, turn: Callable[[], object]) -> None:
         self._ledger = ledger
@@ -213,13 +213,13 @@ def locks(engine: Engine, ledger: Ledger) -> None:
 
 
 def refused(engine: Engine, shadow: str) -> None:
-    """A switch that a validator of the host forbids, whatever else is asked for."""
+    """A switch that a validator of the host forbids."""
     engine.add_validator("NEVER", lambda reader: ["not today"])
     assert not engine.switch(shadow, SwitchRequest(validation_checks=("NEVER",))).success
 
 
 def damaged_life(engine: Engine, ledger: Ledger) -> None:
-    """A shadow of whose rows one is of another version than its source: it is repaired before the switch."""
+    """One row of a shadow has another version than its source: the shadow is repaired before the switch."""
     ledger.enter("damaging")
     life, scribe = Life(engine, ledger, {**BUILD, "shards": 1}), Scribe(engine, ledger, 1, 60)
     engine.create_branch("main")
@@ -271,7 +271,7 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
 
 
 def tiny_life(engine: Engine, ledger: Ledger) -> None:
-    """As few system calls as tell the whole story: nothing beside the main thread, one shard, a handful of records."""
+    """The whole story in as few system calls as possible: one thread, one shard, a handful of records."""
     life = Life(engine, ledger, {**BUILD, "shards": 1, "parallel_workers": 1})
     scribe = Scribe(engine, ledger, 1, 12)
     engine.create_branch("main")

@@ -54,6 +54,8 @@ class Client:
         self._weights = [self.weights[kind] for kind in kinds]
         self._branches = branches
         self._held: list[tuple[str, Any]] = []
+        self.first: list[str] = []
+        """What it does before it chooses at random."""
 
     def run(self) -> None:
         """Its operations, one after the other, with pauses."""
@@ -63,7 +65,7 @@ class Client:
             if self.host.closed:
                 return
             self.left -= 1
-            (kind,) = random.choices(self._kinds, self._weights)
+            kind = self.first.pop(0) if self.first else random.choices(self._kinds, self._weights)[0]
             getattr(self, "_" + kind)(random.choice(self._branches))
 
     def _do(self, op: Op, call: Callable[[], Any]) -> Any:

@@ -13,11 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shadowswitch.actors.context import House
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.config import Config
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit, Counters
+from tests.simulation.machine import VirtualMachine
+from tests.support import inside
 
 BRANCHES = ("main", "side")
 GRACE_S = 5.0
@@ -66,33 +67,31 @@ def remove(folder: Path) -> None:
 class Host(Engine):
     """An open engine in a world."""
 
+    _machine = VirtualMachine()
+
     def __init__(self, store: Store, **settings: Any) -> None:
         self.crashes: list[dict[str, Any]] = []
         super().__init__(store.folder, Config(**{**SETTINGS, **settings}))
-        self.crashes = self._lifecycle.supervisor.crashes
-
-    @property
-    def house(self) -> House:
-        return self._house
+        self.crashes = inside.crash_notes(self)
 
     @property
     def failed(self) -> bool:
-        """Whether the disk failed, so that only opening it again helps."""
-        return self._house.catalog.failed is not None
+        """Did the disk fail, so that only opening it again helps?"""
+        return inside.catalog(self).failed is not None
 
     @property
     def closed(self) -> bool:
-        """Whether somebody has begun to close it."""
-        return self._state.closed
+        """Was closing it begun?"""
+        return inside.is_closed(self)
 
     def awake(self) -> int:
-        """How many branches are awake."""
-        return self._lifecycle.router.running()
+        """How many branches have an actor."""
+        return inside.branches_running(self)
 
     def gone(self) -> None:
         """The process is no more: what it had not committed never was."""
-        self._state.close()
-        self._house.catalog.close()
-        for generation in list(self._house.shelf.open.values()):
+        inside.mark_closed(self)
+        inside.catalog(self).close()
+        for generation in inside.open_generations(self).values():
             with contextlib.suppress(Exception):
                 generation.writer.close()

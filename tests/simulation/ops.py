@@ -10,7 +10,7 @@ from shadowswitch.model.locks.targets import LockScope, LockType, Target
 
 @dataclass(eq=False, slots=True)
 class Op:
-    """One call of one client. Its number is in whatever it leaves behind: in records, and in the reason of locks."""
+    """One call of one client. Its number stands in the records that it writes and in the reason of its locks."""
 
     number: int
     client: str
@@ -26,8 +26,10 @@ class Op:
     ttl_s: float | None = None
     heartbeat_s: float | None = None
     extra_s: float = 0.0
+    min_lsn: int = 0
+    """A read must show at least this much: what it asks for, and what reads showed that ended before it."""
     over: bool = False
-    """It was answered, or its caller will never know."""
+    """It was answered, or the process died before it could be."""
     ended: float = 0.0
     result: Any = None
     error: Exception | None = None

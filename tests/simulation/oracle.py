@@ -1,8 +1,8 @@
 """What must be so at every step of a simulation, judged from outside.
 
 The oracle sees every transaction in its order (`wrote`, `stored`, then `committed`), every call with its times, and the
-tables in memory. It knows no more of locks than docs/locks.md tells. Deadlines are kept as bounds: `surely_until` is
-how long a lock lives at the least, `at_most_until` when it is over for certain.
+tables in memory. Of locks it knows what docs/locks.md says, and nothing else. Deadlines are kept as bounds:
+`surely_until` is how long a lock lives at the least, `at_most_until` when it is over for certain.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.actors.context import House
+from shadowswitch import Engine
+from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.model.errors import LockConflict, LockLost, Timeout, WriteBlocked
 from shadowswitch.model.locks.records import Lock, LockEvent, LockEventKind
 from shadowswitch.model.locks.table import LockTable
@@ -23,6 +24,7 @@ from shadowswitch.model.locks.targets import BRANCH, DEFAULT_TTL_S, LockType, re
 from shadowswitch.storage.catalog.locks import LocksRow
 from tests.simulation.ops import Op, number_of, overlap
 from tests.simulation.world import Violation, World
+from tests.support import inside
 
 MOVES = {
     ("ACTIVE", "LOCKED_FOR_WRITE"), ("READY", "LOCKED_FOR_WRITE"), ("ERROR", "LOCKED_FOR_WRITE"),
@@ -82,7 +84,7 @@ class Oracle:
         self.pending = 0
         """Calls that are not answered yet."""
         self.counts: Counter[str] = Counter()
-        """What happened how often, so that a test can tell that it did."""
+        """How often each thing happened, by its name."""
         self._inside: list[tuple[float, int, Any]] = []
         self._seen: dict[int, Any] = {}
 
@@ -90,7 +92,7 @@ class Oracle:
         return self.branches[self.numbers[op.branch]]
 
     def fail(self, invariant: str, what: str) -> None:
-        """Remember the first violation: who raises inside a handler is caught there."""
+        """Remember the first violation. An exception would be caught by the handler that is at work."""
         self.violation = self.violation or Violation(f"{invariant}: {what}")
 
     # -- transactions, in their order ------------------------------------------------------------------------------
@@ -110,8 +112,11 @@ class Oracle:
     def put(self, row: Any) -> None:
         """A row of something else in the present transaction."""
 
-    def pointed(self, branch: int, index_type: str, before: Any, after: Any) -> None:
-        """Readers of an index are led from one generation to another, or to none."""
+    def pointed(self, index: LiveIndex, before: Any) -> None:
+        """The live pointer of an index moved from a generation (or none) to another (or none)."""
+
+    def applied(self, number: int, in_time: bool) -> None:
+        """A switch or a validation has brought a generation up to an LSN, or could not in time."""
 
     def committed(self) -> None:
         """The present transaction is durable."""
@@ -241,6 +246,12 @@ class Oracle:
         elif fact is not None and op.kind == "extend":
             fact.at_most_until += op.extra_s
 
+    def acknowledged(self, branch: str) -> int:
+        """The LSN of the newest acknowledged write of a branch; 0 if there is none."""
+        return max(
+            (op.result.lsn for op in self.ops if op.branch == branch and op.kind == "write" and op.result), default=0
+        )
+
     def _fact(self, op: Op) -> Fact | None:
         token = op.tokens[0] if op.tokens and op.lock_id else 0
         fact = self.of(op).facts.get(token)
@@ -270,7 +281,7 @@ class Oracle:
         for lock in op.result if op.kind in ("acquire", "lease", "index") else ():
             granted = self.of(op).facts.get(lock.token)
             if granted is None or granted.op is not op:
-                self.fail("LK-2", f"{op} was told of token {lock.token}, which is not stored")
+                self.fail("LK-2", f"{op} was given token {lock.token}, which is not stored")
         if op.kind in ("heartbeat", "extend", "release", "confirm") and (fact is None or fact.over_before(op.called)):
             self.fail("LK-3", f"{op} was let through after its lock was over")
         if op.kind == "release" and (fact is None or fact.ended > op.ended):
@@ -316,7 +327,7 @@ class Oracle:
     # -- the process -----------------------------------------------------------------------------------------------
 
     def died(self) -> None:
-        """The process of the engine died: whoever called will never know."""
+        """The process of the engine died: no call that waits gets an answer."""
         self._inside.clear()
         self._seen.clear()
         for op in self.ops:
@@ -325,7 +336,7 @@ class Oracle:
 
     def reopened(self, grace_s: float) -> None:
         """The engine is open again: holders have the grace interval to be heard of. Of locks that were stored before a
-        reboot nobody knows how much of their time went by: they have left what they had left when they were stored."""
+        reboot it is unknown how much of their time went by: they have left what they had left when they were stored."""
         now = self.world.now
         for branch in self.branches.values():
             rebooted = branch.row is not None and branch.row.table.clock_id != self.world.boot
@@ -335,11 +346,11 @@ class Oracle:
                 if rebooted:
                     fact.at_most_until = now + max(fact.at_most_until - fact.granted, grace_s)
 
-    def look(self, house: House) -> None:
-        """After each step: what is in memory agrees with what is stored, and nobody waits for nothing."""
-        for number, keeper in house.keepers.items():
-            held = keeper.held
-            if self._seen.get(number) is held or keeper._doubt is not None:
+    def look(self, engine: Engine) -> None:
+        """After each step: what is in memory agrees with what is stored, and no waiter waits for nothing."""
+        for locks in inside.branch_locks(engine):
+            number, held = locks.row.number, locks.held
+            if self._seen.get(number) is held or inside.locks_in_doubt(locks):
                 continue
             self._seen[number] = held
             row = self.branches[number].row

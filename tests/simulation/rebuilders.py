@@ -1,7 +1,8 @@
-"""Clients that write, lock, build, switch, roll back, cancel and retry, all at once."""
+"""Clients that write, lock, read, build, switch, roll back, cancel and retry, all at once."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from shadowswitch.model.views import SwitchRequest
@@ -16,20 +17,31 @@ WEIGHTS = {
     "built": 10,
     "switch": 16,
     "rollback": 8,
+    "read": 12,
     "cancel": 4,
     "retry": 4,
     "force": 1,
 }
+FIRST = ("write", "write", "build", "built", "switch", "write", "build", "built", "switch")
+"""What one of the clients does first, so that most seeds have a live and a soaking generation."""
 
 
 class Rebuilder(Client):
-    """A client whose builds everybody knows of."""
+    """A client of which all others know the builds."""
 
     weights = WEIGHTS
 
-    def _shadow(self, branch: str) -> str | None:
-        known = [shadow.shadow_index_id for shadow in self.host.shadows(branch)]
-        return self._world.random.choice(known[-3:]) if known else None
+    def __init__(self, name: str, *more: Any) -> None:
+        super().__init__(name, *more)
+        if name == "alice":
+            self.first = list(FIRST)
+
+    def _shadow(self, branch: str, *wanted: str) -> str | None:
+        """One of the newest shadows, most of the time in one of these states."""
+        known = self.host.shadows(branch)
+        if wanted and self._world.random.random() < 0.8:
+            known = [shadow for shadow in known if shadow.state in wanted]
+        return self._world.random.choice(known[-3:]).shadow_index_id if known else None
 
     def _build(self, branch: str) -> None:
         config: dict[str, Any] = {"parallel_workers": 1, "shards": self._world.random.choice((1, 1, 2))}
@@ -37,25 +49,43 @@ class Rebuilder(Client):
         self._do(op, lambda: self.host.start_build(branch, INDEX_TYPE, TYPES, config))
 
     def _built(self, branch: str) -> None:
-        shadow = self._shadow(branch)
+        shadow = self._shadow(branch, "PREPARING", "BUILDING")
         if shadow is not None:
             self._do(self._op("built", branch), lambda: self.host.wait_for(shadow, "BUILT", timeout_s=5))
 
     def _switch(self, branch: str) -> None:
-        shadow = self._shadow(branch)
+        shadow = self._shadow(branch, "BUILT")
         if shadow is not None:
             request = SwitchRequest(backup_current=self._world.random.random() < 0.8, switch_timeout_seconds=3)
             self._do(self._op("switch", branch), lambda: self.host.switch(shadow, request))
 
+    def _read(self, branch: str) -> None:
+        """Open a reader: at times one that must show a write that was just acknowledged, or one that is kept."""
+        if self._shadow(branch, "ACTIVE") is None:
+            return
+        least = self._oracle.acknowledged(branch) if self._world.random.random() < 0.3 else None
+        op = self._op("read", branch, min_lsn=least or 0)
+        kept_s = self._world.random.choice((0.0, 0.0, 1.0, 20.0))
+
+        def look() -> Any:
+            with self.host.reader(branch, INDEX_TYPE, min_lsn=least, timeout_s=60.0) as reader:
+                if kept_s:
+                    self._world.sleep(kept_s)
+                return SimpleNamespace(lsn=reader.lsn, generation=reader.generation, later_lsn=reader.applied_lsn())
+
+        self._do(op, look)
+
     def _rollback(self, branch: str) -> None:
+        if self._shadow(branch, "ACTIVE") is None:
+            return
         self._do(self._op("rollback", branch), lambda: self.host.rollback(branch, INDEX_TYPE))
 
     def _cancel(self, branch: str) -> None:
-        shadow = self._shadow(branch)
+        shadow = self._shadow(branch, "PREPARING", "BUILDING", "BUILT")
         if shadow is not None:
             self._do(self._op("cancel", branch), lambda: self.host.cancel_build(shadow, "changed my mind"))
 
     def _retry(self, branch: str) -> None:
-        shadow = self._shadow(branch)
+        shadow = self._shadow(branch, "FAILED")
         if shadow is not None:
             self._do(self._op("retry", branch), lambda: self.host.retry_build(shadow))

@@ -1,8 +1,7 @@
 """Many seeds, one after the other; or one, with all that happened.
 
 python -m tests.simulation.runs --seeds 10000 [--from 0]      exit status 1 at the first violation, with its trace
-                                [--progress]                  says how many are done, so that a hang can be told from a
-                                                              slow machine
+                                [--progress]                  prints how many are done: a hang is no slow machine
 python -m tests.simulation.runs --seed 4711                   one seed, with its trace
 """
 
@@ -17,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from shadowswitch.actors import context as house
 from shadowswitch.actors import journal_writer
 from shadowswitch.actors.branch import locks as lock_keeper
-from shadowswitch.actors.switch.live_index import Shelf
+from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.storage.catalog import locks as lock_rows
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.generations.generation import GenerationWriter
 from tests.simulation import host as hosts
 from tests.simulation import seams
 from tests.simulation.host import Store
@@ -62,17 +61,6 @@ class WatchedCommit(Commit):
         present().watcher.put(number)
 
 
-class WatchedShelf(Shelf):
-    """Which generation readers get, as the oracle sees it."""
-
-    def point(self, branch: int, index_type: str, generation: Any, epoch: int) -> bool:
-        before = self.live.get((branch, index_type))
-        led = super().point(branch, index_type, generation, epoch)
-        if led:
-            present().watcher.pointed(branch, index_type, before, generation)
-        return led
-
-
 class Unwatched:
     """For a world without an oracle."""
 
@@ -86,23 +74,40 @@ class Unwatched:
 
     def pointed(self, *what: Any) -> None: ...
 
+    def applied(self, *what: Any) -> None: ...
+
 
 @contextmanager
 def simulating() -> Iterator[Store]:
     """The library is in virtual reality, and watched."""
     folder = hosts.scratch()
     replaced = seams.Replaced()
-    save = lock_rows.save_locks
+    save, set_live, apply_until = lock_rows.save_locks, LiveIndex.set_live, GenerationWriter.apply_until
 
     def watched_save(commit: Commit, branch: Any, row: Any, events: Any, audit: Any) -> None:
         save(commit, branch, row, events, audit)
         present().watcher.stored(row, events)
 
+    def watched_set_live(index: LiveIndex, generation: Any, epoch: int, floor_lsn: int) -> None:
+        before = index.live
+        set_live(index, generation, epoch, floor_lsn)
+        present().watcher.pointed(index, before)
+
+    def watched_apply_until(writer: GenerationWriter, *arguments: Any) -> int:
+        in_time = False
+        try:
+            applied = apply_until(writer, *arguments)
+            in_time = True
+        finally:
+            present().watcher.applied(writer.row.number, in_time)
+        return applied
+
     try:
         store = Store(folder)
         replaced.put(lock_keeper, "save_locks", watched_save)
         replaced.put(journal_writer, "Commit", WatchedCommit)
-        replaced.put(house, "Shelf", WatchedShelf)
+        replaced.put(LiveIndex, "set_live", watched_set_live)
+        replaced.put(GenerationWriter, "apply_until", watched_apply_until)
         with seams.virtual_reality():
             yield store
     finally:

@@ -1,4 +1,4 @@
-"""One seed from beginning to end: who does what, which faults there are, and when all is over."""
+"""One seed from beginning to end: its clients, its faults, and what must hold when all is over."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 from collections import Counter
 from typing import Any
 
-from shadowswitch.model.errors import Timeout
+from shadowswitch.model.errors import StorageFull, Timeout
 from shadowswitch.storage.catalog import locks as lock_rows
 from tests.simulation import host as hosts
 from tests.simulation import seams
@@ -16,12 +16,13 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.rebuilders import Rebuilder
 from tests.simulation.switches import Switches
 from tests.simulation.world import Violation, World
+from tests.support import inside
 
 SETTLED_S = 40.0
 """All locks and waits of the clients are over after that."""
 
 AT_WORK = ("PREPARING", "BUILDING", "SWITCHING")
-"""States of a shadow in which somebody must be at work."""
+"""States of a shadow on which an actor is at work."""
 WORKING = ("build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice")
 """Points in the work of a worker process."""
 
@@ -100,19 +101,26 @@ class Run:
         if self.counts["restarts"]:
             self.oracle.reopened(GRACE_S)
         world.note("the engine is open")
-        self.host = host
+        self._engine(host)
         for client in self.clients:
             client.host = host
             world.spawn(client.name, client.run)
 
+    def _engine(self, host: Host | None) -> None:
+        """The engine that is open now."""
+        self.host = host
+
+    def _stop_faults(self) -> None:
+        self.faults.stop(self.world)
+
     def _close(self) -> None:
-        """A task: the engine is closed in good order. Whoever still waits for an answer gets one."""
+        """A task: the engine is closed in good order. Every call that waits for an answer gets one."""
         host, world, troubles = self.host, self.world, self.world.troubles
         assert host is not None
         world.note("the engine is being closed")
         host.close()
         world.sleep(1.0)
-        waiting = [str(op) for op in self.oracle.ops if not op.over]
+        waiting = [str(op) for op in self.oracle.ops if not op.over and op.kind != "read"]  # a reader may be kept
         if waiting and world.troubles == troubles and not world.broken:
             self.oracle.fail("LK-6", f"the engine was closed, and not answered: {waiting}")
         self.counts["closed"] += 1
@@ -125,7 +133,7 @@ class Run:
         world.note("the process dies (%s)", why)
         self.counts["restarts"] += 1
         self.host.gone()
-        self.host = None
+        self._engine(None)
         self.closing = self.closed = False
         world.bury()
         world.broken = False
@@ -211,7 +219,7 @@ class Run:
             raise self.oracle.violation
         if self.host is None:
             return
-        self.oracle.look(self.host.house)
+        self.oracle.look(self.host)
         world = self.world
         if world.chance(self.faults.killed):
             world.crashed = True
@@ -225,7 +233,7 @@ class Run:
 
     def _settle(self) -> None:
         """The faults are over. Every lock expires, every branch goes to sleep, and what was promised is there."""
-        self.faults.stop(self.world)
+        self._stop_faults()
         if self.closing:
             self._until(lambda: not self.closing)
         if self.host is not None and self.host.failed:
@@ -238,12 +246,12 @@ class Run:
 
     def _audit(self, host: Host) -> None:
         oracle = self.oracle
-        for number, keeper in host.house.keepers.items():
-            if keeper.held.table.locks or keeper.held.table.waiters:
-                raise Violation(f"LK-3: branch {number} still has {keeper.held.table.dump(0)}")
+        for locks in inside.branch_locks(host):
+            if locks.held.table.locks or locks.held.table.waiters:
+                raise Violation(f"LK-3: branch {locks.row.number} still has {locks.held.table.dump(0)}")
         if host.awake():
             raise Violation(f"{host.awake()} branches do not go to sleep")
-        findings = list(lock_rows.check_locks(host.house.catalog))
+        findings = list(lock_rows.check_locks(inside.catalog(host)))
         if findings:
             raise Violation(f"fsck: {findings}")
         for name, number in oracle.numbers.items():
@@ -256,7 +264,7 @@ class Run:
     def _settled(self) -> bool:
         if self.host is None or self.host.awake():
             return False
-        return not any(keeper.held.table.locks for keeper in self.host.house.keepers.values())
+        return not any(locks.held.table.locks for locks in inside.branch_locks(self.host))
 
 
 class Rebuilding(Run):
@@ -265,9 +273,55 @@ class Rebuilding(Run):
     client = Rebuilder
     oracle_of = Switches
     refresh_interval_ms = 1000.0
-    operations = 36
+    operations = 48
     branches = (hosts.BRANCHES[:1],)
     again = " ARGS=--builds"
+
+    oracle: Switches
+
+    def __init__(self, seed: int, store: Store) -> None:
+        super().__init__(seed, store)
+        random = self.world.random
+        self.unanswered = random.choice((0, 0, 0, 0.1))
+        """The chance that the disk fails between the commit of a switch and its answer."""
+        self.unverified = random.choice((0, 0, 0, 0.2))
+        """The chance that the first read from the new live generation fails."""
+        self.lossy = random.choice((0, 0, 0.3))
+        """The chance that a shadow loses a record between its validation and its switch."""
+        self.unapplied = random.choice((0, 0, 0, 0.02, 0.2))
+        """The chance that the disk of a shard is full when changes are applied to it."""
+        self._damaged: set[int] = set()
+
+    def _engine(self, host: Host | None) -> None:
+        super()._engine(host)
+        self.oracle.engine = host
+
+    def _reached(self, name: str) -> None:
+        super()._reached(name)
+        if self.host is None:
+            return
+        if name == "switch.near" and self.world.chance(self.lossy):
+            self._lose_a_record(self.host)
+        elif name == "follow.shard_applied" and self.world.chance(self.unapplied):
+            self.world.troubles += 1
+            self.world.note("the disk of a shard is full")
+            raise StorageFull("injected", operation="apply")
+        elif name == "switch.committed" and self.world.chance(self.unanswered):
+            self._fails(errno.EIO)
+        elif name == "switch.verify" and self.world.chance(self.unverified):
+            self.world.note("the first read fails")
+            raise OSError(errno.EIO, "injected")
+
+    def _lose_a_record(self, host: Host) -> None:
+        for shadow in self.oracle.shadows.values():
+            if shadow.state == "SWITCHING" and inside.lose_a_record(host, shadow.generation, shadow.branch):
+                self.world.note("generation %d loses a record", shadow.generation)
+                self.counts["records lost"] += 1
+                self._damaged.add(shadow.generation)
+
+    def _stop_faults(self) -> None:
+        super()._stop_faults()
+        self.unanswered = self.unverified = self.lossy = self.unapplied = 0
 
     def _settled(self) -> bool:
         return super()._settled() and not any(s.state in AT_WORK for s in self.host.shadows())  # type: ignore[union-attr]
@@ -281,8 +335,10 @@ class Rebuilding(Run):
         found: list[Any] = []
         self.world.spawn("fsck", lambda: found.append(host.check()))
         self._until(lambda: bool(found))
-        if found[0]:
-            raise Violation(f"fsck: {found[0]}")
-        repaired = host.house.metrics.counters.get("buckets_repaired", 0)
-        if repaired:
-            raise Violation(f"SW-3: {repaired} buckets were repaired; a sound build never needs it")
+        waiting = {row.number for row in self.oracle.generations.values() if row.role == "standby"}
+        known = tuple(f"generation {number} (" for number in self._damaged & waiting)  # a switch would repair it first
+        findings = [finding for finding in found[0] if not finding.where.startswith(known)]
+        if findings:
+            raise Violation(f"fsck: {findings}")
+        if not self._damaged and inside.counter(host, "buckets_repaired"):
+            raise Violation("SW-3: buckets were repaired; a sound build never needs it")

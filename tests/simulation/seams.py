@@ -1,8 +1,14 @@
-"""Where the world takes the place of threads, clocks and chance in the library; everything else runs as it is.
+"""What the simulation still replaces inside the product's modules. Everything else is handed in (`machine`).
 
-In every module of the library the names `time`, `datetime`, `uuid`, `Reply` and `lmdb` are looked up when they are
-used, so replacing them there is enough. A default argument that holds a real clock is replaced too. `reality_of` finds
-what was forgotten. All of it is done once for many worlds: what stands there asks `World.present`.
+    threading, Reply    a thread of the product is a greenlet here, and a lock that blocks would block all of them
+    uuid, random        numbers of the seed, so that a run can be repeated
+    boot_id             a world reboots; the product reads the number of the boot from /proc
+    failpoints          every named point of the product leads to the world
+    pykka's hooks       an actor's loop is a task, its mailbox is the world's
+    time, datetime      in modules that ask no `Clock` yet: see `CLOCK_BY_MODULE`
+
+A module of the product looks such a name up when it uses it, so replacing it in the module is enough. `reality_left`
+finds what was forgotten. All of it is done once for many worlds: what stands there asks for `World.present`.
 """
 
 from __future__ import annotations
@@ -17,49 +23,41 @@ import types
 import uuid as real_uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import lmdb as real_lmdb
 import pykka
 
-from shadowswitch.actors.branch import lock_registry as keepers
+from shadowswitch.actors.branch import lock_registry
 from shadowswitch.actors.build.builder import ShadowBuilder
 from shadowswitch.actors.kit import actor as base
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.engine import lifecycle as running
-from shadowswitch.storage import data_directory, failpoints
-from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage import failpoints
+from tests.simulation.machine import VirtualClock
 from tests.simulation.threads import VirtualThreading
-from tests.simulation.waiting import VirtualInbox, VirtualPykkaFuture, VirtualReply, VirtualTimers
-from tests.simulation.workers import VirtualWorkers
+from tests.simulation.waiting import VirtualInbox, VirtualPykkaFuture, VirtualReply
 from tests.simulation.world import World, present
 
-
-class VirtualTime:
-    """What the module `time` is to the library; nothing else of it may be used."""
-
-    def monotonic(self) -> float:
-        return present().monotonic()
-
-    perf_counter = monotonic
-
-    def time(self) -> float:
-        return present().wall()
-
-    def sleep(self, delay_s: float) -> None:
-        present().sleep(delay_s)
+NOT_SIMULATED = frozenset(
+    {
+        "shadowswitch.storage.clock",
+        "shadowswitch.storage.failpoints",
+        "shadowswitch.actors.kit.timers",
+        "shadowswitch.actors.build.worker_pool",
+    }
+)
+"""Modules that keep real time and real threads: another clock, other timers and other workers are handed in, and
+nothing is planned at a failpoint."""
 
 
-class VirtualUuid:
-    """What the module `uuid` is to the library."""
+class VirtualTime(VirtualClock):
+    """What the module `time` is to modules that ask no `Clock` yet."""
 
-    def uuid4(self) -> real_uuid.UUID:
-        return real_uuid.UUID(int=present().next_id())
+    perf_counter = VirtualClock.monotonic
+    time = VirtualClock.wall
 
 
 class VirtualDatetime(real_datetime.datetime):
-    """What the class `datetime` is to the library."""
+    """What the class `datetime` is to modules that ask no `Clock` yet."""
 
     @classmethod
     def now(cls, tz: real_datetime.tzinfo | None = None) -> Any:
@@ -70,18 +68,21 @@ class VirtualDatetime(real_datetime.datetime):
         return real_datetime.datetime.fromtimestamp(timestamp, tz)
 
 
-class VirtualLmdb:
-    """LMDB without waiting for the disk: power cuts are not simulated here (see tests/crash)."""
+CLOCK_BY_MODULE: dict[int, Any] = {id(real_time): VirtualTime(), id(real_datetime.datetime): VirtualDatetime}
+"""To be deleted, with the two classes above, `CLOCKS` and its use, when every module asks the engine's `Clock`."""
+CLOCKS: dict[int, Any] = {id(real_time.monotonic): VirtualClock().monotonic, id(real_time.time): VirtualClock().wall}
+"""The same for default arguments."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(real_lmdb, name)
 
-    def open(self, path: str, **settings: Any) -> Any:
-        return real_lmdb.open(path, **{**settings, "sync": False, "metasync": False})
+class VirtualUuid:
+    """What the module `uuid` is to the product."""
+
+    def uuid4(self) -> real_uuid.UUID:
+        return real_uuid.UUID(int=present().next_id())
 
 
 class VirtualPoints(dict[str, Any]):
-    """Every named point of the library leads to the world."""
+    """Every named point of the product leads to the world."""
 
     def __init__(self) -> None:
         super().__init__({"any": None})
@@ -91,16 +92,8 @@ class VirtualPoints(dict[str, Any]):
         return None
 
 
-class NoLock:
-    """The hold on the data directory; of the processes of one world only one lives at a time."""
-
-    def __init__(self, _: Any) -> None: ...
-
-    def release(self) -> None: ...
-
-
 class VirtualRandom:
-    """What the module `random` is to the library."""
+    """What the module `random` is to the product."""
 
     def Random(self, seed: int | None = None) -> real_random.Random:
         return real_random.Random(self.getrandbits(32) if seed is None else seed)
@@ -109,17 +102,13 @@ class VirtualRandom:
         return present().random.getrandbits(bits)
 
 
-CLOCK = VirtualTime()
 NAMES: dict[int, Any] = {
-    id(real_time): CLOCK,
     id(real_uuid): VirtualUuid(),
-    id(real_lmdb): VirtualLmdb(),
     id(real_random): VirtualRandom(),
     id(threading): VirtualThreading(),
-    id(real_datetime.datetime): VirtualDatetime,
     id(Reply): VirtualReply,
+    **CLOCK_BY_MODULE,
 }
-CLOCKS: dict[int, Any] = {id(real_time.monotonic): CLOCK.monotonic, id(real_time.time): CLOCK.time}
 
 
 class Replaced:
@@ -144,8 +133,9 @@ class Replaced:
 
 
 def modules() -> list[types.ModuleType]:
-    """The library's modules, as far as they are loaded."""
-    return [module for name, module in sorted(sys.modules.items()) if name.startswith("shadowswitch.")]
+    """The product's modules that are loaded and simulated."""
+    names = sorted(name for name in sys.modules if name.startswith("shadowswitch.") and name not in NOT_SIMULATED)
+    return [sys.modules[name] for name in names]
 
 
 def functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
@@ -168,18 +158,9 @@ def _replace(replaced: Replaced) -> None:
     for kind in (base.EngineActor, ShadowBuilder):
         replaced.put(kind, "_create_actor_inbox", staticmethod(VirtualInbox))
     replaced.put(base.EngineActor, "_create_future", staticmethod(VirtualPykkaFuture))
-    replaced.put(running, "Timers", lambda: VirtualTimers(present()))
-    replaced.put(running, "WorkerPool", VirtualWorkers)
-    replaced.put(running, "Catalog", _open_catalog)
-    replaced.put(data_directory, "DirectoryLock", NoLock)
-    replaced.put(keepers, "boot_id", lambda: present().boot)
+    replaced.put(lock_registry, "boot_id", lambda: present().boot)
     replaced.put(failpoints, "_plans", VirtualPoints())
     replaced.put(logging.getLogger("shadowswitch"), "disabled", True)
-
-
-def _open_catalog(path: Path, **settings: Any) -> Catalog:
-    catalog = present().catalog = Catalog(path, **settings)
-    return catalog
 
 
 def _start_actor_loop(actor: Any) -> None:
@@ -189,7 +170,7 @@ def _start_actor_loop(actor: Any) -> None:
 
 @contextmanager
 def virtual_reality() -> Iterator[None]:
-    """Until the end of the block the library lives in `World.present`, whichever that is."""
+    """Until the end of the block the product lives in `World.present`."""
     replaced = Replaced()
     _replace(replaced)
     try:
@@ -212,7 +193,7 @@ def inside(world: World) -> Iterator[None]:
 
 
 def reality_left() -> list[str]:
-    """Real clocks and ids that the library still holds, by name; for inside `virtual_reality`."""
+    """Real clocks and ids that the product still holds, by name; for inside `virtual_reality`."""
     things = (
         real_time,
         real_uuid,

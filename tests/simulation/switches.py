@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from shadowswitch import Engine
+from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from tests.simulation.ops import Op
 from tests.simulation.oracle import Oracle
+from tests.support import inside
 
 SHADOW_MOVES = {
     ("PREPARING", "BUILDING"), ("PREPARING", "FAILED"), ("PREPARING", "CANCELLED"), ("BUILDING", "BUILT"),
@@ -29,14 +32,28 @@ class Switches(Oracle):
         self.shadows: dict[str, ShadowRow] = {}
         self.generations: dict[int, GenerationRow] = {}
         self.indexes: dict[tuple[int, str], IndexRow] = {}
-        self.unclaimed: list[int] = []
-        """Generations that a commit made live, and that no caller was told of yet."""
+        self.unclaimed: list[tuple[int, float]] = []
+        """Generations that a commit made live, with its time, and that no answer has named yet."""
+        self._unpointed: set[tuple[int, str]] = set()
+        """Indexes whose live generation a commit changed, while the pointer was not moved yet."""
+        self._floors: dict[tuple[int, str], int] = {}
+        self._exposed: set[int] = set()
+        """Generations that were live once: a reader may hold them."""
+        self._ahead: set[int] = set()
+        """Generations that may show more than the live one, which could not be brought on in time."""
+        self._lagged: set[int] = set()
+        """Generations that were not brought on in time when that was last tried."""
+        self._seen_lsn = 0
+        """The newest LSN that any answered read showed."""
+        self.engine: Engine | None = None
+        """The open engine."""
         self._rows: list[Any] = []
         self._heads: dict[tuple[int, str, int], int] = {}
         """The head of a branch at the place in a transaction where a switch made its row."""
 
     def begun(self) -> None:
         super().begun()
+        self._check_pointers("at the next transaction")
         self._rows.clear()
 
     def put(self, row: Any) -> None:
@@ -45,17 +62,28 @@ class Switches(Oracle):
         if isinstance(row, IndexRow):
             self._heads[row.branch, row.index_type, row.epoch] = self._head_inside(row.branch)
 
-    def pointed(self, branch: int, index_type: str, before: Any, after: Any) -> None:
-        index = self.indexes.get((branch, index_type))
-        if after is None or after is before or index is None or index.live != after.row.number:
+    def pointed(self, index: LiveIndex, before: Any) -> None:
+        key, live = (index.branch, index.index_type), index.live
+        number = live.row.number if live is not None else 0
+        self.world.note("the pointer of epoch %d leads to generation %d", index.epoch, number)
+        self.counts["pointer moved"] += 1
+        row = self.indexes.get(key)
+        if row is None or (row.live, row.epoch) != (number, index.epoch):
+            self.fail(
+                "IX-1", f"the pointer leads to generation {number} of epoch {index.epoch}; the catalog says {row}"
+            )
             return
-        self.world.note("readers are led to generation %d", after.row.number)
-        self.counts["readers led over"] += 1
-        shown = max(after.applied_lsn, after.ready_lsn)
-        if shown < index.sealed_lsn:
-            self.fail("SW-2", f"readers are led to LSN {shown}, the switch was sealed at {index.sealed_lsn}")
-        if before is not None and shown < before.applied_lsn:
-            self.fail("SW-2", f"readers are led back in time, from LSN {before.applied_lsn} to {shown}")
+        in_turn = key in self._unpointed
+        self._unpointed.discard(key)
+        head = self.branches[index.branch].last_lsn
+        if live is None:
+            return
+        if index.read_floor_lsn < head:
+            self.fail("SW-2", f"the read floor is LSN {index.read_floor_lsn}, the head {head}, when the pointer moves")
+        if in_turn and live.applied_lsn < head:
+            self.fail("SW-2", f"the pointer leads to LSN {live.applied_lsn}, the switch was committed at {head}")
+        if in_turn and before is not None and live.applied_lsn < before.applied_lsn:
+            self.fail("SW-2", f"the pointer leads back in time, from LSN {before.applied_lsn} to {live.applied_lsn}")
 
     def _head_inside(self, number: int) -> int:
         """The head of a branch as of this place in the present transaction."""
@@ -100,11 +128,26 @@ class Switches(Oracle):
         self.counts["switches"] += 1
         if row.epoch != epoch + 1:
             self.fail("SW-4", f"epoch {row.epoch} follows {epoch}")
+        self._unpointed.add(key)
+        self._exposed.add(row.live)
         if row.live:
-            self.unclaimed.append(row.live)
+            self.unclaimed.append((row.live, self.world.now))
             head = self._heads[row.branch, row.index_type, row.epoch]
             if row.sealed_lsn != head:
-                self.fail("SW-3", f"the switch was sealed at LSN {row.sealed_lsn}, the branch is at {head}")
+                self.fail("SW-3", f"the commit LSN of the switch is {row.sealed_lsn}, the branch is at {head}")
+            self._prove(row)
+
+    def _prove(self, row: IndexRow) -> None:
+        """The generation that a commit made live is what its source is, as of that commit."""
+        assert self.engine is not None
+        writer = inside.generation(self.engine, row.live).writer
+        head, source = inside.catalog(self.engine).source_digest(row.branch, set(writer.types))
+        if writer.applied_lsn < head:
+            self.fail(
+                "SW-3", f"generation {row.live} is live, has applied LSN {writer.applied_lsn}, the head is {head}"
+            )
+        elif writer.differing(source):
+            self.fail("SW-3", f"generation {row.live} is live and differs from its source")
 
     def _check_all(self) -> None:
         for key, index in self.indexes.items():
@@ -121,17 +164,84 @@ class Switches(Oracle):
             if generation is not None and generation.role not in ROLES[shadow.state]:
                 self.fail("IX-6", f"shadow {shadow.id} is {shadow.state}, its generation {generation.role}")
 
+    def call(self, op: Op) -> None:
+        super().call(op)
+        if op.kind == "read":
+            op.min_lsn = max(op.min_lsn, self._seen_lsn)
+
     def answer(self, op: Op) -> None:
         super().answer(op)
         result = op.result
+        if op.kind == "read" and result is not None:
+            self.counts["reads"] += 1
+            if result.lsn < op.min_lsn:
+                self.fail("SW-2", f"{op} shows LSN {result.lsn} of generation {result.generation}, not {op.min_lsn}")
+            if result.later_lsn < result.lsn:
+                self.fail("SW-1", f"{op} showed LSN {result.lsn}, and {result.later_lsn} later")
+            self._seen_lsn = max(self._seen_lsn, result.lsn)
         if op.kind in ("switch", "rollback") and op.error is None and result is not None:
             self.counts[f"{op.kind}: success {result.success}"] += 1
             self.world.note("%s: %s", op.client, result.message)
-            if result.success and result.generation not in self.unclaimed:
-                self.fail("SW-4", f"{op} says that it made generation {result.generation} live, and it did not")
-            elif result.success:
-                self.unclaimed.remove(result.generation)
+            self.counts["switched back"] += result.rolled_back
+            self._claim(op, result)
+
+    def _check_pointers(self, when: str) -> None:
+        for key in self._unpointed:
+            self.fail("IX-1", f"the pointer of {key} was not moved in the turn of the commit; found {when}")
+
+    def applied(self, number: int, in_time: bool) -> None:
+        if in_time:
+            self._lagged.discard(number)
+        else:
+            self._lagged.add(number)
+
+    def look(self, engine: Engine) -> None:
+        super().look(engine)
+        if self._unpointed:
+            if self.world.rests("shadowswitch-journal"):
+                self._check_pointers("when the JournalWriter rests")
+            return
+        opened = inside.open_generations(engine)
+        for key in self.indexes:
+            index = inside.live_index(engine, *key)
+            if index.read_floor_lsn < self._floors.get(key, 0):
+                self.fail("SW-2", f"the read floor fell from {self._floors[key]} to {index.read_floor_lsn}")
+            self._floors[key] = index.read_floor_lsn
+            live = index.live
+            for number in self._exposed & opened.keys():
+                other = opened[number]
+                if live is None or other is live or (other.row.branch, other.row.index_type) != key:
+                    continue
+                if other.applied_lsn <= live.applied_lsn:
+                    self._ahead.discard(number)
+                elif live.row.number in self._lagged:
+                    self._ahead.add(number)
+                elif number not in self._ahead:
+                    self.fail(
+                        "SW-2",
+                        f"generation {number}, which readers may hold, is at LSN {other.applied_lsn}; the live one is "
+                        f"at {live.applied_lsn}",
+                    )
+
+    def _claim(self, op: Op, result: Any) -> None:
+        """The answer says of the generation what its commit, or that there was none, says."""
+        since = op.called if not result.success else 0.0
+        made = [one for one in self.unclaimed if one[0] == result.generation and one[1] >= since]
+        if result.success and not made:
+            self.fail("SW-4", f"{op} says that it made generation {result.generation} live, and it did not")
+        elif result.success:
+            self.unclaimed.remove(made[-1])
+        elif made and result.verification_passed and not self._others(op):
+            self.fail("SW-4", f"{op} says that nothing was switched, and generation {result.generation} was made live")
+
+    def _others(self, op: Op) -> list[Op]:
+        """Other switches and rollbacks that were under way meanwhile."""
+        kinds = ("switch", "rollback")
+        return [o for o in self.ops if o is not op and o.kind in kinds and not (o.over and o.ended < op.called)]
 
     def died(self) -> None:
+        self._unpointed.clear()
+        self._floors.clear()
+        self._lagged.clear()
         self._rows.clear()
         super().died()

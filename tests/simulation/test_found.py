@@ -7,13 +7,14 @@ from errno import ENOSPC
 
 import pytest
 
-from shadowswitch import EngineClosed, StorageFull
+from shadowswitch import EngineClosed, StorageFull, Timeout
 from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
 from tests.simulation.host import Host, Store
 from tests.simulation.waiting import VirtualReply
 from tests.simulation.world import World
+from tests.support import inside
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ class Disk:
 
     def __init__(self, world: World) -> None:
         self.full = False
+        self.stalls_s = 0.0
         self.failures = 0
         self._world = world
 
@@ -34,6 +36,8 @@ class Disk:
         if name == "journal.before_commit" and self.full:
             self.failures += 1
             raise OSError(ENOSPC, "injected")
+        if name == "journal.before_commit" and self.stalls_s:
+            self._world.sleep(self.stalls_s)
         if name == "copy.slice":
             self._world.sleep(0.1)
 
@@ -108,24 +112,40 @@ def test_a_build_whose_cancellation_could_not_be_recorded_goes_on(store: Store) 
     assert built == ["BUILT"]
 
 
+def test_a_build_whose_claim_got_no_answer_and_is_durable_goes_on(store: Store) -> None:
+    built: list[str] = []
+
+    def work(host: Host, disk: Disk, world: World) -> None:
+        disk.stalls_s = 100.0
+        with pytest.raises(Timeout, match="whether it took effect is not known"):
+            host.start_build("main", "SEARCH_INDEX", ["object_type"], {"parallel_workers": 1})
+        disk.stalls_s = 0.0
+        world.sleep(60.0)
+        (shadow,) = host.shadows("main")
+        built.append(host.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=200).state)
+
+    live(store, work, 250.0, **QUIET)
+    assert built == ["BUILT"]
+
+
 def test_what_the_journal_writer_has_gathered_when_it_is_stopped_is_committed(store: Store) -> None:
     answers: list[str] = []
 
     def work(host: Host, _: Disk, world: World) -> None:
         gathered = Transact(lambda commit: "committed", VirtualReply())
-        host.house.journal.tell(gathered)
-        host.house.journal.stop(5.0)
+        inside.tell_journal_writer(host, gathered)
+        inside.stop_journal_writer(host, 5.0)
         answers.append(gathered.reply.result(1.0))
 
     live(store, work, 100.0, **QUIET)
     assert answers == ["committed"]
 
 
-def test_whoever_reads_the_catalog_while_the_engine_closes_is_told_that(store: Store) -> None:
+def test_a_read_of_the_catalog_while_the_engine_closes_raises_engine_closed(store: Store) -> None:
     errors: list[str] = []
 
     def work(host: Host, _: Disk, world: World) -> None:
-        catalog = host.house.catalog
+        catalog = inside.catalog(host)
         host.close()
         with pytest.raises(EngineClosed):
             catalog.branches()

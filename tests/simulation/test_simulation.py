@@ -25,7 +25,7 @@ from tests.simulation.host import Store
 from tests.simulation.world import Violation
 
 SEEDS = int(os.environ.get("SEEDS") or 10_000)
-BUILD_SEEDS = SEEDS // 40
+BUILD_SEEDS = SEEDS // 20
 """Seeds with builds and switches take five times as long."""
 RUNS = [sys.executable, "-m", "tests.simulation.runs"]
 PROCESSES = min(2, os.cpu_count() or 1)
@@ -112,7 +112,7 @@ def test_a_seed_is_the_same_run_again_in_every_process(store: Store, seed: int, 
     kind = scenario.Rebuilding if more else scenario.Run
     here = runs.run_seed(seed, store, kind).world.told()
     assert here == runs.run_seed(seed, store, kind).world.told()
-    elsewhere = simulate("--seed", str(seed), *more, PYTHONHASHSEED=str(seed + 1)).communicate(timeout=60)[0]
+    elsewhere = simulate("--seed", str(seed), *more, PYTHONHASHSEED=str(seed + 1)).communicate()[0]
     assert elsewhere.splitlines() == here
 
 

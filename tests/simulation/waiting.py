@@ -89,11 +89,13 @@ class VirtualInbox:
 
     def get(self) -> Any:
         world = present()
-        self._owner = world.current()
+        task = self._owner = world.current()
+        task.resting = True
         if self._letters:
             world.pause()
         while not self._letters:
             world.yield_()
+        task.resting = False
         return self._letters.popleft()
 
     def empty(self) -> bool:

@@ -49,7 +49,7 @@ class VirtualWorkers:
         return inspect(present().catalog, task)
 
     def die(self, task: Task) -> None:
-        """If this task is a worker: it is killed here and now, and somebody notices."""
+        """If this task is a worker: it is killed here and now, and the pool notices."""
         for number, (worker, gone) in list(self._busy.items()):
             if worker is task:
                 del self._busy[number]

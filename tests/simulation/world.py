@@ -39,6 +39,8 @@ class Task:
         self.ready = False
         self.dead = False
         self.lazy = False
+        self.resting = False
+        """It waits for a message, and is at work on none."""
 
 
 class World:
@@ -64,7 +66,7 @@ class World:
         self.catalog: Any = None
         self.workers: Any = None
         self.watcher: Any = None
-        """Who is told of what happens inside transactions."""
+        """The oracle, which sees what happens inside transactions."""
         self.slow: frozenset[str] = frozenset()
         """Names of tasks that are lazy in this seed."""
         self.period_s = 0.0
@@ -103,7 +105,7 @@ class World:
         return next(self._ids)
 
     def note(self, text: str, *details: Any) -> None:
-        """A line of the trace; formatted only when somebody reads it."""
+        """A line of the trace; formatted when it is read."""
         self.trace.append((self.now, text, details))
 
     def told(self) -> list[str]:
@@ -135,6 +137,10 @@ class World:
             heapq.heappush(self._timers, (when, next(self._order), entry))
         return entry
 
+    def rests(self, name: str) -> bool:
+        """Is the task of that name there, and at work on no message?"""
+        return any(task.name == name and task.resting and not task.dead for task in self._tasks)
+
     def current(self) -> Task:
         """The task that runs. What dies never waits again."""
         task = self._task
@@ -148,7 +154,7 @@ class World:
         task.dead = True
 
     def yield_(self) -> None:
-        """Let go until somebody wakes this task."""
+        """Let go until this task is woken."""
         task = self.current()
         self._hub.switch()
         if task.dead:

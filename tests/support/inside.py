@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shadowswitch import Engine, IndexInfo
+from shadowswitch.actors.branch.locks import BranchLocks
 from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.journal_writer import Barrier, Transact
 from shadowswitch.actors.kit.changes import StateChanges
@@ -51,6 +52,7 @@ from tests.support.interventions import (
     fail_verification,
     hold_up_lock_store,
     is_in_turn,
+    lose_a_record,
     on_branch_message,
     on_follow,
     on_set_live,
@@ -92,6 +94,7 @@ __all__ = [
     "fail_verification",
     "hold_up_lock_store",
     "is_in_turn",
+    "lose_a_record",
     "on_branch_message",
     "on_follow",
     "on_set_live",
@@ -128,6 +131,16 @@ def transact(engine: Engine, work: Callable[[Commit], T], what: str = "test", ti
 def hold_journal_writer(engine: Engine, hold: Callable[[], object]) -> None:
     """Send the JournalWriter a transaction that calls `hold`, and do not wait for it."""
     engine._lifecycle.context.journal.tell(Transact(lambda _: hold(), Reply()))
+
+
+def tell_journal_writer(engine: Engine, message: Any) -> None:
+    """Send the JournalWriter a message, and do not wait."""
+    engine._lifecycle.journal.tell(message)
+
+
+def stop_journal_writer(engine: Engine, timeout_s: float) -> bool:
+    """Stop the JournalWriter behind what it was sent; False if it did not stop in time."""
+    return engine._lifecycle.journal.stop(timeout_s)
 
 
 def journal_backlog(engine: Engine) -> int:
@@ -303,6 +316,21 @@ def are_branches_idle(engine: Engine) -> bool:
     return all(load.sent == load.handled for load in engine._lifecycle.router._loads.values())
 
 
+def branches_running(engine: Engine) -> int:
+    """How many branches have an actor."""
+    return engine._lifecycle.router.running()
+
+
+def branch_locks(engine: Engine) -> list[BranchLocks]:
+    """The locks of each branch that has any, or whose actor runs."""
+    return engine._lifecycle.locks.all()
+
+
+def locks_in_doubt(of: BranchLocks) -> bool:
+    """Is it unknown whether the last change of these locks was stored?"""
+    return of._doubt is not None
+
+
 def stop_idle_branches(engine: Engine) -> int:
     """Stop the actors of all branches that are idle at this moment; how many these are."""
     return engine._lifecycle.router.stop_idle(0.0)
@@ -347,6 +375,11 @@ def is_closed(engine: Engine) -> bool:
     return engine._state.closed
 
 
+def mark_closed(engine: Engine) -> None:
+    """Every further call raises EngineClosed, and nothing is stopped."""
+    engine._state.close()
+
+
 def is_closing(engine: Engine) -> bool:
     """Does the engine refuse new work because it closes?"""
     return engine._lifecycle.context.changes.closing
@@ -372,6 +405,11 @@ def stop_janitor(engine: Engine) -> None:
 def crashes(engine: Engine) -> int:
     """How many failures of actors the supervisor has counted."""
     return len(engine._lifecycle.supervisor.crashes)
+
+
+def crash_notes(engine: Engine) -> list[dict[str, Any]]:
+    """What the supervisor has noted of each failure of an actor; the list grows."""
+    return engine._lifecycle.supervisor.crashes
 
 
 def are_actors_alive(engine: Engine) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from shadowswitch import Engine
+from shadowswitch.model.digest import BUCKETS, bucket_of, shard_of
+from shadowswitch.storage.catalog.journal import read_records
 from shadowswitch.storage.generations.generation import Generation, GenerationWriter
 from tests.support.places import Patch, Step, replace, wrap
 
@@ -102,6 +104,18 @@ def spoil_source_digest(patch: Patch) -> None:
 def without_repair(patch: Patch) -> None:
     """A repair does not help."""
     replace(patch, Step.REPAIR, lambda *_: None)
+
+
+def lose_a_record(engine: Engine, number: int, branch: int) -> bool:
+    """Empty the bucket of one record in a generation, as if its changes had never come; False if there is no record."""
+    writer = _opened(engine, number).writer
+    for type_number, name in sorted(writer.types.items()):
+        found = read_records(writer.catalog, branch, type_number, name, range(BUCKETS), b"", 1).items
+        if found:
+            bucket = bucket_of(found[0].key_hash)
+            writer.repair(shard_of(bucket, writer.row.shards), bucket, [])
+            return True
+    return False
 
 
 def fail_take_reader(patch: Patch, number: int, error: Exception) -> None:

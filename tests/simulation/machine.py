@@ -1,0 +1,55 @@
+"""The machine that an engine of a simulation runs on: the world's clock, timers and workers, and real files.
+
+All of it asks for the present world, so that one machine serves many worlds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from shadowswitch.engine.machine import Machine
+from shadowswitch.model.config import Config
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.clock import Clock
+from tests.simulation.waiting import VirtualTimers
+from tests.simulation.workers import VirtualWorkers
+from tests.simulation.world import present
+
+
+class VirtualClock(Clock):
+    """The clocks of the present world. Sleeping lets other tasks go on."""
+
+    def monotonic(self) -> float:
+        return present().monotonic()
+
+    def wall(self) -> float:
+        return present().wall()
+
+    def sleep(self, delay_s: float) -> None:
+        present().sleep(delay_s)
+
+
+class NoLock:
+    """The hold of a data directory: of the processes of one world only one lives at a time."""
+
+    def release(self) -> None: ...
+
+
+class VirtualMachine(Machine):
+    """See above."""
+
+    clock = VirtualClock()
+
+    def lock_directory(self, root: Path) -> Any:
+        return NoLock()
+
+    def open_catalog(self, path: Path, config: Config) -> Catalog:
+        catalog = present().catalog = super().open_catalog(path, config)
+        return catalog
+
+    def start_timers(self) -> Any:
+        return VirtualTimers(present())
+
+    def start_workers(self, root: Path, config: Config) -> Any:
+        return VirtualWorkers()
