@@ -96,7 +96,7 @@ class Attempt:
         self._transition = transition
         self._budget_s = context.config.seal_budget_ms / 1000
         self._drain_s = min(self._budget_s, DRAIN_FIRST_S * 4**number)
-        self._begin_by = self._live_until = self._begun = 0.0
+        self._begin_by = self._live_until = self._begun = self._proven = 0.0
         self._end = AttemptEnd()
 
     def run(self) -> AttemptEnd:
@@ -153,10 +153,13 @@ class Attempt:
             return AttemptEnd(Failure.GAVE_UP, f"a change came that its builder has not applied: {error.message}")
         self._observe("switch_drain", self._begun)
         failpoint("switch.drained")
+        drained = self._clock.monotonic()
         if self._target.writer.differing(source):
             proof = "number of records" if self._target.row.opaque else "digest"
             return AttemptEnd(Failure.UNSOUND, f"the {proof} differs from the source")
+        self._observe("switch_proof", drained)
         failpoint("switch.proven")
+        self._proven = self._clock.monotonic()
         return None
 
     def _settle(self) -> None:
@@ -164,6 +167,7 @@ class Attempt:
         if not self._index.agree(self._context.catalog, self._generations):
             return
         self._publisher.pending.add((self._index.branch, self._index.index_type))  # the published path is to agree, too
+        self._observe("switch_commit", self._proven)
         self._end.sealed_ms = self._observe("sealed", self._begun)
         failpoint("switch.pointed")
 
