@@ -15,8 +15,6 @@ import logging
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from shadowswitch.actors.branch.lifecycle import SettleBuild
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.validator import ShadowValidator, Validation
@@ -32,12 +30,12 @@ from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.actors.switch.running_switches import RunningSwitches
+from shadowswitch.actors.switch.switch_run import RunSwitch, SwitchRun
 from shadowswitch.actors.switch.verifier import verify
 from shadowswitch.model.errors import ShadowSwitchError, StaleFence, Timeout
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
-from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest, SwitchResult
-from shadowswitch.storage import disk
+from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -49,59 +47,6 @@ logger = logging.getLogger("shadowswitch")
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 SETTLE_S = 10.0
-
-
-class RunSwitch(msgspec.Struct, frozen=True):
-    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult."""
-
-    branch_name: str
-    target: Generation
-    shadow_id: str
-    request: SwitchRequest
-    rollback: bool
-    reply: Reply[SwitchResult]
-    leaving: int = 0
-    """The generation that must be live, because a fault was found in it; 0: any."""
-    unsound: str = ""
-    """The fault: that generation retires in the commit itself."""
-
-
-class _Run:
-    """One switch on its way: what is asked, what was live before, and what the attempts cost."""
-
-    def __init__(self, message: RunSwitch, begun: float, previous: int, old: Generation | None) -> None:
-        self.message = message
-        self.target = message.target
-        self.begun = begun
-        self.previous = previous
-        """The number of the generation that was live before; 0: none."""
-        self.old = old
-        self.validation = Validation({}, [], [], 0, 0)
-        self.problems: list[str] = []
-        """What the verification found."""
-        self.reason = ""
-        """Why the switch did not go on."""
-        self.attempts = 0
-        self.sealed_ms = self.sealed_ms_max = 0.0
-        self.drained = 0
-        self.commit_lsn = 0
-
-    @property
-    def way_back(self) -> WayBack:
-        """What the switch could go back to."""
-        if self.message.unsound:
-            return WayBack.UNSOUND
-        if not self.previous:
-            return WayBack.FIRST
-        return WayBack.OPEN if self.old is not None else WayBack.LOST
-
-    def add(self, end: AttemptEnd) -> None:
-        """An attempt came to its end."""
-        self.attempts += 1
-        self.sealed_ms += end.sealed_ms
-        self.sealed_ms_max = max(self.sealed_ms_max, end.sealed_ms)
-        self.drained += end.drained
-        self.commit_lsn = end.commit_lsn or self.commit_lsn
 
 
 class Switcher(EngineActor):
@@ -151,7 +96,7 @@ class Switcher(EngineActor):
 
     def _switch(self, message: RunSwitch) -> SwitchResult:
         """Validate, attempt, verify, revert, as far as the table says; then record how it ended."""
-        run = _Run(message, self._context.clock.monotonic(), *self._live_before(message.target))
+        run = SwitchRun(message, self._context.clock.monotonic(), *self._live_before(message.target))
         if not message.rollback:
             self._context.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
             failpoint("switch.begun")
@@ -163,12 +108,14 @@ class Switcher(EngineActor):
                 outcome = self._steps(run)
         except ShadowSwitchError as error:
             run.reason = str(error)
+            if run.attempts:
+                outcome = decide(SwitchStep.ATTEMPT, Failure.ERROR, self._is_live(run.target), run.way_back)
         finally:
             if outcome in (SwitchOutcome.NOT_SWITCHED, SwitchOutcome.GAVE_UP):
                 self._give_up(run)
         return self._finish(run, outcome)
 
-    def _steps(self, run: _Run) -> SwitchOutcome:
+    def _steps(self, run: SwitchRun) -> SwitchOutcome:
         failure = self._validate(run)
         outcome = decide(SwitchStep.VALIDATE, failure, False, run.way_back)
         if outcome == SwitchOutcome.GO_ON:
@@ -202,7 +149,7 @@ class Switcher(EngineActor):
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
-    def _validate(self, run: _Run) -> Failure:
+    def _validate(self, run: SwitchRun) -> Failure:
         try:
             run.validation = self._validated(run)
         except ShadowSwitchError as error:
@@ -215,7 +162,7 @@ class Switcher(EngineActor):
         run.reason = self._refusal(run)
         return Failure.REFUSED if run.reason else Failure.NONE
 
-    def _validated(self, run: _Run) -> Validation:
+    def _validated(self, run: SwitchRun) -> Validation:
         request, target, validator = run.message.request, run.target, self._validator
         checks = list(dict.fromkeys([*request.validation_checks, "DIGEST"]))
         own = [check for check in checks if check not in validator.host_checks]
@@ -230,7 +177,7 @@ class Switcher(EngineActor):
                 found = validator.run_host_check(target, check, found)
         return found
 
-    def _refusal(self, run: _Run) -> str:
+    def _refusal(self, run: SwitchRun) -> str:
         found = run.validation
         if not found.errors:
             return ""
@@ -242,7 +189,7 @@ class Switcher(EngineActor):
             return ""
         return "validation failed: " + "; ".join(found.errors)
 
-    def _attempt(self, run: _Run, target: Generation, expected_live: int, unsound: str) -> Failure:
+    def _attempt(self, run: SwitchRun, target: Generation, expected_live: int, unsound: str) -> Failure:
         """Attempts with backoff, until one ends otherwise than by giving up or the time of the request is over."""
         deadline = self._context.clock.monotonic() + run.message.request.switch_timeout_seconds
         backoff_s = BACKOFF_FIRST_S
@@ -262,7 +209,7 @@ class Switcher(EngineActor):
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
             number += 1
 
-    def _made(self, run: _Run, target: Generation, expected_live: int, unsound: str, number: int) -> Attempt:
+    def _made(self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, number: int) -> Attempt:
         request, config, catalog = run.message.request, self._context.config, self._context.catalog
         audit = {
             "by": request.performed_by,
@@ -306,7 +253,7 @@ class Switcher(EngineActor):
             if generation is not None:
                 self._followers.of(generation.row.number).tell(Kick(generation.row.branch))
 
-    def _verify(self, run: _Run) -> Failure:
+    def _verify(self, run: SwitchRun) -> Failure:
         try:
             failpoint("switch.verify")
             run.problems = verify(self._context, self._indexes.of_generation(run.target), run.target, run.commit_lsn)
@@ -318,7 +265,7 @@ class Switcher(EngineActor):
         run.reason = f"verification failed: {'; '.join(run.problems)}"
         return Failure.UNSOUND
 
-    def _revert(self, run: _Run) -> Failure:
+    def _revert(self, run: SwitchRun) -> Failure:
         """Make the old generation live again, or none if there was none; the bad one retires in that transaction."""
         unfit = run.reason
         if run.old is not None:
@@ -329,7 +276,7 @@ class Switcher(EngineActor):
         run.reason = f"{unfit}; going back failed as well: {run.reason}" if failed else unfit
         return failure
 
-    def _withdraw(self, run: _Run, unfit: str) -> Failure:
+    def _withdraw(self, run: SwitchRun, unfit: str) -> Failure:
         number = run.target.row.number
         index = self._indexes.of_generation(run.target)
         reply: Reply[IndexRow] = Reply()
@@ -350,7 +297,7 @@ class Switcher(EngineActor):
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def _give_up(self, run: _Run) -> None:
+    def _give_up(self, run: SwitchRun) -> None:
         """Nothing was committed: the shadow is BUILT again, if it was SWITCHING."""
         row = self._context.catalog.find_shadow(run.message.shadow_id)
         if row is not None and row.state == ShadowState.SWITCHING:
@@ -358,7 +305,7 @@ class Switcher(EngineActor):
             self._transact_quietly(partial(transitions.give_up_switching, shadow_id=row.id, reason=reason))
             failpoint("switch.given_up")
 
-    def _finish(self, run: _Run, outcome: SwitchOutcome) -> SwitchResult:
+    def _finish(self, run: SwitchRun, outcome: SwitchOutcome) -> SwitchResult:
         """What is done and said for each outcome."""
         metrics, number = self._context.metrics, run.target.row.number
         if outcome == SwitchOutcome.SWITCHED:
@@ -373,9 +320,9 @@ class Switcher(EngineActor):
             metrics.count("switches_refused")
             text = run.reason if run.reason.startswith("validation failed") else f"not switched: {run.reason}"
         logger.info("switch to generation %d: %s; %s", number, outcome, text)
-        return self._result(run, outcome, text)
+        return run.result(outcome, text, self._context.clock.monotonic())
 
-    def _after_switch(self, run: _Run) -> str:
+    def _after_switch(self, run: SwitchRun) -> str:
         """The target is live, or was until a later switch: publish it, end an unwanted soak, say what was done."""
         target, message = run.target, run.message
         if not self._is_live(target):
@@ -394,7 +341,7 @@ class Switcher(EngineActor):
         text = f"{word} to generation {target.row.number} in {run.sealed_ms:.1f} ms of sealed time{unpublished}"
         return text + (f"; not checked: {run.validation.unchecked}" if run.validation.unchecked else "")
 
-    def _publish(self, run: _Run) -> str:
+    def _publish(self, run: SwitchRun) -> str:
         """Make the published path agree. A failure does not undo the switch; the Janitor tries again."""
         strategy = run.message.request.strategy or self._context.config.publish_strategy
         try:
@@ -405,7 +352,7 @@ class Switcher(EngineActor):
             return f"; its published path could not be brought up to date: {error}"
         return ""
 
-    def _retire_old(self, run: _Run) -> None:
+    def _retire_old(self, run: SwitchRun) -> None:
         """No soak without `backup_current`, or for a live generation that could not even be opened."""
         index = self._context.catalog.index(run.target.row.branch, run.target.row.index_type)
         if index is not None and index.previous and (run.old is None or not run.message.request.backup_current):
@@ -440,30 +387,3 @@ class Switcher(EngineActor):
             self._context.transact(work, "end a switch")
         except (Timeout, ShadowSwitchError) as error:
             logger.error("the switch ended, but that could not be recorded: %s", error)
-
-    def _result(self, run: _Run, outcome: SwitchOutcome, text: str) -> SwitchResult:
-        message, old = run.message, run.old
-        success = outcome == SwitchOutcome.SWITCHED
-        old_path = str(old.path) if old is not None else None
-        old_size = disk.directory_size_bytes(old.path) if old is not None else None
-        return SwitchResult(
-            shadow_index_id=message.shadow_id,
-            success=success,
-            message=text,
-            switch_duration_ms=(self._context.clock.monotonic() - run.begun) * 1000,
-            sealed_ms=run.sealed_ms,
-            sealed_ms_max=run.sealed_ms_max,
-            attempts=run.attempts,
-            drained_changes=run.drained,
-            sealed_lsn=run.commit_lsn,
-            validation_passed=not run.validation.errors,
-            validation_errors=run.validation.errors,
-            verification_passed=not run.problems,
-            verification_errors=run.problems,
-            rolled_back=outcome == SwitchOutcome.REVERTED,
-            old_index_path=old_path,
-            new_index_path=str(run.target.path),
-            backup_path=old_path if success and message.request.backup_current else None,
-            index_size_change_bytes=run.validation.size_bytes - old_size if old_size is not None else None,
-            generation=run.target.row.number,
-        )

@@ -16,7 +16,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.actors.switch.switcher import RunSwitch
+from shadowswitch.actors.switch.switch_run import RunSwitch
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.builds import BuildCalls

@@ -1,0 +1,94 @@
+"""One switch on its way, from what is asked to what is answered."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shadowswitch.actors.build.validator import Validation
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.switch.attempt import AttemptEnd
+from shadowswitch.model.switch_outcome import SwitchOutcome, WayBack
+from shadowswitch.model.views import SwitchRequest, SwitchResult
+from shadowswitch.storage import disk
+from shadowswitch.storage.generations.generation import Generation
+
+
+class RunSwitch(msgspec.Struct, frozen=True):
+    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult."""
+
+    branch_name: str
+    target: Generation
+    shadow_id: str
+    request: SwitchRequest
+    rollback: bool
+    reply: Reply[SwitchResult]
+    leaving: int = 0
+    """The generation that must be live, because a fault was found in it; 0: any."""
+    unsound: str = ""
+    """The fault: that generation retires in the commit itself."""
+
+
+class SwitchRun:
+    """One switch on its way: what is asked, what was live before, and what the attempts cost."""
+
+    def __init__(self, message: RunSwitch, begun: float, previous: int, old: Generation | None) -> None:
+        self.message = message
+        self.target = message.target
+        self.begun = begun
+        self.previous = previous
+        """The number of the generation that was live before; 0: none."""
+        self.old = old
+        self.validation = Validation({}, [], [], 0, 0)
+        self.problems: list[str] = []
+        """What the verification found."""
+        self.reason = ""
+        """Why the switch did not go on."""
+        self.attempts = 0
+        self.sealed_ms = self.sealed_ms_max = 0.0
+        self.drained = 0
+        self.commit_lsn = 0
+
+    @property
+    def way_back(self) -> WayBack:
+        """What the switch could go back to."""
+        if self.message.unsound:
+            return WayBack.UNSOUND
+        if not self.previous:
+            return WayBack.FIRST
+        return WayBack.OPEN if self.old is not None else WayBack.LOST
+
+    def add(self, end: AttemptEnd) -> None:
+        """An attempt came to its end."""
+        self.attempts += 1
+        self.sealed_ms += end.sealed_ms
+        self.sealed_ms_max = max(self.sealed_ms_max, end.sealed_ms)
+        self.drained += end.drained
+        self.commit_lsn = end.commit_lsn or self.commit_lsn
+
+    def result(self, outcome: SwitchOutcome, text: str, ended: float) -> SwitchResult:
+        """The answer to the caller; `ended` is by the clock of `begun`."""
+        message, old = self.message, self.old
+        success = outcome == SwitchOutcome.SWITCHED
+        old_path = str(old.path) if old is not None else None
+        old_size = disk.directory_size_bytes(old.path) if old is not None else None
+        return SwitchResult(
+            shadow_index_id=message.shadow_id,
+            success=success,
+            message=text,
+            switch_duration_ms=(ended - self.begun) * 1000,
+            sealed_ms=self.sealed_ms,
+            sealed_ms_max=self.sealed_ms_max,
+            attempts=self.attempts,
+            drained_changes=self.drained,
+            sealed_lsn=self.commit_lsn,
+            validation_passed=not self.validation.errors,
+            validation_errors=self.validation.errors,
+            verification_passed=not self.problems,
+            verification_errors=self.problems,
+            rolled_back=outcome == SwitchOutcome.REVERTED,
+            old_index_path=old_path,
+            new_index_path=str(self.target.path),
+            backup_path=old_path if success and message.request.backup_current else None,
+            index_size_change_bytes=self.validation.size_bytes - old_size if old_size is not None else None,
+            generation=self.target.row.number,
+        )
