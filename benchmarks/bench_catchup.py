@@ -27,7 +27,7 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.records import Item
 from shadowswitch.storage.catalog.journal import coalesce, read_slice
-from shadowswitch.storage.generations.generation import APPLY_SLICE
+from shadowswitch.storage.generations.writer import APPLY_SLICE
 
 WRITERS, BATCH = 4, 100
 REBUILD_S = 300.0

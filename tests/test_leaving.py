@@ -9,7 +9,7 @@ from threading import Event
 import pytest
 
 from shadowswitch import CorruptData, Engine, StorageFull, SwitchRequest
-from shadowswitch.storage.generations.generation import GenerationWriter
+from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.engine_helpers import KIND, built, crew, fill, found, live, put, reads, wait_until
 from tests.external_helpers import begin, complete, delivered
 from tests.support import inside

@@ -14,7 +14,8 @@ import pytest
 
 from shadowswitch import Engine, EngineClosed, Timeout
 from shadowswitch.storage.catalog.rows import EXTERNAL
-from shadowswitch.storage.generations.generation import Generation, GenerationWriter
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.engine_helpers import KIND, built, fill, found, live, put, wait_until
 from tests.support import inside
 

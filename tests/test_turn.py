@@ -13,7 +13,8 @@ from shadowswitch import Engine, ShadowState, StorageFull, SwitchRequest, Switch
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.storage import failpoints
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.generations.generation import Generation, GenerationWriter
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.engine_helpers import KIND, attempt, built, crew, fill, found, live, put, reads, wait_until
 from tests.external_helpers import begin, complete, delivered
 from tests.gathering import HELD_S, Gathered, is_whole

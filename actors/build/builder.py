@@ -43,8 +43,9 @@ from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
 from shadowswitch.storage.generations.directory import MANIFEST
-from shadowswitch.storage.generations.generation import APPLY_SLICE, BUSY_SLICE, Generation
+from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.shard_build import Progress
+from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 
 logger = logging.getLogger("shadowswitch")
 

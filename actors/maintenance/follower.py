@@ -22,7 +22,8 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPause, Followe
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.storage.generations.generation import APPLY_SLICE, BUSY_SLICE, Generation
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 
 logger = logging.getLogger("shadowswitch")
 

@@ -9,7 +9,8 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
-from shadowswitch.storage.generations.generation import Generation, GenerationWriter
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.writer import GenerationWriter
 
 
 class OpenGenerations:

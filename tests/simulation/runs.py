@@ -21,7 +21,7 @@ from shadowswitch.actors.branch import locks as lock_keeper
 from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.storage.catalog import locks as lock_rows
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.generations.generation import GenerationWriter
+from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.simulation import host as hosts
 from tests.simulation import seams
 from tests.simulation.host import Store

@@ -14,7 +14,8 @@ import msgspec
 from shadowswitch import Engine
 from shadowswitch.model.digest import BUCKETS, bucket_of, shard_of
 from shadowswitch.storage.catalog.journal import read_records
-from shadowswitch.storage.generations.generation import Generation, GenerationWriter
+from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.support.places import Patch, Step, replace, wrap
 
 Ordinary = Callable[..., Any]
