@@ -13,6 +13,7 @@ import pytest
 from shadowswitch import Engine, InvalidConfig
 from shadowswitch.service.daemon.mirror import Mirror
 from tests.engine_helpers import wait_until
+from tests.support import inside
 
 OpenEngine = Callable[..., Engine]
 Start = Callable[..., Mirror]
@@ -222,7 +223,7 @@ def test_an_unforeseen_error_is_in_the_status_and_the_same_paths_are_tried_again
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shadowswitch.service.daemon.mirror.read_fields", broken)
+        inside.replace(patch, inside.Step.MIRROR_READ_FIELDS, broken)
         (folder / "new.txt").write_text("new")
         wait_until(lambda: running.status().error == "a bug")
     wait_until(lambda: "new.txt" in held(engine))

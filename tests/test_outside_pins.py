@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, SwitchRequest
-from shadowswitch.actors.maintenance.janitor import Janitor
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.generations.generation import Generation
 from tests.engine_helpers import KIND, TYPES, fill, outside_environment, wait_until
@@ -56,14 +55,7 @@ def open_generation(engine: Engine, number: int) -> Generation:
 
 
 def while_a_follower_lets_go(patch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    ordinary = Janitor._let_go
-
-    def let_go(self: Janitor, number: int) -> bool:
-        gone = ordinary(self, number)
-        act()
-        return gone
-
-    patch.setattr(Janitor, "_let_go", let_go)
+    inside.after(patch, inside.Step.LET_GO, act)
 
 
 class LateReader:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, Timeout
-from shadowswitch.actors.maintenance.follower import Follower
 from tests.engine_helpers import KIND, fill, found, live, put
 from tests.support import inside
 
@@ -29,7 +28,7 @@ def live_index_held_still(engine: Engine) -> Iterator[None]:
 @contextmanager
 def followers_stand_still() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Follower, "_take_turn", lambda *_: False)
+        inside.replace(patch, inside.Step.FOLLOWER_TURN, lambda *_: False)
         yield
 
 

@@ -90,6 +90,8 @@ class Step(Enum):
     WORKER_TUNE = "shadowswitch.actors.build.worker_pool._Process.tune"
     # the rest of the engine
     ACTOR_MESSAGE = "shadowswitch.actors.kit.actor.EngineActor.on_receive"
+    FOLLOWER_TURN = "shadowswitch.actors.maintenance.follower.Follower._take_turn"
+    LET_GO = "shadowswitch.actors.maintenance.janitor.Janitor._let_go"
     REMOVE_GENERATION = "shadowswitch.actors.maintenance.janitor.remove_directory"
     RECOVERY_ASK_WORKER = "shadowswitch.actors.build.validator.ShadowValidator.ask"
     # disks, machines, backends
@@ -102,6 +104,7 @@ class Step(Enum):
     # services
     CLI_STATUS = "shadowswitch.service.cli.read_commands.status_of"
     DEMO_AUDIT = "shadowswitch.service.demo.demo.audit"
+    MIRROR_READ_FIELDS = "shadowswitch.service.daemon.mirror.read_fields"
     IMPORT_LIST_FILES = "shadowswitch.service.daemon.importer.list_files"
     WORKLOAD_SEARCH = "shadowswitch.service.demo.workload.Searcher.step"
     WORKLOAD_WRITE = "shadowswitch.service.demo.workload.Writer.step"
