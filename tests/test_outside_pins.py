@@ -24,21 +24,21 @@ from tests.support import inside
 LATE = """
 import sys
 from pathlib import Path
-from shadowswitch.engine.reader import outside_reader
-from shadowswitch.storage import data_directory as layout
+from shadowswitch.engine import reader as readers
+from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
 
-pin = layout.shared_pin
+pin = readers.shared_pin
 
 def late_pin(path):
     print("looked", int(path.name), flush=True)
     sys.stdin.readline()
     return pin(path)
 
-layout.shared_pin = late_pin
+readers.shared_pin = late_pin
 data = Path(sys.argv[1])
-catalog = Catalog(data / layout.CATALOG, readonly=True)
-with outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
+catalog = Catalog(data / data_directory.CATALOG, readonly=True)
+with readers.outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
     print("reads", reader.generation, flush=True)
     sys.stdin.read()
 """

@@ -327,6 +327,9 @@ class Switcher(EngineActor):
         target, message = run.target, run.message
         if not self._is_live(target):
             return f"switched to generation {target.row.number}; another switch has moved on since ({run.reason})"
+        if not run.commit_lsn:  # the answer of the attempt was lost
+            row = self._context.catalog.index(target.row.branch, target.row.index_type)
+            run.commit_lsn = row.sealed_lsn if row is not None else 0
         unpublished = self._publish(run)
         try:
             self._retire_old(run)

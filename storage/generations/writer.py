@@ -105,14 +105,6 @@ class GenerationWriter:
         with self.lock:
             return self._apply(upto, limit)
 
-    def advance_to(self, upto: int) -> None:
-        """It is as of `upto` what it was before: for who knows that its source is, too."""
-        with self.lock:
-            self._refuse_closed()
-            for shard in self._shards:
-                shard.apply([], upto)
-            self.applied_lsn = max(self.applied_lsn, upto)
-
     def _refuse_closed(self) -> None:
         """Under the lock."""
         if self.closed:

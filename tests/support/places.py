@@ -25,7 +25,7 @@ class Limit(Enum):
     DRAIN_FIRST_S = "shadowswitch.actors.switch.attempt.DRAIN_FIRST_S"
     FOLLOWER_REST_S = "shadowswitch.actors.maintenance.follower_pool.REST_S"
     FREE_BYTES_MIN = "shadowswitch.storage.backends.fts5.store.FREE_BYTES_MIN"
-    FSCK_SLICE_CHUNKS = "shadowswitch.storage.fsck.SLICE_PIECES"
+    FSCK_SLICE_CHUNKS = "shadowswitch.storage.fsck.SLICE_CHUNKS"
     HOLDS_MAX = "shadowswitch.storage.catalog.retention.HOLDS_MAX"
     IMPORT_BATCH_BYTES = "shadowswitch.service.daemon.importer.BATCH_BYTES"
     IMPORT_BATCH_CHANGES = "shadowswitch.service.daemon.importer.BATCH_CHANGES"
@@ -77,7 +77,7 @@ class Step(Enum):
     LIST_GENERATIONS = "shadowswitch.storage.catalog.environment.Catalog.generations"
     LIST_SHADOWS = "shadowswitch.storage.catalog.environment.Catalog.shadows"
     BRANCH_HEAD = "shadowswitch.actors.kit.heads.Heads.of"
-    FSCK_READ_JOURNAL = "shadowswitch.storage.fsck.pieces"
+    FSCK_READ_JOURNAL = "shadowswitch.storage.fsck.chunks"
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
     STORE_LOCKS = "shadowswitch.actors.branch.locks.BranchLocks.store"
