@@ -32,7 +32,7 @@ from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.follower import Follow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.model.errors import BuildCancelled, EngineClosed, ShadowSwitchError
+from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidTransition, ShadowSwitchError
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.storage import data_directory
@@ -117,6 +117,8 @@ class ShadowBuilder(EngineActor):
         self._head_at_start = 0
         self._residual = 0
         self._ended = False
+        self._handed_over = False
+        """The shadow is BUILT, or will be: a switch may begin, and the generation is not this actor's any more."""
         self._pacing = Pacing(context, heads, builds, row)
         self._workers = ShardWorkers(
             context.config, context.root, pool, parallel_workers, self._pacing.control, self._send
@@ -319,7 +321,7 @@ class ShadowBuilder(EngineActor):
         with disk_errors("build"):
             written = self._validator.finish_manifest(generation, self._row.branch_name, lsn, found)
         failpoint("build.manifest")
-        self._ended = True
+        self._ended = self._handed_over = True
         self._pacing.end()
         self._context.transact(
             lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes, written), "build"
@@ -345,6 +347,8 @@ class ShadowBuilder(EngineActor):
     def _cancel(self, message: CancelBuild) -> None:
         if not message.reply.set_running_or_notify_cancel():
             return
+        if self._handed_over:  # the catalog decides
+            raise InvalidTransition(f"shadow {self._id} is BUILT", operation="cancel build", object=self._id)
         self._end()
         try:
             if message.failed:

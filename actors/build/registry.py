@@ -219,6 +219,8 @@ class BuildRegistry:
         address.tell(message)
         try:
             result_of(message.reply, CANCEL_TIMEOUT_S, "the failure" if message.failed else "the cancellation")
+        except InvalidTransition:
+            return False
         except Exception:
             if self._context.catalog.shadow(shadow_id).state == wanted:
                 return True

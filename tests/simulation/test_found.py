@@ -7,7 +7,7 @@ from errno import ENOSPC
 
 import pytest
 
-from shadowswitch import EngineClosed, StorageFull, Timeout
+from shadowswitch import EngineClosed, InvalidTransition, StorageFull, Timeout
 from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
@@ -28,7 +28,7 @@ class Disk:
 
     def __init__(self, world: World) -> None:
         self.full = False
-        self.stalls_s = 0.0
+        self.stalls_s = self.slow_builder_s = 0.0
         self.failures = 0
         self._world = world
 
@@ -38,6 +38,8 @@ class Disk:
             raise OSError(ENOSPC, "injected")
         if name == "journal.before_commit" and self.stalls_s:
             self._world.sleep(self.stalls_s)
+        if name == "build.built":
+            self._world.sleep(self.slow_builder_s)
         if name == "copy.slice":
             self._world.sleep(0.1)
 
@@ -110,6 +112,30 @@ def test_a_build_whose_cancellation_could_not_be_recorded_goes_on(store: Store) 
 
     live(store, work, 100.0)
     assert built == ["BUILT"]
+
+
+def test_a_cancellation_that_comes_to_a_built_shadow_does_not_close_what_was_switched_to(store: Store) -> None:
+    outcomes: list[object] = []
+
+    def work(host: Host, disk: Disk, world: World) -> None:
+        disk.slow_builder_s = 5.0
+        host.write("main", [Put("object_type", "1", {"text": "one"})])
+        shadow = host.start_build("main", "SEARCH_INDEX", ["object_type"], {"parallel_workers": 1}).shadow_index_id
+        host.wait_for(shadow, "BUILT", timeout_s=60)
+
+        def cancel() -> None:
+            with pytest.raises(InvalidTransition):
+                host.cancel_build(shadow)
+            outcomes.append("refused")
+
+        world.spawn("cancel", cancel)
+        outcomes.append(host.switch(shadow).success)
+        world.sleep(60.0)
+        with host.reader("main", "SEARCH_INDEX") as reader:
+            outcomes.append(reader.count())
+
+    live(store, work, 200.0, **QUIET)
+    assert outcomes == [True, "refused", 1]
 
 
 def test_a_build_whose_claim_got_no_answer_and_is_durable_goes_on(store: Store) -> None:
