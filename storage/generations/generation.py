@@ -106,7 +106,7 @@ class Generation:
         reader.close()
 
     def wait_applied(self, lsn: int, deadline: float, is_left: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline.
+        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline, or EngineClosed.
 
         False when the live pointer moved to another generation before.
         """
@@ -114,8 +114,10 @@ class Generation:
             while self.applied_lsn < lsn:
                 if is_left():
                     return False
+                if self.closed:
+                    raise EngineClosed("the engine is closed", operation="read", hint="open it again")
                 remaining = deadline - self.writer.catalog.clock.monotonic()
-                if remaining <= 0 or self.closed:
+                if remaining <= 0:
                     raise Timeout(
                         f"the index shows LSN {self.applied_lsn}, LSN {lsn} was asked for",
                         operation="read",

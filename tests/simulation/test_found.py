@@ -29,6 +29,7 @@ class Disk:
     def __init__(self, world: World) -> None:
         self.full = False
         self.stalls_s = self.slow_builder_s = 0.0
+        self.shard_full = False
         self.failures = 0
         self._world = world
 
@@ -38,6 +39,8 @@ class Disk:
             raise OSError(ENOSPC, "injected")
         if name == "journal.before_commit" and self.stalls_s:
             self._world.sleep(self.stalls_s)
+        if name == "follow.shard_applied" and self.shard_full:
+            raise StorageFull("injected", operation="apply")
         if name == "build.built":
             self._world.sleep(self.slow_builder_s)
         if name == "copy.slice":
@@ -136,6 +139,30 @@ def test_a_cancellation_that_comes_to_a_built_shadow_does_not_close_what_was_swi
 
     live(store, work, 200.0, **QUIET)
     assert outcomes == [True, "refused", 1]
+
+
+def test_a_reader_that_waits_while_the_engine_closes_gets_engine_closed(store: Store) -> None:
+    outcomes: list[str] = []
+
+    def work(host: Host, disk: Disk, world: World) -> None:
+        host.write("main", [Put("object_type", "1", {"text": "one"})])
+        shadow = host.start_build("main", "SEARCH_INDEX", ["object_type"], {"parallel_workers": 1}).shadow_index_id
+        host.wait_for(shadow, "BUILT", timeout_s=60)
+        host.switch(shadow)
+        disk.shard_full = True
+        lsn = host.write("main", [Put("object_type", "2", {"text": "two"})]).lsn
+
+        def read() -> None:
+            with pytest.raises(EngineClosed):
+                host.reader("main", "SEARCH_INDEX", min_lsn=lsn, timeout_s=100)
+            outcomes.append("closed")
+
+        world.spawn("read", read)
+        world.sleep(2.0)
+        host.close()
+
+    live(store, work, 60.0, **QUIET)
+    assert outcomes == ["closed"]
 
 
 def test_a_build_whose_claim_got_no_answer_and_is_durable_goes_on(store: Store) -> None:
