@@ -106,10 +106,8 @@ class Generation:
         reader.close()
 
     def wait_applied(self, lsn: int, deadline: float, is_left: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until readers see everything up to `lsn`. Raises Timeout at the (monotonic) deadline, or EngineClosed.
-
-        False when the live pointer moved to another generation before.
-        """
+        """Wait until readers see everything up to `lsn`; False when the live pointer moved to another one before.
+        Raises Timeout at the (monotonic) deadline, or EngineClosed."""
         with self.progress:
             while self.applied_lsn < lsn:
                 if is_left():
