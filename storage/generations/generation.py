@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shadowswitch.model.errors import Timeout
+from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog.rows import GenerationRow
