@@ -17,7 +17,7 @@ FOLDERS := engine actors storage model service
 BIN := .venv/bin
 PIP_FLAGS := --quiet --no-input --disable-pip-version-check
 
-# Folders are listed too: their time changes when a module is deleted, and then it must vanish from the install.
+# Folders are listed, too: a deleted module changes the time of its folder, and must vanish from the install.
 SOURCES := pyproject.toml README.md LICENSE $(shell find $(FOLDERS) -name __pycache__ -prune -o -print)
 
 help: ## show this list
@@ -61,7 +61,7 @@ clean: ## remove everything that make made
 	rm -rf .venv .venv-dev build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(FOLDERS) $(wildcard tests benchmarks) -name __pycache__ -prune -exec rm -rf {} +
 
-# setuptools ships whatever lies in build/lib, deleted modules too. build/__editable__* belongs to `make dev`: kept.
+# setuptools ships every file in build/lib, deleted modules too. build/__editable__* belongs to `make dev` and stays.
 define install
 @echo "installing .[$(1)] into .venv"
 @rm -rf build/lib build/bdist.*
@@ -76,12 +76,12 @@ endef
 	$(call install,dev)
 	@touch .venv/.installed-cli $@
 
-# Tantivy is one of those that the benchmarks compare with; where it cannot be installed they go without.
+# Tantivy is a contender of the benchmarks. Without it they measure the others.
 .venv/.installed-bench: .venv/.installed-dev
 	@$(BIN)/python -m pip install $(PIP_FLAGS) '.[bench]' || echo "Tantivy cannot be installed here: the benchmarks go on without it"
 	@touch $@
 
-# A source that vanished between the listing and now is no error.
+# A source may vanish after the listing: no error.
 $(SOURCES): ;
 
 # A Python counts only if it runs: a pyenv shim may stand for a version that is not installed.

@@ -1,4 +1,4 @@
-"""What a durable commit costs at least: LMDB and the disk alone, beside the same load."""
+"""The least cost of a durable commit: LMDB and the disk alone, beside the same load."""
 
 from __future__ import annotations
 

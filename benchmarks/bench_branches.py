@@ -1,12 +1,12 @@
-"""Ten thousand branches with a few of them busy: opening, threads, memory, and what a quiet branch feels of the others.
+"""Ten thousand branches, a few of them busy: opening, threads, memory, and the delay of a quiet branch by the others.
 
     python -m benchmarks.bench_branches [--branches 10000] [--busy 50] [--seconds 10] [--json FILE]
 
-A process makes the branches, locks one in ten, and is killed while the busy ones are written to. Another opens what is
-left, and again. Then one writer for each busy branch works without a pause, one branch stands still for 0.2 s with
-each write, and one is broken: every write to it fails. Admission is the time of a `check_write` of a
-branch that nobody else uses; each time another one, so that its actor has to be started. The run fails if fsck finds
-anything, if a lock is lost, or if more than 200 threads are needed.
+A process makes the branches, locks one in ten, and is killed while the busy ones are written to. Another process opens
+the directory, and again. Then one writer for each busy branch works without a pause, one branch stands still for 0.2 s
+with each write, and one is broken: every write to it fails. Admission is the time of a `check_write` of an unused
+branch, each time another one, so that its actor has to be started. The run fails if fsck finds anything, if a lock is
+lost, or if more than 200 threads are needed.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def kill_a_host(data: Path, busy: int) -> None:
 
 
 def admissions(engine: Engine, branches: int, busy: int, seconds: float) -> list[float]:
-    """Milliseconds of a check on branches that nobody else uses, one after the other."""
+    """Milliseconds of a check on unused branches, one after the other."""
     found: list[float] = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until and len(found) < CHECKS_MAX:
@@ -216,7 +216,7 @@ def run(branches: int, busy: int, seconds: float, records: int, data: Path) -> R
     others = (("with a rebuild on another branch", rebuilding), ("beside the busy", beside_busy))
     for what, found in (("quiet", quiet), *others, ("beside stuck and broken", beside_broken)):
         for label, share in (("p50", 0.5), ("p99", 0.99)):
-            how = "a check of a branch that nobody else uses, its actor's start included"
+            how = "a check of an unused branch, the start of its actor included"
             report.figure(f"admission {label}, {what}", quantile(found, share), "ms", how)
     full = branches >= 10_000
     report.target("10,000 branches open in under a second", f"{open_s:.2f} s", open_s < 1 if full else None)

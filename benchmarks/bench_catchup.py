@@ -3,11 +3,11 @@
     python -m benchmarks.bench_catchup [--records 100000] [--changes 60000] [--seconds 5]
 
 Replay: the live index stands still while changes of random records are written; then the host applies them. Against:
-the backend's own `apply` of the same slices from memory by a bare thread. Both force to disk what they have applied
-every `copy_flush_rows` changes, so that no pile of dirty pages delays those who write; for comparison also without.
+the backend's own `apply` of the same slices from memory by a bare thread. Both force their changes to disk every
+`copy_flush_rows` changes, so that a large flush batch of dirty pages delays no writer. For comparison also without.
 
-Then four writers in batches of 100 write as fast as they can while the index follows, and once more while it is
-rebuilt: either the build gets there, writers being slowed by at most `write_delay_max_ms`, or it says NOT_CONVERGING.
+Then four writers in batches of 100 write as fast as they can while the index follows, and once more during a rebuild.
+Either the build catches up, and delays each write by at most `write_delay_max_ms`, or it ends with NOT_CONVERGING.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float
     """Changes a second of the host's replay, and the slices as the backend got them."""
     (generation,) = engine._lifecycle.generations.all()
     writer = generation.writer
-    while writer.compact():  # from an index at rest, not from one that has the housekeeping of the last round before it
+    while writer.compact():  # the index is at rest then: the compaction of the last round is done
         pass
     writer.flush()
     with writer.pause_apply():
@@ -62,9 +62,9 @@ def replay(engine: Engine, records: int, changes: int, seed: int) -> tuple[float
     return changes / took, slices
 
 
-def raw_apply(path: Path, slices: Sequence[Sequence[Item]], changes: int, pile: int, seed: int) -> float:
+def raw_apply(path: Path, slices: Sequence[Sequence[Item]], changes: int, flush_batch: int, seed: int) -> float:
     """Changes a second of the backend alone: the same changes, in an order that it has not seen yet, to the shard of an
-    index that is closed; forced to disk every `pile` changes."""
+    index that is closed; forced to disk every `flush_batch` changes."""
     writer = BACKEND.open_writer(path / "shard-000", OPTIONS)
     while writer.compact():
         pass
@@ -81,7 +81,7 @@ def raw_apply(path: Path, slices: Sequence[Sequence[Item]], changes: int, pile: 
             newest[item.id] = Item(lsn, item.resource_type, item.id, item.key_hash, item.fields)
         writer.apply(list(newest.values()), lsn)
         unflushed += len(some)
-        if unflushed >= pile:
+        if unflushed >= flush_batch:
             writer.flush()
             unflushed = 0
     took = time.perf_counter() - begun

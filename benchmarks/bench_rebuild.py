@@ -1,4 +1,4 @@
-"""Benchmark 2, a whole rebuild: what writers and readers feel of it, how fast it is, what it takes.
+"""Benchmark 2, a whole rebuild: stalls of writers and readers, its speed, its memory.
 
     python -m benchmarks.bench_rebuild [--records 100000] [--rebuilds 5]
 
@@ -36,7 +36,7 @@ SLICE_ROWS = BENCH_CONFIG.copy_slice_rows
 POLL_S = 0.004
 BUILD_S = 600.0
 LIMIT_SHARE = 0.9
-"""Of what two bare loads at once reach: so much is what the machine gives."""
+"""A rate of at least this share of two bare loads at once counts as the limit of the machine."""
 
 
 class Memory(threading.Thread):
@@ -48,7 +48,7 @@ class Memory(threading.Thread):
         self.peak_mib = 0.0
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Measure until `over` is set."""
         while not self.over.wait(0.05):
             self.peak_mib = max(self.peak_mib, sum(children_rss_mib()))
 
@@ -223,14 +223,14 @@ def stalls(report: Report, folder: Path, records: int, rebuilds: int, window_s: 
         report.problems += loops.errors + [str(finding) for finding in ours.engine.check()]
         if verdict.lost or verdict.revived:
             report.problems.append(f"{len(verdict.lost)} lost, {len(verdict.revived)} revived")
-        for who, gaps in (("writer", loops.writer_gaps), ("reader", loops.reader_gaps)):
+        for role, gaps in (("writer", loops.writer_gaps), ("reader", loops.reader_gaps)):
             still = gaps(quiet)
             worst = [max(gaps([span])) for span in spans]
             inside = gaps([window for span in spans for window in _cut(span, window_s)])
-            report.figure(f"{who} stall, quiet", spread(still), "ms", f"windows of {window_s:g} s: p50 / p99 / max")
-            report.figure(f"{who} stall while rebuilding", spread(inside), "ms", f"windows of {window_s:g} s")
-            report.figure(f"worst {who} stall of a whole rebuild", quantile(worst, 0.5), "ms", "median over rebuilds")
-            if who == "writer":
+            report.figure(f"{role} stall, quiet", spread(still), "ms", f"windows of {window_s:g} s: p50 / p99 / max")
+            report.figure(f"{role} stall while rebuilding", spread(inside), "ms", f"windows of {window_s:g} s")
+            report.figure(f"worst {role} stall of a whole rebuild", quantile(worst, 0.5), "ms", "median over rebuilds")
+            if role == "writer":
                 ratio = quantile(worst, 0.5) / quantile(still, 0.99)
                 said = f"{quantile(worst, 0.5):.1f} ms, quiet p99 {quantile(still, 0.99):.1f} ms: {ratio:.2f} times"
                 says = "worst writer stall over a whole rebuild (median) at most 3 times quiet p99"

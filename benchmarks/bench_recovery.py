@@ -40,7 +40,7 @@ def prepare(data: Path, records: int, branches: int) -> dict[str, Any]:
     fill(engine, records)
     result = engine.rebuild(BRANCH, KIND, [TYPE], {**BUILD, "shards": 1})
     assert result.success, result.message
-    with ThreadPoolExecutor(32) as pool:  # so that they share commits
+    with ThreadPoolExecutor(32) as pool:  # so that the calls share commits
         list(pool.map(engine.create_branch, (f"feature/{n}" for n in range(branches))))
     shadow = engine.start_build(BRANCH, KIND, [TYPE], {**BUILD, "tokenizer": "unicode61"}).shadow_index_id
     seen = engine.shadow(shadow)

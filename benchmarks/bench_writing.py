@@ -2,15 +2,16 @@
 
     python -m benchmarks.bench_writing [--writers 1,4,16,64] [--seconds 2] [--records 100000]
 
-Writers in threads, closed loop without thought, records of about 220 bytes, one at a time and in batches of 100. What
-people do with an index is to edit: each write changes records drawn at random from all that there are. For comparison
-also new records whose ids grow, which is the best that can happen to a B-tree by id, and nothing special to ours, whose
-records lie by bucket (docs/decisions/0003): sixteen of them fall on one page of the raw side and on sixteen of ours.
+Writers in threads, closed loop without thought, records of about 220 bytes, one at a time and in batches of 100. The
+usual work on an index is to edit: each write changes records drawn at random from all records. New records with growing
+ids are measured for comparison. They are the best case of a B-tree by id: sixteen of them fall on one page of the raw
+side. They are no special case of ours: records lie by bucket (docs/decisions/0003), and sixteen of them fall on sixteen
+pages.
 
-The raw side does what any group commit must: callers hand bytes to one thread through a queue, it puts all it finds
-into one LMDB transaction, commits, and wakes them; it keeps no digest, no locks and no order across batches. The same
-with a second table that gets every change again, as a journal does, is the limit that this disk sets. They take turns,
-and the median of the rounds counts.
+The raw side is a bare group commit. Callers put bytes into a queue. One thread puts all queued items into one LMDB
+transaction, commits, and wakes the callers. It keeps no digest, no locks and no order across batches. The same with a
+second table that gets every change again, as a journal does, is the limit of this disk. The sides take turns, and the
+median of the rounds counts.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ MAP_BYTES = 16 << 30
 GROUP_MAX = 5_000
 LOAD_BATCH = 1_000
 LIMIT_SHARE = 0.8
-"""Of what raw LMDB with a journal can do, the limit of the disk: so much is at the limit."""
+"""A rate of at least this share of raw LMDB with a journal counts as the limit of the disk."""
 CHECKED_MAX = 200_000
 """fsck reads everything several times; beyond this size the counts must do."""
 
@@ -108,7 +109,7 @@ class RawLmdb:
 
 
 class Ids:
-    """Which records are written: drawn from those that there are, or new ones in the order of their ids. Any thread."""
+    """The ids to write: drawn from the existing records, or new ones in the order of their ids. Any thread."""
 
     def __init__(self, records: int, edits: bool, prefix: str) -> None:
         self._pool = known_ids(records) if edits else []
@@ -125,7 +126,7 @@ class Ids:
 
 
 def known_ids(records: int) -> list[str]:
-    """The ids of the records that there are from the start."""
+    """The ids of the first records."""
     return [f"r{n:07d}" for n in range(records)]
 
 
@@ -188,7 +189,7 @@ class Sides:
         return ours, raw, logged
 
     def check(self, report: Report) -> None:
-        """What was acknowledged must be there."""
+        """Every acknowledged write must be there."""
         with_ours, without = self.engine.count(BRANCH), self.raw.count()
         changes = self.engine.stats()["counters"]["changes"]
         if not self.records <= with_ours <= changes:

@@ -1,4 +1,4 @@
-"""What all benchmarks share: figures and targets, records, quantiles, gaps, the machine, the command line."""
+"""The parts that all benchmarks share: figures, targets, records, quantiles, gaps, the machine, the command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Figure(msgspec.Struct):
 
 
 class Target(msgspec.Struct):
-    """A target of the project beside what was measured; `met` is None when this run could not tell."""
+    """A target of the project beside what was measured; `met` is None when this run could not decide it."""
 
     says: str
     measured: str
@@ -53,7 +53,7 @@ class Target(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """What one script found; `problems` are wrong results, and any of them fails the run."""
+    """The report of one script. `problems` are wrong results; one of them fails the run."""
 
     title: str
     data: str = ""
@@ -62,7 +62,7 @@ class Report(msgspec.Struct):
     problems: list[str] = []
     plots: list[str] = []
     text: str = ""
-    """Tables in Markdown that go into RESULTS.md as they are."""
+    """Tables in Markdown, copied into RESULTS.md as they are."""
 
     def figure(self, name: str, value: float | str, unit: str, definition: str = "") -> None:
         """Add a figure; floats are rounded to four significant digits."""
@@ -94,7 +94,7 @@ def fill_types(engine: Engine, records: int, branch: str, types: Sequence[str], 
 def fill_values(
     records: int, types: Sequence[str] = (TYPE,), seed: int = 1, size: int = BATCH
 ) -> Iterator[tuple[int, list[Put]]]:
-    """The records that every benchmark begins with, in batches: the number of the first, and the batch."""
+    """The first records of every benchmark, in batches: the number of the first record, and the batch."""
     chance = random.Random(seed)
     for start in range(0, records, size):
         numbers = range(start, min(records, start + size))
@@ -135,7 +135,7 @@ def cpu_and_wall() -> tuple[float, float]:
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
-    """How often a second `work` does what it counts, over at least that long."""
+    """The units of `work` done in a second, measured over at least `seconds`."""
     begun, done = time.perf_counter(), 0
     while (spent := time.perf_counter() - begun) < seconds:
         done += work()
@@ -160,7 +160,7 @@ def rss_mib() -> float:
 
 
 def size_mib(path: Path) -> float:
-    """Space that the files below a path take on the disk; files that vanish meanwhile count nothing."""
+    """Disk space of the files below a path; a file that vanishes meanwhile counts nothing."""
     total = 0
     for folder, _, names in os.walk(path):
         for name in names:
@@ -184,7 +184,7 @@ def fsync_ms(folder: Path, rounds: int = 50) -> float:
 
 
 def machine(folder: Path) -> dict[str, str]:
-    """What the figures depend on."""
+    """The machine: the figures depend on it."""
     cpu = next((x.split(":")[1].strip() for x in _lines("/proc/cpuinfo") if x.startswith("model name")), "unknown")
     memory = next((int(x.split()[1]) for x in _lines("/proc/meminfo") if x.startswith("MemTotal")), 0)
     return {
@@ -223,7 +223,7 @@ def scratch(parent: str | None) -> Iterator[Path]:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every script takes."""
+    """A parser with the arguments of every script."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="FILE", help="write the report there, as JSON ('-': to standard output)")
     parser.add_argument("--folder", help="where to work: a folder on the disk to be measured (default: temporary)")
@@ -242,7 +242,7 @@ def finish(report: Report, options: argparse.Namespace) -> int:
 
 
 def show(report: Report) -> None:
-    """The report for people."""
+    """Print the report as text."""
     print(f"{report.title}: {report.data}")
     for figure in report.figures:
         print(f"  {figure.name:<58} {figure.value:>12} {figure.unit}")
@@ -255,7 +255,7 @@ def show(report: Report) -> None:
 
 
 def verdict(met: bool | None) -> str:
-    """In words."""
+    """The verdict on a target in words."""
     return {True: "met", False: "NOT MET", None: "not judged"}[met]
 
 

@@ -1,12 +1,12 @@
-"""Who switches in bench_switch: shadowswitch, and what people would use instead. Each has two whole generations.
+"""The contenders of bench_switch: shadowswitch, and the usual alternatives. Each has two whole generations.
 
-    ShadowSwitch   Engine.rollback, back and forth: the sealed switch with its digest check
+    ShadowSwitch   Engine.rollback, back and forth: the switch with its digest check
     LinkFlip       SQLite FTS5: writers kept out by a lock, the changes of the log replayed, a link replaced
-    Moves          SQLite FTS5: two `shutil.move` under a lock, as the report has it; nothing is replayed
+    Moves          SQLite FTS5: two `shutil.move` under a lock, as in the report; nothing is replayed
     TantivyFlip    Tantivy: a log on disk, a lock, replay, commit, a link replaced
 
-Every write is durable when it returns. Writers write records of their own, readers search for two words and look at
-where the path leads by now before each read.
+Every write is durable when it returns. Writers overwrite random records. A reader searches for two words, and resolves
+the path before each search.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Contender(Protocol):
         ...
 
     def switch(self) -> float | None:
-        """Switch to the other generation; how long writers were kept out, in ms, None when nobody can tell."""
+        """Switch to the other generation; the ms for which writers were kept out, None when that is unknown."""
         ...
 
     def held(self) -> dict[Key, int]:
-        """Everything that the live index holds, when nobody writes."""
+        """Everything that the live index holds, while no writer runs."""
         ...
 
     def close(self) -> None:
@@ -171,7 +171,7 @@ class LinkFlip:
         return (ended - begun) * 1000
 
     def _replay(self) -> None:
-        """Bring the other generation up with everything written since it was left, and make it durable."""
+        """Apply to the other generation every change since it was live, and make it durable."""
         writer = BACKEND.open_writer(self._generations[self._live] / SHARD, OPTIONS)
         newest = {(item.resource_type, item.id): item for item in self._log}
         writer.apply(sorted(newest.values(), key=lambda item: item.lsn), 0)
@@ -187,7 +187,7 @@ class LinkFlip:
 
 
 class Moves(LinkFlip):
-    """Directories that are moved under the path; the log is not replayed, so what was written is lost."""
+    """Directories are moved under the path. The log is not replayed, so the writes since the copy are lost."""
 
     name = "SQLite FTS5, shutil.move twice"
 
@@ -222,7 +222,7 @@ class TantivyFlip:
         self._lock = threading.Lock()
         self._log_file = (folder / "log").open("ab", buffering=0)
         self._behind: list[list[Item]] = [[], []]
-        """What each generation has not applied yet."""
+        """The changes that each generation has not applied yet."""
         builder = self._tantivy.SchemaBuilder()
         for field in ("id", "lsn"):
             builder.add_text_field(field, stored=True, tokenizer_name="raw")

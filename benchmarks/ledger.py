@@ -1,8 +1,8 @@
-"""The ledger of what was acknowledged, and the one auditor that holds any index against it.
+"""The ledger of acknowledged changes, and the one auditor that compares any index with it.
 
 An index is wrong in a record when it does not hold the version that was acknowledged last: a *lost* write (an older
 version, or none), or a *revived* delete (any version of a record whose deletion was acknowledged). The order of two
-changes of a record is that of their LSNs. What failed with an unknown outcome is left out.
+changes of a record is that of their LSNs. A record with a change of unknown outcome is left out.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Verdict(msgspec.Struct):
     looked_at: int = 0
 
     def add(self, other: Verdict) -> None:
-        """What another look found too."""
+        """Add the verdict of another look."""
         self.lost |= other.lost
         self.revived |= other.revived
         self.looked_at += other.looked_at
 
 
 class Ledger:
-    """What was acknowledged. Any thread."""
+    """The acknowledged changes. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class Ledger:
         self._unknown: set[Key] = set()
 
     def imported(self, key: Key, lsn: int) -> None:
-        """A record that was there before anybody worked."""
+        """A record that was imported before the run."""
         self._newest[key] = Version(lsn, False, 0.0)
 
     def acked(self, key: Key, lsn: int, deleted: bool) -> None:
@@ -60,12 +60,12 @@ class Ledger:
                 self._newest[key] = version
 
     def unknown(self, key: Key) -> None:
-        """A change failed in a way that leaves open whether it happened."""
+        """A change failed with an unknown outcome."""
         with self._lock:
             self._unknown.add(key)
 
     def newest(self, key: Key) -> Version | None:
-        """What a reader must see by now, or None when nobody knows."""
+        """The version that a reader must see by now, or None when that is unknown."""
         with self._lock:
             return None if key in self._unknown else self._newest.get(key)
 
@@ -99,7 +99,7 @@ class Ledger:
         return found
 
     def audit_whole(self, branch: str, held: Mapping[Key, int]) -> Verdict:
-        """Hold everything against everything that the index holds, when nobody writes."""
+        """Compare the whole ledger with everything that the index holds, while no writer runs."""
         found = Verdict()
         known = self.of_branch(branch)
         for key, version in known.items():

@@ -32,7 +32,7 @@ class Loop(threading.Thread):
         self.errors: list[str] = []
 
     def run(self) -> None:
-        """Until told to stop."""
+        """Repeat the step until the loops are stopped."""
         while not self._over.is_set():
             begun = time.perf_counter()
             try:
@@ -63,7 +63,7 @@ class Loops:
 
     def __enter__(self) -> Loops:
         gc.collect()
-        gc.freeze()  # else the collector walks the harness' own ledgers, 17 ms at a time, and all stand still
+        gc.freeze()  # else the collector walks the ledgers of the harness: each time every thread stands for 17 ms
         for loop in (*self.writers, *self.readers):
             loop.start()
         return self

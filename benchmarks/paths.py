@@ -1,4 +1,4 @@
-"""What people use instead: an fts5 index in a directory that a host opens by its path. Shared by all baselines.
+"""The usual alternative: an fts5 index in a directory that a host opens by its path. Shared by all baselines.
 
 The same SQLite FTS5 code as the `fts5` backend, so that only the way of switching differs.
 """
@@ -31,18 +31,18 @@ SHARD = "shard-000"
 
 
 def item_of(change: Put | Delete, lsn: int) -> Item:
-    """A change as a backend takes it."""
+    """A change in the form that a backend applies."""
     fields = change.fields if isinstance(change, Put) else None
     return Item(lsn, change.resource_type, change.id, key_hash(change.resource_type, change.id), fields)
 
 
 class PathIndex:
-    """An index at a path: one writer, and readers that look at each read whether the path leads elsewhere by now."""
+    """An index at a path: one writer, and readers that resolve the path again at each read."""
 
     def __init__(self, path: Path, durable: bool = False) -> None:
         self.path = path
         self.lock = threading.RLock()
-        """Held by whoever applies a change, and by whoever switches."""
+        """Held while a change is applied, and during a switch."""
         self._durable = durable
         self._local = threading.local()
         self._readers: list[Fts5Reader] = []
@@ -50,7 +50,7 @@ class PathIndex:
         self.open()
 
     def open(self) -> None:
-        """Open the writer at wherever the path leads now."""
+        """Resolve the path and open the writer there."""
         self._real = Path(os.path.realpath(self.path))
         self.writer = BACKEND.open_writer(self._real / SHARD, OPTIONS)
 

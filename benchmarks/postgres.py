@@ -1,7 +1,7 @@
 """PostgreSQL as a contender of bench_switch, where its server is installed: a table with a GIN index over a tsvector.
 
-Its way to rebuild is `pg_repack` when that is installed, else `REINDEX INDEX CONCURRENTLY`. Both do everything, not
-only the switch; how long they keep writers out nobody tells, so only the stalls are measured. Clients are `psql`
+It rebuilds by `pg_repack` when that is installed, else by `REINDEX INDEX CONCURRENTLY`. Both do the whole rebuild, not
+only the switch. Neither reports how long writers are kept out, so only the stalls are measured. Clients are `psql`
 processes, one for each thread, on a Unix socket; every write is its own durable transaction.
 """
 
@@ -151,7 +151,7 @@ class Postgres:
         put = record(chance.randrange(self._records), chance, TYPE)
         body = f"{put.fields['title']} {put.fields['body']}"
         answer = self._session().ask(WRITE.format(id=put.id, body=body))
-        if answer:  # nothing is returned when somebody was faster
+        if answer:  # no row is returned when another writer was faster
             self.ledger.acked(key_of(put.id), int(answer[0]), deleted=False)
 
     def read(self, chance: random.Random) -> None:

@@ -18,7 +18,7 @@ HEAD = "Targets are those of the project, met or not as they came out.\n"
 
 
 class Section(msgspec.Struct):
-    """One script: what was called, how long it took, what it found."""
+    """One script: its command, its time, its report."""
 
     name: str
     command: str
@@ -27,7 +27,7 @@ class Section(msgspec.Struct):
 
 
 def write(path: Path, sections: Sequence[Section], machine: dict[str, str], when: datetime, keep: bool) -> None:
-    """Write the file. With `keep`, what it holds of other scripts stays."""
+    """Write the file. With `keep`, the sections of other scripts stay."""
     old = path.read_text(encoding="utf-8") if keep and path.exists() else ""
     parts = _parts(old)
     for section in sections:

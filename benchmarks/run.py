@@ -82,7 +82,7 @@ SCRIPTS = (
 
 
 def run_script(script: Script, tiny: bool, out: Path, folder: Path, limit_s: float) -> Section:
-    """One script; whatever happens to it is in the section."""
+    """Run one script. Its failure, too, is in the section."""
     written = out / f"{script.name}.json"
     command = [sys.executable, "-m", f"benchmarks.{script.name}", "--json", str(written)]
     command += (script.tiny if tiny else script.full).split()

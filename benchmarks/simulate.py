@@ -3,9 +3,9 @@
     python -m benchmarks.simulate --developers 20 --branches 5 --minutes 0.5 --rebuilds 5 --seed 1
     python -m benchmarks.simulate --scenarios        the report's three scenarios in scaled time
 
-Real threads on a real engine, builds and an outside reader in processes of their own. The run fails when `shadow` loses
-or revives anything, when any of its reads fails or is stale, when the engine itself lost a record in any mode, or (with
---expect-failures) when the auditor does not find the failures that the other modes are known for.
+Real threads on a real engine; builds, and a reader by path, in processes of their own. The run fails when `shadow`
+loses or revives anything, when one of its reads fails or is stale, when the engine itself lost a record in any mode, or
+(with --expect-failures) when the auditor does not find the known failures of the other modes.
 
 A read is stale when it shows an older version of a record than was acknowledged --stale-s before it began, or than the
 same reader saw before. Everything else is defined beside its figure.
@@ -54,7 +54,7 @@ def play(schedule: Schedule, modes: Sequence[str], options: argparse.Namespace) 
 
 
 def judge(report: Report, schedule: Schedule, found: dict[str, Outcome]) -> None:
-    """What must be so, whatever the machine."""
+    """The rules that hold on every machine."""
     for mode, outcome in found.items():
         report.problems += [f"{schedule.title}, {mode}: {problem}" for problem in outcome.problems]
     ours = found.get("shadow")

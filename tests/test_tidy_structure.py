@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import PurePosixPath
+
+import pytest
 
 from shadowswitch import Engine
 from tests.test_tidy import FACADE, LAYERS, ROOT, files, imports, none_of, python_files, text_of, tree_of
@@ -125,19 +128,90 @@ def test_prose_names_modules_that_are_there() -> None:
     none_of(offenders, "a reader who follows a name that leads nowhere stops believing the rest:")
 
 
+LINE_CHARS = 78
+"""A line of prose that has room for the next word below this width was broken by an edit."""
+NOT_PROSE = re.compile(r"[-*+]\s|[#|>!<]|\[+[\w.]+\]+$|\d+\.\s|\w+ = |\"{3}$|\S.*(   |\||-->)")
+"""The beginning of an item of a list, a heading, a row of a table, a setting, the end of a docstring; a drawing."""
+
+Line = tuple[int, str]
+
+
+def _runs(lines: Iterable[Line], indent: int) -> Iterator[list[Line]]:
+    """Paragraphs: adjacent lines at exactly this indentation, without lists, tables and what is indented below them."""
+    run: list[Line] = []
+    for number, line in lines:
+        text = line[indent:]
+        own = bool(text.strip()) and not line[:indent].strip() and not text[0].isspace()
+        listed = own and NOT_PROSE.match(text) is not None
+        if own and not listed and (not run or run[-1][0] == number - 1):
+            run.append((number, line))
+            continue
+        yield run
+        run = [(number, line)] if own and not listed else []
+    yield run
+
+
+def _unfenced(lines: Iterable[Line]) -> Iterator[Line]:
+    """The lines of a document outside its fenced blocks."""
+    fenced = False
+    for number, line in lines:
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            yield number, line
+
+
+def _paragraphs(name: str) -> Iterator[list[Line]]:
+    """Paragraphs of a document; those of docstrings at the indentation of the docstring; adjacent comments."""
+    lines = text_of(name).splitlines()
+    if name.endswith(".md"):
+        yield from _runs(_unfenced(enumerate(lines, 1)), 0)
+        return
+    for node in ast.walk(tree_of(name)):
+        value = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            last = value.end_lineno or value.lineno
+            numbered = [(number, lines[number - 1]) for number in range(value.lineno, last + 1)]
+            indent = value.col_offset
+            yield from _runs(numbered, indent)
+    comments = [(number, line) for number, line in enumerate(lines, 1) if line.lstrip().startswith("# ")]
+    for indent in {line.index("#") for _, line in comments}:
+        yield from _runs(((n, line.replace("# ", "  ", 1)) for n, line in comments), indent + 2)
+
+
+def _broken_early(run: list[Line]) -> Iterator[Line]:
+    """The lines of a paragraph that had room for the first word of the next one, and end no sentence."""
+    for (number, line), (_, following) in pairwise(run):
+        text = line.rstrip()
+        if (
+            not text.endswith((".", ":", ";", "?", "!", ".)"))
+            and len(text) + 1 + len(following.split()[0]) <= LINE_CHARS
+        ):
+            yield number, text
+
+
 def test_a_line_is_not_broken_before_it_is_full() -> None:
     """A lone fragment in the middle of a paragraph is what an edit left behind."""
-    offenders = []
-    plain = re.compile(r"^( *)[A-Za-z`(\"'][^|]*$")
-    for name in _with_prose():
-        before: tuple[int, str] | None = None
-        for number, line in sorted(set(_prose(name))):
-            joined = before is not None and before[0] == number - 1
-            if joined and before is not None and plain.match(before[1]) and plain.match(line):
-                same_indent = len(before[1]) - len(before[1].lstrip()) == len(line) - len(line.lstrip())
-                word = line.split()[0]
-                ends = before[1].rstrip().endswith((":", ".", '"', "`", ")", "*", ";"))
-                if same_indent and not ends and len(before[1]) + 1 + len(word) <= 78:
-                    offenders.append(f"{name}:{number - 1}: {before[1].strip()[:80]}")
-            before = (number, line)
+    offenders = [
+        f"{name}:{number}: {text.strip()[:80]}"
+        for name in _with_prose()
+        for run in _paragraphs(name)
+        for number, text in _broken_early(run)
+    ]
     none_of(offenders, "fill the line, or end the sentence there:")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A sentence that was\nbroken in its middle.", 1),
+        ("A sentence.\nAnother sentence, at a line of its own.", 0),
+        ("- an item\nof a list", 0),
+        ("    indented\n    code", 0),
+        ("| a table\n| of rows", 0),
+        ("```\nfenced\ncode\n```", 0),
+    ],
+)
+def test_a_broken_line_is_seen_in_paragraphs_only(text: str, found: int) -> None:
+    runs = _runs(_unfenced(enumerate(text.splitlines(), 1)), 0)
+    assert sum(len(list(_broken_early(run))) for run in runs) == found

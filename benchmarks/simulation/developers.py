@@ -1,4 +1,4 @@
-"""Developers at work: threads that think, edit, delete, lock, search and meet each other, and note what happened."""
+"""Developers at work: threads that think, edit, delete, lock, search and meet each other, and note their results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 class Notes:
-    """What happened in a run. Appending is safe on any thread."""
+    """The notes of a run. Appending is safe on any thread."""
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
@@ -60,7 +60,7 @@ class Notes:
 
 
 class Run:
-    """What the developers of a run share."""
+    """The state that the developers of a run share."""
 
     def __init__(self, host: Host, ledger: Ledger, notes: Notes, stale_s: float, begun: float, seconds: float) -> None:
         self.host = host
@@ -72,24 +72,24 @@ class Run:
         self.stop = threading.Event()
         self.lock = threading.Lock()
         self.rebuilding = 0
-        """Branches whose rebuilds are not all done: until then people go on working."""
+        """Branches whose rebuilds are not all done: until then developers continue."""
 
 
 class AtWork(threading.Thread):
-    """One developer. What goes wrong is noted, never raised."""
+    """One developer. An error is noted, never raised."""
 
-    def __init__(self, run: Run, who: Developer) -> None:
-        super().__init__(name=who.name, daemon=True)
+    def __init__(self, run: Run, developer: Developer) -> None:
+        super().__init__(name=developer.name, daemon=True)
         self._shared = run
-        self._who = who
+        self._developer = developer
         self._seen: dict[Key, int] = {}
         self._edits = 0
 
     def run(self) -> None:
         """All shifts."""
         shared = self._shared
-        steps = cycle(self._who.steps)
-        for begin, end in self._who.at_work:
+        steps = cycle(self._developer.steps)
+        for begin, end in self._developer.at_work:
             shared.stop.wait(max(0.0, shared.begun + begin - time.perf_counter()))
             until = min(shared.begun + end, shared.ends)
             last = until >= shared.ends
@@ -103,7 +103,7 @@ class AtWork(threading.Thread):
                         shared.notes.errors.append(f"{self.name}, {step.kind}: {type(error).__name__}: {error}")
 
     def _do(self, step: Step) -> None:
-        key = (self._who.branch, step.resource_type, step.id)
+        key = (self._developer.branch, step.resource_type, step.id)
         shared = self._shared
         if step.kind == "search":
             shared.stop.wait(step.think_s)
@@ -113,7 +113,7 @@ class AtWork(threading.Thread):
         shared.stop.wait(step.think_s)
         now = shared.host.engine.get(*key)
         if (now.lsn if now else 0) != (before.lsn if before else 0):
-            shared.notes.counts["edit conflicts"] += 1  # somebody else was faster: look at it again, then go on
+            shared.notes.counts["edit conflicts"] += 1  # another developer was faster: look again, then go on
         if step.kind == "locked-edit":
             self._locked_edit(key, step)
         else:
@@ -154,7 +154,7 @@ class AtWork(threading.Thread):
             raise
         shared.ledger.acked(key, lsn, deleted)
         ended = time.perf_counter()
-        shared.notes.writes.append(Write(key[0], self._who.zone, begun, ended))
+        shared.notes.writes.append(Write(key[0], self._developer.zone, begun, ended))
         shared.notes.counts["deletes" if deleted else "edits"] += 1
         self._edits += not deleted
         if not deleted and self._edits % PROBED_ONE_IN == 0 and len(shared.notes.probes) < PROBES_MAX:

@@ -1,7 +1,7 @@
 """The four ways to rebuild, as hosts of the same indexes for the same developers. All write to the same real engine.
 
     freeze       the branch is locked while the index is built; then a link leads to the new one
-    swap         copy, then the alias (a link) is replaced; nothing captures what is written meanwhile
+    swap         copy, then the alias (a link) is replaced; nothing captures the writes made meanwhile
     seed-moves   copy, then, under a short lock, the old directory is moved away and the new one in its place
     shadow       `Engine.rebuild`
 
@@ -34,19 +34,19 @@ WAIT_S = 300.0
 COPY_S = 30.0
 STRIPES = 256
 REBUILDER = "rebuild"
-"""Who holds the locks for rebuilds; a developer who meets one waits until it is gone."""
+"""The owner of the locks for rebuilds; a developer that meets one waits until it is gone."""
 
 
 class Delays(msgspec.Struct, frozen=True):
-    """What larger data and a busier disk would add, for small runs: a pause between the two moves; copies without a
-    lock that last until so many records were deleted meanwhile."""
+    """The effects of larger data and a busier disk, for small runs: a pause between the two moves; a copy without a
+    lock lasts until so many records were deleted meanwhile."""
 
     gap_s: float = 0.0
     copy_deletes: int = 0
 
 
 class Host(Protocol):
-    """What a developer's tools talk to. Any thread."""
+    """The service that the tools of a developer call. Any thread."""
 
     mode: str
     engine: Engine
@@ -57,7 +57,7 @@ class Host(Protocol):
         ...
 
     def search(self, branch: str, query: str) -> list[Hit]:
-        """What the index finds."""
+        """The hits of the index."""
         ...
 
     def lsn_of(self, key: Key) -> int | None:
@@ -77,11 +77,11 @@ class Host(Protocol):
         ...
 
     def outside_path(self, branch: str) -> Path:
-        """Where other programs open the index."""
+        """The path by which other programs open the index."""
         ...
 
     def close(self) -> None:
-        """Close what the host opened; not the engine."""
+        """Close the indexes of the host; not the engine."""
         ...
 
 
@@ -131,7 +131,7 @@ class ShadowHost:
 
 
 class PathHost:
-    """What the three other ways have in common."""
+    """The common part of the three other ways."""
 
     mode = ""
 
@@ -202,7 +202,7 @@ class PathHost:
         return path
 
     def _place(self, branch: str, built: Path) -> None:
-        """Let the path lead to what was built."""
+        """Let the path lead to the built index."""
         point_link(self.outside_path(branch), built)
 
     def _switch(self, branch: str, built: Path) -> None:
@@ -224,7 +224,7 @@ class PathHost:
 
 
 class FreezeHost(PathHost):
-    """Nobody writes while the index is built."""
+    """No developer writes while the index is built."""
 
     mode = "freeze"
 
@@ -234,7 +234,7 @@ class FreezeHost(PathHost):
 
 
 class SwapHost(PathHost):
-    """Alias swap as search servers have it: nothing carries over what was written during the copy."""
+    """Alias swap, as search servers do it: the writes made during the copy are not carried over."""
 
     mode = "swap"
 

@@ -26,7 +26,7 @@ class Seen(msgspec.Struct):
     example: str = ""
 
 
-class Outsider:
+class OutsideReader:
     """The process, from the side of the simulation."""
 
     def __init__(self, paths: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""One run of a schedule in one mode, and what came of it."""
+"""One run of a schedule in one mode, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.common import Window, fill_types, quantile
 from benchmarks.ledger import Key, Ledger, Verdict
 from benchmarks.simulation.developers import AtWork, Notes, Prober, Run
 from benchmarks.simulation.hosts import Delays, Host, make_host
-from benchmarks.simulation.outside import Outsider, Seen
+from benchmarks.simulation.outside import OutsideReader, Seen
 from benchmarks.simulation.schedule import TYPES, Rebuild, Schedule
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.config import Config
@@ -22,7 +22,7 @@ JOIN_S = 120.0
 
 
 class Outcome(msgspec.Struct):
-    """What came of a run. Times are seconds since its start unless they say ms."""
+    """The outcome of a run. Times are seconds since its start unless they say ms."""
 
     mode: str
     seconds: float
@@ -31,7 +31,7 @@ class Outcome(msgspec.Struct):
     """Begin of each write, and its latency in ms."""
     quiet_p99_ms: float = 0.0
     blocked_s: float = 0.0
-    """Developer time: the sum, over all writes that overlap a rebuild, of what they took beyond the quiet p99."""
+    """Developer time: the sum, over all writes that overlap a rebuild, of their time beyond the quiet p99."""
     delayed: int = 0
     delay_p50_ms: float = 0.0
     delay_max_ms: float = 0.0
@@ -78,14 +78,14 @@ def run_mode(schedule: Schedule, mode: str, folder: Path, stale_s: float, delays
 
 def _run(schedule: Schedule, host: Host, ledger: Ledger, stale_s: float) -> Outcome:
     notes, verdict, spans = Notes(), Verdict(), list[Window]()
-    outsider = Outsider([str(host.outside_path(branch)) for branch in schedule.branches])
+    outside = OutsideReader([str(host.outside_path(branch)) for branch in schedule.branches])
     run = Run(host, ledger, notes, stale_s, time.perf_counter(), schedule.seconds)
     rebuilders = [
         threading.Thread(target=_rebuild_all, args=(run, branch, schedule.rebuilds, spans, verdict), daemon=True)
         for branch in schedule.branches
     ]
     run.rebuilding = len(rebuilders)
-    people = [AtWork(run, who) for who in schedule.developers]
+    people = [AtWork(run, developer) for developer in schedule.developers]
     prober = Prober(run)
     for thread in (*people, *rebuilders, prober):
         thread.start()
@@ -95,7 +95,7 @@ def _run(schedule: Schedule, host: Host, ledger: Ledger, stale_s: float) -> Outc
             notes.errors.append(f"{thread.name} hangs")
     run.stop.set()
     prober.join(JOIN_S)
-    seen = outsider.stop()
+    seen = outside.stop()
     problems = notes.errors + [str(finding) for finding in host.engine.check()]
     for branch in schedule.branches:
         host.settle(branch)

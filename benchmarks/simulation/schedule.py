@@ -1,4 +1,4 @@
-"""What everybody does and when, made from a seed before the run: every mode gets the same."""
+"""The steps of all developers with their times, made from a seed before the run: every mode gets the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.common import WORDS, Window
 
 TYPES = ("object_type", "link_type", "action_type")
 HOT = 50
-"""Records of a branch that many edit, so that developers meet; half of all edits go to them."""
+"""The number of hot records of a branch: half of all edits go to them, so that developers meet."""
 STEPS_MAX = 20_000
 
 
@@ -36,7 +36,7 @@ class Developer(msgspec.Struct, frozen=True):
 
 
 class Rebuild(msgspec.Struct, frozen=True):
-    """When the index of which branch is to be rebuilt."""
+    """The time of a rebuild, and its branch."""
 
     at_s: float
     branch: str
@@ -52,7 +52,7 @@ class Schedule(msgspec.Struct, frozen=True):
     developers: tuple[Developer, ...]
     rebuilds: tuple[Rebuild, ...]
     build_says_s: float = 1800.0
-    """What a build takes in the story that is told in scaled time: the report's 30 minutes."""
+    """The time of a build in the story, which runs in scaled time: the report's 30 minutes."""
     zones: int = 1
 
 
