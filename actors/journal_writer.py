@@ -86,7 +86,7 @@ Committed = Callable[[dict[int, int], bool], None]
 
 
 class JournalWriter(EngineActor):
-    """Commits writes and metadata. One for each engine; nobody else begins a write transaction."""
+    """Commits writes and metadata. One for each engine; no other part begins a write transaction."""
 
     def __init__(self, catalog: Catalog, metrics: Metrics, committed: Committed, crashed: Any) -> None:
         super().__init__("shadowswitch-journal", crashed)
@@ -105,7 +105,7 @@ class JournalWriter(EngineActor):
         self.handles(Flush, self._flush)
 
     def on_receive(self, message: Any) -> None:
-        """Handle one message. Whoever was not answered while the next group gathers is answered by its commit."""
+        """Handle one message. A caller without an answer, while the next group gathers, is answered by its commit."""
         super().on_receive(message)
         if self._unanswered and not self._pending and self.actor_inbox.empty():
             self._answer()
@@ -230,9 +230,9 @@ class JournalWriter(EngineActor):
             message.reply.set_exception(error)
 
     def _judge(self, error: BaseException) -> BaseException:
-        """What callers are told. After an I/O error (not a full disk) the environment is not written to again:
+        """The error for callers. After an I/O error (not a full disk) the environment is not written to again:
         the kernel may have dropped the dirty pages, and an fsync that succeeds later would prove nothing.
-        A write that a full disk cut short is none: `disk.fell_short` has told it apart before.
+        A write that a full disk cut short is no I/O error: `disk.fell_short` has found that before.
         """
         if isinstance(error, ShadowSwitchError) and not _is_of_the_disk(error):
             return error
@@ -264,7 +264,7 @@ class JournalWriter(EngineActor):
 
 
 def _is_of_the_disk(error: BaseException) -> bool:
-    """Did the disk fail? Then nothing is written again, not even to find out whose fault it was."""
+    """Did the disk fail? Then nothing is written again, not even to find the cause."""
     return _is_io_error(error) or _is_io_error(error.__cause__)
 
 

@@ -138,6 +138,6 @@ class LiveChecks:
                 continue
             if self._catalog.index(row.branch, row.index_type) == row:
                 where = f"{row.index_type} of branch {name!r}"
-                problem = f"its path for outsiders does not lead to generation {live.row.number}"
+                problem = f"its published path does not lead to generation {live.row.number}"
                 findings.append(Finding("IX-7", where, problem))
         return findings

@@ -10,7 +10,7 @@ the middle of the start unwinds the part of it that is there. So the order of th
     5   readers       are closed, each behind the call that runs in it
     6   builds        stop; they go on at the next start
     7   Scrubber, Watcher, Janitor, Dispatcher
-    8   Followers     no generation is brought on any more
+    8   Followers     no generation is caught up any more
     9   worker pool   no process reads the files any more
     10  clean close   generations that a power cut could tear are forced to disk; the JournalWriter notes that
     11  JournalWriter no other part writes to the catalog

@@ -164,7 +164,7 @@ def check_known(request: SwitchRequest, registered: Iterable[str] = ()) -> None:
 class SwitchResult(msgspec.Struct, frozen=True):
     """The result of a switch.
 
-    `sealed_ms` is the time of its transaction, plus that of the revert if there was one; writers waited for so long.
+    `sealed_ms` is the time of its turn (drain, proof and commit), plus that of a revert; writers waited for so long.
     `sealed_ms_max` is the time of the longer one. With `success=False` the previous generation is live and nothing was
     lost, with two exceptions that `message` names: the revert failed, so the new generation is live although its
     verification failed; or the outcome of the transaction is not known.

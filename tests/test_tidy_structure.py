@@ -130,7 +130,7 @@ def test_prose_names_modules_that_are_there() -> None:
 
 LINE_CHARS = 78
 """A line of prose that has room for the next word below this width was broken by an edit."""
-NOT_PROSE = re.compile(r"[-*+]\s|[#|>!<]|\[+[\w.]+\]+$|\d+\.\s|\w+ = |\"{3}$|\S.*(   |\||-->)")
+NOT_PROSE = re.compile(r"[-*+]\s|---|[#|>!<]|\[+[\w.]+\]+$|\d+\.\s|\w+ = |\"{3}$|\S.*(   |\||-->)")
 """The beginning of an item of a list, a heading, a row of a table, a setting, the end of a docstring; a drawing."""
 
 Line = tuple[int, str]

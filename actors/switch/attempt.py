@@ -52,7 +52,7 @@ DRAIN_FIRST_S = 0.025
 `Config.seal_budget_ms`: a large batch just ahead of the switch is caught up with beside the writers, if possible."""
 COMMIT_TIMEOUT_S = 600.0
 """A turn that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
-while the disk stalls nobody else could write either."""
+while the disk stalls no other write could be committed either."""
 
 
 class AttemptEnd(msgspec.Struct):
@@ -149,7 +149,7 @@ class Attempt:
         except Timeout:
             text = f"the last changes kept writers out for {self._drain_s * 1000:g} ms and were not all applied"
             return AttemptEnd(Failure.GAVE_UP, text)
-        except InvalidTransition as error:  # an index in an unknown format cannot be brought on
+        except InvalidTransition as error:  # an index in an unknown format cannot catch up
             return AttemptEnd(Failure.GAVE_UP, f"a change came that its builder has not applied: {error.message}")
         self._observe("switch_drain", self._begun)
         failpoint("switch.drained")

@@ -15,7 +15,7 @@ from shadowswitch.storage.generations.generation import Generation
 
 
 class Publisher:
-    """Makes the published path of an index agree with its live pointer, after a switch, in nobody's way."""
+    """Makes the published path of an index agree with its live pointer, after a switch. No writer waits for it."""
 
     def __init__(self, root: Path, config: Config, catalog: Catalog, indexes: LiveIndexes) -> None:
         self.folder = Path(config.published_path) if config.published_path else root / published_path.PUBLISHED

@@ -107,7 +107,7 @@ class BranchCalls:
         return completion
 
     def branch_status(self, branch: str) -> BranchStatus:
-        """The state of a branch with since when, by whom and why, and the indexing that is told of. UnknownBranch."""
+        """The state of a branch with its time, author and reason, and its tracked indexing. Raises UnknownBranch."""
         return self._views.branch_status(self._branches.row(branch))
 
     def resource_types(self, branch: str) -> list[str]:

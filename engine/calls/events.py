@@ -89,14 +89,14 @@ class EventCalls:
         return event_position(self._catalog, check_text("name", name, NAME_CHARS_MAX))
 
     def note_event_position(self, name: str, sequence: int) -> None:
-        """Remember durably, under a name, that everything up to an event was taken; for whoever delivers elsewhere."""
+        """Store the position of a delivery to another system: every event up to `sequence` has arrived there."""
         check_whole("sequence", sequence, 0)
         check_text("name", name, NAME_CHARS_MAX)
         self._state.check()
         self._context.transact(lambda commit: note_position(commit, name, sequence), "note position")
 
     def audit(self, after: int = 0, limit: int = 1000) -> list[Event]:
-        """The audit history: switches, rollbacks, failures and what recovery decided, with who and why."""
+        """The audit history: switches, rollbacks, failures and decisions of recovery, with author and reason."""
         return self._rows(after, limit, "audit")
 
     def audit_span(self) -> tuple[int, int]:

@@ -182,7 +182,7 @@ class LockCalls:
         self._branches.ask(self._holder_row(lock_id, token), ReleaseLock(lock_id, token, Reply()), "the release")
 
     def force_unlock(self, branch: str, admin: str, reason: str) -> list[Lock]:
-        """Take away every lock of a branch; their holders are fenced out. Who and why is kept in `audit`."""
+        """Take away every lock of a branch; their holders are fenced out. `audit` has admin and reason."""
         admin, reason = check_text("admin", admin, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX)
         row = self._branches.row(branch)
         return list(self._branches.ask(row, ForceUnlock(admin, reason, Reply()), "the unlocking"))
@@ -198,12 +198,12 @@ class LockCalls:
         return next((lock for lock in found if lock.lock_id == lock_id), None)
 
     def branch_of_lock(self, lock_id: str) -> str | None:
-        """The branch whose lock that is or was; None for what can be no lock of ours."""
+        """The branch of a lock that is or was held; None for an id that this engine never gave."""
         row = self._row_of_lock(lock_id)
         return row.name if row is not None else None
 
     def lock_waiters(self, branch: str | None = None) -> list[LockWaiter]:
-        """Who waits for locks, of one branch or of all; those of a branch in the order in which they will be served."""
+        """The waiters for locks, of one branch or of all; those of a branch in the order of their service."""
         return [waiter for _, waiters in self._listed(branch) for waiter in waiters]
 
     def _listed(self, branch: str | None) -> Iterator[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]:

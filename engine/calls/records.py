@@ -107,7 +107,7 @@ class RecordCalls:
                     yield Record(item.resource_type, item.id, item.fields or {}, item.lsn)
 
     def scan_page(self, branch: str, resource_type: str, cursor: str | None = None, limit: int = 500) -> RecordPage:
-        """The next records of a type after a cursor, for those who cannot hold an iterator. Raises InvalidConfig.
+        """The next records of a type after a cursor, for a caller that cannot hold an iterator. Raises InvalidConfig.
 
         Each page is of one moment, the whole scan is not: a record written meanwhile may or may not appear.
         """

@@ -217,7 +217,7 @@ class Demo:
         checked = time.perf_counter()
         check = [str(finding) for finding in self.engine.check()]
         problems = problems_of(load, builds, audited, check)
-        sealed = [build.switch.sealed_ms for build in rebuilds]
+        turns_ms = [build.switch.sealed_ms for build in rebuilds]
         kinds = sum((writer.kinds for writer in load.writers), Counter[str]())
         writes, searches = load.counts()
         groups: dict[str, Sequence[Loop]] = {"writers": load.writers, "readers": load.searchers}
@@ -230,8 +230,8 @@ class Demo:
             imported=imported,
             import_s=import_s,
             builds=[build.since(begun) for build in builds],
-            sealed_p50_ms=statistics.median(sealed),
-            sealed_max_ms=max(sealed),
+            sealed_p50_ms=statistics.median(turns_ms),
+            sealed_max_ms=max(turns_ms),
             window_s=self.plan.window_s,
             load_s=load.ended - load.begun,
             stalls={group: stalls_of(loops, load, rebuilds, self.plan.window_s) for group, loops in groups.items()},

@@ -53,7 +53,7 @@ class Stalls(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """The report. `sealed_*` are the times of the switch transactions under load."""
+    """The report. `sealed_*` are the times of the turns of switches under load."""
 
     ok: bool
     problems: list[str]

@@ -30,7 +30,7 @@ def _print_builds(report: Report) -> None:
     phases = [name for name in PHASES if any(name in build.phases_s for build in report.builds)]
     names = (name.replace("_", " ") for name in phases)
     output.print_table(
-        "Builds: seconds of each phase, and milliseconds of the switch transaction (sealed)",
+        "Builds: seconds of each phase, and milliseconds of the turn of the switch (sealed)",
         ["tokenizer", "records", *names, "total s", "sealed ms", "drained", "tries"],
         [_build_row(build, phases) for build in report.builds],
     )
@@ -71,7 +71,7 @@ def _print_figures(report: Report) -> None:
         f" ({report.searches / load_s:.0f}/s) of {report.generations_read} generations; on {report.filesystem or '?'}"
     )
     output.say(
-        f"the transaction of a switch took {report.sealed_p50_ms:.2f} ms (p50), {report.sealed_max_ms:.2f} ms (max)"
+        f"the turn of a switch took {report.sealed_p50_ms:.2f} ms (p50), {report.sealed_max_ms:.2f} ms (max)"
         f" in {len(report.builds) - 1} switches under load"
     )
 

@@ -39,10 +39,10 @@ async function refresh() {
       call("GET", "/branch-locks/waiters"),
       call("GET", "/upkeep"),
     ]);
-    const [branches, indexes, shadows, locks, waiters, upkeep] = await refreshing;
+    const [branches, indexes, shadows, locks, waiters, daemon] = await refreshing;
     Object.assign(state, { branches: branches.branches, indexes: indexes.indexes, shadows: shadows.shadows, locks, waiters });
-    trouble(wrong(upkeep));
-    drawFolders(upkeep.mirrors);
+    trouble(wrong(daemon));
+    drawFolders(daemon.mirrors);
     draw();
   } catch (error) {
     if (error instanceof Refused) trouble(error.message);
@@ -171,14 +171,14 @@ function draw() {
 }
 
 function drawFigures() {
-  const sealed = state.switches.filter((one) => one.success).map((one) => one.sealed_ms).sort((a, b) => a - b);
+  const turns = state.switches.filter((one) => one.success).map((one) => one.sealed_ms).sort((a, b) => a - b);
   const figures = [
     ["Branches", whole(state.branches.length)],
     ["Records", whole(state.branches.reduce((sum, one) => sum + one.record_count, 0))],
     ["Live indexes", whole(state.indexes.length)],
     ["Building", whole(state.shadows.filter((one) => BUSY.has(one.state)).length)],
     ["Locks held", whole(state.locks.length)],
-    ["Sealed, median", sealed.length ? `${milliseconds(sealed[sealed.length >> 1])}` : "–"],
+    ["Sealed, median", turns.length ? `${milliseconds(turns[turns.length >> 1])}` : "–"],
   ];
   const create = () => make("div", {}, make("dt"), make("dd"));
   list($("figures"), figures, ([name]) => name, create, (element, [name, value]) => {

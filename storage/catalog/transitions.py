@@ -260,12 +260,12 @@ def commit_switch(
     soak_s: float,
     strategy: str,
     audit: dict[str, Any],
-    condemned: str = "",
+    unsound: str = "",
 ) -> IndexRow:
     """THE ONLY COMMIT POINT: live = the generation, previous = the old one, states, audit, event (SW-3, SW-4).
 
     Raises StaleFence unless the expected generation is live and the shadow's fencing token is the present one. With a
-    reason in `condemned` the old generation is unsound: it retires at once and is never switched to again.
+    reason in `unsound` the old generation is unsound: it retires at once and is never switched to again.
     """
     generation = commit.generation(generation_number)
     shadow = commit.shadow(generation.shadow_id)
@@ -301,8 +301,8 @@ def commit_switch(
     what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
     _emit(commit, shadow, "rollback.committed" if audit.get("rollback") else "switch.committed", **what, **audit)
     commit.audit("switch.committed", shadow.id, {**what, **audit})
-    if condemned and live:
-        mark_unsound(commit, live, condemned)
+    if unsound and live:
+        mark_unsound(commit, live, unsound)
     return row
 
 

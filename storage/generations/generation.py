@@ -78,7 +78,7 @@ class Generation:
 
     @contextlib.contextmanager
     def maintenance_lock(self, timeout_s: float) -> Iterator[None]:
-        """Whoever validates, repairs or switches to a waiting generation does so alone. Raises Timeout."""
+        """Held by one validation, repair or switch of a waiting generation at a time. Raises Timeout."""
         if not self._attention.acquire(timeout=timeout_s):
             raise Timeout(
                 f"generation {self.row.number} is being looked at for longer than {timeout_s:g} s",
@@ -141,7 +141,7 @@ class Generation:
             self.give_reader(reader)
 
     def copy_to(self, target: Path) -> None:
-        """Make a whole copy as of one LSN, for outsiders; the writer goes on meanwhile. Raises StorageFull, OSError.
+        """Make a whole copy as of one LSN, for programs outside; the writer continues. Raises StorageFull, OSError.
 
         No file of a shard is opened by any other hand than its backend's. What is copied need not be durable yet.
         """
@@ -160,7 +160,7 @@ class Generation:
             snapshot.close()
 
     def close_if_unpinned(self) -> bool:
-        """Close writer and readers unless somebody in this process holds the generation; True when it is closed."""
+        """Close writer and readers unless a reader of this process pins the generation; True when it is closed."""
         with self._lock:
             if self.pins and not self.closed:
                 return False

@@ -156,8 +156,8 @@ class GenerationWriter:
             return self.digest().differing(source)
         with self.lock:
             self._refuse_closed()
-            told = sum(shard.record_count for shard in self._shards if isinstance(shard, ExternalShard))
-        return [] if told == source.count else list(range(BUCKETS))
+            count = sum(shard.record_count for shard in self._shards if isinstance(shard, ExternalShard))
+        return [] if count == source.count else list(range(BUCKETS))
 
     def adopt(self) -> None:
         """The builder of an opaque index brought it further: take over what its manifest says now."""

@@ -137,7 +137,7 @@ def switch_request(body: SwitchOptions, by: str) -> SwitchRequest:
 
 
 class Switched(SwitchResult, frozen=True, kw_only=True):
-    """The result of a switch. `sealed_ms` is the time of its transaction, for which writers may have waited."""
+    """The result of a switch. `sealed_ms` is the time of its turn, for which writers may have waited."""
 
     timestamp: datetime
     switch_duration_ms: int

@@ -24,7 +24,7 @@ from shadowswitch.service.http.routing import PREFIX, reads
 
 NAMESPACE = "shadowswitch"
 HISTOGRAMS = {
-    "sealed": "Transactions of switches, for which writers may have waited.",
+    "sealed": "Turns of switches (drain, proof and commit), for which writers may have waited.",
     "commit": "Group commits of the journal, with their fsync.",
     "write": "Writes, from the call to the durable answer.",
     "switch": "Switches and rollbacks, with validation and verification.",

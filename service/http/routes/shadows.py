@@ -175,7 +175,7 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
     found = [one for one in host.engine.shadows() if caller.reaches(one.branch_name)]
     counts = Counter(str(one.state) for one in found)
     latencies: dict[str, Any] = host.engine.stats()["latencies"]
-    switches, sealed = latencies.get("switch"), latencies.get("sealed")
+    switches, turns = latencies.get("switch"), latencies.get("sealed")
     return bodies.Overview(
         total_shadows=len(found),
         state_distribution=dict(counts),
@@ -188,8 +188,8 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
             completed_switches_count=int(switches["count"]) if switches else 0,
             active_builds=counts["BUILDING"],
             ready_for_switch=counts["BUILT"],
-            sealed_p50_ms=sealed["p50_ms"] if sealed else None,
-            sealed_max_ms=sealed["max_ms"] if sealed else None,
+            sealed_p50_ms=turns["p50_ms"] if turns else None,
+            sealed_max_ms=turns["max_ms"] if turns else None,
         ),
     )
 
