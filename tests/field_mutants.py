@@ -5,18 +5,20 @@ A mutant names a part of the machine; `PLACES` alone says which file that is.
 
 from __future__ import annotations
 
+from tests.support import edited_library
+
 PLACES = {
     "copy and catch-up": "storage/generations/shard_build.py",
-    "follower": "actors/maintenance/follower.py",
     "fts5 writer": "storage/backends/fts5/writer.py",
     "generation": "storage/generations/generation.py",
     "health check": "engine/calls/soak.py",
-    "janitor": "actors/maintenance/janitor.py",
+    "live index": "actors/switch/live_index.py",
     "locks of a branch": "actors/branch/locks.py",
     "locks of all branches": "actors/branch/lock_registry.py",
     "publishing": "storage/generations/published_path.py",
     "readers": "engine/reader.py",
     "recovery": "engine/recovery.py",
+    "trimmer": "actors/maintenance/trimmer.py",
     "validator": "actors/build/validator.py",
 }
 """The file of each part, as it is installed below `shadowswitch`."""
@@ -27,11 +29,11 @@ Edits = list[tuple[str, str, str]]
 MUTANTS: dict[str, tuple[str, Edits]] = {
     "the journal trimmed one LSN too far": (
         "test_trim_bounds.py -k oldest_that_is_kept",
-        [("janitor", "house.config.journal_keep_changes) + 1\n", "house.config.journal_keep_changes) + 2\n")],
+        [("trimmer", "self._config.journal_keep_changes) + 1\n", "self._config.journal_keep_changes) + 2\n")],
     ),
     "durable LSNs not noted before the journal is trimmed": (
         "test_trim_bounds.py -k calls_durable",
-        [("janitor", 'house.transact(partial(retention.note_durable, durable=durable), "note durable")', "pass")],
+        [("trimmer", 'self._transact(partial(retention.note_durable, durable=durable), "note durable")', "pass")],
     ),
     "pins not looked at when a generation is closed": (
         "test_outside_pins.py -k lets_go",
@@ -43,37 +45,38 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
     ),
     "readers do not wait for the head after a restart": (
         "test_restarted_readers.py -k head_at_the_start",
-        [("recovery", "0 if live.row.opaque else house.catalog.head(index.branch)[0]", "0")],
+        [("recovery", "head = self._catalog.head(index.branch)[0]", "head = 0")],
     ),
     "recovery serves the previous generation": (
         "test_restarted_readers.py -k not_the_previous",
-        [("recovery", "house.shelf.open.get(index.live)", "house.shelf.open.get(index.previous or index.live)")],
+        [("recovery", "self._generations.get(index.live)", "self._generations.get(index.previous or index.live)")],
     ),
     "locks expire by the wall clock": (
         "test_wall_clock.py",
         [
             (
                 "locks of a branch",
-                "clock: Callable[[], float] = time.monotonic",
-                "clock: Callable[[], float] = time.time",
+                "        self._clock = context.clock\n",
+                "        self._clock = type(context.clock)()\n        self._clock.monotonic = self._clock.wall\n",
             ),
+            ("locks of a branch", "LockTimer(timers, context.clock,", "LockTimer(timers, self._clock,"),
             (
                 "locks of all branches",
-                "now, clock_id = time.monotonic(), boot_id()",
-                "now, clock_id = time.time(), boot_id()",
+                "now, clock_id = self._context.clock.monotonic()",
+                "now, clock_id = self._context.clock.wall()",
             ),
         ],
     ),
     "a soaking generation is not followed": (
         "test_soaking.py -k follows",
-        [("follower", "        return min(head, live.applied_lsn)\n", "        return 0\n")],
+        [("live index", "        return min(head, live.applied_lsn)\n", "        return 0\n")],
     ),
     "a health check only logs": (
         "test_soaking.py -k health",
         [
             (
                 "health check",
-                'self._go_back(info, f"health check: {reason}")',
+                'self.go_back(info, f"health check: {reason}")',
                 'logger.error("health check: %s", reason)',
             )
         ],
@@ -105,15 +108,15 @@ MUTANTS_OF_SYNCING: dict[str, tuple[str, Edits]] = {
     ),
     "a published copy whose folders are not forced to disk": (
         "test_forced_to_disk.py -k published_copy",
-        [("publishing", "        layout.sync_directory(Path(folder))\n", "        pass\n")],
+        [("publishing", "        disk.sync_directory(Path(folder))\n", "        pass\n")],
     ),
     "a published copy whose name is not forced to disk before it is put in place": (
         "test_forced_to_disk.py -k published_copy",
-        [("publishing", "        layout.sync_directory(staging)\n", "        pass\n")],
+        [("publishing", "        disk.sync_directory(staging)\n", "        pass\n")],
     ),
     "a published folder that is not forced to disk": (
         "test_forced_to_disk.py -k published_copy",
-        [("publishing", "        layout.sync_directory(path.parent)\n", "        pass\n")],
+        [("publishing", "        disk.sync_directory(path.parent)\n", "        pass\n")],
     ),
     "a flush that does not force the log of a shard to disk": (
         "test_forced_to_disk.py -k flush",
@@ -123,9 +126,9 @@ MUTANTS_OF_SYNCING: dict[str, tuple[str, Edits]] = {
 """Those that only system calls show."""
 
 
-def by_file(edits: Edits) -> dict[str, list[tuple[str, str]]]:
+def by_file(edits: Edits) -> edited_library.Edits:
     """The edits of a mutant by the file of their part."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    found: edited_library.Edits = {}
     for part, old, new in edits:
         found.setdefault(PLACES[part], []).append((old, new))
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+from tests.support.edited_library import Edits
+
+MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
     "done recorded before the effect": (
         "test_points.py -k named_point[retire.removed@1]",
         {
@@ -10,9 +12,9 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
                 (
                     """        remove_directory(path)
         failpoint("retire.removed")
-        house.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
+        self._context.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
 """,
-                    """        house.transact(lambda c: transitions.forget_generation(c, row.number), "retire")
+                    """        self._context.transact(lambda c: transitions.forget_generation(c, row.number), "retire")
         failpoint("retire.removed")
         remove_directory(path)
 """,
@@ -23,30 +25,30 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "journal trimmed too early": (
         "test_safety.py -k trimmed",
         {
-            "actors/maintenance/janitor.py": [
+            "actors/maintenance/trimmer.py": [
                 ("            below = min(needed, head - ", "            below = min(head, head - "),
             ]
         },
     ),
     "journal trimmed by what was needed a while ago": (
         "test_safety.py -k busy",
-        {"actors/maintenance/janitor.py": [("        self.chores.look()  # after", "        pass  # after")]},
+        {"actors/maintenance/trimmer.py": [("        queue.look()  # after", "        pass  # after")]},
     ),
     "a hold not looked at in the transaction that trims": (
         "test_holds.py -k kept_or_refused",
-        {"actors/maintenance/janitor.py": [("    if held is not None:\n", "    if False:\n")]},
+        {"actors/maintenance/trimmer.py": [("    if held is not None:\n", "    if False:\n")]},
     ),
     "a torn index served after a power cut": (
         "test_kv_power_cut.py -k torn",
-        {"engine/recovery.py": [("        _check_after_power_cut(house, row)\n", "")]},
+        {"engine/recovery.py": [("            self._check_after_power_cut(row)\n", "")]},
     ),
     "a link followed when a generation is removed": (
         "test_links.py -k removed_with",
         {
             "storage/generations/generation.py": [
                 (
-                    "    if path.is_symlink():\n        path.unlink()\n        data_directory",
-                    "    if False:\n        data_directory",
+                    "    if path.is_symlink():\n        path.unlink()\n        disk",
+                    "    if False:\n        disk",
                 )
             ]
         },
@@ -56,7 +58,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
         {
             "actors/maintenance/janitor.py": [
                 ("            if opened.pins or not", "            if not"),
-                ("if data_directory.pinned_elsewhere(path):", "if False:"),
+                ("if pinned_elsewhere(path):", "if False:"),
             ]
         },
     ),
@@ -72,7 +74,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
 
 
 ATTEMPT, LIVE_INDEX = "actors/switch/attempt.py", "actors/switch/live_index.py"
-MUTANTS_OF_THE_TURN: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
     "the pointer moved before the commit": (
         "test_turn.py -k stale_token",
         {

@@ -14,11 +14,12 @@ import pytest
 from shadowswitch import Engine
 from tests.engine_helpers import outside_environment
 from tests.rebuild_scenario import TYPE
-from tests.test_mutations import SCENARIO, copy_of_the_library
+from tests.support.edited_library import Edits, assert_fits, copy_of_the_library
+from tests.test_mutations import SCENARIO
 
 LAST = "        for message, result in answers:\n            message.reply.set_result(result)\n"
-PAUSE = "time" + ".sleep(0.1)"  # of the mutant, not of the test
-ACK_BEFORE_COMMIT = {
+PAUSE = "self._catalog.clock" + ".sleep(0.1)"  # of the mutant, not of the test
+ACK_BEFORE_COMMIT: Edits = {
     "actors/journal_writer.py": [
         (
             "        commit.run(work)\n",
@@ -38,9 +39,9 @@ ACK_BEFORE_COMMIT = {
 }
 
 
-def lost_acks(tmp_path: Path, patches: dict[str, list[tuple[str, str]]], nth: int) -> tuple[int, list[str]]:
+def lost_acks(tmp_path: Path, edits: Edits, nth: int) -> tuple[int, list[str]]:
     """Let a host write until it is killed before a commit; how many writes it acknowledged, and which are lost."""
-    library = copy_of_the_library(tmp_path / "library", patches)
+    library = copy_of_the_library(tmp_path / "library", edits)
     environment = outside_environment(PYTHONPATH=str(library), SHADOWSWITCH_POINTS=f"journal.before_commit=kill@{nth}")
     command = [sys.executable, str(SCENARIO), str(tmp_path / "data"), "acks"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
@@ -50,6 +51,10 @@ def lost_acks(tmp_path: Path, patches: dict[str, list[tuple[str, str]]], nth: in
         lost = [id for id in acked if engine.get("main", TYPE, id) is None]
         assert engine.check() == []
     return len(acked), lost
+
+
+def test_the_wrong_library_fits_the_source() -> None:
+    assert_fits(ACK_BEFORE_COMMIT)
 
 
 @pytest.mark.parametrize("nth", [6, 20, 77])

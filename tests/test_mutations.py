@@ -7,19 +7,17 @@ digest that differs, a switch refused) or the audit; with the digest check remov
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests import field_mutants
-from tests.crash import tracing
+from tests.crash import test_power_cut, tracing
 from tests.mutants import IN_TORTURE, UNSAFE
+from tests.support.edited_library import ROOT, Edits, assert_fits, assert_of_its_own, copy_of_the_library
 
-ROOT = Path(__file__).parents[1]
 SCENARIO = Path(__file__).with_name("rebuild_scenario.py")
 SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
 """So that much is written while records are being copied, and between copy and catch-up."""
@@ -45,7 +43,7 @@ LATE_COPY = (
 )
 NO_CAPTURE = ("                writer.apply(items, reached)\n", "                writer.apply([], reached)\n")
 
-BLIND = {
+BLIND: Edits = {
     "storage/generations/validation.py": [
         ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
         ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
@@ -55,7 +53,7 @@ BLIND = {
 }
 """The library's own defences taken away: validation, the proof in the turn, verification."""
 
-MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+MUTANTS: dict[str, tuple[str, Edits]] = {
     "no capture": (SLOW, {"storage/generations/shard_build.py": [NO_CAPTURE]}),
     "capture begun after the snapshot": (
         SLOW,
@@ -124,28 +122,8 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
 }
 
 
-def copy_of_the_library(target: Path, patches: dict[str, list[tuple[str, str]]]) -> Path:
-    """The packages as they are installed, patched; returns what to put on PYTHONPATH."""
-    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    for package, folder in setup["package-dir"].items():
-        place = target.joinpath(*package.split("."))
-        place.mkdir(parents=True, exist_ok=True)
-        for file in (ROOT / folder).glob("*.py"):
-            shutil.copy(file, place / file.name)
-    for name, changes in patches.items():
-        file = target / "shadowswitch" / name
-        text = file.read_text()
-        for old, new in changes:
-            assert text.count(old) == 1, f"{name} no longer has exactly one {old!r}: bring the mutant up to date"
-            text = text.replace(old, new)
-        file.write_text(text)
-    return target
-
-
-def run_scenario(
-    tmp_path: Path, points: str, patches: dict[str, list[tuple[str, str]]], rebuilds: int
-) -> tuple[int, str]:
-    library = copy_of_the_library(tmp_path / "library", patches)
+def run_scenario(tmp_path: Path, points: str, edits: Edits, rebuilds: int) -> tuple[int, str]:
+    library = copy_of_the_library(tmp_path / "library", edits)
     environment = {**os.environ, "PYTHONPATH": str(library), "SHADOWSWITCH_POINTS": points}
     done = subprocess.run(
         [sys.executable, str(SCENARIO), str(tmp_path / "data"), str(rebuilds)],
@@ -158,39 +136,53 @@ def run_scenario(
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", [*MUTANTS, *UNSAFE, "blind"])
-def test_every_mutant_fits_the_library_as_it_is(name: str) -> None:
-    known = {**{one: patches for one, (_, patches) in {**MUTANTS, **UNSAFE}.items()}, "blind": BLIND}
-    for file, changes in known[name].items():
-        text = (ROOT / file).read_text()
-        assert [old for old, _ in changes if text.count(old) != 1] == [], f"bring {name!r} up to date"
+def _without_defences(edits: Edits) -> Edits:
+    assert not edits.keys() & BLIND.keys(), "one of the two would hide the other's edits of a file"
+    return {**edits, **BLIND}
+
+
+ALL: dict[str, Edits] = {
+    "without defences": BLIND,
+    **test_power_cut.MUTATIONS,
+    **{name: edits for name, (_, edits) in {**MUTANTS, **UNSAFE}.items()},
+    **{f"{name}, without defences": _without_defences(edits) for name, (_, edits) in list(MUTANTS.items())[:6]},
+    **{
+        name: field_mutants.by_file(edits)
+        for name, (_, edits) in {**field_mutants.MUTANTS, **field_mutants.MUTANTS_OF_SYNCING}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_mutant_fits_the_source(name: str) -> None:
+    assert_fits(ALL[name])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("points", "patches"), [(SLOW, {}), ("copy.slice=kill@5", {}), (SLOW, BLIND)])
-def test_the_right_protocol_passes_the_oracle(
-    tmp_path: Path, points: str, patches: dict[str, list[tuple[str, str]]]
-) -> None:
-    status, output = run_scenario(tmp_path, points, patches, rebuilds=4)
+@pytest.mark.parametrize(("points", "edits"), [(SLOW, {}), ("copy.slice=kill@5", {}), (SLOW, BLIND)])
+def test_the_right_protocol_passes_the_oracle(tmp_path: Path, points: str, edits: Edits) -> None:
+    status, output = run_scenario(tmp_path, points, edits, rebuilds=4)
     assert status == 0, output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_protocol_is_caught(tmp_path: Path, name: str) -> None:
-    points, patches = MUTANTS[name]
-    status, output = run_scenario(tmp_path, points, patches, rebuilds=3)
+    points, edits = MUTANTS[name]
+    status, output = run_scenario(tmp_path, points, edits, rebuilds=3)
     assert status == 1, f"the mutant survived: {output}"
     assert "Traceback" not in output.splitlines()[0]
+    assert_of_its_own(output)
     print(name, "was caught by:", *output.splitlines()[1:4], sep="\n  ")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(MUTANTS)[:6])
 def test_a_wrong_protocol_without_its_defences_is_caught_by_the_audit_alone(tmp_path: Path, name: str) -> None:
-    points, patches = MUTANTS[name]
-    status, output = run_scenario(tmp_path, points, {**patches, **BLIND}, rebuilds=4)
+    points, edits = MUTANTS[name]
+    status, output = run_scenario(tmp_path, points, _without_defences(edits), rebuilds=4)
     assert status == 1, f"the mutant survived: {output}"
+    assert_of_its_own(output)
     assert any(word in output for word in ("lost:", "revived:", "back in time:", "duplicate:")), output
 
 
@@ -199,8 +191,8 @@ def test_a_wrong_protocol_without_its_defences_is_caught_by_the_audit_alone(tmp_
     "name", [pytest.param(n, marks=[pytest.mark.torture] if n in IN_TORTURE else []) for n in UNSAFE]
 )
 def test_an_unsafe_variant_is_caught(tmp_path: Path, name: str) -> None:
-    which, patches = UNSAFE[name]
-    assert_caught(tmp_path, name, which, patches)
+    which, edits = UNSAFE[name]
+    assert_caught(tmp_path, name, which, edits)
 
 
 @pytest.mark.slow
@@ -220,11 +212,11 @@ def test_a_missing_fsync_is_caught(tmp_path: Path, name: str) -> None:
     assert_caught(tmp_path, name, which, field_mutants.by_file(edits))
 
 
-def assert_caught(tmp_path: Path, name: str, which: str, patches: dict[str, list[tuple[str, str]]]) -> None:
+def assert_caught(tmp_path: Path, name: str, which: str, edits: Edits) -> None:
     """The test passes with the library as it is, and fails with the patched one."""
     file, _, expression = which.partition(" -k ")
     found = next((ROOT / "tests").rglob(file))
-    for library, expected in ((tmp_path / "right", {}), (tmp_path / "wrong", patches)):
+    for library, expected in ((tmp_path / "right", {}), (tmp_path / "wrong", edits)):
         copy_of_the_library(library, expected)
         done = subprocess.run(
             [
@@ -248,6 +240,7 @@ def assert_caught(tmp_path: Path, name: str, which: str, patches: dict[str, list
         )
         assert "passed" in done.stdout or "failed" in done.stdout, done.stdout + done.stderr
         assert (done.returncode == 0) == (not expected), f"{name}: {done.stdout[-3000:]}"
+        assert_of_its_own(done.stdout)
 
 
 def _words(expression: str) -> str:

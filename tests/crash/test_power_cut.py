@@ -19,12 +19,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import shadowswitch
 from tests.crash import disks
 from tests.crash.ledger import entries
 from tests.crash.oracle import Question
 from tests.crash.power import MODES, Cuts
 from tests.crash.running import Scene, finish, start
+from tests.support.edited_library import Edits, copy_of_the_library
 
 IMAGE_BYTES = 64 << 20
 STATES = 60
@@ -139,35 +139,25 @@ def test_many_power_cuts_lose_nothing(tmp_path: Path, round_: int) -> None:
     judge_all(tmp_path, "whole" if round_ % 2 else "small", STATES_TORTURE, drawn)
 
 
-MUTATIONS = {
-    "a missing file fsync": [("storage/disk.py", "        os.fsync(file.fileno())\n", "")],
-    "a missing directory fsync": [
-        ("storage/disk.py", "        os.fsync(descriptor)\n", "        pass\n"),
-        ("storage/backends/fts5/store.py", "    _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)\n", ""),
-    ],
-    "sync=False": [
-        ("storage/catalog/environment.py", "                mode=0o600,\n", "                mode=0o600, sync=False,\n")
-    ],
+MUTATIONS: dict[str, Edits] = {
+    "a missing file fsync": {"storage/disk.py": [("        os.fsync(file.fileno())\n", "")]},
+    "a missing directory fsync": {
+        "storage/disk.py": [("        os.fsync(descriptor)\n", "        pass\n")],
+        "storage/backends/fts5/store.py": [("    _sync(path, os.O_RDONLY | os.O_DIRECTORY, os.fsync)\n", "")],
+    },
+    "sync=False": {
+        "storage/catalog/environment.py": [
+            ("                mode=0o600,\n", "                mode=0o600, sync=False,\n")
+        ]
+    },
 }
-"""What is taken out of a copy of the code: file, what is there, what is put in its place."""
-
-
-def mutated(folder: Path, changes: list[tuple[str, str, str]]) -> Path:
-    """A copy of the installed package with changes; to be put first on the path."""
-    package = Path(shadowswitch.__file__).parent
-    shutil.copytree(package, folder / "shadowswitch", ignore=shutil.ignore_patterns("__pycache__"))
-    for file, there, instead in changes:
-        path = folder / "shadowswitch" / file
-        text = path.read_text()
-        assert there in text, f"the mutation does not fit any more: {file} does not hold {there!r}"
-        path.write_text(text.replace(there, instead))
-    return folder
+"""The edits that leave a call out of a copy of the library."""
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_planted_mutation_is_found(tmp_path: Path, mutation: str) -> None:
-    code = mutated(tmp_path / "code", MUTATIONS[mutation])
+    code = copy_of_the_library(tmp_path / "code", MUTATIONS[mutation])
     recording = record(tmp_path / "run", "tiny", code)
     judged = 0
     for offset in range(STRIDE):

@@ -17,12 +17,12 @@ import pytest
 from shadowswitch import Engine
 from tests.engine_helpers import ROOT
 from tests.linearizability.hosting import record, violations
-from tests.test_mutations import copy_of_the_library
+from tests.support.edited_library import Edits, assert_fits, copy_of_the_library
 
 SHARES = {"threads": (6, 100, 12), "processes": (5, 100, 10)}
 """Clients of each branch, operations of each, branches: 12,200 calls together."""
 
-MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
+MUTANTS: dict[str, tuple[str, Edits]] = {
     "a record is locked although its type is": (
         "threads",
         {
@@ -38,11 +38,11 @@ MUTANTS: dict[str, tuple[str, dict[str, list[tuple[str, str]]]]] = {
     "a lock is answered before the writes that were admitted before it are committed": (
         "threads",
         {
-            "actors/branch/locks.py": [
+            "actors/branch/lock_requests.py": [
                 (
-                    '        self.take(step, now, wall, "acquire a lock")\n',
+                    '        locks.take(step, now, wall, "acquire a lock")\n',
                     "        message.reply.set_result(tuple(lock_info(lock, now, wall) for lock in step.value.locks))\n"
-                    '        self.take(step, now, wall, "acquire a lock")\n'
+                    '        locks.take(step, now, wall, "acquire a lock")\n'
                     "        return\n",
                 )
             ]
@@ -85,10 +85,10 @@ def test_what_clients_see_is_linearizable(open_engine: Callable[[], Engine], tmp
     assert wanted <= set(answers), sorted(wanted - set(answers))
 
 
-def verdict(tmp_path: Path, how: str, patches: dict[str, list[tuple[str, str]]], seed: int) -> tuple[int, str]:
+def verdict(tmp_path: Path, how: str, edits: Edits, seed: int) -> tuple[int, str]:
     library = tmp_path / "library"
     if not library.exists():
-        copy_of_the_library(library, patches)
+        copy_of_the_library(library, edits)
     folder = tmp_path / f"run-{seed}"
     folder.mkdir()
     done = subprocess.run(
@@ -104,13 +104,18 @@ def verdict(tmp_path: Path, how: str, patches: dict[str, list[tuple[str, str]]],
     return done.returncode, done.stdout
 
 
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_planted_bug_fits_the_source(name: str) -> None:
+    assert_fits(MUTANTS[name][1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_not_linearizable(tmp_path: Path, name: str) -> None:
-    how, patches = MUTANTS[name]
+    how, edits = MUTANTS[name]
     statuses = [0]
     while not any(statuses) and len(statuses) < 6:
-        status, output = verdict(tmp_path, how, patches, seed=len(statuses))
+        status, output = verdict(tmp_path, how, edits, seed=len(statuses))
         statuses.append(status)
     assert any(statuses), f"the mutant survived {len(statuses) - 1} runs: {output}"
 

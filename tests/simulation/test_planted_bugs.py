@@ -10,17 +10,17 @@ import pytest
 
 from tests import patience
 from tests.engine_helpers import ROOT
-from tests.test_mutations import copy_of_the_library
+from tests.support.edited_library import Edits, assert_fits, copy_of_the_library
 
 SEEDS = 2000
 
-PASS_ON = "        self._house.journal.tell(Append(self._row.number, message.batch, message.reply, fence))\n"
-NEW_LOCKS = "            held = Held(0, LockTable(row.name, clock_id=boot_id()), status)\n"
+PASS_ON = "        self._journal.tell(Append(self._row.number, message.batch, message.reply, fence))\n"
+NEW_LOCKS = "            locks = self._make(row, Held(0, LockTable(row.name, clock_id=boot_id()), status))\n"
 RELOADED = '''
-def _stored(house: House, row: BranchRow) -> Held | None:
+def _stored(catalog: Catalog, row: BranchRow) -> Held | None:
     """The locks of a branch whose actor has stopped, when only what is stored of them is kept."""
     try:
-        found = [stored for stored in all_locks(house.catalog) if stored.branch == row.number]
+        found = [stored for stored in all_locks(catalog) if stored.branch == row.number]
     except Exception:  # the process of the simulation is dying, its catalog is closed
         return None
     return Held(found[0].revision, LockTable.resume(found[0].table), found[0].status) if found else None
@@ -28,8 +28,7 @@ def _stored(house: House, row: BranchRow) -> Held | None:
 
 class LockRegistry:'''
 
-Patches = dict[str, list[tuple[str, str]]]
-Planted = dict[str, tuple[str, Patches]]
+Planted = dict[str, tuple[str, Edits]]
 """By the name of the bug: what the violation says, and the text that is replaced, by file."""
 
 MUTANTS: Planted = {
@@ -46,13 +45,13 @@ MUTANTS: Planted = {
         {
             "actors/branch/router.py": [
                 (
-                    "load.sent == load.handled and not self._house.locks.get(number).waiting",
+                    "load.sent == load.handled and not self.locks.get(number).waiters",
                     "load.sent == load.handled",
                 ),
-                ("            if self._house.locks.get(number).forgettable:\n", "            if True:\n"),
+                ("            if self.locks.get(number).forgettable:\n", "            if True:\n"),
             ],
             "actors/branch/lock_registry.py": [
-                (NEW_LOCKS, NEW_LOCKS.replace("Held(0,", "_stored(self._house, row) or Held(0,")),
+                (NEW_LOCKS, NEW_LOCKS.replace("Held(0,", "_stored(self._context.catalog, row) or Held(0,")),
                 ("\nclass LockRegistry:", RELOADED),
             ],
         },
@@ -62,7 +61,7 @@ MUTANTS: Planted = {
         {
             "actors/branch/actor.py": [
                 (PASS_ON, "        append = " + PASS_ON.partition("tell(")[2][:-2] + "\n"
-                 "        self._house.timers.after(0.0, lambda: self._house.journal.tell(append))\n")
+                 "        self._locks._alarm._timers.after(0.0, lambda: self._journal.tell(append))\n")
             ]
         },
     ),
@@ -170,7 +169,6 @@ BUILDING: Planted = {
         "which readers may hold",
         {
             "actors/switch/live_index.py": [
-                ("not generation and self.is_exposed(generation) and not live.row", "not generation and not live.row"),
                 ("live.writer.apply_until(upto, live_until)", "pass"),
             ]
         },
@@ -209,23 +207,28 @@ BUILDING: Planted = {
 }
 
 
-def simulate(folder: Path, patches: Patches, seeds: int, *more: str) -> tuple[int, str]:
+def simulate(folder: Path, edits: Edits, seeds: int, *more: str) -> tuple[int, str]:
     """Run seeds on a copy of the library, patched, for as long as they get on; its status and what it says."""
     output = folder / "output"
     command = [sys.executable, "-m", "tests.simulation.runs", "--progress", "--seeds", str(seeds), *more]
-    environment = {**os.environ, "PYTHONPATH": str(copy_of_the_library(folder / "library", patches))}
+    environment = {**os.environ, "PYTHONPATH": str(copy_of_the_library(folder / "library", edits))}
     with patience.running(command, output, cwd=ROOT, env=environment) as process:
         status = patience.wait(process, lambda: patience.size_of(output))
     lines = output.read_text().splitlines()
     return status, "\n".join(line for line in lines if not line.endswith(f" of {seeds} seeds"))
 
 
+@pytest.mark.parametrize("name", [*MUTANTS, *BUILDING])
+def test_every_planted_bug_fits_the_source(name: str) -> None:
+    assert_fits({**MUTANTS, **BUILDING}[name][1])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
-    expected, patches = MUTANTS[name]
-    status, told = simulate(tmp_path, patches, SEEDS)
+    expected, edits = MUTANTS[name]
+    status, told = simulate(tmp_path, edits, SEEDS)
     assert status == 1, f"the mutant survived: {told}"
     assert expected in told.splitlines()[0], told
     print(name, told.splitlines()[0], sep="\n  ")
@@ -235,8 +238,8 @@ def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", BUILDING)
 def test_a_planted_bug_of_builds_is_found(tmp_path: Path, name: str) -> None:
-    expected, patches = BUILDING[name]
-    status, told = simulate(tmp_path, patches, SEEDS // 10, "--builds")
+    expected, edits = BUILDING[name]
+    status, told = simulate(tmp_path, edits, SEEDS // 10, "--builds")
     assert status == 1, f"the mutant survived: {told}"
     assert expected in told.splitlines()[0], told
 
