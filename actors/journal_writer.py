@@ -9,7 +9,6 @@ fault fails. The transaction of a switch is a group of its own, see `CommitSwitc
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,6 +90,7 @@ class JournalWriter(EngineActor):
     def __init__(self, catalog: Catalog, metrics: Metrics, committed: Committed, crashed: Any) -> None:
         super().__init__("shadowswitch-journal", crashed)
         self._catalog = catalog
+        self._clock = catalog.clock
         self._metrics = metrics
         self._committed = committed
         self._counters = Counters(catalog)
@@ -181,7 +181,7 @@ class JournalWriter(EngineActor):
             self._refuse([message], self._judge(error))
 
     def _commit(self, group: Sequence[Operation]) -> None:
-        begun = time.perf_counter()
+        begun = self._clock.monotonic()
         results: list[Any] = []
 
         def work(commit: Commit) -> None:
@@ -205,7 +205,7 @@ class JournalWriter(EngineActor):
             if isinstance(message, CommitSwitch):
                 failpoint("switch.committed")
                 message.settle()
-        self._metrics.observe("commit", (time.perf_counter() - begun) * 1000)
+        self._metrics.observe("commit", (self._clock.monotonic() - begun) * 1000)
         self._metrics.count("commits")
         self._metrics.count("changes", commit.changes)
         metadata = any(isinstance(message, Transact | CommitSwitch) for message in group)

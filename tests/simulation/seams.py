@@ -1,11 +1,10 @@
-"""What the simulation still replaces inside the product's modules. Everything else is handed in (`machine`).
+"""What the simulation replaces inside the product's modules. Everything else, the clock too, is handed in (`machine`).
 
     threading, Reply    a thread of the product is a greenlet here, and a lock that blocks would block all of them
     uuid, random        numbers of the seed, so that a run can be repeated
     boot_id             a world reboots; the product reads the number of the boot from /proc
     failpoints          every named point of the product leads to the world
     pykka's hooks       an actor's loop is a task, its mailbox is the world's
-    time, datetime      in modules that ask no `Clock` yet: see `CLOCK_BY_MODULE`
 
 A module of the product looks such a name up when it uses it, so replacing it in the module is enough. `reality_left`
 finds what was forgotten. All of it is done once for many worlds: what stands there asks for `World.present`.
@@ -13,9 +12,10 @@ finds what was forgotten. All of it is done once for many worlds: what stands th
 
 from __future__ import annotations
 
-import datetime as real_datetime
+import inspect
 import logging
 import random as real_random
+import re
 import sys
 import threading
 import time as real_time
@@ -32,7 +32,6 @@ from shadowswitch.actors.build.builder import ShadowBuilder
 from shadowswitch.actors.kit import actor as base
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.storage import failpoints
-from tests.simulation.machine import VirtualClock
 from tests.simulation.threads import VirtualThreading
 from tests.simulation.waiting import VirtualInbox, VirtualPykkaFuture, VirtualReply
 from tests.simulation.world import World, present
@@ -49,29 +48,8 @@ NOT_SIMULATED = frozenset(
 nothing is planned at a failpoint."""
 
 
-class VirtualTime(VirtualClock):
-    """What the module `time` is to modules that ask no `Clock` yet."""
-
-    perf_counter = VirtualClock.monotonic
-    time = VirtualClock.wall
-
-
-class VirtualDatetime(real_datetime.datetime):
-    """What the class `datetime` is to modules that ask no `Clock` yet."""
-
-    @classmethod
-    def now(cls, tz: real_datetime.tzinfo | None = None) -> Any:
-        return cls.fromtimestamp(present().wall(), tz)
-
-    @classmethod
-    def fromtimestamp(cls, timestamp: float, tz: real_datetime.tzinfo | None = None) -> Any:
-        return real_datetime.datetime.fromtimestamp(timestamp, tz)
-
-
-CLOCK_BY_MODULE: dict[int, Any] = {id(real_time): VirtualTime(), id(real_datetime.datetime): VirtualDatetime}
-"""To be deleted, with the two classes above, `CLOCKS` and its use, when every module asks the engine's `Clock`."""
-CLOCKS: dict[int, Any] = {id(real_time.monotonic): VirtualClock().monotonic, id(real_time.time): VirtualClock().wall}
-"""The same for default arguments."""
+READS_THE_DATE = re.compile(r"\b(?:datetime|date)\.(?:now|utcnow|today)\b")
+"""Code that asks `datetime` and no `Clock`."""
 
 
 class VirtualUuid:
@@ -107,7 +85,6 @@ NAMES: dict[int, Any] = {
     id(real_random): VirtualRandom(),
     id(threading): VirtualThreading(),
     id(Reply): VirtualReply,
-    **CLOCK_BY_MODULE,
 }
 
 
@@ -118,8 +95,7 @@ class Replaced:
         self._before: list[tuple[Any, str, list[Any]]] = []
 
     def put(self, owner: Any, name: str, value: Any) -> None:
-        function = isinstance(owner, types.FunctionType)
-        own = [getattr(owner, name)] if function else [vars(owner)[name]] if name in vars(owner) else []
+        own = [vars(owner)[name]] if name in vars(owner) else []
         self._before.append((owner, name, own))
         setattr(owner, name, value)
 
@@ -148,12 +124,8 @@ def functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
 def _replace(replaced: Replaced) -> None:
     for module in modules():
         for name, value in list(vars(module).items()):
-            if id(value) in NAMES and not (name == "datetime" and ".model." in module.__name__):
+            if id(value) in NAMES:
                 replaced.put(module, name, NAMES[id(value)])
-        for function in functions(module):
-            defaults = function.__defaults__ or ()
-            if any(id(default) in CLOCKS for default in defaults):
-                replaced.put(function, "__defaults__", tuple(CLOCKS.get(id(d), d) for d in defaults))
     replaced.put(base.EngineActor, "_start_actor_loop", _start_actor_loop)
     for kind in (base.EngineActor, ShadowBuilder):
         replaced.put(kind, "_create_actor_inbox", staticmethod(VirtualInbox))
@@ -208,6 +180,7 @@ def reality_left() -> list[str]:
     found = []
     for module in modules():
         found += [f"{module.__name__}.{name}" for name, value in vars(module).items() if id(value) in real]
+        found += [f"{module.__name__}: {call}" for call in READS_THE_DATE.findall(inspect.getsource(module))]
         for function in functions(module):
             held = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
             found += [f"{module.__name__}.{function.__qualname__}" for value in held if id(value) in real]

@@ -17,7 +17,7 @@ SEEDS = 2000
 PASS_ON = "        self._journal.tell(Append(self._row.number, message.batch, message.reply, fence))\n"
 NEW_LOCKS = "            locks = self._make(row, Held(0, LockTable(row.name, clock_id=boot_id()), status))\n"
 RELOADED = '''
-def _stored(catalog: Catalog, row: BranchRow) -> Held | None:
+def _stored(catalog, row):
     """The locks of a branch whose actor has stopped, when only what is stored of them is kept."""
     try:
         found = [stored for stored in all_locks(catalog) if stored.branch == row.number]

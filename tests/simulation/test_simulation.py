@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowswitch.actors.branch import locks as lock_keeper
+from shadowswitch.actors.branch import router
 from shadowswitch.actors.kit import actor as base
 from tests import patience
 from tests.engine_helpers import ROOT, outside_environment
@@ -132,4 +132,4 @@ def test_the_library_is_itself_again_afterwards() -> None:
     with runs.simulating():
         pass
     assert "_start_actor_loop" not in vars(base.EngineActor)
-    assert vars(lock_keeper)["time"] is time
+    assert vars(router)["threading"] is threading
