@@ -4,16 +4,16 @@ A test names what it means: `inside.live(engine)`, `inside.patch_limit(monkeypat
 the product keeps it stands behind this door and nowhere else (`tests/test_tidy.py` checks that). When the product is
 redrawn, the door is rewritten and the tests stay. Its parts:
 
-    inside          what an engine holds: the catalog, open generations, queues, locks; and all names of the other two
+    inside          what an engine holds: the catalog, open generations, queues, locks; and all names of the other three
     places          `Limit`, `Step`: names of constants and functions with the place of each; tools to patch them
     interventions   changes of what the product does, for the time of a test, named by their meaning
+    running         publishing, start and stop, supervision
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from shadowswitch import Engine, IndexInfo
@@ -22,9 +22,8 @@ from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.journal_writer import Barrier, Transact
 from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.kit.signals import Kick, Tick
+from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower import Follow
-from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.inbound import InboundCalls
@@ -33,7 +32,6 @@ from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.clock import Clock
-from shadowswitch.storage.generations import published_path as published_paths
 from shadowswitch.storage.generations.generation import Generation
 from tests.support.interventions import (
     HeldWrite,
@@ -72,12 +70,28 @@ from tests.support.places import (
     replace,
     wrap,
 )
+from tests.support.running import (
+    are_actors_alive,
+    counter,
+    crash_notes,
+    crashes,
+    is_closed,
+    is_closing,
+    mark_closed,
+    publish,
+    publish_lock,
+    published_path,
+    stop_janitor,
+    sweep,
+    tick_janitor,
+)
 
 __all__ = [
     "HeldWrite",
     "Limit",
     "Step",
     "after",
+    "are_actors_alive",
     "before",
     "before_apply",
     "before_apply_until",
@@ -87,28 +101,40 @@ __all__ = [
     "before_removal",
     "before_search",
     "before_worker_task",
+    "counter",
+    "crash_notes",
+    "crashes",
     "expire_first_commit_budget",
     "fail_build_validation",
     "fail_messages",
     "fail_take_reader",
     "fail_verification",
     "hold_up_lock_store",
+    "is_closed",
+    "is_closing",
     "is_in_turn",
     "lose_a_record",
+    "mark_closed",
     "on_branch_message",
     "on_follow",
     "on_set_live",
     "patch_limit",
+    "publish",
+    "publish_lock",
+    "published_path",
     "replace",
     "spoil_digest",
     "spoil_source_digest",
     "stale_token",
+    "stop_janitor",
+    "sweep",
+    "tick_janitor",
     "unsound",
     "verify_through",
     "without_repair",
     "wrap",
 ]
-"""What is defined in the other two files of the door."""
+"""What is defined in the other three files of the door."""
 
 T = TypeVar("T")
 SEARCH = "SEARCH_INDEX"
@@ -344,75 +370,3 @@ def are_events_in_turn(engine: Engine) -> bool:
 def idle_workers(engine: Engine) -> int:
     """How many worker processes wait for a task."""
     return len(engine._lifecycle.pool._idle)
-
-
-# -- publishing, lifecycle, supervision -------------------------------------------------------------------------
-
-
-def published_path(engine: Engine, branch: str = "main", index_type: str = SEARCH) -> Path:
-    """The path for readers outside of this process."""
-    return published_paths.published_path(engine._lifecycle.publisher.folder, branch, index_type)
-
-
-def publish(engine: Engine, of: Generation, strategy: str, branch: str = "main") -> bool:
-    """Publish a generation; False when it is published already, or is not live."""
-    return engine._lifecycle.publisher.publish(branch, of, strategy)
-
-
-def publish_lock(engine: Engine) -> Any:
-    """The lock that is held while a path for outsiders is brought up to date."""
-    return engine._lifecycle.publisher._one_at_a_time
-
-
-def counter(engine: Engine, name: str) -> int:
-    """A counter of the engine's metrics, also of an engine that is closed."""
-    counted: int = engine._lifecycle.context.metrics.counters.get(name, 0)
-    return counted
-
-
-def is_closed(engine: Engine) -> bool:
-    """Was the engine closed?"""
-    return engine._state.closed
-
-
-def mark_closed(engine: Engine) -> None:
-    """Every further call raises EngineClosed, and nothing is stopped."""
-    engine._state.close()
-
-
-def is_closing(engine: Engine) -> bool:
-    """Does the engine refuse new work because it closes?"""
-    return engine._lifecycle.context.changes.closing
-
-
-def sweep(engine: Engine, timeout_s: float = WAIT_S) -> None:
-    """Let the janitor do one round, and wait for its end."""
-    reply: Reply[None] = Reply()
-    engine._lifecycle.janitor.tell(Sweep(reply))
-    reply.result(timeout_s)
-
-
-def tick_janitor(engine: Engine) -> None:
-    """Send the janitor a tick of its timer, and do not wait."""
-    engine._lifecycle.janitor.tell(Tick())
-
-
-def stop_janitor(engine: Engine) -> None:
-    """Stop the actor of the janitor, as a host can that stops all actors."""
-    engine._lifecycle.janitor.ref.stop()
-
-
-def crashes(engine: Engine) -> int:
-    """How many failures of actors the supervisor has counted."""
-    return len(engine._lifecycle.supervisor.crashes)
-
-
-def crash_notes(engine: Engine) -> list[dict[str, Any]]:
-    """What the supervisor has noted of each failure of an actor; the list grows."""
-    return engine._lifecycle.supervisor.crashes
-
-
-def are_actors_alive(engine: Engine) -> bool:
-    """Do the JournalWriter, the janitor and all followers live?"""
-    house = engine._lifecycle
-    return all(address.ref.is_alive() for address in [*house.followers.addresses, house.janitor, house.journal])
