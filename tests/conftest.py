@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, settings
 from shadowswitch import Config, Engine
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.storage import failpoints
-from tests.engine_helpers import fill, put, wait_until, worker_processes
-from tests.gathering import Gathered
 from tests.support import inside
+from tests.support.engine_helpers import fill, put, wait_until, worker_processes
+from tests.support.gathering import Gathered
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 """For `benchmarks`. Last, so that what is installed is found first."""

@@ -16,8 +16,8 @@ import pytest
 
 from shadowswitch import Engine
 from shadowswitch.service.http.access import Scope
-from tests.engine_helpers import KIND, TYPES, wait_until
-from tests.http_helpers import Client, Server, serving, token_entry
+from tests.support.engine_helpers import KIND, TYPES, wait_until
+from tests.support.http_helpers import Client, Server, serving, token_entry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

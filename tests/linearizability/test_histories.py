@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine
-from tests.engine_helpers import ROOT
 from tests.linearizability.hosting import record, violations
 from tests.support.edited_library import Edits, assert_fits, copy_of_the_library
+from tests.support.engine_helpers import ROOT
 
 SHARES = {"threads": (6, 100, 12), "processes": (5, 100, 10)}
 """Clients of each branch, operations of each, branches: 12,200 calls together."""

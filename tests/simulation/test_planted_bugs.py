@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import patience
-from tests.engine_helpers import ROOT
+from tests.support import patience
 from tests.support.edited_library import Edits, assert_fits, copy_of_the_library
+from tests.support.engine_helpers import ROOT
 
 SEEDS = 2000
 

@@ -18,11 +18,11 @@ import pytest
 
 from shadowswitch.actors.branch import router
 from shadowswitch.actors.kit import actor as base
-from tests import patience
-from tests.engine_helpers import ROOT, outside_environment
 from tests.simulation import runs, scenario, seams
 from tests.simulation.host import Store
 from tests.simulation.world import Violation
+from tests.support import patience
+from tests.support.engine_helpers import ROOT, outside_environment
 
 SEEDS = int(os.environ.get("SEEDS") or 10_000)
 BUILD_SEEDS = SEEDS // 20

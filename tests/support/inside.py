@@ -1,8 +1,8 @@
 """The only door of the tests to the insides of the product.
 
-A test names what it means: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.DRAIN_S, 0.3)`. Where
-the product keeps it stands behind this door and nowhere else (`tests/test_tidy.py` checks that). When the product is
-redrawn, the door is rewritten and the tests stay. Its parts:
+A test names what it means: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.CANCEL_TIMEOUT_S, 1)`.
+Where the product keeps it stands behind this door and nowhere else; `tests/repository/test_tidy.py` checks that. When
+the product is redrawn, the door is rewritten and the tests stay. Its parts:
 
     inside          what an engine holds: the catalog, open generations, queues, locks; and all names of the other three
     places          `Limit`, `Step`: names of constants and functions with the place of each; tools to patch them

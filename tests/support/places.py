@@ -1,6 +1,6 @@
 """Where the tests intervene in the product: the names of limits and steps, and how to change them for a test.
 
-Tests use all of it through `tests.support.inside`. `tests/test_inside.py` checks that every place is there.
+Tests use all of it through `tests.support.inside`. `tests/repository/test_inside.py` checks that every place is there.
 """
 
 from __future__ import annotations

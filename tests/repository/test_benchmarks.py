@@ -1,0 +1,152 @@
+"""Benchmarks and the simulation run with tiny parameters, so that none of them rots. Figures are not judged here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks import results, run
+from benchmarks.common import Report, decode_report
+from benchmarks.ledger import Key, Ledger
+from benchmarks.results import Section
+from tests.support.engine_helpers import outside_environment
+
+ROOT = Path(__file__).parents[2]
+WHEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def report_of(tmp_path: Path, module: str, *arguments: str) -> Report:
+    """Run a script as a user would, and read what it reports."""
+    written = tmp_path / "report.json"
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(written), "--folder", str(tmp_path)]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=ROOT,
+        env=outside_environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert written.exists(), done.stdout + done.stderr
+    report = decode_report(written.read_bytes())
+    assert (done.returncode, report.problems) == (0, []), done.stdout + done.stderr
+    assert report.figures
+    assert msgspec.json.decode(msgspec.json.encode(report))["title"]
+    return report
+
+
+@pytest.mark.slow
+def test_the_simulation_shows_the_failures_of_the_other_ways_and_none_of_ours(tmp_path: Path) -> None:
+    size = "--developers 10 --branches 1 --minutes 0.015 --rebuilds 1 --records 400 --think-s 0.008"
+    # on a loaded machine an edit may take long to become visible; that is judged on a quiet one
+    options = f"{size} --gap-ms 200 --copy-deletes 5 --stale-s 30 --expect-failures --plots {tmp_path / 'plots'}"
+    report = report_of(tmp_path, "simulate", *options.split())
+    assert [target.met for target in report.targets] == [True, True]
+    assert all((tmp_path / "plots" / name).read_text().endswith("</svg>\n") for name in report.plots)
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs_and_writes_its_targets_and_figures_into_the_results(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.run", "--tiny", "--out", str(tmp_path), "--folder", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=outside_environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    written = (tmp_path / "RESULTS.md").read_text()
+    assert (done.returncode, "WRONG" in written) == (0, False), written + done.stderr
+    for script in (ROOT / "benchmarks").glob("bench_*.py"):
+        assert f"<!-- {script.stem} -->" in written, "a benchmark that the runner does not know rots"
+    for plot in re.findall(r"\(plots/(.*?)\)", written):
+        assert (tmp_path / "plots" / plot).read_text().endswith("</svg>\n")
+    assert not list(tmp_path.glob("shadowswitch-bench-*")), "what a script works with is removed"
+
+
+def test_results_of_other_scripts_are_kept_when_one_runs_alone(tmp_path: Path) -> None:
+    report = Report("Title", "data")
+    report.figure("speed", 1234567.0, "rows/s", "how")
+    report.target("fast", "slow", met=False)
+    report.problems = ["a record is lost"]
+    for name in ("one", "two", "one"):
+        results.write(tmp_path / "RESULTS.md", [Section(name, "cmd", 1.0, report)], {}, WHEN, keep=True)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert [text.count(f"<!-- {name} -->") for name in ("one", "two")] == [1, 1]
+    assert "**0 targets met, 2 not met**" in text
+    assert "| speed | 1,235,000 | rows/s | how |" in text
+    assert text.count("**WRONG**: a record is lost") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "limit_s", "says"),
+    [
+        ("import threading; threading.Event().wait(60)", 1.0, "did not end"),
+        ("raise SystemExit(3)", 30.0, "status 3"),
+        ("", 30.0, ""),
+    ],
+)
+def test_a_script_that_fails_or_does_not_end_is_named(code: str, limit_s: float, says: str) -> None:
+    assert says in run._run([sys.executable, "-c", code], limit_s)
+
+
+KEYS: list[Key] = [("main", "object_type", str(n)) for n in range(6)]
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Six records: imported at LSN 1 to 6; 0 was edited at 7, 1 deleted at 8, 2 edited at 9 with unknown outcome."""
+    ledger = Ledger()
+    for lsn, key in enumerate(KEYS, 1):
+        ledger.imported(key, lsn)
+    ledger.acked(KEYS[0], 7, deleted=False)
+    ledger.acked(KEYS[1], 8, deleted=True)
+    ledger.unknown(KEYS[2])
+    return ledger
+
+
+SOUND = {KEYS[0]: 7, KEYS[3]: 4, KEYS[4]: 5, KEYS[5]: 6}
+
+
+def test_the_auditor_accepts_what_was_acknowledged_and_leaves_open_what_nobody_knows(ledger: Ledger) -> None:
+    for unknown in ({}, {KEYS[2]: 3}, {KEYS[2]: 9}):
+        found = ledger.audit_whole("main", SOUND | unknown)
+        assert (found.lost, found.revived) == (set(), set())
+
+
+@pytest.mark.parametrize(
+    ("held", "lost", "revived"),
+    [
+        ({KEYS[0]: 1}, {(KEYS[0], 7)}, set()),
+        ({KEYS[1]: 2}, set(), {(KEYS[1], 8)}),
+        ({("main", "object_type", "never"): 99}, set(), {(("main", "object_type", "never"), 99)}),
+    ],
+    ids=["an older version", "a deleted record", "a record that nobody wrote"],
+)
+def test_the_auditor_finds_what_is_wrong(
+    ledger: Ledger, held: dict[Key, int], lost: set[object], revived: set[object]
+) -> None:
+    found = ledger.audit_whole("main", SOUND | held)
+    assert (found.lost, found.revived) == (lost, revived)
+
+
+def test_the_auditor_finds_what_is_missing(ledger: Ledger) -> None:
+    held = {key: lsn for key, lsn in SOUND.items() if key != KEYS[3]}
+    assert ledger.audit_whole("main", held).lost == {(KEYS[3], 4)}
+
+
+def test_the_auditor_leaves_alone_what_changes_while_it_looks(ledger: Ledger) -> None:
+    def moving(key: Key) -> int | None:
+        ledger.acked(key, 100, deleted=False)
+        return 1
+
+    known = ledger.of_branch("main", since=1e-9)
+    assert set(known) == {KEYS[0], KEYS[1]}
+    stored = {KEYS[0]: 7}
+    assert ledger.audit_changed(known, lambda key: 1, stored.get).lost == {(KEYS[0], 7)}
+    assert ledger.audit_changed(known, lambda key: 1, stored.get).revived == {(KEYS[1], 8)}
+    assert not ledger.audit_changed(known, lambda key: 1, {KEYS[0]: 99}.get).lost, "a newer version is on its way"
+    assert not ledger.audit_changed(known, moving, stored.get).lost

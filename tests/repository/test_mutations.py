@@ -1,0 +1,248 @@
+"""Mutation proof: deliberately wrong variants of the protocol are caught, each by an oracle that the right one passes.
+
+Every mutant is a copy of the library with one textual change. What catches it may be the library's own defence (a
+digest that differs, a switch refused) or the audit; with the digest check removed too, only the audit is left.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.crash import test_power_cut, tracing
+from tests.repository import field_mutants
+from tests.repository.mutants import IN_TORTURE, UNSAFE
+from tests.support.edited_library import ROOT, Edits, assert_fits, assert_of_its_own, copy_of_the_library
+
+SCENARIO = Path(__file__).parents[1] / "support" / "rebuild_scenario.py"
+SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
+"""So that much is written while records are being copied, and between copy and catch-up."""
+TIMEOUT_S = 100
+
+LATE_COPY = (
+    """                self._copy(writer)
+                writer.finish_load(self.task.start_lsn)
+                writer.flush()
+                failpoint("copy.loaded")
+            self._catch_up(writer)
+""",
+    """                load, held = writer.load, []
+                writer.load = lambda items, cursor: held.append((items, cursor))
+                self._copy(writer)
+                failpoint("copy.loaded")
+                writer.finish_load(self.task.start_lsn)
+                self._catch_up(writer)
+                for items, cursor in held:
+                    load(items, cursor)
+            self._catch_up(writer)
+""",
+)
+NO_CAPTURE = ("                writer.apply(items, reached)\n", "                writer.apply([], reached)\n")
+
+BLIND: Edits = {
+    "storage/generations/validation.py": [
+        ("    differing = recomputed.differing(Digest.decode(task.digest))\n", "    differing = []\n"),
+        ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
+    ],
+    "actors/switch/attempt.py": [("        if self._target.writer.differing(source):\n", "        if False:\n")],
+    "actors/switch/switcher.py": [("        if not run.problems:\n", "        if True:\n")],
+}
+"""The library's own defences taken away: validation, the proof in the turn, verification."""
+
+MUTANTS: dict[str, tuple[str, Edits]] = {
+    "no capture": (SLOW, {"storage/generations/shard_build.py": [NO_CAPTURE]}),
+    "capture begun after the snapshot": (
+        SLOW,
+        {
+            "storage/generations/shard_build.py": [
+                (
+                    "writer.finish_load(self.task.start_lsn)",
+                    "writer.finish_load(self.catalog.head(self.task.branch)[0])",
+                )
+            ]
+        },
+    ),
+    "replay beside copy with blind upsert": (
+        SLOW,
+        {
+            "storage/generations/shard_build.py": [LATE_COPY],
+            "storage/backends/fts5/writer.py": [("if item.lsn <= lsn:", "if item.lsn == lsn:")],
+        },
+    ),
+    "copy inserts if absent": (SLOW, {"storage/generations/shard_build.py": [LATE_COPY]}),
+    "replay out of order per key": (
+        SLOW,
+        {
+            "storage/catalog/journal.py": [
+                (
+                    "            last[entry.resource_type, entry.id] = entry\n",
+                    "            last.setdefault((entry.resource_type, entry.id), entry)\n",
+                )
+            ]
+        },
+    ),
+    "checkpoint advanced on read": (
+        "copy.slice=kill@5",  # an odd pass: between the cursor and its rows
+        {
+            "storage/generations/shard_build.py": [
+                (
+                    "                    writer.load(items, position)\n",
+                    "                    writer.load([], position)\n"
+                    '                    failpoint("copy.slice")\n'
+                    "                    writer.load(items, position)\n",
+                )
+            ]
+        },
+    ),
+    "digest check removed too": (
+        SLOW,
+        {
+            "storage/generations/shard_build.py": [NO_CAPTURE],
+            **BLIND,
+        },
+    ),
+    "a write acknowledged although it was dropped": (
+        SLOW,
+        {
+            "storage/catalog/transaction.py": [
+                (
+                    "        replace, pop = self._records.replace, self._records.pop\n",
+                    "        if self.last_lsn % 17 == 3:\n"
+                    "            self.last_lsn += len(batch)\n"
+                    "            return Receipt(self.last_lsn, len(batch))\n"
+                    "        replace, pop = self._records.replace, self._records.pop\n",
+                )
+            ]
+        },
+    ),
+}
+
+
+def run_scenario(tmp_path: Path, points: str, edits: Edits, rebuilds: int) -> tuple[int, str]:
+    library = copy_of_the_library(tmp_path / "library", edits)
+    environment = {**os.environ, "PYTHONPATH": str(library), "SHADOWSWITCH_POINTS": points}
+    done = subprocess.run(
+        [sys.executable, str(SCENARIO), str(tmp_path / "data"), str(rebuilds)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def _without_defences(edits: Edits) -> Edits:
+    assert not edits.keys() & BLIND.keys(), "one of the two would hide the other's edits of a file"
+    return {**edits, **BLIND}
+
+
+ALL: dict[str, Edits] = {
+    "without defences": BLIND,
+    **test_power_cut.MUTATIONS,
+    **{name: edits for name, (_, edits) in {**MUTANTS, **UNSAFE}.items()},
+    **{f"{name}, without defences": _without_defences(edits) for name, (_, edits) in list(MUTANTS.items())[:6]},
+    **{
+        name: field_mutants.by_file(edits)
+        for name, (_, edits) in {**field_mutants.MUTANTS, **field_mutants.MUTANTS_OF_SYNCING}.items()
+    },
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_mutant_fits_the_source(name: str) -> None:
+    assert_fits(ALL[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("points", "edits"), [(SLOW, {}), ("copy.slice=kill@5", {}), (SLOW, BLIND)])
+def test_the_right_protocol_passes_the_oracle(tmp_path: Path, points: str, edits: Edits) -> None:
+    status, output = run_scenario(tmp_path, points, edits, rebuilds=4)
+    assert status == 0, output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_protocol_is_caught(tmp_path: Path, name: str) -> None:
+    points, edits = MUTANTS[name]
+    status, output = run_scenario(tmp_path, points, edits, rebuilds=3)
+    assert status == 1, f"the mutant survived: {output}"
+    assert "Traceback" not in output.splitlines()[0]
+    assert_of_its_own(output)
+    print(name, "was caught by:", *output.splitlines()[1:4], sep="\n  ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MUTANTS)[:6])
+def test_a_wrong_protocol_without_its_defences_is_caught_by_the_audit_alone(tmp_path: Path, name: str) -> None:
+    points, edits = MUTANTS[name]
+    status, output = run_scenario(tmp_path, points, _without_defences(edits), rebuilds=4)
+    assert status == 1, f"the mutant survived: {output}"
+    assert_of_its_own(output)
+    assert any(word in output for word in ("lost:", "revived:", "back in time:", "duplicate:")), output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.torture] if n in IN_TORTURE else []) for n in UNSAFE]
+)
+def test_an_unsafe_variant_is_caught(tmp_path: Path, name: str) -> None:
+    which, edits = UNSAFE[name]
+    assert_caught(tmp_path, name, which, edits)
+
+
+@pytest.mark.slow
+@pytest.mark.torture
+@pytest.mark.parametrize("name", field_mutants.MUTANTS)
+def test_a_wrong_edit_that_once_passed_is_caught(tmp_path: Path, name: str) -> None:
+    which, edits = field_mutants.MUTANTS[name]
+    assert_caught(tmp_path, name, which, field_mutants.by_file(edits))
+
+
+@pytest.mark.slow
+@pytest.mark.torture
+@pytest.mark.skipif(bool(tracing.missing()), reason=tracing.missing())
+@pytest.mark.parametrize("name", field_mutants.MUTANTS_OF_SYNCING)
+def test_a_missing_fsync_is_caught(tmp_path: Path, name: str) -> None:
+    which, edits = field_mutants.MUTANTS_OF_SYNCING[name]
+    assert_caught(tmp_path, name, which, field_mutants.by_file(edits))
+
+
+def assert_caught(tmp_path: Path, name: str, which: str, edits: Edits) -> None:
+    """The test passes with the library as it is, and fails with the patched one."""
+    file, _, expression = which.partition(" -k ")
+    found = next((ROOT / "tests").rglob(file))
+    for library, expected in ((tmp_path / "right", {}), (tmp_path / "wrong", edits)):
+        copy_of_the_library(library, expected)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                str(found),
+                "-k",
+                _words(expression),
+            ],
+            env={**os.environ, "PYTHONPATH": str(library)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert "passed" in done.stdout or "failed" in done.stdout, done.stdout + done.stderr
+        assert (done.returncode == 0) == (not expected), f"{name}: {done.stdout[-3000:]}"
+        assert_of_its_own(done.stdout)
+
+
+def _words(expression: str) -> str:
+    """pytest's -k takes no brackets: every word must occur."""
+    return " and ".join(word for word in expression.replace("[", " ").replace("]", " ").replace("@", " ").split())
