@@ -173,6 +173,10 @@ BUILDING: Planted = {
             ]
         },
     ),
+    "the start of an engine forgets which generations are exposed": (
+        "which readers may hold",
+        {"engine/recovery.py": [(".index_type).expose(row.number)", ".index_type)")]},
+    ),
     "a reader is given less than it asks for": (
         "SW-2: ",
         {
