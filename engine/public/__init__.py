@@ -48,7 +48,7 @@ from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.locks.records import ProgressReport
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
 from shadowswitch.model.locks.targets import LockScope, LockType
-from shadowswitch.model.records import Change, Delete, Hit, Put, Receipt, Record, RecordPage
+from shadowswitch.model.records import Change, ChangeKind, Delete, Hit, Put, Receipt, Record, RecordPage
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
@@ -70,6 +70,7 @@ __all__ = [
     "BuildCancelled",
     "BuildFailed",
     "Change",
+    "ChangeKind",
     "ChangesHold",
     "CompletionRefused",
     "Config",
