@@ -17,7 +17,7 @@ INVARIANTS: Final = MappingProxyType(
         "ST-4": "every row decodes, and every row it points to exists",
         "ST-5": "a write is acknowledged only after the transaction that holds it is on disk",
         "ST-6": "the journal keeps every change above the LSN of each generation that follows it and of each hold",
-        "IX-1": "an index has exactly one live generation, it is whole, and its directory exists",
+        "IX-1": "an index has exactly one live generation, which is on disk and whole, and readers get that one",
         "IX-2": "a shard's counters equal what its rows say",
         "IX-3": "a generation at LSN L holds exactly the records of its types as they were at L",
         "IX-4": "the backend's own integrity check of every shard finds nothing",

@@ -15,7 +15,7 @@ from shadowswitch.model.locks.targets import BRANCH, LockType, Target, index_tar
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 
-UNDER_WAY = (ShadowState.PREPARING, ShadowState.BUILDING)
+BUILDING = (ShadowState.PREPARING, ShadowState.BUILDING)
 DONE = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
 
 
@@ -29,12 +29,12 @@ class BuildProgress:
     def of(self, shadow_id: str, now: float) -> Progress | None:
         """Percent and ETA of a build; None for a build that failed, was cancelled or is unknown."""
         row = self._catalog.find_shadow(shadow_id)
-        if row is None or row.state not in (*UNDER_WAY, *DONE):
+        if row is None or row.state not in (*BUILDING, *DONE):
             return None
         at = self._builds.heard_at.get(shadow_id) or now
-        percent, eta_s = (row.progress, row.eta_s) if row.state in UNDER_WAY else (100.0, 0.0)
+        percent, eta_s = (row.progress, row.eta_s) if row.state in BUILDING else (100.0, 0.0)
         meter = self._builds.meters.get(shadow_id)
-        if meter is not None and row.state in UNDER_WAY and not row.external:
+        if meter is not None and row.state in BUILDING and not row.external:
             percent, eta_s = max(percent, meter.percent), meter.eta_s
         return Progress(percent, at, percent, at, eta_s, message=row.phase)
 

@@ -1,6 +1,6 @@
-"""What readers may see of an index. One `LiveIndex` for each branch and index type; it alone decides, by these rules:
+"""What readers of the host may see of an index. A `LiveIndex` for each branch and index type decides, by these rules:
 
-    SW-1   A reader pins one generation, and reads from no other.
+    SW-1   A reader sees one complete generation: it pins the live one, looks at the pointer again, reads from no other.
     SW-2   `read_floor_lsn` never falls. A reader is given a generation that shows at least that much. A generation
            that readers may still hold (an exposed one) is not brought ahead of the live one.
     SW-4   The live pointer moves by the epoch of a committed switch, and never back.

@@ -1,7 +1,7 @@
 """Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
 
 Each function runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. It checks before it
-changes. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6).
+changes. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_first` undoes a first one.
 
 A shadow's state and its generation's role belong together (IX-6):
 
