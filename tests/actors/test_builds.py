@@ -271,7 +271,7 @@ def test_the_files_of_a_failed_build_go_after_a_while_and_then_no_retry_is_possi
     engine.wait_for(shadow.shadow_index_id, "FAILED", timeout_s=30)
     wait_until(lambda: not os.path.exists(shadow.shadow_index_path))
     wait_until(lambda: inside.catalog(engine).generation(shadow.generation) is None)
-    with pytest.raises(InvalidTransition, match="gone"):
+    with pytest.raises(InvalidTransition, match="removed"):
         engine.retry_build(shadow.shadow_index_id)
     assert engine.cancel_build(shadow.shadow_index_id).state == "CANCELLED", "there is nothing left to remove"
 

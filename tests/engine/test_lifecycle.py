@@ -10,7 +10,7 @@ import pytest
 
 from shadowswitch import Config, Engine, ShadowSwitchError
 from shadowswitch.actors.kit.actor import Address
-from shadowswitch.engine import lifecycle
+from shadowswitch.engine import lifecycle, machine
 from shadowswitch.storage import failpoints
 from tests.conftest import FAST, running
 from tests.support.engine_helpers import KIND, TYPES, fill, wait_until
@@ -39,6 +39,11 @@ def under_way(data_dir: Path) -> Path:
     return data_dir
 
 
+def place_of(part: str) -> str:
+    """The module that makes a part."""
+    return (machine if hasattr(machine, part) else lifecycle).__name__
+
+
 def fail(*_: object, **__: object) -> None:
     raise RuntimeError("planted")
 
@@ -49,7 +54,7 @@ def test_a_start_that_fails_at_any_part_leaves_nothing_running_and_the_directory
 ) -> None:
     before = set(running())
     with monkeypatch.context() as patch:
-        patch.setattr(f"shadowswitch.engine.lifecycle.{part}", fail)
+        patch.setattr(f"{place_of(part.partition('.')[0])}.{part}", fail)
         with pytest.raises(RuntimeError, match="planted"):
             open_fast(under_way)
     wait_until(lambda: before.issuperset(running()), 30.0, f"the end of {running()}")
@@ -86,7 +91,7 @@ def test_an_engine_stops_in_the_opposite_order_of_its_start(under_way: Path, mon
     for stop in dict.fromkeys(STOPS.split()):
         part, _, method = stop.partition(".")
         if method:
-            note(getattr(lifecycle, part), method, lambda _, stop=stop: stop)  # type: ignore[misc]
+            note(getattr(machine if hasattr(machine, part) else lifecycle, part), method, lambda _, stop=stop: stop)  # type: ignore[misc]
     note(Address, "stop", lambda address: address.ref.actor_class.__name__)
     engine = open_fast(under_way, followers=1)
     stopped.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +13,7 @@ import msgspec
 from shadowswitch import Engine
 from shadowswitch.model.digest import BUCKETS, bucket_of, shard_of
 from shadowswitch.storage.catalog.journal import read_records
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.support.places import Patch, Step, replace, wrap
@@ -289,6 +289,16 @@ def before_branch_write(patch: Patch, then: Callable[[str], object]) -> None:
     wrap(patch, Step.BRANCH_WRITE, write)
 
 
+class _Late(Clock):
+    """A clock that is ahead by some seconds."""
+
+    def __init__(self, by_s: float) -> None:
+        self._by_s = by_s
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._by_s
+
+
 def hold_up_lock_store(patch: Patch, branch: int, by_s: float) -> None:
     """The next transaction that stores the locks of a branch begins later by so many seconds than it was asked for."""
     late = [True]
@@ -296,7 +306,7 @@ def hold_up_lock_store(patch: Patch, branch: int, by_s: float) -> None:
     def store(ordinary: Ordinary, keeper: Any, *given: Any, **how: Any) -> Any:
         if keeper.row.number == branch and late:
             late.clear()
-            patch.setattr(keeper, "_clock", lambda: time.monotonic() + by_s)
+            patch.setattr(keeper, "_clock", _Late(by_s))
         return ordinary(keeper, *given, **how)
 
     wrap(patch, Step.STORE_LOCKS, store)
