@@ -109,8 +109,9 @@ class Replaced:
 
 
 def modules() -> list[types.ModuleType]:
-    """The product's modules that are loaded and simulated."""
-    names = sorted(name for name in sys.modules if name.startswith("shadowswitch.") and name not in NOT_SIMULATED)
+    """The product's modules that are loaded and simulated; the service is not: another test may have loaded it."""
+    loaded = (name for name in sys.modules if name.startswith("shadowswitch."))
+    names = sorted(n for n in loaded if n not in NOT_SIMULATED and not n.startswith("shadowswitch.service"))
     return [sys.modules[name] for name in names]
 
 
