@@ -9,6 +9,7 @@ fault fails. The transaction of a switch is a group of its own, see `CommitSwitc
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,8 +23,11 @@ from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import Batch
+from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit, Counters
 from shadowswitch.storage.failpoints import failpoint
+
+logger = logging.getLogger("shadowswitch")
 
 GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
@@ -68,14 +72,14 @@ class CommitSwitch(msgspec.Struct, frozen=True):
     """To a BranchActor, which passes it on to the JournalWriter: commit a switch in one turn.
 
     What has gathered is committed first. Then, on the JournalWriter's thread and with nothing in between: `prepare`
-    applies the last durable changes and returns None, or a refusal; `work` is the transaction; `settle` makes the live
-    pointer agree with the catalog, also when the transaction raised. Reply: what `work` returned, or the refusal. After
-    an error the catalog says whether the transaction is durable.
+    applies the last durable changes and returns None, or a refusal; `work` is the transaction and returns the row of
+    the index; `settle` makes the live pointer agree with that row, or with the catalog (None) when the transaction
+    raised: it may be durable all the same. Reply: the row, or the refusal.
     """
 
     prepare: Callable[[], Any]
     work: Callable[[Commit], Any]
-    settle: Callable[[], object]
+    settle: Callable[[IndexRow | None], object]
     reply: Reply[Any]
 
 
@@ -98,6 +102,7 @@ class JournalWriter(EngineActor):
         self._pending_changes = 0
         self._flush_sent = False
         self._unanswered: list[tuple[Operation, Any]] = []
+        self._unsettled: list[CommitSwitch] = []
         self.handles(Append, self._append)
         self.handles(Transact, self._transact)
         self.handles(Barrier, self._barrier)
@@ -107,6 +112,8 @@ class JournalWriter(EngineActor):
     def on_receive(self, message: Any) -> None:
         """Handle one message. A caller without an answer, while the next group gathers, is answered by its commit."""
         super().on_receive(message)
+        for _ in range(len(self._unsettled)):
+            self._settle(self._unsettled.pop(0))
         if self._unanswered and not self._pending and self.actor_inbox.empty():
             self._answer()
 
@@ -148,8 +155,16 @@ class JournalWriter(EngineActor):
         try:
             self._commit([message])
         except BaseException as error:
-            message.settle()
+            self._settle(message)
             self._refuse([message], self._judge(error))
+
+    def _settle(self, message: CommitSwitch) -> None:
+        """Behind an error, by the catalog. If that cannot be read, again behind the next message."""
+        try:
+            message.settle(None)
+        except BaseException as error:
+            logger.critical("the live pointer may not agree with the catalog: %s", error)
+            self._unsettled.append(message)
 
     def _commit_pending(self) -> None:
         group, self._pending, self._pending_changes = self._pending, [], 0
@@ -204,7 +219,7 @@ class JournalWriter(EngineActor):
         for message in group:
             if isinstance(message, CommitSwitch):
                 failpoint("switch.committed")
-                message.settle()
+                message.settle(results[-1])
         self._metrics.observe("commit", (self._clock.monotonic() - begun) * 1000)
         self._metrics.count("commits")
         self._metrics.count("changes", commit.changes)

@@ -20,6 +20,33 @@ REST_S = 0.5
 """The longest rest. An attempt to switch takes a few milliseconds; on a stalled disk Followers do not wait for it."""
 
 
+class _SwitchInterval:
+    """The switch interval of the interpreter: one for all engines of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._attempts = 0
+        self._ordinary_s = 0.0
+
+    def shorten(self) -> None:
+        """An attempt begins, of any engine."""
+        with self._lock:
+            self._attempts += 1
+            if self._attempts == 1:
+                self._ordinary_s = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._ordinary_s, SWITCH_INTERVAL_S))
+
+    def restore(self) -> None:
+        """An attempt has ended."""
+        with self._lock:
+            self._attempts -= 1
+            if self._attempts == 0:
+                sys.setswitchinterval(self._ordinary_s)
+
+
+_INTERVAL = _SwitchInterval()
+
+
 class FollowerPause:
     """While a switch is about to commit, Followers begin no new work: both would share the disk and the processor.
 
@@ -33,7 +60,6 @@ class FollowerPause:
         self._attempts = 0
         self._since = 0.0
         self._lock = threading.Lock()
-        self._interval_s = sys.getswitchinterval()
 
     @property
     def is_on(self) -> bool:
@@ -50,10 +76,9 @@ class FollowerPause:
         """For the attempt of a switch: waits up to `WORK_ENDS_S` for the work that Followers have begun."""
         with self._lock:
             self._attempts += 1
-            self._since = self._clock.monotonic()
             if self._attempts == 1:
-                self._interval_s = sys.getswitchinterval()
-                sys.setswitchinterval(min(self._interval_s, SWITCH_INTERVAL_S))
+                self._since = self._clock.monotonic()
+        _INTERVAL.shorten()
         try:
             until = self._clock.monotonic() + WORK_ENDS_S
             for at_work in self.at_work:
@@ -61,10 +86,9 @@ class FollowerPause:
                     at_work.release()
             yield
         finally:
+            _INTERVAL.restore()
             with self._lock:
                 self._attempts -= 1
-                if self._attempts == 0:
-                    sys.setswitchinterval(self._interval_s)
 
 
 class FollowerPool:

@@ -132,7 +132,11 @@ class Janitor(EngineActor):
 
     def _end_soaks(self) -> None:
         now = self._clock.wall()
+        switched = {self._key_of(shadow_id) for shadow_id in self._switches.shadows()}
         for number in [number for number, until in self.queue.soak_ends.items() if until <= now]:
+            row = self._context.catalog.generation(number)
+            if row is not None and (row.branch, row.index_type) in switched:
+                continue  # it is the way back of a switch that is not verified yet, or the target of a rollback
             self._context.transact(partial(transitions.retire_previous, generation_number=number), "end soak")
 
     def _end_silent(self) -> None:
@@ -180,6 +184,8 @@ class Janitor(EngineActor):
         if self._publisher.leads_into(row, path):
             return
         if opened is not None:
+            if self._indexes.live(row.branch, row.index_type) is opened:
+                return  # the live pointer does not agree with the catalog yet
             if opened.pins or not self._let_go(row.number) or not opened.close_if_unpinned():
                 return
             self._generations.forget(row.number)

@@ -32,7 +32,7 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPause
 from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndex
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
-from shadowswitch.model.errors import InvalidTransition, Timeout
+from shadowswitch.model.errors import InvalidTransition, StaleFence, Timeout
 from shadowswitch.model.switch_outcome import Failure
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -48,8 +48,10 @@ NEAR_CHANGES = 1
 SWITCH_LOCK_S = 30.0
 """How long to wait for another switch of the index; then the attempt is given up."""
 DRAIN_FIRST_S = 0.025
-"""How long the drain of a first attempt may keep writers out; each further attempt may four times as long, up to
-`Config.seal_budget_ms`: a large batch just ahead of the switch is caught up with beside the writers, if possible."""
+DRAIN_FIRST_LSNS = 500
+"""How long the drain of a first attempt may keep writers out, and how many LSNs it may have ahead of it; each further
+attempt may four times as much, up to `Config.seal_budget_ms`. So a large batch just ahead of the switch is caught up
+with beside the writers, if possible."""
 COMMIT_TIMEOUT_S = 600.0
 """A turn that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
 while the disk stalls no other write could be committed either."""
@@ -61,7 +63,7 @@ class AttemptEnd(msgspec.Struct):
     failure: Failure = Failure.NONE
     reason: str = ""
     sealed_ms: float = 0.0
-    """How long the turn took that committed: no other write could become durable meanwhile."""
+    """How long its turn took: no other write could become durable meanwhile."""
     commit_lsn: int = 0
     drained: int = 0
 
@@ -96,6 +98,8 @@ class Attempt:
         self._transition = transition
         self._budget_s = context.config.seal_budget_ms / 1000
         self._drain_s = min(self._budget_s, DRAIN_FIRST_S * 4**number)
+        self._drain_lsns = DRAIN_FIRST_LSNS * 4**number
+        self._head = 0
         self._begin_by = self._live_until = self._begun = self._proven = 0.0
         self._end = AttemptEnd()
 
@@ -126,7 +130,7 @@ class Attempt:
         failpoint("switch.near")
         reply: Reply[AttemptEnd | IndexRow] = Reply()
         self._begin_by = self._clock.monotonic() + self._budget_s
-        self._send(CommitSwitch(self._prepare, self._transition, self._settle, reply))
+        self._send(CommitSwitch(self._prepare, self._work, self._settle, reply))
         if not reply.wait(self._budget_s) and reply.cancel():
             return self._late()
         ended: AttemptEnd | IndexRow = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
@@ -142,13 +146,15 @@ class Attempt:
         self._begun = self._clock.monotonic()
         if self._begun > self._begin_by:
             return self._late()
-        head, source = self._context.catalog.source_digest(self._index.branch, set(self._target.writer.types))
+        self._head, source = self._context.catalog.source_digest(self._index.branch, set(self._target.writer.types))
+        if self._head - self._target.applied_lsn > self._drain_lsns:
+            return AttemptEnd(Failure.GAVE_UP, "too many changes came just before the switch")
         ends = self._begun + self._drain_s
         try:
-            self._end.drained = self._index.catch_up(self._target, head, ends, min(ends, self._live_until))
+            self._end.drained = self._index.catch_up(self._target, self._head, ends, min(ends, self._live_until))
         except Timeout:
             text = f"the last changes kept writers out for {self._drain_s * 1000:g} ms and were not all applied"
-            return AttemptEnd(Failure.GAVE_UP, text)
+            return AttemptEnd(Failure.GAVE_UP, text, self._observe("sealed", self._begun))
         except InvalidTransition as error:  # an index in an unknown format cannot catch up
             return AttemptEnd(Failure.GAVE_UP, f"a change came that its builder has not applied: {error.message}")
         self._observe("switch_drain", self._begun)
@@ -162,9 +168,16 @@ class Attempt:
         self._proven = self._clock.monotonic()
         return None
 
-    def _settle(self) -> None:
+    def _work(self, commit: Commit) -> IndexRow:
+        """The transaction. Only as of the head that was proven (SW-3)."""
+        head = commit.head(self._index.branch)[0]
+        if head != self._head:
+            raise StaleFence(f"the head is {head}, the shadow was proven at {self._head}", operation="switch")
+        return self._transition(commit)
+
+    def _settle(self, row: IndexRow | None) -> None:
         """Behind the commit, in the same turn: the live pointer moves, if the catalog's did."""
-        if not self._index.agree(self._context.catalog, self._generations):
+        if not self._index.agree(self._context.catalog, self._generations, row):
             return
         self._publisher.pending.add((self._index.branch, self._index.index_type))  # the published path is to agree, too
         self._observe("switch_commit", self._proven)

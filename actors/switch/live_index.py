@@ -22,6 +22,7 @@ from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
 
@@ -53,9 +54,12 @@ class LiveIndex:
 
     # -- the pointer -----------------------------------------------------------------------------------------------
 
-    def agree(self, catalog: Catalog, generations: OpenGenerations) -> bool:
-        """Move the pointer if the catalog's has moved; True if so. On the JournalWriter's thread, behind a commit."""
-        row = catalog.index(self.branch, self.index_type)
+    def agree(self, catalog: Catalog, generations: OpenGenerations, row: IndexRow | None) -> bool:
+        """Move the pointer if the catalog's has moved; True if so. On the JournalWriter's thread, behind a commit.
+
+        `row` is what the commit stored; None: unknown, the catalog is read.
+        """
+        row = row or catalog.index(self.branch, self.index_type)
         if row is None or row.epoch <= self.epoch:
             return False
         self.set_live(generations.get(row.live), row.epoch, row.sealed_lsn)

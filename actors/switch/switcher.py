@@ -113,6 +113,8 @@ class Switcher(EngineActor):
         finally:
             if outcome in (SwitchOutcome.NOT_SWITCHED, SwitchOutcome.GAVE_UP):
                 self._give_up(run)
+        if outcome == SwitchOutcome.GAVE_UP:  # a turn of unknown outcome has ended by now: `_give_up` stood behind it
+            outcome = decide(SwitchStep.ATTEMPT, Failure.GAVE_UP, self._is_live(run.target), run.way_back)
         return self._finish(run, outcome)
 
     def _steps(self, run: SwitchRun) -> SwitchOutcome:
@@ -197,8 +199,10 @@ class Switcher(EngineActor):
         while True:
             try:
                 end = self._made(run, target, expected_live, unsound, number).run()
-            except ShadowSwitchError as error:
-                end = AttemptEnd(Failure.ERROR, str(error))
+            except Exception as error:
+                if not isinstance(error, ShadowSwitchError):
+                    logger.exception("an attempt to switch to generation %d raised", target.row.number)
+                end = AttemptEnd(Failure.ERROR, str(error) or repr(error))
             self._kick(target, expected_live)
             run.add(end)
             run.reason = end.reason

@@ -33,6 +33,12 @@ class Counters:
     """The counters that the writer keeps in memory between transactions; always equal to those in the catalog."""
 
     def __init__(self, catalog: Catalog) -> None:
+        self.load(catalog)
+
+    def load(self, catalog: Catalog) -> None:
+        """Read what is durable."""
+        self.txn_id: int = catalog.env.info()["last_txnid"]
+        """The id of the last transaction that these counters know of."""
         with catalog.read() as txn:
             self.last_lsn = catalog.number("last_lsn", txn)
         self.types = {name: number for number, name in catalog.types().items()}
@@ -44,7 +50,7 @@ class Counters:
 
     def adopt(self, commit: Commit) -> None:
         """Take over the counters of a committed transaction."""
-        self.last_lsn = commit.last_lsn
+        self.last_lsn, self.txn_id = commit.last_lsn, commit.txn_id
         self.types.update(commit.new_types)
         self.heads.update(commit.heads)
         if len(self.digests) + len(commit.digests) > self.DIGESTS_MAX:
@@ -68,6 +74,7 @@ class Commit:
         self._unstored: dict[tuple[int, int], Digest] = {}
         """Digests that this transaction changed and has not stored, nor the heads of their branches."""
         self.changes = 0
+        self.txn_id = 0
         self.took_ms = 0.0
         """The duration of the transaction, until it was on disk."""
         self.dirty = Changed(set(), set(), set())
@@ -76,19 +83,30 @@ class Commit:
         """Begin, do `work`, commit durably. Unless this returns, nothing is stored and memory is unchanged."""
         clock = self.catalog.clock
         begun = clock.monotonic()
-        with disk_errors("commit", self.catalog.fell_short):
-            with self.catalog.env.begin(write=True) as txn:
-                self.txn = txn
-                self._records, self._journal = txn.cursor(self.db["records"]), txn.cursor(self.db["journal"])
-                work(self)
-                self.store_heads()
-                self._put_number("last_lsn", self.last_lsn)
-                failpoint("journal.before_commit")
+        try:
+            with disk_errors("commit", self.catalog.fell_short):
+                with self.catalog.env.begin(write=True) as txn:
+                    self.txn = txn
+                    self._records, self._journal = txn.cursor(self.db["records"]), txn.cursor(self.db["journal"])
+                    self._refresh_counters(txn.id())
+                    work(self)
+                    self.store_heads()
+                    self._put_number("last_lsn", self.last_lsn)
+                    failpoint("journal.before_commit")
+        finally:  # the environment closes only when the last object of a transaction is gone
+            del self.txn, self._records, self._journal
         self.took_ms = (clock.monotonic() - begun) * 1000
         failpoint("journal.committed")
         self.counters.adopt(self)
         self.dirty.branches.update(self.heads)
         self.catalog.dirty.add(self.dirty)
+
+    def _refresh_counters(self, txn_id: int) -> None:
+        """Another JournalWriter may have committed since: one that was stopped and comes to its end (ST-1, ST-3)."""
+        if self.counters.txn_id != txn_id - 1:
+            self.counters.load(self.catalog)
+            self.last_lsn = self.counters.last_lsn
+        self.txn_id = txn_id
 
     def now(self) -> float:
         """The wall time to store, from the clock of the catalog."""

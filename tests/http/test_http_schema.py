@@ -29,7 +29,8 @@ def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, examples: int
         client.post("branches/main/write", {"changes": RECORDS})
         assert client.post(f"shadow-index/{client.built()}/switch", {})["success"]
         command = [
-            sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests" / "http" / "schemathesis.toml"),
+            sys.executable, "-m", "schemathesis.cli",
+            "--config-file", str(ROOT / "tests" / "http" / "schemathesis.toml"),
             "run", f"{server.url}/schema", "--url", server.url, "--exclude-path-regex", "stream$",
             "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples), "--seed", str(seed), "--no-color",
             "--report-ndjson-path", str(cases),

@@ -47,6 +47,7 @@ class Step(Enum):
     TAKE_TURN = "shadowswitch.actors.switch.attempt.Attempt._take_turn"
     PREPARE = "shadowswitch.actors.switch.attempt.Attempt._prepare"
     COMMIT_SWITCH = "shadowswitch.storage.catalog.transitions.commit_switch"
+    AGREE = "shadowswitch.actors.switch.live_index.LiveIndex.agree"
     SET_LIVE = "shadowswitch.actors.switch.live_index.LiveIndex.set_live"
     VERIFY = "shadowswitch.actors.switch.switcher.verify"
     VERIFY_READ = "shadowswitch.actors.switch.verifier._read"

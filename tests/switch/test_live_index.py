@@ -74,7 +74,7 @@ def agree(pair: Pair, row: Row | None) -> bool:
         def index(self, *_: object) -> Any:
             return row
 
-    return pair.index.agree(Says(), inside.generations(pair.engine))  # type: ignore[arg-type]
+    return pair.index.agree(Says(), inside.generations(pair.engine), None)  # type: ignore[arg-type]
 
 
 # -- SW-4, IX-1: the pointer -----------------------------------------------------------------------------------------
