@@ -21,7 +21,7 @@ from tests.support.edited_library import ROOT, Edits, assert_fits, assert_of_its
 SCENARIO = Path(__file__).parents[1] / "support" / "rebuild_scenario.py"
 SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
 """So that much is written while records are being copied, and between copy and catch-up."""
-TIMEOUT_S = 100
+TIMEOUT_S = 140
 
 LATE_COPY = (
     """                self._copy(writer)
