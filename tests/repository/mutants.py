@@ -140,11 +140,34 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
             ]
         },
     ),
+    "the counters of a writer that was overtaken": (
+        "test_two_writers.py",
+        {
+            "storage/catalog/transaction.py": [
+                ("        if self.counters.txn_id != txn_id - 1:\n", "        if False:\n"),
+            ]
+        },
+    ),
+    "a soak that ends under a switch": (
+        "test_hindered_turn.py -k retire",
+        {
+            "actors/maintenance/janitor.py": [
+                (
+                    "            if row is not None and (row.branch, row.index_type) in switched:\n",
+                    "            if False:\n",
+                ),
+            ]
+        },
+    ),
+    "a pointer that could not be settled and is forgotten": (
+        "test_hindered_turn.py -k settled",
+        {"actors/journal_writer.py": [("            self._unsettled.append(message)\n", "            pass\n")]},
+    ),
     "the pointer not moved after an error": (
         "test_turn.py -k answer_that_is_lost",
         {
             "actors/journal_writer.py": [
-                ("            message.settle()\n            self._refuse(", "            self._refuse(")
+                ("            self._settle(message)\n            self._refuse(", "            self._refuse("),
             ]
         },
     ),
