@@ -82,7 +82,7 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
                 (
                     '        failpoint("switch.proven")\n',
                     '        failpoint("switch.proven")\n'
-                    "        self._index.set_live(self._target, self._index.epoch + 1, head)\n",
+                    "        self._index.set_live(self._target, self._index.epoch + 1, self._head)\n",
                 )
             ]
         },

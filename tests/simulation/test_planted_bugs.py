@@ -102,13 +102,17 @@ MUTANTS: Planted = {
 
 PROVEN = '        failpoint("switch.proven")\n'
 PROOF = "        if self._target.writer.differing(source):\n"
-DRAIN = "            self._end.drained = self._index.catch_up(self._target, head, ends, min(ends, self._live_until))\n"
-AGREE = "        if not self._index.agree(self._context.catalog, self._generations):\n"
+DRAIN = (
+    "            self._end.drained = self._index.catch_up("
+    "self._target, self._head, ends, min(ends, self._live_until))\n"
+)
+AGREE = "        if not self._index.agree(self._context.catalog, self._generations, row):\n"
 MOVE_POINTER = "        self._index.set_live(self._target, self._index.epoch + 1, self._context.catalog.head(1)[0])\n"
 SEALED = '        self._end.sealed_ms = self._observe("sealed", self._begun)\n'
 GATHERED = "        self._commit_pending()\n        self._answer()  # its writers do not wait for the switch\n"
 COMMIT = "        try:\n            self._commit([message])\n        except BaseException as error:\n"
-SETTLE = "            message.settle()\n"
+SETTLE = "            self._settle(message)\n"
+STILL_PROVEN = "        if head != self._head:\n"
 
 BUILDING: Planted = {
     "the pointer moves before the commit": (
@@ -150,7 +154,8 @@ BUILDING: Planted = {
             "actors/journal_writer.py": [
                 (GATHERED, ""),
                 (COMMIT + SETTLE, "        self._commit_pending()\n" + COMMIT + SETTLE),
-            ]
+            ],
+            "actors/switch/attempt.py": [(STILL_PROVEN, "        if False:\n")],
         },
     ),
     "a switch does not raise the read floor": (
