@@ -66,7 +66,9 @@ class ShardWriter(Protocol):
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
         """Apply changes in LSN order, at most one of each key, in one transaction; then the shard is at `applied_lsn`.
 
-        Returns the number of items that changed the shard. Does not wait for the disk. `items` may be empty.
+        Returns the number of items that changed the shard. Does not wait for the disk. `items` may be empty. Writers
+        wait for one call in the turn of a switch, so it must be cheap: a backend whose commit is slow buffers, and
+        commits in `flush`.
         """
         ...
 
