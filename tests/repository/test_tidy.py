@@ -37,7 +37,8 @@ def files() -> tuple[str, ...]:
     except (OSError, subprocess.CalledProcessError):
         everything = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
         hidden = re.compile(r"\.venv|\.git$|\..*_cache|build|dist|__pycache__|.*\.egg-info")
-        listed = [str(path) for path in everything if not any(hidden.match(part) for part in path.parts)]
+        shown = (path for path in everything if not hidden.match(path.parts[0]) and "__pycache__" not in path.parts)
+        listed = [str(path) for path in shown]  # `actors/build` is no build
     return tuple(sorted(name for name in set(listed) if (ROOT / name).is_file()))
 
 
