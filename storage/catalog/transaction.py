@@ -94,7 +94,8 @@ class Commit:
                     self._put_number("last_lsn", self.last_lsn)
                     failpoint("journal.before_commit")
         finally:  # the environment closes only when the last object of a transaction is gone
-            del self.txn, self._records, self._journal
+            for name in ("txn", "_records", "_journal"):
+                self.__dict__.pop(name, None)  # a transaction that could not begin has none
         self.took_ms = (clock.monotonic() - begun) * 1000
         failpoint("journal.committed")
         self.counters.adopt(self)

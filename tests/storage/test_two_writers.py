@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from shadowswitch import Put, Receipt
 from shadowswitch.engine.encode import prepare
 from shadowswitch.model.config import Config
@@ -36,4 +38,14 @@ def test_no_lsn_is_given_twice_by_a_writer_that_another_has_overtaken(tmp_path: 
     assert [change.id for change in changes(catalog, branch, 0, 10)] == ["first", "second", "third", "fourth"]
     head, digest = catalog.source_digest(branch, set(catalog.types()))
     assert (head, digest.count) == (4, 4)
+    catalog.close()
+
+
+def test_a_transaction_that_cannot_begin_raises_the_error_of_the_store(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    counters = Counters(catalog)
+    catalog.env.close()
+    with pytest.raises(Exception, match="closed") as raised:
+        Commit(catalog, counters).run(make_branch)
+    assert not isinstance(raised.value, AttributeError)
     catalog.close()
