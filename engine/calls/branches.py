@@ -62,7 +62,7 @@ class BranchCalls:
         reason: str = "",
         shadow_index_id: str = "",
     ) -> list[Lock]:
-        """Tell that indexing begins: of the whole branch, which locks it, or of some types, which locks only those.
+        """Begin indexing: of the whole branch, which locks it, or of some types, which locks only those.
 
         With `shadow` nothing is locked. With `track_ready` the branch becomes READY when all tracked indexing is
         complete and none failed. With `shadow_index_id` a refused write shows the progress of that build. A lock that
@@ -92,7 +92,7 @@ class BranchCalls:
         reason: str = "",
         tokens: Iterable[int] = (),
     ) -> Completion:
-        """Tell that indexing of these types (None: of all, of this owner if given) is over; its locks are released.
+        """End the indexing of these types (None: of all, of this owner if given); its locks are released.
 
         `tokens` are those of the locks that `start_indexing` returned: only indexing under these locks completes. So a
         holder that was away beyond the end of its lock does not complete the work of the next holder, of the same name.

@@ -77,11 +77,11 @@ class EventCalls:
         return lambda: self._subscribers.remove(subscriber)
 
     def tell_settings(self, file: str, error: str | None) -> None:
-        """Tell, as an event, that a host's settings changed, or that they are wrong and stay as they were."""
+        """Emit an event: the settings of a host changed, or a file of settings is wrong and the old ones stay in force."""
         self._state.check()
         data = {"file": file} if error is None else {"file": file, "error": error}
         kind = "settings.applied" if error is None else "settings.refused"
-        self._context.transact(lambda commit: commit.emit(kind, file, data), "tell of settings")
+        self._context.transact(lambda commit: commit.emit(kind, file, data), "note settings")
 
     def event_position(self, name: str) -> int | None:
         """The last event that was noted under a name, or None."""

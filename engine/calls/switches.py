@@ -22,7 +22,7 @@ from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.builds import BuildCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
-from shadowswitch.model.errors import InvalidConfig, InvalidTransition, UnknownIndex
+from shadowswitch.model.errors import EngineClosed, InvalidConfig, InvalidTransition, UnknownIndex
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import SwitchRequest, SwitchResult, check_known
@@ -126,7 +126,15 @@ class SwitchCalls:
         request, target = message.request, message.target
         Address(self._start_switcher).tell(message)
         limit = request.switch_timeout_seconds + 2 * self._config.validation_timeout_s + SWITCH_GRACE_S
-        result: SwitchResult = result_of(message.reply, limit, "the switch")
+        try:
+            result: SwitchResult = result_of(message.reply, limit, "the switch")
+        except EngineClosed as error:
+            raise EngineClosed(
+                "the engine was closed while the switch ran; it took effect as a whole or not at all",
+                operation="switch",
+                object=message.branch_name,
+                hint=f"open the engine again: if generation {target.row.number} is live, the switch took effect",
+            ) from error
         self._metrics.observe("switch", result.switch_duration_ms)
         if result.success:
             self._broken.pop((target.row.branch, target.row.index_type), None)

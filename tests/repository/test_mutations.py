@@ -22,6 +22,7 @@ SCENARIO = Path(__file__).parents[1] / "support" / "rebuild_scenario.py"
 SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
 """So that much is written while records are being copied, and between copy and catch-up."""
 TIMEOUT_S = 140
+HANGS = -1
 
 LATE_COPY = (
     """                self._copy(writer)
@@ -218,29 +219,32 @@ def assert_caught(tmp_path: Path, name: str, which: str, edits: Edits) -> None:
     found = next((ROOT / "tests").rglob(file))
     for library, expected in ((tmp_path / "right", {}), (tmp_path / "wrong", edits)):
         copy_of_the_library(library, expected)
+        status, output = _pytest(library, found, _words(expression))
+        assert "passed" in output or "failed" in output or (expected and status == HANGS), output
+        assert (status == 0) == (not expected), f"{name}: {output[-3000:]}"
+        assert_of_its_own(output)
+
+
+def _pytest(library: Path, file: Path, words: str) -> tuple[int, str]:
+    """The exit status of a test, and what it printed. A mutant that hangs is caught, as mutation testing counts it: its
+    status is `HANGS`, and the stacks of its threads are printed."""
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={TIMEOUT_S - 20}"]
+    try:
         done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-x",
-                "-p",
-                "no:cacheprovider",
-                str(found),
-                "-k",
-                _words(expression),
-            ],
+            [sys.executable, "-m", "pytest", *options, str(file), "-k", words],
             env={**os.environ, "PYTHONPATH": str(library)},
             cwd=ROOT,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             timeout=TIMEOUT_S,
             check=False,
         )
-        assert "passed" in done.stdout or "failed" in done.stdout, done.stdout + done.stderr
-        assert (done.returncode == 0) == (not expected), f"{name}: {done.stdout[-3000:]}"
-        assert_of_its_own(done.stdout)
+    except subprocess.TimeoutExpired as error:
+        output = error.output.decode() if isinstance(error.output, bytes) else error.output or ""
+        print(output)
+        return HANGS, output
+    return done.returncode, done.stdout
 
 
 def _words(expression: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from shadowswitch import Engine, ShadowState, StorageFull, SwitchRequest, SwitchResult, UnknownIndex
+from shadowswitch import Engine, EngineClosed, ShadowState, StorageFull, SwitchRequest, SwitchResult, UnknownIndex
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.storage import failpoints
 from shadowswitch.storage.catalog.transaction import Commit
@@ -374,6 +374,9 @@ def test_an_engine_that_closes_while_a_switch_runs_opens_with_what_the_catalog_s
     engine = open_engine()
     live_now = engine.index("main", KIND).generation
     assert reads(engine) == live_now in (first, shadow.generation)
-    if isinstance(outcome, SwitchResult) and outcome.success:
-        assert live_now == shadow.generation
+    if isinstance(outcome, SwitchResult):
+        assert outcome.success == (live_now == shadow.generation)
+    else:
+        assert isinstance(outcome, EngineClosed)
+        assert f"if generation {shadow.generation} is live, the switch took effect" in str(outcome)
     assert engine.shadow(shadow.shadow_index_id).state in ("BUILT", "ACTIVE", "CLEANUP")
