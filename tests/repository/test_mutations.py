@@ -229,22 +229,19 @@ def _pytest(library: Path, file: Path, words: str) -> tuple[int, str]:
     """The exit status of a test, and what it printed. A mutant that hangs is caught, as mutation testing counts it: its
     status is `HANGS`, and the stacks of its threads are printed."""
     options = ["-q", "-x", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={TIMEOUT_S - 20}"]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, str(file), "-k", words],
-            env={**os.environ, "PYTHONPATH": str(library)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        output = error.output.decode() if isinstance(error.output, bytes) else error.output or ""
+    command = [sys.executable, "-m", "pytest", *options, str(file), "-k", words]
+    environment = {**os.environ, "PYTHONPATH": str(library)}
+    printed = library.with_suffix(".log")
+    with printed.open("w") as log, subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log) as run:
+        try:
+            status = run.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            status = HANGS
+    output = printed.read_text()
+    if status == HANGS:
         print(output)
-        return HANGS, output
-    return done.returncode, done.stdout
+    return status, output
 
 
 def _words(expression: str) -> str:
