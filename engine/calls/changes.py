@@ -67,7 +67,7 @@ class ChangeCalls:
         return self._context.transact(lambda c: retention.release(c, row, name), "release changes")
 
     def changes_holds(self, branch: str | None = None) -> list[ChangesHold]:
-        """The holds on the journal of a branch, or of all, with their sizes. Holds that were given up are among them."""
+        """The holds on the journal of a branch, or of all, with their sizes. Given-up holds are among them."""
         self._state.check()
         number = self._branches.row(branch).number if branch is not None else None
         names = {row.number: row.name for row in self._catalog.branches()}

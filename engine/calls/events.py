@@ -77,7 +77,7 @@ class EventCalls:
         return lambda: self._subscribers.remove(subscriber)
 
     def tell_settings(self, file: str, error: str | None) -> None:
-        """Emit an event: the settings of a host changed, or a file of settings is wrong and the old ones stay in force."""
+        """Emit an event: the settings of a host changed, or a file of settings is wrong and the old ones stay."""
         self._state.check()
         data = {"file": file} if error is None else {"file": file, "error": error}
         kind = "settings.applied" if error is None else "settings.refused"
