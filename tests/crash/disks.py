@@ -1,4 +1,4 @@
-"""Disks for these tests: an image file, a loop device, a mount; all undone at the end of the `with` block."""
+"""Disks for these tests: an image file, a loop device, a mount. The end of the `with` block undoes all of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def command(*words: str | Path) -> str:
-    """Run a tool; what it said. Raises CalledProcessError."""
+    """Run a tool; returns its output. Raises CalledProcessError."""
     line = [str(word) for word in words]
     done = subprocess.run(line, capture_output=True, text=True, timeout=COMMAND_S, env={**os.environ, "PATH": _PATH})
     if done.returncode:

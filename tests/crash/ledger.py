@@ -1,17 +1,17 @@
-"""The ledger of a run: what was intended, what was acknowledged, what was refused. The oracle believes nothing else.
+"""The ledger of a run: intents, acknowledgements, refusals. The oracle relies on nothing else.
 
-One JSON line for each entry, appended by one `write` to a file outside the data directory, so that a power cut of the
-data's disk cannot touch it, and a kill leaves at most half of the last line (where it crosses a page of the file):
+One JSON line for each entry, appended by one `write` to a file outside the data directory. A power cut of the disk of
+the data does not touch the ledger. A kill cuts at most the last line (where it crosses a page of the file):
 
     {"kind": "intent", "batch": "812.5", "branch": "main", "changes": [["object_type", "r7", "812.5/0 amber"], ...]}
     {"kind": "ack", "batch": "812.5", "lsn": 41}            written after `Engine.write` returned
     {"kind": "refused", "batch": "812.5", "error": "StorageFull"}
     {"kind": "switching" | "switched", "branch": "main", "index_type": "SEARCH_INDEX", "generation": 2}
     {"kind": "not switched", "text": "..."}                 a switch was refused or given up
-    {"kind": "problem", "text": "..."}                      a promise that was seen broken while the run was alive
+    {"kind": "problem", "text": "..."}                      a promise that the run itself saw broken
 
 A title of None is a delete. Every title names its batch, so a record names the batch that wrote it. `at` is the
-length of the block recorder's log at that moment, for the power-cut test.
+length of the log of the block recorder when the entry was made, for the power-cut test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct):
-    """One call of `Engine.write` and what became of it."""
+    """One call of `Engine.write` and its outcome."""
 
     name: str
     branch: str
@@ -52,7 +52,7 @@ class Batch(msgspec.Struct):
 
 
 class Ledger:
-    """Appends entries. Any thread."""
+    """Appends entries, from any thread."""
 
     def __init__(self, path: Path, position_of: Path | None = None) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -75,18 +75,18 @@ class Ledger:
 
 
 def entries(path: Path, upto: int | None = None) -> Iterator[dict[str, Any]]:
-    """The entries of a ledger; with `upto`, those that were made before the recorder had written more than that."""
+    """The entries of a ledger; with `upto`, only those made while the recorder's log had at most `upto` bytes."""
     for line in path.read_bytes().splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            continue  # a kill cut it short: nothing of what it says had begun, or was acknowledged
+            continue  # a kill cut the line: the step that it names had not begun, or was not acknowledged
         if upto is None or entry.get("at", 0) <= upto:
             yield entry
 
 
-class Told:
-    """A ledger, read: batches by name, and what may be live."""
+class LedgerContent:
+    """The content of a ledger: batches by name, and the generations that may be live."""
 
     def __init__(self, path: Path, upto: int | None = None) -> None:
         self.batches: dict[str, Batch] = {}
@@ -133,7 +133,7 @@ class Told:
         return sorted(found, key=lambda batch: batch.lsn or 0)
 
     def open(self, branch: str) -> list[Batch]:
-        """The batches that may or may not be there: no acknowledgement, and no promise that nothing was stored."""
+        """The batches that may be stored or not: neither acknowledged nor refused for lack of room."""
         return [b for b in self.batches.values() if b.branch == branch and b.lsn is None and b.refused != "StorageFull"]
 
     def counts(self) -> dict[str, int]:

@@ -1,10 +1,10 @@
-"""The oracle: opens what a crash left and demands that nothing that was promised is missing. Run as a script:
+"""The oracle: opens the data directory after a crash and demands that every promise is kept. Run as a script:
 
     python -m tests.crash.oracle DATA LEDGER          prints one line of JSON, status 1 when something is wrong
     python -m tests.crash.oracle serve                answers each line of JSON, a `Question`, with one
 
 The demands (`Demands`) are made after the first recovery, after more work on the recovered engine, and after a second
-recovery. They are made from the ledger, never from what the engine says about itself.
+recovery. They are made from the ledger, never from statements of the engine about itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 
 from shadowswitch import Change as JournalChange
 from shadowswitch import Config, Engine, ShadowState, UnknownBranch, UnknownIndex
-from tests.crash.ledger import Batch, Key, Ledger, Told
+from tests.crash.ledger import Batch, Key, Ledger, LedgerContent
 from tests.crash.running import wait_until
 from tests.crash.workload import BRANCHES, INDEX, PATIENCE_S, TYPES, Life, Scribe, config
 
@@ -32,18 +32,18 @@ Held = dict[Key, tuple[int, str]]
 
 
 class Demands:
-    """Everything that is demanded of an engine that was just opened; `problems` says what was not fulfilled."""
+    """All demands on an engine that was just opened; `problems` names those that were not fulfilled."""
 
-    def __init__(self, engine: Engine, told: Told, may_fail: tuple[str, ...] = ()) -> None:
+    def __init__(self, engine: Engine, ledger: LedgerContent, may_fail: tuple[str, ...] = ()) -> None:
         self.engine = engine
-        self.told = told
+        self.ledger = ledger
         self.may_fail = may_fail
-        self.problems = list(told.problems)
+        self.problems = list(ledger.problems)
         self.resumed = 0
 
     def all(self) -> list[str]:
         """Make every demand."""
-        self.problems += [f"not switched: {text}" for text in self.told.refusals if not self.allowed(text)]
+        self.problems += [f"not switched: {text}" for text in self.ledger.refusals if not self.allowed(text)]
         self.builds_end()
         self.findings()
         return self.promises()
@@ -53,9 +53,9 @@ class Demands:
         self.problems += [f"check: {finding}" for finding in self.engine.check()]
 
     def promises(self) -> list[str]:
-        """What the ledger promises, branch by branch."""
+        """The promises in the ledger, branch by branch."""
         self.locks()
-        for branch in sorted(self.told.branches()):
+        for branch in sorted(self.ledger.branches()):
             try:
                 held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}
             except UnknownBranch:
@@ -70,13 +70,13 @@ class Demands:
         self.problems.append(text)
 
     def allowed(self, reason: str) -> bool:
-        """Is this what a test may do to a build or switch?"""
+        """May a test make a build or switch fail for this reason?"""
         return any(text in reason for text in self.may_fail)
 
     # -- builds ----------------------------------------------------------------------------------------------------
 
     def builds_end(self) -> None:
-        """Builds that were under way go on, from where they were, to their end."""
+        """Each build that was under way resumes at its cursor and comes to its end."""
         for shadow in self.engine.shadows():
             if shadow.state in UNDER_WAY:
                 self.resumed += 1
@@ -87,7 +87,7 @@ class Demands:
         self.no_build_began_twice()
 
     def no_build_began_twice(self) -> None:
-        """A build that had begun to copy is never prepared anew."""
+        """A build that had begun to copy is never prepared again."""
         begun: dict[str, int] = {}
         for event in self.engine.events(limit=100_000):
             if event.type.endswith("build.started"):
@@ -99,8 +99,8 @@ class Demands:
     # -- locks -----------------------------------------------------------------------------------------------------
 
     def locks(self) -> None:
-        """A lock can be had, and its token is larger than every one given before (LK-2)."""
-        given = [note["token"] for note in self.told.notes if note["kind"] == "locked"]
+        """A lock is granted, and its token is larger than every token before (LK-2)."""
+        given = [note["token"] for note in self.ledger.notes if note["kind"] == "locked"]
         if given:
             lock = self.engine.acquire_lock(
                 "main", "MANUAL", "oracle", "RESOURCE", TYPES[0], f"by {os.getpid()}", ttl_s=60
@@ -112,13 +112,13 @@ class Demands:
     # -- records ---------------------------------------------------------------------------------------------------
 
     def records(self, branch: str, held: Held) -> None:
-        """No acknowledged write is lost, no acknowledged delete is back, nothing is there that was never written."""
+        """No acknowledged put is lost, no acknowledged delete is undone, no record is there that was never written."""
         last: dict[Key, tuple[int, str | None]] = {}
-        for batch in self.told.acked(branch):
+        for batch in self.ledger.acked(branch):
             for position, change in enumerate(batch.changes):
                 last[change.resource_type, change.id] = (batch.lsn_of(position), change.title)
         may_be: dict[Key, set[str | None]] = {}
-        for batch in self.told.open(branch):
+        for batch in self.ledger.open(branch):
             for change in batch.changes:
                 may_be.setdefault((change.resource_type, change.id), set()).add(change.title)
         for key in last.keys() | may_be.keys() | held.keys():
@@ -127,7 +127,7 @@ class Demands:
     def record(
         self, where: str, acked: tuple[int, str | None], found: tuple[int, str | None], may_be: set[str | None]
     ) -> None:
-        """One record: as the last acknowledged change left it, or newer and by an unanswered one."""
+        """One record is as the last acknowledged change left it, or as a later change without an answer left it."""
         if found == acked or (found[1] is None and (acked[1] is None or None in may_be)):
             return
         if found[1] is None:
@@ -140,13 +140,13 @@ class Demands:
     # -- the journal -----------------------------------------------------------------------------------------------
 
     def journal(self, branch: str) -> None:
-        """Every acknowledged batch stands in the journal at its LSNs; all else in it is whole intended batches."""
+        """The journal holds every acknowledged batch at its LSNs; all its other entries are whole intended batches."""
         try:
             oldest = self.engine.branch(branch).oldest_lsn
         except UnknownBranch:
             return
         found = {change.lsn: change for change in self._changes(branch, oldest - 1)}
-        for batch in self.told.acked(branch):
+        for batch in self.ledger.acked(branch):
             for position, change in enumerate(batch.changes):
                 lsn = batch.lsn_of(position)
                 if lsn < oldest:
@@ -164,7 +164,7 @@ class Demands:
             after = page[-1].lsn
 
     def _whole_intents(self, branch: str, rest: list[JournalChange], oldest: int) -> None:
-        waiting = self.told.open(branch)
+        waiting = self.ledger.open(branch)
         while rest:
             batch = next((b for b in waiting if _begins_with(rest, b)), None)
             if batch is not None:
@@ -180,10 +180,10 @@ class Demands:
     # -- indexes ---------------------------------------------------------------------------------------------------
 
     def index(self, branch: str, held: Held) -> None:
-        """Exactly the expected generation is live, once, and it is whole: each record at exactly its source's LSN."""
+        """One generation is live, an expected one, and it is whole: it holds each record at the LSN of its source."""
         key = (branch, INDEX)
-        allowed = {self.told.live[key]} if key in self.told.live else {0}
-        allowed |= self.told.may_be_live.get(key, set())
+        allowed = {self.ledger.live[key]} if key in self.ledger.live else {0}
+        allowed |= self.ledger.may_be_live.get(key, set())
         try:
             live = self.engine.index(branch, INDEX).generation
         except (UnknownIndex, UnknownBranch):
@@ -197,7 +197,7 @@ class Demands:
             self.whole(branch, live, held)
 
     def whole(self, branch: str, live: int, held: Held) -> None:
-        """What the reader gives is what the records are."""
+        """The reader gives exactly the records of the branch."""
         with self.engine.reader(branch, INDEX, min_lsn=self.engine.head(branch), timeout_s=PATIENCE_S) as reader:
             if reader.generation != live:
                 self.no(f"readers get generation {reader.generation}, the index says {live}")
@@ -228,7 +228,7 @@ def _begins_with(rest: list[JournalChange], batch: Batch) -> bool:
 
 
 def work_on(engine: Engine, ledger: Ledger) -> None:
-    """All is well again: records can be written and found, an index can be built, switched to and rolled back from."""
+    """Write records, build an index, switch to it, write more, roll back: each step must go well."""
     for branch in BRANCHES:
         if branch not in {info.name for info in engine.branches()}:
             engine.create_branch(branch)
@@ -256,10 +256,10 @@ def threads_left() -> list[str]:
     return []
 
 
-def unexpected_repairs(engine: Engine, told: Told) -> list[str]:
-    """A bucket that was repaired although nobody damaged it: the validation of a build healed what was lost."""
+def unexpected_repairs(engine: Engine, ledger: LedgerContent) -> list[str]:
+    """Repairs in a run that damaged no bucket: there the validation of a build hides a loss."""
     repaired = engine.stats()["counters"].get("buckets_repaired", 0)
-    damaged = any(note["kind"] == "damaging" for note in told.notes)
+    damaged = any(note["kind"] == "damaging" for note in ledger.notes)
     return [f"{repaired} buckets were repaired; nothing was damaged"] if repaired and not damaged else []
 
 
@@ -267,23 +267,24 @@ def judge(data: Path, path: Path, settings: Config, may_fail: tuple[str, ...] = 
     """Recover, demand, work, demand, recover again, demand."""
     ledger = Ledger(path)
     with Engine.open(data, settings) as engine:
-        first = Demands(engine, Told(path), may_fail)
+        first = Demands(engine, LedgerContent(path), may_fail)
         problems = first.all()
         deaths = engine.stats()["counters"].get("worker_deaths", 0)
         if not problems:
             work_on(engine, ledger)
-            problems = Demands(engine, Told(path), may_fail).all()
-        problems += unexpected_repairs(engine, Told(path))
+            problems = Demands(engine, LedgerContent(path), may_fail).all()
+        problems += unexpected_repairs(engine, LedgerContent(path))
     problems += threads_left()
     if not problems:
         with Engine.open(data, settings) as engine:
-            problems = [f"second recovery: {text}" for text in Demands(engine, Told(path), may_fail).all()]
+            problems = [f"second recovery: {text}" for text in Demands(engine, LedgerContent(path), may_fail).all()]
     ledger.close()
-    return {"problems": problems[:20], "resumed": first.resumed, "worker_deaths": deaths, **Told(path).counts()}
+    counts = LedgerContent(path).counts()
+    return {"problems": problems[:20], "resumed": first.resumed, "worker_deaths": deaths, **counts}
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What to judge; `upto` is the position of the recorder's log at which the power failed."""
+    """A data directory and its ledger; `upto` is the position in the log of the recorder at which the power failed."""
 
     data: str
     ledger: str
@@ -291,10 +292,10 @@ class Question(msgspec.Struct, frozen=True):
 
 
 def answer(question: Question) -> list[str]:
-    """What is wrong with a data directory after a power cut; makes the demands after one recovery."""
+    """The problems of a data directory after a power cut; the demands are made after one recovery."""
     try:
         with Engine.open(question.data, config()) as engine:
-            problems = Demands(engine, Told(Path(question.ledger), question.upto)).all()
+            problems = Demands(engine, LedgerContent(Path(question.ledger), question.upto)).all()
     except Exception as error:
         problems = [f"{type(error).__name__}: {error}"]
     return [*problems, *threads_left()]

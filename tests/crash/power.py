@@ -1,7 +1,7 @@
-"""Power cuts: what a disk may hold after its power failed at some point of a recorded log.
+"""Power cuts: the states that a disk may have after its power failed at some point of a recorded log.
 
-Everything that was written before the last flush is there. Of what came after it: nothing, all of it up to the cut, a
-random part of it in random order, or all of it with the last write torn within a sector's multiple.
+Every write before the last flush is there. Of the writes after it: none, all up to the cut, a random part in random
+order, or all with the last write torn at a multiple of a sector.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SECTOR = 512
 
 
 class Cuts:
-    """The disk images after cuts of one recorded log, made in order of the cuts."""
+    """The disk images after cuts of one recorded log, in order of the cuts."""
 
     def __init__(self, empty: Path, log: Path, seed: int, base: Path) -> None:
-        """`empty` is the image as it was when the recording began; a copy of it, `base`, grows by what was flushed."""
+        """`empty` is the image before the recording; `base` is a copy of it that gets every flushed write."""
         shutil.copyfile(empty, base)
         self.entries = list(read_log(log))
         self.chance = random.Random(seed)
@@ -39,7 +39,7 @@ class Cuts:
         return [place for place, entry in enumerate(self.entries) if entry.end > after and entry.kind == FLUSH]
 
     def spread(self, count: int, after: int) -> list[int]:
-        """So many cuts behind position `after` of the log, evenly spread, half of them just behind a flush."""
+        """`count` cuts behind position `after` of the log, evenly spread, half of them just behind a flush."""
         places = [place for place, entry in enumerate(self.entries) if entry.end > after]
         flushes = self.flushes(after)
         chosen = {self._near(places, number, count - count // 2) for number in range(count - count // 2)}

@@ -1,8 +1,8 @@
-"""A disk that remembers: one file in a FUSE mount, whose every write and flush goes into a log. Run as a script:
+"""A recording disk: one file in a FUSE mount. Every write and flush of it goes into a log. Run as a script:
 
     python -m tests.crash.recorder MOUNTPOINT IMAGE LOG
 
-A loop device and ext4 lie on top of MOUNTPOINT/disk. The log is a sequence of
+ext4 on a loop device uses MOUNTPOINT/disk. The log is a sequence of
 
     kind (1 byte: 0 write, 1 flush)   offset (8 bytes)   length (4 bytes)   data
 
@@ -52,7 +52,7 @@ def serve(mountpoint: str, image: str, log: str) -> None:
     mfusepy: Any = import_module("mfusepy")
 
     class Disk(mfusepy.Operations):  # type: ignore[misc]
-        """The one file; one thread, so that the order in the log is the order of the disk."""
+        """The file. One thread serves it, so the log has the order of the disk."""
 
         use_ns = True
 

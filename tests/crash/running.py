@@ -1,4 +1,4 @@
-"""Starting the scripts of these tests as processes of their own, with a deadline, and killing what is left of them."""
+"""Starts the scripts of these tests as processes of their own, with a deadline, and kills those that are left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKERS_END_S = 30.0
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How a process ended: its id, its status (negative: the signal), the end of what it said."""
+    """The end of a process: its id, its status (negative: the signal), the end of its output."""
 
     pid: int
     status: int
@@ -37,7 +37,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Scene:
-    """One run: its data directory, its ledger, and the folder where points leave their mark."""
+    """One run: its data directory, its ledger, and the folder in which a passed failpoint makes a file."""
 
     def __init__(self, folder: Path, data: Path | None = None) -> None:
         self.folder = folder
@@ -51,11 +51,11 @@ class Scene:
         return [sys.executable, "-m", f"tests.crash.{script}", str(self.data), str(self.ledger), *arguments]
 
     def workload(self, *arguments: str, points: str = "", once: bool = True) -> Ended:
-        """Run the workload, with points planned."""
+        """Run the workload, with planned failpoints."""
         return self.run(self.command("workload", *arguments), self.environment(points, once))
 
     def oracle(self, *arguments: str, points: str = "") -> Ended:
-        """Run the oracle, with points planned."""
+        """Run the oracle, with planned failpoints."""
         return self.run(self.command("oracle", *arguments), self.environment(points))
 
     def run(self, command: Sequence[str], more: Mapping[str, str], timeout_s: float = DEADLINE_S) -> Ended:
@@ -74,19 +74,19 @@ class Scene:
         return [pid for pid, command in commands() if all(part in command for part in wanted)]
 
     def environment(self, points: str, once: bool = True) -> dict[str, str]:
-        """What the process finds in its environment, apart from ours."""
+        """The environment of the process, apart from ours."""
         marks = {"SHADOWSWITCH_POINTS_ONCE": str(self.marks)} if once else {}
         return {"SHADOWSWITCH_POINTS": points, **marks} if points else {}
 
     def verdict(self, *arguments: str) -> dict[str, Any]:
-        """Run the oracle and demand that it finds nothing; its figures."""
+        """Run the oracle and demand that it finds no problem; returns its figures."""
         ended = self.oracle(*arguments)
         assert ended.status == 0, f"the oracle says: {ended.output}\n{ended.errors}"
         figures: dict[str, Any] = json.loads(ended.output)
         return figures
 
     def passed(self, name: str) -> int:
-        """The id of the process that passed a point as planned; 0 when none did."""
+        """The id of the process that passed a failpoint as planned; 0 when none did."""
         mark = self.marks / name
         return int(mark.read_text() or 0) if mark.exists() else 0
 
@@ -96,7 +96,7 @@ class Scene:
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Ours, without what another test may have planned, and `more`."""
+    """Our environment, without the failpoints that another test planned, and with `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SHADOWSWITCH_")}
     return {**kept, **more}
 
@@ -116,9 +116,9 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def run(command: Sequence[str], more: Mapping[str, str], folder: Path, timeout_s: float = DEADLINE_S) -> Ended:
-    """Run to the end. Raises TimeoutError with what it had said when it does not come.
+    """Run a process to its end. Raises TimeoutError with its output at the deadline.
 
-    It speaks into files: a pipe would stay open for as long as any of its children lives.
+    The process writes into files: a pipe would stay open for as long as any of its children lives.
     """
     said, complained = folder / "stdout", folder / "stderr"
     with said.open("w") as output, complained.open("w") as errors:
@@ -144,7 +144,7 @@ def commands() -> Iterator[tuple[int, bytes]]:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, unless it is gone."""
+    """Send SIGKILL, unless the process is gone."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -152,10 +152,10 @@ def kill(pid: int) -> None:
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
-    """Look again and again until something holds that sends no event. Raises TimeoutError."""
+    """Poll a condition that no event reports, until it holds. Raises TimeoutError."""
     ends = time.monotonic() + timeout_s
     pause = Event()
     while not holds():
         if time.monotonic() > ends:
-            raise TimeoutError(f"it did not come to pass: {what}")
+            raise TimeoutError(f"this did not happen in time: {what}")
         pause.wait(POLL_S)

@@ -1,4 +1,4 @@
-"""The library forces a file to disk before it calls the file durable: read from the system calls of a run, in order.
+"""The library forces a file to disk before it calls the file durable. The system calls of a run, in order, show it.
 
 A power-cut test sees a missing fsync only where nothing else forces the same file soon after. These tests look for the
 fsync of each file and of each folder.
@@ -77,7 +77,7 @@ for turn in range(3):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One system call: its name, the paths in it (of descriptors, too), its arguments as strace prints them."""
+    """One system call: its name, its paths (also those of descriptors), its arguments as strace prints them."""
 
     name: str
     paths: list[str]
@@ -118,7 +118,7 @@ def is_forced(calls: list[Call], path: str) -> bool:
 
 
 WRITES = {"write", "pwrite64", "writev", "pwritev", "ftruncate", "fallocate", "sendfile", "copy_file_range"}
-"""Calls that change a file and no name."""
+"""Calls that change the content of a file, and no name."""
 
 
 def files_below(calls: list[Call], folder: str) -> set[str]:
@@ -134,7 +134,7 @@ def test_a_published_copy_is_on_disk_with_its_folders_before_it_is_put_in_place(
     path = str(tmp_path / "data" / "published" / "main" / "SEARCH_INDEX")
     staging = str(tmp_path / "data" / "published" / ".staging")
     puts = [n for n, call in enumerate(calls) if call.name.startswith("rename") and call.paths[-1] == path]
-    assert len(puts) == 4, "each switch puts something in place"
+    assert len(puts) == 4, "each switch puts a copy in place"
     for nth, at in enumerate(puts):
         staged = next(one for one in calls[at].paths if one.startswith(staging))
         begun = puts[nth - 1] if nth else 0
@@ -144,10 +144,10 @@ def test_a_published_copy_is_on_disk_with_its_folders_before_it_is_put_in_place(
             assert {"GENERATION", "manifest.json", "shard-000", "shard-001"} <= names, "no copy was seen"
             unforced = sorted(one for one in {staged, *made} if not is_forced(before, one))
             assert not unforced, f"put in place before it was on disk: {unforced}"
-        assert is_forced(before, staging), "the name of what was staged is not on disk"
+        assert is_forced(before, staging), "the name of the staged copy is not on disk"
         rest = calls[at : puts[nth + 1]] if nth + 1 < len(puts) else calls[at:]
         forced = [call for call in rest if call.name in FORCING and call.paths[0] == str(Path(path).parent)]
-        assert forced, "what was put in place has a name that is not on disk"
+        assert forced, "the name of the copy in place is not on disk"
 
 
 @pytest.mark.parametrize(("backend", "log"), [("fts5", "shard-000/shard.sqlite-wal"), ("kv", "shard-000/kv/data.mdb")])
@@ -159,7 +159,7 @@ def test_a_flush_forces_what_was_applied_to_disk_before_it_says_so(tmp_path: Pat
     begin = 0
     for flush, flushed in zip(marks[::2], marks[1::2], strict=True):
         applied = [n for n in range(begin, flush) if calls[n].name in WRITES and written in calls[n].paths]
-        assert applied or backend == "kv", "nothing was written, so this proves nothing"
+        assert applied or backend == "kv", "no call wrote, so this test proves nothing"
         forced = [n for n in range(flush, flushed) if calls[n].name in FORCING and written in calls[n].paths]
-        assert forced, f"a flush came back, and {log} was not forced to disk"
+        assert forced, f"a flush returned, and {log} was not forced to disk"
         begin = flushed

@@ -1,5 +1,5 @@
-"""The disk fails or fills up: no false acknowledgement, the live index goes on, the failing build says why, and all is
-well again when the disk is.
+"""The disk fails or fills up: no write is falsely acknowledged, the live index serves, and a failing build names the
+cause. With a sound disk the engine works again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from shadowswitch import Config, Delete, Engine, Put, StorageFull
 from tests.crash import disks, tracing
-from tests.crash.ledger import Told, entries
+from tests.crash.ledger import LedgerContent, entries
 from tests.crash.running import Scene
 from tests.crash.tracing import LOCKING, Case
 
@@ -36,14 +36,15 @@ def notes(scene: Scene, kind: str) -> list[dict[str, Any]]:
 
 
 def fail_at(case: Case, error: str, forever: bool, folder: Path) -> bool:
-    """Inject an error, once or from there on; demand sense while it lasts, everything after it. True if it struck."""
+    """Inject an error, once or from there on. While it lasts, each error names a cause; then the oracle demands all.
+    True if the error was injected."""
     scene = Scene(folder)
     when = Case(case.path, case.call, -case.nth if forever else case.nth)
     trace = folder / "trace"
     command = scene.command("trouble", "injected")
     line = tracing.injected(scene, command, when, f"error={error}", trace)
     ended = scene.run(line, {})
-    what = f"{error} at {case}{' and ever after' if forever else ''}"
+    what = f"{error} at {case}{' and from there on' if forever else ''}"
     assert ended.status in (0, 3), f"{what}: the host ended with {ended.status}: {ended.output} {ended.errors}"
     struck = "(INJECTED)" in trace.read_text(errors="replace")
     for note in notes(scene, "unserved"):
@@ -51,9 +52,9 @@ def fail_at(case: Case, error: str, forever: bool, folder: Path) -> bool:
         assert own, f"{what}: generation {note['generation']} could not be read: {note['text']}"
     texts = [note["text"] for note in notes(scene, "trouble")] + [ended.output] * (ended.status == 3)
     unwritable = forever and case.path.startswith("catalog")
-    for text in texts + Told(scene.ledger).refusals:
+    for text in texts + LedgerContent(scene.ledger).refusals:
         if unwritable and "is being built" in text:
-            continue  # that a build or switch has ended cannot be recorded either
+            continue  # the end of a build or switch cannot be stored either
         assert any(word in text for word in UNDERSTOOD), f"{what}: {text!r} names no cause"
     try:
         scene.verdict("")
@@ -98,15 +99,15 @@ def test_an_error_of_the_disk_at_really_any_call(tmp_path: Path, part: int) -> N
 
 
 def demand(scene: Scene, *arguments: str) -> None:
-    """Run the script of trouble and demand that it saw no promise broken, then ask the oracle."""
+    """Run the script `trouble`, demand that the run saw no promise broken, then ask the oracle."""
     ended = scene.run(scene.command("trouble", *arguments), scene.environment(SLOW_COPY, once=False))
     assert ended.status == 0, f"the host ended with {ended.status}: {ended.output} {ended.errors}"
-    told = Told(scene.ledger)
-    assert not told.problems, "\n".join(told.problems[:10])
+    ledger = LedgerContent(scene.ledger)
+    assert not ledger.problems, "\n".join(ledger.problems[:10])
     assert not notes(scene, "unserved")
     for note in notes(scene, "trouble"):
         assert any(word in note["text"] for word in UNDERSTOOD), f"{note} names no cause"
-    print(f"{arguments[0]}: {told.counts()}, {len(notes(scene, 'trouble'))} steps refused")
+    print(f"{arguments[0]}: {ledger.counts()}, {len(notes(scene, 'trouble'))} steps refused")
 
 
 @pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK)
@@ -124,7 +125,7 @@ def test_a_full_disk_refuses_what_it_cannot_store_and_recovers_without_a_restart
 
 
 def fill_up(ballast: Path, left_bytes: int) -> None:
-    """Leave so much room on a disk, and what the file system keeps for itself."""
+    """Leave `left_bytes` free on a disk, besides the reserve of the file system."""
     with ballast.open("wb", buffering=0) as file:
         with contextlib.suppress(OSError):
             while file.write(bytes(65_536)):
@@ -157,7 +158,7 @@ def test_a_build_without_room_fails_and_the_writers_go_on(tmp_path: Path) -> Non
     with disks.small_disk(tmp_path, DISK_BYTES) as disk:
         scene = Scene(tmp_path / "scene", disk / "data")
         demand(scene, "beside", str(disk / "ballast"))
-        assert not notes(scene, "refused"), "a writer was refused for the sake of a shadow"
+        assert not notes(scene, "refused"), "a write was refused because of a shadow"
         scene.verdict("")
 
 

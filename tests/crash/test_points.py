@@ -1,4 +1,4 @@
-"""A real SIGKILL at each failpoint, then the oracle: nothing is lost.
+"""A real SIGKILL at each failpoint, then the oracle: no promise is broken.
 
 A failpoint in the host kills the host. A failpoint in a worker process kills the worker, and the host goes on with
 another.
@@ -18,14 +18,14 @@ import pytest
 
 from shadowswitch import Engine
 from shadowswitch.storage.failpoints import POINTS
-from tests.crash.ledger import Told
+from tests.crash.ledger import LedgerContent
 from tests.crash.running import ROOT, Scene, finish, start, wait_until
 from tests.crash.workload import INDEX, config
 
 pytestmark = pytest.mark.slow
 
 IN_WORKERS = {"build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice"}
-"""Points that only worker processes pass."""
+"""Failpoints that only worker processes pass."""
 LATER_PASSES = {
     "journal.committed": (40,),
     "copy.slice": (5,),
@@ -40,11 +40,11 @@ LATER_PASSES = {
 }
 """The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""
 NEEDS = {
-    "catchup.slice": "copy.slice=sleep:0.03",  # lets writers get in while the workers copy
+    "catchup.slice": "copy.slice=sleep:0.03",  # lets writers write while the workers copy
     "build.failed": "copy.loaded=raise:EIO@1",
     "switch.withdrawn": "switch.verify=raise:EIO@1",
 }
-"""What must happen besides, so that the point is passed."""
+"""The failpoints to plan besides, so that the workload passes this one."""
 CASES = [(name, 1) for name in POINTS] + [(name, nth) for name, more in LATER_PASSES.items() for nth in more]
 SELDOM = {
     "publish.copied": 1,
@@ -58,7 +58,7 @@ SELDOM |= {"publish.done": 1, "retire.shard_removed": 2, "retire.forgotten": 2, 
 SELDOM |= {"open.locked": 2, "open.directories": 2, "open.catalog": 2, "recover.cleaned": 2, "repair.bucket": 1}
 SELDOM |= dict.fromkeys(("build.failed", "build.cancelled", "switch.withdrawn", "switch.given_up"), 1)
 SELDOM |= dict.fromkeys(IN_WORKERS - {"copy.slice"}, 1)
-"""How often the workload passes a point at least, where it is less than three times."""
+"""How often the workload passes a failpoint at least, if that is less than three times."""
 MORE_CASES = [(name, nth) for name in POINTS for nth in (2, 3) if nth <= SELDOM.get(name, 3)]
 MORE_CASES += [(name, nth) for name in ("write.admitted", "journal.committed") for nth in range(4, 100)]
 MORE_CASES += [("build.claimed", 4), ("follow.flushed", 5), ("journal.before_commit", 40)]
@@ -93,8 +93,8 @@ def kill_at(name: str, nth: int, tmp_path: Path) -> None:
     else:
         assert name in IN_WORKERS, f"{name} was passed by a worker process"
         assert ended.status == 0, f"a worker died at {name}, and the host ended with {ended.status}: {ended.errors}"
-        told = Told(scene.ledger)
-        assert [note["worker_deaths"] for note in told.notes if note["kind"] == "end"] == [1]
+        ledger = LedgerContent(scene.ledger)
+        assert [note["worker_deaths"] for note in ledger.notes if note["kind"] == "end"] == [1]
     figures = scene.verdict("injected at")
     print(f"{name}@{nth}: {figures}")
     scene.clear()
@@ -130,8 +130,8 @@ def live_after_kill(tmp_path: Path, points: str, generation: int, epoch: int, st
     scene.verdict("injected at")
 
 
-def test_a_kill_right_after_going_back_leaves_the_bad_generation_condemned(tmp_path: Path) -> None:
-    """The second switch does not verify; going back and condemning it are one transaction."""
+def test_a_kill_right_after_going_back_leaves_the_generation_unsound(tmp_path: Path) -> None:
+    """The second switch does not verify. One transaction goes back and marks its generation unsound."""
     scene = Scene(tmp_path)
     ended = scene.workload(points="switch.verify=raise:EIO@2;switch.committed=kill@3")
     assert ended.killed, ended.errors
@@ -163,7 +163,7 @@ RECOVERIES = [
     ("retire.shard_removed", "retire.shard_removed@1"),
     ("follow.shard_applied@9", "follow.shard_applied@1"),
 ]
-"""A first kill that leaves something to recover, and a kill while that is recovered (or in the work after it)."""
+"""A first kill that leaves something to recover, and a kill in that recovery (or in the work after it)."""
 
 
 @pytest.mark.parametrize(("before", "during"), RECOVERIES, ids=[f"{b}-{d}" for b, d in RECOVERIES])
@@ -193,8 +193,10 @@ def stored(data: Path) -> list[int]:
 
 
 def test_a_resumed_build_copies_only_what_is_missing(tmp_path: Path) -> None:
-    """A shard has about 130 records, in slices of 10. When each has stored 60, some 8 slices are missing; a worker that
-    starts over passes 14 and is killed at the 12th, and the oracle sees its death."""
+    """A shard has about 130 records, in slices of 10. When each shard has stored 60, some 8 slices are missing.
+
+    A worker that starts over passes 14 slices and is killed at the 12th. The oracle counts its death.
+    """
     scene = Scene(tmp_path)
     process = start(scene.command("workload"), scene.environment("copy.slice=sleep:0.3", once=False))
     try:

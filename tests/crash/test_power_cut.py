@@ -1,6 +1,6 @@
-"""The power fails: a block recorder under ext4, disks as they may be after a cut at any point, mounted, opened, judged.
+"""The power fails: ext4 on a recording disk; the disk as it may be after a cut at any point is mounted and judged.
 
-The same search has to find three planted mutations of the code, or it would prove nothing.
+The same search must find three planted mutations of the code; else it proves nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.edited_library import Edits, copy_of_the_library
 IMAGE_BYTES = 64 << 20
 STATES = 60
 STRIDE = 4
-"""With a mutation every fourth flush is tried first, then those between: it is found early, and surely if it can be."""
+"""With a mutation every fourth flush is tried first, to find it early; then those between, to miss none."""
 STATES_TORTURE = 400
 ANSWER_S = 60.0
 MISSING = disks.missing_for_recorder()
@@ -44,7 +44,7 @@ class Recording(msgspec.Struct, frozen=True):
     log: Path
     ledger: Path
     ready: int
-    """The position of the log when the directory of the data was there: cuts before it are about mkfs and mkdir."""
+    """The position in the log when the data directory was there: cuts before it concern mkfs and mkdir."""
 
 
 def record(folder: Path, size: str, code: Path | None = None) -> Recording:
@@ -63,13 +63,13 @@ def record(folder: Path, size: str, code: Path | None = None) -> Recording:
 
 
 class Judge:
-    """An oracle that stays, so that a state costs an open and not a start of Python."""
+    """An oracle that keeps running: to judge a state costs an open, not a start of Python."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def ask(self, question: Question) -> list[str]:
-        """What is wrong with a state. Raises TimeoutError."""
+        """The problems of a state. Raises TimeoutError."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode(question).decode() + "\n")
@@ -101,7 +101,7 @@ def cuts_of(folder: Path, recording: Recording, seed: int) -> Cuts:
 def search(
     folder: Path, recording: Recording, cuts: Cuts, places: list[int], modes: Sequence[str]
 ) -> Iterator[list[str]]:
-    """Judge the states after these cuts, the modes in turn; what is wrong with each."""
+    """Judge the states after these cuts, with alternating modes; yields the problems of each."""
     copy = folder / "state"
     with closing(cuts), judge(folder) as oracle:
         for number, place in enumerate(places):
@@ -113,7 +113,7 @@ def search(
 
 
 def judge_all(folder: Path, size: str, states: int, seed: int) -> None:
-    """Record, cut so many times, demand that nothing is wrong."""
+    """Record a run, judge `states` cuts, demand that no state has a problem."""
     recording = record(folder / "run", size)
     cuts = cuts_of(folder, recording, seed)
     found = list(search(folder, recording, cuts, cuts.spread(states, recording.ready), MODES))
@@ -168,4 +168,4 @@ def test_a_planted_mutation_is_found(tmp_path: Path, mutation: str) -> None:
             if problems:
                 print(f"{mutation}: found after {judged} states: {problems[0]}")
                 return
-    raise AssertionError(f"{judged} states and no problem: this search does not see {mutation}")
+    raise AssertionError(f"{judged} states and no problem: this search does not find {mutation}")

@@ -1,4 +1,4 @@
-"""Killed at any system call: strace kills at the n-th use of a call on a file, then the oracle. No named point needed.
+"""A kill at any system call: strace kills at the n-th use of a call on a file, then the oracle. Needs no failpoint.
 
 The whole life of an index makes some 1,400 such uses. `make test` takes a spread subset, `make torture` all of them.
 """
@@ -28,7 +28,7 @@ def recorded(folder: Path) -> list[Case]:
 
 
 def kill_at(case: Case, folder: Path) -> bool:
-    """Kill at one case, ask the oracle; False when the run never came there (threads do not always do the same)."""
+    """Kill at one case, ask the oracle; False when the run did not reach it (threads do not always do the same)."""
     scene = Scene(folder)
     ended = scene.run(tracing.injected(scene, scene.command("workload", "tiny"), case, "signal=KILL"), {})
     worker_died = ended.status == 1 and "died 4 times" in ended.errors
@@ -42,7 +42,7 @@ def kill_at(case: Case, folder: Path) -> bool:
 
 
 def test_kill_at_every_use_is_a_real_kill(tmp_path: Path) -> None:
-    """The tool itself: the third sync of the catalog kills, and nothing of it reaches a fourth."""
+    """Tests the tool: the third sync of the catalog kills, and no thread reaches a fourth."""
     scene = Scene(tmp_path)
     case = Case("catalog/data.mdb", "fdatasync", 3)
     assert scene.run(tracing.injected(scene, scene.command("workload", "tiny"), case, "signal=KILL"), {}).killed
@@ -70,7 +70,7 @@ def test_kill_at_every_system_call(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_kill_at_really_every_system_call(tmp_path: Path, part: int) -> None:
-    """All calls that change something, and every tenth of those that only take a lock."""
+    """All calls that change a file or a name, and every tenth of those that only take a lock."""
     cases = recorded(tmp_path)
     locks = [case for case in cases if case.call in LOCKING]
     all_cases = [case for case in cases if case.call not in LOCKING] + locks[::10]

@@ -1,4 +1,4 @@
-"""strace as a tool of these tests: which system calls a run makes on its data, and dying or failing at one of them.
+"""strace as a tool of these tests: lists the system calls of a run on its data, and kills or fails at one of them.
 
 `when=` counts for each thread and each name of a call. With `-P` only calls on that path are counted, so a case is
 (path, call, n-th use). (`--seccomp-bpf` would be faster, but then `-P` injects nothing.)
@@ -20,7 +20,7 @@ WRITING = (
     "pwrite64,write,pwritev,writev,fdatasync,fsync,msync,rename,renameat,renameat2,openat,unlink,unlinkat,mkdir,mkdirat,"
     "rmdir,ftruncate,flock,fcntl,symlink,symlinkat,link,linkat,fallocate"
 )
-"""Calls that change what is on disk, or lock it."""
+"""Calls that change files or names on disk, or lock a file."""
 LOCKING = ("fcntl", "flock")
 _LINE = re.compile(r"(\d+)\s+(\w+)\(")
 
@@ -52,14 +52,14 @@ def traced(command: list[str], output: Path | str, calls: str, *more: str) -> li
 
 
 def injected(scene: Scene, command: list[str], case: Case, what: str, output: Path | str = "/dev/null") -> list[str]:
-    """A command line in which `what` happens at the n-th use; `nth` 0: every use, below 0: every one from there on."""
+    """A command line with `what` injected at the n-th use; `nth` 0: at each use, below 0: at each use from there on."""
     when = "" if case.nth == 0 else f":when={case.nth}" if case.nth > 0 else f":when={-case.nth}+"
     path = str(scene.data / case.path)
     return traced(command, output, case.call, "-P", path, "-e", f"inject={case.call}:{what}{when}")
 
 
 def record(scene: Scene, command: list[str], calls: str = WRITING) -> list[Case]:
-    """Run a command, and list every use of these calls on its data directory, in order of their first appearance."""
+    """Run a command, and list every use of these calls on its data directory, in order of first use."""
     trace = scene.folder / "trace"
     ended = scene.run(traced(command, trace, calls, "-y"), {})
     assert ended.status == 0, f"the run to be recorded ended with {ended.status}: {ended.errors}"
@@ -81,7 +81,7 @@ def cases_of(trace: Path, data: Path) -> list[Case]:
 
 
 def spread(cases: list[Case], most: int) -> list[Case]:
-    """At most so many cases, evenly from the beginning to the end, one in ten of them locks."""
+    """At most `most` cases, evenly from the beginning to the end; one in ten of them is a lock."""
     locks = [case for case in cases if case.call in LOCKING]
     others = [case for case in cases if case.call not in LOCKING]
     return _evenly(others, most - most // 10) + _evenly(locks, most // 10)

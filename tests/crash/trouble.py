@@ -1,12 +1,12 @@
 """A host on a disk that fails or fills up. Run as a script:
 
-    python -m tests.crash.trouble DATA LEDGER injected            a life that goes on after every error (strace injects)
+    python -m tests.crash.trouble DATA LEDGER injected            works on after every error (strace injects them)
     python -m tests.crash.trouble DATA LEDGER full BALLAST        fills the disk with the file BALLAST, frees it again
     python -m tests.crash.trouble DATA LEDGER beside BALLAST      leaves too little room for a build, enough for writers
     python -m tests.crash.trouble DATA LEDGER map                 a memory map that is too small
 
-What goes wrong is noted in the ledger: `trouble` (a step that ended with an error of the library), `unserved` (the live
-index could not be read), `problem` (anything else than an error of the library, or a promise broken).
+The ledger gets a note of each failure: `trouble` (a step that ended with an error of the library), `unserved` (the live
+index could not be read), `problem` (another error than one of the library, or a broken promise).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shadowswitch import Engine, ShadowState, ShadowSwitchError, UnknownBranch, UnknownIndex
-from tests.crash.ledger import Change, Ledger, Told
+from tests.crash.ledger import Change, Ledger, LedgerContent
 from tests.crash.oracle import RESTING, Demands
 from tests.crash.workload import BUILD, INDEX, PATIENCE_S, TYPES, Beside, Life, Scribe, config, patient
 
@@ -29,7 +29,7 @@ TURNS_MAX = 20_000
 
 
 class Troubled:
-    """Takes steps, notes how they end, and after each looks whether the live index is served."""
+    """Takes steps, notes the end of each, and then reads the live index."""
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self.engine = engine
@@ -37,7 +37,7 @@ class Troubled:
         self.live = 0
 
     def step(self, name: str, do: Callable[[], object]) -> bool:
-        """Take a step; True when it came to its end."""
+        """Take a step; True when it succeeded."""
         try:
             do()
         except ShadowSwitchError as error:
@@ -51,7 +51,7 @@ class Troubled:
         return True
 
     def look(self) -> None:
-        """The index that was switched to answers."""
+        """The live index answers, if there was a switch."""
         try:
             with self.engine.reader("main", INDEX) as reader:
                 self.live = reader.generation
@@ -67,7 +67,7 @@ class Troubled:
 
 
 def injected(data: Path, ledger: Ledger) -> None:
-    """A life that goes on after every error."""
+    """The life of an index; it goes on after every error."""
     with Engine.open(data, config()) as engine:
         troubled = Troubled(engine, ledger)
         life = Life(engine, ledger, {**BUILD, "shards": 1, "parallel_workers": 1})
@@ -84,19 +84,19 @@ def injected(data: Path, ledger: Ledger) -> None:
 
 
 def afresh(engine: Engine, life: Life) -> str:
-    """Build; a shadow that could not be switched to is given up first."""
+    """Build a shadow; one that waits after a failed switch is cancelled first."""
     for shadow in engine.shadows("main", "BUILT"):
         engine.cancel_build(shadow.shadow_index_id, "its switch failed")
     return life.build()
 
 
 def has_previous(engine: Engine) -> bool:
-    """Is there anything to go back to?"""
+    """Is there a previous generation?"""
     return any(index.previous_generation for index in engine.indexes("main"))
 
 
 def fill(ballast: Path, leave_bytes: int) -> None:
-    """Take all of the disk but so much."""
+    """Fill the disk; leave `leave_bytes` free."""
     room = os.statvfs(ballast.parent)
     descriptor = os.open(ballast, os.O_RDWR | os.O_CREAT)
     try:
@@ -121,11 +121,11 @@ class Large(Scribe):
         id = f"large{self.chance.randrange(100)}"
         title = f"{name}/0 {LARGE}"
         self.ledger.enter("intent", batch=name, branch="main", changes=[["object_type", id, title]])
-        return self.told(name, "main", [Change("object_type", id, title)])
+        return self.write_intended(name, "main", [Change("object_type", id, title)])
 
 
 def until_refused(scribe: Large, ledger: Ledger) -> None:
-    """Write until there is no room; the refusal must be StorageFull."""
+    """Write until a write is refused for lack of room; the error must be StorageFull."""
     for _ in range(TURNS_MAX):
         if not scribe.large():
             return
@@ -133,7 +133,7 @@ def until_refused(scribe: Large, ledger: Ledger) -> None:
 
 
 def many_readers(engine: Engine, ledger: Ledger) -> None:
-    """Many threads read at the same moment: nothing in reading may need room on the disk."""
+    """Many threads read at the same moment: a read must need no room on the disk."""
     together = threading.Barrier(READERS)
 
     def read() -> None:
@@ -162,8 +162,8 @@ def prepared(engine: Engine, ledger: Ledger) -> tuple[Troubled, Life, Large]:
 
 
 def demand(engine: Engine, ledger: Ledger, path: Path, is_full: bool = False) -> None:
-    """The demands of the oracle, now, on the running engine. A full disk has no room to end a build, or to check."""
-    demands = Demands(engine, Told(path), ("",))
+    """Make the demands of the oracle on the running engine. A full disk has no room to end a build, or to check."""
+    demands = Demands(engine, LedgerContent(path), ("",))
     if not is_full:
         demands.builds_end()
         demands.findings()
@@ -172,7 +172,7 @@ def demand(engine: Engine, ledger: Ledger, path: Path, is_full: bool = False) ->
 
 
 def full(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
-    """The disk is filled to the last block, and freed; the engine is not restarted."""
+    """Fill the disk to the last block, and free it; the engine is not restarted."""
     with Engine.open(data, config()) as engine:
         troubled, life, scribe = prepared(engine, ledger)
         under_way = engine.start_build("main", INDEX, TYPES, BUILD).shadow_index_id
@@ -197,7 +197,7 @@ def full(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
 
 
 def beside(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
-    """A build for which there is no room: it ends FAILED or is refused; writers beside it are never refused."""
+    """A build without enough room ends FAILED or is refused; a write beside it is never refused."""
     with Engine.open(data, config(disk_reserve_bytes=4 << 20)) as engine:
         troubled, life, scribe = prepared(engine, ledger)
         for _ in range(100):
@@ -210,7 +210,7 @@ def beside(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
         states = [shadow.state for shadow in engine.shadows("main")]
         ledger.enter("states", states=states)
         if ShadowState.BUILDING in states:
-            ledger.enter("problem", text="the build goes on for ever")
+            ledger.enter("problem", text="the build does not end")
         demand(engine, ledger, path)
         ballast.unlink()
         ledger.enter("freed")
@@ -218,7 +218,7 @@ def beside(data: Path, ledger: Ledger, path: Path, ballast: Path) -> None:
 
 
 def small_map(data: Path, ledger: Ledger, path: Path) -> None:
-    """The memory map is full: StorageFull, all that was acknowledged is there, and all is well with a larger one."""
+    """The memory map is full: StorageFull, no acknowledged write is lost, and with a larger map writes go well."""
     with Engine.open(data, config(map_size_bytes=2 << 20)) as engine:
         troubled, life, scribe = prepared(engine, ledger)
         until_refused(scribe, ledger)

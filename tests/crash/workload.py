@@ -2,8 +2,8 @@
 
     python -m tests.crash.workload DATA LEDGER [whole | small | tiny | damaged]
 
-Every durable step of the engine is passed at least once. Intents and acknowledgements go into the ledger.
-Ends with status 0 when it came to its end; a test kills it before.
+The workload passes every durable step of the engine at least once. Intents and acknowledgements go into the ledger.
+The status is 0 at its end; a test kills it before.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PACE_S = 0.002
 
 
 def config(**changes: Any) -> Config:
-    """Small slices, quick followers, a short journal; the janitor comes when it is called."""
+    """Small slices, quick followers, a short journal; the janitor works only when it is called."""
     settings: dict[str, Any] = {
         "copy_slice_rows": 10,
         "copy_flush_rows": 100,
@@ -71,7 +71,7 @@ class Scribe:
         self.keys = keys
 
     def batch(self, branch: str, changes: list[tuple[str, str, bool]]) -> bool:
-        """Write changes given as (resource type, id, is it a put); True when acknowledged."""
+        """Write changes, each given as (resource type, id, is it a put); True when acknowledged."""
         name = self.ledger.new_batch()
         titled = [
             Change(kind, id, f"{name}/{position} {self.chance.choice(WORDS)}" if put else None)
@@ -79,10 +79,10 @@ class Scribe:
         ]
         rows = [[change.resource_type, change.id, change.title] for change in titled]
         self.ledger.enter("intent", batch=name, branch=branch, changes=rows)
-        return self.told(name, branch, titled)
+        return self.write_intended(name, branch, titled)
 
-    def told(self, name: str, branch: str, titled: list[Change]) -> bool:
-        """Write what was intended, and enter what became of it."""
+    def write_intended(self, name: str, branch: str, titled: list[Change]) -> bool:
+        """Write an intended batch, and enter its outcome."""
         try:
             receipt = self.engine.write(branch, [_wire(change) for change in titled], timeout_s=PATIENCE_S)
         except ShadowSwitchError as error:
@@ -98,7 +98,7 @@ class Scribe:
             self.batch(branch, [(TYPES[id % 2], f"r{id}", True) for id in ids])
 
     def some(self, branch: str, batches: int) -> None:
-        """Random puts, updates and deletes; one to five changes in a batch, keys at times twice in one."""
+        """Random puts, updates and deletes; one to five changes in a batch, sometimes two of one record."""
         for _ in range(batches):
             self.one(branch)
 
@@ -116,11 +116,11 @@ def _wire(change: Change) -> Put | Delete:
 
 
 class Beside:
-    """A thread that does one thing again and again until it is stopped; a failure is a problem of the run."""
+    """A thread that repeats one step until it is stopped; a failure is a problem of the run."""
 
-    def __init__(self, ledger: Ledger, turn: Callable[[], object]) -> None:
+    def __init__(self, ledger: Ledger, step: Callable[[], object]) -> None:
         self._ledger = ledger
-        self._turn = turn
+        self._step = step
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -128,7 +128,7 @@ class Beside:
     def _run(self) -> None:
         while not self._stop.wait(PACE_S):
             try:
-                self._turn()
+                self._step()
             except EngineClosed:
                 return
             except Exception as error:
@@ -136,27 +136,27 @@ class Beside:
                 return
 
     def stop(self) -> None:
-        """Stop and wait for the turn that is under way."""
+        """Stop, and wait for the step that is under way."""
         self._stop.set()
         self._thread.join(PATIENCE_S)
 
 
 def reading(engine: Engine, ledger: Ledger) -> Callable[[], None]:
-    """A reader's turn: it gets an answer, and never an older state than before (SW-2)."""
+    """Returns one step of a reader: it gets an answer, and never an older state than before (SW-2)."""
     seen = [0]
 
-    def turn() -> None:
+    def step() -> None:
         with engine.reader("main", INDEX, timeout_s=PATIENCE_S) as reader:
             reader.search("amber", 5)
             if reader.lsn < seen[0]:
                 ledger.enter("problem", text=f"SW-2 a reader saw LSN {seen[0]} and then {reader.lsn}")
             seen[0] = reader.lsn
 
-    return turn
+    return step
 
 
 class Life:
-    """What the main thread does to the indexes."""
+    """The steps of the main thread on the indexes."""
 
     def __init__(self, engine: Engine, ledger: Ledger, build_config: dict[str, Any] = BUILD) -> None:
         self.engine = engine
@@ -170,13 +170,13 @@ class Life:
         return shadow
 
     def switch(self, shadow: str, branch: str = "main", request: SwitchRequest | None = None) -> SwitchResult:
-        """Switch; the ledger knows before what may become live."""
+        """Switch; the ledger has the generation before it may become live."""
         target = self.engine.shadow(shadow).generation
         self.ledger.enter("switching", branch=branch, index_type=INDEX, generation=target)
         return self._switched(branch, self.engine.switch(shadow, request or patient()))
 
     def rollback(self, branch: str = "main") -> SwitchResult:
-        """Back to the previous generation."""
+        """Roll back to the previous generation."""
         target = self.engine.index(branch, INDEX).previous_generation
         self.ledger.enter("switching", branch=branch, index_type=INDEX, generation=target)
         return self._switched(branch, self.engine.rollback(branch, INDEX, patient()))
@@ -189,16 +189,16 @@ class Life:
         return result
 
     def cancelled_build(self) -> None:
-        """A build that is given up on the way."""
+        """Start a build and cancel it."""
         shadow = self.engine.start_build("main", INDEX, TYPES, self.build_config).shadow_index_id
         self.engine.cancel_build(shadow, "no longer wanted")
 
 
 def locks(engine: Engine, ledger: Ledger) -> None:
-    """Every step of a lock, on a record that no writer touches; the ledger knows the tokens that were given."""
+    """Every step of a lock, on a record that no writer touches; the ledger has every token that was granted."""
 
     def take(ttl_s: float) -> Lock:
-        lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "nobody", ttl_s=ttl_s)
+        lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "untouched", ttl_s=ttl_s)
         ledger.enter("locked", token=lock.token)
         return lock
 
@@ -219,7 +219,7 @@ def refused(engine: Engine, shadow: str) -> None:
 
 
 def damaged_life(engine: Engine, ledger: Ledger) -> None:
-    """One row of a shadow has another version than its source: the shadow is repaired before the switch."""
+    """One row of a shadow gets another version than its source; the engine repairs the shadow before the switch."""
     ledger.enter("damaging")
     life, scribe = Life(engine, ledger, {**BUILD, "shards": 1}), Scribe(engine, ledger, 1, 60)
     engine.create_branch("main")
@@ -233,7 +233,7 @@ def damaged_life(engine: Engine, ledger: Ledger) -> None:
 
 
 def patient(**changes: Any) -> SwitchRequest:
-    """A request that a slow machine does not refuse."""
+    """A request with budgets that a slow machine keeps."""
     return SwitchRequest(**({"switch_timeout_seconds": PATIENCE_S} | changes))
 
 
@@ -271,12 +271,12 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
 
 
 def tiny_life(engine: Engine, ledger: Ledger) -> None:
-    """The whole story in as few system calls as possible: one thread, one shard, a handful of records."""
+    """The same life in as few system calls as possible: one thread, one shard, a handful of records."""
     life = Life(engine, ledger, {**BUILD, "shards": 1, "parallel_workers": 1})
     scribe = Scribe(engine, ledger, 1, 12)
     engine.create_branch("main")
     scribe.seed("main", 1, 12)
-    lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "nobody", ttl_s=60)
+    lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "untouched", ttl_s=60)
     ledger.enter("locked", token=lock.token)
     engine.release_lock(lock.lock_id, lock.token)
     life.switch(life.build())
@@ -290,7 +290,7 @@ def tiny_life(engine: Engine, ledger: Ledger) -> None:
 
 
 def main(data: Path, path: Path, size: str) -> None:
-    """The life, a clean stop, a start, a little more, a clean stop."""
+    """The life of an index, a clean stop, a start, a few more writes, a clean stop."""
     recorder = os.environ.get("RECORDER_LOG")
     ledger = Ledger(path, Path(recorder) if recorder else None)
     with Engine.open(data, config()) as engine:
