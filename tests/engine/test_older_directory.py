@@ -126,7 +126,7 @@ def test_shadows_are_in_the_states_in_which_they_were(older: Older) -> None:
 @pytest.mark.parametrize("name", ["shadows", "indexes", "branches", "changes_holds"])
 def test_what_the_older_version_told_is_told_again(older: Older, name: str) -> None:
     engine = older.open()
-    expected = older["told"][name]
+    expected = older["views"][name]
     found = as_written(getattr(engine, name)(), expected)
     moving = {older.expected.get("copying")}
     assert [one for one in found if one.get("shadow_index_id") not in moving] == [

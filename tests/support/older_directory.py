@@ -21,7 +21,7 @@ A_CENTURY_S = 36525 * 86400.0
 
 OpenEngine = Callable[..., Engine]
 VARIANTS = ("closed", "killed")
-"""Closed by its engine; left by a host that died by SIGKILL while a build was copying."""
+"""Closed by its engine; left by a host that SIGKILL ended while a build was copying."""
 
 
 class Older:
@@ -37,7 +37,7 @@ class Older:
         return self.expected[name]
 
     def open(self, **settings: Any) -> Engine:
-        """Open it with the code of today; holders of locks have an hour to be heard of."""
+        """Open it with the code of today; the holder of a lock has an hour for its next heartbeat."""
         how = {"lock_grace_s": LONG_S, "failed_keep_s": A_CENTURY_S, "copy_slice_rows": 10, **settings}
         return self._open_engine(self.path, **how)
 
@@ -60,9 +60,9 @@ def unpacked(variant: str, target: Path, open_engine: OpenEngine) -> Older:
     return Older(target / variant, expected, open_engine)
 
 
-def as_written(told: list[Any], expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def as_written(found: list[Any], expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The structs as JSON-like values, reduced to the fields of the expectations: a later version may add fields."""
-    plain: list[dict[str, Any]] = msgspec.to_builtins(told)
+    plain: list[dict[str, Any]] = msgspec.to_builtins(found)
     return [{name: one[name] for name in wanted} for one, wanted in zip(plain, expected, strict=True)]
 
 
@@ -84,7 +84,7 @@ def indexed_fields(index: dict[str, Any], fields: dict[str, Any]) -> dict[str, A
 
 
 def shows_everything(older: Older, engine: Engine, index: dict[str, Any]) -> None:
-    """Assert that an index has every record in its version, and gives every query its hits."""
+    """Assert that an index has every record in its version, and every hit of every query."""
     branch, kind, types = index["branch"], index["index_type"], index["types"]
     records = {key: value for key, value in older.records(branch).items() if key[0] in types}
     with engine.reader(branch, kind, min_lsn=older["branches"][branch]["head_lsn"]) as reader:
