@@ -1,4 +1,4 @@
-"""Copies for outsiders: whole, as of one LSN, made without touching the locks that SQLite and LMDB rely on."""
+"""Copies for programs outside: whole, as of one LSN. Making one leaves the locks of SQLite and LMDB in place."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def index_path(engine: Engine) -> Path:
 
 
 def copy_again(engine: Engine) -> Path:
-    """Publish the live generation as a copy, although it is published already; where the copy is."""
+    """Publish the live generation as a copy, although it is published already; returns the path of the copy."""
     path = inside.published_path(engine)
     (path / published_path.MARK).unlink(missing_ok=True)
     assert inside.publish(engine, inside.live(engine), "COPY_AND_REPLACE")
@@ -69,13 +69,13 @@ def test_a_copy_leaves_the_locks_of_the_index_in_place(engine: Engine, backend: 
     with engine.reader("main", KIND) as reader:
         assert reader.count() == 200
         before = locks_of(index_path(engine))
-        assert before, "nothing is locked, so this proves nothing"
+        assert before, "no file is locked, so this test proves nothing"
         copy_again(engine)
         assert locks_of(index_path(engine)) == before
 
 
 def test_no_other_process_can_take_an_index_over_after_it_was_copied(engine: Engine) -> None:
-    """With SQLite's locks gone, another process may leave WAL mode under the writer: the way to a damaged file."""
+    """Without the locks of SQLite, another process could leave WAL mode under the writer and damage the file."""
     fill(engine, 50)
     engine.rebuild("main", KIND, TYPES, {"shards": 1}, COPY)
     copy_again(engine)
@@ -96,12 +96,10 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["fts5", "kv"])
-def test_nobody_but_sqlite_and_lmdb_opens_their_files_in_the_host(
-    open_engine: Callable[..., Engine], backend: str
-) -> None:
-    """Closing any descriptor of a file drops all POSIX locks of the process on it. A whole life, listened to."""
+def test_only_sqlite_and_lmdb_open_their_files_in_the_host(open_engine: Callable[..., Engine], backend: str) -> None:
+    """Closing any descriptor of a file drops all POSIX locks of the process on it. The hook notes every open."""
     if not OPENED:
-        sys.addaudithook(_listen)  # for good: hooks cannot be removed, so it only listens when it is told to
+        sys.addaudithook(_listen)  # a hook cannot be removed, so it listens only while LISTENING is set
     engine = open_engine()
     engine.create_branch("main")
     fill(engine, 200)
@@ -118,7 +116,7 @@ def test_nobody_but_sqlite_and_lmdb_opens_their_files_in_the_host(
         assert engine.check() == []
     finally:
         LISTENING.clear()
-    assert any(name.endswith("manifest.json") for name in OPENED), "the listener is deaf"
+    assert any(name.endswith("manifest.json") for name in OPENED), "the listener noted no open"
     own = [name for name in OPENED if f"{engine.path}/generations/" in name]
     locked = [name for name in own if Path(name).name in (fts5_store.FILE, "data.mdb", "lock.mdb")]
     created = inside.catalog(engine).generations()
@@ -126,7 +124,7 @@ def test_nobody_but_sqlite_and_lmdb_opens_their_files_in_the_host(
 
 
 def whole(path: Path, shards: int) -> int:
-    """Demand that a published copy is sound and of one LSN; how many records it holds."""
+    """Demand that a published copy is sound and of one LSN; returns the count of its records."""
     states = []
     for shard in shard_paths(path, shards):
         assert sorted(file.name for file in shard.iterdir()) == [fts5_store.FILE]

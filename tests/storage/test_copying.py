@@ -1,4 +1,4 @@
-"""The scan of a copy: resumed after any slice, it continues in its own range and misses nothing."""
+"""The scan of a copy: resumed after any slice, it continues in its own range and misses no record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES = ["link_type", "object_type"]
 
 @pytest.fixture
 def crowded(open_engine: Any) -> Engine:
-    """Two types on each of two branches: beyond the end of every range lies something else."""
+    """Two types on each of two branches: behind the end of every range there are other records."""
     engine: Engine = open_engine(copy_slice_rows=10, copy_flush_rows=10, worker_retries=9)
     for branch in ("main", "other"):
         engine.create_branch(branch)
@@ -63,4 +63,4 @@ def test_a_copy_that_is_interrupted_after_any_slice_needs_no_repair(
         assert crowded.shadow(shadow.shadow_index_id).record_count == 240
     counters = crowded.stats()["counters"]
     assert counters.get("worker_deaths", 0) >= 1
-    assert counters.get("buckets_repaired", 0) == 0, "the digest had to mend what the copy did wrong"
+    assert counters.get("buckets_repaired", 0) == 0, "a repair had to correct the copy"

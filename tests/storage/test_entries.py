@@ -142,7 +142,7 @@ def test_damage_in_one_journal_does_not_stop_the_trim_of_another(open_engine: An
     engine.clean_up()
     assert engine.branch("a").oldest_lsn > 1000
     assert engine.branch("b").oldest_lsn > 3000
-    assert engine.check() == [], "the damage is gone with what nobody needs"
+    assert engine.check() == [], "the trim removed the damaged chunk"
 
 
 def test_a_version_of_the_first_format_finds_the_name_of_this_format(open_engine: Any, data_dir: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_version_of_the_first_format_finds_the_name_of_this_format(open_engine
 
 
 def test_a_transaction_stores_each_changed_head_and_digest_once(open_engine: Any) -> None:
-    """Metadata operations among writes must not store everything again each time."""
+    """Metadata operations among writes must not store every head and digest again each time."""
     engine = open_engine()
     for n in range(30):
         engine.create_branch(f"b{n}")

@@ -27,7 +27,7 @@ KIND = "SEARCH_INDEX"
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A closed data directory with a live and a soaking generation of 300 records, all of it sound."""
+    """A closed and sound data directory with a live and a soaking generation of 300 records."""
     path = tmp_path / "data"
     with Engine.open(path, Config(disk_reserve_bytes=0)) as engine:
         engine.create_branch("main")
@@ -181,8 +181,8 @@ def test_a_gap_in_the_middle_of_the_journal_is_found(data: Path) -> None:
         assert txn.delete(key, db=db["journal"])
     findings = check(data)
     assert {finding.invariant for finding in findings} == {"ST-2"}
-    told = [finding for finding in findings if "the journal has no entry" in finding.problem]
-    assert count - 2 > FINDINGS_MAX == len(told), "each record whose entry is gone; one was changed since"
+    missing = [finding for finding in findings if "the journal has no entry" in finding.problem]
+    assert count - 2 > FINDINGS_MAX == len(missing), "each record whose entry is gone; one was changed since"
 
 
 def test_a_record_with_the_lsn_of_another_is_found(data: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypat
 
         def read_journal(ordinary: Any, txn: Any, catalog: Catalog, branch: int, after: int) -> Any:
             calls.append(after)
-            if len(calls) == 3:  # what was written is looked at, what became of it is not yet
+            if len(calls) == 3:  # the check has read the old changes, and not yet the later ones of the same records
                 inside.transact(engine, lambda commit: commit.trim_journal(branch, 8, 100), "trim")
             return ordinary(txn, catalog, branch, after)
 

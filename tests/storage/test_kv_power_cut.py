@@ -1,4 +1,4 @@
-"""A `kv` index after a power cut: checked before it is served, and a torn one is not served at all."""
+"""A `kv` index after a power cut: the engine checks it before it serves it, and never serves a torn one."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_index_that_was_closed_is_not_checked(open_engine: Open, monkeypatch:
     engine.rebuild("main", KIND, TYPES, {"backend": "kv"})
     engine.close()
     booted_again(monkeypatch)
-    inside.replace(monkeypatch, inside.Step.RECOVERY_ASK_WORKER, None)  # would fail if it were asked
+    inside.replace(monkeypatch, inside.Step.RECOVERY_ASK_WORKER, None)  # a check would fail
     again = open_engine()
     with again.reader("main", KIND) as reader:
         assert reader.count() == 50

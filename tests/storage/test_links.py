@@ -1,4 +1,4 @@
-"""Symbolic links planted inside the data directory are not followed out of it."""
+"""The engine follows no symbolic link that was planted inside the data directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def retiring(row: GenerationRow) -> GenerationRow:
 
 
 @pytest.mark.parametrize("where", ["the generation", "its branch"])
-def test_what_a_link_leads_to_is_not_removed_with_a_generation(open_engine: Open, tmp_path: Path, where: str) -> None:
+def test_the_target_of_a_link_is_not_removed_with_a_generation(open_engine: Open, tmp_path: Path, where: str) -> None:
     engine = open_engine(sound=False)
     engine.create_branch("main")
     fill(engine, 10)
@@ -47,7 +47,7 @@ def test_what_a_link_leads_to_is_not_removed_with_a_generation(open_engine: Open
     shutil.move(place, tmp_path / "elsewhere")
     place.symlink_to(target)
     if where == "the generation":
-        engine.rebuild("main", KIND, TYPES)  # the first one retires
+        engine.rebuild("main", KIND, TYPES)  # the first generation retires
     else:
         inside.transact(engine, lambda c: c.put_generation(retiring(c.generation(1))), "test")
     for _ in range(3):

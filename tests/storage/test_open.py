@@ -1,4 +1,4 @@
-"""Opening a data directory: one holder, what a kill leaves, what is refused, who may look into it."""
+"""Opening a data directory: one holder, after a kill, refused directories, access by other users."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ engine.close()
 
 
 class OtherProcess:
-    """A process that has the directory open until it is told to go on."""
+    """A process that has the directory open until its input ends."""
 
     def __init__(self, data: Path) -> None:
         self.process = subprocess.Popen(
@@ -55,12 +55,12 @@ class OtherProcess:
         assert self.process.stdout.readline() == "open\n"
 
     def end(self) -> None:
-        """Let it close the engine and end."""
+        """Let the process close the engine and end."""
         assert self.process.communicate(timeout=60)[0] == ""
         assert self.process.returncode == 0
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate(timeout=60)
 
@@ -73,7 +73,7 @@ def test_a_second_engine_of_the_same_process_is_refused_and_the_first_goes_on(en
     assert engine.write("main", [put("a")]).lsn == 1
 
 
-def test_a_second_process_is_refused_and_told_who_holds_the_directory(open_engine: Any, data_dir: Path) -> None:
+def test_a_second_process_is_refused_and_the_error_names_the_holder(open_engine: Any, data_dir: Path) -> None:
     other = OtherProcess(data_dir)
     with pytest.raises(EngineAlreadyOpen) as caught:
         Engine.open(data_dir)
@@ -129,7 +129,7 @@ def test_the_file_system_of_a_path_is_known() -> None:
     assert disk.filesystem_type(Path("/proc")) == "proc"
 
 
-def test_nobody_else_can_read_what_the_directory_holds(engine: Engine, data_dir: Path) -> None:
+def test_no_other_user_can_read_the_files_of_the_directory(engine: Engine, data_dir: Path) -> None:
     fill(engine, 100)
     live(engine)
     live(engine, backend="kv")
@@ -140,7 +140,7 @@ def test_nobody_else_can_read_what_the_directory_holds(engine: Engine, data_dir:
     }
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
     open_to_others = {name: oct(mode) for name, mode in modes.items() if mode & 0o077}
-    assert not open_to_others, "with 0700 above them nobody can reach them, and they should be closed all the same"
+    assert not open_to_others, "other users are kept out by 0700 above, and each file must be closed to them as well"
 
 
 def test_a_directory_of_another_format_is_refused_and_left_alone(open_engine: Any, data_dir: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_version_of_lmdb_is_ours_whatever_the_environment_says(data_dir: Pat
         assert engine.count("main") == 1
 
 
-def test_a_garbled_lock_file_does_not_keep_anybody_out(open_engine: Any, data_dir: Path) -> None:
+def test_a_garbled_lock_file_does_not_prevent_an_open(open_engine: Any, data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / data_directory.LOCK).write_bytes(b"\xff not json")
     open_engine()
@@ -199,7 +199,7 @@ def test_a_damaged_catalog_is_refused_with_a_clear_error(open_engine: Any, data_
     path.write_bytes(bytes(content))
     with pytest.raises((CorruptData, UnsupportedFormat)):
         Engine.open(data_dir)
-    with pytest.raises((CorruptData, UnsupportedFormat)):  # the lock was let go: no EngineAlreadyOpen
+    with pytest.raises((CorruptData, UnsupportedFormat)):  # the lock was released: no EngineAlreadyOpen
         Engine.open(data_dir)
 
 

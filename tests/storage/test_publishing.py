@@ -1,4 +1,4 @@
-"""The path for outsiders: hundreds of exchanges, and of real switches, under a reader that never rests."""
+"""The path for programs outside: hundreds of exchanges, and of real switches, under a busy reader."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def generation(root: Path, number: int) -> Path:
 
 
 def publish(root: Path, branch: str, index_type: str, source: Path, mark: str, strategy: str) -> bool:
-    """Publish plain files, for which any copy will do."""
+    """Publish plain files, by an ordinary copy."""
 
     def copy_to(target: Path) -> None:
         shutil.copytree(source, target)
@@ -41,13 +41,13 @@ def publish(root: Path, branch: str, index_type: str, source: Path, mark: str, s
 
 
 def read_inside(folder: int, name: str) -> str:
-    """A file of an open directory, wherever its path leads by now."""
+    """A file of an open directory, even when the path of the directory leads elsewhere by now."""
     with open(name, encoding="utf-8", opener=partial(os.open, dir_fd=folder)) as file:
         return file.read()
 
 
 class Reader(threading.Thread):
-    """Resolves the path once, as an outsider should, and reads both files; then opens one of them by the plain path."""
+    """Resolves the path once, as a program outside should, and reads both files; then opens one by the plain path."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
@@ -71,7 +71,7 @@ class Reader(threading.Thread):
             self.read.set()
 
     def _resolved(self) -> tuple[str, str]:
-        """Both files of one directory, whatever is exchanged meanwhile."""
+        """Both files of one directory, also if the path is exchanged meanwhile."""
         folder = os.open(self.path / "shard-000", os.O_RDONLY | os.O_DIRECTORY)
         try:
             return read_inside(folder, "one"), read_inside(folder, "two")
@@ -79,7 +79,7 @@ class Reader(threading.Thread):
             os.close(folder)
 
     def wait_for_the_next_read(self) -> None:
-        """So that no read goes on over two exchanges: only the copy before is kept for who is still in it."""
+        """A read must not last over two exchanges: only the previous copy is kept for a reader that has it open."""
         self.read.clear()
         assert self.read.wait(30)
 
@@ -106,7 +106,7 @@ def test_five_hundred_switches_are_never_seen_half_done(tmp_path: Path, strategy
         reader.join(timeout=30)
     assert (reader.absent, reader.torn) == ([], [])
     assert reader.reads > 100
-    assert len(list((root / published_path.STAGING).iterdir())) == (strategy == "COPY_AND_REPLACE")  # the one before
+    assert len(list((root / published_path.STAGING).iterdir())) == (strategy == "COPY_AND_REPLACE")  # the previous copy
 
 
 def test_a_reader_would_see_files_of_two_generations_mixed(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_reader_would_see_files_of_two_generations_mixed(tmp_path: Path) -> No
 
 
 class Opener(threading.Thread):
-    """Opens the live index by its path again and again, through SQLite, as a program in another language would."""
+    """Opens the live index by its path again and again, through SQLite, as a program in another language does."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
@@ -157,7 +157,7 @@ class Opener(threading.Thread):
 
 
 def open_by_path_through(engine: Engine, switches: int) -> None:
-    """Mostly there and back, now and then to a new generation, whose building takes the time."""
+    """Switch mostly there and back, now and then to a new generation, for its build takes the time."""
     engine.write("main", [put(str(n)) for n in range(ROWS)])
     live(engine)
     live(engine)
@@ -203,7 +203,7 @@ def test_the_strategy_may_change_from_link_to_copy_and_back(tmp_path: Path) -> N
     assert two.is_dir()
 
 
-def test_what_a_killed_host_had_staged_is_removed(tmp_path: Path) -> None:
+def test_copies_staged_by_a_killed_host_are_removed(tmp_path: Path) -> None:
     root = tmp_path / "published"
     publish(root, "main", KIND, generation(tmp_path, 1), "c/1", "COPY_AND_REPLACE")
     (root / published_path.STAGING / "left over").mkdir()

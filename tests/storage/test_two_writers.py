@@ -1,4 +1,4 @@
-"""Two writers of one catalog: as when a JournalWriter that was stopped is still at its last commit."""
+"""Two writers of one catalog, as when a stopped JournalWriter is still in its last commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_branch(commit: Commit) -> None:
     commit.create_branch("main", 0.0)
 
 
-def test_no_lsn_is_given_twice_by_a_writer_that_another_has_overtaken(tmp_path: Path) -> None:
+def test_a_writer_that_another_has_overtaken_gives_no_lsn_twice(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path)
     old = Counters(catalog)
     Commit(catalog, old).run(make_branch)
