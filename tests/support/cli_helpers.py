@@ -1,4 +1,4 @@
-"""The command line in tests: in this process, or in its own process."""
+"""The command line in tests: in this process, or in a process of its own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def switched(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 
 def spawn(*arguments: object, points: str = "", stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-    """A command in its own process; `points` is the value of SHADOWSWITCH_POINTS."""
+    """A command in a process of its own; `points` is the value of SHADOWSWITCH_POINTS."""
     command = [sys.executable, "-m", "shadowswitch", *map(str, arguments)]
     environment = {**os.environ, "SHADOWSWITCH_POINTS": points}
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)

@@ -1,6 +1,6 @@
 """Copies of the library with edits in its source text: mutants, planted bugs.
 
-An edit quotes a text that stands exactly once in its file. An edit that does not fit the source, or that is no Python,
+An edit quotes a text that its file has exactly once. An edit that does not fit the source, or that makes no Python,
 raises: a mutant must fail for its own reason.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 Edits = dict[str, list[tuple[str, str]]]
-"""By file below the root: what stands there once, what stands there instead."""
+"""By file below the root: pairs of the text to replace, which the file has once, and the text instead."""
 
 _OUT_OF_DATE = re.compile(r"NameError: name|has no attribute '_|ModuleNotFoundError: |ImportError: cannot import")
 
@@ -40,7 +40,7 @@ def assert_fits(edits: Edits) -> None:
 
 
 def copy_of_the_library(target: Path, edits: Edits) -> Path:
-    """The packages as they are installed, edited; returns what to put on PYTHONPATH."""
+    """Copy the packages as they are installed, and edit the copy; returns the entry for PYTHONPATH."""
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     for package, folder in setup["package-dir"].items():
         place = target.joinpath(*package.split("."))
@@ -54,6 +54,6 @@ def copy_of_the_library(target: Path, edits: Edits) -> Path:
 
 
 def assert_of_its_own(output: str) -> None:
-    """Raise AssertionError if an edited library failed because the edit names something that is not there."""
+    """Raise AssertionError if an edited library failed because the edit uses a name that does not exist."""
     found = [line for line in output.splitlines() if _OUT_OF_DATE.search(line)]
-    assert found == [], "the edit names what is not there: bring it up to date"
+    assert found == [], "the edit uses a name that does not exist: bring it up to date"

@@ -1,4 +1,4 @@
-"""What the tests of the engine share: records, waiting without sleeping, threads whose errors come out."""
+"""Helpers of the tests of the engine: records, waiting without sleeping, threads that report their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def put(id: str, text: str = "hello", resource_type: str = "object_type") -> Put
 
 
 def fill(engine: Engine, count: int, branch: str = "main", text: str = "hello") -> int:
-    """Write records `0` to `count - 1`; the last LSN."""
+    """Write records `0` to `count - 1`; returns the last LSN."""
     lsn = 0
     for start in range(0, count, 1000):
         batch = [put(str(n), text) for n in range(start, min(start + 1000, count))]
@@ -40,7 +40,7 @@ def built(engine: Engine, branch: str = "main", **config: Any) -> ShadowIndex:
 
 
 def live(engine: Engine, branch: str = "main", **config: Any) -> int:
-    """Build an index and switch to it; its generation."""
+    """Build an index and switch to it; returns its generation."""
     result = engine.rebuild(branch, KIND, TYPES, {"parallel_workers": 1, **config}, timeout_s=60)
     assert result.success, result.message
     return result.generation
@@ -59,7 +59,7 @@ def reads(engine: Engine) -> int:
 
 
 def works(engine: Engine) -> None:
-    """The whole round: write, build, switch, read one's own write, roll back."""
+    """Take all steps: write, build, switch, read the own write, roll back."""
     fill(engine, 20, text="works")
     live(engine)
     receipt = engine.write("main", [put("again", "worksagain"), Delete("object_type", "1")])
@@ -68,7 +68,7 @@ def works(engine: Engine) -> None:
 
 
 def attempt(call: Callable[[], object]) -> object:
-    """What a call returned, or the error of this library that it raised."""
+    """Returns the result of a call, or the error of this library that it raised."""
     try:
         return call()
     except ShadowSwitchError as error:
@@ -82,11 +82,11 @@ def wait_until(is_so: Callable[[], object], deadline_s: float = 30.0, what: str 
         if is_so():
             return
         pause.wait(POLL_S)
-    raise AssertionError(f"{what} did not come about in {deadline_s:g} s")
+    raise AssertionError(f"{what} did not happen in {deadline_s:g} s")
 
 
 class Crew:
-    """Threads that work until they are told to stop; what one of them raised comes out at the end."""
+    """Threads that work until `finish`, which raises the error that one of them raised."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -94,7 +94,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
 
     def start(self, work: Callable[[], object], count: int = 1) -> None:
-        """Do `work` again and again, on `count` threads."""
+        """Repeat `work` on `count` threads."""
         for _ in range(count):
             thread = threading.Thread(target=self._loop, args=(work,), daemon=True)
             self._threads.append(thread)
@@ -108,7 +108,7 @@ class Crew:
             self.errors.append(error)
 
     def finish(self, deadline_s: float = 60.0) -> None:
-        """Stop all; raises what one of them raised."""
+        """Stop all threads; raises the error that one of them raised."""
         self.stop.set()
         for thread in self._threads:
             thread.join(deadline_s)
@@ -119,7 +119,7 @@ class Crew:
 
 @contextmanager
 def crew() -> Iterator[Crew]:
-    """A crew that has gone home at the end."""
+    """A crew; the end of the test stops its threads."""
     hands = Crew()
     try:
         yield hands
@@ -128,7 +128,7 @@ def crew() -> Iterator[Crew]:
 
 
 def outside_environment(**more: str) -> dict[str, str]:
-    """For processes of the tests: ours, without planned points, and `more`."""
+    """The environment for processes of the tests: ours, without planned failpoints, and `more`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SHADOWSWITCH_")}
     return {**kept, **more}
 
@@ -148,7 +148,7 @@ def worker_processes() -> list[int]:
 
 
 class HostActor(pykka.ThreadingActor):
-    """An actor of the host, which has nothing to do with the engine."""
+    """An actor of the host that the engine does not know."""
 
     use_daemon_thread = True
 

@@ -1,4 +1,4 @@
-"""What the tests of locks through an engine share."""
+"""Helpers of the tests of locks through an engine."""
 
 from __future__ import annotations
 

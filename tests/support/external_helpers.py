@@ -1,4 +1,4 @@
-"""An external builder, as another program would be one: it writes files and a manifest, and knows nothing else."""
+"""An external builder, as another program would be one: it only writes files and a manifest."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def begin(engine: Engine, **config: Any) -> ShadowIndex:
 
 
 def write_files(path: Path, content: Mapping[str, bytes] = CONTENT) -> None:
-    """Files of an index in a format of our own."""
+    """Write files of an index in a format of our own."""
     for name, data in content.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
 
 
 def write_manifest(shadow: ShadowIndex, applied_lsn: int, record_count: int, **other: Any) -> dict[str, Any]:
-    """Describe what lies in the directory."""
+    """Write the manifest of the files in the directory."""
     path = Path(shadow.shadow_index_path)
     files = {}
     for file in sorted(path.rglob("*")):
@@ -51,21 +51,21 @@ def write_manifest(shadow: ShadowIndex, applied_lsn: int, record_count: int, **o
 
 
 def delivered(engine: Engine, shadow: ShadowIndex, content: Mapping[str, bytes] = CONTENT) -> int:
-    """Files and manifest as of the head; how many bytes the files have."""
+    """Write files and manifest as of the head; returns the size of the files in bytes."""
     write_files(Path(shadow.shadow_index_path), content)
     write_manifest(shadow, engine.head("main"), engine.count("main", TYPES[0]))
     return sum(map(len, content.values()))
 
 
 def complete(engine: Engine, shadow: ShadowIndex, **claim: Any) -> ShadowIndex:
-    """Complete it, with no claims but these."""
+    """Complete the shadow, with these claims and no others."""
     return engine.complete_build(
         shadow.shadow_index_id, **{"index_size_bytes": None, "record_count": None, "applied_lsn": None, **claim}
     )
 
 
 def fts5(engine: Engine, shadow: ShadowIndex, skip: str = "", upto: int | None = None) -> None:
-    """Build a `fts5` index through the backend, from what the engine tells: records and changes."""
+    """Build a `fts5` index through the backend, from records and changes that the engine gives."""
     backend = registry.backend("fts5")
     writer = backend.open_writer(Path(shadow.shadow_index_path) / "shard-000", backend.configure({}))
     items = [

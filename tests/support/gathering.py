@@ -1,4 +1,4 @@
-"""Writes that stand just ahead of the turn of a switch, for tests: what gathered before it, and is committed first."""
+"""Writes that wait just ahead of the turn of a switch: the JournalWriter commits them first."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Gathered:
         self.threads = [threading.Thread(target=self._write, args=(n,)) for n in range(3)]
         for thread in self.threads:
             thread.start()
-        wait_until(lambda: inside.journal_backlog(self.engine) == 3, what="the writes have come to the JournalWriter")
+        wait_until(lambda: inside.journal_backlog(self.engine) == 3, what="the writes wait for the JournalWriter")
         self.threads.append(threading.Thread(target=let_go))
         self.threads[-1].start()
 
@@ -57,7 +57,7 @@ class Gathered:
 
 
 def is_whole(engine: Engine) -> bool:
-    """Does a reader get what is live by the catalog, with all that gathered?"""
+    """Does a reader get the live generation of the catalog, with all gathered writes?"""
     with engine.reader("main", KIND) as reader:
         same = reader.generation == engine.index("main", KIND).generation
         return same and {hit.id for hit in reader.search("gathered")} == {"g0", "g1", "g2"}

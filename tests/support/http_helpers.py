@@ -1,4 +1,4 @@
-"""The service as tests call it: a server process of its own, and a client that knows nothing but HTTP."""
+"""The service in tests: a server process of its own, and a client that uses only HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_S = 60.0
 
 
 class Answer(NamedTuple):
-    """What came back; `body` is the decoded JSON, or the text."""
+    """The response to a request; `body` is the decoded JSON, or the text."""
 
     status: int
     body: Any
@@ -52,7 +52,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         raw: bytes | None = None,
     ) -> Answer:
-        """One request; paths that do not begin with a slash are of the API."""
+        """Send one request; a path that does not begin with a slash is a path of the API."""
         sent = {"Content-Type": "application/json"} if body is not None else {}
         if self.token:
             sent["Authorization"] = f"Bearer {self.token}"
@@ -70,21 +70,21 @@ class Client:
         return Answer(response.status, json.loads(text) if is_json else text.decode(), found)
 
     def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        """The body of a request that must go well."""
+        """Send a request that must succeed; returns the body."""
         answer = self.call(method, path, body, **more)
         assert answer.status in (200, 201), f"{method} {path}: {answer.status} {answer.body}"
         return answer.body
 
     def get(self, path: str) -> Any:
-        """GET, going well."""
+        """GET that must succeed."""
         return self.ok("GET", path)
 
     def post(self, path: str, body: Any = None, **more: Any) -> Any:
-        """POST, going well."""
+        """POST that must succeed."""
         return self.ok("POST", path, body, **more)
 
     def refused(self, status: int, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        """The problem that a request must meet with."""
+        """Send a request that must be refused; returns the problem."""
         answer = self.call(method, path, body, **more)
         assert answer.status == status, f"{method} {path}: {answer.status} {answer.body}"
         assert answer.headers["content-type"] == "application/problem+json"
@@ -93,7 +93,7 @@ class Client:
         return answer.body
 
     def wait_for(self, shadow_id: str, *states: str) -> dict[str, Any]:
-        """The status of a shadow once it is in one of these states."""
+        """Wait until a shadow is in one of these states; returns its status."""
         found: dict[str, Any] = {}
 
         def arrived() -> bool:
@@ -114,7 +114,7 @@ class Client:
         return str(shadow_id)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
 
@@ -144,7 +144,7 @@ class Server:
 
     @property
     def log(self) -> str:
-        """What it logged so far."""
+        """The log of the server so far."""
         return self.log_file.read_text()
 
     def client(self, token: str = "") -> Client:
@@ -152,7 +152,7 @@ class Server:
         return Client(self.url, token)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit status."""
+        """Send a signal and wait for the end; returns the exit status."""
         self.process.send_signal(number)
         try:
             return self.process.wait(30)
@@ -161,7 +161,7 @@ class Server:
                 self.process.stdout.close()
 
     def _buckets_repaired(self) -> list[str]:
-        """The metric, if it is there and not 0; nothing where the server wants a token, or does not answer."""
+        """The metric, if it is there and not 0; no line if the server wants a token, or does not answer."""
         try:
             answer = self.client().call("GET", "/metrics")
         except (OSError, http.client.HTTPException):
@@ -170,11 +170,11 @@ class Server:
         return [line for line in lines if line.startswith("shadowswitch_buckets_repaired") and line[-4:] != " 0.0"]
 
     def close(self) -> None:
-        """Stop it if it runs, and demand that what it left is sound, and that no bucket of an index was repaired."""
+        """Stop the server if it runs; demand a sound directory, and no repaired bucket in any index."""
         if self.process.poll() is None:
             repaired = self._buckets_repaired()
             assert self.stop() == 0, self.log
-            assert not repaired, "a build or a copy was not what its source is"
+            assert not repaired, "a build or a copy differed from its source"
         assert "unforeseen" not in self.log, self.log
         with Engine.open(self.data) as engine:
             assert engine.check() == []
@@ -182,7 +182,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(data: Path, *arguments: str, port: int = 0, **environment: str) -> Iterator[Server]:
-    """A server that is stopped at the end, and whose directory is sound then."""
+    """A server; at the end it is stopped, and its directory must be sound."""
     server = Server(data, *arguments, port=port, **environment)
     try:
         yield server
@@ -225,12 +225,12 @@ class Events:
         self.ended.set()
 
     def wait_for(self, kind: str, deadline_s: float = 30.0) -> dict[str, Any]:
-        """The first event of a type, once it has come."""
+        """Wait for the first event of a type."""
         wait_until(lambda: any(one[1].endswith(kind) for one in list(self.events)), deadline_s, f"event {kind}")
         return next(one[2] for one in list(self.events) if one[1].endswith(kind))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection.sock is not None:
             with contextlib.suppress(OSError):
                 self._connection.sock.shutdown(2)

@@ -1,12 +1,12 @@
-"""The only door of the tests to the insides of the product.
+"""The only access of the tests to private parts of the product.
 
-A test names what it means: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.CANCEL_TIMEOUT_S, 1)`.
-Where the product keeps it stands behind this door and nowhere else; `tests/repository/test_tidy.py` checks that. When
-the product is redrawn, the door is rewritten and the tests stay. Its parts:
+A test names its meaning: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.CANCEL_TIMEOUT_S, 1)`.
+Only these four files have private names of the product; `tests/repository/test_tidy.py` checks that. When the product
+is reorganised, these files change and the tests stay. The files:
 
     inside          what an engine holds: the catalog, open generations, queues, locks; and all names of the other three
     places          `Limit`, `Step`: names of constants and functions with the place of each; tools to patch them
-    interventions   changes of what the product does, for the time of a test, named by their meaning
+    interventions   changes of the product for the time of a test, named by their meaning
     running         publishing, start and stop, supervision
 """
 
@@ -134,7 +134,7 @@ __all__ = [
     "without_repair",
     "wrap",
 ]
-"""What is defined in the other three files of the door."""
+"""Names that the other three files define."""
 
 T = TypeVar("T")
 SEARCH = "SEARCH_INDEX"
@@ -165,7 +165,7 @@ def tell_journal_writer(engine: Engine, message: Any) -> None:
 
 
 def stop_journal_writer(engine: Engine, timeout_s: float) -> bool:
-    """Stop the JournalWriter behind what it was sent; False if it did not stop in time."""
+    """Stop the JournalWriter after its waiting messages; False if it did not stop in time."""
     return engine._lifecycle.journal.stop(timeout_s)
 
 
@@ -176,7 +176,7 @@ def journal_backlog(engine: Engine) -> int:
 
 
 def journal_head(engine: Engine, branch: int, timeout_s: float) -> int:
-    """The head LSN of a branch, as the JournalWriter answers it."""
+    """The head LSN of a branch, as the JournalWriter reports it."""
     reply: Reply[int] = Reply()
     engine._lifecycle.context.journal.tell(Barrier(branch, reply))
     return reply.result(timeout_s)
@@ -215,13 +215,13 @@ def generations(engine: Engine) -> OpenGenerations:
 
 
 def new_live_index(engine: Engine) -> tuple[LiveIndex, StateChanges]:
-    """A LiveIndex that no part of the engine knows, and what tells it that its engine closes."""
+    """A LiveIndex that no part of the engine knows, and the StateChanges that notify it when the engine closes."""
     changes = StateChanges(engine._lifecycle.catalog, Clock())
     return LiveIndex(1, SEARCH, Clock(), changes), changes
 
 
 def is_exposed(engine: Engine, number: int) -> bool:
-    """Could a reader, in this process or outside, have got this generation?"""
+    """Is this generation exposed: may a reader, in this process or outside, hold it?"""
     return engine._lifecycle.indexes.of_generation(generation(engine, number)).is_exposed(generation(engine, number))
 
 
@@ -231,17 +231,17 @@ def set_read_floor_lsn(engine: Engine, number: int, lsn: int) -> None:
 
 
 def pause_apply(engine: Engine, number: int) -> AbstractContextManager[None]:
-    """Meanwhile no follower applies changes to a generation."""
+    """In the `with` block no follower applies changes to a generation."""
     return generation(engine, number).writer.pause_apply()
 
 
 def is_apply_paused(of: Generation) -> bool:
-    """Does somebody keep the followers from a generation?"""
+    """Is apply paused for a generation, so that no follower applies to it?"""
     return of.writer.is_paused
 
 
 def maintenance_lock(engine: Engine, number: int, timeout_s: float) -> AbstractContextManager[None]:
-    """Meanwhile nobody validates or repairs a generation, or switches to it."""
+    """In the `with` block no other caller validates or repairs a generation, or switches to it."""
     return generation(engine, number).maintenance_lock(timeout_s)
 
 
@@ -262,7 +262,7 @@ def kick_followers(engine: Engine, branch: int = 1) -> None:
 
 
 def is_follower_idle(engine: Engine, number: int) -> bool:
-    """Has the follower of a generation taken up every message?"""
+    """Has the follower of a generation taken every message?"""
     empty: bool = engine._lifecycle.followers.of(number).ref.actor_inbox.empty()
     return empty
 
@@ -282,13 +282,13 @@ def is_attempt_under_way(engine: Engine) -> bool:
 
 @contextmanager
 def attempt_under_way(engine: Engine) -> Iterator[None]:
-    """To the followers it looks as if an attempt of a switch went on meanwhile."""
+    """In the `with` block the followers see an attempt of a switch under way."""
     with engine._lifecycle.pause.paused():
         yield
 
 
 def followers_rest(engine: Engine) -> bool:
-    """Do followers leave disk and processor to a switch?"""
+    """Do the followers pause, so that a switch has disk and processor?"""
     return engine._lifecycle.pause.rests
 
 
@@ -298,7 +298,7 @@ def switches_under_way(engine: Engine) -> int:
 
 
 def claim_switch(engine: Engine, shadow_id: str) -> None:
-    """From now on the janitor takes the shadow for one that a switch is at work on."""
+    """From now on the shadow counts for the janitor as claimed by a switch."""
     engine._lifecycle.switches.begin("test", shadow_id)
 
 
@@ -328,7 +328,7 @@ def write_delays(engine: Engine) -> Mapping[int, float]:
 
 
 def replace_check(engine: Engine, name: str, check: Callable[[Any], list[str]]) -> None:
-    """Put a check of the test in the place of one of the product's."""
+    """Replace a check of the product by one of the test."""
     engine._lifecycle.validator.host_checks[name] = check
 
 
@@ -338,7 +338,7 @@ def queued_changes(engine: Engine) -> int:
 
 
 def are_branches_idle(engine: Engine) -> bool:
-    """Has every branch dealt with every message?"""
+    """Has every branch handled every message?"""
     return all(load.sent == load.handled for load in engine._lifecycle.router._loads.values())
 
 
@@ -358,12 +358,12 @@ def locks_in_doubt(of: BranchLocks) -> bool:
 
 
 def stop_idle_branches(engine: Engine) -> int:
-    """Stop the actors of all branches that are idle at this moment; how many these are."""
+    """Stop the actors of all branches that are idle at this moment; returns their number."""
     return engine._lifecycle.router.stop_idle(0.0)
 
 
 def are_events_in_turn(engine: Engine) -> bool:
-    """Is an inbound event being dealt with, or does one wait for its turn?"""
+    """Is an inbound event being handled, or does one wait?"""
     return bool(engine._lifecycle.calls[InboundCalls]._one_at_a_time._locks)
 
 

@@ -1,4 +1,4 @@
-"""Changes of what the product does, for the time of a test, named by their meaning: part of `tests.support.inside`."""
+"""Changes of the product for the time of a test, named by their meaning: part of `tests.support.inside`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ SPOILT_BUCKET = 5
 
 
 def before_apply(patch: Patch, hindrance: Callable[[GenerationWriter, int], int | None]) -> None:
-    """Call `hindrance(writer, upto)` before a generation applies a slice. It may raise, or return the size of the slice
-    (None: the ordinary one)."""
+    """Call `hindrance(writer, upto)` before a generation applies a slice.
+
+    `hindrance` may raise, or return the size of the slice (None: the ordinary one).
+    """
 
     def apply(ordinary: Ordinary, writer: GenerationWriter, upto: int, limit: int) -> Any:
         return ordinary(writer, upto, hindrance(writer, upto) or limit)
@@ -36,7 +38,7 @@ def before_apply(patch: Patch, hindrance: Callable[[GenerationWriter, int], int 
 
 
 def before_apply_until(patch: Patch, number: int, hindrance: Callable[[], object]) -> None:
-    """Call `hindrance` before one generation is brought up to an LSN by anybody but its follower. It may raise."""
+    """Call `hindrance` before any caller but its follower applies to one generation up to an LSN. It may raise."""
 
     def apply_until(ordinary: Ordinary, writer: GenerationWriter, *given: Any) -> Any:
         if writer.row.number == number:
@@ -103,12 +105,12 @@ def spoil_source_digest(patch: Patch) -> None:
 
 
 def without_repair(patch: Patch) -> None:
-    """A repair does not help."""
+    """A repair changes nothing."""
     replace(patch, Step.REPAIR, lambda *_: None)
 
 
 def lose_a_record(engine: Engine, number: int, branch: int) -> bool:
-    """Empty the bucket of one record in a generation, as if its changes had never come; False if there is no record."""
+    """Empty the bucket of one record in a generation, as if its changes were never applied; False without a record."""
     writer = _opened(engine, number).writer
     for type_number, name in sorted(writer.types.items()):
         found = read_records(writer.catalog, branch, type_number, name, range(BUCKETS), b"", 1).items
@@ -180,7 +182,7 @@ def is_in_turn() -> bool:
 
 
 def stale_token(patch: Patch) -> None:
-    """The commit of a switch comes with a token that is not that of its shadow."""
+    """The commit of a switch has another token than its shadow."""
 
     def commit_switch(ordinary: Ordinary, commit: Any, number: int, token: int, *more: Any) -> Any:
         return ordinary(commit, number, token + 7, *more)
@@ -206,8 +208,8 @@ def fail_verification(patch: Patch, problem: str) -> None:
 def verify_through(patch: Patch, around: Callable[[Any], Any]) -> None:
     """The verification behind a switch reads through `around(reader)`."""
 
-    def read(ordinary: Ordinary, house: Any, generation: Any, reader: Any, lsn: int) -> Any:
-        return ordinary(house, generation, around(reader), lsn)
+    def read(ordinary: Ordinary, context: Any, generation: Any, reader: Any, lsn: int) -> Any:
+        return ordinary(context, generation, around(reader), lsn)
 
     wrap(patch, Step.VERIFY_READ, read)
 
@@ -225,7 +227,7 @@ def fail_build_validation(patch: Patch, problem: str) -> None:
 
 
 def before_build_phase(patch: Patch, then: Callable[[str], object]) -> None:
-    """Call `then(phase)` before a build notes in the catalog which phase it is in."""
+    """Call `then(phase)` before a build stores its phase in the catalog."""
 
     def note(ordinary: Ordinary, builder: Any, phase: str) -> Any:
         then(phase)
@@ -235,8 +237,10 @@ def before_build_phase(patch: Patch, then: Callable[[str], object]) -> None:
 
 
 def before_worker_task(patch: Patch, engine: Engine, then: Callable[[int, Callable[[], bool]], object]) -> None:
-    """Call `then(pid, noticed)` when a worker process has a task and is about to get its pace; `noticed` says whether
-    the engine has noticed the death of the process."""
+    """Call `then(pid, noticed)` when a worker process has a task and is about to get its pace.
+
+    `noticed()` is true when the engine has noticed the death of the process.
+    """
     pool = engine._lifecycle.pool
 
     def tune(ordinary: Ordinary, worker: Any, *given: Any) -> Any:
@@ -270,7 +274,7 @@ def fail_messages(patch: Patch, error_of: Callable[[type, type], BaseException |
 
 
 def on_branch_message(patch: Patch, around: Callable[[int], AbstractContextManager[None]]) -> None:
-    """A branch deals with each message inside `around(its number)`."""
+    """A branch handles each message inside `around(its number)`."""
 
     def on_receive(ordinary: Ordinary, actor: Any, message: Any) -> None:
         with around(actor._row.number):
@@ -280,7 +284,7 @@ def on_branch_message(patch: Patch, around: Callable[[int], AbstractContextManag
 
 
 def before_branch_write(patch: Patch, then: Callable[[str], object]) -> None:
-    """Call `then(name of the branch)` before a branch takes up a write."""
+    """Call `then(name of the branch)` before a branch handles a write."""
 
     def write(ordinary: Ordinary, actor: Any, message: Any) -> None:
         then(actor._row.name)
@@ -300,20 +304,20 @@ class _Late(Clock):
 
 
 def hold_up_lock_store(patch: Patch, branch: int, by_s: float) -> None:
-    """The next transaction that stores the locks of a branch begins later by so many seconds than it was asked for."""
+    """The next transaction that stores the locks of a branch begins `by_s` seconds later than it was requested."""
     late = [True]
 
-    def store(ordinary: Ordinary, keeper: Any, *given: Any, **how: Any) -> Any:
-        if keeper.row.number == branch and late:
+    def store(ordinary: Ordinary, locks: Any, *given: Any, **how: Any) -> Any:
+        if locks.row.number == branch and late:
             late.clear()
-            patch.setattr(keeper, "_clock", _Late(by_s))
-        return ordinary(keeper, *given, **how)
+            patch.setattr(locks, "_clock", _Late(by_s))
+        return ordinary(locks, *given, **how)
 
     wrap(patch, Step.STORE_LOCKS, store)
 
 
 class HeldWrite:
-    """The first write under a lock is held up between its admission and its commit, until it is let go."""
+    """Holds up the first write under a lock between its admission and its commit, until `let_go`."""
 
     def __init__(self, patch: Patch, engine: Engine) -> None:
         self._journal = engine._lifecycle.context.journal
@@ -331,9 +335,9 @@ class HeldWrite:
 
     @property
     def is_held(self) -> bool:
-        """Has the write come?"""
+        """Has the write reached the JournalWriter?"""
         return bool(self._held)
 
     def let_go(self) -> None:
-        """Let it be committed."""
+        """Let the JournalWriter commit the write."""
         self._journal.tell(self._held[0])

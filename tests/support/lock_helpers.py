@@ -1,4 +1,4 @@
-"""Short ways to build locks in tests: a wall clock that stands still, requests with ids that count up."""
+"""Short ways to build locks in tests: a stopped wall clock, requests with consecutive ids."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def ask(lock_id: str, target: Target = BRANCH, lock_type: LockType = LockType.MA
 def take(
     table: LockTable, now: float, *requests: LockRequest, owner: str = "alice", under: tuple[int, ...] = ()
 ) -> tuple[LockTable, Lock]:
-    """Acquire at once; the table after it and the first of the locks."""
+    """Acquire at once; returns the table after it and the first of the locks."""
     step = table.acquire(now, WALL, requests, owner=owner, under=under)
     assert isinstance(step.value, Grant)
     return step.table, step.value.locks[0]
 
 
 def wait(table: LockTable, now: float, wait_s: float, *requests: LockRequest, owner: str, waiter_id: str) -> LockTable:
-    """Acquire with a deadline; the table after it."""
+    """Acquire with a deadline; returns the table after it."""
     return table.acquire(now, WALL, requests, owner=owner, wait_s=wait_s, waiter_id=waiter_id).table
 
 

@@ -1,6 +1,6 @@
-"""A lock table as naive as can be, to compare the real one with.
+"""A naive lock table, to compare the real one with.
 
-It knows nothing of scopes: a target is the set of points it covers, two targets overlap when they share one.
+It has no scopes: a target is the set of points it covers, and two targets overlap when they share a point.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting for a process for as long as it gets on: a busy machine makes it slow, and that alone is no failure."""
+"""Waiting for a process as long as it makes progress: a process on a busy machine is slow, and that is no failure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 STILL_S = 240.0
-"""A process that does nothing visible for so long hangs. No step of a test takes a hundredth of it when alone."""
+"""A process without visible progress for so long hangs. A step of a test alone takes less than a hundredth."""
 LOOK_S = 0.2
 
 
 class StandsStill(AssertionError):
-    """A process did nothing for too long."""
+    """A process made no progress for too long."""
 
 
 @contextmanager
 def running(command: Sequence[str], output: Path, **how: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that says everything into a file; it does not outlive the block."""
+    """A process that writes all output into a file; it does not outlive the block."""
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **how)
     try:
@@ -31,7 +31,7 @@ def running(command: Sequence[str], output: Path, **how: Any) -> Iterator[subpro
 
 
 def wait(process: subprocess.Popen[bytes], progress: Callable[[], object], still_s: float = STILL_S) -> int:
-    """Wait for the end of a process while `progress` keeps changing; its status. Raises StandsStill."""
+    """Wait for the end of a process while `progress` keeps changing; returns its status. Raises StandsStill."""
     seen, since = progress(), time.monotonic()
     while True:
         try:

@@ -1,6 +1,6 @@
-"""Where the tests intervene in the product: the names of limits and steps, and how to change them for a test.
+"""Places where the tests intervene in the product: names of limits and steps, and functions to change them for a test.
 
-Tests use all of it through `tests.support.inside`. `tests/repository/test_inside.py` checks that every place is there.
+Tests use all of it through `tests.support.inside`. `tests/repository/test_inside.py` checks that every place exists.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Limit(Enum):
 
 
 class Step(Enum):
-    """The functions of the product that a test may replace, wrap, or precede by something of its own."""
+    """The functions of the product that a test may replace, wrap, or precede by a call of its own."""
 
     # a switch
     SWITCH = "shadowswitch.actors.switch.switcher.Switcher._switch"
@@ -117,7 +117,7 @@ def patch_limit(patch: Patch, limit: Limit, value: float) -> None:
 
 
 def replace(patch: Patch, step: Step, replacement: Any) -> None:
-    """Put something else in the place of a step."""
+    """Replace a step."""
     patch.setattr(step.value, replacement)
 
 
@@ -132,7 +132,7 @@ def wrap(patch: Patch, step: Step, wrapper: Callable[..., Any]) -> None:
 
 
 def before(patch: Patch, step: Step, then: Callable[[], object]) -> None:
-    """Call `then` each time before a step; what it raises takes the place of the step."""
+    """Call `then` each time before a step; if it raises, the step is not called."""
 
     def wrapper(ordinary: Callable[..., Any], *given: Any, **how: Any) -> Any:
         then()

@@ -1,10 +1,10 @@
-"""Many rebuilds under load, and the oracle. Also a script, so that mutated copies of the library can be run with it:
+"""Many rebuilds under load, and the oracle. Also a script, to run it with mutated copies of the library:
 
-    python rebuild_scenario.py DATA REBUILDS      prints what is wrong, one line each; exits with 1 if anything is
+    python rebuild_scenario.py DATA REBUILDS      prints each problem on a line; exits with 1 if there is one
     python rebuild_scenario.py DATA acks          writes until it is killed, and prints every acknowledged write
 
-The oracle believes only what was acknowledged: every record has one writer, so its last acknowledged change is what the
-records and the live index must hold, no more and no less.
+The oracle relies only on acknowledged writes. Every record has one writer, so the records and the live index must hold
+exactly the last acknowledged change of each record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TYPE = "object_type"
 BRANCHES = ("main", "feature/user-schema")
 RECORDS = 400
 WRITERS, READERS = 2, 2
-"""On each branch."""
+"""The number on each branch."""
 THINK_S = 0.001
 PROBLEMS_MAX = 10
 CONFIGS: list[dict[str, Any]] = [
@@ -43,7 +43,7 @@ class Acked(NamedTuple):
 
 
 def audit(held: Iterable[Record], acked: dict[str, Acked]) -> list[str]:
-    """What is wrong with `held`, which should be exactly what was acknowledged."""
+    """The differences between `held` and the acknowledged changes."""
     problems: list[str] = []
     seen: set[str] = set()
     for record in held:
@@ -62,7 +62,7 @@ def audit(held: Iterable[Record], acked: dict[str, Acked]) -> list[str]:
 
 
 class Watch:
-    """What one reader has seen so far: nothing may go back in time."""
+    """The LSNs that one reader has seen so far: none may be older than one before."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,13 +71,13 @@ class Watch:
         self.problems: list[str] = []
 
     def opened(self, lsn: int) -> None:
-        """A reader was opened that shows everything up to `lsn`."""
+        """A reader was opened that shows every change up to `lsn`."""
         if lsn < self.lsn:
             self.problems.append(f"back in time: {self.name} saw LSN {self.lsn}, then {lsn}")
         self.lsn = lsn
 
     def saw(self, found: list[tuple[str, int]]) -> None:
-        """Records in one answer."""
+        """An answer had these records."""
         if len({id for id, _ in found}) < len(found):
             self.problems.append(f"duplicate: {self.name} got a record twice in one answer: {found}")
         for id, lsn in found:
@@ -101,7 +101,7 @@ class Scenario:
         self.switches = self.writes = self.reads = 0
 
     def run(self) -> list[str]:
-        """Everything that is wrong."""
+        """Run the scenario; returns all problems."""
         config = Config(refresh_interval_ms=5, janitor_interval_s=0.1, copy_slice_rows=50, disk_reserve_bytes=0)
         with Engine.open(self.data, config) as engine:
             for branch in BRANCHES:
@@ -188,7 +188,7 @@ class Scenario:
 
         return step
 
-    # -- rebuilds, and what came of it -------------------------------------------------------------------------------
+    # -- rebuilds, and their results ---------------------------------------------------------------------------------
 
     def _note(self, result: SwitchResult) -> None:
         self.switches += result.success

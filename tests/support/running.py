@@ -28,7 +28,7 @@ def publish(engine: Engine, of: Generation, strategy: str, branch: str = "main")
 
 
 def publish_lock(engine: Engine) -> Any:
-    """The lock that is held while a path for outsiders is brought up to date."""
+    """The lock that the engine holds while it brings a published path up to date."""
     return engine._lifecycle.publisher._one_at_a_time
 
 
@@ -44,7 +44,7 @@ def is_closed(engine: Engine) -> bool:
 
 
 def mark_closed(engine: Engine) -> None:
-    """Every further call raises EngineClosed, and nothing is stopped."""
+    """Every further call raises EngineClosed; no actor is stopped."""
     engine._state.close()
 
 
@@ -66,7 +66,7 @@ def tick_janitor(engine: Engine) -> None:
 
 
 def stop_janitor(engine: Engine) -> None:
-    """Stop the actor of the janitor, as a host can that stops all actors."""
+    """Stop the actor of the janitor, as a host does that stops all actors."""
     engine._lifecycle.janitor.ref.stop()
 
 
@@ -76,11 +76,12 @@ def crashes(engine: Engine) -> int:
 
 
 def crash_notes(engine: Engine) -> list[dict[str, Any]]:
-    """What the supervisor has noted of each failure of an actor; the list grows."""
+    """The notes of the supervisor on each failure of an actor; the list grows."""
     return engine._lifecycle.supervisor.crashes
 
 
 def are_actors_alive(engine: Engine) -> bool:
     """Do the JournalWriter, the janitor and all followers live?"""
-    house = engine._lifecycle
-    return all(address.ref.is_alive() for address in [*house.followers.addresses, house.janitor, house.journal])
+    lifecycle = engine._lifecycle
+    addresses = [*lifecycle.followers.addresses, lifecycle.janitor, lifecycle.journal]
+    return all(address.ref.is_alive() for address in addresses)

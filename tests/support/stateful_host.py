@@ -1,4 +1,4 @@
-"""A host for the stateful test: reads one JSON command a line, answers one line. Killed with SIGKILL now and then.
+"""A host for the stateful test: reads one JSON command a line, answers one line. The test kills it now and then.
 
 python stateful_host.py DATA
 """
@@ -47,7 +47,7 @@ def perform(engine: Engine, name: str, arguments: list[Any]) -> Any:
 
 
 def observe(engine: Engine) -> dict[str, Any]:
-    """Everything that can be seen: the records, what the live index holds of them, and what fsck says."""
+    """The visible state: the records, the records in the live index, the findings of fsck."""
     records = {record.id: (record.fields["text"], record.lsn) for record in engine.scan(BRANCH)}
     held = None
     if engine.indexes(BRANCH):

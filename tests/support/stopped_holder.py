@@ -1,4 +1,4 @@
-"""Processes that hold locks and are stopped: a holder with its own storage, and a whole host. Started by a test.
+"""Processes that hold locks and are stopped: a holder with its own storage, and a whole host. A test starts them.
 
 python -m tests.support.stopped_holder holder STORAGE      asks its parent, which has the engine, over stdin and stdout
 python -m tests.support.stopped_holder host DATA ROUNDS    has the engine itself
@@ -20,7 +20,7 @@ TTL_S = 0.15
 
 
 class FencedStorage:
-    """A host's own storage, as docs/locks.md tells to build it: the largest token seen fences where scopes overlap."""
+    """The storage of a host, as docs/locks.md describes it: the largest token seen fences where scopes overlap."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
@@ -28,7 +28,7 @@ class FencedStorage:
         self._db.execute("CREATE TABLE IF NOT EXISTS writes (n INTEGER PRIMARY KEY, id TEXT, token INTEGER)")
 
     def write(self, id: str, token: int, scope: str) -> bool:
-        """Write a record under a token, granted for the scope "branch" or for the record itself; False if refused."""
+        """Write a record under a token that was granted for the scope "branch" or for the record; False if refused."""
         self._db.execute("BEGIN IMMEDIATE")
         every = "SELECT max(token) FROM fences" + ("" if scope == "branch" else " WHERE scope IN ('branch', ?)")
         (seen,) = self._db.execute(every, () if scope == "branch" else (scope,)).fetchone()
@@ -59,16 +59,16 @@ def hear() -> Any:
 
 
 def hold(path: Path) -> None:
-    """For each lock that the parent hands over: check, (be stopped here), then act in every way there is."""
+    """For each lock from the parent: check it, be stopped here, then act under it in every way."""
     storage = FencedStorage(path)
     tell(ready=True)
     while True:
-        told = hear()
-        token, id = told["token"], told["id"]
+        lock = hear()
+        token, id = lock["token"], lock["id"]
         tell(ask="confirm")
         held = hear()["ok"]
         tell(checked=held)
-        if not held:  # the machine is so slow that its time was over before it was stopped: another run
+        if not held:  # on a slow machine the lock expired before the process was stopped: another run
             continue
         hear()
         wrote = storage.write(id, token, id)
@@ -80,7 +80,7 @@ def hold(path: Path) -> None:
 
 
 def host(data: Path, rounds: int) -> None:
-    """A holder writes on and on without a heartbeat, another waits for its lock; the parent stops this process."""
+    """A holder writes on and on without a heartbeat; another waits for its lock; the parent stops this process."""
     with Engine.open(data, Config(disk_reserve_bytes=0)) as engine:
         with contextlib.suppress(Exception):
             engine.create_branch("main")
