@@ -1,4 +1,4 @@
-"""The clients of a simulation: they lock, write, beat, sleep through their time to live, and act with stale tokens."""
+"""The clients of a simulation: they lock, write, send heartbeats, let locks expire, and act with stale tokens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MOVES = ("reopen_branch", "recover_branch", "merge_branch", "archive_branch")
 
 
 class Client:
-    """One client, named as an owner of locks; it lives in a process of its own and survives that of the engine."""
+    """One client, named as an owner of locks. It has a process of its own, and survives the process of the engine."""
 
     weights = WEIGHTS
 
@@ -55,10 +55,10 @@ class Client:
         self._branches = branches
         self._held: list[tuple[str, Any]] = []
         self.first: list[str] = []
-        """What it does before it chooses at random."""
+        """Its first operations; the later ones are random."""
 
     def run(self) -> None:
-        """Its operations, one after the other, with pauses."""
+        """Do the operations, one after the other, with pauses."""
         random = self._world.random
         while self.left > 0:
             self._world.sleep(random.choice((0.0, 0.0, 0.0, 0.01, 0.3, 1.0, 2.5)))
@@ -82,7 +82,7 @@ class Client:
         return Op(len(self._oracle.ops), self.name, kind, branch, world.now, world.troubles, **more)
 
     def _mine(self, branch: str) -> tuple[str, Any] | None:
-        """A lock that this client was once granted; perhaps it is over."""
+        """A lock that this client was once granted; it may have ended."""
         mine = [held for held in self._held if held[0] == branch]
         return self._world.random.choice(mine[-3:]) if mine else None
 
@@ -120,7 +120,7 @@ class Client:
         self._lock(branch, (self._world.random.choice(TARGETS),))
 
     def _several(self, branch: str) -> None:
-        """Records of one type and a record or all of the other: none of it overlaps."""
+        """Lock records of one type, and one record or all of the other type: no two overlap."""
         random = self._world.random
         first, second = random.sample(TYPES, 2)
         more = random.choice((type_target(second), resource_target(second, "1")))
@@ -160,7 +160,7 @@ class Client:
         return [self.host.acquire_lock(op.branch, owner=self.name, wait_s=op.wait_s, tokens=op.tokens, **one)]
 
     def _lease(self, branch: str) -> None:
-        """A permission that is held on to, as a host with its own storage does."""
+        """Take a write lease and keep it, as a host with its own storage does."""
         random = self._world.random
         record = random.choice(RECORDS)
         op = self._op("lease", branch, targets=keys_of([record]), ttl_s=random.choice((0.2, 2.0)))

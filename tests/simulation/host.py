@@ -1,7 +1,7 @@
-"""The process of the engine in a world: a real Engine, opened as always, without threads and worker processes.
+"""The process of the engine in a world: a real Engine without threads and worker processes.
 
-It dies with `World.crashed` at any step, or at a named point inside a transaction, and what was committed is all that
-the next one finds.
+It dies with `World.crashed` at any step, or at a failpoint inside a transaction. The next process finds only the
+committed transactions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Store:
-    """A data directory, which every seed finds in the same state: two empty branches."""
+    """A data directory. Every seed finds it in the same state: two empty branches."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,7 +46,7 @@ class Store:
         self._empty = self._data.read_bytes()
 
     def reset(self) -> None:
-        """As it was in the beginning."""
+        """Restore the first state."""
         self._data.write_bytes(self._empty)
         for name in ("generations", "published"):
             if (self.folder / name).exists():
@@ -54,7 +54,7 @@ class Store:
 
 
 def scratch() -> Path:
-    """Where data directories lie: in memory, if the machine has that."""
+    """A folder for data directories: in memory, if the machine has such a file system."""
     memory = Path("/dev/shm")
     base = memory if os.access(memory, os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="shadowswitch-simulation-", dir=base))
@@ -76,12 +76,12 @@ class Host(Engine):
 
     @property
     def failed(self) -> bool:
-        """Did the disk fail, so that only opening it again helps?"""
+        """Did the disk fail, so that the host must open the engine again?"""
         return inside.catalog(self).failed is not None
 
     @property
     def closed(self) -> bool:
-        """Was closing it begun?"""
+        """Has the close of the engine begun?"""
         return inside.is_closed(self)
 
     def awake(self) -> int:
@@ -89,7 +89,7 @@ class Host(Engine):
         return inside.branches_running(self)
 
     def gone(self) -> None:
-        """The process is no more: what it had not committed never was."""
+        """The process is gone, and everything that it had not committed."""
         inside.mark_closed(self)
         inside.catalog(self).close()
         for generation in inside.open_generations(self).values():

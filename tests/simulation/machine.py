@@ -1,6 +1,6 @@
-"""The machine that an engine of a simulation runs on: the world's clock, timers and workers, and real files.
+"""The machine of an engine in a simulation: the clock, timers and workers of the world, and real files.
 
-All of it asks for the present world, so that one machine serves many worlds.
+Each part asks for the present world, so one machine serves many worlds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.simulation.world import present
 
 
 class VirtualClock(Clock):
-    """The clocks of the present world. Sleeping lets other tasks go on."""
+    """The clocks of the present world. While a task sleeps, other tasks run."""
 
     def monotonic(self) -> float:
         return present().monotonic()
@@ -31,13 +31,13 @@ class VirtualClock(Clock):
 
 
 class NoLock:
-    """The hold of a data directory: of the processes of one world only one lives at a time."""
+    """The lock of a data directory, which locks nothing: only one process of a world lives at a time."""
 
     def release(self) -> None: ...
 
 
 class VirtualMachine(Machine):
-    """See above."""
+    """The clock, timers, workers and catalog of a simulation."""
 
     clock = VirtualClock()
 

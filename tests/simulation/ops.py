@@ -1,4 +1,4 @@
-"""What clients of a simulation ask for, and what became of it."""
+"""The operations of clients in a simulation, and their outcomes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shadowswitch.model.locks.targets import LockScope, LockType, Target
 
 @dataclass(eq=False, slots=True)
 class Op:
-    """One call of one client. Its number stands in the records that it writes and in the reason of its locks."""
+    """One call of one client. The records that it writes and the reason of its locks have its number."""
 
     number: int
     client: str
@@ -27,14 +27,14 @@ class Op:
     heartbeat_s: float | None = None
     extra_s: float = 0.0
     min_lsn: int = 0
-    """A read must show at least this much: what it asks for, and what reads showed that ended before it."""
+    """A read must show this LSN: the LSN that it asks for, and the LSN of every read that ended before it."""
     over: bool = False
-    """It was answered, or the process died before it could be."""
+    """The call was answered, or the process died before."""
     ended: float = 0.0
     result: Any = None
     error: Exception | None = None
     refused: bool = False
-    """The answer says that nothing was or will be done."""
+    """The answer says that the operation has and will have no effect."""
     lsns: tuple[int, ...] = ()
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Op:
         return f"{self.client}: #{self.number} {self.kind} {self.branch} {what}{more}"
 
     def outcome(self) -> str:
-        """For the trace."""
+        """The outcome, as text for the trace."""
         if self.error is not None:
             return f"{self.client}: #{self.number} {type(self.error).__name__}: {self.error}"
         found = self.result if isinstance(self.result, list) else [self.result]
@@ -56,12 +56,12 @@ class Op:
 
 
 def number_of(reason: str) -> int:
-    """The operation that a lock's reason names."""
+    """The number of the operation, from the reason of its lock."""
     return int(reason.removeprefix("#"))
 
 
 def overlap(one: Target, other: Target) -> bool:
-    """Written again, and differently, from what docs/locks.md says."""
+    """Do two targets overlap? Written from docs/locks.md, and not as the product does it."""
     if one.scope is LockScope.INDEX or other.scope is LockScope.INDEX:
         return one.index_type == other.index_type
     for mine, theirs in ((one.resource_type, other.resource_type), (one.resource_id, other.resource_id)):

@@ -1,8 +1,8 @@
-"""What must be so at every step of a simulation, judged from outside.
+"""The invariants at every step of a simulation, judged from outside.
 
 The oracle sees every transaction in its order (`wrote`, `stored`, then `committed`), every call with its times, and the
-tables in memory. Of locks it knows what docs/locks.md says, and nothing else. Deadlines are kept as bounds:
-`surely_until` is how long a lock lives at the least, `at_most_until` when it is over for certain.
+tables in memory. It judges locks only by docs/locks.md. Deadlines are kept as bounds: a lock lives at least until
+`surely_until`, and at most until `at_most_until`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLOSED = {"MERGED", "ARCHIVED", "ERROR"}
 
 @dataclass(eq=False, slots=True)
 class Fact:
-    """A lock that was granted durably, and what is known of how long it lives."""
+    """A lock that was granted durably, and the bounds of its lifetime."""
 
     lock: Lock
     op: Op
@@ -45,7 +45,7 @@ class Fact:
     surely_until: float
     at_most_until: float
     alive_surely: float
-    """The same two by heartbeats; infinite if none were promised."""
+    """The same bounds by heartbeats; infinite for a lock without heartbeats."""
     alive_at_most: float
     ended: float = math.inf
 
@@ -57,7 +57,7 @@ class Fact:
 
 
 class Branch:
-    """What the oracle knows of one branch."""
+    """The knowledge of the oracle about one branch."""
 
     def __init__(self) -> None:
         self.row: LocksRow | None = None
@@ -82,9 +82,9 @@ class Oracle:
         self.numbers = branches
         self.violation: Violation | None = None
         self.pending = 0
-        """Calls that are not answered yet."""
+        """The number of calls without an answer yet."""
         self.counts: Counter[str] = Counter()
-        """How often each thing happened, by its name."""
+        """How often each kind of event happened, by its name."""
         self._inside: list[tuple[float, int, Any]] = []
         self._seen: dict[int, Any] = {}
 
@@ -92,13 +92,13 @@ class Oracle:
         return self.branches[self.numbers[op.branch]]
 
     def fail(self, invariant: str, what: str) -> None:
-        """Remember the first violation. An exception would be caught by the handler that is at work."""
+        """Keep the first violation. The handler that runs would catch an exception."""
         self.violation = self.violation or Violation(f"{invariant}: {what}")
 
     # -- transactions, in their order ------------------------------------------------------------------------------
 
     def begun(self) -> None:
-        """A transaction is tried; what came before and did not commit never was."""
+        """A transaction begins; everything before it that is not committed has no effect."""
         self._inside.clear()
 
     def wrote(self, branch: int, batch: Any, lsn: int) -> None:
@@ -110,13 +110,13 @@ class Oracle:
         self._inside.append((self.world.now, row.branch, (row, tuple(events))))
 
     def put(self, row: Any) -> None:
-        """A row of something else in the present transaction."""
+        """Another row in the present transaction."""
 
     def pointed(self, index: LiveIndex, before: Any) -> None:
         """The live pointer of an index moved from a generation (or none) to another (or none)."""
 
     def applied(self, number: int, in_time: bool) -> None:
-        """A switch or a validation has brought a generation up to an LSN, or could not in time."""
+        """A switch or a validation applied to a generation up to an LSN, or did not reach it in time."""
 
     def committed(self) -> None:
         """The present transaction is durable."""
@@ -156,14 +156,14 @@ class Oracle:
         for event in events:
             self.counts[str(event.kind)] += 1
             if event.lock is not None:
-                self._told(at, branch, event.kind, event.lock)
+                self._lock_event(at, branch, event.kind, event.lock)
         self._check_state(before, branch, row)
         self._check_exclusion(branch, row)
         for event in events:
             if event.kind is LockEventKind.GRANTED and event.lock is not None:
                 self._check_turn(event.lock, row)
 
-    def _told(self, at: float, branch: Branch, kind: LockEventKind, lock: Lock) -> None:
+    def _lock_event(self, at: float, branch: Branch, kind: LockEventKind, lock: Lock) -> None:
         fact = branch.facts.get(lock.token)
         if kind is LockEventKind.GRANTED:
             if lock.token <= branch.last_token:
@@ -190,7 +190,7 @@ class Oracle:
         return Fact(lock, op, granted, granted + ttl_s, granted + ttl_s, granted + beat, granted + beat)
 
     def _asked(self, lock: Lock) -> Op:
-        """The operation that a lock was granted to."""
+        """The operation that acquired a lock."""
         if lock.reason == "write lease":
             return next(op for op in reversed(self.ops) if op.client == lock.owner and op.kind == "lease")
         return self.ops[number_of(lock.reason)]
@@ -258,7 +258,7 @@ class Oracle:
         return fact if fact is not None and fact.lock.lock_id == op.lock_id else None
 
     def answer(self, op: Op) -> None:
-        """The call ended, or the caller is cut off."""
+        """The call ended, or its process died."""
         op.over, op.ended = True, self.world.now
         self.pending -= 1
         fact = self._fact(op)
@@ -302,7 +302,7 @@ class Oracle:
                 self.fail("LK-3", f"{op} was refused although its locks are held: {error}")
 
     def _just_freed(self, op: Op) -> bool:
-        """Whether what a caller waited for became free no earlier than at its deadline: a lock ended, a waiter left."""
+        """Did the targets of a waiting caller become free only at its deadline: a lock ended, a waiter left?"""
         deadline = op.called + op.wait_s
         late = [fact.op for fact in self.of(op).facts.values() if fact.ended >= deadline]
         late += [other for other in self.ops if other.wait_s and not (other.over and other.ended < deadline)]
@@ -335,8 +335,10 @@ class Oracle:
                 self.answer(op)
 
     def reopened(self, grace_s: float) -> None:
-        """The engine is open again: holders have the grace interval to be heard of. Of locks that were stored before a
-        reboot it is unknown how much of their time went by: they have left what they had left when they were stored."""
+        """The engine is open again: each holder has the grace interval for its next heartbeat.
+
+        After a reboot the time that passed is unknown: a lock has as much time left as when it was stored.
+        """
         now = self.world.now
         for branch in self.branches.values():
             rebooted = branch.row is not None and branch.row.table.clock_id != self.world.boot
@@ -347,7 +349,7 @@ class Oracle:
                     fact.at_most_until = now + max(fact.at_most_until - fact.granted, grace_s)
 
     def look(self, engine: Engine) -> None:
-        """After each step: what is in memory agrees with what is stored, and no waiter waits for nothing."""
+        """After each step: memory and disk agree, and every waiter has something in its way."""
         for locks in inside.branch_locks(engine):
             number, held = locks.row.number, locks.held
             if self._seen.get(number) is held or inside.locks_in_doubt(locks):

@@ -23,11 +23,11 @@ WEIGHTS = {
     "force": 1,
 }
 FIRST = ("write", "write", "build", "built", "switch", "write", "build", "built", "switch")
-"""What one of the clients does first, so that most seeds have a live and a soaking generation."""
+"""The first operations of one client, so that most seeds have a live and a soaking generation."""
 
 
 class Rebuilder(Client):
-    """A client of which all others know the builds."""
+    """A client that shares its builds with all others."""
 
     weights = WEIGHTS
 
@@ -60,7 +60,7 @@ class Rebuilder(Client):
             self._do(self._op("switch", branch), lambda: self.host.switch(shadow, request))
 
     def _read(self, branch: str) -> None:
-        """Open a reader: at times one that must show a write that was just acknowledged, or one that is kept."""
+        """Open a reader: at times one that must show a write acknowledged just before, or one that stays open."""
         if self._shadow(branch, "ACTIVE") is None:
             return
         least = self._oracle.acknowledged(branch) if self._world.random.random() < 0.3 else None

@@ -1,7 +1,7 @@
-"""Many seeds, one after the other; or one, with all that happened.
+"""Many seeds, one after the other; or one, with its trace.
 
 python -m tests.simulation.runs --seeds 10000 [--from 0]      exit status 1 at the first violation, with its trace
-                                [--progress]                  prints how many are done: a hang is no slow machine
+                                [--progress]                  prints how many are done, to tell a hang from slowness
 python -m tests.simulation.runs --seed 4711                   one seed, with its trace
 """
 
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from shadowswitch.actors import journal_writer
-from shadowswitch.actors.branch import locks as lock_keeper
+from shadowswitch.actors.branch import locks as branch_locks
 from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.storage.catalog import locks as lock_rows
 from shadowswitch.storage.catalog.transaction import Commit
@@ -29,7 +29,7 @@ from tests.simulation.scenario import Rebuilding, Run
 from tests.simulation.world import Violation, present
 
 PROGRESS_SEEDS = 10
-"""With --progress a line is printed each so many seeds."""
+"""With --progress a line is printed after this many seeds."""
 
 
 class WatchedCommit(Commit):
@@ -62,7 +62,7 @@ class WatchedCommit(Commit):
 
 
 class Unwatched:
-    """For a world without an oracle."""
+    """The watcher of a world without an oracle."""
 
     def begun(self) -> None: ...
 
@@ -79,7 +79,7 @@ class Unwatched:
 
 @contextmanager
 def simulating() -> Iterator[Store]:
-    """The library is in virtual reality, and watched."""
+    """In the `with` block the library is simulated, and the oracle watches it."""
     folder = hosts.scratch()
     replaced = seams.Replaced()
     save, set_live, apply_until = lock_rows.save_locks, LiveIndex.set_live, GenerationWriter.apply_until
@@ -104,7 +104,7 @@ def simulating() -> Iterator[Store]:
 
     try:
         store = Store(folder)
-        replaced.put(lock_keeper, "save_locks", watched_save)
+        replaced.put(branch_locks, "save_locks", watched_save)
         replaced.put(journal_writer, "Commit", WatchedCommit)
         replaced.put(LiveIndex, "set_live", watched_set_live)
         replaced.put(GenerationWriter, "apply_until", watched_apply_until)
@@ -116,7 +116,7 @@ def simulating() -> Iterator[Store]:
 
 
 def run_seed(seed: int, store: Store, kind: type[Run] = Run) -> Run:
-    """Runs one seed; raises Violation with its number and its trace."""
+    """Run one seed; raises Violation with its number and its trace."""
     run = kind(seed, store)
     run.world.watcher = run.oracle
     try:
@@ -124,8 +124,8 @@ def run_seed(seed: int, store: Store, kind: type[Run] = Run) -> Run:
     except Exception as error:
         what = str(error) if isinstance(error, Violation) else "".join(traceback.format_exception(error)[-4:])
         run.world.note("%s", what)
-        told = "\n".join(run.world.told())
-        raise Violation(f"seed {seed}: {error}\n{told}\nagain: make simulate SEED={seed}{run.again}") from error
+        trace = "\n".join(run.world.trace_lines())
+        raise Violation(f"seed {seed}: {error}\n{trace}\nagain: make simulate SEED={seed}{run.again}") from error
     return run
 
 
@@ -138,12 +138,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--builds", action="store_const", dest="kind", const=Rebuilding, default=Run)
     options = parser.parse_args(arguments)
     gc.freeze()
-    gc.set_threshold(50_000)  # little of what a seed leaves behind is in a circle, and looking for it costs a fifth
+    gc.set_threshold(50_000)  # a seed leaves few reference cycles, and the search for them costs a fifth of the time
     with simulating() as store:
         try:
             if options.seed is not None:
                 run = run_seed(options.seed, store, options.kind)
-                print("\n".join(run.world.told()))
+                print("\n".join(run.world.trace_lines()))
                 return 0
             counts: Counter[str] = Counter()
             for number, seed in enumerate(range(options.first, options.first + options.seeds), 1):

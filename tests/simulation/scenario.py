@@ -1,4 +1,4 @@
-"""One seed from beginning to end: its clients, its faults, and what must hold when all is over."""
+"""One seed from beginning to end: its clients, its faults, and the invariants at the end."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.simulation.world import Violation, World
 from tests.support import inside
 
 SETTLED_S = 40.0
-"""All locks and waits of the clients are over after that."""
+"""After this time all locks and waits of the clients have ended."""
 
 AT_WORK = ("PREPARING", "BUILDING", "SWITCHING")
 """States of a shadow on which an actor is at work."""
 WORKING = ("build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice")
-"""Points in the work of a worker process."""
+"""Failpoints in the work of a worker process."""
 
 
 class Faults:
-    """Which faults a seed has, and how often. Most have few of them: with all at once little else would happen."""
+    """The faults of a seed, and their frequency. Most seeds have few: with all of them little else would happen."""
 
     def __init__(self, world: World) -> None:
         random = world.random
@@ -46,7 +46,7 @@ class Faults:
         world.slow = frozenset(random.choice(((), (), ("shadowswitch-journal",), ("shadowswitch-branch-1",))))
 
     def stop(self, world: World) -> None:
-        """From now on nothing goes wrong any more."""
+        """From now on there are no faults."""
         self.full = self.broken = self.killed_before = self.killed_after = self.killed = self.delayed = 0
         self.closed = 0
         self.worker_dies = 0
@@ -85,7 +85,7 @@ class Run:
     # -- the process of the engine ---------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """A task, while which no transaction fails; but if the machine stands still, opening may end in a timeout."""
+        """A task. No transaction fails in it; but when the machine stands still, it may end in a timeout."""
         world = self.world
         try:
             host = Host(
@@ -107,27 +107,27 @@ class Run:
             world.spawn(client.name, client.run)
 
     def _engine(self, host: Host | None) -> None:
-        """The engine that is open now."""
+        """Set the engine that is open now."""
         self.host = host
 
     def _stop_faults(self) -> None:
         self.faults.stop(self.world)
 
     def _close(self) -> None:
-        """A task: the engine is closed in good order. Every call that waits for an answer gets one."""
+        """A task: close the engine in good order. Every call that waits for an answer gets one."""
         host, world, troubles = self.host, self.world, self.world.troubles
         assert host is not None
         world.note("the engine is being closed")
         host.close()
         world.sleep(1.0)
-        waiting = [str(op) for op in self.oracle.ops if not op.over and op.kind != "read"]  # a reader may be kept
+        waiting = [str(op) for op in self.oracle.ops if not op.over and op.kind != "read"]  # a reader may stay open
         if waiting and world.troubles == troubles and not world.broken:
             self.oracle.fail("LK-6", f"the engine was closed, and not answered: {waiting}")
         self.counts["closed"] += 1
         self.closed = True
 
     def _die(self, why: str) -> None:
-        """The process is gone, and comes again: perhaps later, perhaps after a reboot of the machine."""
+        """The process is gone. It starts again: at once or later, perhaps after a reboot of the machine."""
         world, random = self.world, self.world.random
         assert self.host is not None
         world.note("the process dies (%s)", why)
@@ -182,7 +182,7 @@ class Run:
     # -- from beginning to end -------------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """Raises Violation."""
+        """Run the seed. Raises Violation."""
         with seams.inside(self.world):
             self.store.reset()
             self.world.spawn("opening", self._open)
@@ -232,7 +232,7 @@ class Run:
             raise Violation(f"failed in an unforeseen way: {self.host.crashes[0]}")
 
     def _settle(self) -> None:
-        """The faults are over. Every lock expires, every branch goes to sleep, and what was promised is there."""
+        """The faults are over. Every lock expires, the actor of every branch stops, and every promise is kept."""
         self._stop_faults()
         if self.closing:
             self._until(lambda: not self.closing)
@@ -327,7 +327,7 @@ class Rebuilding(Run):
         return super()._settled() and not any(s.state in AT_WORK for s in self.host.shadows())  # type: ignore[union-attr]
 
     def _audit(self, host: Host) -> None:
-        """Beside what locks promise: every index holds exactly its source, by fsck."""
+        """Besides the promises of locks: every index holds exactly its source, by fsck."""
         super()._audit(host)
         busy = [(shadow.shadow_index_id, str(shadow.state)) for shadow in host.shadows() if shadow.state in AT_WORK]
         if busy:

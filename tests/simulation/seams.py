@@ -1,13 +1,13 @@
-"""What the simulation replaces inside the product's modules. Everything else, the clock too, is handed in (`machine`).
+"""The names that the simulation replaces in modules of the product. `machine` gives the rest, also the clock.
 
-    threading, Reply    a thread of the product is a greenlet here, and a lock that blocks would block all of them
+    threading, Reply    a thread of the product is a greenlet here, and a lock that blocks would block all greenlets
     uuid, random        numbers of the seed, so that a run can be repeated
     boot_id             a world reboots; the product reads the number of the boot from /proc
-    failpoints          every named point of the product leads to the world
+    failpoints          every failpoint of the product calls the world
     pykka's hooks       an actor's loop is a task, its mailbox is the world's
 
 A module of the product looks such a name up when it uses it, so replacing it in the module is enough. `reality_left`
-finds what was forgotten. All of it is done once for many worlds: what stands there asks for `World.present`.
+finds names that were missed. A name is replaced once for many worlds: its replacement asks for `World.present`.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ NOT_SIMULATED = frozenset(
         "shadowswitch.actors.build.worker_pool",
     }
 )
-"""Modules that keep real time and real threads: another clock, other timers and other workers are handed in, and
-nothing is planned at a failpoint."""
+"""Modules that keep real time and real threads: a simulation has another clock, other timers and other workers, and
+plans no failpoint."""
 
 
 READS_THE_DATE = re.compile(r"\b(?:datetime|date)\.(?:now|utcnow|today)\b")
-"""Code that asks `datetime` and no `Clock`."""
+"""Code that reads the time from `datetime` and not from a `Clock`."""
 
 
 class VirtualUuid:
-    """What the module `uuid` is to the product."""
+    """Replaces the module `uuid` in the product."""
 
     def uuid4(self) -> real_uuid.UUID:
         return real_uuid.UUID(int=present().next_id())
 
 
 class VirtualPoints(dict[str, Any]):
-    """Every named point of the product leads to the world."""
+    """Every failpoint of the product calls the world."""
 
     def __init__(self) -> None:
         super().__init__({"any": None})
@@ -71,7 +71,7 @@ class VirtualPoints(dict[str, Any]):
 
 
 class VirtualRandom:
-    """What the module `random` is to the product."""
+    """Replaces the module `random` in the product."""
 
     def Random(self, seed: int | None = None) -> real_random.Random:
         return real_random.Random(self.getrandbits(32) if seed is None else seed)
@@ -109,7 +109,7 @@ class Replaced:
 
 
 def modules() -> list[types.ModuleType]:
-    """The product's modules that are loaded and simulated; the service is not: another test may have loaded it."""
+    """The loaded modules of the product that are simulated. The service is not; another test may have loaded it."""
     loaded = (name for name in sys.modules if name.startswith("shadowswitch."))
     names = sorted(n for n in loaded if n not in NOT_SIMULATED and not n.startswith("shadowswitch.service"))
     return [sys.modules[name] for name in names]
@@ -143,7 +143,7 @@ def _start_actor_loop(actor: Any) -> None:
 
 @contextmanager
 def virtual_reality() -> Iterator[None]:
-    """Until the end of the block the product lives in `World.present`."""
+    """In the `with` block the product runs in `World.present`."""
     replaced = Replaced()
     _replace(replaced)
     try:
@@ -154,7 +154,7 @@ def virtual_reality() -> Iterator[None]:
 
 @contextmanager
 def inside(world: World) -> Iterator[None]:
-    """This world is the present one; at the end nothing of it is left."""
+    """In the `with` block this world is the present one; at its end the world is removed."""
     World.present = world
     try:
         yield
@@ -166,7 +166,7 @@ def inside(world: World) -> Iterator[None]:
 
 
 def reality_left() -> list[str]:
-    """Real clocks and ids that the product still holds, by name; for inside `virtual_reality`."""
+    """Real clocks and ids that the product still has, by name; to call inside `virtual_reality`."""
     things = (
         real_time,
         real_uuid,

@@ -1,4 +1,4 @@
-"""What must be so of builds and switches, judged from outside: see `oracle` for how."""
+"""The invariants of builds and switches, judged from outside as in `oracle`."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class Switches(Oracle):
         self.generations: dict[int, GenerationRow] = {}
         self.indexes: dict[tuple[int, str], IndexRow] = {}
         self.unclaimed: list[tuple[int, float]] = []
-        """Generations that a commit made live, with its time, and that no answer has named yet."""
+        """Generations that a commit made live and that no answer has named yet, with the time of the commit."""
         self._unpointed: set[tuple[int, str]] = set()
-        """Indexes whose live generation a commit changed, while the pointer was not moved yet."""
+        """Indexes whose live generation a commit changed, before the live pointer moved."""
         self._floors: dict[tuple[int, str], int] = {}
         self._exposed: set[int] = set()
         """Generations that were live once: a reader may hold them."""
         self._ahead: set[int] = set()
-        """Generations that may show more than the live one, which could not be brought on in time."""
+        """Generations that may show more than the live one, because the live one did not catch up in time."""
         self._lagged: set[int] = set()
-        """Generations that were not brought on in time when that was last tried."""
+        """Generations that did not catch up in time at the last try."""
         self._seen_lsn = 0
-        """The newest LSN that any answered read showed."""
+        """The newest LSN of any answered read."""
         self.engine: Engine | None = None
         """The open engine."""
         self._rows: list[Any] = []
@@ -57,7 +57,7 @@ class Switches(Oracle):
         self._rows.clear()
 
     def put(self, row: Any) -> None:
-        """A row of a shadow, generation or index (or the number of a generation that is forgotten) is stored."""
+        """A row of a shadow, generation or index is stored (or a generation is deleted: its number)."""
         self._rows.append(row)
         if isinstance(row, IndexRow):
             self._heads[row.branch, row.index_type, row.epoch] = self._head_inside(row.branch)
@@ -138,7 +138,7 @@ class Switches(Oracle):
             self._prove(row)
 
     def _prove(self, row: IndexRow) -> None:
-        """The generation that a commit made live is what its source is, as of that commit."""
+        """The generation that a commit made live equals its source, as of that commit."""
         assert self.engine is not None
         writer = inside.generation(self.engine, row.live).writer
         head, source = inside.catalog(self.engine).source_digest(row.branch, set(writer.types))
@@ -224,7 +224,7 @@ class Switches(Oracle):
                     )
 
     def _claim(self, op: Op, result: Any) -> None:
-        """The answer says of the generation what its commit, or that there was none, says."""
+        """The answer agrees with the commits: the named generation was made live, or was not."""
         since = op.called if not result.success else 0.0
         made = [one for one in self.unclaimed if one[0] == result.generation and one[1] >= since]
         if result.success and not made:
@@ -235,7 +235,7 @@ class Switches(Oracle):
             self.fail("SW-4", f"{op} says that nothing was switched, and generation {result.generation} was made live")
 
     def _others(self, op: Op) -> list[Op]:
-        """Other switches and rollbacks that were under way meanwhile."""
+        """Other switches and rollbacks that were under way during this one."""
         kinds = ("switch", "rollback")
         return [o for o in self.ops if o is not op and o.kind in kinds and not (o.over and o.ended < op.called)]
 

@@ -24,7 +24,7 @@ def store() -> Iterator[Store]:
 
 
 class Disk:
-    """A disk that is full while a test wants it to be; the other named points let others go first."""
+    """A disk that is full when a test says so. At the other failpoints it lets other tasks run first."""
 
     def __init__(self, world: World) -> None:
         self.full = False
@@ -50,7 +50,7 @@ class Disk:
 def live(
     store: Store, work: Callable[[Host, Disk, World], object], until: float, **settings: float
 ) -> tuple[Disk, World]:
-    """Let `work` have an engine until a virtual time; raises what it raised."""
+    """Run `work` with an engine until a virtual time; raises the error of `work`."""
     world = World(0)
     disk, hosts = Disk(world), list[Host]()
     done: list[object] = []
@@ -80,7 +80,7 @@ def alarms(world: World) -> int:
     return sum(bool(entry) for _, _, entry in world._timers)
 
 
-def test_the_timers_of_locks_do_not_become_more_and_more(store: Store) -> None:
+def test_the_number_of_timers_of_locks_does_not_grow(store: Store) -> None:
     def work(host: Host, _: Disk, world: World) -> None:
         host.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "2", ttl_s=3600.0)
         for _number in range(100):
@@ -90,7 +90,7 @@ def test_the_timers_of_locks_do_not_become_more_and_more(store: Store) -> None:
     assert alarms(live(store, work, 60.0, **QUIET)[1]) <= 7
 
 
-def test_while_the_disk_is_full_an_expired_lock_is_tried_again_once_in_a_while(store: Store) -> None:
+def test_while_the_disk_is_full_the_expiry_of_a_lock_is_retried_at_intervals(store: Store) -> None:
     def work(host: Host, disk: Disk, _: World) -> None:
         host.acquire_lock("main", "MANUAL", "alice", ttl_s=5.0)
         disk.full = True
@@ -117,7 +117,7 @@ def test_a_build_whose_cancellation_could_not_be_recorded_goes_on(store: Store) 
     assert built == ["BUILT"]
 
 
-def test_a_cancellation_that_comes_to_a_built_shadow_does_not_close_what_was_switched_to(store: Store) -> None:
+def test_a_late_cancellation_of_a_built_shadow_does_not_close_the_live_generation(store: Store) -> None:
     outcomes: list[object] = []
 
     def work(host: Host, disk: Disk, world: World) -> None:
@@ -181,7 +181,7 @@ def test_a_build_whose_claim_got_no_answer_and_is_durable_goes_on(store: Store) 
     assert built == ["BUILT"]
 
 
-def test_what_the_journal_writer_has_gathered_when_it_is_stopped_is_committed(store: Store) -> None:
+def test_operations_gathered_when_the_journal_writer_is_stopped_are_committed(store: Store) -> None:
     answers: list[str] = []
 
     def work(host: Host, _: Disk, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Planted bugs are found by the simulation, each as what it is. A mutant is a copy of the library, changed in text."""
+"""The simulation finds each planted bug, with the expected violation. A mutant is an edited copy of the library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASS_ON = "        self._journal.tell(Append(self._row.number, message.batch, me
 NEW_LOCKS = "            locks = self._make(row, Held(0, LockTable(row.name, clock_id=boot_id()), status))\n"
 RELOADED = '''
 def _stored(catalog, row):
-    """The locks of a branch whose actor has stopped, when only what is stored of them is kept."""
+    """The stored locks of a branch whose actor has stopped."""
     try:
         found = [stored for stored in all_locks(catalog) if stored.branch == row.number]
     except Exception:  # the process of the simulation is dying, its catalog is closed
@@ -29,10 +29,10 @@ def _stored(catalog, row):
 class LockRegistry:'''
 
 Planted = dict[str, tuple[str, Edits]]
-"""By the name of the bug: what the violation says, and the text that is replaced, by file."""
+"""By the name of the bug: a text of the violation, and the edits by file."""
 
 MUTANTS: Planted = {
-    "late fence: the token is looked at before the transaction, not in it": (
+    "late fence: the token is checked before the transaction, not in it": (
         "was committed with the stale token",
         {
             "actors/journal_writer.py": [
@@ -40,7 +40,7 @@ MUTANTS: Planted = {
             ]
         },
     ),
-    "lost waiter: a branch goes to sleep although a request waits": (
+    "lost waiter: the actor of a branch stops although a request waits": (
         "ended in a timeout although nothing went wrong",
         {
             "actors/branch/router.py": [
@@ -56,7 +56,7 @@ MUTANTS: Planted = {
             ],
         },
     ),
-    "admission after grant: what was admitted is passed on a little later": (
+    "admission after grant: an admitted write is sent on a little later": (
         "was committed under the lock",
         {
             "actors/branch/actor.py": [
@@ -69,7 +69,7 @@ MUTANTS: Planted = {
         "was granted after",
         {"model/locks/view.py": [("            next_token=self.next_token,\n", "            next_token=1,\n")]},
     ),
-    "the last comes first: a new request is not compared with those that wait": (
+    "the last comes first: a new request is not compared with the waiting ones": (
         "was served before",
         {"model/locks/table.py": [("exempt, draft.waiters)", "exempt, ())")]},
     ),
@@ -108,7 +108,7 @@ DRAIN = (
 )
 AGREE = "        if not self._index.agree(self._context.catalog, self._generations, row):\n"
 MOVE_POINTER = "        self._index.set_live(self._target, self._index.epoch + 1, self._context.catalog.head(1)[0])\n"
-SEALED = '        self._end.sealed_ms = self._observe("sealed", self._begun)\n'
+OBSERVED = '        self._end.sealed_ms = self._observe("sealed", self._begun)\n'
 GATHERED = "        self._commit_pending()\n        self._answer()  # its writers do not wait for the switch\n"
 COMMIT = "        try:\n            self._commit([message])\n        except BaseException as error:\n"
 SETTLE = "            self._settle(message)\n"
@@ -119,7 +119,7 @@ BUILDING: Planted = {
         "IX-1: the pointer leads to generation",
         {"actors/switch/attempt.py": [(PROVEN, PROVEN + MOVE_POINTER)]},
     ),
-    "the pointer moves to the target, whatever the catalog says": (
+    "the pointer moves to the target without a look at the catalog": (
         "IX-1: the pointer leads to generation",
         {"actors/switch/attempt.py": [(AGREE, MOVE_POINTER + "        if False:\n")]},
     ),
@@ -142,13 +142,14 @@ BUILDING: Planted = {
                 (DRAIN, "            pass\n"),
                 (PROOF, "        if False:\n"),
                 (
-                    SEALED,
-                    "        self._index.catch_up(self._target, self._context.catalog.head(1)[0], 1e9, 1e9)\n" + SEALED,
+                    OBSERVED,
+                    "        self._index.catch_up(self._target, self._context.catalog.head(1)[0], 1e9, 1e9)\n"
+                    + OBSERVED,
                 ),
             ]
         },
     ),
-    "the writes that have gathered are committed between the proof and the commit": (
+    "gathered writes are committed between the proof and the commit": (
         "SW-3: generation",
         {
             "actors/journal_writer.py": [
@@ -170,7 +171,7 @@ BUILDING: Planted = {
         "which readers may hold",
         {"actors/switch/live_index.py": [("        return min(head, live.applied_lsn)\n", "        return head\n")]},
     ),
-    "a rollback does not bring on the live generation first": (
+    "the live generation does not catch up before a rollback": (
         "which readers may hold",
         {
             "actors/switch/live_index.py": [
@@ -217,7 +218,7 @@ BUILDING: Planted = {
 
 
 def simulate(folder: Path, edits: Edits, seeds: int, *more: str) -> tuple[int, str]:
-    """Run seeds on a copy of the library, patched, for as long as they get on; its status and what it says."""
+    """Run seeds on an edited copy of the library, as long as they make progress; returns its status and its output."""
     output = folder / "output"
     command = [sys.executable, "-m", "tests.simulation.runs", "--progress", "--seeds", str(seeds), *more]
     environment = {**os.environ, "PYTHONPATH": str(copy_of_the_library(folder / "library", edits))}
@@ -237,10 +238,10 @@ def test_every_planted_bug_fits_the_source(name: str) -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
     expected, edits = MUTANTS[name]
-    status, told = simulate(tmp_path, edits, SEEDS)
-    assert status == 1, f"the mutant survived: {told}"
-    assert expected in told.splitlines()[0], told
-    print(name, told.splitlines()[0], sep="\n  ")
+    status, output = simulate(tmp_path, edits, SEEDS)
+    assert status == 1, f"the mutant survived: {output}"
+    assert expected in output.splitlines()[0], output
+    print(name, output.splitlines()[0], sep="\n  ")
 
 
 @pytest.mark.slow
@@ -248,11 +249,11 @@ def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", BUILDING)
 def test_a_planted_bug_of_builds_is_found(tmp_path: Path, name: str) -> None:
     expected, edits = BUILDING[name]
-    status, told = simulate(tmp_path, edits, SEEDS // 10, "--builds")
-    assert status == 1, f"the mutant survived: {told}"
-    assert expected in told.splitlines()[0], told
+    status, output = simulate(tmp_path, edits, SEEDS // 10, "--builds")
+    assert status == 1, f"the mutant survived: {output}"
+    assert expected in output.splitlines()[0], output
 
 
 def test_the_copy_without_a_planted_bug_passes(tmp_path: Path) -> None:
-    status, told = simulate(tmp_path, {}, 50)
-    assert status == 0, told
+    status, output = simulate(tmp_path, {}, 50)
+    assert status == 0, output

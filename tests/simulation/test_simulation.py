@@ -1,4 +1,4 @@
-"""Many seeds without a violation; the same seed twice is the same run; nothing real is left in the simulated library.
+"""Many seeds have no violation; the same seed twice is the same run; the simulated library has no real clock or thread.
 
 make simulate SEEDS=100000 runs more of them, make simulate SEED=4711 shows one.
 """
@@ -45,7 +45,7 @@ def simulate(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def run_all(folder: Path, seeds: int, *more: str) -> None:
-    """In some processes at once. No deadline for all of it: each process must get on, however busy the machine is."""
+    """Run seeds in several processes. There is no deadline for all of them: each process must make progress."""
     share = -(-seeds // PROCESSES)
     outputs = [folder / f"seeds-{number}" for number in range(PROCESSES)]
     with ExitStack() as stack:
@@ -63,12 +63,12 @@ def run_all(folder: Path, seeds: int, *more: str) -> None:
         statuses = [
             patience.wait(process, lambda: [patience.size_of(output) for output in outputs]) for process in todo
         ]
-    told = "\n".join(
+    output_lines = "\n".join(
         line for output in outputs for line in output.read_text().splitlines() if " seeds" not in line[-6:]
     )
-    print(told)
-    assert statuses == [0] * len(todo), told
-    assert told.count("no violation") == len(todo)
+    print(output_lines)
+    assert statuses == [0] * len(todo), output_lines
+    assert output_lines.count("no violation") == len(todo)
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_seeds_with_builds_and_switches_without_a_violation(tmp_path: Path) -> N
     run_all(tmp_path, BUILD_SEEDS, "--builds")
 
 
-def test_the_seeds_lead_to_everything_that_can_happen(store: Store) -> None:
+def test_the_seeds_reach_every_event_and_fault(store: Store) -> None:
     counts: Counter[str] = Counter()
     for seed in range(150):
         counts += runs.run_seed(seed, store).counts
@@ -95,7 +95,7 @@ def test_the_seeds_lead_to_everything_that_can_happen(store: Store) -> None:
     assert expected <= set(counts), sorted(expected - set(counts))
 
 
-def test_the_seeds_with_builds_lead_to_everything_that_can_happen(store: Store) -> None:
+def test_the_seeds_with_builds_reach_every_event_and_fault(store: Store) -> None:
     counts: Counter[str] = Counter()
     for seed in range(200):
         counts += runs.run_seed(seed, store, scenario.Rebuilding).counts
@@ -110,13 +110,13 @@ def test_the_seeds_with_builds_lead_to_everything_that_can_happen(store: Store) 
 @pytest.mark.parametrize(("seed", "more"), [(0, ()), (21, ()), (397, ()), (3, ("--builds",)), (7, ("--builds",))])
 def test_a_seed_is_the_same_run_again_in_every_process(store: Store, seed: int, more: tuple[str, ...]) -> None:
     kind = scenario.Rebuilding if more else scenario.Run
-    here = runs.run_seed(seed, store, kind).world.told()
-    assert here == runs.run_seed(seed, store, kind).world.told()
+    here = runs.run_seed(seed, store, kind).world.trace_lines()
+    assert here == runs.run_seed(seed, store, kind).world.trace_lines()
     elsewhere = simulate("--seed", str(seed), *more, PYTHONHASHSEED=str(seed + 1)).communicate()[0]
     assert elsewhere.splitlines() == here
 
 
-def test_a_violation_tells_its_seed_what_happened_and_how_to_see_it_again(
+def test_a_violation_names_its_seed_its_trace_and_the_command_that_repeats_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scenario, "SETTLED_S", -100.0)
@@ -124,11 +124,11 @@ def test_a_violation_tells_its_seed_what_happened_and_how_to_see_it_again(
         runs.run_seed(3, store)
 
 
-def test_nothing_real_is_left_in_the_simulated_library(store: Store) -> None:
+def test_no_real_clock_or_id_is_left_in_the_simulated_library(store: Store) -> None:
     assert seams.reality_left() == []
 
 
-def test_the_library_is_itself_again_afterwards() -> None:
+def test_the_library_is_restored_after_a_simulation() -> None:
     with runs.simulating():
         pass
     assert "_start_actor_loop" not in vars(base.EngineActor)

@@ -1,4 +1,4 @@
-"""What the module `threading` is to the library in a world: its locks and conditions are waited for by tasks."""
+"""Replaces the module `threading` for the library in a world: tasks wait for its locks and conditions."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class VirtualThread:
 
 
 class VirtualThreading:
-    """What of `threading` the library uses."""
+    """The part of `threading` that the library uses."""
 
     Lock, Condition, Event, Thread = VirtualLock, VirtualCondition, VirtualEvent, VirtualThread
     get_ident = staticmethod(real_threading.get_ident)

@@ -1,4 +1,4 @@
-"""What tasks wait at, in the place of the library's futures, mailboxes and timers."""
+"""Replaces the futures, mailboxes and timers of the library: tasks wait for these."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LATENCY_S = 1e-6
 
 
 class VirtualReply(Reply[Any]):
-    """A reply for which a task waits without holding up the thread; remembers when it was answered."""
+    """A reply for which a task waits without blocking the thread."""
 
     answered_at = 0.0
 
@@ -26,7 +26,7 @@ class VirtualReply(Reply[Any]):
         self._wakes: list[Callable[[], None]] = []
 
     def when_done(self, wake: Callable[[], None]) -> None:
-        """Called once, when it is answered or cancelled."""
+        """Call `wake` once, when the reply is answered or cancelled."""
         self._wakes.append(wake)
 
     def wait(self, timeout_s: float) -> bool:
@@ -54,14 +54,14 @@ class VirtualReply(Reply[Any]):
 
 
 class VirtualPykkaFuture(pykka.ThreadingFuture[Any]):
-    """The same for Pykka's own futures, by which an actor is asked to stop."""
+    """The same for futures of Pykka, which stop an actor."""
 
     def __init__(self) -> None:
         super().__init__()
         self._done: VirtualReply = VirtualReply()
 
     def get(self, *, timeout: float | None = None) -> Any:
-        if self._get_hook is not None:  # it stands for another future
+        if self._get_hook is not None:  # it is the proxy of another future
             return super().get(timeout=timeout)
         present().wait(self._done, timeout)
         return super().get(timeout=0.0)
@@ -107,7 +107,7 @@ class VirtualInbox:
 
 
 class VirtualTimers:
-    """What `actors.kit.timers.Timers` is to the library."""
+    """Replaces `actors.kit.timers.Timers` in the library."""
 
     def __init__(self, world: World) -> None:
         self._world = world

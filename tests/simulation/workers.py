@@ -15,7 +15,7 @@ from tests.simulation.world import Task, present
 
 
 class VirtualWorkers:
-    """What `actors.build.worker_pool.WorkerPool` is to the library; a worker may die at any point of its work."""
+    """Replaces `actors.build.worker_pool.WorkerPool` in the library; a worker may die at any failpoint of its work."""
 
     def __init__(self, *_: Any) -> None:
         self._numbers = itertools.count(1)
@@ -49,7 +49,7 @@ class VirtualWorkers:
         return inspect(present().catalog, task)
 
     def die(self, task: Task) -> None:
-        """If this task is a worker: it is killed here and now, and the pool notices."""
+        """If this task is a worker, kill it at once; the pool notices."""
         for number, (worker, gone) in list(self._busy.items()):
             if worker is task:
                 del self._busy[number]

@@ -1,8 +1,8 @@
 """The world of one simulation: one thread, one seed, virtual time.
 
 Every actor and every client is a task, a greenlet. A task runs until it waits: for a message, for an answer, for time
-to pass, or at one of the library's named points. Then the seed decides which of all tasks that could go on does so,
-and whether time passes meanwhile. So each step is one message handled, or a piece of it between two points.
+to pass, or at a failpoint of the library. Then the seed chooses the next task among all that are ready, and decides
+whether time passes meanwhile. So each step handles one message, or a piece of it between two failpoints.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.waiting import VirtualReply
 
 STEPS_MAX = 20_000
-"""A seed that needs more hangs."""
+"""The limit of steps: a seed with more steps hangs."""
 BOOTED_AT_S = 1000.0
 WALL_AT_BOOT_S = 1_800_000_000.0
 
@@ -31,7 +31,7 @@ class Violation(AssertionError):
 
 
 class Task:
-    """A greenlet that the world schedules. `lazy` ones are seldom chosen: a slow disk, a starved thread."""
+    """A greenlet that the world schedules. A `lazy` one is seldom chosen: a slow disk, a starved thread."""
 
     def __init__(self, name: str, run: Callable[[], object], hub: greenlet) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Task:
         self.dead = False
         self.lazy = False
         self.resting = False
-        """It waits for a message, and is at work on none."""
+        """The task waits for a message, and handles none."""
 
 
 class World:
@@ -52,7 +52,7 @@ class World:
         self.seed = seed
         self.random = random.Random(seed)
         self.now = BOOTED_AT_S
-        """True time. What the library is shown is `monotonic` and `wall`."""
+        """True time. The library sees `monotonic` and `wall`."""
         self.booted = 0.0
         self.wall_offset = WALL_AT_BOOT_S
         self.boot = "boot-1"
@@ -60,23 +60,23 @@ class World:
         self.trace: list[tuple[float, str, tuple[Any, ...]]] = []
         self.crashed = False
         self.actors: list[Any] = []
-        """References to every actor that was ever started here."""
+        """References to every actor that was ever started in this world."""
         self.reached: Callable[[str], None] = lambda name: None
-        """Called at each named point of the library, by the task that comes there."""
+        """Called at each failpoint of the library, by the task that reaches it."""
         self.catalog: Any = None
         self.workers: Any = None
         self.watcher: Any = None
-        """The oracle, which sees what happens inside transactions."""
+        """The oracle, which sees the steps inside transactions."""
         self.slow: frozenset[str] = frozenset()
         """Names of tasks that are lazy in this seed."""
         self.period_s = 0.0
-        """Periodic timers come no more often than this."""
+        """The shortest period of periodic timers."""
         self.dawdling = 0.0
         self.freezing = 0.0
-        """Chances, at each step, that a little time passes, and that the whole machine stands still for seconds."""
+        """The chances at each step: that a little time passes, and that the whole machine stands still for seconds."""
         self.troubles = 0
         self.broken = False
-        """How often anything happened after which a caller may see a timeout; whether that still goes on."""
+        """The number of faults after which a caller may see a timeout; whether such a fault lasts."""
         self._hub = getcurrent()
         self._task: Task | None = None
         self._tasks: list[Task] = []
@@ -89,11 +89,11 @@ class World:
     # -- clocks and chance -----------------------------------------------------------------------------------------
 
     def monotonic(self) -> float:
-        """What the monotonic clock of the machine shows; it begins again at a reboot."""
+        """The monotonic clock of the machine; it begins again at a reboot."""
         return self.now - self.booted
 
     def wall(self) -> float:
-        """What the wall clock shows, in seconds since the epoch."""
+        """The wall clock, in seconds since the epoch."""
         return self.now + self.wall_offset
 
     def chance(self, share: float) -> bool:
@@ -101,21 +101,21 @@ class World:
         return share > 0 and self.random.random() < share
 
     def next_id(self) -> int:
-        """A number that was not given before."""
+        """A new number."""
         return next(self._ids)
 
     def note(self, text: str, *details: Any) -> None:
-        """A line of the trace; formatted when it is read."""
+        """Add a line to the trace; `trace_lines` formats it."""
         self.trace.append((self.now, text, details))
 
-    def told(self) -> list[str]:
-        """The trace, for people."""
+    def trace_lines(self) -> list[str]:
+        """The trace as text."""
         return [f"{at - BOOTED_AT_S:10.4f}  {text % details if details else text}" for at, text, details in self.trace]
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
     def spawn(self, name: str, run: Callable[[], object]) -> Task | None:
-        """A new task; its first step may come at any time."""
+        """Start a task; its first step may come at any time."""
         if self._burying:
             return None
         task = Task(name, run, self._hub)
@@ -125,48 +125,48 @@ class World:
         return task
 
     def wake(self, task: Task) -> None:
-        """The task can go on."""
+        """Make a task ready."""
         if not task.ready and not task.dead and not self._burying:
             task.ready = True
             self._ready.append(task)
 
     def at(self, when: float, call: Callable[[], None]) -> list[Callable[[], None]]:
-        """Call at a (true) time; clear the list that is returned to forget it."""
+        """Call at a (true) time; clear the returned list to cancel the call."""
         entry = [call]
         if not self._burying:
             heapq.heappush(self._timers, (when, next(self._order), entry))
         return entry
 
     def rests(self, name: str) -> bool:
-        """Is the task of that name there, and at work on no message?"""
+        """Does a task with that name exist that handles no message?"""
         return any(task.name == name and task.resting and not task.dead for task in self._tasks)
 
     def current(self) -> Task:
-        """The task that runs. What dies never waits again."""
+        """The running task. A dead task never waits again."""
         task = self._task
         if task is None or task.dead:
             raise GreenletExit
         return task
 
     def end(self, task: Task) -> None:
-        """Kill a task: it goes no further than where it waits, or will wait."""
+        """Kill a task: it ends where it waits, or where it waits next."""
         self.wake(task)
         task.dead = True
 
     def yield_(self) -> None:
-        """Let go until this task is woken."""
+        """Let other tasks run until this one is woken."""
         task = self.current()
         self._hub.switch()
         if task.dead:
             raise GreenletExit
 
     def pause(self) -> None:
-        """Let others go first, perhaps."""
+        """Stay ready; the seed may choose another task first."""
         self.wake(self.current())
         self.yield_()
 
     def sleep(self, delay_s: float) -> None:
-        """Let time pass."""
+        """Wait for a time."""
         task = self.current()
         until = self.now + max(0.0, delay_s)
         self.at(until, partial(self.wake, task))
@@ -174,7 +174,7 @@ class World:
             self.yield_()
 
     def wait(self, reply: VirtualReply, timeout_s: float | None) -> None:
-        """Until there is an answer or the time is over."""
+        """Wait until there is an answer or the time is over."""
         if reply.done():
             return
         task = self.current()
@@ -186,7 +186,7 @@ class World:
         alarm.clear()
 
     def die(self) -> NoReturn:
-        """The process of the engine dies here and now; from a task."""
+        """End the process of the engine at once; for a call from a task."""
         self.crashed = True
         self._hub.switch()
         raise GreenletExit
@@ -194,7 +194,7 @@ class World:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def run(self, until: Callable[[], bool], each_step: Callable[[], None]) -> bool:
-        """Steps until `until`; False when nothing is left that could happen. Stops early when the process dies."""
+        """Take steps until `until`; False when no task is ready and no timer is set. Stops when the process dies."""
         while not until():
             if not self._step():
                 return False
@@ -229,7 +229,7 @@ class World:
         task.ready = False
         self._task = task
         if task.dead and not task.greenlet.gr_frame:
-            return True  # it was killed before it began
+            return True  # the task was killed before it began
         task.greenlet.switch()
         self._task = None
         return True
@@ -248,7 +248,7 @@ class World:
             heapq.heappop(self._timers)
 
     def bury(self) -> None:
-        """End every task where it stands; nothing that they do on the way has any effect. From the hub."""
+        """End every task where it waits; a task has no effect after that. For a call from the hub."""
         self._burying = True
         tasks, self._tasks = self._tasks, []
         self._ready.clear()
@@ -260,7 +260,7 @@ class World:
                 if not task.greenlet:
                     break
                 self._task = task
-                with contextlib.suppress(Exception):  # what it stumbles over on the way means nothing
+                with contextlib.suppress(Exception):  # an error of a dying task means nothing
                     task.greenlet.throw(GreenletExit)
         self._task = None
         self._burying = False
@@ -268,6 +268,6 @@ class World:
 
 
 def present() -> World:
-    """The world that the library lives in."""
+    """The world of the library."""
     assert World.present is not None, "no world"
     return World.present
