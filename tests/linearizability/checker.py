@@ -2,10 +2,10 @@
 
 J. M. Wing, C. Gong: Testing and verifying concurrent objects, J. Parallel Distrib. Comput. 17 (1993). G. Lowe: Testing
 for linearizability, Concurrency Computat. Pract. Exper. 29 (2017). A. Horn, D. Kroening: Faster linearizability
-checking via P-compositionality, FORTE 2015, whose linked list of calls and returns this is.
+checking via P-compositionality, FORTE 2015; the linked list of calls and returns comes from that paper.
 
-A history is linearizable when each call can be given one moment between its beginning and its end, such that done one
-after the other at these moments, all of them give the answers that were seen.
+A history is linearizable when each call has a moment between its beginning and its end such that the calls, done one
+after the other at these moments, give the recorded answers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ S = TypeVar("S", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: when it began and ended, on one clock for all. A call without an answer ends at infinity: it may have
-    happened at any time since, or never."""
+    """One call with its beginning and its end, on one clock for all calls.
+
+    A call without an answer ends at infinity: it may have happened at any time since its beginning, or never.
+    """
 
     begun: float
     ended: float
@@ -33,7 +35,7 @@ class Call:
 
 
 class _Entry:
-    """The beginning or the end of a call in the list that is taken apart."""
+    """The beginning or the end of a call in the linked list of the checker."""
 
     __slots__ = ("bit", "call", "end", "following", "previous")
 
@@ -53,7 +55,7 @@ class _Entry:
                     entry.following.previous = entry.previous
 
     def put_back(self) -> None:
-        """Undo `lift`, the latest first."""
+        """Undo `lift`; the latest call first."""
         for entry in (self.end, self):
             if entry is not None and entry.previous is not None:
                 entry.previous.following = entry
@@ -77,7 +79,7 @@ def _list_of(history: Iterable[Call]) -> _Entry:
 
 
 def linearizable(history: Iterable[Call], initial: S, step: Callable[[S, Any], S | None]) -> bool:
-    """Whether an order exists. `step` gives the state after a call, or None when it could not have been answered so.
+    """Whether such an order exists. `step` gives the state after a call, or None when the answer was not possible.
 
     Exponential in the number of calls that overlap at one time, not in the length of the history.
     """
@@ -97,7 +99,7 @@ def linearizable(history: Iterable[Call], initial: S, step: Callable[[S, Any], S
             entry = head.following
         elif entry is not None and entry.call is not None:
             entry = entry.following
-        elif taken:  # the end of a call that has no moment yet: one before it must have another moment
+        elif taken:  # the end of a call without a moment: an earlier call must have another moment
             entry, state = taken.pop()
             done &= ~entry.bit
             left += entry.end is not None

@@ -1,9 +1,9 @@
-"""Clients whose calls are recorded: threads of the engine's process, or processes that reach it through a socket.
+"""Clients that record their calls: threads of the engine's process, or processes that call it through a socket.
 
     python -m tests.linearizability.clients SOCKET OWNER SEED OPERATIONS EXPIRING BRANCH...
 
-In a process of its own a client needs nothing of the library. The channel is `multiprocessing.connection`: one request
-and one answer at a time. Beginning and end are taken by the client, on the monotonic clock, which all processes of a
+A client in a process of its own imports nothing of the library. The channel is `multiprocessing.connection`: one
+request and one answer at a time. The client takes the times of a call on the monotonic clock, which all processes of a
 machine share.
 """
 
@@ -25,7 +25,7 @@ SHORT_S, LONG_S = 0.02, 3600.0
 
 
 class Request(NamedTuple):
-    """What a client asks for: see `tests.linearizability.hosting.perform`."""
+    """The request of a client: see `tests.linearizability.hosting.perform`."""
 
     kind: str
     branch: str
@@ -38,7 +38,7 @@ class Request(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A call as its client saw it."""
+    """A call as its client recorded it."""
 
     begun: float
     ended: float
@@ -50,7 +50,7 @@ Perform = Callable[[Request], tuple[Any, ...]]
 
 
 class Client:
-    """One client, which does one thing after the other on one branch."""
+    """One client, which makes one call after the other on one branch."""
 
     def __init__(self, owner: str, branch: str, seed: str, expiring: bool) -> None:
         self.owner = owner
@@ -61,7 +61,7 @@ class Client:
         self._locks: list[tuple[str, int, tuple[str, ...]]] = []
 
     def run(self, operations: int, perform: Perform) -> list[Seen]:
-        """Do so many operations; what was seen."""
+        """Do `operations` calls; returns the recorded calls."""
         for _ in range(operations):
             request = self._next()
             begun = time.monotonic()
@@ -97,7 +97,7 @@ class Client:
 def run_threads(
     owner: str, branches: list[str], seed: str, operations: int, expiring: bool, channel: Callable[[], Perform]
 ) -> list[Seen]:
-    """One client for each branch, each on a thread, at the same time; what all of them saw."""
+    """Run one client for each branch at the same time, each on a thread; returns all recorded calls."""
     clients = [Client(owner, branch, seed, expiring) for branch in branches]
     errors: list[BaseException] = []
 
@@ -118,7 +118,7 @@ def run_threads(
 
 
 def main(socket: str, owner: str, seed: str, operations: str, expiring: str, *branches: str) -> None:
-    """In a process of its own."""
+    """Run clients in a process of their own."""
 
     def channel() -> Perform:
         connection = connect(socket, family="AF_UNIX", authkey=KEY)

@@ -1,8 +1,8 @@
-"""The engine that recorded clients use, and the verdict on what they saw.
+"""The engine that recorded clients use, and the verdict on the recorded calls.
 
     python -m tests.linearizability.hosting FOLDER threads|processes CLIENTS OPERATIONS SEED BRANCHES
 
-Exit status 1 when a history is not linearizable. Branches have nothing in common that a client could see, so each is
+Exit status 1 when a history is not linearizable. Branches share nothing that a client could see, so each history is
 checked on its own (P-compositionality).
 """
 
@@ -30,7 +30,7 @@ CLIENT_TIMEOUT_S = 240.0
 
 
 def perform(engine: Engine, request: Request) -> tuple[Any, ...]:
-    """Do what a client asks. Answers: granted, conflict, ok, lost, lsn, blocked, allowed, head, forced, timeout."""
+    """Do a request. Answers: granted, conflict, ok, lost, lsn, blocked, allowed, head, forced, timeout."""
     try:
         return _perform(engine, request)
     except LockLost:
@@ -76,8 +76,8 @@ def _perform(engine: Engine, request: Request) -> tuple[Any, ...]:
 # -- recording ---------------------------------------------------------------------------------------------------------
 
 
-class Door:
-    """The socket by which processes reach the engine: a thread for each connection."""
+class SocketServer:
+    """Serves the engine to processes through a socket, with a thread for each connection."""
 
     def __init__(self, engine: Engine, socket: str) -> None:
         self.seen: list[Seen] = []
@@ -111,7 +111,7 @@ class Door:
 
 
 def by_threads(engine: Engine, clients: int, operations: int, seed: str, branches: dict[str, bool]) -> list[Seen]:
-    """What so many clients on each branch saw, all of them threads of this process."""
+    """The calls of `clients` clients on each branch, all of them threads of this process."""
     seen: list[Seen] = []
 
     def work(owner: str, expiring: bool) -> None:
@@ -134,10 +134,10 @@ def by_threads(engine: Engine, clients: int, operations: int, seed: str, branche
 def by_processes(
     engine: Engine, folder: Path, clients: int, operations: int, seed: str, branches: dict[str, bool]
 ) -> list[Seen]:
-    """The same by processes, which reach the engine through a socket."""
-    door = Door(engine, str(folder / "door"))
+    """The same by processes, which call the engine through a socket."""
+    server = SocketServer(engine, str(folder / "socket"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SHADOWSWITCH_")}
-    module = [sys.executable, "-m", "tests.linearizability.clients", str(folder / "door")]
+    module = [sys.executable, "-m", "tests.linearizability.clients", str(folder / "socket")]
     started = []
     try:
         for number in range(clients):
@@ -150,17 +150,20 @@ def by_processes(
         for process in started:
             process.kill()
             process.wait()
-        door.close()
+        server.close()
     assert statuses == [0] * len(statuses), statuses
-    return door.seen
+    return server.seen
 
 
 # -- the verdict -------------------------------------------------------------------------------------------------------
 
 
 def histories(seen: list[Seen]) -> dict[str, list[Call]]:
-    """The calls of each branch, and the expiries between them: a short lock ends between the earliest and the latest
-    moment that its grant allows. A branch of which a call timed out is left out: nobody knows what became of it."""
+    """The calls of each branch, and the expiries between them.
+
+    A short lock ends between the earliest and the latest moment that its grant allows. A branch with a call that timed
+    out is left out: the outcome of that call is unknown.
+    """
     unknown = {one.request.branch for one in seen if one.answer[0] == "timeout"}
     granted = {one.answer[1]: one.answer[2] for one in seen if one.answer[0] == "granted"}
     found: dict[str, list[Call]] = defaultdict(list)
@@ -185,7 +188,7 @@ def violations(seen: list[Seen]) -> tuple[list[str], int]:
 
 @contextmanager
 def eager_threads() -> Iterator[None]:
-    """Threads change places much more often than usual."""
+    """In the `with` block Python switches between threads much more often than usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -197,7 +200,7 @@ def eager_threads() -> Iterator[None]:
 def record(
     engine: Engine, folder: Path, how: str, clients: int, operations: int, seed: str, branches: int
 ) -> list[Seen]:
-    """Make branches, every second one with locks that expire, and let clients loose on them."""
+    """Make branches, every second one with locks that expire, and run clients on them."""
     names = {f"{how}-{seed}-{number}": bool(number % 2) for number in range(branches)}
     for name in names:
         engine.create_branch(name)

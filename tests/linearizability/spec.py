@@ -1,4 +1,4 @@
-"""A branch as clients see it, done one call at a time: what each answer says about the locks and the head."""
+"""A branch as clients see it, one call at a time: the locks and the head after each answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class State(NamedTuple):
 
 
 class What(NamedTuple):
-    """A call and its answer; see `perform` for the answers. `token` is that of the lock that is released, or used."""
+    """A call and its answer; see `perform` for the answers. `token` is the token of the released or used lock."""
 
     kind: str
     owner: str
@@ -43,7 +43,7 @@ def overlap(one: Target, other: Target) -> bool:
 
 
 def step(state: State, what: What) -> State | None:
-    """The state after a call, or None when it could not have been answered so."""
+    """The state after a call, or None when the answer was not possible."""
     mine = next((lock for lock in state.locks if lock.token == what.token and lock.owner == what.owner), None)
     return STEPS[what.kind](state, what, mine)
 
@@ -59,7 +59,7 @@ def _acquire(state: State, what: What, _: Held | None) -> State | None:
 
 def _refused(state: State, what: What) -> bool:
     if what.answer[1] == "QUEUE":
-        return True  # who waits is not part of the state
+        return True  # waiters are not part of the state
     others = [lock for lock in state.locks if lock.token != what.token and overlap(lock.target, what.target)]
     return any(what.blocker in (0, lock.token) for lock in others)
 

@@ -1,4 +1,4 @@
-"""The checker, on histories whose verdict is known: a register, and locks."""
+"""The checker, on histories with a known verdict: a register, and locks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Register = tuple[str, int]
 
 
 def register(state: int, what: Register) -> int | None:
-    """Writes always succeed; a read gives what was written last."""
+    """Writes always succeed; a read gives the last written value."""
     kind, value = what
     if kind == "write":
         return value
@@ -39,7 +39,7 @@ RIGHT = {
         (0, math.inf, "write", 1), (5, 6, "read", 0), (7, 8, "read", 1)
     ),
     "a write without an answer may never happen": history((0, math.inf, "write", 1), (5, 6, "read", 0)),
-    "the first choice is wrong, and taken back": history(
+    "the first choice is wrong, and undone": history(
         (0, 9, "write", 1), (0, 9, "write", 2), (0, 9, "write", 3), (1, 9, "read", 3), (1, 9, "read", 1),
         (10, 11, "read", 2),
     ),
@@ -50,9 +50,9 @@ WRONG = {
     "two readers see two orders": history(
         (0, 9, "write", 1), (0, 9, "write", 2), (10, 11, "read", 1), (12, 13, "read", 2)
     ),
-    "what was never written": history((0, 1, "write", 1), (0, 1, "read", 7)),
+    "a value that was never written": history((0, 1, "write", 1), (0, 1, "read", 7)),
     "an effect before its call": history((0, 1, "read", 1), (2, math.inf, "write", 1)),
-    "gone again without an answer": history((0, math.inf, "write", 1), (1, 2, "read", 1), (3, 4, "read", 0)),
+    "an effect that is undone again": history((0, math.inf, "write", 1), (1, 2, "read", 1), (3, 4, "read", 0)),
 }
 
 
@@ -67,7 +67,7 @@ def test_a_history_that_is_not_linearizable_is_rejected(name: str) -> None:
 
 
 def by_trying_all(calls: list[Call]) -> bool:
-    """By definition: some order, in which nothing precedes what had ended before it began, gives the answers."""
+    """By definition: an order gives the answers, and no call in it precedes a call that ended before it began."""
     for order in itertools.permutations(calls):
         keeps_time = all(not later.ended < one.begun for n, one in enumerate(order) for later in order[n + 1 :])
         state: int | None = 0
@@ -112,7 +112,7 @@ RECORD = ("object_type", "1")
         lock(2, 3, "force", "root", "forced", [1]),
     ],
 )
-def test_what_a_lock_allows_is_accepted(then: Call) -> None:
+def test_a_call_that_a_lock_allows_is_accepted(then: Call) -> None:
     assert linearizable([GRANT, then], State(), step)
 
 
@@ -133,11 +133,11 @@ def test_what_a_lock_allows_is_accepted(then: Call) -> None:
         lock(2, 3, "head", "bob", "head", 1),
     ],
 )
-def test_what_a_lock_excludes_is_rejected(then: Call) -> None:
+def test_a_call_that_a_lock_excludes_is_rejected(then: Call) -> None:
     assert not linearizable([GRANT, then], State(), step)
 
 
-def test_a_lock_is_over_when_it_expires_and_not_before() -> None:
+def test_a_lock_ends_when_it_expires_and_not_before() -> None:
     expiry = lock(10, 11, "expire", "alice", token=1)
     for begun, ended, right in ((2, 3, False), (2, 12, True), (12, 13, True)):
         write = lock(begun, ended, "write", "bob", "lsn", 5, target=RECORD)
@@ -146,6 +146,6 @@ def test_a_lock_is_over_when_it_expires_and_not_before() -> None:
     assert not linearizable([GRANT, expiry, late], State(), step)
 
 
-def test_a_state_is_what_the_calls_have_made_of_it() -> None:
+def test_a_state_is_the_result_of_its_calls() -> None:
     after = step(State(), GRANT.what)
     assert after == State(frozenset({Held(1, "alice", ("object_type",))}), 1, 0)

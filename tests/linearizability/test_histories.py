@@ -1,6 +1,6 @@
-"""What clients of a real engine see is linearizable, by threads and by processes; planted bugs are not.
+"""Histories of clients of a real engine are linearizable, by threads and by processes; those of planted bugs are not.
 
-The processes reach the engine, which runs in the process of the test, through a socket made for this (`hosting.Door`).
+The engine runs in the process of the test. Processes call it through the socket of `hosting.SocketServer`.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SHARES)
-def test_what_clients_see_is_linearizable(open_engine: Callable[[], Engine], tmp_path: Path, how: str) -> None:
+def test_the_histories_of_clients_are_linearizable(open_engine: Callable[[], Engine], tmp_path: Path, how: str) -> None:
     clients, operations, branches = SHARES[how]
     seen = record(open_engine(), tmp_path, how, clients, operations, "1", branches)
     assert len(seen) == clients * operations * branches
     wrong, checked = violations(seen)
     assert wrong == []
-    assert checked > len(seen) / 2, "most branches were without a timeout"
+    assert checked > len(seen) / 2, "too many branches had a timeout"
     answers = Counter((one.request.kind, one.answer[0]) for one in seen)
     wanted = {
         ("acquire", "granted"), ("acquire", "conflict"), ("release", "ok"), ("release", "lost"), ("write", "lsn"),
@@ -121,5 +121,5 @@ def test_a_planted_bug_is_not_linearizable(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_right_library_is_linearizable_in_the_same_trial(tmp_path: Path) -> None:
+def test_the_unedited_library_is_linearizable_in_the_same_trial(tmp_path: Path) -> None:
     assert [verdict(tmp_path, "threads", {}, seed)[0] for seed in (1, 2)] == [0, 0]

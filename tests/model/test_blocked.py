@@ -55,7 +55,7 @@ def test_progress_and_eta_are_measured_from_the_reports_of_the_holder() -> None:
     assert (no.progress_percent, no.eta_s, no.retry_after_s) == (60, 100, 100)
     assert no.message.endswith("60 % done, about 2 min left")
     assert no.alternatives[0] == "wait about 2 min, measured from the progress that indexer reports"
-    assert refusal(table, 300).eta_s == 200, "silence makes the measured rate fall"
+    assert refusal(table, 300).eta_s == 200, "without a report the measured rate falls"
 
 
 def test_the_holders_own_estimate_counts_down_and_is_dropped_when_it_proved_wrong() -> None:

@@ -137,7 +137,7 @@ def test_indexing_is_refused_in_states_that_do_not_allow_it() -> None:
     with pytest.raises(InvalidTransition, match="link_type is not being indexed"):
         complete_indexing(running, WALL, resource_types=["link_type"])
     with pytest.raises(InvalidTransition, match="nothing is being indexed"):
-        complete_indexing(running, WALL, owner="somebody else")
+        complete_indexing(running, WALL, owner="mallory")
     with pytest.raises(InvalidTransition, match="nothing is being indexed"):
         fail_indexing(STATUS, WALL)
 

@@ -57,7 +57,7 @@ class LockTableAgainstNaiveModel(RuleBasedStateMachine):
     def both(
         self, real: Callable[[], Step[LockTable, T]], model: Callable[[Model], bool], refusal: type[Exception]
     ) -> T | None:
-        """Do it to both: both accept and are adopted, or both refuse and are unchanged."""
+        """Do an operation on both: both accept and change, or both refuse and stay unchanged."""
         draft = deepcopy(self.model)
         draft.settle(self.now)
         accepted = model(draft)

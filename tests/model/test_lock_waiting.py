@@ -42,7 +42,7 @@ def test_a_wide_lock_is_not_starved_by_narrow_ones_that_come_later() -> None:
     with pytest.raises(LockConflict) as refused:
         table.acquire(2, WALL, [ask("c", TEAM)], owner="carol")
     assert (refused.value.blocked.cause, refused.value.blocked.holder) == ("QUEUE", "bob")
-    assert may_write(table, 2, ("object_type", "Team")), "who waits for a lock blocks no write"
+    assert may_write(table, 2, ("object_type", "Team")), "a waiter for a lock blocks no write"
     table = wait(table, 2, 60, ask("c", TEAM), owner="carol", waiter_id="narrow")
     step = table.release(3, WALL, ("a", user.token))
     assert granted(step) == ["wide"]

@@ -1,4 +1,4 @@
-"""Names: the allowed ones, and their directories, which no name leaves."""
+"""Allowed names, and their directories; no name leads out of its directory."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_replay_that_works_off_a_burst_is_not_falling_behind() -> None:
     race.run(5, write=100, replay=1000)
     race.head += 1_000_000
     race.run(600, write=900, replay=1000)
-    assert race.rounds.without_gain <= 2, "the burst, and the round that had it: the backlog shrinks"
+    assert race.rounds.without_gain <= 2, "only the burst and its own round are without gain: then the backlog shrinks"
 
 
 @pytest.mark.parametrize(("write", "replay"), [(1000, 1000), (1010, 1000), (10_000, 1000)])

@@ -1,4 +1,4 @@
-"""The table of `model.switch_outcome`: a test for each row, and one that no case is left out."""
+"""The table of `model.switch_outcome`: a test for each row, and a test that the table has every case."""
 
 from __future__ import annotations
 
