@@ -32,7 +32,7 @@ Held = dict[Key, tuple[int, str]]
 
 
 class Demands:
-    """All demands on an engine that was just opened; `problems` names those that were not fulfilled."""
+    """All demands on an engine that was just opened; `problems` names the unfulfilled ones."""
 
     def __init__(self, engine: Engine, ledger: LedgerContent, may_fail: tuple[str, ...] = ()) -> None:
         self.engine = engine

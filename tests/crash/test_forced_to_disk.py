@@ -151,7 +151,7 @@ def test_a_published_copy_is_on_disk_with_its_folders_before_it_is_put_in_place(
 
 
 @pytest.mark.parametrize(("backend", "log"), [("fts5", "shard-000/shard.sqlite-wal"), ("kv", "shard-000/kv/data.mdb")])
-def test_a_flush_forces_what_was_applied_to_disk_before_it_says_so(tmp_path: Path, backend: str, log: str) -> None:
+def test_a_flush_forces_applied_changes_to_disk_before_it_returns(tmp_path: Path, backend: str, log: str) -> None:
     calls = calls_of(tmp_path, FLUSHING, backend)
     marks = [n for n, call in enumerate(calls) if call.name == "write" and call.paths[0].endswith("/marker")]
     assert len(marks) == 6

@@ -94,7 +94,7 @@ def test_an_error_of_the_disk_at_any_call(tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(NO_STRACE), reason=NO_STRACE)
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_an_error_of_the_disk_at_really_any_call(tmp_path: Path, part: int) -> None:
+def test_an_error_of_the_disk_at_every_call(tmp_path: Path, part: int) -> None:
     fail_at_all(recorded(tmp_path)[part::PARTS], tmp_path)
 
 
@@ -112,7 +112,7 @@ def demand(scene: Scene, *arguments: str) -> None:
 
 @pytest.mark.skipif(bool(NO_DISK), reason=NO_DISK)
 @pytest.mark.timeout(300)
-def test_a_full_disk_refuses_what_it_cannot_store_and_recovers_without_a_restart(tmp_path: Path) -> None:
+def test_a_full_disk_refuses_writes_and_recovers_without_a_restart(tmp_path: Path) -> None:
     with disks.small_disk(tmp_path, DISK_BYTES) as disk:
         scene = Scene(tmp_path / "scene", disk / "data")
         demand(scene, "full", str(disk / "ballast"))

@@ -192,7 +192,7 @@ def stored(data: Path) -> list[int]:
     return rows or [0]
 
 
-def test_a_resumed_build_copies_only_what_is_missing(tmp_path: Path) -> None:
+def test_a_resumed_build_copies_only_the_missing_slices(tmp_path: Path) -> None:
     """A shard has about 130 records, in slices of 10. When each shard has stored 60, some 8 slices are missing.
 
     A worker that starts over passes 14 slices and is killed at the 12th. The oracle counts its death.
@@ -209,4 +209,4 @@ def test_a_resumed_build_copies_only_what_is_missing(tmp_path: Path) -> None:
     figures = json.loads(again.output)
     assert again.status == 0, f"the oracle says: {figures}"
     assert figures["resumed"] == 1
-    assert figures["worker_deaths"] == 0, "a resumed worker copied again what was stored"
+    assert figures["worker_deaths"] == 0, "a resumed worker copied stored slices again"

@@ -69,7 +69,7 @@ def test_kill_at_every_system_call(tmp_path: Path) -> None:
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_kill_at_really_every_system_call(tmp_path: Path, part: int) -> None:
+def test_kill_at_every_changing_system_call(tmp_path: Path, part: int) -> None:
     """All calls that change a file or a name, and every tenth of those that only take a lock."""
     cases = recorded(tmp_path)
     locks = [case for case in cases if case.call in LOCKING]

@@ -276,7 +276,7 @@ TestLockTable.settings = settings(max_examples=150, stateful_step_count=40, dead
 
 
 @given(st.lists(st.tuples(targets, st.floats(0.1, 50)), max_size=6), st.floats(0, 60), st.integers(-3600, 3600))
-def test_an_expired_lock_is_as_good_as_a_released_one(
+def test_an_expiry_leaves_the_same_locks_as_a_release(
     held: list[tuple[Target, float]], now: float, wall_jump_s: int
 ) -> None:
     table = LockTable("main")

@@ -46,7 +46,7 @@ def test_an_attempt_that_failed_before_its_commit_changes_nothing(failure: Failu
 
 @pytest.mark.parametrize("failure", FAILED)
 @pytest.mark.parametrize("way_back", WayBack)
-def test_a_verification_of_what_a_later_switch_has_left_reverts_nothing(failure: Failure, way_back: WayBack) -> None:
+def test_a_verification_of_a_replaced_generation_reverts_nothing(failure: Failure, way_back: WayBack) -> None:
     assert decide(SwitchStep.VERIFY, failure, False, way_back) == SwitchOutcome.SWITCHED
 
 
@@ -60,14 +60,14 @@ def test_a_verification_of_what_a_later_switch_has_left_reverts_nothing(failure:
         (WayBack.LOST, SwitchOutcome.REVERT_FAILED),
     ],
 )
-def test_a_live_generation_that_fails_its_verification_is_left_if_it_can_be(
+def test_a_live_generation_that_fails_its_verification_is_reverted_if_it_can_be(
     failure: Failure, way_back: WayBack, then: SwitchOutcome
 ) -> None:
     assert decide(SwitchStep.VERIFY, failure, True, way_back) == then
 
 
 @pytest.mark.parametrize("failure", FAILED)
-def test_a_reversal_that_fails_says_so(failure: Failure) -> None:
+def test_a_reversal_that_fails_ends_as_revert_failed(failure: Failure) -> None:
     assert decide(SwitchStep.REVERT, failure, True, WayBack.OPEN) == SwitchOutcome.REVERT_FAILED
 
 

@@ -166,7 +166,7 @@ def test_columns_hold_the_strings_of_their_own_field_and_nothing_else(path: Path
         ("trigram", "ni", False),
     ],
 )
-def test_a_tokenizer_decides_what_a_word_is(path: Path, tokenizer: str, query: str, found: bool) -> None:
+def test_a_tokenizer_defines_the_words_of_a_text(path: Path, tokenizer: str, query: str, found: bool) -> None:
     with closing(Index(path, tokenizer=tokenizer, prefix=[2])) as index:
         index.add(a="running naïve")
         assert bool(index.find(query)) is found

@@ -115,7 +115,7 @@ def test_two_directories_are_open_side_by_side(open_engine: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "fuse.sshfs", "ceph"])
-def test_a_network_file_system_is_refused_unless_it_is_insisted_upon(
+def test_a_network_file_system_is_refused_unless_a_setting_allows_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     inside.replace(monkeypatch, inside.Step.FILESYSTEM_TYPE, lambda path: kind)
@@ -159,7 +159,7 @@ def set_meta(data: Path, name: bytes, value: bytes) -> None:
             txn.put(name, value)
 
 
-def test_the_version_of_lmdb_is_ours_whatever_the_environment_says(data_dir: Path) -> None:
+def test_the_version_of_lmdb_does_not_depend_on_the_environment(data_dir: Path) -> None:
     environment = outside_environment(LMDB_DEFAULT_LIB_VERSION="1")
     script = (
         "import sys; from shadowswitch import Engine, Put\n"

@@ -4,7 +4,7 @@ A test names its meaning: `inside.live(engine)`, `inside.patch_limit(monkeypatch
 Only these four files have private names of the product; `tests/repository/test_tidy.py` checks that. When the product
 is reorganised, these files change and the tests stay. The files:
 
-    inside          what an engine holds: the catalog, open generations, queues, locks; and all names of the other three
+    inside          parts of an engine: the catalog, open generations, queues, locks; and all names of the other three
     places          `Limit`, `Step`: names of constants and functions with the place of each; tools to patch them
     interventions   changes of the product for the time of a test, named by their meaning
     running         publishing, start and stop, supervision
@@ -182,7 +182,7 @@ def journal_head(engine: Engine, branch: int, timeout_s: float) -> int:
     return reply.result(timeout_s)
 
 
-# -- generations and what readers get ---------------------------------------------------------------------------
+# -- generations and readers -------------------------------------------------------------------------------------
 
 
 def open_generations(engine: Engine) -> Mapping[int, Generation]:
@@ -205,7 +205,7 @@ def live(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> Generatio
 
 
 def live_index(engine: Engine, branch: int = 1, index_type: str = SEARCH) -> LiveIndex:
-    """The object that decides what readers of an index get."""
+    """The object that gives readers of an index its live generation."""
     return engine._lifecycle.indexes.of(branch, index_type)
 
 
