@@ -1,4 +1,4 @@
-"""Builds: cancelled in every phase, resumed from their checkpoint, beside each other, and measured."""
+"""Builds: cancelled in every phase, resumed from their checkpoint, concurrent, and measured."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def start(engine: Engine, **config: Any) -> ShadowIndex:
 
 
 def plan(monkeypatch: pytest.MonkeyPatch, where: str, what: str) -> None:
-    """Plan a point in this process, or in the workers started from now on."""
+    """Plan a failpoint in this process, or in workers that start later."""
     if where == "host":
         failpoints.plan_points(what)
     else:
@@ -52,7 +52,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, where: str, what: str) -> None:
 
 
 def in_time(call: Callable[[], Any], deadline_s: float = 20.0) -> Any:
-    """What a call returns; it must return before the deadline."""
+    """The result of a call, which must return before the deadline."""
     outcome: list[Any] = []
     thread = threading.Thread(target=lambda: outcome.append(call()), daemon=True)
     thread.start()
@@ -69,7 +69,7 @@ def rows_stored(shadow: ShadowIndex) -> int:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
     try:
         return int(connection.execute("SELECT count(*) FROM docs").fetchone()[0])
-    except sqlite3.OperationalError:  # its schema is just being made
+    except sqlite3.OperationalError:  # the worker has not created the tables yet
         return 0
     finally:
         connection.close()
@@ -82,7 +82,7 @@ def rows_stored(shadow: ShadowIndex) -> int:
 def test_a_build_is_cancelled_in_every_phase(filled: Engine, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     plan(monkeypatch, *PLANS[phase])
     shadow = start(filled)
-    filled.write("main", [put(str(n), "changed") for n in range(600)])  # something to catch up with
+    filled.write("main", [put(str(n), "changed") for n in range(600)])  # changes to catch up with
     if PLANS[phase][0] == "worker":
         wait_until(lambda: filled.stats()["worker_pids"])
     cancelled = in_time(lambda: filled.cancel_build(shadow.shadow_index_id, f"while it is {phase}"))
@@ -97,7 +97,7 @@ def test_a_build_is_cancelled_in_every_phase(filled: Engine, monkeypatch: pytest
     assert found(filled, "changed", min_lsn=filled.head("main")) == {str(n) for n in range(600)}
 
 
-def test_a_long_validation_is_cancelled_in_its_midst(open_engine: Any) -> None:
+def test_a_long_validation_is_cancelled_before_its_end(open_engine: Any) -> None:
     engine = open_engine(validation_samples=50_000_000)
     engine.create_branch("main")
     fill(engine, 1000)
@@ -173,7 +173,7 @@ def test_a_killed_worker_is_replaced_and_the_new_one_begins_where_it_ended(
     (pid,) = engine.stats()["worker_pids"]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: engine.stats()["worker_pids"] not in ([], [pid]))
-    assert rows_stored(shadow) >= 500, "the new worker began from nothing"
+    assert rows_stored(shadow) >= 500, "the new worker began at the first row"
     engine.write("main", [Delete("object_type", str(n)) for n in range(0, 3000, 3)])
     done = engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
     assert done.record_count == 2000
@@ -192,7 +192,7 @@ def test_a_worker_killed_while_it_catches_up_is_replaced(open_engine: Any, monke
     )
     shadow = start(engine)
     wait_until(lambda: engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILDING)
-    for n in range(8):  # eight slices to catch up with, before the first worker starts
+    for n in range(8):  # eight slices to catch up with, written before the first worker starts
         engine.write("main", [put(str(m), f"round{n}") for m in range(100)])
     written.set()
     engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
@@ -273,7 +273,7 @@ def test_the_files_of_a_failed_build_go_after_a_while_and_then_no_retry_is_possi
     wait_until(lambda: inside.catalog(engine).generation(shadow.generation) is None)
     with pytest.raises(InvalidTransition, match="removed"):
         engine.retry_build(shadow.shadow_index_id)
-    assert engine.cancel_build(shadow.shadow_index_id).state == "CANCELLED", "there is nothing left to remove"
+    assert engine.cancel_build(shadow.shadow_index_id).state == "CANCELLED", "no file is left to remove"
 
 
 # -- several at once, under load -------------------------------------------------------------------------------------
@@ -324,7 +324,7 @@ def test_progress_never_goes_back_while_writers_write(filled: Engine, monkeypatc
     assert percents == sorted(percents)
     assert etas == sorted(etas, reverse=True)
     assert percents[-1] == 100
-    assert len({percent for percent in percents if 0 < percent < 100}) > 3, "it says how far it is, not just 0 and 100"
+    assert len({percent for percent in percents if 0 < percent < 100}) > 3, "the progress has steps between 0 and 100"
     assert etas
     phases = [phase for phase, *_ in seen]
     order = [phase for phase in ("copying", "catching_up", "validating", "waiting") if phase in phases]

@@ -1,6 +1,6 @@
 """Twenty and more rebuilds, switches and rollbacks under concurrent writers and readers on two branches.
 
-And the oracle itself: it must find every kind of loss that is planted.
+The oracle itself is tested, too: it must find every kind of planted loss.
 """
 
 from __future__ import annotations

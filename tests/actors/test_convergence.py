@@ -1,4 +1,4 @@
-"""Writers that are faster than the replay; builds that give way to a full disk; copies on another file system."""
+"""Writers that are faster than the catch-up; builds that pause on a full disk; copies on another file system."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _no_points_left() -> Iterator[None]:
 
 
 class Flood:
-    """Writers that never rest: each edits the same records again and again."""
+    """Writers without a pause: each edits the same records again and again."""
 
     writers, batch = 2, 300
 
@@ -60,7 +60,7 @@ def test_a_build_that_cannot_keep_up_slows_writers_a_little_and_then_says_so(ope
     engine = open_engine(catchup_rounds_max=6, catchup_residual_changes=10)
     engine.create_branch("main")
     engine.write("main", [Put("object_type", "a", {"text": "x"})])
-    failpoints.plan_points("follow.applied=sleep:0.15")  # the replay of the host; workers are at full speed
+    failpoints.plan_points("follow.applied=sleep:0.15")  # slows the catch-up of the host; workers are at full speed
     with Flood(engine):
         shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
         with pytest.raises(NotConverging, match="NOT_CONVERGING") as caught:
@@ -69,7 +69,7 @@ def test_a_build_that_cannot_keep_up_slows_writers_a_little_and_then_says_so(ope
     assert re.search(r" \d+ changes a second still come in, \d+ a second are replayed", str(caught.value))
     assert engine.stats()["counters"]["writes_slowed"] > 0
     assert inside.write_delays(engine) == {}
-    engine.retry_build(shadow.shadow_index_id)  # at a quieter time
+    engine.retry_build(shadow.shadow_index_id)  # the writers have stopped
     engine.wait_for(shadow.shadow_index_id, timeout_s=60)
     assert engine.switch(shadow.shadow_index_id).success
 
@@ -85,8 +85,8 @@ class Import(Flood):
 
 
 @pytest.mark.slow
-def test_writers_that_are_really_too_fast_for_a_tokenizer_end_its_build_and_not_themselves(open_engine: Any) -> None:
-    """Nothing is slowed down by the test. Without an end of its own the copy alone would go on for ever."""
+def test_writers_that_are_too_fast_for_a_tokenizer_end_its_build_and_are_not_refused(open_engine: Any) -> None:
+    """The test slows nothing down. Without a limit of its own the copy would never end."""
     engine = open_engine(catchup_rounds_max=4)
     engine.create_branch("main")
     with Import(engine):
@@ -95,17 +95,17 @@ def test_writers_that_are_really_too_fast_for_a_tokenizer_end_its_build_and_not_
             engine.wait_for(shadow.shadow_index_id, timeout_s=120)
         before = engine.head("main")
         assert engine.write("main", [Put("object_type", "after", {"text": "x"})]).lsn > before
-    told = re.search(r" (\d+) changes a second still come in, (\d+) a second are replayed", str(caught.value))
-    assert told is not None
-    assert int(told[1]) > int(told[2])
-    assert engine.stats()["counters"]["writes_slowed"] > 0, "the milder measures came first"
+    rates = re.search(r" (\d+) changes a second still come in, (\d+) a second are replayed", str(caught.value))
+    assert rates is not None
+    assert int(rates[1]) > int(rates[2])
+    assert engine.stats()["counters"]["writes_slowed"] > 0, "the engine slowed the writers first"
     assert inside.write_delays(engine) == {}
 
 
 def test_a_build_is_refused_when_there_is_no_room_for_it(open_engine: Any) -> None:
     engine = open_engine(disk_reserve_bytes=1 << 60)
     engine.create_branch("main")
-    assert engine.write("main", [Put("object_type", "a", {"text": "x"})]).lsn == 1  # writers go on
+    assert engine.write("main", [Put("object_type", "a", {"text": "x"})]).lsn == 1  # writes are still accepted
     with pytest.raises(StorageFull, match="stay in reserve"):
         engine.start_build("main", KIND, ["object_type"])
     assert engine.shadows() == []
@@ -118,7 +118,7 @@ def test_a_build_stands_still_on_a_full_disk_and_goes_on_when_there_is_room(
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.3")
     shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
     reserve = engine.config.disk_reserve_bytes
-    # a disk that is really full: crash/test_io_errors
+    # tests/crash/test_io_errors.py uses a disk that is really full
     inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda path: reserve - 1)
     eventually(lambda: engine.shadow(shadow.shadow_index_id).phase == "paused")
     engine.write("main", [Put("object_type", "meanwhile", {"text": "y"})])
@@ -152,7 +152,9 @@ def test_a_copy_is_published_on_another_file_system(open_engine: Any) -> None:
             assert result.success, result.message
             assert f'"generation": {result.generation},' in (path / "manifest.json").read_text()
             assert not path.is_symlink()
-        assert len(list((Path(folder) / ".staging").iterdir())) == 1  # the copy before, for who is still in it
+        assert (
+            len(list((Path(folder) / ".staging").iterdir())) == 1
+        )  # the previous copy stays for programs that read it
         request = SwitchRequest(strategy="ATOMIC_RENAME")
         assert engine.rollback("main", KIND, request).success
         assert os.path.realpath(path) == engine.index("main", KIND).path

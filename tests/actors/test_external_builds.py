@@ -1,4 +1,4 @@
-"""External builds: somebody else builds, the engine believes nothing that it does not see."""
+"""External builds: a program outside builds; the engine checks every claim against the files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.external_helpers import CONTENT, begin, complete, delivered, 
 OpenEngine = Callable[..., Engine]
 
 
-# -- the whole story -----------------------------------------------------------------------------------------------
+# -- the whole course ----------------------------------------------------------------------------------------------
 
 
 def test_a_builder_learns_where_and_from_which_change_on_and_its_index_is_switched_to(engine: Engine) -> None:
@@ -37,8 +37,8 @@ def test_a_builder_learns_where_and_from_which_change_on_and_its_index_is_switch
     checks = ("INTEGRITY_CHECK", "QUERY_COMPARISON", "SAMPLE_READ_BACK")
     result = engine.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=checks, queries=("word1",)))
     assert result.success, result.message
-    told = "; not checked: QUERY_COMPARISON, SAMPLE_READ_BACK, DIGEST, for only its builder can read it"
-    assert result.message.endswith(told)
+    unchecked = "; not checked: QUERY_COMPARISON, SAMPLE_READ_BACK, DIGEST, for only its builder can read it"
+    assert result.message.endswith(unchecked)
     published = engine.path / "published" / "main" / KIND
     assert (published / "shard-000" / "terms.bin").read_bytes() == b"terms"
     with engine.reader("main", KIND) as reader:
@@ -50,7 +50,7 @@ def test_a_builder_learns_where_and_from_which_change_on_and_its_index_is_switch
 def test_an_index_of_a_known_backend_is_caught_up_validated_and_followed(filled: Engine) -> None:
     shadow = begin(filled, backend="fts5")
     fts5(filled, shadow)
-    filled.write("main", [put("1", "changed"), put("new"), Delete("object_type", "2")])  # after it was copied
+    filled.write("main", [put("1", "changed"), put("new"), Delete("object_type", "2")])  # after the copy
     write_manifest(shadow, shadow.start_lsn, 3000)
     done = complete(filled, shadow, record_count=3000)
     assert (done.state, done.record_count) == ("BUILT", 3000)
@@ -62,7 +62,7 @@ def test_an_index_of_a_known_backend_is_caught_up_validated_and_followed(filled:
     assert found(filled, "word2") == set()
 
 
-def test_queries_are_not_compared_with_an_index_that_nobody_can_ask(engine: Engine) -> None:
+def test_queries_are_not_compared_with_an_index_in_an_unknown_format(engine: Engine) -> None:
     fill(engine, 10)
     shadow = begin(engine)
     delivered(engine, shadow)
@@ -126,7 +126,7 @@ def test_progress_is_shown_and_does_not_go_back(engine: Engine) -> None:
     assert (again.build_progress_percent, again.record_count) == (40, 7)
 
 
-def test_a_builder_of_whom_nothing_is_heard_fails_its_build(open_engine: OpenEngine) -> None:
+def test_a_build_fails_when_its_builder_does_not_report(open_engine: OpenEngine) -> None:
     engine = open_engine(external_timeout_s=0.3)
     engine.create_branch("main")
     shadow = begin(engine)
@@ -156,14 +156,14 @@ def test_a_failed_build_is_retried_in_its_directory_with_its_changes_kept(engine
     assert engine.fail_build(shadow.shadow_index_id, "out of memory").error == "out of memory"
     again = engine.retry_build(shadow.shadow_index_id)
     assert (again.state, again.start_lsn, again.retry_count) == ("BUILDING", 10, 1)
-    assert again.completed_at is None, "it is not over"
+    assert again.completed_at is None, "the build has not ended"
     assert again.shadow_index_path == shadow.shadow_index_path
     assert (Path(again.shadow_index_path) / "shard-000/terms.bin").exists()
     delivered(engine, again)
     assert complete(engine, again).state == "BUILT"
 
 
-def test_a_cancelled_builder_is_told_so(engine: Engine) -> None:
+def test_a_report_on_a_cancelled_build_is_refused_with_the_reason(engine: Engine) -> None:
     shadow = begin(engine)
     engine.cancel_build(shadow.shadow_index_id, "not wanted")
     with pytest.raises(InvalidTransition, match=r"CANCELLED.*not wanted"):

@@ -1,4 +1,4 @@
-"""External builds: what is refused. Nothing that a builder claims makes a shadow ready."""
+"""External builds: refusals. No claim of a builder alone makes a shadow ready."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_what_is_not_what_it_says_is_refused_and_stays_building(engine: Engine, what: str) -> None:
+def test_an_incorrect_delivery_is_refused_and_its_shadow_stays_building(engine: Engine, what: str) -> None:
     spoil, reason = REFUSALS[what]
     fill(engine, 10)
     shadow = begin(engine)
@@ -135,7 +135,7 @@ def test_what_is_not_what_it_says_is_refused_and_stays_building(engine: Engine, 
         ({"applied_lsn": 9}, "applied_lsn is claimed to be 9, the files say 10"),
     ],
 )
-def test_a_claim_that_differs_from_what_is_there_is_refused(engine: Engine, claim: dict[str, int], reason: str) -> None:
+def test_a_claim_that_differs_from_the_files_is_refused(engine: Engine, claim: dict[str, int], reason: str) -> None:
     fill(engine, 10)
     shadow = begin(engine)
     delivered(engine, shadow)
@@ -207,7 +207,7 @@ def test_the_engine_does_not_build_in_a_format_that_it_does_not_know(engine: Eng
 
 
 @pytest.mark.parametrize("percent", [-1, 101, float("nan"), float("inf"), True, "50"])
-def test_a_progress_that_is_none_is_refused(engine: Engine, percent: Any) -> None:
+def test_an_invalid_progress_is_refused(engine: Engine, percent: Any) -> None:
     shadow = begin(engine)
     with pytest.raises(InvalidConfig, match="percent"):
         engine.report_progress(shadow.shadow_index_id, percent)

@@ -29,7 +29,7 @@ def record(n: int, edit: int = 0) -> Put:
 
 
 def anonymous_mib(pid: int | str) -> float:
-    """Memory of a process that is no file: the pages of LMDB's map belong to the page cache."""
+    """The anonymous memory of a process, without mapped files: the pages of LMDB's map belong to the page cache."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -53,7 +53,7 @@ class Peaks(threading.Thread):
 
 
 def write(engine: Engine, until: Callable[[], bool]) -> int:
-    """At least WRITES single updates, and on until told."""
+    """Write single updates, at least WRITES of them, until `until` is true; how many."""
     count = 0
     while count < WRITES or not until():
         count += 1

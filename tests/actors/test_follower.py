@@ -1,4 +1,4 @@
-"""Following: live, soaking and waiting generations come up with the journal, whatever happens on the way."""
+"""Followers: live, soaking and waiting generations apply the journal, also after errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import inside
 from tests.support.engine_helpers import KIND, built, crew, fill, found, live, put, wait_until
 
 
-def test_an_edit_is_searchable_after_the_refresh_interval_although_nobody_asks(engine: Engine) -> None:
+def test_an_edit_is_searchable_after_the_refresh_interval_without_min_lsn(engine: Engine) -> None:
     live(engine)
     engine.write("main", [put("a", "edited")])
     wait_until(lambda: found(engine, "edited") == {"a"})
@@ -53,7 +53,9 @@ def test_a_pinned_soaking_generation_never_runs_ahead_of_the_live_one(filled: En
             filled.write("main", [put("b", "edited")])
             for _ in range(20):
                 threading.Event().wait(0.01)
-                assert old.applied_lsn() <= stands, "SW-2: a reader that moves to the live one would go back in time"
+                assert old.applied_lsn() <= stands, (
+                    "SW-2: a reader that moves to the live generation would go back in time"
+                )
         wait_until(lambda: old.applied_lsn() >= receipt.lsn)
         assert inside.generation(filled, second).applied_lsn >= old.applied_lsn()
 
@@ -97,7 +99,7 @@ def test_one_generation_that_fails_does_not_keep_the_others_back(
     wait_until(lambda: found(engine, "edited") == {"a"})
 
 
-def test_what_was_followed_is_forced_to_disk_after_a_while(open_engine: Any) -> None:
+def test_applied_changes_are_forced_to_disk_after_a_while(open_engine: Any) -> None:
     engine = open_engine(flush_interval_s=0.05)
     engine.create_branch("main")
     number = live(engine)
@@ -105,22 +107,22 @@ def test_what_was_followed_is_forced_to_disk_after_a_while(open_engine: Any) -> 
     wait_until(lambda: inside.generation(engine, number).writer.durable_lsn >= receipt.lsn)
 
 
-def test_a_pile_of_changes_is_forced_to_disk_long_before_a_few_are(open_engine: Any) -> None:
+def test_many_changes_are_forced_to_disk_long_before_a_few(open_engine: Any) -> None:
     engine = open_engine(flush_interval_s=3600.0, flush_changes=10)
     engine.create_branch("main")
     number = live(engine)
     few = engine.write("main", [put("a")])
     assert found(engine, "hello", min_lsn=few.lsn) == {"a"}
     assert inside.generation(engine, number).writer.durable_lsn < few.lsn
-    pile = engine.write("main", [put(str(n)) for n in range(10)])
-    wait_until(lambda: inside.generation(engine, number).writer.durable_lsn >= pile.lsn)
+    many = engine.write("main", [put(str(n)) for n in range(10)])
+    wait_until(lambda: inside.generation(engine, number).writer.durable_lsn >= many.lsn)
 
 
-def test_an_index_that_is_written_to_without_a_pause_is_taken_care_of_all_the_same(
+def test_an_index_under_steady_writes_is_compacted_and_forced_to_disk(
     open_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under steady writing the head is always a little ahead. That is no reason to put off housekeeping, or to let a
-    pile grow: a search of 1,000 segments took 30 ms instead of one."""
+    """Under steady writes the head is always a little ahead. The follower compacts and flushes nevertheless: a search of
+    1,000 segments took 30 ms instead of one."""
     engine = open_engine(flush_interval_s=3600.0, flush_changes=10)
     engine.create_branch("main")
     number = live(engine)
@@ -134,8 +136,8 @@ def test_an_index_that_is_written_to_without_a_pause_is_taken_care_of_all_the_sa
     inside.on_follow(monkeypatch, number, lambda: None, lambda: engine.write("main", [put("a")]))
     inside.before_compact(monkeypatch, number, compact)
     first = engine.write("main", [put("a")])
-    wait_until(lambda: len(compacted) > 3, what="its housekeeping")
-    wait_until(lambda: writer.durable_lsn > first.lsn + 20, what="a pile that is forced to disk")
+    wait_until(lambda: len(compacted) > 3, what="the housekeeping of the index")
+    wait_until(lambda: writer.durable_lsn > first.lsn + 20, what="a flush batch that is forced to disk")
     monkeypatch.undo()
 
 
@@ -147,7 +149,9 @@ def test_followers_rest_while_an_index_is_switched_but_not_for_ever(
     with inside.attempt_under_way(engine):
         assert inside.followers_rest(engine)
         receipt = engine.write("main", [put("a")])
-        assert found(engine, "hello", min_lsn=receipt.lsn, timeout_s=30) == {"a"}, "nobody waits for a stalled switch"
+        assert found(engine, "hello", min_lsn=receipt.lsn, timeout_s=30) == {"a"}, (
+            "a reader does not wait for a stalled switch"
+        )
         assert not inside.followers_rest(engine)
 
 

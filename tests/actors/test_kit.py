@@ -1,4 +1,4 @@
-"""Timers, the Supervisor and service threads by a clock that the test moves. Pacing by the same: test_rounds.py."""
+"""Timers, the Supervisor and service threads, on a clock that the test moves. Pacing: test_rounds.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shadowswitch.storage.clock import Clock
 
 
 class HandClock(Clock):
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -28,7 +28,7 @@ class HandClock(Clock):
 
 
 class Mortal:
-    """What the Supervisor sees of an actor's address: it is dead again after each restart."""
+    """An address of an actor, as the Supervisor sees it. The actor is dead again after each restart."""
 
     def __init__(self) -> None:
         self.ref: Any = self

@@ -1,4 +1,4 @@
-"""Branches whose actors come and go: nothing is lost, none is in the way of another, nobody walks them all."""
+"""Branches whose actors stop and start: nothing is lost, no branch delays another, and no round walks all branches."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_nothing_is_lost_while_actors_stop_and_start_again(
         for task in [pool.submit(work, worker) for worker in range(12)]:
             task.result(120)
     assert (engine.locks(), engine.lock_waiters(), starts.twice) == ([], [], [])
-    assert starts.count > 50, "they hardly ever slept"
+    assert starts.count > 50, "the actors hardly ever stopped"
     for name in names:
         assert {record.id for record in engine.scan(name)} == written[name]
         assert engine.acquire_lock(name, "MANUAL", "last").token == len(written[name]) + 1, "LK-2"
@@ -93,7 +93,7 @@ def test_nothing_is_lost_while_actors_stop_and_start_again(
 def test_a_message_that_meets_an_actor_that_stops_is_served_by_the_next(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old actor's stop lies unhandled in its mailbox while the next one works already."""
+    """The stop of the old actor is unhandled in its mailbox while the next actor works."""
     held, go_on = threading.Event(), threading.Event()
 
     def stop() -> None:
@@ -145,11 +145,11 @@ def test_locks_of_many_branches_that_expire_at_one_moment_are_swept_with_few_thr
     expired = "com.shadowswitch.lock.expired"
     wait_until(lambda: sum(event.type == expired for event in engine.events(limit=10_000)) == 150, 60)
     assert engine.locks() == []
-    assert 0 < most <= 75, "on a loaded machine those that stop may not have ended yet"
+    assert 0 < most <= 75, "on a loaded machine stopping actors may not have ended yet"
 
 
 def _expiring(load: Any, state: LockTableState, now: float, grace_s: float, **more: Any) -> LockTable:
-    """All that was held ends at once."""
+    """Load the locks so that each of them expires at once."""
     gone = [msgspec.structs.replace(lock, expires_at=now + 0.2) for lock in state.locks]
     table: LockTable = load(msgspec.structs.replace(state, locks=tuple(gone)), now, grace_s, **more)
     return table
@@ -177,14 +177,14 @@ def test_a_branch_that_stands_still_does_not_take_the_room_of_the_others(
         try:
             engine.write("other", [put(str(n)) for n in range(5)], timeout_s=60)
             assert engine.check_write("other", "update", "object_type").allowed
-            assert not any(task.done() for task in tasks), "it was not in the way while it stood still"
+            assert not any(task.done() for task in tasks), "no write of the stuck branch ended, so it stood still"
         finally:
             go_on.set()
         for task in tasks:
             task.result(120)
 
 
-def test_who_waits_for_the_share_of_their_own_branch_is_passed_and_not_starved() -> None:
+def test_a_writer_that_waits_for_the_share_of_its_branch_is_passed_and_not_starved() -> None:
     room, served = AdmissionQueue(SYSTEM), []
     room.take(1, 5, 10, 0)
 
@@ -224,10 +224,10 @@ def test_a_broken_branch_is_not_in_the_way_of_another(engine: Engine, monkeypatc
 # -- the janitor ---------------------------------------------------------------------------------------------------
 
 
-def test_a_round_of_the_janitor_looks_only_at_what_is_due(
+def test_a_round_of_the_janitor_looks_only_at_branches_that_are_due(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # the Scrubber may walk
+    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # no Scrubber: it may walk
     for n in range(50):
         engine.create_branch(f"b{n}")
         engine.write(f"b{n}", [put("a")])
@@ -248,7 +248,7 @@ def test_a_round_of_the_janitor_looks_only_at_what_is_due(
     for start in range(0, 1000, 100):
         engine.write("b7", [put(str(n)) for n in range(start, start + 100)])
     engine.clean_up()
-    assert set(read) == {8}, "only the branch that was written to"
+    assert set(read) == {8}, "the janitor read only the branch with new writes"
     monkeypatch.undo()
     assert engine.branch("b7").oldest_lsn > 100
     assert engine.branch("b6").oldest_lsn == 1

@@ -1,4 +1,4 @@
-"""A BUILT shadow that waits for its switch is looked at again and again: repaired once, or FAILED with a reason."""
+"""The Scrubber checks a waiting shadow again and again: the shadow is repaired once, or FAILED with a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STALE = "UPDATE docs SET lsn = lsn - 1 WHERE id = '5'"
 
 @pytest.fixture
 def engine(open_engine: Any) -> Engine:
-    """An engine that looks at waiting shadows five times a second, with 300 records."""
+    """An engine with 300 records, whose Scrubber checks waiting shadows five times a second."""
     engine: Engine = open_engine(recheck_interval_s=OFTEN)
     engine.create_branch("main")
     fill(engine, 300)
@@ -33,7 +33,7 @@ def counted(engine: Engine, name: str) -> int:
 
 
 @pytest.mark.parametrize("backend", ["fts5", "kv"])
-def test_a_sound_shadow_waits_and_is_looked_at_while_writers_write(engine: Engine, backend: str) -> None:
+def test_a_sound_shadow_waits_and_is_scrubbed_while_writers_write(engine: Engine, backend: str) -> None:
     shadow = built(engine, backend=backend, shards=2)
     numbers = iter(range(1_000_000))
     with crew() as hands:
@@ -62,7 +62,7 @@ def test_counters_that_leave_their_source_while_a_shadow_waits_are_repaired(engi
     shadow = built(engine, shards=1)
     writer: Any = inside.generation(engine, shadow.generation).writer
     shard = writer._shards[0]
-    with writer.lock:  # rows and counters agree with each other, and not with the source
+    with writer.lock:  # rows and counters agree with each other, but not with the source
         shard.repair_bucket(bucket_of(key_hash("object_type", "5")), [])
     wait_until(lambda: counted(engine, "buckets_repaired") >= 1, 60)
     wait_until(lambda: counted(engine, "rechecks") >= 1, 60)
@@ -76,7 +76,7 @@ def _bucket(key: tuple[str, str]) -> int:
 
 
 @pytest.mark.usefixtures("planted_damage")
-def test_what_cannot_be_repaired_fails_with_a_reason_and_can_be_built_again(
+def test_a_shadow_that_cannot_be_repaired_fails_with_a_reason_and_can_be_built_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = live(engine)
@@ -111,7 +111,7 @@ def test_a_shadow_that_cannot_be_read_any_more_fails(open_engine: Any) -> None:
     assert engine.start_build("main", KIND, TYPES).state in ("PREPARING", "BUILDING", "BUILT")
 
 
-def test_a_switch_or_a_cancellation_in_the_midst_of_a_look_goes_first(open_engine: Any) -> None:
+def test_a_switch_or_a_cancellation_during_a_scrub_goes_first(open_engine: Any) -> None:
     engine = open_engine(recheck_interval_s=0.01)
     engine.create_branch("main")
     fill(engine, 300)
@@ -126,7 +126,7 @@ def test_a_switch_or_a_cancellation_in_the_midst_of_a_look_goes_first(open_engin
     assert counted(engine, "rechecks_failed") == counted(engine, "buckets_repaired") == 0
 
 
-def test_the_engine_closes_in_the_midst_of_a_look(open_engine: Any) -> None:
+def test_the_engine_closes_during_a_scrub(open_engine: Any) -> None:
     engine = open_engine(recheck_interval_s=0.01)
     engine.create_branch("main")
     fill(engine, 300)

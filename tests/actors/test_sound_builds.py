@@ -1,6 +1,6 @@
-"""Builds that bucket repair must not have to heal: deletes that are caught up with, copies that are resumed.
+"""Builds that are sound without bucket repair: catch-up applies deletes, and a resumed copy is complete.
 
-That no bucket was repaired is demanded at the end of every test, by `open_engine`; here also before the switch.
+`open_engine` checks at the end of every test that no bucket was repaired; these tests check it before the switch, too.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def held(engine: Engine) -> set[tuple[str, str]]:
 
 
 def switched_without_repair(engine: Engine, shadow: ShadowIndex) -> set[tuple[str, str]]:
-    """What is live then."""
+    """Switch to a shadow without any repair; the keys of the live generation."""
     built = engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=120)
-    assert buckets_repaired(engine) == 0, "the validation healed what the build had lost"
+    assert buckets_repaired(engine) == 0, "the validation repaired records that the build had lost"
     assert engine.switch(built.shadow_index_id).success
     return held(engine)
 
 
 def rows_copied(shadow: ShadowIndex) -> int:
-    """What the worker has stored of its only shard."""
+    """How many rows the worker has stored of its only shard."""
     file = Path(shadow.shadow_index_path) / "shard-000" / "shard.sqlite"
     try:
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
@@ -45,7 +45,7 @@ def rows_copied(shadow: ShadowIndex) -> int:
 
 
 def test_a_build_catches_up_with_deletes(open_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker has copied records and stands still; then all are deleted. Only its catch-up can take them out."""
+    """The worker has copied records and stands still; then all are deleted. Only its catch-up can remove them."""
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.3;copy.loaded=sleep:1")
     engine = open_engine(catchup_residual_changes=0, copy_slice_rows=10)
     engine.create_branch("main")
@@ -63,7 +63,7 @@ def test_a_build_catches_up_with_deletes(open_engine: Callable[..., Any], monkey
 def test_a_resumed_copy_leaves_nothing_out(
     open_engine: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """Its worker is killed again and again, each time in the midst of a type."""
+    """The worker of the copy is killed again and again, each time within a resource type."""
     engine = open_engine(copy_slice_rows=10, copy_flush_rows=10, worker_retries=9)
     engine.create_branch("main")
     for resource_type in TYPES:

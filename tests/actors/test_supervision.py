@@ -1,4 +1,4 @@
-"""Supervision: whatever an actor raises, callers get an error, nothing hangs, and the engine works again."""
+"""Supervision: when an actor raises, its callers get an error, no call hangs, and the engine works again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def host_actor() -> Iterator[pykka.ActorRef[HostActor]]:
 
 
 class Bombs:
-    """Makes the next message of a kind fail in the handler of an actor of a class, once."""
+    """Makes the handler of an actor raise once, at the next message of a type."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.planted: dict[tuple[type, type], BaseException] = {}
@@ -95,7 +95,7 @@ def test_a_journal_writer_that_fails_refuses_what_it_held_and_goes_on(
     works(engine)
 
 
-def test_a_transaction_that_fails_in_the_midst_fails_alone_and_leaves_nothing(engine: Engine) -> None:
+def test_a_transaction_that_fails_half_way_fails_alone_and_leaves_nothing(engine: Engine) -> None:
     engine.write("main", [put("a")])
 
     def half(commit: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a host does to its engine: stops every actor of the process, closes it under load, has a branch that hangs."""
+"""A host stops every actor of the process, closes the engine under load, and has a branch that hangs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def test_a_host_that_stops_all_actors_of_the_process_gets_its_engine_back(engine
     works(engine)
 
 
-def test_subscribers_go_on_hearing_of_events_after_all_actors_were_stopped(engine: Engine) -> None:
-    told: list[int] = []
-    engine.subscribe(lambda event: told.append(event.sequence), after=0)
+def test_subscribers_get_further_events_after_all_actors_stopped(engine: Engine) -> None:
+    sequences: list[int] = []
+    engine.subscribe(lambda event: sequences.append(event.sequence), after=0)
     pykka.ActorRegistry.stop_all()
     wait_until(lambda: not isinstance(attempt(lambda: engine.write("main", [put("a")])), ShadowSwitchError))
     live(engine)
-    wait_until(lambda: told == [event.sequence for event in engine.events()])
+    wait_until(lambda: sequences == [event.sequence for event in engine.events()])
 
 
-def test_what_is_live_soaking_and_waiting_is_followed_again_after_all_actors_were_stopped(engine: Engine) -> None:
+def test_live_soaking_and_waiting_generations_are_followed_again_after_all_actors_stopped(engine: Engine) -> None:
     fill(engine, 100)
     numbers = [live(engine), live(engine), built(engine).generation]
     pykka.ActorRegistry.stop_all()

@@ -1,7 +1,7 @@
 """The janitor trims the journal up to the first change that is still needed, and not one change further (ST-6).
 
-A piece of the journal is removed as a whole, so a bound that is one LSN too high shows only where single writes lie
-right behind the bound, and only when a whole slice (`janitor.TRIM_SLICE`) may go.
+A journal chunk is removed as a whole, so a bound that is one LSN too high shows only where single writes lie right
+behind the bound, and only when a whole slice (`janitor.TRIM_SLICE`) may go.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.engine_helpers import KIND, TYPES, built, fill, live, put, wa
 OLD = 300
 """Changes that may go: more than a slice of trimming."""
 SINGLE = 5
-"""Changes behind them, each in a piece of its own."""
+"""Changes behind them, each in a journal chunk of its own."""
 
 
 def generation_rows(engine: Engine) -> list[GenerationRow]:
@@ -56,12 +56,12 @@ def hold(engine: Engine) -> Callable[[], object]:
     return lambda: engine.release_changes("mirror", "main")
 
 
-def nobody(engine: Engine) -> Callable[[], object]:
+def no_need(engine: Engine) -> Callable[[], object]:
     return lambda: None
 
 
 @pytest.mark.parametrize(
-    ("need", "keep"), [(paused_build, 0), (waiting_shadow, 0), (live_index, 0), (hold, 0), (nobody, SINGLE)]
+    ("need", "keep"), [(paused_build, 0), (waiting_shadow, 0), (live_index, 0), (hold, 0), (no_need, SINGLE)]
 )
 def test_the_first_change_that_is_needed_is_the_oldest_that_is_kept(
     open_engine: Any, need: Callable[[Engine], Callable[[], object]], keep: int
@@ -79,8 +79,8 @@ def test_the_first_change_that_is_needed_is_the_oldest_that_is_kept(
 
 
 def test_the_journal_never_begins_behind_what_the_catalog_calls_durable(open_engine: Any) -> None:
-    """`note_durable` is no condition of a recovery, which asks each shard; it keeps the rows true, so that a restart
-    trims and reports from where the host was."""
+    """A recovery asks each shard and does not need `note_durable`. The call keeps the rows true, so that a restart trims
+    and reports from where the host was."""
     engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600, flush_interval_s=0.01)
     engine.create_branch("main")
     fill(engine, OLD)
@@ -90,5 +90,5 @@ def test_the_journal_never_begins_behind_what_the_catalog_calls_durable(open_eng
     for generation in inside.open_generations(engine).values():
         generation.writer.flush()
     engine.clean_up()
-    assert engine.branch("main").oldest_lsn == head + 1, "nothing was trimmed, so this proves nothing"
+    assert engine.branch("main").oldest_lsn == head + 1, "nothing was trimmed, so the test proves nothing"
     assert [row.durable_lsn for row in generation_rows(engine)] == [head, head]

@@ -1,4 +1,4 @@
-"""Every named check, and a shadow that fails it; repair; what force may override and what not."""
+"""Every named check, and a shadow that fails it; repair; the checks that force may override."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def built(engine: Engine) -> ShadowIndex:
 
 
 def damage(shadow: ShadowIndex, *statements: str) -> None:
-    """Change the shard behind the engine's back, as a defect or a bad disk would."""
+    """Change a shard without the engine, as a defect or a bad disk would."""
     connection = sqlite3.connect(Path(shadow.shadow_index_path) / "shard-000" / "shard.sqlite", timeout=10)
     with connection:
         for statement in statements:
@@ -41,7 +41,7 @@ def findings(engine: Engine, shadow: ShadowIndex, *checks: str) -> dict[str, lis
 
 
 def served(engine: Engine) -> int:
-    """The generation that readers get: it changes a moment after the commit of a switch."""
+    """The generation that readers get. It changes a moment after the commit of a switch."""
     return inside.live(engine).row.number
 
 
@@ -65,7 +65,7 @@ OLD_VERSION = "UPDATE docs SET lsn = lsn - 1 WHERE id = '5'"
         ("SAMPLE_READ_BACK", "DELETE FROM docs WHERE CAST(id AS INTEGER) < 150"),
     ],
 )
-def test_a_check_finds_what_it_is_for(engine: Engine, built: ShadowIndex, check: str, statement: str) -> None:
+def test_each_check_finds_its_kind_of_damage(engine: Engine, built: ShadowIndex, check: str, statement: str) -> None:
     assert findings(engine, built, check) == {check: []}
     damage(built, statement)
     assert findings(engine, built, check)[check] != []
@@ -111,7 +111,7 @@ def test_differing_buckets_are_repaired_once_and_the_switch_goes_on(engine: Engi
 
 @pytest.mark.usefixtures("planted_damage")
 @pytest.mark.parametrize("force", [False, True])
-def test_what_stays_divergent_forbids_the_switch_even_by_force(
+def test_a_shadow_that_stays_divergent_is_not_switched_to_even_by_force(
     engine: Engine, built: ShadowIndex, force: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inside.without_repair(monkeypatch)
@@ -131,7 +131,7 @@ def test_a_waiting_shadow_stays_caught_up(engine: Engine, built: ShadowIndex, ev
     assert (result.success, result.drained_changes) == (True, 0)
 
 
-def test_a_reader_that_meets_damage_makes_the_index_go_back(engine: Engine, eventually: Eventually) -> None:
+def test_a_reader_that_meets_damage_causes_a_rollback(engine: Engine, eventually: Eventually) -> None:
     engine.write("main", [Put("object_type", str(n), {"text": f"hello w{n}"}) for n in range(50)])
     first = engine.rebuild("main", KIND, ["object_type"], {"shards": 1})
     second = engine.rebuild("main", KIND, ["object_type"], {"shards": 1})
@@ -147,7 +147,7 @@ def test_a_reader_that_meets_damage_makes_the_index_go_back(engine: Engine, even
         assert [hit.id for hit in reader.search("w7")] == ["7"]
 
 
-def test_an_index_that_cannot_even_be_opened_for_reading_makes_the_index_go_back(
+def test_an_index_that_cannot_be_opened_for_reading_is_rolled_back(
     engine: Engine, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.write("main", [Put("object_type", str(n), {"text": f"hello w{n}"}) for n in range(50)])

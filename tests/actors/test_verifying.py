@@ -1,4 +1,4 @@
-"""Verification of what has just become live, while people go on writing and deleting."""
+"""Verification of a generation that has just become live, while writers write and delete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_record_that_changes_between_two_looks_is_no_finding(
         for item in piece.items if not changed else ():
             what = Delete("object_type", item.id) if change == "deleted" else put(item.id, "edited")
             lsn = engine.write("main", [what]).lsn
-            engine.reader("main", KIND, min_lsn=lsn).close()  # the index has followed
+            engine.reader("main", KIND, min_lsn=lsn).close()  # the index has applied it
             changed.append(item.id)
         return piece
 

@@ -1,4 +1,4 @@
-"""Watching folders: notices are hints, gathered until they are quiet; everything is looked at when one may be lost."""
+"""Watched folders: notices are gathered until they are quiet; after a lost notice a watch is called for everything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.engine_helpers import wait_until
 
 
 class Seen:
-    """What a watch was told."""
+    """A watch that keeps the names of its calls, and counts its calls for everything."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_everything_is_looked_at_first_and_then_what_changes(engine: Engine, folder: Path) -> None:
+def test_a_watch_is_called_for_everything_first_and_then_for_changes(engine: Engine, folder: Path) -> None:
     seen = Seen()
     engine.watch_folder(folder, seen, quiet_s=0.01)
     wait_until(lambda: seen.everything == 1)
@@ -49,13 +49,13 @@ def test_everything_is_looked_at_first_and_then_what_changes(engine: Engine, fol
     assert seen.everything == 1
 
 
-def test_it_is_told_again_and_again_to_look_at_everything(engine: Engine, folder: Path) -> None:
+def test_a_watch_is_called_for_everything_again_and_again(engine: Engine, folder: Path) -> None:
     seen = Seen()
     engine.watch_folder(folder, seen, rescan_s=0.05)
     wait_until(lambda: seen.everything >= 3)
 
 
-def test_who_leaves_is_told_no_more(engine: Engine, folder: Path) -> None:
+def test_a_watch_that_has_left_is_not_called_any_more(engine: Engine, folder: Path) -> None:
     seen, stays = Seen(), Seen()
     leave = engine.watch_folder(folder, seen, quiet_s=0.01)
     engine.watch_folder(folder, stays, quiet_s=0.01)
@@ -67,7 +67,7 @@ def test_who_leaves_is_told_no_more(engine: Engine, folder: Path) -> None:
     assert seen.paths == set()
 
 
-def test_when_notices_are_lost_everything_is_looked_at(engine: Engine, folder: Path) -> None:
+def test_after_lost_notices_a_watch_is_called_for_everything(engine: Engine, folder: Path) -> None:
     seen = Seen()
     engine.watch_folder(folder, seen)
     wait_until(lambda: seen.everything == 1)
@@ -75,7 +75,9 @@ def test_when_notices_are_lost_everything_is_looked_at(engine: Engine, folder: P
     wait_until(lambda: seen.everything == 2)
 
 
-def test_too_many_paths_are_everything(engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_paths_are_a_call_for_everything(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inside.patch_limit(monkeypatch, inside.Limit.WATCHED_PATHS_MAX, 3)
     seen = Seen()
     engine.watch_folder(folder, seen, quiet_s=0.1)
@@ -85,7 +87,7 @@ def test_too_many_paths_are_everything(engine: Engine, folder: Path, monkeypatch
     wait_until(lambda: seen.everything >= 2)
 
 
-def test_a_watcher_that_raises_is_told_everything_again_and_disturbs_nobody(engine: Engine, folder: Path) -> None:
+def test_a_watch_that_raises_is_called_for_everything_again_and_disturbs_no_other(engine: Engine, folder: Path) -> None:
     calls: list[Any] = []
     seen = Seen()
 
@@ -100,7 +102,7 @@ def test_a_watcher_that_raises_is_told_everything_again_and_disturbs_nobody(engi
     assert calls[:3] == [None, None, None]
 
 
-def test_a_folder_that_cannot_be_watched_is_looked_at_all_the_same(
+def test_a_folder_that_cannot_be_watched_is_scanned_at_intervals(
     engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -139,6 +141,6 @@ def test_wrong_times_are_refused(engine: Engine, folder: Path, how: Any) -> None
         engine.watch_folder(folder, Seen(), **how)
 
 
-def test_what_is_no_folder_cannot_be_watched(engine: Engine, folder: Path) -> None:
+def test_a_path_without_a_folder_cannot_be_watched(engine: Engine, folder: Path) -> None:
     with pytest.raises(InvalidConfig, match="is not a folder"):
         engine.watch_folder(folder / "absent", Seen())

@@ -67,7 +67,7 @@ def test_a_build_goes_through_its_states_and_its_progress_never_goes_back(
     assert (shadow.build_progress_percent, shadow.record_count, shadow.switch_ready) == (100.0, 3000, True)
 
 
-def test_what_is_written_during_the_copy_is_in_the_index(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_during_the_copy_are_in_the_index(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     slow_copy(monkeypatch)
     shadow = filled.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
     filled.write("main", [put("0", "changed"), Delete("object_type", "1"), put("new", "fresh")])
@@ -164,7 +164,7 @@ def test_an_index_covers_a_type_from_its_first_record_on(engine: Engine) -> None
         assert reader.count() == 1
 
 
-def test_unknown_shadows_and_states_are_said_so(engine: Engine) -> None:
+def test_unknown_shadows_and_states_are_refused(engine: Engine) -> None:
     for call in (engine.shadow, engine.switch, engine.cancel_build, engine.retry_build, engine.wait_for):
         with pytest.raises(UnknownShadow):
             call("nonsense")

@@ -61,7 +61,7 @@ def test_leases_do_not_exclude_each_other_or_writes_or_other_records(engine: Eng
     engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE_TYPE", "link_type")
 
 
-def test_a_lease_ends_by_itself_and_whoever_holds_it_learns_that(engine: Engine) -> None:
+def test_a_lease_ends_by_itself_and_calls_with_its_token_are_refused(engine: Engine) -> None:
     permission = lease(engine, lease_s=0.05)
     lock = engine.acquire_lock("main", "MANUAL", "alice", wait_s=60)
     for late in (engine.confirm_lock, engine.release_lock):
@@ -102,7 +102,7 @@ def test_a_branch_is_not_closed_under_a_lease_or_a_lock(engine: Engine) -> None:
     assert not lease(engine).allowed
 
 
-def test_leases_are_bounded_and_told_in_no_event(engine: Engine) -> None:
+def test_leases_are_bounded_and_are_in_no_event(engine: Engine) -> None:
     for senseless in (0, -1, 61, float("nan"), float("inf"), "1"):
         with pytest.raises(InvalidConfig):
             lease(engine, lease_s=senseless)
@@ -173,7 +173,7 @@ def test_several_locks_are_taken_all_or_none(engine: Engine) -> None:
     engine.write("main", [put("a"), put("b")], owner="bob", tokens=[lock.token for lock in engine.locks()[1:]])
 
 
-def test_who_waits_for_several_holds_none_of_them(engine: Engine, eventually: Eventually) -> None:
+def test_a_caller_that_waits_for_several_locks_holds_none_of_them(engine: Engine, eventually: Eventually) -> None:
     first = engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "object_type", "a")
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(engine.acquire_locks, "main", [spec("b"), spec("a")], "bob", 60)
@@ -188,7 +188,7 @@ def test_who_waits_for_several_holds_none_of_them(engine: Engine, eventually: Ev
     assert engine.lock_waiters() == []
 
 
-def test_many_who_want_the_same_in_other_orders_never_deadlock(engine: Engine) -> None:
+def test_callers_that_want_the_same_locks_in_other_orders_never_deadlock(engine: Engine) -> None:
     held: set[str] = set()
 
     def work(number: int) -> int:
@@ -207,7 +207,7 @@ def test_many_who_want_the_same_in_other_orders_never_deadlock(engine: Engine) -
     assert (engine.locks(), engine.lock_waiters()) == ([], [])
 
 
-def test_senseless_sets_are_refused(engine: Engine) -> None:
+def test_invalid_sets_of_locks_are_refused(engine: Engine) -> None:
     for requests in (
         [],
         spec("a"),
@@ -223,9 +223,7 @@ def test_senseless_sets_are_refused(engine: Engine) -> None:
     assert engine.locks() == []
 
 
-def test_waiters_and_heartbeats_are_written_down_for_those_who_only_read(
-    engine: Engine, eventually: Eventually
-) -> None:
+def test_waiters_and_heartbeats_are_stored_for_processes_that_only_read(engine: Engine, eventually: Eventually) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice", heartbeat_s=100)
 
     def stored() -> Any:

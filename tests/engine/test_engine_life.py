@@ -111,9 +111,7 @@ def test_a_directory_can_be_read_when_no_host_runs(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt, AssertionError])
-def test_whatever_a_transaction_raises_fails_its_caller_and_nobody_else(
-    engine: Engine, error: type[BaseException]
-) -> None:
+def test_an_error_in_a_transaction_fails_its_caller_and_no_other(engine: Engine, error: type[BaseException]) -> None:
     def work(commit: Any) -> None:
         raise error("planted")
 
@@ -140,7 +138,7 @@ def test_an_actor_whose_handler_fails_mends_itself(
     assert engine.rebuild("main", KIND, ["object_type"]).success
 
 
-def test_a_host_that_stops_all_actors_hangs_nobody_and_the_engine_works_again(
+def test_a_host_that_stops_all_actors_hangs_no_call_and_the_engine_works_again(
     engine: Engine, eventually: Eventually
 ) -> None:
     engine.write("main", [put("a")])
@@ -259,7 +257,7 @@ def test_the_published_path_is_never_absent_or_torn_through_many_switches(engine
     assert all(manifest.endswith("}") for manifest in opened)
 
 
-def test_a_path_that_was_left_behind_is_reconciled_at_the_next_start(engine: Engine, open_engine: Any) -> None:
+def test_an_outdated_published_path_is_repaired_at_the_next_start(engine: Engine, open_engine: Any) -> None:
     engine.write("main", [put("a")])
     engine.rebuild("main", KIND, ["object_type"])
     second = engine.rebuild("main", KIND, ["object_type"])

@@ -13,7 +13,7 @@ from tests.support import inside
 from tests.support.engine_lock_helpers import Eventually, OpenEngine, refused_lock, waiting
 
 
-def test_those_who_wait_are_served_in_order(engine: Engine, eventually: Eventually) -> None:
+def test_waiters_are_served_in_order(engine: Engine, eventually: Eventually) -> None:
     served: list[str] = []
 
     def take(owner: str) -> None:
@@ -34,7 +34,7 @@ def test_those_who_wait_are_served_in_order(engine: Engine, eventually: Eventual
     assert engine.locks() == []
 
 
-def test_a_wait_ends_at_its_deadline_with_who_is_in_the_way(engine: Engine) -> None:
+def test_a_wait_ends_at_its_deadline_and_names_the_holder(engine: Engine) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice")
     assert refused_lock(engine, "bob", wait_s=0.05).holder == "alice"
     assert waiting(engine) == 0
@@ -42,7 +42,7 @@ def test_a_wait_ends_at_its_deadline_with_who_is_in_the_way(engine: Engine) -> N
     engine.acquire_lock("main", "MANUAL", "carl")
 
 
-def test_a_lock_that_expires_goes_to_who_waits(engine: Engine) -> None:
+def test_a_lock_that_expires_goes_to_the_waiter(engine: Engine) -> None:
     engine.acquire_lock("main", "MANUAL", "alice", ttl_s=0.05)
     assert engine.acquire_lock("main", "MANUAL", "bob", wait_s=60).owner == "bob"
 
@@ -67,7 +67,7 @@ def test_a_branch_with_a_waiter_is_not_idle_and_one_with_a_lock_may_sleep(
         assert task.result(60).token > first.token
 
 
-def test_closing_answers_those_who_wait(engine: Engine, eventually: Eventually) -> None:
+def test_closing_answers_the_waiters(engine: Engine, eventually: Eventually) -> None:
     engine.acquire_lock("main", "MANUAL", "alice")
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(engine.acquire_lock, "main", "MANUAL", "bob", wait_s=600)

@@ -41,7 +41,7 @@ from tests.support.engine_lock_helpers import (
 # -- conflicts and writes ------------------------------------------------------------------------------------------
 
 
-def test_a_conflict_says_who_why_how_far_and_what_else_can_be_done(engine: Engine) -> None:
+def test_a_conflict_names_holder_reason_progress_and_alternatives(engine: Engine) -> None:
     engine.write("main", [put("a"), put("a", "link_type")])
     lock = engine.acquire_lock("main", "MIGRATION", "alice", "RESOURCE_TYPE", "object_type", reason="new schema")
     engine.heartbeat(lock.lock_id, lock.token, ProgressReport(40, eta_s=1200))
@@ -89,7 +89,7 @@ def test_a_lock_blocks_writes_in_its_scope_and_nowhere_else(
     engine.write("main", [*allowed, *refused])
 
 
-def test_a_token_opens_only_for_its_owner(engine: Engine) -> None:
+def test_a_token_admits_only_its_owner(engine: Engine) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice")
     with pytest.raises(LockLost):
         engine.write("main", [put("a")], owner="bob", tokens=[lock.token])
@@ -98,7 +98,7 @@ def test_a_token_opens_only_for_its_owner(engine: Engine) -> None:
     refused_lock(engine, "alice", "RESOURCE", "object_type", "b")
 
 
-def test_what_is_senseless_is_refused(engine: Engine) -> None:
+def test_invalid_lock_requests_are_refused(engine: Engine) -> None:
     for args, more in (
         (("MANUAL", ""), {}),
         (("NO_SUCH_TYPE", "alice"), {}),
@@ -147,7 +147,7 @@ def test_after_a_lock_is_granted_no_write_that_came_before_it_shows_up(engine: E
 
 
 @pytest.mark.parametrize("life", [{"ttl_s": 0.05}, {"heartbeat_s": 0.02}])
-def test_an_expired_lock_blocks_nobody_and_opens_nothing(
+def test_an_expired_lock_blocks_no_write_and_admits_none(
     engine: Engine, eventually: Eventually, life: dict[str, float]
 ) -> None:
     lock = engine.acquire_lock("main", "INDEXING", "alice", **life)  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_an_expired_lock_blocks_nobody_and_opens_nothing(
     assert kinds == ["com.shadowswitch.lock.granted", "com.shadowswitch.lock.expired"]
 
 
-def test_expiry_is_swept_without_anybody_asking(open_engine: OpenEngine, eventually: Eventually) -> None:
+def test_expired_locks_are_swept_without_a_call(open_engine: OpenEngine, eventually: Eventually) -> None:
     engine = open_engine(branch_idle_s=0.01)
     engine.create_branch("main")
     engine.acquire_lock("main", "MANUAL", "alice", ttl_s=0.3)
@@ -210,9 +210,7 @@ def test_a_lock_survives_closing_and_opening(open_engine: OpenEngine) -> None:
     assert engine.acquire_lock("main", "MANUAL", "bob").token > lock.token, "LK-2 tokens grow over restarts"
 
 
-def test_after_the_grace_interval_nobody_holds_what_nobody_claims(
-    open_engine: OpenEngine, eventually: Eventually
-) -> None:
+def test_a_lock_without_a_claim_ends_after_the_grace_interval(open_engine: OpenEngine, eventually: Eventually) -> None:
     engine = open_engine()
     engine.create_branch("main")
     lock = engine.acquire_lock("main", "INDEXING", "alice", heartbeat_s=0.01)
@@ -249,7 +247,7 @@ def test_a_lock_survives_a_killed_process(open_engine: OpenEngine, tmp_path: Pat
 
 
 @pytest.mark.parametrize("where", ["journal.before_commit", "journal.committed"])
-def test_a_step_of_unknown_outcome_is_settled_by_what_is_stored(
+def test_a_step_of_unknown_outcome_is_settled_by_the_stored_state(
     engine: Engine, eventually: Eventually, where: str
 ) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice", "RESOURCE_TYPE", "object_type")
@@ -295,7 +293,7 @@ def _overwrite(engine: Engine, value: bytes) -> None:
 # -- builds, switches, states --------------------------------------------------------------------------------------
 
 
-def test_a_build_blocks_nobody_and_a_switch_works_under_a_lock(engine: Engine) -> None:
+def test_a_build_blocks_no_writer_and_a_switch_works_under_a_lock(engine: Engine) -> None:
     engine.write("main", [put(str(number)) for number in range(200)])
     shadow = engine.start_build("main", "SEARCH_INDEX", ["object_type"])
     assert engine.locks() == []

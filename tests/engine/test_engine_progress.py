@@ -17,7 +17,7 @@ def duplicate(engine: Engine) -> Blocked:
     return caught.value.blocked
 
 
-def test_a_lock_for_a_build_tells_the_progress_of_that_build(engine: Engine) -> None:
+def test_a_lock_for_a_build_has_the_progress_of_that_build(engine: Engine) -> None:
     engine.write("main", [put("a"), put("a", "link_type")])
     shadow = engine.start_build("main", KIND, TYPES, {"backend": "fts5"}, external=True, service_name="funnel")
     locks = engine.start_indexing("main", "funnel", TYPES, ttl_s=100, shadow_index_id=shadow.shadow_index_id)
@@ -36,7 +36,7 @@ def test_a_lock_for_a_build_tells_the_progress_of_that_build(engine: Engine) -> 
     assert refused_lock(engine, "bob").progress_percent is None, "a build that failed goes nowhere"
 
 
-def test_progress_of_a_managed_build_is_what_its_meter_says(engine: Engine, eventually: Eventually) -> None:
+def test_the_progress_of_a_managed_build_is_that_of_its_meter(engine: Engine, eventually: Eventually) -> None:
     engine.write("main", [put(str(n)) for n in range(2000)])
     shadow = engine.start_build("main", KIND, TYPES, {"parallel_workers": 1})
     engine.pause_build(shadow.shadow_index_id)
@@ -52,7 +52,7 @@ def test_progress_of_a_managed_build_is_what_its_meter_says(engine: Engine, even
     engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
 
 
-def test_a_duplicate_build_is_refused_by_the_claim_that_blocks_nobody_else(engine: Engine) -> None:
+def test_a_duplicate_build_is_refused_by_a_claim_that_blocks_no_other_call(engine: Engine) -> None:
     shadow = engine.start_build("main", KIND, TYPES, {"backend": "fts5"}, external=True, service_name="funnel")
     engine.report_progress(shadow.shadow_index_id, 25, 90)
     blocked = duplicate(engine)
@@ -76,7 +76,7 @@ def test_without_a_report_nothing_is_guessed(engine: Engine) -> None:
     assert (blocked.progress_percent, blocked.eta_s, blocked.retry_after_s) == (None, None, 30), "the TTL is no ETA"
 
 
-def test_a_build_of_another_branch_is_no_work_under_a_lock(engine: Engine) -> None:
+def test_a_build_of_another_branch_cannot_be_named_by_a_lock(engine: Engine) -> None:
     engine.create_branch("other")
     shadow = engine.start_build("other", KIND, TYPES, {"backend": "fts5"}, external=True)
     with pytest.raises(InvalidConfig):

@@ -37,7 +37,7 @@ def test_a_written_record_is_read_back_with_its_lsn(engine: Engine) -> None:
     assert engine.head("main") == 2
 
 
-def test_deleting_what_is_not_there_is_fine(engine: Engine) -> None:
+def test_the_delete_of_a_missing_record_succeeds(engine: Engine) -> None:
     assert engine.write("main", [Delete("link_type", "owns")]).lsn == 1
     assert engine.get("main", "link_type", "owns") is None
     assert engine.count("main") == 0
@@ -192,7 +192,7 @@ def test_many_writers_share_commits_and_each_gets_its_own_lsn(engine: Engine) ->
     assert engine.stats()["counters"]["commits"] < 400
 
 
-def test_the_journal_is_trimmed_below_what_is_needed_and_says_so(
+def test_the_journal_is_trimmed_below_the_needed_changes_and_says_so(
     engine: Engine, open_engine: Any, tmp_path: Any
 ) -> None:
     other = open_engine(tmp_path / "other", journal_keep_changes=100)

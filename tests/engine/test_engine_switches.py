@@ -41,7 +41,7 @@ def _no_points_left() -> Iterator[None]:
 # -- switches --------------------------------------------------------------------------------------------------------
 
 
-def test_a_switch_tells_what_it_did(filled: Engine) -> None:
+def test_the_result_of_a_switch_says_what_it_did(filled: Engine) -> None:
     first = filled.rebuild("main", KIND, ["object_type"])
     second = filled.rebuild("main", KIND, ["object_type"], {"tokenizer": "porter"})
     assert first.success
@@ -143,7 +143,7 @@ def test_there_is_nothing_to_go_back_to_after_the_soak(open_engine: Any, eventua
         engine.rollback("main", KIND)
 
 
-def test_an_unwell_index_goes_back_by_itself(open_engine: Any, eventually: Eventually) -> None:
+def test_an_index_that_fails_its_health_check_is_rolled_back(open_engine: Any, eventually: Eventually) -> None:
     engine = open_engine(health_interval_s=0.05)
     engine.create_branch("main")
     engine.write("main", [put("a")])
@@ -174,7 +174,7 @@ def test_a_pinned_generation_is_kept_and_follows_until_it_is_let_go(filled: Engi
         reader.search("word7")
 
 
-def test_a_reader_shows_what_was_written_before_it(filled: Engine) -> None:
+def test_a_reader_shows_the_writes_before_it(filled: Engine) -> None:
     filled.rebuild("main", KIND, ["object_type"])
     for n in range(50):
         receipt = filled.write("main", [put("0", f"edit{n}")])
@@ -189,7 +189,7 @@ def test_reading_without_an_index_says_what_to_do(engine: Engine) -> None:
     assert engine.indexes() == []
 
 
-def test_a_live_index_that_cannot_be_opened_is_said_so_and_can_be_rebuilt(open_engine: Any) -> None:
+def test_a_live_index_that_cannot_be_opened_raises_an_error_and_can_be_rebuilt(open_engine: Any) -> None:
     first = open_engine()
     first.create_branch("main")
     first.write("main", [put("a")])

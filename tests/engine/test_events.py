@@ -23,7 +23,7 @@ def told(events: list[Event], subject: str = "") -> list[str]:
     return [e.type.removeprefix("com.shadowswitch.") for e in events if subject in ("", e.subject)]
 
 
-def test_a_rebuild_tells_its_story_in_order(filled: Engine) -> None:
+def test_a_rebuild_has_its_events_in_order(filled: Engine) -> None:
     result = filled.rebuild("main", KIND, TYPES)
     events = filled.events()
     assert told(events, result.shadow_index_id) == STORY
@@ -37,14 +37,16 @@ def test_a_rebuild_tells_its_story_in_order(filled: Engine) -> None:
     assert committed.source.startswith("/shadowswitch/")
 
 
-def test_events_are_read_on_from_where_one_was(filled: Engine) -> None:
+def test_events_are_read_after_a_sequence_number(filled: Engine) -> None:
     filled.rebuild("main", KIND, TYPES)
     every = filled.events()
     assert filled.events(after=every[1].sequence, limit=2) == every[2:4]
     assert filled.events(after=every[-1].sequence) == []
 
 
-def test_failures_and_cancellations_are_told_with_their_reason(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_and_cancellations_are_events_with_their_reason(
+    filled: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=raise:EIO@1")
     shadow = filled.start_build("main", KIND, TYPES, {"parallel_workers": 1})
     filled.wait_for(shadow.shadow_index_id, "FAILED", timeout_s=30)
@@ -58,7 +60,7 @@ def test_failures_and_cancellations_are_told_with_their_reason(filled: Engine, m
     assert "injected" in failed.data["error"]
 
 
-def test_a_switch_that_is_given_up_is_told_and_nothing_is_said_of_a_commit(filled: Engine) -> None:
+def test_a_switch_that_is_given_up_has_its_events_and_none_of_a_commit(filled: Engine) -> None:
     shadow = built(filled)
     filled.add_validator("NEVER", lambda reader: ["no"])
     assert not filled.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=("NEVER",))).success
@@ -158,7 +160,7 @@ def test_events_survive_a_restart(open_engine: Any) -> None:
     wait_until(lambda: seen == second.events(after=events[2].sequence))
 
 
-def test_an_event_is_not_told_when_its_transaction_fails(filled: Engine) -> None:
+def test_no_event_is_stored_when_its_transaction_fails(filled: Engine) -> None:
     shadow = built(filled)
     count = len(filled.events())
     failpoints.plan_points("journal.before_commit=raise:ENOSPC@1")
@@ -169,7 +171,7 @@ def test_an_event_is_not_told_when_its_transaction_fails(filled: Engine) -> None
     assert filled.switch(shadow.shadow_index_id).success
 
 
-def test_an_end_of_soak_a_rollback_and_a_retirement_are_told(filled: Engine) -> None:
+def test_an_end_of_soak_a_rollback_and_a_retirement_are_events(filled: Engine) -> None:
     first, second = live(filled), live(filled)
     filled.rollback("main", KIND, SwitchRequest(performed_by="me", reason="slow"))
     live(filled)
@@ -180,13 +182,13 @@ def test_an_end_of_soak_a_rollback_and_a_retirement_are_told(filled: Engine) -> 
     assert retired == [second]
 
 
-def test_branches_and_locks_are_told(engine: Engine) -> None:
+def test_changes_of_branches_and_locks_are_events(engine: Engine) -> None:
     lock = engine.acquire_lock("main", "MAINTENANCE", "me", reason="tidy")
     engine.release_lock(lock.lock_id, lock.token)
     assert told(engine.events()) == ["branch.created", "lock.granted", "lock.released"]
 
 
-def test_what_recovery_did_is_told(open_engine: Any) -> None:
+def test_the_steps_of_recovery_are_events(open_engine: Any) -> None:
     first = open_engine(copy_slice_rows=10)
     first.create_branch("main")
     fill(first, 500)
@@ -198,7 +200,7 @@ def test_what_recovery_did_is_told(open_engine: Any) -> None:
     assert told(second.events())[-1] == "recovery.published"
 
 
-def test_what_recovery_decided_is_audited_and_nothing_else(open_engine: Any, data_dir: Any) -> None:
+def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, data_dir: Any) -> None:
     first = open_engine()
     first.create_branch("main")
     fill(first, 10)
@@ -253,7 +255,7 @@ def test_a_gap_in_the_event_log_is_found(open_engine: Any, data_dir: Any) -> Non
     assert [str(finding) for finding in engine.check()] == ["EV-1 outbox: number 4 comes after 2"]
 
 
-def test_what_is_told_is_listed_and_every_type_is_in_the_documentation(filled: Engine) -> None:
+def test_every_event_has_a_listed_type_and_the_documentation_has_every_type(filled: Engine) -> None:
     live(filled)
     assert {event.type for event in filled.events()} <= {EVENT_PREFIX + kind for kind in EVENT_TYPES}
     types = (ROOT / "docs" / "events.md").read_text().partition("## Types")[2].partition("\n## ")[0]

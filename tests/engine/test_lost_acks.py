@@ -58,7 +58,7 @@ def test_the_wrong_library_fits_the_source() -> None:
 
 
 @pytest.mark.parametrize("nth", [6, 20, 77])
-def test_what_a_killed_host_acknowledged_is_there(tmp_path: Path, nth: int) -> None:
+def test_acknowledged_writes_of_a_killed_host_are_there(tmp_path: Path, nth: int) -> None:
     count, lost = lost_acks(tmp_path, {}, nth)
     assert lost == []
     assert count > 0

@@ -93,7 +93,7 @@ def test_the_journal_is_kept_from_the_hold_on_and_trimmed_before_it(older: Older
     assert engine.release_changes(name, MAIN) is True
 
 
-def test_events_and_audit_are_the_ones_that_were_told_and_go_on_without_a_gap(older: Older) -> None:
+def test_events_and_audit_are_as_they_were_written_and_go_on_without_a_gap(older: Older) -> None:
     engine = older.open()
     events, audit = older["events"], older["audit"]
     assert as_written(engine.events(after=0, limit=len(events)), events) == events
@@ -124,7 +124,7 @@ def test_shadows_are_in_the_states_in_which_they_were(older: Older) -> None:
 
 
 @pytest.mark.parametrize("name", ["shadows", "indexes", "branches", "changes_holds"])
-def test_what_the_older_version_told_is_told_again(older: Older, name: str) -> None:
+def test_each_view_is_as_the_older_version_gave_it(older: Older, name: str) -> None:
     engine = older.open()
     expected = older["views"][name]
     found = as_written(getattr(engine, name)(), expected)
@@ -305,7 +305,9 @@ def test_it_can_be_closed_and_opened_again(older: Older) -> None:
 # -- the command line ----------------------------------------------------------------------------------------------
 
 
-def test_the_command_line_reads_it_as_it_lies_there(older: Older, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_reads_the_older_directory_without_a_host(
+    older: Older, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli = Cli(capsys)
     status = cli.json("status", "--data", older.path)
     assert status["host"] is None

@@ -95,7 +95,7 @@ def test_a_reader_in_another_process_keeps_its_generation_until_it_ends_or_is_ki
     wait_until(lambda: not os.path.exists(path))
 
 
-def test_a_reader_in_another_process_sees_what_is_written_while_it_reads(filled: Engine) -> None:
+def test_a_reader_in_another_process_sees_later_writes(filled: Engine) -> None:
     live(filled)
     outsider = Outsider(filled.path)
     receipt = filled.write("main", [put("0", "changed"), Delete("object_type", "1")])
@@ -130,7 +130,7 @@ def test_many_readers_share_one_generation_and_the_last_one_lets_it_go(filled: E
     assert filled.stats()["pins"] == 0
 
 
-def test_readers_see_every_own_write_at_once_although_nobody_refreshes(open_engine: Any) -> None:
+def test_readers_see_every_own_write_at_once_without_a_refresh(open_engine: Any) -> None:
     engine = open_engine(refresh_interval_ms=600_000)
     engine.create_branch("main")
     live(engine, shards=3)
@@ -159,7 +159,7 @@ def test_a_reader_that_waits_in_vain_gets_a_timeout_and_leaves_no_pin(engine: En
     assert "a" in found(engine, "hello", min_lsn=receipt.lsn)
 
 
-def test_the_head_of_a_branch_may_be_asked_for_although_memory_does_not_know_it_yet(engine: Engine) -> None:
+def test_a_reader_waits_for_a_durable_head_that_memory_does_not_have_yet(engine: Engine) -> None:
     fill(engine, 10)
     live(engine)
     before = engine.head("main")
@@ -313,7 +313,7 @@ def test_the_engine_closes_behind_the_search_that_runs(open_engine: Any, monkeyp
         reader.count()
 
 
-def test_what_an_index_does_not_cover_is_not_found_in_it(engine: Engine) -> None:
+def test_records_that_an_index_does_not_cover_are_not_found_in_it(engine: Engine) -> None:
     engine.write("main", [put("a"), Put("link_type", "l", {"text": "hello"})])
     live(engine)
     with engine.reader("main", KIND) as reader:
@@ -323,7 +323,7 @@ def test_what_an_index_does_not_cover_is_not_found_in_it(engine: Engine) -> None
         assert reader.applied_lsn() == 2
 
 
-def test_a_whole_batch_is_seen_or_nothing_of_it_in_an_index_of_one_shard(engine: Engine) -> None:
+def test_a_batch_is_seen_whole_or_not_at_all_in_an_index_of_one_shard(engine: Engine) -> None:
     engine.write("main", [put(str(n), "round0") for n in range(50)])
     live(engine, shards=1)
     torn: list[dict[str, int]] = []

@@ -50,7 +50,7 @@ def _first_line(thing: Any) -> str:
     return (inspect.getdoc(thing) or "").partition("\n")[0]
 
 
-def test_the_public_signatures_are_those_that_are_kept() -> None:
+def test_the_public_signatures_equal_the_stored_ones() -> None:
     assert signatures() == KEPT.read_text(encoding="utf-8"), f"if the change is meant, renew the file: {RENEW}"
 
 

@@ -40,7 +40,7 @@ def test_an_engine_at_rest_holds_nothing(filled: Engine) -> None:
         assert filled.index("main", KIND).pins == 1
 
 
-def test_stats_say_who_holds_the_journal(filled: Engine) -> None:
+def test_stats_name_the_generation_that_holds_the_journal(filled: Engine) -> None:
     filled.create_branch("other")
     number = live(filled)
     fill(filled, 100)

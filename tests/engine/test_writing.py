@@ -287,7 +287,7 @@ def kind(value: object) -> str:
 
 
 @pytest.mark.parametrize("value", [(1, 2), b"bytes", {1, 2}, object(), 1j, float("inf"), -(1 << 64)], ids=kind)
-def test_what_json_cannot_carry_is_refused(engine: Engine, value: Any) -> None:
+def test_values_that_json_cannot_carry_are_refused(engine: Engine, value: Any) -> None:
     with pytest.raises(InvalidChange):
         engine.write("main", [put("before"), Put("object_type", "a", {"deep": {"er": [value]}})])
     assert engine.head("main") == 0

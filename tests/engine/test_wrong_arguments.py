@@ -46,7 +46,7 @@ def is_refused(call: Callable[[Engine], object], engine: Engine) -> bool:
     return False
 
 
-def test_what_is_no_argument_is_refused_before_anything_begins(filled: Engine) -> None:
+def test_an_invalid_argument_is_refused_before_anything_begins(filled: Engine) -> None:
     live(filled)
     waiting = built(filled).shadow_index_id
     head, shadows = filled.head("main"), filled.shadows()
@@ -76,12 +76,12 @@ def test_a_row_that_could_not_be_read_again_is_not_stored(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "/etc/passwd/below", "/proc/foo", 5, b"bytes", "nul\0"])
-def test_what_can_be_no_data_directory_is_told(path: Any) -> None:
+def test_a_path_that_cannot_be_a_data_directory_is_refused(path: Any) -> None:
     with pytest.raises(InvalidConfig, match="can be no data directory"):
         Engine.open(path)
 
 
-def test_a_directory_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -91,7 +91,7 @@ def test_a_directory_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("config", [{}, {"soak_s": 1}, "x"])
-def test_a_config_is_a_config(tmp_path: Path, config: Any) -> None:
+def test_a_config_of_another_type_is_refused(tmp_path: Path, config: Any) -> None:
     with pytest.raises(InvalidConfig, match="must be a Config"):
         Engine.open(tmp_path / "data", config)
     assert not (tmp_path / "data").exists()
@@ -124,7 +124,7 @@ def test_a_request_of_the_wrong_kind_is_refused(wrong: Mapping[str, Any]) -> Non
         SwitchRequest(**wrong)
 
 
-def test_every_such_error_is_of_the_tree() -> None:
+def test_such_an_error_belongs_to_the_tree() -> None:
     with pytest.raises(ShadowSwitchError):
         Engine.open("/etc/passwd")
 
@@ -137,7 +137,7 @@ def test_every_such_error_is_of_the_tree() -> None:
     ],
     ids=["not told", "told"],
 )
-def test_a_forced_switch_is_audited_with_who_and_why(
+def test_a_forced_switch_is_audited_with_author_and_reason(
     filled: Engine, said: Mapping[str, Any], by: str, reason: str
 ) -> None:
     id = built(filled).shadow_index_id
@@ -155,6 +155,6 @@ def test_a_rollback_says_that_there_has_been_only_one_generation(filled: Engine)
 
 
 @pytest.mark.parametrize("name", ["auto_switch", "backup_before_switch", "auto_merge", "require_validation"])
-def test_rules_for_incoming_events_are_yes_or_no(name: str) -> None:
+def test_a_rule_for_incoming_events_is_a_boolean(name: str) -> None:
     with pytest.raises(InvalidConfig, match=name):
         IncomingRules(**{name: "yes"})  # type: ignore[arg-type]

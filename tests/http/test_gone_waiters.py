@@ -26,7 +26,7 @@ print(connection.getresponse().status)
 """
 
 
-def test_a_wait_for_somebody_who_has_gone_is_given_up(engine: Engine, eventually: Eventually) -> None:
+def test_a_wait_of_a_caller_that_is_gone_is_given_up(engine: Engine, eventually: Eventually) -> None:
     lock = engine.acquire_lock("main", "MANUAL", "alice")
     gone = threading.Event()
     with ThreadPoolExecutor(1) as pool:

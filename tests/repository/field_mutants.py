@@ -24,7 +24,7 @@ PLACES = {
 """The file of each part, as it is installed below `shadowswitch`."""
 
 Edits = list[tuple[str, str, str]]
-"""A part, what stands there once, what stands there instead."""
+"""A part, a text that occurs once in it, and the text that replaces it."""
 
 MUTANTS: dict[str, tuple[str, Edits]] = {
     "the journal trimmed one LSN too far": (
@@ -35,7 +35,7 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
         "test_trim_bounds.py -k calls_durable",
         [("trimmer", 'self._transact(partial(retention.note_durable, durable=durable), "note durable")', "pass")],
     ),
-    "pins not looked at when a generation is closed": (
+    "a generation closed without a look at its pins": (
         "test_outside_pins.py -k lets_go",
         [("generation", "            if self.pins and not self.closed:\n", "            if False:\n")],
     ),
@@ -123,7 +123,7 @@ MUTANTS_OF_SYNCING: dict[str, tuple[str, Edits]] = {
         [("fts5 writer", "            store.sync_wal(self._path)\n", "            pass\n")],
     ),
 }
-"""Those that only system calls show."""
+"""Mutants that only system calls show."""
 
 
 def by_file(edits: Edits) -> edited_library.Edits:

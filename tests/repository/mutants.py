@@ -30,7 +30,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
             ]
         },
     ),
-    "journal trimmed by what was needed a while ago": (
+    "journal trimmed by an old view of the needed changes": (
         "test_safety.py -k busy",
         {"actors/maintenance/trimmer.py": [("        queue.look()  # after", "        pass  # after")]},
     ),
@@ -53,7 +53,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
             ]
         },
     ),
-    "deleted before the pins were looked at": (
+    "deleted before a look at the pins": (
         "test_safety.py -k pinned",
         {
             "actors/maintenance/janitor.py": [
@@ -106,7 +106,7 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
         },
     ),
     "writes that gathered not committed before the drain": (
-        "test_turn.py -k what_gathers",
+        "test_turn.py -k writes_that_gather",
         {
             "actors/journal_writer.py": [
                 ("        self._commit_pending()\n        self._answer()  # its", "        self._answer()  # its")
@@ -164,7 +164,7 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
         {"actors/journal_writer.py": [("            self._unsettled.append(message)\n", "            pass\n")]},
     ),
     "the pointer not moved after an error": (
-        "test_turn.py -k answer_that_is_lost",
+        "test_turn.py -k lost_answer",
         {
             "actors/journal_writer.py": [
                 ("            self._settle(message)\n            self._refuse(", "            self._refuse("),
@@ -199,7 +199,7 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
         "test_live_index.py -k no_further",
         {LIVE_INDEX: [("        return min(head, live.applied_lsn)\n", "        return head\n")]},
     ),
-    "what was live not known as exposed": (
+    "the previous generation not known as exposed": (
         "test_live_index.py -k stays_exposed",
         {
             LIVE_INDEX: [
@@ -208,28 +208,28 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
         },
     ),
     "a soaking generation caught up ahead of the live one": (
-        "test_live_index.py -k live_one_on_first",
+        "test_live_index.py -k live_one_first",
         {LIVE_INDEX: [("self._comes_first(live, generation, live_until):", "False:")]},
     ),
-    "a live generation that raises waited for": (
+    "a switch that waits for a live generation that raises": (
         "test_live_index.py -k that_raises",
         {LIVE_INDEX: [("except Exception as error:  # whatever", "except Timeout as error:  # whatever")]},
     ),
     "writers held by a live generation that was left behind": (
-        "test_leaving.py -k is_slow_is_gone_back",
+        "test_leaving.py -k wait_for_a_slow_index",
         {LIVE_INDEX: [("        return live.applied_lsn >= generation.applied_lsn or ", "        return True or ")]},
     ),
 }
-"""Of the turn of a switch, and of what readers may see of an index."""
+"""Mutants of the turn of a switch, and of the rules for readers of an index."""
 
 UNSAFE = {**MUTANTS_OF_SAFETY, **MUTANTS_OF_THE_TURN}
 
 IN_TORTURE = {
-    "journal trimmed by what was needed a while ago",
+    "journal trimmed by an old view of the needed changes",
     "a hold not looked at in the transaction that trims",
     "each attempt has the same time for its drain",
     "a turn that comes late is taken",
     "a torn index served after a power cut",
     "a link followed when a generation is removed",
 }
-"""What would make the ordinary run too long."""
+"""Mutants that run only with `make torture`: they would make the ordinary run too long."""

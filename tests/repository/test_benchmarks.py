@@ -111,7 +111,7 @@ def ledger() -> Ledger:
 SOUND = {KEYS[0]: 7, KEYS[3]: 4, KEYS[4]: 5, KEYS[5]: 6}
 
 
-def test_the_auditor_accepts_what_was_acknowledged_and_leaves_open_what_nobody_knows(ledger: Ledger) -> None:
+def test_the_auditor_accepts_acknowledged_writes_and_either_result_of_an_unknown_one(ledger: Ledger) -> None:
     for unknown in ({}, {KEYS[2]: 3}, {KEYS[2]: 9}):
         found = ledger.audit_whole("main", SOUND | unknown)
         assert (found.lost, found.revived) == (set(), set())
@@ -126,19 +126,19 @@ def test_the_auditor_accepts_what_was_acknowledged_and_leaves_open_what_nobody_k
     ],
     ids=["an older version", "a deleted record", "a record that nobody wrote"],
 )
-def test_the_auditor_finds_what_is_wrong(
+def test_the_auditor_finds_wrong_records(
     ledger: Ledger, held: dict[Key, int], lost: set[object], revived: set[object]
 ) -> None:
     found = ledger.audit_whole("main", SOUND | held)
     assert (found.lost, found.revived) == (lost, revived)
 
 
-def test_the_auditor_finds_what_is_missing(ledger: Ledger) -> None:
+def test_the_auditor_finds_missing_records(ledger: Ledger) -> None:
     held = {key: lsn for key, lsn in SOUND.items() if key != KEYS[3]}
     assert ledger.audit_whole("main", held).lost == {(KEYS[3], 4)}
 
 
-def test_the_auditor_leaves_alone_what_changes_while_it_looks(ledger: Ledger) -> None:
+def test_the_auditor_does_not_report_records_that_change_while_it_looks(ledger: Ledger) -> None:
     def moving(key: Key) -> int | None:
         ledger.acked(key, 100, deleted=False)
         return 1

@@ -15,6 +15,6 @@ def test_every_limit_and_every_step_is_where_the_door_says(place: inside.Limit |
     assert isinstance(found, int | float) == isinstance(place, inside.Limit)
 
 
-def test_no_two_names_of_the_door_mean_the_same() -> None:
+def test_no_two_names_of_the_door_mean_the_same_place() -> None:
     for names in (inside.Limit, inside.Step):
         assert len({place.value for place in names}) == len(names.__members__)

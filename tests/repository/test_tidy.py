@@ -264,7 +264,7 @@ def test_tests_go_inside_by_one_door() -> None:
         ("def f(engine: Engine): engine.head('main')", 0),
     ],
 )
-def test_what_goes_inside_beside_the_door_is_seen(text: str, found: int) -> None:
+def test_a_use_of_the_insides_beside_the_door_is_seen(text: str, found: int) -> None:
     assert len(list(_beside_the_door(ast.parse(text)))) == found
 
 
@@ -293,7 +293,7 @@ def test_no_test_asserts_a_duration() -> None:
     none_of(offenders, "a duration fails on somebody's slow machine and proves nothing; measure it in benchmarks/:")
 
 
-def test_what_is_public_has_a_docstring() -> None:
+def test_every_public_name_has_a_docstring() -> None:
     offenders = [
         f"{name}:{node.lineno}: {node.name}"
         for name in python_files("engine", "storage", "actors", "model")

@@ -75,7 +75,7 @@ def _circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
             yield from visit(node)
 
 
-def test_no_two_files_import_each_other_not_even_by_a_detour() -> None:
+def test_no_two_files_import_each_other_directly_or_by_others() -> None:
     offenders = [" <-> ".join(circle) for circle in _circles(_graph())]
     none_of(offenders, "files in a circle can only be read together; pass a callable, or move what they share:")
 

@@ -57,7 +57,9 @@ def go_on(engine: Engine) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", KILLS)
-def test_who_sends_again_after_a_kill_finds_one_switch(open_engine: OpenEngine, data_dir: Path, where: str) -> None:
+def test_a_builder_that_sends_again_after_a_kill_finds_one_switch(
+    open_engine: OpenEngine, data_dir: Path, where: str
+) -> None:
     name, _, nth = where.partition("@")
     plan = f"{name}=kill@{nth or 1}"
     environment = outside_environment(PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]))

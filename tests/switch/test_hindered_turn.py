@@ -54,7 +54,7 @@ def test_a_pointer_that_could_not_be_settled_is_settled_behind_the_next_message(
     assert engine.check() == []
 
 
-def test_the_way_back_of_a_switch_does_not_retire_while_it_is_verified(
+def test_the_previous_generation_does_not_retire_while_its_successor_is_verified(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine(soak_s=0.0, janitor_interval_s=3600.0)

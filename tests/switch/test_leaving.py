@@ -50,7 +50,7 @@ def settled(engine: Engine) -> None:
     assert engine.check() == []
 
 
-def test_an_index_that_is_slow_is_gone_back_from_without_waiting_for_it(open_engine: OpenEngine) -> None:
+def test_a_rollback_does_not_wait_for_a_slow_index(open_engine: OpenEngine) -> None:
     engine = open_engine(validation_timeout_s=20.0)
     engine.create_branch("main")
     first, second = live(engine), live(engine)
@@ -71,7 +71,7 @@ def test_an_index_that_is_slow_is_gone_back_from_without_waiting_for_it(open_eng
     settled(engine)
 
 
-def test_an_attempt_that_was_given_up_does_not_tie_the_shadow_to_an_index_that_is_slow(
+def test_a_shadow_does_not_wait_for_a_slow_live_index_after_an_attempt_that_was_given_up(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine(validation_timeout_s=20.0)
@@ -93,7 +93,7 @@ def test_an_attempt_that_was_given_up_does_not_tie_the_shadow_to_an_index_that_i
 @pytest.mark.parametrize(
     "error", [OSError(5, "disk"), RuntimeError("a defect of the backend"), StorageFull("the disk is full")], ids=repr
 )
-def test_an_index_that_raises_is_gone_back_from(open_engine: OpenEngine, error: Exception) -> None:
+def test_a_rollback_does_not_need_an_index_that_raises(open_engine: OpenEngine, error: Exception) -> None:
     engine = open_engine(sound=False)  # crashes of followers are counted
     engine.create_branch("main")
     first, second = live(engine), live(engine)
@@ -111,7 +111,7 @@ def test_an_index_that_raises_is_gone_back_from(open_engine: OpenEngine, error: 
     settled(engine)
 
 
-def test_readers_of_an_index_read_on_when_going_back_from_it_finds_no_room(open_engine: OpenEngine) -> None:
+def test_readers_read_on_when_a_rollback_finds_no_room(open_engine: OpenEngine) -> None:
     """Of the two, one is in an unknown format and follows no journal."""
     engine = open_engine(disk_reserve_bytes=0)
     engine.create_branch("main")
@@ -140,7 +140,7 @@ def test_readers_of_an_index_read_on_when_going_back_from_it_finds_no_room(open_
     settled(engine)
 
 
-def test_a_live_index_that_is_broken_is_replaced_without_it(open_engine: OpenEngine) -> None:
+def test_a_broken_live_index_is_replaced_without_its_files(open_engine: OpenEngine) -> None:
     engine = open_engine()
     engine.create_branch("main")
     fill(engine, 100)

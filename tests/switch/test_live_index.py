@@ -213,7 +213,7 @@ def test_an_exposed_generation_follows_no_further_than_the_live_one(pair: Pair) 
     assert index.follow_limit(pair.second, 11) == 11
 
 
-def test_what_was_live_stays_exposed(pair: Pair) -> None:
+def test_a_generation_that_was_live_stays_exposed(pair: Pair) -> None:
     index = pair.index
     assert not index.is_exposed(pair.first)
     index.set_live(pair.first, 1, 0)
@@ -222,7 +222,7 @@ def test_what_was_live_stays_exposed(pair: Pair) -> None:
     assert index.is_exposed(pair.second)
 
 
-def test_catching_up_an_exposed_generation_brings_the_live_one_on_first(
+def test_catching_up_an_exposed_generation_catches_up_the_live_one_first(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[int] = []

@@ -145,7 +145,7 @@ def test_a_worker_that_dies_in_the_moment_in_which_it_is_given_a_task_is_noticed
 # -- switches --------------------------------------------------------------------------------------------------------
 
 
-def test_going_back_that_fails_is_no_success(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_switch_whose_reversal_fails_is_no_success(open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = start(open_engine)
     first, shadow = live(engine), built(engine)
     before = os.readlink(published(engine))
@@ -179,7 +179,7 @@ def test_a_validation_that_could_not_be_done_did_not_pass(engine: Engine, monkey
     assert "the worker died" in result.validation_errors[0]
 
 
-def test_the_path_for_outsiders_never_leads_to_what_was_removed(open_engine: OpenEngine) -> None:
+def test_the_published_path_never_leads_to_a_removed_generation(open_engine: OpenEngine) -> None:
     engine = start(open_engine)
     live(engine)
     shadow, publishing = built(engine), inside.publish_lock(engine)
@@ -220,7 +220,7 @@ def test_a_reader_in_another_process_never_meets_an_older_state_in_the_new_gener
     assert before <= after
 
 
-def test_a_reader_finds_its_way_when_the_outcome_of_a_switch_was_learnt_late(
+def test_a_reader_gets_the_live_generation_when_the_outcome_of_a_switch_came_late(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = start(open_engine, soak_s=3600.0, seal_budget_ms=2000.0)
@@ -267,7 +267,7 @@ def test_a_switch_does_not_outlive_the_engine(open_engine: OpenEngine, monkeypat
     assert isinstance(outcome, ShadowSwitchError) or not outcome.success  # type: ignore[attr-defined]
 
 
-def test_a_closed_index_is_said_to_be_closed_not_to_differ(engine: Engine) -> None:
+def test_calls_of_a_closed_generation_say_that_it_is_closed(engine: Engine) -> None:
     fill(engine, 10)
     shadow = built(engine)
     writer = inside.generation(engine, shadow.generation).writer
@@ -328,7 +328,7 @@ def test_after_an_error_of_the_disk_no_write_of_the_group_is_tried_again(
     assert inside.catalog(engine).failed is not None
 
 
-def test_what_an_actor_has_claimed_is_not_failed_by_its_end() -> None:
+def test_a_message_that_an_actor_has_claimed_is_not_failed_by_the_end_of_the_actor() -> None:
     claimed, waiting = Sweep(Reply()), Sweep(Reply())
 
     class Dying:

@@ -13,7 +13,7 @@ from tests.support import inside
 from tests.support.engine_helpers import KIND, attempt, crew, fill, live, put, wait_until
 
 
-def test_a_soaking_index_that_is_validated_is_not_brought_ahead_of_the_live_one(engine: Engine) -> None:
+def test_the_validation_of_a_soaking_generation_does_not_apply_more_than_the_live_one_has(engine: Engine) -> None:
     fill(engine, 100)
     first, second = live(engine), live(engine)
     with inside.pause_apply(engine, second):
@@ -23,7 +23,7 @@ def test_a_soaking_index_that_is_validated_is_not_brought_ahead_of_the_live_one(
         assert ahead.applied_lsn >= behind.applied_lsn == engine.head("main")
 
 
-def test_no_reader_goes_back_in_time_while_two_switch_one_index_to_and_fro(engine: Engine) -> None:
+def test_no_reader_goes_back_in_time_while_two_callers_switch_one_index_to_and_fro(engine: Engine) -> None:
     fill(engine, 100)
     live(engine), live(engine)
     seen: dict[str, list[tuple[int, int]]] = {"inside": [], "outside": [], "kept": []}

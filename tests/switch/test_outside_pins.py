@@ -97,7 +97,7 @@ def rebuilt(engine: Engine) -> int:
     return result.generation
 
 
-def test_a_late_pin_of_another_process_does_not_count_for_what_was_marked_for_removal(open_engine: Any) -> None:
+def test_a_late_pin_of_another_process_does_not_count_for_a_retiring_generation(open_engine: Any) -> None:
     """The files of the marked generation are still there: a reader in the host holds them."""
     engine = open_engine(janitor_interval_s=3600)
     engine.create_branch("main")

@@ -36,7 +36,7 @@ def test_a_tracked_rebuild_in_the_shadow_makes_the_branch_ready(some: Engine) ->
     assert some.merge_branch("main", "alice", "done").state == "MERGED"
 
 
-def test_it_stays_active_and_editable_until_the_switch(some: Engine) -> None:
+def test_a_tracked_branch_stays_active_and_editable_until_the_switch(some: Engine) -> None:
     shadow_id = tracked(some)
     some.wait_for(shadow_id, "BUILT", timeout_s=60)
     some.write("main", [put("draft")])
@@ -62,7 +62,7 @@ def test_ready_comes_with_the_last_of_several_in_either_mode(some: Engine) -> No
     assert state(some) == "READY"
 
 
-def test_with_its_token_nobody_completes_what_another_of_the_same_name_indexes(some: Engine) -> None:
+def test_a_token_does_not_complete_the_indexing_of_another_caller_with_the_same_name(some: Engine) -> None:
     (one,) = some.start_indexing("main", "indexer", ["object_type"])
     (other,) = some.start_indexing("main", "indexer", ["link_type"])
     with pytest.raises(InvalidTransition, match="under the locks of these tokens"):
@@ -95,7 +95,7 @@ def test_a_completion_that_was_held_up_beyond_the_time_of_its_lock_completes_not
         engine.complete_indexing("main", "indexer")
 
 
-def test_what_is_built_in_a_shadow_is_not_completed_by_hand(some: Engine) -> None:
+def test_a_tracked_build_in_the_shadow_is_not_completed_by_a_call(some: Engine) -> None:
     tracked(some)
     with pytest.raises(InvalidTransition):
         some.complete_indexing("main")
@@ -125,7 +125,7 @@ def test_a_switch_that_does_not_verify_makes_nothing_ready(some: Engine, eventua
     assert state(some) == "ACTIVE"
 
 
-def test_a_switch_that_is_refused_leaves_it_pending(some: Engine) -> None:
+def test_a_switch_that_is_refused_leaves_the_tracked_build_pending(some: Engine) -> None:
     some.add_validator("NEVER", lambda reader: ["no"])
     shadow_id = tracked(some)
     some.wait_for(shadow_id, "BUILT", timeout_s=60)
@@ -174,7 +174,7 @@ def test_a_build_that_ended_is_out_of_the_way_of_the_next_at_once(open_engine: O
     assert state(engine) == "READY"
 
 
-def test_a_stop_between_switch_and_completion_is_made_good_at_the_next_start(
+def test_a_completion_that_a_stop_prevented_follows_at_the_next_start(
     open_engine: OpenEngine, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 

@@ -141,7 +141,7 @@ def test_the_soak_ends_by_itself(open_engine: Any) -> None:
     assert engine.shadow(built(engine).shadow_index_id).state == "BUILT"
 
 
-def test_going_back_by_itself_leaves_only_the_generation_that_is_at_fault(filled: Engine) -> None:
+def test_an_automatic_rollback_leaves_only_the_generation_at_fault(filled: Engine) -> None:
     """A complaint that comes late, when somebody has gone back already, must not bring the bad one back."""
     first, second = live(filled), live(filled)
     bad = filled.index("main", KIND)
@@ -151,7 +151,7 @@ def test_going_back_by_itself_leaves_only_the_generation_that_is_at_fault(filled
     assert filled.rollback("main", KIND).generation == second  # nobody condemned it
 
 
-def test_what_was_gone_back_from_by_itself_retires_in_the_same_commit(filled: Engine) -> None:
+def test_an_automatic_rollback_retires_the_unsound_generation_in_the_same_commit(filled: Engine) -> None:
     first, second = live(filled), live(filled)
     inside.go_back(filled, filled.index("main", KIND), "health check: slow")
     assert filled.index("main", KIND).generation == first

@@ -44,7 +44,7 @@ def test_the_previous_generation_follows_the_journal_after_a_restart(open_engine
     wait_until(lambda: applied_lsn(again, first) == head, what="the soaking generation at the head")
 
 
-def test_a_health_check_that_finds_fault_makes_the_index_go_back(open_engine: Any) -> None:
+def test_a_health_check_that_finds_fault_causes_a_rollback(open_engine: Any) -> None:
     engine = open_engine(health_interval_s=0.01)
     engine.create_branch("main")
     fill(engine, 50)

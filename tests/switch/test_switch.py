@@ -342,7 +342,7 @@ def test_a_shadow_that_lost_its_files_is_not_switched_to(filled: Engine) -> None
 # -- the request and the result --------------------------------------------------------------------------------------
 
 
-def test_a_senseless_request_is_refused() -> None:
+def test_an_invalid_request_is_refused() -> None:
     for wrong in ({"switch_timeout_seconds": 0}, {"switch_timeout_seconds": 1e9}, {"strategy": "HOPE"}):
         with pytest.raises(InvalidConfig):
             SwitchRequest(**wrong)
@@ -359,7 +359,7 @@ def test_the_result_of_a_first_switch_knows_no_old_index(filled: Engine) -> None
     assert result.generation == filled.index("main", KIND).generation
 
 
-def test_what_is_written_between_built_and_switch_is_there_at_the_switch(filled: Engine) -> None:
+def test_writes_between_build_and_switch_are_in_the_new_generation(filled: Engine) -> None:
     shadow = built(filled, shards=3)
     filled.write("main", [put("0", "late"), Delete("object_type", "1"), put("new", "late")])
     result = filled.switch(shadow.shadow_index_id)

@@ -62,7 +62,7 @@ def move(request: pytest.FixtureRequest, engine: Engine, gathered: Gathered) -> 
 # -- the writes before it --------------------------------------------------------------------------------------------
 
 
-def test_what_gathers_before_the_turn_is_acknowledged_before_it_and_is_in_the_new_generation(
+def test_writes_that_gather_before_the_turn_are_acknowledged_before_it_and_are_in_the_generation(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head = move.engine.head("main")
@@ -218,7 +218,7 @@ def test_a_stale_token_changes_nothing_and_does_not_take_the_writes_before_it_wi
 
 
 @pytest.mark.parametrize("planned", ["switch.drained=exit", "switch.proven=exit", "journal.before_commit=raise:ENOSPC"])
-def test_whatever_ends_a_turn_before_its_commit_changes_nothing(
+def test_a_turn_that_ends_before_its_commit_changes_nothing(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch, planned: str
 ) -> None:
     inside.before(monkeypatch, inside.Step.PREPARE, lambda: failpoints.plan_points(f"{planned}@1"))
@@ -245,7 +245,7 @@ def test_whatever_ends_a_turn_before_its_commit_changes_nothing(
         "switch.pointed=exit",
     ],
 )
-def test_an_answer_that_is_lost_is_what_the_catalog_says_and_readers_get_it_at_once(
+def test_a_switch_with_a_lost_answer_ends_as_the_catalog_says_and_readers_get_it_at_once(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch, planned: str
 ) -> None:
     inside.after(monkeypatch, inside.Step.PREPARE, lambda: failpoints.plan_points(f"{planned}@1"))
@@ -263,7 +263,7 @@ def test_an_answer_that_is_lost_is_what_the_catalog_says_and_readers_get_it_at_o
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first generation", "a later one"])
-def test_a_reversal_whose_answer_is_lost_is_what_the_catalog_says(
+def test_a_reversal_whose_answer_is_lost_ends_as_the_catalog_says(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, first: bool
 ) -> None:
     fill(engine, 10)
@@ -305,7 +305,7 @@ def test_the_pointer_moves_before_anything_newer_is_durable(move: Move, monkeypa
     assert moved == [(True, True)]
 
 
-def test_between_commit_and_pointer_readers_read_on_and_others_wait(
+def test_between_commit_and_pointer_readers_read_on_and_writers_and_switches_wait(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Writers and a second switch come behind the pointer."""
