@@ -121,8 +121,8 @@ def test_many_changes_are_forced_to_disk_long_before_a_few(open_engine: Any) -> 
 def test_an_index_under_steady_writes_is_compacted_and_forced_to_disk(
     open_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under steady writes the head is always a little ahead. The follower compacts and flushes nevertheless: a search of
-    1,000 segments took 30 ms instead of one."""
+    """Under steady writes the head is always a little ahead. The follower compacts and flushes nevertheless: without
+    this a search of 1,000 segments took 30 ms instead of one."""
     engine = open_engine(flush_interval_s=3600.0, flush_changes=10)
     engine.create_branch("main")
     number = live(engine)

@@ -227,7 +227,7 @@ def test_a_broken_branch_is_not_in_the_way_of_another(engine: Engine, monkeypatc
 def test_a_round_of_the_janitor_looks_only_at_branches_that_are_due(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # no Scrubber: it may walk
+    engine = open_engine(journal_keep_changes=50, recheck_interval_s=0)  # without the Scrubber, which walks
     for n in range(50):
         engine.create_branch(f"b{n}")
         engine.write(f"b{n}", [put("a")])

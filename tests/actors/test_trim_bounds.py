@@ -79,8 +79,8 @@ def test_the_first_change_that_is_needed_is_the_oldest_that_is_kept(
 
 
 def test_the_journal_never_begins_behind_what_the_catalog_calls_durable(open_engine: Any) -> None:
-    """A recovery asks each shard and does not need `note_durable`. The call keeps the rows true, so that a restart trims
-    and reports from where the host was."""
+    """A recovery asks each shard and does not need `note_durable`. The call keeps the rows true, so that a restart
+    trims and reports from where the host was."""
     engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600, flush_interval_s=0.01)
     engine.create_branch("main")
     fill(engine, OLD)

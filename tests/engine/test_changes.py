@@ -1,4 +1,4 @@
-"""The journal as users see it: every change once, in order, whole images; trimmed only below what is needed."""
+"""The journal as users see it: every change once, in order, whole; trimmed only below the needed changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.engine_helpers import KIND, TYPES, built, crew, fill, found, 
 
 
 def replayed(changes: list[Change]) -> dict[tuple[str, str], tuple[int, dict[str, Any]]]:
-    """What the records are after these changes."""
+    """The records after these changes."""
     state: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
     for change in changes:
         key = (change.resource_type, change.id)
@@ -108,7 +108,7 @@ def test_the_journal_is_trimmed_once_the_generations_have_it_on_disk(open_engine
     oldest = engine.branch("main").oldest_lsn
     with pytest.raises(JournalTrimmed) as caught:
         engine.changes("main", after=0)
-    assert oldest <= caught.value.oldest_lsn <= engine.branch("main").oldest_lsn, "the janitor may still be at it"
+    assert oldest <= caught.value.oldest_lsn <= engine.branch("main").oldest_lsn, "the janitor may still be trimming"
     assert engine.changes("main", after=head - 5)[-1].lsn == head
     assert engine.rollback("main", KIND).success
     assert len(found(engine, "round4")) == 500

@@ -40,7 +40,7 @@ def _no_points_left() -> Iterator[None]:
 
 
 def slow_copy(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.05) -> None:
-    """Workers started from now on copy slowly, so that there is time to do something meanwhile."""
+    """Make workers that start later copy slowly, so that a test has time during the copy."""
     monkeypatch.setenv("SHADOWSWITCH_POINTS", f"copy.slice=sleep:{seconds}")
 
 
@@ -51,7 +51,7 @@ def test_a_build_goes_through_its_states_and_its_progress_never_goes_back(
     filled: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow_copy(monkeypatch)
-    failpoints.plan_points("build.validated=sleep:1")  # long enough to be seen in that phase
+    failpoints.plan_points("build.validated=sleep:1")  # so that the test sees this phase
     shadow = filled.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
     seen: list[tuple[str, float, float | None]] = []
     pause = threading.Event()

@@ -79,7 +79,7 @@ def test_a_stream_of_leases_does_not_starve_a_lock(engine: Engine, eventually: E
         assert not refused.allowed
         assert refused.blocked is not None
         assert refused.token == 0
-        assert engine.check_write("main", "update", "object_type", "a").allowed, "who waits blocks no write"
+        assert engine.check_write("main", "update", "object_type", "a").allowed, "a waiter blocks no write"
         engine.release_lock(first.lock_id, first.token)
         assert task.result(60).owner == "alice"
 
@@ -137,7 +137,7 @@ def test_a_lease_survives_the_host_of_the_engine(open_engine: OpenEngine) -> Non
 def test_a_write_that_was_admitted_and_held_up_does_not_land_after_the_lock_was_lost(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is between admission and commit is held up; the lock is taken away and given to another meanwhile."""
+    """The write is held up between admission and commit; meanwhile the lock goes to another owner."""
     old = engine.acquire_lock("main", "MANUAL", "alice")
     engine.write("main", [put("a")], owner="alice", tokens=[old.token])
     held_up = inside.HeldWrite(monkeypatch, engine)
@@ -182,7 +182,9 @@ def test_a_caller_that_waits_for_several_locks_holds_none_of_them(engine: Engine
             ("MANUAL on object_type b", "MANUAL on object_type a")
         ]
         engine.write("main", [put("b")])
-        assert refused_lock(engine, "carl", "RESOURCE", "object_type", "b").cause == "QUEUE", "first come, first served"
+        assert refused_lock(engine, "carl", "RESOURCE", "object_type", "b").cause == "QUEUE", (
+            "waiters are served in their order"
+        )
         engine.release_lock(first.lock_id, first.token)
         assert [lock.resource_id for lock in task.result(60)] == ["b", "a"]
     assert engine.lock_waiters() == []

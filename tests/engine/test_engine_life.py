@@ -1,4 +1,4 @@
-"""Opening and closing, other processes, supervision, events, the path for outsiders."""
+"""Opening and closing, other processes, supervision, events, the published path."""
 
 from __future__ import annotations
 
@@ -127,9 +127,9 @@ def test_an_actor_whose_handler_fails_mends_itself(
     def fail() -> None:
         raise error("planted")
 
-    inside.before(monkeypatch, inside.Step.BRANCH_HEAD, fail)  # what the follower does first
+    inside.before(monkeypatch, inside.Step.BRANCH_HEAD, fail)  # the first step of a follower
     inside.kick_followers(engine)
-    inside.before(monkeypatch, inside.Step.LIST_GENERATIONS, fail)  # what the janitor does first
+    inside.before(monkeypatch, inside.Step.LIST_GENERATIONS, fail)  # the first step of the janitor
     inside.tick_janitor(engine)
     eventually(lambda: inside.crashes(engine) >= 2)
     monkeypatch.undo()
@@ -195,7 +195,7 @@ def test_every_transition_is_an_event_and_subscribers_get_them_in_order(engine: 
     def callback(event: Event) -> None:
         if event.sequence == 2 and not failed.is_set():
             failed.set()
-            raise RuntimeError("not now")  # it gets the same event again
+            raise RuntimeError("not now")  # the subscriber gets the same event again
         got.append(event)
 
     end = engine.subscribe(callback, after=0)
@@ -219,7 +219,7 @@ def test_every_transition_is_an_event_and_subscribers_get_them_in_order(engine: 
     end()
 
 
-# -- the path for outsiders ------------------------------------------------------------------------------------------
+# -- the published path ----------------------------------------------------------------------------------------------
 
 
 def test_the_published_path_is_never_absent_or_torn_through_many_switches(engine: Engine) -> None:

@@ -56,7 +56,9 @@ def test_a_branch_with_a_waiter_is_not_idle_and_one_with_a_lock_may_sleep(
     eventually(lambda: engine.stats()["branch_actors"] == 0)
     engine.heartbeat(first.lock_id, first.token, 10)
     eventually(lambda: engine.stats()["branch_actors"] == 0)
-    assert [lock.progress_percent for lock in engine.locks("main")] == [10], "a heartbeat is not lost in its sleep"
+    assert [lock.progress_percent for lock in engine.locks("main")] == [10], (
+        "the heartbeat is kept while the actor sleeps"
+    )
     with ThreadPoolExecutor(1) as pool:
         task = pool.submit(engine.acquire_lock, "main", "MANUAL", "bob", wait_s=60)
         eventually(lambda: waiting(engine) == 1)
@@ -87,7 +89,7 @@ def test_two_hundred_threads_take_and_give_back_without_deadlock(engine: Engine)
         lock = engine.acquire_lock("main", "MANUAL", f"thread {number}", wait_s=100, **more)
         if not narrow:
             holding.append(number)
-            assert holding == [number], "LK-1 a lock of the branch is alone"
+            assert holding == [number], "LK-1: no other lock is beside a lock of the branch"
             holding.remove(number)
         engine.release_lock(lock.lock_id, lock.token)
         return lock.token

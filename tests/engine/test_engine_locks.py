@@ -1,4 +1,4 @@
-"""Locks through a real engine: who is refused and told why, expiry, fencing, restarts, states."""
+"""Locks through a real engine: refusals and their reasons, expiry, fencing, restarts, states."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def test_a_lock_blocks_writes_in_its_scope_and_nowhere_else(
     lock = engine.acquire_lock("main", "MANUAL", "alice", **scope)
     for change in refused:
         assert blocked_write(engine, change).lock_id == lock.lock_id
-        assert blocked_write(engine, change, owner="alice").holder == "alice", "without its token it is anybody's"
+        assert blocked_write(engine, change, owner="alice").holder == "alice", (
+            "without its token the write is like that of another owner"
+        )
         assert not engine.check_write("main", "update", change.resource_type, change.id).allowed
         engine.write("main", [change], owner="alice", tokens=[lock.token])
         engine.write("other", [change])
@@ -193,7 +195,7 @@ def test_force_unlock_fences_out_and_is_audited(engine: Engine) -> None:
     assert entry.data["locks"][0]["lock_id"] == lock.lock_id
 
 
-# -- what survives -------------------------------------------------------------------------------------------------
+# -- restarts and kills ---------------------------------------------------------------------------------------------
 
 
 def test_a_lock_survives_closing_and_opening(open_engine: OpenEngine) -> None:
@@ -207,7 +209,7 @@ def test_a_lock_survives_closing_and_opening(open_engine: OpenEngine) -> None:
     assert blocked_write(engine, put("a")).reason == "rebuild"
     engine.write("main", [put("a")], owner="alice", tokens=[lock.token])
     engine.release_lock(lock.lock_id, lock.token)
-    assert engine.acquire_lock("main", "MANUAL", "bob").token > lock.token, "LK-2 tokens grow over restarts"
+    assert engine.acquire_lock("main", "MANUAL", "bob").token > lock.token, "LK-2: tokens grow over restarts"
 
 
 def test_a_lock_without_a_claim_ends_after_the_grace_interval(open_engine: OpenEngine, eventually: Eventually) -> None:
@@ -360,7 +362,7 @@ def test_indexing_that_fails_or_loses_its_lock_does_not_make_a_branch_ready(
     assert engine.start_indexing("main", "indexer", ["object_type"], shadow=True) == []
     engine.write("main", [put("a")])
     engine.complete_indexing("main", "indexer")
-    assert engine.branch("main").state == "ACTIVE", "the whole branch failed before and was not indexed again"
+    assert engine.branch("main").state == "ACTIVE", "the indexing of the whole branch failed, and was not done again"
     engine.start_indexing("main", "indexer", shadow=True)
     engine.complete_indexing("main", "indexer")
     assert engine.branch("main").state == "READY"

@@ -1,4 +1,4 @@
-"""The helpful no: progress and ETA that a refusal carries are measured, from the build or from heartbeats."""
+"""Progress and ETA in a refusal are measured: they come from the build or from heartbeats."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ def test_a_lock_for_a_build_has_the_progress_of_that_build(engine: Engine) -> No
     shadow = engine.start_build("main", KIND, TYPES, {"backend": "fts5"}, external=True, service_name="funnel")
     locks = engine.start_indexing("main", "funnel", TYPES, ttl_s=100, shadow_index_id=shadow.shadow_index_id)
     engine.heartbeat(locks[0].lock_id, locks[0].token, ProgressReport(99, eta_s=1))
-    assert refused_lock(engine, "bob").progress_percent == 0, "the build has not reported yet; what it says counts"
+    assert refused_lock(engine, "bob").progress_percent == 0, (
+        "the build has not reported yet; the heartbeat does not count"
+    )
     engine.report_progress(shadow.shadow_index_id, 40, 1200)
     for blocked in (refused_lock(engine, "bob"), blocked_write(engine, put("a"))):
         assert (blocked.progress_percent, blocked.retry_after_s) == (40, 300)
         assert blocked.eta_s is not None
-        assert 1100 < blocked.eta_s < 1200, "less the time since the report"
+        assert 1100 < blocked.eta_s < 1200, "the ETA of the report less the time since then"
         assert "40 % done" in blocked.message
         assert blocked.free_resource_types == ("link_type",)
     assert [lock.progress_percent for lock in engine.locks()] == [40]
     assert engine.check_write("main", "update", "object_type", "a").blocked is not None
     engine.fail_build(shadow.shadow_index_id, "no room")
-    assert refused_lock(engine, "bob").progress_percent is None, "a build that failed goes nowhere"
+    assert refused_lock(engine, "bob").progress_percent is None, "a failed build has no progress"
 
 
 def test_the_progress_of_a_managed_build_is_that_of_its_meter(engine: Engine, eventually: Eventually) -> None:

@@ -163,7 +163,7 @@ def test_a_pinned_generation_is_kept_and_follows_until_it_is_let_go(filled: Engi
     reader = filled.reader("main", KIND)
     path = filled.index("main", KIND).path
     filled.rebuild("main", KIND, ["object_type"])
-    filled.rebuild("main", KIND, ["object_type"])  # two switches later it is nobody's backup
+    filled.rebuild("main", KIND, ["object_type"])  # after two switches it is no backup any more
     filled.clean_up()
     assert os.path.exists(path)
     assert len(reader.search("word7")) == 1

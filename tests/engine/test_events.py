@@ -1,4 +1,4 @@
-"""Events: told if and only if what they tell of was committed; in order, at least once, also after a restart."""
+"""Events: stored if and only if their change was committed; delivered in order, at least once, also after a restart."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.support.engine_helpers import KIND, ROOT, TYPES, built, fill, live, w
 STORY = ["build.claimed", "build.started", "build.completed", "switch.started", "switch.committed", "switch.finished"]
 
 
-def told(events: list[Event], subject: str = "") -> list[str]:
-    """The short types of events, of one subject."""
+def types_of(events: list[Event], subject: str = "") -> list[str]:
+    """The types of events without their prefix, of one subject or of all."""
     return [e.type.removeprefix("com.shadowswitch.") for e in events if subject in ("", e.subject)]
 
 
 def test_a_rebuild_has_its_events_in_order(filled: Engine) -> None:
     result = filled.rebuild("main", KIND, TYPES)
     events = filled.events()
-    assert told(events, result.shadow_index_id) == STORY
+    assert types_of(events, result.shadow_index_id) == STORY
     assert [event.sequence for event in events] == sorted({event.sequence for event in events})
     assert len({event.id for event in events}) == len(events)
     committed, finished = events[-2:]
@@ -53,7 +53,7 @@ def test_failures_and_cancellations_are_events_with_their_reason(
     filled.retry_build(shadow.shadow_index_id)
     filled.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=30)
     filled.cancel_build(shadow.shadow_index_id, "not wanted")
-    story = told(filled.events(), shadow.shadow_index_id)
+    story = types_of(filled.events(), shadow.shadow_index_id)
     assert story[2:6] == ["build.failed", "build.retried", "build.resumed", "build.completed"]
     assert story[6] == "build.cancelled"
     failed = next(event for event in filled.events() if event.type.endswith("build.failed"))
@@ -64,7 +64,7 @@ def test_a_switch_that_is_given_up_has_its_events_and_none_of_a_commit(filled: E
     shadow = built(filled)
     filled.add_validator("NEVER", lambda reader: ["no"])
     assert not filled.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=("NEVER",))).success
-    story = told(filled.events(), shadow.shadow_index_id)
+    story = types_of(filled.events(), shadow.shadow_index_id)
     assert story[-3:] == ["switch.started", "switch.given_up", "switch.finished"]
     assert "switch.committed" not in story
 
@@ -89,7 +89,7 @@ def test_a_subscriber_that_has_left_gets_nothing_more(filled: Engine) -> None:
     filled.subscribe(stays.append)
     leave()
     live(filled)
-    wait_until(lambda: "switch.committed" in told(stays))
+    wait_until(lambda: "switch.committed" in types_of(stays))
     assert seen == []
 
 
@@ -185,7 +185,7 @@ def test_an_end_of_soak_a_rollback_and_a_retirement_are_events(filled: Engine) -
 def test_changes_of_branches_and_locks_are_events(engine: Engine) -> None:
     lock = engine.acquire_lock("main", "MAINTENANCE", "me", reason="tidy")
     engine.release_lock(lock.lock_id, lock.token)
-    assert told(engine.events()) == ["branch.created", "lock.granted", "lock.released"]
+    assert types_of(engine.events()) == ["branch.created", "lock.granted", "lock.released"]
 
 
 def test_the_steps_of_recovery_are_events(open_engine: Any) -> None:
@@ -195,9 +195,9 @@ def test_the_steps_of_recovery_are_events(open_engine: Any) -> None:
     failpoints.plan_points("publish.staged=raise:EIO")
     live(first)
     first.close()
-    failpoints.plan_points("")  # not before: the janitor would publish it at last
+    failpoints.plan_points("")  # after the close: the janitor of the first would publish it
     second = open_engine()
-    assert told(second.events())[-1] == "recovery.published"
+    assert types_of(second.events())[-1] == "recovery.published"
 
 
 def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, data_dir: Any) -> None:
@@ -207,7 +207,9 @@ def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, da
     live(first)
     first.close()
     second = open_engine()
-    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["committed"], "nothing was to decide"
+    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["committed"], (
+        "recovery had nothing to decide"
+    )
     shadow = second.start_build("main", KIND, TYPES, external=True)
     lock = second.acquire_lock("main", "MIGRATION", "bob", scope="RESOURCE_TYPE", resource_type="x", heartbeat_s=10)
     second.close()
@@ -221,7 +223,7 @@ def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, da
     assert (awaited.subject, awaited.data["state"]) == (shadow.shadow_index_id, "BUILDING")
     assert cleaned.data["removed"] == ["half"]
     assert third.heartbeat(lock.lock_id, lock.token)
-    assert told(third.events())[-3:] == ["recovery.locks_kept", "recovery.awaited", "recovery.cleaned"]
+    assert types_of(third.events())[-3:] == ["recovery.locks_kept", "recovery.awaited", "recovery.cleaned"]
 
 
 def test_only_the_newest_events_are_kept_and_the_gap_can_be_seen(open_engine: Any) -> None:

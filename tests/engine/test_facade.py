@@ -1,4 +1,4 @@
-"""The facade: exactly what is promised, sorted, importable, documented."""
+"""The facade: exactly the promised names, sorted, importable, documented."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PARAMETERS = {
     "events": "after limit",
     "subscribe": "callback",
 }
-"""By these names programs outside give what they give; there may be more."""
+"""Parameters that programs outside pass by name; a call may have more."""
 
 
 def test_the_facade_is_exact_and_sorted() -> None:

@@ -22,7 +22,7 @@ def engine(open_engine: Any) -> Engine:
 
 
 def write(engine: Engine, count: int) -> int:
-    """So many changes in batches of 100; the last LSN."""
+    """Write `count` changes in batches of 100; the last LSN."""
     for _ in range(count // 100):
         engine.write("main", [put(str(n)) for n in range(100)])
     return engine.head("main")

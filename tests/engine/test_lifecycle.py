@@ -18,10 +18,10 @@ from tests.support.engine_helpers import KIND, TYPES, fill, wait_until
 PARTS = """Catalog StateChanges JournalWriter.start Timers WorkerPool Publisher BranchRouter Recovery.run Follower.start
 Dispatcher.start Janitor.start Watcher.start Scrubber.start BuildRegistry OpenReaders SoakCalls FolderCalls
 BuildRegistry.go_on Timers.every"""
-"""Everything that the start makes or starts, in that order."""
+"""The parts that the start makes or starts, in that order."""
 STOPS = """Timers.close SoakCalls.close BranchRouter.close StateChanges.close OpenReaders.shut BuildRegistry.close
 ShadowBuilder Scrubber Watcher Janitor Dispatcher Follower WorkerPool.close Timers.close JournalWriter Catalog.close"""
-"""Everything that stops, in that order: methods, and actors."""
+"""The parts that stop, in that order: methods, and actors."""
 
 
 def open_fast(path: Path, **settings: Any) -> Engine:

@@ -1,5 +1,5 @@
-"""A host killed in the midst of its commits: what it acknowledged is there. A library that acknowledges before the
-commit is caught by the same test.
+"""A host is killed during its commits: its acknowledged writes are there. The same test catches a library that
+acknowledges before the commit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.support.engine_helpers import outside_environment
 from tests.support.rebuild_scenario import TYPE
 
 LAST = "        for message, result in answers:\n            message.reply.set_result(result)\n"
-PAUSE = "self._catalog.clock" + ".sleep(0.1)"  # of the mutant, not of the test
+PAUSE = "self._catalog.clock" + ".sleep(0.1)"  # in two parts: a sleep of the mutant, not of the test
 ACK_BEFORE_COMMIT: Edits = {
     "actors/journal_writer.py": [
         (
@@ -40,7 +40,7 @@ ACK_BEFORE_COMMIT: Edits = {
 
 
 def lost_acks(tmp_path: Path, edits: Edits, nth: int) -> tuple[int, list[str]]:
-    """Let a host write until it is killed before a commit; how many writes it acknowledged, and which are lost."""
+    """Let a host write until a kill before a commit; the number of its acknowledged writes, and the lost ones."""
     library = copy_of_the_library(tmp_path / "library", edits)
     environment = outside_environment(PYTHONPATH=str(library), SHADOWSWITCH_POINTS=f"journal.before_commit=kill@{nth}")
     command = [sys.executable, str(SCENARIO), str(tmp_path / "data"), "acks"]

@@ -1,7 +1,7 @@
 """The code of today opens, checks and continues data directories of commit c1abf58; see tests/fixtures/README.md.
 
-The script that made the directories wrote the expectations, from its own ledger. The directories name a boot id that no
-machine has, so each open here is the first one on another machine.
+The script that made the directories wrote the expectations from its own ledger. The directories name a boot id that no
+machine has, so each open in these tests is the first one on another machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def older(request: pytest.FixtureRequest, tmp_path: Path, open_engine: OpenEngin
     return unpacked(request.param, tmp_path, open_engine)
 
 
-# -- what is there -------------------------------------------------------------------------------------------------
+# -- records and indexes -------------------------------------------------------------------------------------------
 
 
 def test_branches_heads_and_records_are_as_they_were_written(older: Older) -> None:

@@ -1,4 +1,4 @@
-"""Reading: pins of this and other processes, read your writes, no way back in time."""
+"""Readers: pins of this and other processes, own writes are visible, no reader goes back in time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shadowswitch.storage import failpoints
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, crew, fill, found, live, outside_environment, put, wait_until
 
-OUTSIDER = """
+OUTSIDE_READER = """
 import sys
 from pathlib import Path
 from shadowswitch.engine.reader import outside_reader
@@ -34,12 +34,12 @@ with outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
 """
 
 
-class Outsider:
+class OutsideReader:
     """A process that holds a reader of the live generation, beside the running engine."""
 
     def __init__(self, data: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OUTSIDER, str(data)],
+            [sys.executable, "-c", OUTSIDE_READER, str(data)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -55,14 +55,14 @@ class Outsider:
         return self.process.stdout.readline()
 
     def search(self, query: str) -> set[str]:
-        """What it finds."""
+        """The ids of the hits."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{query}\n")
         self.process.stdin.flush()
         return set(self._line().split())
 
     def end(self) -> None:
-        """Let it close its reader and end."""
+        """Let the process close its reader and end."""
         self.process.communicate(timeout=60)
         assert self.process.returncode == 0
 
@@ -73,7 +73,7 @@ class Outsider:
 
 
 def superseded(engine: Engine) -> None:
-    """Two switches: what was live before them is nobody's backup."""
+    """Switch twice, so that the generation that was live before is not the previous one."""
     live(engine)
     live(engine)
 
@@ -84,25 +84,25 @@ def test_a_reader_in_another_process_keeps_its_generation_until_it_ends_or_is_ki
 ) -> None:
     live(filled)
     path = filled.index("main", KIND).path
-    outsider = Outsider(filled.path)
-    assert outsider.generation == filled.index("main", KIND).generation
+    outside = OutsideReader(filled.path)
+    assert outside.generation == filled.index("main", KIND).generation
     superseded(filled)
     for _ in range(3):
         filled.clean_up()
-    assert os.path.exists(path), "SW-5: it is pinned by another process"
-    assert outsider.search("word7") == {"7"}
-    getattr(outsider, ending)()
+    assert os.path.exists(path), "SW-5: another process has pinned it"
+    assert outside.search("word7") == {"7"}
+    getattr(outside, ending)()
     wait_until(lambda: not os.path.exists(path))
 
 
 def test_a_reader_in_another_process_sees_later_writes(filled: Engine) -> None:
     live(filled)
-    outsider = Outsider(filled.path)
+    outside = OutsideReader(filled.path)
     receipt = filled.write("main", [put("0", "changed"), Delete("object_type", "1")])
     assert found(filled, "changed", min_lsn=receipt.lsn) == {"0"}
-    assert outsider.search("changed") == {"0"}
-    assert outsider.search("word1") == set()
-    outsider.end()
+    assert outside.search("changed") == {"0"}
+    assert outside.search("word1") == set()
+    outside.end()
 
 
 def test_an_unpinned_superseded_generation_is_removed_and_forgotten(filled: Engine) -> None:
@@ -155,7 +155,7 @@ def test_a_reader_that_waits_in_vain_gets_a_timeout_and_leaves_no_pin(engine: En
         with pytest.raises(Timeout, match=str(receipt.lsn)):
             engine.reader("main", KIND, min_lsn=receipt.lsn, timeout_s=0.05)
         assert engine.stats()["pins"] == 0
-        assert len(found(engine, "hello")) == 10, "without min_lsn it answers at once, from what it holds"
+        assert len(found(engine, "hello")) == 10, "without min_lsn a reader does not wait"
     assert "a" in found(engine, "hello", min_lsn=receipt.lsn)
 
 
@@ -163,7 +163,7 @@ def test_a_reader_waits_for_a_durable_head_that_memory_does_not_have_yet(engine:
     fill(engine, 10)
     live(engine)
     before = engine.head("main")
-    failpoints.plan_points("journal.committed=sleep:0.5")  # durable, and not yet told to anybody
+    failpoints.plan_points("journal.committed=sleep:0.5")  # durable, and not yet acknowledged
     with crew() as hands:
         hands.start(lambda: engine.write("main", [put("late", "late")]))
         wait_until(lambda: engine.head("main") > before)
@@ -196,7 +196,7 @@ def test_after_a_restart_a_reader_waits_for_the_head_as_it_was(open_engine: Any)
     first.close()
     second = open_engine(refresh_interval_ms=600_000)
     with second.reader("main", KIND) as reader:
-        assert reader.lsn >= receipt.lsn, "SW-2: an older state than before the restart"
+        assert reader.lsn >= receipt.lsn, "SW-2: the reader has an older state than before the restart"
         held = reader.get("object_type", "a")
         assert held is not None
         assert held.lsn == receipt.lsn

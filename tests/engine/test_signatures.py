@@ -1,4 +1,4 @@
-"""The public signatures are a promise: `signatures.txt` keeps each, with the first line of its docstring."""
+"""The public signatures are a promise: `signatures.txt` has each, with the first line of its docstring."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _lines(name: str, thing: Any) -> Iterator[str]:
 
 
 def _signature(thing: Any) -> str:
-    """The signature; where a type of the library lives, and where a default lies in memory, is no part of it."""
+    """The signature, without the modules of the library's types and the memory addresses of defaults."""
     return re.sub(r"shadowswitch\.[a-z_.]+\.| at 0x[0-9a-f]+", "", str(inspect.signature(thing)))
 
 
@@ -51,7 +51,7 @@ def _first_line(thing: Any) -> str:
 
 
 def test_the_public_signatures_equal_the_stored_ones() -> None:
-    assert signatures() == KEPT.read_text(encoding="utf-8"), f"if the change is meant, renew the file: {RENEW}"
+    assert signatures() == KEPT.read_text(encoding="utf-8"), f"if the change is intended, renew the file: {RENEW}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stateful property test: any order of operations and kills, against a plain dictionary as the model.
 
-The engine runs in a process of its own, so that a crash is a real SIGKILL. The model knows what was acknowledged; a
-write that was on its way when the process was killed may be there or not, whole.
+The engine runs in a process of its own, so that a crash is a real SIGKILL. The model has the acknowledged writes;
+a write that was under way at a kill may be there or not, as a whole.
 """
 
 from __future__ import annotations

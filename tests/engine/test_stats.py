@@ -1,4 +1,4 @@
-"""Figures: counters that count what happened, JSON-like, and back to rest at the end."""
+"""Figures of `stats()`: JSON-like, with counters of the work done; an idle engine holds nothing."""
 
 from __future__ import annotations
 

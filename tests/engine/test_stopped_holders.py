@@ -1,4 +1,4 @@
-"""Stop a holder with SIGSTOP beyond its time, let it expire, resume it, let it act: no stale write, ever."""
+"""A holder is stopped with SIGSTOP, its lock expires, it resumes and acts: no stale write is stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.stopped_holder import TTL_S, FencedStorage
 
 
 class Child:
-    """A process that speaks JSON by lines, and can be stopped and resumed."""
+    """A process that reads and writes JSON lines, and that a test can stop and resume."""
 
     def __init__(self, *arguments: object) -> None:
         command = [sys.executable, "-m", "tests.support.stopped_holder", *map(str, arguments)]
@@ -30,17 +30,17 @@ class Child:
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin, self._process.stdout
 
-    def tell(self, **what: Any) -> None:
+    def send(self, **what: Any) -> None:
         self._in.write(json.dumps(what) + "\n")
         self._in.flush()
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         line = self._out.readline()
         assert line, f"the process ended with {self._process.wait()}"
         return json.loads(line)
 
     def stop(self) -> None:
-        """SIGSTOP, and wait until it stands still."""
+        """Send SIGSTOP, and wait until the process stands still."""
         self._process.send_signal(signal.SIGSTOP)
         stat = Path(f"/proc/{self._process.pid}/stat")
         wait_until(lambda: stat.read_text().rsplit(")", 1)[1].split()[0] == "T")
@@ -59,7 +59,7 @@ class Child:
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[Child]:
     child = Child("holder", tmp_path / "storage.sqlite")
-    assert child.hear() == {"ready": True}
+    assert child.receive() == {"ready": True}
     yield child
     child.end()
 
@@ -72,7 +72,7 @@ def storage(tmp_path: Path) -> Iterator[FencedStorage]:
 
 
 def serve(engine: Engine, child: Child, lock_id: str, token: int, id: str) -> Any:
-    """Answer what the holder asks, until it has said something else."""
+    """Answer the requests of the holder until it sends a result; the result."""
     ways: dict[str, Any] = {
         "confirm": lambda: engine.confirm_lock(lock_id, token),
         "heartbeat": lambda: engine.heartbeat(lock_id, token, 50),
@@ -83,18 +83,18 @@ def serve(engine: Engine, child: Child, lock_id: str, token: int, id: str) -> An
         "complete": lambda: engine.complete_indexing("main", "holder", tokens=[token]),
     }
     while True:
-        said = child.hear()
+        said = child.receive()
         if "ask" not in said:
             return said
         try:
             ways[said["ask"]]()
-            child.tell(ok=True)
+            child.send(ok=True)
         except LockLost:
-            child.tell(ok=False)
+            child.send(ok=False)
 
 
 def checked(engine: Engine, child: Child, id: str, how: str) -> tuple[str, int]:
-    """A lock, a lease or a piece of indexing that the holder has confirmed, and is about to act under."""
+    """A lock, a lease or an indexing that the holder has confirmed; its next step is to act."""
     ways: dict[str, Any] = {
         "lock": lambda: engine.acquire_lock("main", "MANUAL", "holder", "RESOURCE", "object_type", id, ttl_s=TTL_S),
         "lease": lambda: engine.check_write("main", "update", "object_type", id, "holder", lease_s=TTL_S),
@@ -102,25 +102,25 @@ def checked(engine: Engine, child: Child, id: str, how: str) -> tuple[str, int]:
     }
     for _ in range(100):
         held = ways[how]()
-        child.tell(token=held.token, id=id)
+        child.send(token=held.token, id=id)
         if serve(engine, child, held.lock_id, held.token, id)["checked"]:
             return held.lock_id, held.token
     raise AssertionError("the machine is too slow")
 
 
 def one_stop(engine: Engine, child: Child, storage: FencedStorage, number: int) -> None:
-    """One run: hold, check, be stopped beyond the TTL, have it taken by another, go on and act."""
+    """The holder checks, stops beyond the TTL, and acts when it resumes; meanwhile another owner has taken the lock."""
     id = f"r{number}"
     lock_id, token = checked(engine, child, id, "lock" if number % 2 else "lease")
     child.stop()
-    child.tell(act=True)
+    child.send(act=True)
     new = engine.acquire_lock("main", "MIGRATION", "next", wait_s=60)
     assert new.token > token
     assert storage.write(id, new.token, "branch")
     engine.write("main", [put(id, "new")], owner="next", tokens=[new.token])
     child.resume()
     said = serve(engine, child, lock_id, token, id)
-    assert said["wrote"] is False, "its storage has seen a newer token"
+    assert said["wrote"] is False, "the storage has seen a newer token"
     assert set(said["answers"].values()) == {False}, said
     engine.release_lock(new.lock_id, new.token)
     record = engine.get("main", "object_type", id)
@@ -138,7 +138,7 @@ def stop_often(engine: Engine, child: Child, storage: FencedStorage, runs: int) 
     assert storage.tokens() == sorted(storage.tokens())
     assert len(storage.tokens()) == runs
     expired = [event for event in engine.events(limit=10_000) if event.type.endswith("lock.expired")]
-    assert len(expired) >= runs // 2, "an expiry is told as one; that of a lease is no news"
+    assert len(expired) >= runs // 2, "each expiry of a lock is an event; that of a lease is none"
 
 
 @pytest.mark.slow
@@ -151,10 +151,10 @@ def test_fifty_holders_that_were_stopped_beyond_their_time_wrote_nothing(
 def test_an_indexer_that_was_stopped_beyond_its_time_does_not_complete_what_its_successor_indexes(
     engine: Engine, child: Child, storage: FencedStorage
 ) -> None:
-    """Both have the same name, as instances of one service do: only the token tells them apart."""
+    """Both have the same name, as instances of one service do; only the token differs."""
     lock_id, token = checked(engine, child, "a", "indexing")
     child.stop()
-    child.tell(act=True)
+    child.send(act=True)
     wait_until(lambda: engine.locks("main") == [])
     (new,) = engine.start_indexing("main", "holder")
     assert storage.write("a", new.token, "branch")
@@ -167,23 +167,25 @@ def test_an_indexer_that_was_stopped_beyond_its_time_does_not_complete_what_its_
 
 
 def stop_hosts(data: Path, rounds: int) -> None:
-    """The whole host stands still, holder, engine and all: its clock goes on."""
+    """The whole host stands still, with holder and engine; its clock goes on."""
     child = Child("host", data, rounds)
     try:
         for number in range(rounds):
-            assert child.hear()["held"]
+            assert child.receive()["held"]
             child.stop()
             _let_pass(2 * TTL_S)
             child.resume()
-            ended = child.hear()
+            ended = child.receive()
             assert ended["round"] == number
             assert "expired" in ended["outcome"][0], ended
-        told = child.hear()
+        report = child.receive()
     finally:
         child.end()
-    assert told["tokens"] == sorted(told["tokens"]), "a write under an older token came after one under a newer"
-    assert told["findings"] == 0
-    assert set(range(2, 2 * rounds + 1, 2)) <= set(told["tokens"])
+    assert report["tokens"] == sorted(report["tokens"]), (
+        "a write under an older token came after a write under a newer one"
+    )
+    assert report["findings"] == 0
+    assert set(range(2, 2 * rounds + 1, 2)) <= set(report["tokens"])
 
 
 def _let_pass(seconds: float) -> None:
@@ -203,7 +205,7 @@ def test_fifty_hosts_that_were_stopped_as_a_whole_let_no_stale_write_through(dat
 def test_without_the_fence_of_the_storage_the_stale_write_would_be_there(
     engine: Engine, child: Child, storage: FencedStorage
 ) -> None:
-    """The run itself is able to fail: it finds the write where the storage does not look at tokens."""
+    """The run is able to fail: it finds the stale write when the storage ignores tokens."""
     storage._db.execute("CREATE TRIGGER forget AFTER INSERT ON fences BEGIN DELETE FROM fences; END")
     with pytest.raises(AssertionError, match="newer token"):
         one_stop(engine, child, storage, 1)

@@ -1,7 +1,7 @@
-"""The wall clock is moved by hours, forth and back: locks live by the monotonic clock, here and over a restart.
+"""The wall clock moves by hours, forth and back: locks expire by the monotonic clock, also over a restart.
 
-The host is a process of its own, in which `time.time` and the date of actors are replaced before the library is
-imported: a default argument or an imported name holds the moved clock, too.
+The host is a process of its own. It replaces `time.time` and the date of actors before it imports the library, so that
+a default argument or an imported name has the moved clock, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing: what is acknowledged is on disk, a batch is all or nothing, many writers share commits, limits say so."""
+"""Writes: an acknowledged write is on disk, a batch is all or nothing, writers share commits, limits are errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from shadowswitch.storage import failpoints
 from tests.support import inside
 from tests.support.engine_helpers import crew, fill, live, outside_environment, put, wait_until
 
-LOOKER = """
+CATALOG_READER = """
 import sys
 from pathlib import Path
 from shadowswitch.storage import data_directory as layout
@@ -43,12 +43,12 @@ for line in sys.stdin:
 """
 
 
-class Looker:
-    """Another process that looks straight into the catalog."""
+class CatalogReader:
+    """Another process, which reads records from the catalog itself."""
 
     def __init__(self, data: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LOOKER, str(data)],
+            [sys.executable, "-c", CATALOG_READER, str(data)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -69,13 +69,13 @@ class Looker:
 
 
 def test_an_acknowledged_write_is_visible_to_another_process_at_once(engine: Engine) -> None:
-    looker = Looker(engine.path)
+    reader = CatalogReader(engine.path)
     for n in range(100):
         receipt = engine.write("main", [put(f"a{n}")])
-        assert looker.lsn_of(f"a{n}") == receipt.lsn
+        assert reader.lsn_of(f"a{n}") == receipt.lsn
         receipt = engine.write("main", [Delete("object_type", f"a{n}"), put("counter", str(n))])
-        assert (looker.lsn_of(f"a{n}"), looker.lsn_of("counter")) == (0, receipt.lsn)
-    looker.end()
+        assert (reader.lsn_of(f"a{n}"), reader.lsn_of("counter")) == (0, receipt.lsn)
+    reader.end()
 
 
 def test_a_write_is_not_acknowledged_before_its_commit(engine: Engine) -> None:
@@ -336,7 +336,7 @@ def test_a_closed_engine_refuses_writes_and_an_open_scan_ends(open_engine: Any) 
 
 
 def test_an_io_error_ends_all_writing(engine: Engine) -> None:
-    """That a full disk is no such error is tried on a real one: tests/crash/test_io_errors.py."""
+    """A full disk is no such error; tests/crash/test_io_errors.py tests it on a real one."""
     engine.write("main", [put("before")])
     failpoints.plan_points("journal.before_commit=raise:EIO@1")
     with pytest.raises(CorruptData):

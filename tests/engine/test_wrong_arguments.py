@@ -1,4 +1,4 @@
-"""What is no argument of a call is told in words of ours, before anything begins."""
+"""An invalid argument of a call is an error of the library, before anything begins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_ARGUMENTS: dict[str, Callable[[Engine], object]] = {
     "a write with no number for a time": lambda engine: engine.write("main", [put("a")], timeout_s=float("nan")),
     "a rebuild with a word for a time": lambda engine: engine.rebuild("main", KIND, TYPES, timeout_s="x"),  # type: ignore[arg-type]
     "a rebuild on request of a text": lambda engine: engine.rebuild("main", KIND, TYPES, request="x"),  # type: ignore[arg-type]
-    "a rebuild with a check nobody knows": lambda engine: engine.rebuild(
+    "a rebuild with an unknown check": lambda engine: engine.rebuild(
         "main", KIND, TYPES, request=SwitchRequest(validation_checks=("NO_SUCH",))
     ),
     "a reader with a word for an LSN": lambda engine: engine.reader("main", KIND, "x"),  # type: ignore[arg-type]
@@ -130,21 +130,21 @@ def test_such_an_error_belongs_to_the_tree() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "by", "reason"),
+    ("given", "by", "reason"),
     [
         ({}, f" on {socket.gethostname()}, process {os.getpid()}", "not given"),
         ({"performed_by": "alice", "reason": "the old one is broken"}, "alice", "the old one is broken"),
     ],
-    ids=["not told", "told"],
+    ids=["not given", "given"],
 )
 def test_a_forced_switch_is_audited_with_author_and_reason(
-    filled: Engine, said: Mapping[str, Any], by: str, reason: str
+    filled: Engine, given: Mapping[str, Any], by: str, reason: str
 ) -> None:
     id = built(filled).shadow_index_id
-    assert filled.switch(id, SwitchRequest(force_switch=True, **said)).success
+    assert filled.switch(id, SwitchRequest(force_switch=True, **given)).success
     (entry,) = [entry for entry in filled.audit() if entry.type == "switch.committed"]
     assert entry.data["by"].endswith(by)
-    assert entry.data["by"] != by or said, "the user is named, too"
+    assert entry.data["by"] != by or given, "the default names the user, too"
     assert (entry.data["reason"], entry.data["forced"]) == (reason, True)
 
 
