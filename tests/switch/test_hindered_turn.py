@@ -1,4 +1,4 @@
-"""What hinders the turn of a switch, or follows it: a large batch, an unreadable catalog, a soak that ends."""
+"""Hindrances in or after the turn of a switch: a large batch, an unreadable catalog, a soak that ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A live index that is slow or broken can be left: a rollback does not depend on it, and its readers read on."""
+"""Rollback from a live index that is slow or broken: it does not depend on that index, and readers read on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Hindrance = Callable[[GenerationWriter, int], object]
 
 @contextmanager
 def hindered(hindrance: Hindrance) -> Iterator[None]:
-    """Before a generation applies what it has not got: `hindrance`, which may raise, or take its time."""
+    """Call `hindrance` before a generation applies new changes; it may raise an error, or take time."""
 
     def hinder(writer: GenerationWriter, upto: int) -> int | None:
         return 10 if writer.applied_lsn < upto and hindrance(writer, upto) else None
@@ -31,19 +31,19 @@ def hindered(hindrance: Hindrance) -> Iterator[None]:
 
 
 def slow(number: int) -> Hindrance:
-    """That generation applies 100 changes a second."""
+    """A hindrance: the generation `number` applies 100 changes a second."""
     return lambda writer, _: writer.row.number == number and not Event().wait(0.1)
 
 
 def behind(engine: Engine, number: int) -> None:
-    """Write so much that it takes half a minute to apply it slowly."""
+    """Write so many changes that a slow generation needs half a minute to apply them."""
     for n in range(300):
         engine.write("main", [put(f"m{n}-{k}", "more") for k in range(10)])
     assert inside.generation(engine, number).applied_lsn < engine.head("main") - 1000
 
 
 def settled(engine: Engine) -> None:
-    """Readers get what the catalog says, and nobody holds a generation."""
+    """Readers get the live generation of the catalog, and no generation is pinned."""
     engine.clean_up()
     assert reads(engine) == engine.index("main", KIND).generation
     assert all(generation.pins == 0 for generation in inside.open_generations(engine).values())
@@ -65,8 +65,10 @@ def test_a_rollback_does_not_wait_for_a_slow_index(open_engine: OpenEngine) -> N
         behind(engine, second)
         result = engine.rollback("main", KIND)
         assert result.success, result.message
-        assert inside.generation(engine, second).applied_lsn < engine.head("main"), "it would have taken much longer"
-        assert second not in in_turn, "writers do not wait for it"
+        assert inside.generation(engine, second).applied_lsn < engine.head("main"), (
+            "a wait for the slow generation would have taken much longer"
+        )
+        assert second not in in_turn, "writers do not wait for the slow generation"
         assert reads(engine) == first
     settled(engine)
 
@@ -79,10 +81,10 @@ def test_a_shadow_does_not_wait_for_a_slow_live_index_after_an_attempt_that_was_
     first, shadow = live(engine), built(engine)
     inside.expire_first_commit_budget(monkeypatch)
     request = SwitchRequest(switch_timeout_seconds=0.01)
-    while engine.switch(shadow.shadow_index_id, request).success:  # its turn came before the wait for it began
+    while engine.switch(shadow.shadow_index_id, request).success:  # the turn came before the wait for it began
         first, shadow = shadow.generation, built(engine)
         inside.expire_first_commit_budget(monkeypatch)
-    assert not inside.is_exposed(engine, shadow.generation), "no reader got it"
+    assert not inside.is_exposed(engine, shadow.generation), "no reader got the shadow"
     with hindered(slow(first)):
         behind(engine, first)
         result = engine.switch(shadow.shadow_index_id)
@@ -112,7 +114,7 @@ def test_a_rollback_does_not_need_an_index_that_raises(open_engine: OpenEngine, 
 
 
 def test_readers_read_on_when_a_rollback_finds_no_room(open_engine: OpenEngine) -> None:
-    """Of the two, one is in an unknown format and follows no journal."""
+    """The live generation is in an unknown format and does not follow the journal."""
     engine = open_engine(disk_reserve_bytes=0)
     engine.create_branch("main")
     first = live(engine)

@@ -1,4 +1,4 @@
-"""What readers may see of an index: `LiveIndex`, rule by rule, with two real generations that nobody else advances."""
+"""The rules of `LiveIndex` for readers, one by one, with two real generations that only the test advances."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_S = 30.0
 
 
 class Pair:
-    """Two generations at LSN 10 of a branch whose head is 13, and a LiveIndex that knows neither."""
+    """Two generations at LSN 10 of a branch whose head is 13, and a LiveIndex that has neither."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -40,10 +40,10 @@ class Pair:
 
     @property
     def at(self) -> tuple[int, int]:
-        """The LSNs that the two have applied."""
+        """The applied LSNs of the two generations."""
         return self.first.applied_lsn, self.second.applied_lsn
 
-    def bring(self, generation: Generation, upto: int) -> None:
+    def advance(self, generation: Generation, upto: int) -> None:
         generation.writer.apply_until(upto, time.monotonic() + WAIT_S)
         generation.advanced()
 
@@ -62,7 +62,7 @@ def pair(engine: Engine) -> Iterator[Pair]:
 
 
 class Row(msgspec.Struct):
-    """What a catalog says of the index."""
+    """The row of the index in a catalog."""
 
     live: int
     epoch: int
@@ -117,7 +117,7 @@ def test_the_floor_is_raised_by_a_switch_and_never_falls(pair: Pair) -> None:
 def test_after_a_start_no_reader_is_given_less_than_the_head_was(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not forced to disk can be lost from an index, and readers have seen it."""
+    """An index can lose changes that were not forced to disk, and readers have seen them."""
     engine = open_engine()
     engine.create_branch("main")
     fill(engine, 10)
@@ -160,7 +160,7 @@ def test_a_reader_waits_for_the_floor_and_for_its_own_bound(pair: Pair, floor: i
         waiting = pool.submit(index.pin, min_lsn, WAIT_S)
         wait_until(lambda: pair.first.pins == 1)
         assert not waiting.done()
-        pair.bring(pair.first, 13)
+        pair.advance(pair.first, 13)
         assert waiting.result(WAIT_S) is pair.first
     assert index.shows(min_lsn)
     assert pair.first.pins == 1
@@ -170,7 +170,7 @@ def test_a_reader_waits_for_the_floor_and_for_its_own_bound(pair: Pair, floor: i
 def test_a_reader_that_waits_goes_along_when_the_pointer_moves(pair: Pair) -> None:
     index = pair.index
     index.set_live(pair.first, 1, 0)
-    pair.bring(pair.second, 13)
+    pair.advance(pair.second, 13)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(index.pin, 13, WAIT_S)
         wait_until(lambda: pair.first.pins == 1)
@@ -188,7 +188,7 @@ def test_a_closed_generation_that_is_still_live_is_no_endless_loop(pair: Pair, m
 
 
 def test_an_index_in_an_unknown_format_has_no_floor(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It shows what its builder delivered."""
+    """Such an index shows the state that its builder delivered."""
     monkeypatch.setattr(pair.first, "row", msgspec.structs.replace(pair.first.row, backend=EXTERNAL))
     pair.index.set_live(pair.first, 1, 13)
     assert pair.index.shows(0)
@@ -205,10 +205,10 @@ def test_an_exposed_generation_follows_no_further_than_the_live_one(pair: Pair) 
     assert index.follow_limit(pair.second, 13) == 13, "nothing is live"
     index.set_live(pair.first, 1, 0)
     assert index.follow_limit(pair.first, 13) == 13
-    assert index.follow_limit(pair.second, 13) == 13, "no reader can hold it"
+    assert index.follow_limit(pair.second, 13) == 13, "no reader can hold the second generation"
     index.expose(pair.second.row.number)
     assert index.follow_limit(pair.second, 13) == 10
-    pair.bring(pair.first, 12)
+    pair.advance(pair.first, 12)
     assert index.follow_limit(pair.second, 13) == 12
     assert index.follow_limit(pair.second, 11) == 11
 
@@ -258,11 +258,11 @@ def test_a_live_generation_that_was_left_behind_is_not_tried_again_when_its_time
     pair.index.set_live(pair.first, 1, 0)
     pair.index.expose(pair.second.row.number)
     pair.catch_up(pair.second, 11, live_s=-1.0)
-    assert pair.at == (11, 11), "abreast of the other it has one slice"
-    pair.bring(pair.second, 12)
+    assert pair.at == (11, 11), "a live generation that is caught up has one slice"
+    pair.advance(pair.second, 12)
     pair.catch_up(pair.second, 13, live_s=-1.0)
     assert pair.at == (11, 13)
-    pair.bring(pair.first, 12)
+    pair.advance(pair.first, 12)
     pair.catch_up(pair.second, 13)
     assert pair.at == (13, 13)
 

@@ -1,4 +1,4 @@
-"""Rare orders of events that were found by reading: each test holds one of the parties back where it matters."""
+"""Rare orders of events, found by reading the code: each test delays one thread or process at the narrow place."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.support.engine_helpers import KIND, TYPES, attempt, built, fill, live
 
 OpenEngine = Callable[..., Engine]
 HELD_S = 30.0
-OUTSIDER = """
+OUTSIDE_READER = """
 import sys
 from pathlib import Path
 from shadowswitch.engine.reader import outside_reader
@@ -183,7 +183,7 @@ def test_the_published_path_never_leads_to_a_removed_generation(open_engine: Ope
     engine = start(open_engine)
     live(engine)
     shadow, publishing = built(engine), inside.publish_lock(engine)
-    with publishing, ThreadPoolExecutor(1) as pool:  # as a copy of another index holds it, for long
+    with publishing, ThreadPoolExecutor(1) as pool:  # as a long copy of another index would hold it
         request = SwitchRequest(backup_current=False)
         switching = pool.submit(engine.switch, shadow.shadow_index_id, request)
         wait_until(lambda: engine.index("main", KIND).generation == 2)
@@ -200,22 +200,22 @@ def test_a_reader_in_another_process_never_meets_an_older_state_in_the_new_gener
     engine = start(open_engine, followers=2)
     live(engine)
     shadow = built(engine)
-    command = [sys.executable, "-c", OUTSIDER, str(engine.path)]
+    command = [sys.executable, "-c", OUTSIDE_READER, str(engine.path)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=outside_environment()
-    ) as outsider:
-        assert outsider.stdin is not None
-        assert outsider.stdout is not None
-        assert outsider.stdout.readline() == "1\n"
+    ) as outside:
+        assert outside.stdin is not None
+        assert outside.stdout is not None
+        assert outside.stdout.readline() == "1\n"
         assert engine.switch(shadow.shadow_index_id).success
-        with inside.live(engine).writer.lock:  # as a flush holds it that waits for the disk
+        with inside.live(engine).writer.lock:  # as a flush that waits for the disk would hold it
             for n in range(20):
                 engine.write("main", [put("0", f"edit{n}")])
             inside.follow(engine, 1)
             wait_until(lambda: inside.is_follower_idle(engine, 1))
-            outsider.stdin.write("\n\n")
-            outsider.stdin.flush()
-            before, number, after = (int(outsider.stdout.readline()) for _ in range(3))
+            outside.stdin.write("\n\n")
+            outside.stdin.flush()
+            before, number, after = (int(outside.stdout.readline()) for _ in range(3))
     assert number == 2
     assert before <= after
 
@@ -334,7 +334,7 @@ def test_a_message_that_an_actor_has_claimed_is_not_failed_by_the_end_of_the_act
     class Dying:
         def tell(self, message: Sweep) -> None:
             if message is claimed:
-                assert message.reply.set_running_or_notify_cancel()  # at work on it, for the last time
+                assert message.reply.set_running_or_notify_cancel()  # the actor claims the message, and dies during it
 
         def is_alive(self) -> bool:
             return False

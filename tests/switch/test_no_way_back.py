@@ -1,4 +1,4 @@
-"""No reader is shown less than before, inside or outside, while an index is switched to and fro by several (SW-2)."""
+"""No reader, inside or outside, gets an older state while several callers switch an index to and fro (SW-2)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_reader_goes_back_in_time_while_two_callers_switch_one_index_to_and_f
             seen["inside"].append((reader.lsn, reader.generation))
 
     def kept() -> None:
-        """A reader that was opened before others is not ahead of one that is opened now (SW-2)."""
+        """A reader that was opened earlier is not ahead of one that is opened now (SW-2)."""
         with engine.reader("main", KIND, timeout_s=30) as early:
             before = early.applied_lsn()
             with engine.reader("main", KIND, timeout_s=30) as late:

@@ -1,7 +1,7 @@
-"""Between the look at the live pointer and the pin the index may be switched and its generation marked for removal.
+"""A reader reads the live pointer, then pins; between the two a switch may mark the generation for removal.
 
-A reader of another process that pins too late looks again and goes to what is live (SW-5); a pin that comes while the
-host lets a generation go keeps it.
+A reader of another process that pins too late looks again and goes to the live generation (SW-5). A pin that comes
+while the host lets a generation go keeps it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ with readers.outside_reader(data, catalog, "main", "SEARCH_INDEX") as reader:
     sys.stdin.read()
 """
 FINAL = SwitchRequest(backup_current=False)
-"""What was live retires in the commit of the switch, and does not soak."""
+"""The previous generation retires in the commit of the switch, and does not soak."""
 
 
 def generation_row(engine: Engine, number: int) -> GenerationRow | None:
@@ -59,7 +59,7 @@ def while_a_follower_lets_go(patch: pytest.MonkeyPatch, act: Callable[[], object
 
 
 class LateReader:
-    """A process that reads the live pointer, and pins only when it is asked to."""
+    """A process that reads the live pointer, and pins when the test lets it go on."""
 
     def __init__(self, data: Path) -> None:
         self.process = subprocess.Popen(
@@ -104,24 +104,24 @@ def test_a_late_pin_of_another_process_does_not_count_for_a_retiring_generation(
     fill(engine, 50)
     first = rebuilt(engine)
     mine = engine.reader("main", KIND)
-    with LateReader(engine.path) as outsider:
-        assert outsider.said() == ["looked", str(first)]
+    with LateReader(engine.path) as late:
+        assert late.said() == ["looked", str(first)]
         second = rebuilt(engine)
         row = generation_row(engine, first)
         assert row is not None
         assert row.role == "retiring"
         assert os.path.exists(engine.path / row.path / "PINS")
-        outsider.go_on()
-        assert outsider.said() == ["looked", str(second)], "SW-5: a generation that may be removed was pinned and read"
-        outsider.go_on()
-        assert outsider.said() == ["reads", str(second)]
+        late.go_on()
+        assert late.said() == ["looked", str(second)], "SW-5: a generation that may be removed was pinned and read"
+        late.go_on()
+        assert late.said() == ["reads", str(second)]
     mine.close()
 
 
 def test_a_pin_that_comes_while_the_follower_lets_go_keeps_the_generation(
     open_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first look at the pins is for speed. The one under the lock of `close_if_unpinned` decides."""
+    """The first look at the pins is for speed; the look under the lock of `close_if_unpinned` decides."""
     engine = open_engine(janitor_interval_s=3600)
     engine.create_branch("main")
     fill(engine, 50)
@@ -133,7 +133,7 @@ def test_a_pin_that_comes_while_the_follower_lets_go_keeps_the_generation(
         engine.clean_up()
     assert old.pins == 1
     assert not old.closed
-    assert path.exists(), "SW-5: removed under a pin"
+    assert path.exists(), "SW-5: the generation was removed under a pin"
     with old.writer.pause_apply():
         reader = old.take_reader()
         assert reader.count() == 50

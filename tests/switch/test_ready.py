@@ -1,4 +1,4 @@
-"""When a branch becomes READY: after the rebuild and switch of all that is tracked, in place or in the shadow."""
+"""A branch becomes READY after the rebuild and switch of all its tracked builds, in place or in the shadow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tracked(engine: Engine, kind: str = KIND, types: list[str] = TYPES) -> str:
 
 def test_a_tracked_rebuild_in_the_shadow_makes_the_branch_ready(some: Engine) -> None:
     assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}).success
-    assert state(some) == "ACTIVE", "nobody asked to track that"
+    assert state(some) == "ACTIVE", "this rebuild was not tracked"
     assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}, track_ready=True).success
     assert state(some) == "READY"
     some.write("main", [put("draft")])
@@ -68,7 +68,7 @@ def test_a_token_does_not_complete_the_indexing_of_another_caller_with_the_same_
     with pytest.raises(InvalidTransition, match="under the locks of these tokens"):
         some.complete_indexing("main", "indexer", ["link_type"], tokens=[one.token])
     with pytest.raises(LockLost):
-        some.complete_indexing("main", "somebody else", tokens=[one.token])
+        some.complete_indexing("main", "another indexer", tokens=[one.token])
     with pytest.raises(InvalidConfig, match="tokens"):
         some.complete_indexing("main", "indexer", tokens=["1"])  # type: ignore[list-item]
     done = some.complete_indexing("main", "indexer", tokens=[one.token])
@@ -83,14 +83,14 @@ def test_a_token_does_not_complete_the_indexing_of_another_caller_with_the_same_
 def test_a_completion_that_was_held_up_beyond_the_time_of_its_lock_completes_nothing(
     open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token is compared in the very transaction: between the question and that the process may stand still."""
+    """The transaction itself compares the token: the process may stand still between the check and the transaction."""
     engine = open_engine()
     engine.create_branch("main")
     (lock,) = engine.start_indexing("main", "indexer", ttl_s=60)
     inside.hold_up_lock_store(monkeypatch, 1, by_s=100)
     with pytest.raises(LockLost):
         engine.complete_indexing("main", "indexer", tokens=[lock.token])
-    assert state(engine) == "ACTIVE", "its lock is over, and nothing was completed"
+    assert state(engine) == "ACTIVE", "the lock has expired, and nothing was completed"
     with pytest.raises(InvalidTransition):
         engine.complete_indexing("main", "indexer")
 
@@ -109,7 +109,7 @@ def test_a_failed_or_cancelled_build_makes_nothing_ready_until_it_is_built_again
     some.cancel_build(failed, "not wanted")
     eventually(lambda: not inside.tracked_builds(some))
     assert some.rebuild("main", KIND, TYPES, {"parallel_workers": 1}, track_ready=True).success
-    assert state(some) == "ACTIVE", "one that was tracked did not succeed"
+    assert state(some) == "ACTIVE", "one tracked build did not succeed"
     assert some.rebuild("main", "GRAPH_INDEX", TYPES, {"parallel_workers": 1}, track_ready=True).success
     assert state(some) == "READY"
 
@@ -144,7 +144,7 @@ def test_a_retry_is_tracked_again(some: Engine, eventually: Eventually) -> None:
     assert inside.tracked_builds(some)
     some.fail_build(shadow.shadow_index_id, "no room")
     some.retry_build(shadow.shadow_index_id)
-    assert inside.tracked_builds(some), "whether or not anybody has noticed the failure yet"
+    assert inside.tracked_builds(some), "the retry is tracked, also before the failure is noticed"
 
 
 def test_a_tracked_build_that_cannot_be_claimed_leaves_nothing_behind(some: Engine) -> None:

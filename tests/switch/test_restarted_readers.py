@@ -1,6 +1,6 @@
-"""After a restart a reader is given the live generation, and nothing older than the head at the start (SW-2, IX-1).
+"""After a restart a reader gets the live generation, and nothing older than the head at the start (SW-2, IX-1).
 
-The followers stand still here, so that no test passes by being quick.
+The followers stand still in these tests, so that no test passes because a follower is quick.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def test_a_reader_after_a_restart_waits_for_the_head_at_the_start(open_engine: A
         first.close()
     with followers_stand_still():
         second = open_engine()
-        assert inside.live(second, 1, KIND).applied_lsn == behind, "nothing is missing, so this proves nothing"
+        assert inside.live(second, 1, KIND).applied_lsn == behind, "no change is missing, so the test proves nothing"
         with pytest.raises(Timeout, match=f"shows LSN {behind}, LSN {head}"):
             second.reader("main", KIND, timeout_s=GIVEN_UP_S)
     with second.reader("main", KIND, timeout_s=30) as reader:

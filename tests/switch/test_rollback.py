@@ -15,7 +15,7 @@ from tests.support.engine_helpers import KIND, built, crew, fill, found, live, p
 
 
 def everything(engine: Engine) -> dict[str, int]:
-    """What the live index holds, by id, as of the head."""
+    """The LSN of each record in the live index, at the head."""
     with engine.reader("main", KIND, min_lsn=engine.head("main"), timeout_s=30) as reader:
         return {record.id: record.lsn for record in reader.scan()}
 
@@ -103,7 +103,7 @@ def test_a_rollback_that_does_not_verify_goes_forward_again(filled: Engine) -> N
     assert (result.success, result.rolled_back) == (False, True)
     assert filled.index("main", KIND).generation == second
     with pytest.raises(UnknownIndex):
-        filled.rollback("main", KIND)  # what did not verify is not gone back to again
+        filled.rollback("main", KIND)  # a generation that did not verify is no target of a rollback
     assert everything(filled) == source(filled)
 
 
@@ -142,23 +142,23 @@ def test_the_soak_ends_by_itself(open_engine: Any) -> None:
 
 
 def test_an_automatic_rollback_leaves_only_the_generation_at_fault(filled: Engine) -> None:
-    """A complaint that comes late, when somebody has gone back already, must not bring the bad one back."""
+    """A late complaint, after a rollback by another caller, must not bring the bad generation back."""
     first, second = live(filled), live(filled)
     bad = filled.index("main", KIND)
     assert (bad.generation, filled.rollback("main", KIND).generation) == (second, first)
     inside.go_back(filled, bad, "a late complaint")
     assert filled.index("main", KIND).generation == first
-    assert filled.rollback("main", KIND).generation == second  # nobody condemned it
+    assert filled.rollback("main", KIND).generation == second  # it was not marked unsound
 
 
 def test_an_automatic_rollback_retires_the_unsound_generation_in_the_same_commit(filled: Engine) -> None:
     first, second = live(filled), live(filled)
     inside.go_back(filled, filled.index("main", KIND), "health check: slow")
     assert filled.index("main", KIND).generation == first
-    told = [(row.type, row.data) for row in filled.audit()][-2:]
-    assert [kind for kind, _ in told] == ["switch.committed", "generation.condemned"]
-    assert (told[0][1]["by"], told[0][1]["reason"]) == ("shadowswitch", "health check: slow")
-    assert (told[1][1]["generation"], told[1][1]["reason"]) == (second, "health check: slow")
+    rows = [(row.type, row.data) for row in filled.audit()][-2:]
+    assert [kind for kind, _ in rows] == ["switch.committed", "generation.condemned"]
+    assert (rows[0][1]["by"], rows[0][1]["reason"]) == ("shadowswitch", "health check: slow")
+    assert (rows[1][1]["generation"], rows[1][1]["reason"]) == (second, "health check: slow")
     with pytest.raises(UnknownIndex):
         filled.rollback("main", KIND)
 
@@ -182,7 +182,7 @@ def test_of_two_rollbacks_at_once_the_second_leaves_the_live_index_alone(filled:
     live(filled)
     results: list[SwitchResult] = []
     threads = [threading.Thread(target=lambda: results.append(filled.rollback("main", KIND))) for _ in range(2)]
-    with inside.maintenance_lock(filled, first, 30):  # both have asked before either is served
+    with inside.maintenance_lock(filled, first, 30):  # both requests come before either is served
         for thread in threads:
             thread.start()
         wait_until(lambda: inside.switches_under_way(filled) == 2)

@@ -1,4 +1,4 @@
-"""Removal, trimming and the fence, each in a short test that an unsafe variant fails (see test_mutations)."""
+"""Removal, trimming and the fence: short tests, each of which fails with an unsafe variant (see test_mutations)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_journal_is_not_trimmed_below_what_a_paused_build_needs(open_engine:
 def test_the_journal_is_not_trimmed_below_a_build_that_began_while_the_janitor_was_busy(
     open_engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A round of the janitor may take long before it comes to the journal; what it saw at its beginning is old then."""
+    """A round of the janitor may take long before it trims the journal; its view from the beginning is old then."""
     engine = open_engine(journal_keep_changes=0, janitor_interval_s=3600)
     engine.create_branch("main")
     engine.write("main", [put(n) for n in range(500)])
@@ -71,7 +71,7 @@ def test_the_journal_is_not_trimmed_below_a_build_that_began_while_the_janitor_w
     cleaning = threading.Thread(target=engine.clean_up, args=(60,))
     cleaning.start()
     assert busy.wait(60)
-    engine.create_branch("other")  # of which the janitor knows nothing
+    engine.create_branch("other")  # the round of the janitor has not seen this branch
     engine.write("other", [put(n) for n in range(500)])
     engine.write("main", [put(n) for n in range(500)])
     shadow = engine.start_build("main", "GRAPH", ["object_type"])
@@ -116,7 +116,7 @@ def test_a_pinned_generation_is_not_removed_here_nor_elsewhere(engine: Engine) -
 def test_a_switch_with_a_stale_token_is_refused(engine: Engine) -> None:
     engine.write("main", [put(1)])
     shadow = inside.catalog(engine).shadow(built(engine))
-    inside.claim_switch(engine, shadow.id)  # or the janitor would end it
+    inside.claim_switch(engine, shadow.id)  # otherwise the janitor would end the switch
     inside.transact(engine, lambda c: transitions.begin_switching(c, shadow.id), "test")
     with pytest.raises(StaleFence):
         inside.transact(
@@ -132,7 +132,7 @@ def test_a_switch_that_expects_another_generation_is_refused(engine: Engine) -> 
     engine.write("main", [put(1)])
     engine.rebuild("main", KIND, ["object_type"])
     shadow = inside.catalog(engine).shadow(built(engine))
-    inside.claim_switch(engine, shadow.id)  # or the janitor would end it
+    inside.claim_switch(engine, shadow.id)  # otherwise the janitor would end the switch
     inside.transact(engine, lambda c: transitions.begin_switching(c, shadow.id), "test")
     with pytest.raises(StaleFence):
         inside.transact(

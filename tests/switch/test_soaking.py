@@ -1,4 +1,4 @@
-"""What a soak promises: the previous generation follows without being asked, and a bad verdict acts."""
+"""Promises of a soak: the previous generation follows by itself, and a bad health check causes a rollback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def held_by(engine: Engine, number: int) -> set[str]:
 
 
 def test_the_previous_generation_follows_the_journal_while_it_soaks(filled: Engine) -> None:
-    """No rollback here: a rollback brings its target to the head itself, and would hide a generation left alone."""
+    """The test makes no rollback: a rollback catches up its target, and would hide that the target does not follow."""
     first, second = live(filled), live(filled)
     head = filled.write("main", [put("new"), Delete("object_type", "7")]).lsn
     wait_until(lambda: applied_lsn(filled, first) == head, what="the soaking generation at the head")

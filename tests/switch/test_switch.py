@@ -1,4 +1,4 @@
-"""Switches: conditional, bounded, proven; and what happens to a shadow that is not sound."""
+"""Switches: conditional, bounded, proven; and the end of a shadow that is unsound."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def commit_switch(engine: Engine, shadow: ShadowIndex, *, token: int = 0, expect
 
 
 def damage(shadow: ShadowIndex, statement: str) -> None:
-    """Change the rows of the first shard of a BUILT shadow behind the engine's back."""
+    """Change the rows of the first shard of a BUILT shadow without the engine."""
     connection = sqlite3.connect(Path(shadow.shadow_index_path) / "shard-000" / "shard.sqlite", timeout=10)
     with connection:
         assert connection.execute(statement).rowcount > 0
@@ -136,7 +136,7 @@ def test_rollback_and_switch_at_once_leave_one_live_generation(filled: Engine) -
 
 def test_a_cancellation_that_comes_too_late_leaves_the_new_index_followed(filled: Engine) -> None:
     shadow = built(filled)
-    failpoints.plan_points("follow.applied=sleep:1.0@1")  # the follower is busy, so a cancellation is, too
+    failpoints.plan_points("follow.applied=sleep:1.0@1")  # a busy follower delays the cancellation
     filled.write("main", [put("a", "edited")])
     outcomes: list[object] = []
 
@@ -163,7 +163,7 @@ def test_a_cancellation_that_comes_too_late_leaves_the_new_index_followed(filled
 
 
 def switch_under_load(engine: Engine) -> SwitchResult:
-    """Switch while batches pile up at the journal; they stop after two attempts were given up."""
+    """Switch while batches gather at the JournalWriter; they stop after two attempts were given up."""
     shadow = built(engine)
     results: list[SwitchResult] = []
     request = SwitchRequest(switch_timeout_seconds=90)

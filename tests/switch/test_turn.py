@@ -1,4 +1,4 @@
-"""The turn of a switch: drain, prove, commit and point on the JournalWriter's thread, with nothing in between."""
+"""The turn of a switch: drain, digest, commit and pointer on the JournalWriter's thread, with nothing in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OpenEngine = Callable[..., Engine]
 
 
 class Move(NamedTuple):
-    """A switch or a rollback that can be made: from the generation `old` to `new`."""
+    """A switch or a rollback from the generation `old` to `new`, ready to run."""
 
     engine: Engine
     old: int
@@ -79,7 +79,7 @@ def test_writes_that_gather_before_the_turn_are_acknowledged_before_it_and_are_i
     gathered.join()
     assert result.success, result.message
     assert (result.attempts, result.sealed_lsn, result.drained_changes) == (1, head + 3, 3)
-    assert [changes for _, changes in seen if changes] == [3], "one commit had all three"
+    assert [changes for _, changes in seen if changes] == [3], "one commit had all three writes"
     assert is_whole(move.engine)
 
 
@@ -121,7 +121,7 @@ def test_a_turn_that_comes_late_is_given_up(open_engine: OpenEngine, monkeypatch
 
 
 def slow_turns(patch: pytest.MonkeyPatch, number: int) -> None:
-    """In a turn a generation applies one change at a time, each in 20 ms."""
+    """Make a generation apply one change at a time in a turn, each in 20 ms."""
 
     def hindrance(writer: GenerationWriter, upto: int) -> int | None:
         if writer.row.number != number or writer.applied_lsn >= upto or not inside.is_in_turn():
@@ -147,7 +147,7 @@ def test_a_drain_that_takes_too_long_is_given_up_and_done_beside_the_writers(
 def test_each_further_attempt_has_a_longer_drain(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as a batch stands just ahead of every turn, no other attempt could succeed."""
+    """A batch stands just ahead of every turn, so only an attempt with a longer drain can succeed."""
 
     def again() -> None:
         gathered.armed = False
@@ -165,7 +165,7 @@ def test_each_further_attempt_has_a_longer_drain(
     assert is_whole(move.engine)
 
 
-# -- what fails before the commit ------------------------------------------------------------------------------------
+# -- errors before the commit ----------------------------------------------------------------------------------------
 
 ERRORS = [StorageFull("the disk is full"), OSError(5, "disk"), RuntimeError("a defect of the backend")]
 
@@ -232,7 +232,7 @@ def test_a_turn_that_ends_before_its_commit_changes_nothing(
     assert is_whole(move.engine)
 
 
-# -- what fails behind the commit ------------------------------------------------------------------------------------
+# -- errors after the commit -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_switch_with_a_lost_answer_ends_as_the_catalog_says_and_readers_get_it
     assert is_whole(move.engine)
     assert found(move.engine, "later", min_lsn=move.engine.write("main", [put("x", "later")]).lsn) == {"x"}
     move.engine.clean_up()
-    assert move.engine.check() == [], "the published path leads there, too"
+    assert move.engine.check() == [], "the published path leads to the live generation, too"
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["the first generation", "a later one"])
@@ -308,7 +308,7 @@ def test_the_pointer_moves_before_anything_newer_is_durable(move: Move, monkeypa
 def test_between_commit_and_pointer_readers_read_on_and_writers_and_switches_wait(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Writers and a second switch come behind the pointer."""
+    """Writes and a second switch wait until the live pointer has moved."""
     engine = move.engine
     moved: list[int] = []
     inside.on_set_live(monkeypatch, lambda _, new: moved.append(new.row.number))
@@ -319,7 +319,7 @@ def test_between_commit_and_pointer_readers_read_on_and_writers_and_switches_wai
         assert reads(engine) == move.old
         back = pool.submit(engine.rollback, "main", KIND)
         engine.write("main", [put("x", "behind")])
-        assert moved[:1] == [move.new], "the write is acknowledged behind the pointer"
+        assert moved[:1] == [move.new], "the write is acknowledged after the move of the pointer"
         assert switching.result(HELD_S).success
         assert back.result(HELD_S).success, back.result().message
     assert moved == [move.new, move.old]
@@ -331,7 +331,7 @@ def test_between_commit_and_pointer_readers_read_on_and_writers_and_switches_wai
 def test_no_reader_goes_back_in_time_in_any_window_of_the_turn(
     move: Move, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers outside look into the catalog, readers inside at the pointer; what they read follows without a pause."""
+    """Readers outside ask the catalog, readers inside ask the live pointer; followers do not pause."""
     engine = move.engine
     inside.patch_limit(monkeypatch, inside.Limit.FOLLOWER_REST_S, 0.0)
     windows = [f"switch.{window}" for window in ("near", "drained", "proven", "committed", "pointed", "verify")]
