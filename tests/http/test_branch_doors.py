@@ -1,4 +1,4 @@
-"""A branch is led out of every state that has a way out, over HTTP and by command, as refusals advise."""
+"""A branch leaves every state with a way out by a call over HTTP or by a command, as refusals advise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANGE = {"changes": [{"resource_type": "object_type", "id": "1", "fields": {"te
 
 
 def failed(data: Path, name: str = BRANCH) -> None:
-    """A branch in ERROR: the indexing of all of it failed."""
+    """Create a branch in ERROR: the indexing of the whole branch failed."""
     with Engine.open(data) as engine:
         engine.create_branch(name)
         engine.start_indexing(name, "funnel")
@@ -27,7 +27,7 @@ def failed(data: Path, name: str = BRANCH) -> None:
 
 
 def ready(client: Client) -> None:
-    """Make it READY."""
+    """Make the branch READY."""
     client.post(f"branch-locks/indexing/{segment(BRANCH)}/start", {"force_branch_lock": True})
     client.post(f"branch-locks/indexing/{segment(BRANCH)}/complete")
 
@@ -53,9 +53,11 @@ def test_every_way_out_is_a_route_for_administrators_and_in_the_events(tmp_path:
         assert root.post(f"{PLACE}/archive", {"reason": "done"})["state"] == "ARCHIVED"
         root.refused(409, "POST", f"{PLACE}/reopen")
         root.refused(404, "POST", "branches/nowhere/reopen")
-        told: list[dict[str, Any]] = [e["data"] for e in root.get("events")["events"] if e["type"].endswith("h.state")]
-        assert {"state": "ACTIVE", "by": "root", "reason": "more memory"}.items() <= told[-6].items(), told
-        assert (told[-1]["state"], told[-1]["by"], told[-1]["reason"]) == ("ARCHIVED", "root", "done")
+        states: list[dict[str, Any]] = [
+            e["data"] for e in root.get("events")["events"] if e["type"].endswith("h.state")
+        ]
+        assert {"state": "ACTIVE", "by": "root", "reason": "more memory"}.items() <= states[-6].items(), states
+        assert (states[-1]["state"], states[-1]["by"], states[-1]["reason"]) == ("ARCHIVED", "root", "done")
 
 
 @pytest.mark.parametrize("hosted", [True, False], ids=["through the server", "without one"])

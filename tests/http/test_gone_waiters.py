@@ -1,4 +1,4 @@
-"""Whoever has gone away while they waited gets no lock: not by a call whose caller is gone, not over HTTP."""
+"""A caller that is gone while it waits gets no lock: neither by a call of the engine nor over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that use only HTTP: the external builder of the documentation, and a client made of the schema."""
+"""Programs that use only HTTP: the external builder of the documentation, and a client made from the schema."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_pages_have_every_record_and_a_cursor_is_valid_for_its_own_type_and_bran
 
 
 class SchemaClient:
-    """A client that knows the address of the OpenAPI document and its content, and nothing else."""
+    """A client that has only the address of the OpenAPI document and its content."""
 
     def __init__(self, url: str) -> None:
         self._client = Client(url)

@@ -1,4 +1,4 @@
-"""Ownership: only its owner ends a lock or an indexing, and the error of a lost lock says how it ended."""
+"""Ownership: only the owner ends a lock or an indexing, and the error of a lost lock says how the lock ended."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
 
 @pytest.fixture
 def people(server: People) -> People:
-    """The same, with a branch of the test's own."""
+    """The clients, with a new branch for the test."""
     server.branch = f"b{next(NUMBERS)}"
     server.root.post("branches", {"name": server.branch})
     for kind in TYPES:

@@ -21,7 +21,7 @@ RECORDS = [{"resource_type": "object_type", "id": str(n), "fields": {"text": f"w
 )
 @pytest.mark.timeout(0)
 def test_schemathesis_finds_no_mismatch_and_no_500(tmp_path: Path, examples: int, seed: int) -> None:
-    """As many cases of each operation as are asked for, however long that takes, while one case follows the other."""
+    """Run all requested cases of each operation. The run may take any time while one case follows the other."""
     output, cases = tmp_path / "output", tmp_path / "cases.ndjson"
     with serving(tmp_path / "data", "--quiet", "--rate", "1000000") as server:
         client = server.client()

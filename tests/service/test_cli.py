@@ -76,7 +76,7 @@ def test_commands_print_tables_and_sentences_without_json(cli: Cli, live: Path, 
     assert "part1/file7.txt" in found
     status = cli("status", "--data", live)
     assert "not open in any process" in status
-    assert shadow in status  # the id is in one piece, ready for copying
+    assert shadow in status  # the id is in one piece, so that a user can copy it
     assert "SEARCH_INDEX" in cli("status", shadow, "--data", live)
     assert "switch.committed" in cli("events", "--data", live)
     assert cli("check", "--data", live) == "sound\n"
@@ -125,7 +125,7 @@ def test_build_options_reach_the_backend(cli: Cli, data: Path) -> None:
     config = built["shadow"]["build_config"]
     expected = {"backend": "fts5", "tokenizer": "porter", "columns": ["name", "path"], "prefix": [2, 3], "shards": 3}
     assert {name: config[name] for name in expected} == expected
-    assert hits(cli, data, "amber") == []  # a word of the text, which is no indexed column
+    assert hits(cli, data, "amber") == []  # a word of `text`, which is not an indexed column
     assert hits(cli, data, "file7.txt") == ["part1/file7.txt"]
 
 
@@ -234,7 +234,7 @@ def test_status_never_takes_the_lock_of_the_directory(live: Path, cli: Cli, monk
 
     monkeypatch.setattr(fcntl, "flock", spied)
     assert cli.json("status", "--data", live)["host"] is None
-    assert taken  # status does take the pin of the index
+    assert taken  # `status` took the pin of the index
     assert (live / "LOCK").stat().st_ino not in taken
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "docs"
     made.mkdir()
     for n in range(20):
-        (made / f"{n}.txt").write_text(f"somebody is running number{n}")
+        (made / f"{n}.txt").write_text(f"a fox is running number{n}")
     return made
 
 

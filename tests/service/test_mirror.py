@@ -181,7 +181,7 @@ def test_records_of_other_prefixes_and_types_stay(engine: Engine, start: Start) 
 
 def test_a_mirror_waits_for_a_locked_branch(engine: Engine, start: Start, folder: Path) -> None:
     mirror = start(rescan_s=600)
-    lock = engine.acquire_lock("main", "MAINTENANCE", "somebody")
+    lock = engine.acquire_lock("main", "MAINTENANCE", "alice")
     (folder / "late.txt").write_text("late")
     wait_until(lambda: mirror.status().error)
     assert "late.txt" not in held(engine)

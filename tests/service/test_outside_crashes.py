@@ -1,4 +1,4 @@
-"""A host is killed while an external build is completed and an event is dealt with: who sends again loses nothing."""
+"""A host is killed during the completion of an external build or its event: a builder sends again and loses nothing."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ KILLS = [
     "switch.verify",
     "journal.before_commit@7",
 ]
-"""The last one is between the switch and the memory of the event, or near it."""
+"""Failpoints. The last one is near the step between the switch and the stored outcome of the event."""
 
 
 def go_on(engine: Engine) -> None:
-    """What a builder does that does not know how far it came: look, and do the rest."""
+    """The steps of a builder after an interruption: it looks at its shadow, and does the remaining steps."""
     shadows = engine.shadows()
     shadow = shadows[0] if shadows else begin(engine)
     if shadow.state == "BUILDING":

@@ -23,7 +23,7 @@ def test_a_server_mirrors_a_folder_and_switches_to_another_tokenizer_under_searc
     folder = tmp_path / "docs"
     folder.mkdir()
     for n in range(20):
-        (folder / f"{n}.txt").write_text(f"somebody is running number{n}")
+        (folder / f"{n}.txt").write_text(f"a fox is running number{n}")
     with serving(tmp_path / "data", str(folder)) as server:
         client = server.client()
         wait_until(lambda: hits(client, "running") == 20)
@@ -35,7 +35,7 @@ def test_a_server_mirrors_a_folder_and_switches_to_another_tokenizer_under_searc
             return hits(client, "run") == 20
 
         wait_until(switched)
-        (folder / "3.txt").write_text("somebody walks")
+        (folder / "3.txt").write_text("a fox walks")
         wait_until(lambda: hits(client, "run") == 19 and hits(client, "walking") == 1)
         (folder / "shadowswitch.toml").write_text('[[index]]\ntokenizer = "trigram"\n')
         wait_until(lambda: _refused(client))
