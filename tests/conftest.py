@@ -20,14 +20,14 @@ from tests.support.engine_helpers import fill, put, wait_until, worker_processes
 from tests.support.gathering import Gathered
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-"""For `benchmarks`. Last, so that what is installed is found first."""
+"""For `benchmarks`. The entry is the last, so that Python finds installed packages first."""
 
 settings.register_profile("no duration", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no duration")
-"""A machine that is busy elsewhere for 200 ms is no defect of what is tested."""
+"""A machine that is busy with other work for 200 ms is no defect of the product."""
 
 FAST = {"refresh_interval_ms": 5.0, "janitor_interval_s": 0.1, "disk_reserve_bytes": 1 << 20, "seal_budget_ms": 2e4}
-"""Settings for tests: nothing waits for a timer longer than it must, and no attempt is given up on a loaded machine."""
+"""Settings for tests: timers are short, and no attempt is given up on a loaded machine."""
 
 OpenEngine = Callable[..., Engine]
 
@@ -39,7 +39,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 def buckets_repaired(engine: Engine) -> int:
-    """How many buckets an engine replaced by their source since it was opened; also when it is closed."""
+    """How many buckets an engine has repaired since it was opened; also of a closed engine."""
     counted: int = inside.counter(engine, "buckets_repaired")
     return counted
 
@@ -51,7 +51,7 @@ def planted_damage() -> None:
 
 @pytest.fixture
 def open_engine(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[OpenEngine]:
-    """Opens engines (of `data_dir` unless told otherwise); at the end each is checked and closed.
+    """Opens engines (of `data_dir` without an argument); at the end each is checked and closed.
 
     No engine may have repaired a bucket: a build that loses changes would pass, healed by its validation. A test that
     plants damage uses `planted_damage`. `sound=False` is for damage that stays: no check at the end of such an engine.
@@ -69,7 +69,7 @@ def open_engine(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Open
     try:
         for engine, sound in opened:
             if sound and "planted_damage" not in request.fixturenames:
-                assert buckets_repaired(engine) == 0, "a build or a copy was not what its source is"
+                assert buckets_repaired(engine) == 0, "a build or a copy differed from its source"
             if sound and not inside.is_closed(engine):
                 assert engine.check() == []
     finally:
@@ -79,7 +79,7 @@ def open_engine(data_dir: Path, request: pytest.FixtureRequest) -> Iterator[Open
 
 
 def running() -> list[str]:
-    """What runs of any engine of this process; nothing of it may outlive its engine."""
+    """The actors, threads and workers of all engines of this process; none may outlive its engine."""
     actors = [str(ref) for ref in pykka.ActorRegistry.get_all() if issubclass(ref.actor_class, EngineActor)]
     threads = [f"{t.name} {t.ident}" for t in threading.enumerate() if t.name.startswith("shadowswitch-")]
     return actors + threads + [f"worker {pid}" for pid in worker_processes()]
@@ -103,7 +103,7 @@ def filled(engine: Engine) -> Engine:
 
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    """Waits until something is so, at most 20 seconds."""
+    """Waits until a condition is true, at most 20 seconds."""
 
     def wait(is_so: Callable[[], bool], deadline_s: float = 20.0) -> None:
         wait_until(is_so, deadline_s)
@@ -113,7 +113,7 @@ def eventually() -> Callable[..., None]:
 
 @pytest.fixture
 def gathered(engine: Engine) -> Iterator[Gathered]:
-    """100 records; and three writes that stand, once armed, just ahead of the next turn of a switch."""
+    """An engine with 100 records; when armed, three writes stand just ahead of the next turn of a switch."""
     fill(engine, 100)
     writes = Gathered(engine)
 
@@ -121,7 +121,7 @@ def gathered(engine: Engine) -> Iterator[Gathered]:
         if writes.armed:
             writes.begin()
 
-    with pytest.MonkeyPatch.context() as patched:  # not that of the test, which may undo its own
+    with pytest.MonkeyPatch.context() as patched:  # a patch of its own: the test may undo its patches
         inside.before(patched, inside.Step.TAKE_TURN, near)
         yield writes
     failpoints.plan_points("")

@@ -1,4 +1,4 @@
-"""Benchmarks and the simulation run with tiny parameters, so that none of them rots. Figures are not judged here."""
+"""Benchmarks and the simulation run with tiny parameters, so that none breaks unnoticed. Figures are not judged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def report_of(tmp_path: Path, module: str, *arguments: str) -> Report:
-    """Run a script as a user would, and read what it reports."""
+    """Run a script as a user would, and read its report."""
     written = tmp_path / "report.json"
     command = [sys.executable, "-m", f"benchmarks.{module}", "--json", str(written), "--folder", str(tmp_path)]
     done = subprocess.run(
@@ -45,7 +45,7 @@ def report_of(tmp_path: Path, module: str, *arguments: str) -> Report:
 @pytest.mark.slow
 def test_the_simulation_shows_the_failures_of_the_other_ways_and_none_of_ours(tmp_path: Path) -> None:
     size = "--developers 10 --branches 1 --minutes 0.015 --rebuilds 1 --records 400 --think-s 0.008"
-    # on a loaded machine an edit may take long to become visible; that is judged on a quiet one
+    # on a loaded machine an edit may take long to become visible; only a quiet machine judges that
     options = f"{size} --gap-ms 200 --copy-deletes 5 --stale-s 30 --expect-failures --plots {tmp_path / 'plots'}"
     report = report_of(tmp_path, "simulate", *options.split())
     assert [target.met for target in report.targets] == [True, True]
@@ -61,10 +61,10 @@ def test_every_benchmark_runs_and_writes_its_targets_and_figures_into_the_result
     written = (tmp_path / "RESULTS.md").read_text()
     assert (done.returncode, "WRONG" in written) == (0, False), written + done.stderr
     for script in (ROOT / "benchmarks").glob("bench_*.py"):
-        assert f"<!-- {script.stem} -->" in written, "a benchmark that the runner does not know rots"
+        assert f"<!-- {script.stem} -->" in written, "a benchmark that the runner does not run breaks unnoticed"
     for plot in re.findall(r"\(plots/(.*?)\)", written):
         assert (tmp_path / "plots" / plot).read_text().endswith("</svg>\n")
-    assert not list(tmp_path.glob("shadowswitch-bench-*")), "what a script works with is removed"
+    assert not list(tmp_path.glob("shadowswitch-bench-*")), "a script removes its working files"
 
 
 def test_results_of_other_scripts_are_kept_when_one_runs_alone(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_auditor_accepts_acknowledged_writes_and_either_result_of_an_unknown
         ({KEYS[1]: 2}, set(), {(KEYS[1], 8)}),
         ({("main", "object_type", "never"): 99}, set(), {(("main", "object_type", "never"), 99)}),
     ],
-    ids=["an older version", "a deleted record", "a record that nobody wrote"],
+    ids=["an older version", "a deleted record", "a record that was never written"],
 )
 def test_the_auditor_finds_wrong_records(
     ledger: Ledger, held: dict[Key, int], lost: set[object], revived: set[object]
@@ -148,5 +148,7 @@ def test_the_auditor_does_not_report_records_that_change_while_it_looks(ledger: 
     stored = {KEYS[0]: 7}
     assert ledger.audit_changed(known, lambda key: 1, stored.get).lost == {(KEYS[0], 7)}
     assert ledger.audit_changed(known, lambda key: 1, stored.get).revived == {(KEYS[1], 8)}
-    assert not ledger.audit_changed(known, lambda key: 1, {KEYS[0]: 99}.get).lost, "a newer version is on its way"
+    assert not ledger.audit_changed(known, lambda key: 1, {KEYS[0]: 99}.get).lost, (
+        "the index already has a newer version"
+    )
     assert not ledger.audit_changed(known, moving, stored.get).lost

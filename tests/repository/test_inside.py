@@ -1,4 +1,4 @@
-"""The door of the tests to the insides of the product: every place that it names is there."""
+"""`tests.support.inside`, the door to the insides of the product: every place that it names exists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Mutation proof: deliberately wrong variants of the protocol are caught, each by an oracle that the right one passes.
+"""Mutation proof: an oracle that passes the right protocol catches each of its deliberately wrong variants.
 
-Every mutant is a copy of the library with one textual change. What catches it may be the library's own defence (a
-digest that differs, a switch refused) or the audit; with the digest check removed too, only the audit is left.
+Every mutant is a copy of the library with one textual change. A defence of the library (a digest that differs, a
+switch refused) or the audit catches it; with the digest check removed, too, only the audit is left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.edited_library import ROOT, Edits, assert_fits, assert_of_its
 
 SCENARIO = Path(__file__).parents[1] / "support" / "rebuild_scenario.py"
 SLOW = "copy.slice=sleep:0.01;copy.loaded=sleep:0.15"
-"""So that much is written while records are being copied, and between copy and catch-up."""
+"""Makes the copy slow, so that many writes come during the copy, and between copy and catch-up."""
 TIMEOUT_S = 140
 HANGS = -1
 
@@ -52,7 +52,7 @@ BLIND: Edits = {
     "actors/switch/attempt.py": [("        if self._target.writer.differing(source):\n", "        if False:\n")],
     "actors/switch/switcher.py": [("        if not run.problems:\n", "        if True:\n")],
 }
-"""The library's own defences taken away: validation, the proof in the turn, verification."""
+"""Removes the defences of the library: validation, the digest in the turn, verification."""
 
 MUTANTS: dict[str, tuple[str, Edits]] = {
     "no capture": (SLOW, {"storage/generations/shard_build.py": [NO_CAPTURE]}),
@@ -87,7 +87,7 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
         },
     ),
     "checkpoint advanced on read": (
-        "copy.slice=kill@5",  # an odd pass: between the cursor and its rows
+        "copy.slice=kill@5",  # an odd pass is between the cursor and its rows
         {
             "storage/generations/shard_build.py": [
                 (
@@ -138,7 +138,7 @@ def run_scenario(tmp_path: Path, points: str, edits: Edits, rebuilds: int) -> tu
 
 
 def _without_defences(edits: Edits) -> Edits:
-    assert not edits.keys() & BLIND.keys(), "one of the two would hide the other's edits of a file"
+    assert not edits.keys() & BLIND.keys(), "two edits of one file would hide each other"
     return {**edits, **BLIND}
 
 
@@ -245,5 +245,5 @@ def _pytest(library: Path, file: Path, words: str) -> tuple[int, str]:
 
 
 def _words(expression: str) -> str:
-    """pytest's -k takes no brackets: every word must occur."""
+    """The words of an expression, joined with `and`: `-k` of pytest takes no brackets."""
     return " and ".join(word for word in expression.replace("[", " ").replace("]", " ").replace("@", " ").split())

@@ -1,4 +1,4 @@
-"""The wheel as a user gets it: built from a copy of the tree, installed into an empty environment."""
+"""The wheel of a user: built from a copy of the tree, installed into an empty environment."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_well(*command: str | Path, cwd: Path) -> str:
 
 
 def installed_name(source: Path) -> str:
-    """Where a file of the repository lands in site-packages."""
+    """The path of a file of the repository in site-packages."""
     parts = source.relative_to(ROOT).parts
     inside = parts[2:] if parts[:2] == ("engine", "public") else parts
     return "/".join(("shadowswitch", *inside))
@@ -56,7 +56,7 @@ def project() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build in a copy: setuptools leaves `build/` and an egg-info behind, and would ship what an old build left."""
+    """Build in a copy: setuptools leaves `build/` and an egg-info behind, and ships the files of an old build."""
     tree = tmp_path_factory.mktemp("tree")
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -105,7 +105,7 @@ def test_every_requirement_is_pinned_below_its_next_breaking_version(project: di
     loose = [
         line for line in required if not line.startswith("shadowswitch[") and (">=" not in line or "<" not in line)
     ]
-    assert not loose, "an unbounded requirement lets a stranger's release break an install that worked"
+    assert not loose, "with an unbounded requirement a later release can break an install that worked"
     assert {"cli", "test", "dev"} <= extras.keys()
 
 
@@ -124,7 +124,7 @@ def test_the_wheel_installs_no_other_top_level_name(wheel: Path) -> None:
         rows = list(csv.reader(archive.read(record).decode().splitlines()))
     top = {row[0].partition("/")[0] for row in rows}
     assert top == {"shadowswitch", record.partition("/")[0]}, (
-        "a folder of ours must not land in site-packages by its own name"
+        "a folder of the library must not be in site-packages by its own name"
     )
 
 
@@ -156,7 +156,9 @@ def test_without_the_extra_the_command_says_what_to_install(
 
 
 def test_the_tests_run_against_the_code_in_this_tree() -> None:
-    found = importlib.metadata.distributions(name="shadowswitch")  # also what an editable install left in the tree
+    found = importlib.metadata.distributions(
+        name="shadowswitch"
+    )  # includes the egg-info of an editable install in the tree
     distribution = next(one for one in found if one.read_text("RECORD") is not None)
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     if origin.get("dir_info", {}).get("editable"):

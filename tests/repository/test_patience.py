@@ -1,4 +1,4 @@
-"""The long tests wait for a process that is slow, and give up a process that stands still."""
+"""Long tests wait for a slow process, and give up a process that stands still."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_process_that_stands_still_is_given_up_and_does_not_outlive_the_test(t
 
 
 def test_a_process_that_gets_on_is_waited_for_beyond_any_bound(tmp_path: Path) -> None:
-    """Whatever the bound, here none at all: what changes at each look is not still."""
+    """The bound is zero: a process that changes at each look does not stand still."""
     looks = iter(range(1_000_000))
     command = [sys.executable, "-c", "import threading; threading.Event().wait(1); raise SystemExit(7)"]
     with patience.running(command, tmp_path / "output") as process:

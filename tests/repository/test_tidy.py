@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("model", "storage", "actors", "engine", "service")
-"""From the ground up: a layer imports itself and those before it."""
+"""From the lowest layer up: a layer imports itself and the layers before it."""
 
 FACADE = "engine/public"
 FOLDER_FILES_MAX = 13
@@ -30,7 +30,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @cache
 def files() -> tuple[str, ...]:
-    """Every file that is tracked or about to be; a tree without git is walked."""
+    """Every file that is tracked or will be; in a tree without git, every file of the tree."""
     try:
         command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -38,7 +38,7 @@ def files() -> tuple[str, ...]:
         everything = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
         hidden = re.compile(r"\.venv|\.git$|\..*_cache|build|dist|__pycache__|.*\.egg-info")
         shown = (path for path in everything if not hidden.match(path.parts[0]) and "__pycache__" not in path.parts)
-        listed = [str(path) for path in shown]  # `actors/build` is no build
+        listed = [str(path) for path in shown]  # `actors/build` is source, not a build
     return tuple(sorted(name for name in set(listed) if (ROOT / name).is_file()))
 
 
@@ -103,13 +103,13 @@ def test_a_function_fits_on_a_screen() -> None:
         for node in functions(name)
         if (size := (node.end_lineno or node.lineno) - node.lineno + 1) > FUNCTION_LINES_MAX
     ]
-    none_of(offenders, "what does not fit on a screen is not checked by eye. Name its steps and make them functions:")
+    none_of(offenders, "a reader cannot check a function longer than a screen. Name its steps and make them functions:")
 
 
 def test_a_folder_of_storage_or_model_is_seen_at_a_glance() -> None:
     folders = Counter(str(Path(name).parent) for name in python_files("storage", "model") if "__init__" not in name)
     offenders = [f"{folder}: {count} files" for folder, count in folders.items() if count > FOLDER_FILES_MAX]
-    none_of(offenders, "a folder is one room; more files than these are usually two rooms. Split it by noun:")
+    none_of(offenders, "a folder is one part; more files than these are usually two parts. Split it by noun:")
 
 
 def test_imports_are_absolute_and_in_the_installed_form() -> None:
@@ -119,7 +119,9 @@ def test_imports_are_absolute_and_in_the_installed_form() -> None:
         for line, target in imports(name)
         if target.startswith(".") or target.split(".")[0] in LAYERS
     ]
-    none_of(offenders, "only `shadowswitch.<folder>` exists once installed, and one spelling makes every use findable:")
+    none_of(
+        offenders, "only `shadowswitch.<folder>` exists once installed, and a search finds every use of one spelling:"
+    )
 
 
 def test_imports_only_go_down() -> None:
@@ -168,7 +170,7 @@ def test_storage_takes_the_time_from_its_clock() -> None:
 
 def test_nothing_is_left_for_later() -> None:
     names = [name for name in files() if name != "tests/repository/test_tidy.py"]
-    none_of(lines_matching(names, r"\b(TODO|FIXME)\b"), "finish it, or open an issue, where somebody will see it:")
+    none_of(lines_matching(names, r"\b(TODO|FIXME)\b"), "finish it, or open an issue, where others see it:")
 
 
 def test_tests_wait_for_events_and_do_not_sleep() -> None:
@@ -178,19 +180,19 @@ def test_tests_wait_for_events_and_do_not_sleep() -> None:
 
 
 DOOR = tuple(f"tests/support/{name}.py" for name in ("inside", "interventions", "places", "running"))
-"""What tests know of the insides of the product is known to these files alone, and to the simulation."""
+"""Of all tests only these files use the insides of the product, beside the simulation."""
 
 SIMULATION = "tests/simulation/"
-"""It puts a world of its own in the place of threads and clocks, in every module: its `seams` are another door."""
+"""The simulation replaces threads and clocks in every module: its `seams` are another door."""
 
 
 def _opens_an_engine(node: ast.AST | None) -> bool:
-    """Is it a call of `Engine.open`, or of a helper that is named for that?"""
+    """Is a node a call of `Engine.open`, or of a helper with such a name?"""
     return isinstance(node, ast.Call) and ast.unparse(node.func) in ("Engine.open", "open_engine", "start")
 
 
 def _engines(tree: ast.Module) -> set[str]:
-    """The names of a file that are engines as far as this can be seen: by annotation, by their origin, by habit."""
+    """The names of engines in a file, found by annotation, by assignment, or by a usual name."""
     names = {"engine", "self.engine"}
     for node in ast.walk(tree):
         if isinstance(node, ast.arg) and node.annotation is not None and ast.unparse(node.annotation) == "Engine":
@@ -220,7 +222,7 @@ def _insides(tree: ast.Module) -> set[str]:
 
 
 def _patches_inside(node: ast.AST, insides: set[str]) -> bool:
-    """Is it a `setattr` of monkeypatch that leads inside, be it by a dotted name in a string?"""
+    """Is a node a `setattr` of monkeypatch that leads inside, also by a dotted name in a string?"""
     if not isinstance(node, ast.Call) or not node.args or not ast.unparse(node.func).endswith(".setattr"):
         return False
     if isinstance(node.args[0], ast.Constant):
@@ -233,7 +235,7 @@ def _beside_the_door(tree: ast.Module) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             private = node.attr.startswith("_") and not node.attr.startswith("__")
-            if node.attr == "_house" or (private and ast.unparse(node.value) in engines):
+            if node.attr == "_lifecycle" or (private and ast.unparse(node.value) in engines):
                 yield node
         elif isinstance(node, ast.Call) and _patches_inside(node, insides):
             yield node
@@ -254,9 +256,9 @@ def test_tests_go_inside_by_one_door() -> None:
     [
         ("def f(some: Engine): some._room", 1),
         ("host = Engine.open(path)\nhost._readers.clear()", 1),
-        ("house = anything._house", 1),
-        ("from shadowswitch.actors import context as house\nmonkeypatch.setattr(house, 'REST_S', 1)", 1),
-        ("from shadowswitch.actors.context import House\npatched.setattr(House, 'head', None)", 1),
+        ("parts = anything._lifecycle", 1),
+        ("from shadowswitch.actors import context\nmonkeypatch.setattr(context, 'REST_S', 1)", 1),
+        ("from shadowswitch.actors.context import EngineContext\npatched.setattr(EngineContext, 'head', None)", 1),
         ("monkeypatch.setattr('shadowswitch.actors.context.REST_S', 1)", 1),
         ("g = inside.live(engine)\npatched.setattr(g.writer, 'digest', None)", 1),
         ("from shadowswitch import Engine\nmonkeypatch.setattr(Engine, 'switch', None)", 0),
@@ -274,7 +276,7 @@ def _is_time_span(node: ast.expr) -> bool:
 
 
 def _bounds_a_duration(node: ast.AST) -> bool:
-    """An ordering against a measured time. Against 0 it is fine: that says no more than that a time was measured."""
+    """Does a node compare the order of a measured time? Against 0 it may: that says only that a time was measured."""
     if not isinstance(node, ast.Compare) or not any(
         isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops
     ):
@@ -290,7 +292,7 @@ def test_no_test_asserts_a_duration() -> None:
         for node in ast.walk(tree_of(name))
         if isinstance(node, ast.Assert) and any(map(_bounds_a_duration, ast.walk(node.test)))
     ]
-    none_of(offenders, "a duration fails on somebody's slow machine and proves nothing; measure it in benchmarks/:")
+    none_of(offenders, "a bound on a duration fails on a slow machine and proves nothing; measure it in benchmarks/:")
 
 
 def test_every_public_name_has_a_docstring() -> None:
@@ -301,7 +303,9 @@ def test_every_public_name_has_a_docstring() -> None:
         if isinstance(node, Function | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node)
     ]
     offenders += [f"{name}:1: the module" for name in python_files(*LAYERS) if not ast.get_docstring(tree_of(name))]
-    none_of(offenders, "say what it promises, its limit, its thread; or begin the name with _ if nobody else calls it:")
+    none_of(
+        offenders, "say what it promises, its limit, its thread; or begin the name with _ if no other module calls it:"
+    )
 
 
 def _ruff_order(name: str) -> tuple[int, str]:
@@ -330,7 +334,7 @@ def test_the_facade_lists_exactly_what_it_offers_in_order() -> None:
     defined = {node.name for node in module.body if isinstance(node, Function | ast.ClassDef)} | assigned.keys()
     offered = {name for name in imported | defined if not name.startswith("_")}
     assert set(listed) - {"__version__"} == offered, "__all__ is the promise to users: every public name, and no other"
-    assert list(listed) == sorted(listed, key=_ruff_order), "sorted, so that two people adding names do not collide"
+    assert list(listed) == sorted(listed, key=_ruff_order), "sorted, so that two branches that add names do not collide"
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
@@ -355,7 +359,7 @@ def _invariants() -> dict[str, str]:
 def test_every_invariant_is_cited_where_it_is_kept_or_checked() -> None:
     everything = "\n".join(text_of(name) for name in python_files() if name != "model/invariants.py")
     offenders = [f"{id}: {says}" for id, says in _invariants().items() if not re.search(rf"\b{id}\b", everything)]
-    none_of(offenders, "an invariant that no code and no test names is a wish; cite it where it is kept or checked:")
+    none_of(offenders, "no code and no test names the invariant; cite it where it is kept or checked:")
 
 
 def test_every_cited_invariant_exists() -> None:
@@ -374,4 +378,4 @@ def test_every_cited_invariant_exists() -> None:
 def test_the_readme_says_how_to_see_it_run_and_how_to_test_it() -> None:
     readme = text_of("README.md")
     missing = [f"README.md: no `{command}`" for command in ("make demo", "make test") if command not in readme]
-    none_of(missing, "the first thing a newcomer does is to try it:")
+    none_of(missing, "a newcomer tries the library first:")

@@ -1,4 +1,4 @@
-"""The shape of the source, as tests: folders, imports, and that prose names what is there. See `test_tidy`."""
+"""The shape of the source, as tests: folders, imports, and prose that names existing modules. See `test_tidy`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shadowswitch import Engine
 from tests.repository.test_tidy import FACADE, LAYERS, ROOT, files, imports, none_of, python_files, text_of, tree_of
 
 FILES_MAX = 13
-"""Python files in a folder, `__init__.py` aside: about a dozen, what a reader takes in at one look."""
+"""Python files in a folder, without `__init__.py`: about a dozen, so that a reader sees them at one look."""
 HISTORY = ("docs/decisions/", "CHANGELOG.md", "benchmarks/RESULTS.md", "tests/test_tidy")
-"""What tells of the past, or of words, may name what is gone."""
+"""Texts about the past, or about words. They may name modules that are gone."""
 
 
 def module_of(name: str) -> str:
@@ -38,7 +38,7 @@ def test_a_folder_is_taken_in_at_one_look() -> None:
 
 
 def _graph() -> dict[str, set[str]]:
-    """Which file imports which, types only included."""
+    """The files that each file imports, also for types only."""
     modules = {module_of(name): name for name in product_files()}
     graph: dict[str, set[str]] = {name: set() for name in modules.values()}
     for name in modules.values():
@@ -125,7 +125,7 @@ def test_prose_names_modules_that_are_there() -> None:
             gone = [found for found in dotted.findall(line) if not _names_something(found) and not _is_call(found)]
             gone += [found for found in path.findall(line) if not (ROOT / found).is_file()]
             offenders += [f"{name}:{number}: {found}" for found in gone]
-    none_of(offenders, "a reader who follows a name that leads nowhere stops believing the rest:")
+    none_of(offenders, "a reader follows the name and finds no module:")
 
 
 LINE_CHARS = 78
@@ -180,7 +180,7 @@ def _paragraphs(name: str) -> Iterator[list[Line]]:
 
 
 def _broken_early(run: list[Line]) -> Iterator[Line]:
-    """The lines of a paragraph that had room for the first word of the next one, and end no sentence."""
+    """The lines of a paragraph that had room for the first word of the next line, and end no sentence."""
     for (number, line), (_, following) in pairwise(run):
         text = line.rstrip()
         if (
@@ -191,7 +191,7 @@ def _broken_early(run: list[Line]) -> Iterator[Line]:
 
 
 def test_a_line_is_not_broken_before_it_is_full() -> None:
-    """A lone fragment in the middle of a paragraph is what an edit left behind."""
+    """A short line in the middle of a paragraph is the trace of an edit."""
     offenders = [
         f"{name}:{number}: {text.strip()[:80]}"
         for name in _with_prose()
