@@ -32,7 +32,7 @@ def test_nothing_is_lost_revived_duplicated_refused_or_out_of_order_in_twenty_re
     assert scenario.reads > 500
 
 
-def test_the_audit_is_content_with_exactly_what_was_acknowledged() -> None:
+def test_the_audit_accepts_exactly_the_acknowledged_writes() -> None:
     assert audit([record("a", 5), record("b", 6)], ACKED) == []
 
 

@@ -187,12 +187,12 @@ def test_files_that_are_altered_after_the_completion_refuse_the_switch(engine: E
     engine.cancel_build(shadow.shadow_index_id)
 
 
-def test_a_count_that_differs_from_the_source_refuses_the_switch_whatever_is_asked(engine: Engine) -> None:
+def test_a_count_that_differs_from_the_source_refuses_the_switch_even_by_force(engine: Engine) -> None:
     fill(engine, 10)
     shadow = begin(engine)
     engine.write("main", [put("more")])
     write_files(Path(shadow.shadow_index_path))
-    write_manifest(shadow, 10, 9)  # a lie, which cannot be seen while the branch is ahead
+    write_manifest(shadow, 10, 9)  # a false count, which the engine cannot check while the branch is ahead
     complete(engine, shadow)
     write_manifest(shadow, 11, 9)
     with pytest.raises(CompletionRefused, match="holds 9 records"):

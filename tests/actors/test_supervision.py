@@ -83,7 +83,7 @@ def test_a_write_whose_branch_actor_fails_gets_the_error_and_the_next_one_works(
 
 @every_error
 @pytest.mark.parametrize("kind", [Append, Transact])
-def test_a_journal_writer_that_fails_refuses_what_it_held_and_goes_on(
+def test_a_journal_writer_that_fails_refuses_its_pending_writes_and_goes_on(
     engine: Engine, bombs: Bombs, host_actor: pykka.ActorRef[HostActor], error: BaseException, kind: type
 ) -> None:
     engine.write("main", [put("a")])
@@ -260,7 +260,7 @@ def test_a_switch_that_fails_after_its_commit_leaves_one_whole_live_generation(e
 
 @every_error
 @pytest.mark.parametrize("actor", [BranchActor, JournalWriter])
-def test_a_switch_that_fails_on_its_way_leaves_the_branch_open(
+def test_a_switch_that_fails_in_an_actor_leaves_the_branch_open(
     engine: Engine, bombs: Bombs, actor: type, error: BaseException
 ) -> None:
     fill(engine, 50)

@@ -62,7 +62,7 @@ def test_everything_promised_is_there() -> None:
     assert [name for name in PROMISED.split() if name not in shadowswitch.__all__] == []
 
 
-def test_every_promised_call_is_there_and_says_what_it_does() -> None:
+def test_every_promised_call_is_there_and_has_a_docstring() -> None:
     assert [name for name in CALLS.split() if not hasattr(shadowswitch.Engine, name)] == []
     silent = [name for name in CALLS.split() if not (getattr(shadowswitch.Engine, name).__doc__ or "").strip()]
     assert silent == []

@@ -1,4 +1,4 @@
-"""Named, durable holds on the journal: no change under a hold is trimmed, and no hold lasts for ever."""
+"""Named, durable holds on the journal: no change under a hold is trimmed, and every hold has a limit."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from shadowswitch.model.metrics import Histogram
 from tests.support.engine_helpers import KIND, TYPES, fill, found, live, wait_until
 
 
-def test_stats_are_json_and_count_what_was_done(filled: Engine) -> None:
+def test_stats_are_json_and_count_the_work_done(filled: Engine) -> None:
     live(filled)
     live(filled)
     filled.rollback("main", KIND)

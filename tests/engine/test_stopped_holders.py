@@ -148,7 +148,7 @@ def test_fifty_holders_that_were_stopped_beyond_their_time_wrote_nothing(
     stop_often(engine, child, storage, 50)
 
 
-def test_an_indexer_that_was_stopped_beyond_its_time_does_not_complete_what_its_successor_indexes(
+def test_an_indexer_that_was_stopped_beyond_its_time_does_not_complete_the_indexing_of_its_successor(
     engine: Engine, child: Child, storage: FencedStorage
 ) -> None:
     """Both have the same name, as instances of one service do; only the token differs."""

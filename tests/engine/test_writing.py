@@ -255,7 +255,7 @@ def test_a_full_map_refuses_the_write_and_everything_before_it_is_kept(open_engi
     larger.write("main", [Put("object_type", "more", {"text": "x" * 100_000})])
 
 
-# -- what is refused -------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------------------------
 
 
 def test_deeply_nested_fields_are_stored_up_to_a_limit_and_refused_beyond(engine: Engine) -> None:

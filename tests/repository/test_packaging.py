@@ -69,7 +69,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def user(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` of an environment that holds the wheel, what the wheel requires, and nothing else."""
+    """The `bin` of an environment that has only the wheel and its requirements."""
     place = tmp_path_factory.mktemp("user")
     venv.create(place / "env", with_pip=False, symlinks=True)
     python = place / "env" / "bin" / "python"
@@ -146,7 +146,7 @@ def test_every_module_but_the_command_line_imports_without_the_extras(user: Path
 
 
 @pytest.mark.parametrize("command", [("shadowswitch",), ("python", "-I", "-m", "shadowswitch")], ids=" ".join)
-def test_without_the_extra_the_command_says_what_to_install(
+def test_without_the_extra_the_command_names_the_package_to_install(
     user: Path, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     result = run(user / command[0], *command[1:], "--help", cwd=tmp_path)

@@ -313,7 +313,7 @@ def _ruff_order(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
 
 
-def test_the_facade_lists_exactly_what_it_offers_in_order() -> None:
+def test_the_facade_lists_exactly_its_public_names_in_order() -> None:
     module = tree_of(f"{FACADE}/__init__.py")
     assigned = {
         target.id: node.value

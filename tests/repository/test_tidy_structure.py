@@ -77,7 +77,7 @@ def _circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
 
 def test_no_two_files_import_each_other_directly_or_by_others() -> None:
     offenders = [" <-> ".join(circle) for circle in _circles(_graph())]
-    none_of(offenders, "files in a circle can only be read together; pass a callable, or move what they share:")
+    none_of(offenders, "files in a circle can only be read together; pass a callable, or move the shared part:")
 
 
 def _prose(name: str) -> Iterator[tuple[int, str]]:
@@ -137,7 +137,7 @@ Line = tuple[int, str]
 
 
 def _runs(lines: Iterable[Line], indent: int) -> Iterator[list[Line]]:
-    """Paragraphs: adjacent lines at exactly this indentation, without lists, tables and what is indented below them."""
+    """Paragraphs: adjacent lines at exactly this indentation, without lists, tables and lines indented below them."""
     run: list[Line] = []
     for number, line in lines:
         text = line[indent:]

@@ -1,4 +1,4 @@
-"""No reader, inside or outside, gets an older state while several callers switch an index to and fro (SW-2)."""
+"""No reader, inside or outside, gets an older state while several callers switch and roll back an index (SW-2)."""
 
 from __future__ import annotations
 

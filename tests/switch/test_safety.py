@@ -38,7 +38,7 @@ def built(engine: Engine) -> str:
     return engine.wait_for(shadow.shadow_index_id, timeout_s=30).shadow_index_id
 
 
-def test_the_journal_is_not_trimmed_below_what_a_paused_build_needs(open_engine: Any) -> None:
+def test_the_journal_is_not_trimmed_below_the_changes_that_a_paused_build_needs(open_engine: Any) -> None:
     engine = open_engine(journal_keep_changes=0)
     engine.create_branch("main")
     engine.write("main", [put(n) for n in range(500)])

@@ -356,7 +356,7 @@ def test_no_reader_goes_back_in_time_in_any_window_of_the_turn(
 
 
 @pytest.mark.parametrize("where", ["near", "drained", "proven", "committed", "verify"])
-def test_an_engine_that_closes_while_a_switch_runs_opens_with_what_the_catalog_says(
+def test_an_engine_that_closes_while_a_switch_runs_opens_with_the_live_generation_of_the_catalog(
     open_engine: OpenEngine, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine()
