@@ -183,7 +183,7 @@ DOOR = tuple(f"tests/support/{name}.py" for name in ("inside", "interventions", 
 """Of all tests only these files use the insides of the product, beside the simulation."""
 
 SIMULATION = "tests/simulation/"
-"""The simulation replaces threads and clocks in every module: its `seams` are another door."""
+"""The simulation replaces threads and clocks in every module: its `seams` go inside as well."""
 
 
 def _opens_an_engine(node: ast.AST | None) -> bool:
@@ -207,7 +207,7 @@ def _engines(tree: ast.Module) -> set[str]:
 
 
 def _insides(tree: ast.Module) -> set[str]:
-    """The names of a file that lead inside: imported from below the facade, or assigned from a call of the door."""
+    """The names of a file that lead inside: imported from below the facade, or assigned from a call of `inside`."""
     names = {"inside"}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
@@ -230,7 +230,7 @@ def _patches_inside(node: ast.AST, insides: set[str]) -> bool:
     return any(isinstance(part, ast.Name) and part.id in insides for part in ast.walk(node.args[0]))
 
 
-def _beside_the_door(tree: ast.Module) -> Iterator[ast.expr]:
+def _beside_inside(tree: ast.Module) -> Iterator[ast.expr]:
     engines, insides = _engines(tree), _insides(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -241,12 +241,12 @@ def _beside_the_door(tree: ast.Module) -> Iterator[ast.expr]:
             yield node
 
 
-def test_tests_go_inside_by_one_door() -> None:
+def test_tests_go_inside_by_one_module() -> None:
     offenders = [
         f"{name}:{node.lineno}: {ast.unparse(node)[:100]}"
         for name in python_files("tests")
         if name not in DOOR and not name.startswith(SIMULATION)
-        for node in _beside_the_door(tree_of(name))
+        for node in _beside_inside(tree_of(name))
     ]
     none_of(offenders, "a test that knows the product's inside breaks when that moves; use tests.support.inside:")
 
@@ -266,8 +266,8 @@ def test_tests_go_inside_by_one_door() -> None:
         ("def f(engine: Engine): engine.head('main')", 0),
     ],
 )
-def test_a_use_of_the_insides_beside_the_door_is_seen(text: str, found: int) -> None:
-    assert len(list(_beside_the_door(ast.parse(text)))) == found
+def test_a_use_of_the_insides_beside_inside_is_seen(text: str, found: int) -> None:
+    assert len(list(_beside_inside(ast.parse(text)))) == found
 
 
 def _is_time_span(node: ast.expr) -> bool:
