@@ -32,10 +32,11 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.storage import data_directory, disk
+from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import retention, transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.clock import Moment
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import published_path
 from shadowswitch.storage.generations.directory import shard_paths
@@ -93,6 +94,7 @@ class Recovery:
             if row.role in ("live", "soaking", "standby"):
                 self._open(row)
         self._note_boot()
+        self._carry_over()
         removed = published_path.clean_staging(self._publisher.folder)
         if removed:
             self._context.transact(
@@ -151,7 +153,7 @@ class Recovery:
     def _check_after_power_cut(self, row: GenerationRow) -> None:
         """A worker process reads every shard that a power cut may have torn, before a reader is given it."""
         backend = registry.backend(row.backend)
-        if not backend.torn_by_power_cut or row.boot_id in ("", disk.boot_id()):
+        if not backend.torn_by_power_cut or row.boot_id in ("", self._clock.boot()):
             return
         path = data_directory.inside(self._context.root, row.path)
         paths = [str(shard) for shard in shard_paths(path, row.shards)]
@@ -167,11 +169,24 @@ class Recovery:
 
     def _note_boot(self) -> None:
         """Note the boot in which a generation is open, before it can be torn by the end of this boot."""
-        boot = disk.boot_id()
+        boot = self._clock.boot()
         opened = self._generations.all()
         numbers = [g.row.number for g in opened if g.backend.torn_by_power_cut and g.row.boot_id != boot]
         if numbers:
             self._context.transact(lambda c: retention.note_boot(c, numbers, boot), "recover")
+
+    def _carry_over(self) -> None:
+        """After a reboot, or an older version, which stored wall times: what lasts begins again."""
+
+        def is_foreign(moment: Moment | None) -> bool:
+            return moment is None or self._clock.seconds_until(moment) is None
+
+        rows, shadows = self._catalog.generations(), self._catalog.shadows()
+        soaking = [row.number for row in rows if row.role == "soaking" and is_foreign(row.soak_ends)]
+        failed = [row.id for row in shadows if row.state == ShadowState.FAILED and is_foreign(row.failed_at)]
+        if soaking or failed:
+            soak_s = self._context.config.soak_s
+            self._context.transact(lambda c: retention.carry_over(c, soaking, failed, soak_s), "recover")
 
     def _open(self, row: GenerationRow) -> None:
         if row.role in ("live", "soaking"):

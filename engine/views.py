@@ -20,6 +20,7 @@ from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
+from shadowswitch.storage.clock import Clock, Moment
 
 RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
 FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
@@ -29,6 +30,12 @@ FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, Shad
 def moment(seconds: float | None) -> datetime | None:
     """A stored time as a datetime in UTC."""
     return _moment(seconds) if seconds is not None else None
+
+
+def _of_this_boot(clock: Clock, stored: Moment | None) -> datetime | None:
+    """A stored moment by the wall clock of now; None for a moment of another boot."""
+    left = clock.seconds_until(stored) if stored is not None else None
+    return _moment(clock.wall() + left) if left is not None else None
 
 
 def _moment(seconds: float) -> datetime:
@@ -99,7 +106,7 @@ def index_view(
         pins=pins,
         switched_at=_moment(row.switched_at),
         build_config=shadow.build_config,
-        soak_until=moment(previous.soak_until) if previous is not None else None,
+        soak_until=_of_this_boot(catalog.clock, previous.soak_ends) if previous is not None else None,
         external=shadow.external,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,7 @@ def directory_size_bytes(path: Path, logs: bool = True) -> int:
     return total
 
 
+@functools.cache
 def boot_id() -> str:
     """The id of this boot of the machine: a power cut may lie between two different ones."""
     with contextlib.suppress(OSError):

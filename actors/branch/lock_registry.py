@@ -15,7 +15,6 @@ from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.storage.catalog.locks import all_locks
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.disk import boot_id
 
 
 class LockRegistry:
@@ -36,7 +35,7 @@ class LockRegistry:
         locks = self._branches.get(row.number)
         if locks is None:
             status = BranchStatus(row.name, datetime.fromtimestamp(row.created_at, UTC))
-            locks = self._make(row, Held(0, LockTable(row.name, clock_id=boot_id()), status))
+            locks = self._make(row, Held(0, LockTable(row.name, clock_id=self._context.clock.boot()), status))
         return locks
 
     def _make(self, row: BranchRow, held: Held) -> BranchLocks:
@@ -73,7 +72,7 @@ class LockRegistry:
         if not found:
             return
         branches = {row.number: row for row in catalog.branches()}
-        now, clock_id = self._context.clock.monotonic(), boot_id()
+        now, clock_id = self._context.clock.monotonic(), self._context.clock.boot()
         for stored in found:
             table = LockTable.load(stored.table, now, self._context.config.lock_grace_s, clock_id=clock_id)
             self._make(branches[stored.branch], Held(stored.revision, table, stored.status))

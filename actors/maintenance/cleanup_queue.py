@@ -10,6 +10,7 @@ from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.clock import Moment
 
 S = ShadowState
 
@@ -21,12 +22,12 @@ class CleanupQueue:
         self._catalog = catalog
         self._keep = keep_changes
         self._slice = slice_changes
-        self.soak_ends: dict[int, float] = {}
-        """Soaking generations, with the (wall) time at which the soak ends."""
+        self.soak_ends: dict[int, Moment] = {}
+        """Soaking generations, with the end of the soak."""
         self.retired: set[int] = set()
         """Generations that are marked for removal."""
-        self.failed_at: dict[str, float] = {}
-        """Failed shadows with kept files, with the (wall) time of the failure."""
+        self.failed_at: dict[str, Moment] = {}
+        """Failed shadows with kept files, with the moment of the failure."""
         self.switches: set[str] = set()
         """Shadows that are SWITCHING."""
         self.external: set[str] = set()
@@ -66,14 +67,14 @@ class CleanupQueue:
             else:
                 ids.discard(row.id)
         self.failed_at.pop(row.id, None)
-        if row.state == S.FAILED:
-            self.failed_at[row.id] = row.completed_at or 0.0
+        if row.state == S.FAILED and row.failed_at is not None:
+            self.failed_at[row.id] = row.failed_at
 
     def _generation(self, row: GenerationRow) -> None:
         if row.role == "retiring":
             self.retired.add(row.number)
-        elif row.role == "soaking" and row.soak_until is not None:
-            self.soak_ends[row.number] = row.soak_until
+        elif row.role == "soaking" and row.soak_ends is not None:
+            self.soak_ends[row.number] = row.soak_ends
         self._generations.setdefault(row.branch, set()).add(row.number)
 
     def _branches(self, numbers: set[int]) -> None:

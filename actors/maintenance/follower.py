@@ -55,6 +55,13 @@ class Unfollow(msgspec.Struct, frozen=True):
     reply: Reply[None]
 
 
+class GoOn(msgspec.Struct, frozen=True):
+    """A Follower to itself: a branch had more changes than fit into one turn. `Config.refresh_interval_ms` bounds how
+    soon a change is seen, not how much is applied."""
+
+    branch: int
+
+
 class Follower(EngineActor):
     """Applies the journal to its generations, compacts them, and forces them to disk now and then."""
 
@@ -80,6 +87,8 @@ class Follower(EngineActor):
         self._indexes = indexes
         self._by_branch: dict[int, dict[int, Generation]] = {}
         self._dirty: set[int] = set()
+        self._going_on: set[int] = set()
+        """Branches with a `GoOn` in the mailbox."""
         self._unflushed: dict[int, tuple[float, int]] = {}
         """The begin and the size of the flush batch, by generation."""
         self._not_before: dict[int, float] = {}
@@ -91,6 +100,7 @@ class Follower(EngineActor):
         self.handles(Unfollow, self._unfollow)
         self.handles(Tick, self._tick)
         self.handles(Kick, self._kick)
+        self.handles(GoOn, self._go_on)
 
     def _follow(self, message: Follow) -> None:
         row = message.generation.row
@@ -120,14 +130,25 @@ class Follower(EngineActor):
         self._flush_due()
         self._compact()
 
+    def _go_on(self, message: GoOn) -> None:
+        self._going_on.discard(message.branch)
+        self._serve(message.branch)
+        self._flush_due()
+        self._compact()
+
     def _serve(self, branch: int) -> None:
         self._dirty.discard(branch)
         head = self._heads.of(branch)
         generations = self._by_branch.get(branch, {})
         live_first = sorted(generations.values(), key=lambda g: g is not self._live(g))
         for generation in live_first:
-            if not self._advance(generation, head):
-                self._dirty.add(branch)
+            before = generation.applied_lsn
+            if self._advance(generation, head):
+                continue
+            self._dirty.add(branch)
+            if generation.applied_lsn > before and branch not in self._going_on:
+                self._going_on.add(branch)
+                self.actor_ref.tell(GoOn(branch))
 
     def _live(self, generation: Generation) -> Generation | None:
         return self._indexes.live(generation.row.branch, generation.row.index_type)

@@ -34,6 +34,7 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.clock import Moment
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import pinned_elsewhere
 from shadowswitch.storage.generations.generation import remove_directory
@@ -131,13 +132,17 @@ class Janitor(EngineActor):
         return self._queue
 
     def _end_soaks(self) -> None:
-        now = self._clock.wall()
         switched = {self._key_of(shadow_id) for shadow_id in self._switches.shadows()}
-        for number in [number for number, until in self.queue.soak_ends.items() if until <= now]:
+        for number in [number for number, ends in self.queue.soak_ends.items() if self._is_over(ends)]:
             row = self._context.catalog.generation(number)
             if row is not None and (row.branch, row.index_type) in switched:
                 continue  # it is the way back of a switch that is not verified yet, or the target of a rollback
             self._context.transact(partial(transitions.retire_previous, generation_number=number), "end soak")
+
+    def _is_over(self, moment: Moment, after_s: float = 0.0) -> bool:
+        """Have so many seconds passed since a moment of this boot?"""
+        left = self._clock.seconds_until(moment)
+        return left is not None and left + after_s <= 0
 
     def _end_silent(self) -> None:
         self._external.fail_silent(list(self.queue.external))
@@ -162,8 +167,8 @@ class Janitor(EngineActor):
             transitions.give_up_switching(commit, shadow_id, "the switch ended, which could not be recorded before")
 
     def _end_failed(self) -> None:
-        before = self._clock.wall() - self._context.config.failed_keep_s
-        for shadow_id in [shadow_id for shadow_id, at in self.queue.failed_at.items() if at <= before]:
+        keep_s = self._context.config.failed_keep_s
+        for shadow_id in [shadow_id for shadow_id, at in self.queue.failed_at.items() if self._is_over(at, keep_s)]:
             row = self._context.catalog.shadow(shadow_id)
             generation = self._context.catalog.generation(row.generation)
             if row.state == ShadowState.FAILED and generation is not None and generation.role == "building":

@@ -131,15 +131,18 @@ class IndexReconciler(Part):
         return True
 
     def _is_rolled_back(self, index: IndexSettings) -> bool:
-        """Is the previous generation newer than the live one, and as described? The answer survives a restart."""
+        """Was a generation as described live, and is an older one live now? The answer survives a restart, and the end
+        of the soak."""
         try:
             live = self._engine.index(index.branch, index.index_type)
         except (UnknownIndex, UnknownBranch):
             return False
-        for shadow in self._engine.shadows(index.branch, "ACTIVE"):
-            if shadow.generation == live.previous_generation and shadow.generation > live.generation:
+        for shadow in self._engine.shadows(index.branch):
+            newer = shadow.index_type == index.index_type and shadow.generation > live.generation
+            if newer and shadow.switched_at is not None:
                 spec = make_spec(shadow.index_type, shadow.resource_types, shadow.build_config, shadow.external)
-                return spec.fingerprint == index.fingerprint
+                if spec.fingerprint == index.fingerprint:
+                    return True
         return False
 
     def _build(self, key: Key, index: IndexSettings) -> None:
@@ -159,6 +162,7 @@ class IndexReconciler(Part):
         if not result.success:
             self._engine.cancel_build(id, result.message)
             raise ShadowSwitchError(result.message)
+        self._reached[key] = index.fingerprint  # now, for a rollback may come before the next round
 
     def _start(self, index: IndexSettings) -> str:
         """Start the build, or return an equal build under way. A build for an older description is cancelled first."""

@@ -149,3 +149,12 @@ def _delete(commit: Commit, row: HoldRow) -> None:
 def hold_lag(row: HoldRow, head: int) -> dict[str, Any]:
     """A hold as `stats()` shows it."""
     return {"hold": row.name, "durable_lsn": row.after_lsn, "changes": head - row.after_lsn}
+
+
+def carry_over(commit: Commit, soaking: list[int], failed: list[str], soak_s: float) -> None:
+    """After a reboot: soaks, and the time for which the files of failed builds stay, begin again."""
+    clock = commit.catalog.clock
+    for number in soaking:
+        commit.put_generation(msgspec.structs.replace(commit.generation(number), soak_ends=clock.moment(soak_s)))
+    for shadow_id in failed:
+        commit.put_shadow(msgspec.structs.replace(commit.shadow(shadow_id), failed_at=clock.moment()))

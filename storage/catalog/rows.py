@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
+from shadowswitch.storage.clock import Moment
 
 FORMAT = 1
 EXTERNAL = "external"
@@ -64,6 +65,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     path: str = ""
     summary: dict[str, Any] = {}
     track_ready: bool = False
+    failed_at: Moment | None = None
+    """The failure of a FAILED build: its files stay for `Config.failed_keep_s` from then on."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
@@ -86,10 +89,12 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     """Every change up to this LSN is durable in the generation; the journal may be trimmed up to it."""
     switched_at: float | None = None
     soak_until: float | None = None
+    """The end of the soak by the wall clock, as older versions stored it; not used."""
     boot_id: str = ""
     """The boot of the machine in which the generation was last open; "" after a close with everything on disk."""
     manifest_hash: str = ""
     """The checksum of the manifest, taken when the build passed its validation; "" before."""
+    soak_ends: Moment | None = None
 
     @property
     def opaque(self) -> bool:

@@ -20,7 +20,6 @@ from shadowswitch.model.shadow_state import UNDER_WAY, GenerationRole, Phase, Pu
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.disk import boot_id
 from shadowswitch.storage.generations.build_spec import Spec
 from shadowswitch.storage.generations.directory import generation_path
 
@@ -74,7 +73,7 @@ def claim_build(
     generation = GenerationRow(
         rows.FORMAT, number, branch.number, spec.index_type, shadow_id, spec.backend, spec.options, spec.fingerprint,
         spec.shards, spec.resource_types, path, Role.BUILDING, now, durable_lsn=commit.head(branch.number)[0],
-        boot_id=boot_id(),
+        boot_id=commit.catalog.clock.boot(),
     )  # fmt: skip
     shadow = ShadowRow(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, S.PREPARING,
@@ -172,7 +171,10 @@ def note_refused(commit: Commit, shadow_id: str, problems: list[str]) -> None:
 
 def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     """FAILED, with the reason. The files stay for a retry until `Config.failed_keep_s` has passed."""
-    row = _move(commit, commit.shadow(shadow_id), S.FAILED, phase=Phase.FAILED, error=reason, completed_at=commit.now())
+    row = _move(
+        commit, commit.shadow(shadow_id), S.FAILED, phase=Phase.FAILED, error=reason, completed_at=commit.now(),
+        failed_at=commit.catalog.clock.moment(),
+    )  # fmt: skip
     generation = commit.generation(row.generation)
     commit.put_generation(msgspec.structs.replace(generation, role=Role.BUILDING, manifest_hash=""))
     _emit(commit, row, "build.failed", error=reason)
@@ -287,11 +289,11 @@ def commit_switch(
     else:
         shadow = msgspec.structs.replace(shadow, phase=Phase.LIVE, switched_at=now)
         commit.put_shadow(shadow)
-    commit.put_generation(msgspec.structs.replace(generation, role=Role.LIVE, switched_at=now, soak_until=None))
+    commit.put_generation(msgspec.structs.replace(generation, role=Role.LIVE, switched_at=now, soak_ends=None))
     if index is not None and index.previous not in (0, generation_number, live):
         _retire_and_emit(commit, index.previous)
     if live:
-        _soak(commit, live, now + soak_s)
+        _soak(commit, live, soak_s)
     epoch = (index.epoch if index is not None else 0) + 1
     row = IndexRow(
         rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now,
@@ -306,15 +308,15 @@ def commit_switch(
     return row
 
 
-def _soak(commit: Commit, number: int, until: float) -> None:
-    old = commit.generation(number)
-    commit.put_generation(msgspec.structs.replace(old, role=Role.SOAKING, soak_until=until))
+def _soak(commit: Commit, number: int, soak_s: float) -> None:
+    old, ends = commit.generation(number), commit.catalog.clock.moment(soak_s)
+    commit.put_generation(msgspec.structs.replace(old, role=Role.SOAKING, soak_ends=ends))
     commit.put_shadow(msgspec.structs.replace(commit.shadow(old.shadow_id), phase=Phase.SOAKING))
 
 
 def _retire(commit: Commit, number: int) -> None:
     old = commit.generation(number)
-    commit.put_generation(msgspec.structs.replace(old, role=Role.RETIRING, soak_until=None))
+    commit.put_generation(msgspec.structs.replace(old, role=Role.RETIRING, soak_ends=None))
     shadow = commit.shadow(old.shadow_id)
     if shadow.state == S.ACTIVE:
         _move(commit, shadow, S.CLEANUP, phase=Phase.RETIRING)

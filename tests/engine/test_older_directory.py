@@ -127,6 +127,8 @@ def test_shadows_are_in_the_states_in_which_they_were(older: Older) -> None:
 def test_each_view_is_as_the_older_version_gave_it(older: Older, name: str) -> None:
     engine = older.open()
     expected = older["views"][name]
+    for one in expected:
+        one.pop("soak_until", None)  # stored as a wall time; the soak begins again
     found = as_written(getattr(engine, name)(), expected)
     moving = {older.expected.get("copying")}
     assert [one for one in found if one.get("shadow_index_id") not in moving] == [

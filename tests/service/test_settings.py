@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,6 +179,38 @@ def test_a_rollback_holds_until_the_description_changes(engine: Engine, reconcil
     assert engine.index("main", KIND).build_config["tokenizer"] == "trigram"
     reconciler.want([described(tokenizer="porter")])  # a new description, later than the rollback
     wait_until(lambda: as_described(reconciler))
+
+
+def test_a_rollback_right_behind_the_switch_holds(engine: Engine) -> None:
+    """It comes before the reconciler has looked at the index again."""
+    fill(engine, 10)
+    first = live(engine)
+    reconciler = IndexReconciler(engine)
+    reconciler.want([described()])
+    reconciler.want([described(tokenizer="porter")])
+    reconciler._round()
+    assert engine.rollback("main", KIND).generation == first
+    reconciler._round()
+    assert engine.index("main", KIND).generation == first
+    assert len(engine.shadows()) == 2
+    assert "rolled back" in (reconciler.status()[0].error or "")
+
+
+def test_a_rollback_holds_after_the_soak_and_a_restart(open_engine: Any) -> None:
+    engine = open_engine(soak_s=2.0)
+    engine.create_branch("main")
+    fill(engine, 10)
+    first = live(engine)
+    reconciler = IndexReconciler(engine)
+    reconciler.want([described(tokenizer="porter")])
+    reconciler._round()
+    assert engine.rollback("main", KIND).generation == first
+    wait_until(lambda: engine.index("main", KIND).previous_generation is None)
+    fresh = IndexReconciler(engine)
+    fresh.want([described(tokenizer="porter")])
+    fresh._round()
+    assert engine.index("main", KIND).generation == first
+    assert len(engine.shadows()) == 2
 
 
 def test_a_cancelled_build_is_tried_again(engine: Engine, reconciler: IndexReconciler) -> None:

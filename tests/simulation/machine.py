@@ -26,6 +26,9 @@ class VirtualClock(Clock):
     def wall(self) -> float:
         return present().wall()
 
+    def boot(self) -> str:
+        return present().boot
+
     def sleep(self, delay_s: float) -> None:
         present().sleep(delay_s)
 

@@ -2,7 +2,6 @@
 
     threading, Reply    a thread of the product is a greenlet here, and a lock that blocks would block all greenlets
     uuid, random        numbers of the seed, so that a run can be repeated
-    boot_id             a world reboots; the product reads the number of the boot from /proc
     failpoints          every failpoint of the product calls the world
     pykka's hooks       an actor's loop is a task, its mailbox is the world's
 
@@ -27,7 +26,6 @@ from typing import Any
 
 import pykka
 
-from shadowswitch.actors.branch import lock_registry
 from shadowswitch.actors.build.builder import ShadowBuilder
 from shadowswitch.actors.kit import actor as base
 from shadowswitch.actors.kit.reply import Reply
@@ -131,7 +129,6 @@ def _replace(replaced: Replaced) -> None:
     for kind in (base.EngineActor, ShadowBuilder):
         replaced.put(kind, "_create_actor_inbox", staticmethod(VirtualInbox))
     replaced.put(base.EngineActor, "_create_future", staticmethod(VirtualPykkaFuture))
-    replaced.put(lock_registry, "boot_id", lambda: present().boot)
     replaced.put(failpoints, "_plans", VirtualPoints())
     replaced.put(logging.getLogger("shadowswitch"), "disabled", True)
 

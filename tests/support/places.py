@@ -24,6 +24,7 @@ class Limit(Enum):
     COMMIT_TIMEOUT_S = "shadowswitch.actors.switch.attempt.COMMIT_TIMEOUT_S"
     DRAIN_FIRST_S = "shadowswitch.actors.switch.attempt.DRAIN_FIRST_S"
     FOLLOWER_REST_S = "shadowswitch.actors.maintenance.follower_pool.REST_S"
+    FOLLOWER_TURN_S = "shadowswitch.actors.maintenance.follower.TURN_S"
     FREE_BYTES_MIN = "shadowswitch.storage.backends.fts5.store.FREE_BYTES_MIN"
     FSCK_SLICE_CHUNKS = "shadowswitch.storage.fsck.SLICE_CHUNKS"
     HOLDS_MAX = "shadowswitch.storage.catalog.retention.HOLDS_MAX"
