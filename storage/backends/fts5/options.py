@@ -2,15 +2,20 @@
 
 Canonical form, as `configure` returns it (configuring it again gives the same):
 
-    {"tokenizer": "unicode61", "columns": None, "prefix": []}
-    {"tokenizer": "porter unicode61", "columns": {"body": 1.0, "title": 4.0}, "prefix": [2, 3]}
+    {"tokenizer": "unicode61", "columns": None, "prefix": [], "text": "NFC"}
+    {"tokenizer": "porter unicode61", "columns": {"body": 1.0, "title": 4.0}, "prefix": [2, 3], "text": "NFC"}
 
 `columns` None means one column, `text`, with every string of the record. Names from users never reach SQL: columns are
 `c0`, `c1`, ... there, in the sorted order of the names, so the order of a dict does not matter.
+
+`text` is the form of the texts in the index. `NFC`: characters are composed (file names of macOS are decomposed), and
+NUL, where a tokenizer would end, is a space. `raw`: as in the record. Indexes of older versions are raw: their options
+name no form.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +29,8 @@ PREFIXES_MAX = 8
 WHOLE = "text"
 """The name of the one column when no columns are configured."""
 
+COMPOSED, RAW = "NFC", "raw"
+_OPTIONS = ("tokenizer", "columns", "prefix", "text")
 _SEQUENCES = (list, tuple)
 _CONTAINERS = (dict, list, tuple, str, Mapping)
 Texts = Callable[[Mapping[str, Any]], tuple[str, ...]]
@@ -31,16 +38,23 @@ Texts = Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 def configure(build_config: Mapping[str, Any]) -> dict[str, Any]:
     """The canonical options; raises `InvalidConfig`. Pure."""
-    unknown = sorted(str(name) for name in build_config if name not in ("tokenizer", "columns", "prefix"))
+    unknown = sorted(str(name) for name in build_config if name not in _OPTIONS)
     if unknown:
-        raise InvalidConfig(
-            f"unknown option of backend fts5: {', '.join(unknown)}", hint="use tokenizer, columns or prefix"
-        )
+        raise InvalidConfig(f"unknown option of backend fts5: {', '.join(unknown)}", hint=f"use {', '.join(_OPTIONS)}")
     return {
         "tokenizer": _tokenizer(build_config.get("tokenizer")),
         "columns": _columns(build_config.get("columns")),
         "prefix": _prefix(build_config.get("prefix")),
+        "text": _text(build_config.get("text")),
     }
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return COMPOSED
+    if value not in (COMPOSED, RAW):
+        raise InvalidConfig(f"unknown form of text {value!r:.80}", hint=f"use {COMPOSED} or {RAW}")
+    return str(value)
 
 
 def _tokenizer(value: Any) -> str:
@@ -114,11 +128,28 @@ class Layout:
         self.weights = tuple(weights.values())
         self.tokenizer: str = options["tokenizer"]
         self.prefix: list[int] = list(options["prefix"])
-        self.texts: Texts = _whole_text if columns is None else _texts_of(self.names)
+        self.trigram = self.tokenizer.split()[0] == "trigram"
+        self.case_sensitive = self.tokenizer.endswith("case_sensitive 1")
+        self.composed = options.get("text", RAW) == COMPOSED
+        texts = _whole_text if columns is None else _texts_of(self.names)
+        self.texts: Texts = _composed(texts) if self.composed else texts
 
     def project(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """These fields as the index holds them."""
         return dict(zip(self.names, self.texts(fields), strict=True))
+
+
+def _composed(texts: Texts) -> Texts:
+    def composed(fields: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple([_compose(text) for text in texts(fields)])
+
+    return composed
+
+
+def _compose(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    return text.replace("\0", " ")
 
 
 def _whole_text(fields: Mapping[str, Any]) -> tuple[str]:

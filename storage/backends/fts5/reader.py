@@ -2,14 +2,10 @@
 
 An open read transaction keeps the writer's WAL from starting over. So every statement is read to its end at once, and a
 long scan has a connection of its own.
-
-Queries are plain text: words are ANDed, `"..."` is a phrase, a trailing `*` makes a prefix. FTS5 gets every term inside
-quotes: no query reaches its query language, and no query is a syntax error (BK-6).
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -21,34 +17,15 @@ from shadowswitch.model.errors import EngineClosed, InvalidConfig
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.options import Layout
+from shadowswitch.storage.backends.fts5.query import Query, parse
 from shadowswitch.storage.backends.protocol import ShardState
 
 T = TypeVar("T")
 
-TERMS_MAX = 256
-"""The most terms in one query; a hostile query stays cheap."""
 RECORDS_FETCHED = 8
 """Whole records held at a time by a scan: they may be large."""
 VERSIONS_FETCHED = 500
 _LIMIT_MAX = (1 << 31) - 1
-_TERM = re.compile(r'"([^"]*)(?:"(\*?)|$)|([^\s"]+)')
-
-
-def match_expression(query: str) -> str:
-    """The FTS5 expression of a plain-text query, "" for a query without a term. Raises `InvalidConfig`."""
-    if not isinstance(query, str):
-        raise InvalidConfig(f"a query is a string, not {type(query).__name__}", operation="search")
-    clean = query.replace("\0", " ")
-    if not clean.isascii():
-        clean = clean.encode("utf-8", "replace").decode("utf-8")
-    terms: list[str] = []
-    for phrase, phrase_star, word in _TERM.findall(clean):
-        text, star = (word.rstrip("*"), word.endswith("*")) if word else (phrase, bool(phrase_star))
-        if text.strip():
-            terms.append(f'"{text}"{"*" if star else ""}')
-    if len(terms) > TERMS_MAX:
-        raise InvalidConfig(f"a query of {len(terms)} terms", operation="search", hint=f"use at most {TERMS_MAX}")
-    return " ".join(terms)
 
 
 class Fts5Reader:
@@ -69,6 +46,10 @@ class Fts5Reader:
         joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id LIMIT ?"
         self._search = joined.format(f"{best} ORDER BY s LIMIT ?", "")
         self._search_ties = joined.format(best, "WHERE s <= ?")
+        text = " || char(10) || ".join(layout.columns)
+        rows = f"SELECT rowid AS n, type, id, lsn, {text} AS t FROM docs"
+        self._checked = f"SELECT type, id, s, lsn FROM ({best}) CROSS JOIN ({rows}) ON n = r WHERE "
+        self._scanned = f"SELECT type, id, 0.0 AS s, lsn FROM ({rows}) WHERE "
         try:
             for path in self._paths:
                 self._connections.append(self._connect(path))
@@ -79,13 +60,13 @@ class Fts5Reader:
     def search(self, query: str, limit: int) -> list[Hit]:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidConfig(f"limit is {limit!r}", operation="search", hint="ask for at least one hit")
-        expression = match_expression(query)
-        if not expression:
+        parsed = parse(query, self._layout)
+        if not (parsed.match or parsed.condition):
             return []
         wanted = min(limit, _LIMIT_MAX)
-        found = list(chain.from_iterable(self._best(shard, expression, wanted) for shard in range(len(self._paths))))
+        found = list(chain.from_iterable(self._best(shard, parsed, wanted) for shard in range(len(self._paths))))
         found.sort(key=_best_first)
-        return [Hit(resource_type, id, -score, lsn) for resource_type, id, score, lsn in found[:wanted]]
+        return [Hit(resource_type, id, 0.0 - score, lsn) for resource_type, id, score, lsn in found[:wanted]]
 
     def get(self, resource_type: str, id: str) -> Record | None:
         try:
@@ -147,15 +128,13 @@ class Fts5Reader:
         connection.execute(f"PRAGMA cache_size=-{store.READER_CACHE_KIB}")
         return connection
 
-    def _best(self, shard: int, expression: str, limit: int) -> list[tuple[str, str, float, int]]:
-        """The best hits of one shard. If the cheap statement cuts a tie at the limit, the exact one decides."""
+    def _best(self, shard: int, query: Query, limit: int) -> list[tuple[str, str, float, int]]:
+        """The best hits of one shard."""
         path, connection = self._paths[shard], self._connections[shard]
         try:
             connection.execute("BEGIN")
             try:
-                rows = connection.execute(self._search, (expression, limit + 1, limit + 1)).fetchall()
-                if len(rows) > limit and rows[limit][2] == rows[limit - 1][2]:
-                    rows = connection.execute(self._search_ties, (expression, rows[limit][2], limit)).fetchall()
+                rows = self._rows(connection, query, limit)
             finally:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
@@ -163,6 +142,18 @@ class Fts5Reader:
                 raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
             raise store.translate(error, "search", path) from error
         return rows[:limit]
+
+    def _rows(self, connection: sqlite3.Connection, query: Query, limit: int) -> list[tuple[str, str, float, int]]:
+        """If the cheap statement cuts a tie at the limit, the exact one decides."""
+        if query.condition:
+            select = self._checked if query.match else self._scanned
+            parameters = [*([query.match] if query.match else []), *query.patterns, limit]
+            statement = f"{select}{query.condition} ORDER BY s, type, id LIMIT ?"
+            return connection.execute(statement, parameters).fetchall()
+        rows = connection.execute(self._search, (query.match, limit + 1, limit + 1)).fetchall()
+        if len(rows) > limit and rows[limit][2] == rows[limit - 1][2]:
+            rows = connection.execute(self._search_ties, (query.match, rows[limit][2], limit)).fetchall()
+        return rows
 
     def _states(self) -> Iterator[ShardState]:
         for path, connection in zip(self._paths, self._connections, strict=True):
