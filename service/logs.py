@@ -1,13 +1,25 @@
-"""Logs of a server: one line for each record, as JSON or as text, with the fields that connect records."""
+"""Logs of a server: one line for each record, as JSON or as text, with the fields that connect records.
+
+Texts from outside (paths, names, messages that quote them) cannot end a line, begin a field or steer a terminal: every
+character that is not printable is escaped. The lines of a traceback are indented.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
+TRACEBACK_INDENT = "    "
+
+
+def escaped(text: str) -> str:
+    """A text without line ends, escape codes and invisible characters: each of them as Python would write it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class JsonLines(logging.Formatter):
@@ -16,7 +28,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """A record as a line."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC),
+            "time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -24,7 +36,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return json.dumps(line, default=str).replace("\x7f", "\\u007f")  # it escapes every other unprintable character
 
 
 class TextLines(logging.Formatter):
@@ -32,11 +44,23 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as a line."""
-        fields = "  ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
+        fields = "  ".join(f"{name}={_value(value)}" for name, value in getattr(record, "fields", {}).items())
         moment = datetime.fromtimestamp(record.created, UTC)
-        line = f"{moment:%H:%M:%S} {record.levelname.lower():7} {record.getMessage()}"
+        line = f"{moment:%H:%M:%S} {record.levelname.lower():7} {escaped(record.getMessage())}"
         line = f"{line}  {fields}" if fields else line
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{_indented(self.formatException(record.exc_info))}" if record.exc_info else line
+
+
+def _value(value: object) -> str:
+    """The value of a field; in quotes if a space or a quote in it could be taken for the end of the field."""
+    text = str(value)
+    if any(one in text for one in (" ", '"', "\\")) or not text.isprintable():
+        return '"' + escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return text
+
+
+def _indented(traceback: str) -> str:
+    return "\n".join(TRACEBACK_INDENT + escaped(line) for line in traceback.split("\n"))
 
 
 def log_to_stderr(as_json: bool) -> None:

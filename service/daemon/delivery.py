@@ -30,8 +30,11 @@ SOCKET_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 30.0
 """The limit of one attempt, also for an endpoint that answers byte by byte."""
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
-_TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
-"""IPv6 networks with embedded IPv4 addresses, which could be private."""
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""The part of IPv6 that is given to the public. Outside of it lie site-local (fec0::/10), IPv4-compatible (::/96) and
+NAT64 addresses (64:ff9b::/96), and what the `ipaddress` of an older Python does not know."""
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/32", "3fff::/20", "192.88.99.0/24")))
+"""Tunnels (6to4, Teredo), whose embedded IPv4 addresses could be private, and the newer network of documentation."""
 
 
 class DeliveryFailed(ShadowSwitchError):
@@ -103,9 +106,9 @@ def _is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return _is_public(str(ip.ipv4_mapped))
-        if any(ip in network for network in _TUNNELS):
+        if ip not in _GLOBAL_UNICAST:
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
 
 
 class _Connection(http.client.HTTPConnection):
