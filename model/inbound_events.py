@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from shadowswitch.model.errors import InvalidConfig, InvalidEvent
+from shadowswitch.model.names import BRANCH_CHARS_MAX
 from shadowswitch.model.views import DEFAULT_CHECKS, SwitchRequest
 
 ACCEPTED: Final = frozenset(
@@ -32,6 +33,8 @@ SOURCE_CHARS_MAX = 1024
 TEXT_CHARS_MAX = 2000
 """The longest stored error text of a sender."""
 
+Name = Annotated[str, msgspec.Meta(max_length=BRANCH_CHARS_MAX)]
+"""A name in an event is stored with its outcome, also that of a branch that does not exist."""
 Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
@@ -81,9 +84,9 @@ class ValidationResults(msgspec.Struct, frozen=True):
 class IndexingData(msgspec.Struct, frozen=True):
     """`data` of an accepted event; other fields are ignored."""
 
-    branch_name: str
+    branch_name: Name
     indexing_mode: Literal["traditional", "shadow"] | None = None
-    shadow_index_id: str | None = None
+    shadow_index_id: Name | None = None
     indexing_id: str | None = None
     status: str | None = None
     records_indexed: Whole | None = None

@@ -55,7 +55,8 @@ class InboundCalls:
     def receive_event(self, event: Mapping[str, Any], by: str = "") -> EventOutcome:
         """Deal with one event in the JSON form of CloudEvents; see docs/events.md for the types.
 
-        The same `(source, id)` again gets the outcome of the first, also after a restart. Raises InvalidEvent when
+        The same `(source, id)` about the same branch, from the same sender (`by`), again gets the outcome of the first,
+        also after a restart; an outcome of the host itself (no `by`) holds for every sender. Raises InvalidEvent when
         `event` is no such event. An error that may pass (StorageFull, Timeout, EngineClosed) is raised and not
         remembered: send the event again.
         """
@@ -66,20 +67,26 @@ class InboundCalls:
             raise InvalidEvent(
                 f"events of {incoming.source[:80]!r} are not heard", hint="add it to IncomingRules.sources"
             )
-        with self._one_at_a_time.of(received_key(incoming.source, incoming.id)):
-            known = find_received(self._catalog, incoming.source, incoming.id)
+        event_of_sender = (incoming.source, incoming.id, incoming.data.branch_name, by)
+        with self._one_at_a_time.of(received_key(*event_of_sender)):
+            known = find_received(self._catalog, *event_of_sender)
             if known is not None:
                 self._metrics.count("incoming_duplicates")
                 return msgspec.structs.replace(known, duplicate=True)
             outcome = self._deal_with(incoming, event.get("data") or {}, by or incoming.source)
-            self._context.transact(lambda commit: save_received(commit, outcome), "remember the event")
+            self._context.transact(lambda commit: save_received(commit, outcome, by), "remember the event")
             self._metrics.count(f"incoming_{outcome.outcome}")
             return outcome
 
-    def event_outcome(self, source: str, id: str) -> EventOutcome | None:
-        """What an event from outside brought about, if it came before and is remembered."""
+    def event_outcome(
+        self, source: str, id: str, branch: str | None = None, by: str | None = None
+    ) -> EventOutcome | None:
+        """What an event from outside brought about, if it came before and is remembered.
+
+        Outcomes belong to a branch and a sender, the `by` of `receive_event`. Without them: the newest outcome of all.
+        """
         self._state.check()
-        return find_received(self._catalog, source, id)
+        return find_received(self._catalog, source, id, branch, by)
 
     def add_merge_condition(self, name: str, condition: MergeCondition) -> None:
         """Register what must be met before a branch is merged automatically.

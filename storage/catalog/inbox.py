@@ -1,9 +1,12 @@
 """Events from outside and their outcomes, so that an event that arrives twice is handled once.
 
-    received    b"k" + BLAKE2b-128 of source, NUL, id -> ReceivedRow     b"t" + number u64 -> that key
+    received    b"k" + BLAKE2b-128 of source, NUL, id + BLAKE2b-128 of branch, NUL, sender -> ReceivedRow
+                b"t" + number u64 -> that key
 
-Numbers rise in the order of arrival, and the oldest rows are removed first. While the row of an event is kept, the
-event has one outcome (EV-3).
+An outcome belongs to the sender and the branch of its event: an event of another sender, or about another branch, with
+the same source and id has an outcome of its own. The sender "" is the host itself: its outcome holds for every sender,
+as does the row of an older version, which has no sender and no second half of its key. Numbers rise in the order of
+arrival, and the oldest rows are removed first. While the row of an event is kept, the event has one outcome (EV-3).
 """
 
 from __future__ import annotations
@@ -28,28 +31,47 @@ class ReceivedRow(msgspec.Struct, array_like=True, frozen=True):
     v: int
     number: int
     outcome: EventOutcome
+    by: str | None = None
+    """The sender; None in a row of an older version."""
 
 
+HOST = ""
+"""The sender of events that the embedding program hands over without another name."""
 _decode = msgspec.msgpack.Decoder(ReceivedRow).decode
 
 
-def received_key(source: str, id: str) -> bytes:
-    """The key of an event."""
-    return b"k" + blake2b(f"{source}\0{id}".encode(), digest_size=16).digest()
+def received_key(source: str, id: str, branch: str, by: str | None) -> bytes:
+    """The key of an event. Without a sender: that of an older version, the first half of every other."""
+    own = _hash(branch, by) if by is not None else b""
+    return b"k" + _hash(source, id) + own
 
 
-def find_received(catalog: Catalog, source: str, id: str) -> EventOutcome | None:
-    """The outcome of an event, or None if the event was never seen or its row was removed."""
+def _hash(first: str, second: str) -> bytes:
+    return blake2b(f"{first}\0{second}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def find_received(
+    catalog: Catalog, source: str, id: str, branch: str | None = None, by: str | None = None
+) -> EventOutcome | None:
+    """The newest outcome of an event, of a branch and a sender if they are given. None if the event was never seen or
+    its row was removed."""
+    older, holds = received_key(source, id, "", None), (None, HOST, by)
     with catalog.read() as txn:
-        value = txn.get(received_key(source, id), db=catalog.db["received"])
-        return _decode(value).outcome if value is not None else None
+        if branch is not None and by is not None:
+            keys = {older, *(received_key(source, id, branch, sender) for sender in (HOST, by))}
+            found = [txn.get(key, db=catalog.db["received"]) for key in keys]
+        else:
+            found = [value for _, value in scan_prefix(txn, catalog.db["received"], older)]
+        known = [_decode(value) for value in found if value is not None]
+    fits = [row for row in known if branch in (None, row.outcome.branch_name) and (by is None or row.by in holds)]
+    return max(fits, key=lambda row: row.number).outcome if fits else None
 
 
-def save_received(commit: Commit, outcome: EventOutcome) -> None:
-    """Store the outcome of an event, and emit an event of it."""
-    key = received_key(outcome.source, outcome.id)
+def save_received(commit: Commit, outcome: EventOutcome, by: str) -> None:
+    """Store the outcome of an event of a sender, and emit an event of it."""
+    key = received_key(outcome.source, outcome.id, outcome.branch_name, by)
     number = commit.next_number("received")
-    commit.txn.put(key, rows.encode_row(ReceivedRow(rows.FORMAT, number, outcome)), db=commit.db["received"])
+    commit.txn.put(key, rows.encode_row(ReceivedRow(rows.FORMAT, number, outcome, by)), db=commit.db["received"])
     commit.txn.put(b"t" + SEQUENCE.pack(number), key, db=commit.db["received"])
     data: dict[str, Any] = {
         "source": outcome.source,
@@ -99,7 +121,7 @@ def check_received(catalog: Catalog) -> Iterator[Finding]:
             except (msgspec.MsgspecError, ValueError) as error:
                 yield Finding("ST-4", "received events", f"a row does not decode: {error}")
                 continue
-            if bytes(key) != received_key(row.outcome.source, row.outcome.id):
+            if bytes(key) != received_key(row.outcome.source, row.outcome.id, row.outcome.branch_name, row.by):
                 yield Finding("EV-3", "received events", f"event {row.outcome.id!r} is stored under the key of another")
             if by_number.pop(bytes(key), None) != SEQUENCE.pack(row.number):
                 yield Finding("EV-3", "received events", f"event {row.outcome.id!r} has no entry for its number")

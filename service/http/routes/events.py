@@ -87,8 +87,8 @@ def receive(body: bytes, request: Request[Any, Any, Any], host: Host, caller: Ca
     branch = incoming.data.branch_name
     for scope in (Scope.BUILD, Scope.SWITCH) if incoming.for_shadow else (Scope.BUILD, Scope.LOCK):
         caller.require(scope, branch)
-    # an event that was handled before changes nothing, whichever work is under way now
-    again = host.engine.event_outcome(incoming.source, incoming.id) is not None
+    # an event of this caller that was handled before changes nothing, whichever work is under way now
+    again = host.engine.event_outcome(incoming.source, incoming.id, branch, caller.name) is not None
     if not incoming.for_shadow and not again and not caller.may(Scope.ADMIN, branch):
         with contextlib.suppress(UnknownBranch):  # the engine makes an outcome of it
             check_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
