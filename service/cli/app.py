@@ -30,6 +30,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.service.cli import manual, read_commands, server_commands, write_commands
 from shadowswitch.service.cli.directory import Refused
 from shadowswitch.service.hints import in_commands
+from shadowswitch.service.logs import escaped
 
 DEBUG = "--debug"
 INTERRUPTED = 130
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if debug and not isinstance(error, CycloptsError):
                 raise
-            print(f"shadowswitch: {_line(error)}", file=sys.stderr)
+            print(f"shadowswitch: {escaped(_line(error))}", file=sys.stderr)
             return _status_of(error)
     return 0
 

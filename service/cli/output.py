@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from shadowswitch.service.logs import escaped
+
 WIDTH_WITHOUT_TERMINAL = 140
 """The width of a table in a pipe: every table of these commands fits."""
 SHORT_CHARS = 40
@@ -49,7 +51,12 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Print plain text; markup in it has no effect."""
-    console().print(Text(text), soft_wrap=True)
+    console().print(Text(plain(text)), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """A text of several lines that cannot steer the terminal: what a client wrote may be in it."""
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -60,7 +67,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table; markup in its cells has no effect."""
     made = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
     wide = console().width >= WIDTH_WITHOUT_TERMINAL
     for number, column in enumerate(columns):
         short = max((len(row[number]) for row in cells), default=0) <= SHORT_CHARS

@@ -20,6 +20,7 @@ from shadowswitch.service.cli.builds import shadow_status
 from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
+from shadowswitch.service.logs import escaped
 from shadowswitch.storage.fsck import check_data
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
@@ -137,7 +138,7 @@ def _follow_events(data: Data, after: int, json: bool) -> None:
                 if json:
                     output.print_json_line(event)
                 else:
-                    sys.stdout.write("  ".join(_event_cells(event)) + "\n")
+                    sys.stdout.write(escaped("  ".join(_event_cells(event))) + "\n")
             sys.stdout.flush()
             time.sleep(output.WATCH_S)
 

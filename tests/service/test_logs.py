@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from shadowswitch import Engine
 from shadowswitch.service.logs import JsonLines, TextLines
+from tests.support.cli_helpers import Cli
 from tests.support.http_helpers import serving
 
 FORGED = (
@@ -65,3 +67,16 @@ def test_a_request_for_a_forged_path_is_one_line_of_the_log(tmp_path: Path) -> N
     assert len(lines) == 2
     assert lines[0].isprintable()
     assert r"\n12:00:00" in lines[0]
+
+
+def test_a_reason_with_escape_codes_does_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli, data = Cli(capsys), tmp_path / "data"
+    with Engine.open(data) as engine:
+        engine.create_branch("main")
+        engine.acquire_lock("main", "BACKUP", "a\x1b]0;owned\x07", reason="x\x1b[2J\x9b2J\u202e")
+    for command in (("locks", "main"), ("status",), ("events",), ("audit",)):
+        shown = cli(*command, "--data", data)
+        assert all(line.isprintable() for line in shown.splitlines()), command
+    assert "\x1b" not in cli.error("status", "--data", tmp_path / "no\x1b[2Jsuch", status=1)
