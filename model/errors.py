@@ -2,7 +2,8 @@
 
     ShadowSwitchError
     |- opening      EngineAlreadyOpen, EngineClosed, UnsupportedFilesystem, UnsupportedFormat
-    |- naming       InvalidName, InvalidChange, InvalidConfig, InvalidEvent, UnknownBranch, UnknownShadow, UnknownIndex
+    |- naming       InvalidName (BranchExists), InvalidChange, InvalidConfig, InvalidEvent
+    |               UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition, StaleFence
@@ -78,6 +79,10 @@ class UnsupportedFormat(ShadowSwitchError):
 
 class InvalidName(ShadowSwitchError, ValueError):
     """The name of a branch, resource type, record or index type is not allowed."""
+
+
+class BranchExists(InvalidName):
+    """There is a branch of that name already."""
 
 
 class InvalidChange(ShadowSwitchError, ValueError):

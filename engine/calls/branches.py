@@ -34,7 +34,7 @@ class BranchCalls:
         self._views = views
 
     def create_branch(self, name: str) -> BranchInfo:
-        """Make a branch. Raises InvalidName when the name cannot be used or is taken."""
+        """Make a branch. Raises InvalidName for a name that cannot be used, BranchExists for one that is taken."""
         check_branch(name)
         self._state.check()
         row = self._context.transact(lambda commit: commit.create_branch(name, self._clock.wall()), "create branch")

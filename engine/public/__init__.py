@@ -14,6 +14,7 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import (
+    BranchExists,
     BuildCancelled,
     BuildFailed,
     CompletionRefused,
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Blocked",
+    "BranchExists",
     "BranchInfo",
     "BranchState",
     "BuildCancelled",

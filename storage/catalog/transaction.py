@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import CorruptData, InvalidName
+from shadowswitch.model.errors import BranchExists, CorruptData
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog import journal_format, keys, rows
@@ -208,9 +208,9 @@ class Commit:
         self.txn.put(meta_key(name), keys.SEQUENCE.pack(value), db=self.catalog.meta)
 
     def create_branch(self, name: str, now: float) -> BranchRow:
-        """Add a branch; raises InvalidName when there is one of that name."""
+        """Add a branch; raises BranchExists when there is one of that name."""
         if self.txn.get(name_key(name), db=self.db["branch_names"]) is not None:
-            raise InvalidName(f"branch {name!r} exists already", object=name, hint="use it, or choose another name")
+            raise BranchExists(f"branch {name!r} exists already", object=name, hint="use it, or choose another name")
         row = BranchRow(rows.FORMAT, self.next_number("branch"), name, "ACTIVE", now)
         self.put_branch(row)
         self.txn.put(name_key(name), keys.BRANCH.pack(row.number), db=self.db["branch_names"])
