@@ -86,8 +86,9 @@ def serve(
     host
         The address to listen on. Any other address than loopback requires tokens.
     token_file
-        The tokens and their scopes, as TOML; `shadowswitch token` prints entries. The environment variable
-        SHADOWSWITCH_TOKENS has the same format. Without tokens, every user of this machine has every scope.
+        The tokens and their scopes, as TOML; `shadowswitch token` prints entries. The server follows changes of this
+        file: a token that is removed from it stops working at once. The environment variable SHADOWSWITCH_TOKENS has
+        the same format. Without tokens, every user of this machine has every scope.
     allowed_host
         A further host name of the server; may be repeated.
     backend
@@ -95,10 +96,11 @@ def serve(
     """
     with extra_required():
         from shadowswitch.service.daemon.daemon import daemon_of_server
-        from shadowswitch.service.http.access import ENVIRONMENT, load_tokens
+        from shadowswitch.service.http.access import ENVIRONMENT
         from shadowswitch.service.http.host import Options
         from shadowswitch.service.http.server import serve as run
-    tokens = load_tokens(token_file, os.environ.get(ENVIRONMENT))
+        from shadowswitch.service.http.token_source import TokenSource
+    tokens = TokenSource(token_file, os.environ.get(ENVIRONMENT))
     options = Options(
         host=host, port=port, allowed_hosts=tuple(allowed_host or ()), backends=tuple(backend or ()),
         rate_per_s=rate, body_max_bytes=max_body_mb << 20, log_requests=not quiet,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import os
 import secrets
 from collections.abc import Iterable
@@ -81,6 +82,7 @@ class Caller(msgspec.Struct, frozen=True):
     name: str
     scopes: frozenset[Scope]
     branches: tuple[str, ...] = ("*",)
+    token: Token | None = None
     trusted: bool = False
     """No tokens are configured, so the caller is any program of this machine, and names the owner of a lock freely."""
 
@@ -104,6 +106,11 @@ class Caller(msgspec.Struct, frozen=True):
                 hint=f"this token is for {', '.join(self.branches)}",
             )
 
+    def seconds_left(self, moment: datetime) -> float:
+        """The time until the token expires; infinite without an expiry."""
+        expires = self.token.expires if self.token is not None else None
+        return max(0.0, (expires - moment).total_seconds()) if expires is not None else math.inf
+
     def owner(self, given: str = "") -> str:
         """The owner of the locks and writes of this caller: its name, or a name below it."""
         if self.trusted or not given:
@@ -124,6 +131,7 @@ class Access:
 
     def __init__(self, tokens: Iterable[Token] = ()) -> None:
         self._tokens = [(bytes.fromhex(token.sha256), token) for token in tokens]
+        self._by_hash = {token.sha256: token for _, token in self._tokens}
 
     @property
     def open(self) -> bool:
@@ -145,7 +153,14 @@ class Access:
                 found = token
         if kind.lower() != "bearer" or found is None or (found.expires is not None and found.expires <= now):
             raise Unauthorized("the token is not known", hint="send Authorization: Bearer TOKEN with a valid one")
-        return Caller(found.name, found.scopes, found.branches)
+        return Caller(found.name, found.scopes, found.branches, found)
+
+    def admits(self, caller: Caller, moment: datetime) -> bool:
+        """Whether a caller that was admitted is still: its token is known, as it was, and has not expired."""
+        if caller.token is None:
+            return caller.trusted and self.open
+        expires = caller.token.expires
+        return (expires is None or expires > moment) and self._by_hash.get(caller.token.sha256) == caller.token
 
 
 def digest(secret: str) -> bytes:

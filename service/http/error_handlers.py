@@ -19,8 +19,6 @@ logger = logging.getLogger("shadowswitch")
 HINTS = {
     404: "GET /schema lists the paths",
     405: "GET /schema lists the methods of each path",
-    413: "send less at once, in several requests",
-    415: "send JSON with Content-Type: application/json",
 }
 
 

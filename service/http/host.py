@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
+import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.service.daemon.daemon import NOTHING, UpkeepStatus
-from shadowswitch.service.http.access import Access, Caller
+from shadowswitch.service.http.access import Access, Caller, now
 from shadowswitch.service.http.hub import Hub
+from shadowswitch.service.http.limits.connections import Connections
+from shadowswitch.service.http.limits.shares import Shares
+from shadowswitch.service.http.token_source import TokenSource
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+HEADER_BYTES_MAX = 64 << 10
+CONNECTIONS_MAX = 4000
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-class Overloaded(ShadowSwitchError):
-    """The server has no room for the request; nothing was done."""
-
-    recoverable = True
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -37,13 +38,18 @@ class Options(msgspec.Struct, frozen=True):
     threads: Count = 32
     """Calls of the engine at once."""
     long_calls_max: Count = 12
-    """Of these, long calls at once: switches, rollbacks, waits for a lock."""
+    """Of these, long calls at once: switches, rollbacks, waits for a lock. One token has at most three quarters."""
     queue_max: Count = 1000
     """Requests that wait for a thread; one more is answered with 503."""
     streams_max: Count = 200
+    """Open event streams. One token has at most a quarter of them."""
     backends: tuple[str, ...] = ()
     """Backends (`module:attribute`) that a client may name. No other module is imported for a client."""
     body_max_bytes: Count = 16 << 20
+    header_s: float = 30.0
+    """The time for the header of a request, from the connection or from its first byte."""
+    body_s: float = 30.0
+    """The time for the body of a request, and one second more for each MiB that has come."""
     rate_per_s: float = 2000.0
     """Requests of one token (or address) per second, on average; a burst may be as large."""
     failures_per_min: float = 60.0
@@ -68,34 +74,54 @@ class Options(msgspec.Struct, frozen=True):
             raise InvalidConfig(f"{self.port} is no port", hint="0 to 65535; 0 is any free one")
 
 
+def connections_max() -> int:
+    """The limit of connections at once: the engine needs file descriptors as well."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, soft // 2)
+
+
 class Host:
     """The engine of a server and its surroundings."""
 
-    def __init__(self, engine: Engine, access: Access, options: Options) -> None:
+    def __init__(self, engine: Engine, access: Access, options: Options, tokens: TokenSource | None = None) -> None:
         self.engine = engine
-        self.access = access
+        self._access = access
+        self._tokens = tokens
         self.options = options
         self.hub = Hub(engine)
         self.started = time.time()
         self.draining = threading.Event()
         """Set once a stop was requested: the middleware admits no more requests."""
+        self.connections = Connections(connections_max(), options.header_s)
         self.in_flight = 0
+        self.reading = 0
+        """The requests in flight whose body has not come yet."""
+        self.streams = Shares("event streams", options.streams_max, max(1, options.streams_max // 4))
         self.daemon_status: Callable[[], UpkeepStatus] = lambda: NOTHING
         """The status of the daemon beside the API; set once the daemon has started."""
-        self._long = threading.BoundedSemaphore(options.long_calls_max)
+        self._long = Shares("long calls", options.long_calls_max, max(1, options.long_calls_max * 3 // 4))
 
-    @contextlib.contextmanager
-    def long_call(self) -> Iterator[None]:
+    @property
+    def access(self) -> Access:
+        """The tokens that are known now."""
+        return self._tokens.access if self._tokens is not None else self._access
+
+    async def follow_tokens(self) -> None:
+        """Read the token file again if it has changed."""
+        if self._tokens is not None and self._tokens.changed():
+            await asyncio.to_thread(self._tokens.reload)
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether the token of a caller is still known, as it was, and has not expired. Any thread."""
+        return self.access.admits(caller, now())
+
+    def long_call(self, caller: Caller) -> AbstractContextManager[None]:
         """Around a long call, so that long calls never hold every thread. Raises Overloaded at once."""
-        if not self._long.acquire(blocking=False):
-            raise Overloaded(
-                "too many long calls are under way",
-                hint="try again when one of them has ended",
-            )
-        try:
-            yield
-        finally:
-            self._long.release()
+        return self._long.place(self.share_of(caller))
+
+    def share_of(self, caller: Caller) -> str:
+        """The name under which the share of a caller is counted; "" if the caller may take all places."""
+        return "" if caller.trusted else caller.name
 
     def daemon_status_for(self, caller: Caller) -> UpkeepStatus:
         """The part of the daemon's status that a caller may see."""

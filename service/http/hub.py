@@ -20,7 +20,6 @@ class Hub:
         self._waiting: set[asyncio.Event] = set()
         self._leave: Callable[[], object] = lambda: None
         self.closed = False
-        self.streams = 0
 
     def open(self) -> None:
         """Subscribe to the engine."""
@@ -31,15 +30,16 @@ class Hub:
         """End every stream. Idempotent."""
         self.closed = True
         self._leave()
-        self._wake()
+        self.wake()
 
     def _on_event(self, event: Event) -> None:
         """On the thread of the dispatcher; never raises and never waits."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed
-                self._loop.call_soon_threadsafe(self._wake)
+                self._loop.call_soon_threadsafe(self.wake)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let every stream look for new events, and at its token."""
         for event in self._waiting:
             event.set()
 
@@ -57,12 +57,10 @@ class Hub:
         """The event that wakes a stream while it runs. Enter it before the first read of the log."""
         woken = asyncio.Event()
         self._waiting.add(woken)
-        self.streams += 1
         try:
             yield woken
         finally:
             self._waiting.discard(woken)
-            self.streams -= 1
 
     def newest(self) -> int:
         """The sequence number of the newest event; any thread. Raises EngineClosed."""

@@ -1,8 +1,9 @@
 """Idempotency keys: a POST or DELETE that is repeated with the same `Idempotency-Key` gets the first answer again.
 
 Answers are kept in memory, by caller, method, path and key: at most `ANSWERS_MAX` answers of `SIZE_MAX_BYTES` together,
-each for `KEPT_S` seconds. A restart forgets them. A write repeated after a restart is one more version of the same
-content, and a repeated start of a build or switch is refused, so a retry loses nothing.
+each for `KEPT_S` seconds. A caller pushes out its own oldest answers before those of a caller that keeps less. Only a
+request that a route admits gets here. A restart forgets the answers. A write repeated after a restart is one more
+version of the same content, and a repeated start of a build or switch is refused, so a retry loses nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import InvalidTransition, ShadowSwitchError
-from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.limits.body import BODY
 from shadowswitch.service.http.middleware import CALLER, REQUEST_ID, refuse
 from shadowswitch.service.http.problems import BadRequest, KeyReused
 
@@ -25,89 +26,106 @@ SIZE_MAX_BYTES = 64 << 20
 KEPT_S = 24 * 3600.0
 HEADER = b"idempotency-key"
 REPLAYED = (b"idempotency-replayed", b"true")
+OVERHEAD_BYTES = 1024
+"""What an answer takes besides its body, its headers and its path."""
+Key = tuple[str, str, bytes]
+"""Method, path and Idempotency-Key."""
 _KEY = re.compile(rb"[\x21-\x7e]{1,200}")
 
 
-class Answer(msgspec.Struct):
-    """The first answer to a key; `status` is 0 until the routes have answered."""
+class Answer(msgspec.Struct, frozen=True):
+    """The first answer to a key, and the hash of its request."""
 
     request: bytes
     at: float
-    status: int = 0
-    headers: list[tuple[bytes, bytes]] = []
-    body: bytes = b""
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    size: int
+
+
+class Kept:
+    """The answers of one caller, the oldest first."""
+
+    def __init__(self) -> None:
+        self.answers: OrderedDict[Key, Answer] = OrderedDict()
+        self.size = 0
+
+    def put(self, key: Key, answer: Answer) -> None:
+        """Keep an answer."""
+        self.answers[key] = answer
+        self.size += answer.size
+
+    def forget(self, key: Key) -> None:
+        """Forget the answer to a key."""
+        self.size -= self.answers.pop(key).size
 
 
 class Idempotency:
-    """The ASGI application between the middleware and the routes. On the event loop."""
+    """The ASGI application between the bodies and the routes. On the event loop."""
 
-    def __init__(self, app: Any, host: Host) -> None:
+    def __init__(self, app: Any) -> None:
         self._app = app
-        self._host = host
-        self._answers: OrderedDict[tuple[str, str, str, bytes], Answer] = OrderedDict()
-        self._size = 0
+        self._kept: dict[str, Kept] = {}
+        self._under_way: dict[tuple[str, Key], bytes] = {}
+        """The hashes of the requests that the routes have not answered yet, by caller and key."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        keys = [value for name, value in scope["headers"] if name == HEADER] if scope["type"] == "http" else []
-        if not keys or scope["method"] not in ("POST", "DELETE"):
+        keys = [value for name, value in scope["headers"] if name == HEADER] if BODY in scope else []
+        if not keys:
             await self._app(scope, receive, send)
             return
+        caller: str = scope[CALLER].name
+        key: Key = (scope["method"], scope["path"], keys[0])
+        request = hashlib.sha256(scope["query_string"] + b"\n" + scope[BODY]).digest()
         try:
-            messages, body = await self._read(receive)
-            if messages is None:  # the body is too long or the client has gone: the routes answer
-                await self._app(
-                    scope, _replayed([{"type": "http.request", "body": body, "more_body": True}], receive), send
-                )
-                return
-            caller = scope[CALLER].name if scope[CALLER] is not None else ""
-            known = self._find((caller, scope["method"], scope["path"], keys[0]), body, scope["query_string"])
+            known = self._find(caller, key, request)
         except ShadowSwitchError as error:
             await refuse(error, scope[REQUEST_ID], send)
             return
-        if known.status:
+        if known is not None:
             await send({"type": "http.response.start", "status": known.status, "headers": [*known.headers, REPLAYED]})
             await send({"type": "http.response.body", "body": known.body})
             return
-        await self._ask(known, scope, _replayed(messages, receive), send)
+        self._under_way[caller, key] = request
+        try:
+            await self._ask(caller, key, request, scope, receive, send)
+        finally:
+            del self._under_way[caller, key]
 
-    async def _read(self, receive: Any) -> tuple[list[Any] | None, bytes]:
-        messages, body = [], b""
-        while True:
-            message = await receive()
-            messages.append(message)
-            body += message.get("body", b"")
-            if message["type"] != "http.request" or len(body) > self._host.options.body_max_bytes:
-                return None, body
-            if not message.get("more_body"):
-                return messages, body
-
-    def _find(self, key: tuple[str, str, str, bytes], body: bytes, query: bytes) -> Answer:
-        """The answer to a key; of a new key with status 0. Raises BadRequest, KeyReused, InvalidTransition."""
-        if not _KEY.fullmatch(key[3]):
+    def _find(self, caller: str, key: Key, request: bytes) -> Answer | None:
+        """The answer to a key; None for a new key. Raises BadRequest, KeyReused, InvalidTransition."""
+        if not _KEY.fullmatch(key[2]):
             raise BadRequest("Idempotency-Key must be 1 to 200 printable ASCII characters", hint="send a UUID")
-        request = hashlib.sha256(query + b"\n" + body).digest()
-        found = self._answers.get(key)
-        if found is not None and found.at < time.monotonic() - KEPT_S:
-            self._forget(key)
+        kept = self._kept.get(caller)
+        found = kept.answers.get(key) if kept is not None else None
+        if kept is not None and found is not None and found.at < time.monotonic() - KEPT_S:
+            kept.forget(key)
             found = None
-        if found is None:
-            found = self._answers[key] = Answer(request, time.monotonic())
-            while len(self._answers) > ANSWERS_MAX or self._size > SIZE_MAX_BYTES:
-                self._forget(next(iter(self._answers)))
-            return found
-        if found.request != request:
+        first = found.request if found is not None else self._under_way.get((caller, key), request)
+        if first != request:
             raise KeyReused("this Idempotency-Key belongs to another request", hint="use a new key")
-        if not found.status:
+        if (caller, key) in self._under_way:
             raise InvalidTransition(
                 "the first request with this Idempotency-Key is still under way", hint="repeat the request in a moment"
             )
         return found
 
-    def _forget(self, key: tuple[str, str, str, bytes]) -> None:
-        gone = self._answers.pop(key, None)
-        self._size -= len(gone.body) if gone is not None else 0
+    def _keep(self, caller: str, key: Key, answer: Answer) -> None:
+        """Keep an answer. Beyond a limit, the caller that keeps the largest part of it forgets its oldest answer."""
+        self._kept.setdefault(caller, Kept()).put(key, answer)
+        while sum(len(kept.answers) for kept in self._kept.values()) > ANSWERS_MAX:
+            self._forget_one(max(self._kept, key=lambda name: len(self._kept[name].answers)))
+        while sum(kept.size for kept in self._kept.values()) > SIZE_MAX_BYTES:
+            self._forget_one(max(self._kept, key=lambda name: self._kept[name].size))
 
-    async def _ask(self, answer: Answer, scope: Any, receive: Any, send: Any) -> None:
+    def _forget_one(self, caller: str) -> None:
+        kept = self._kept[caller]
+        kept.forget(next(iter(kept.answers)))
+        if not kept.answers:
+            del self._kept[caller]
+
+    async def _ask(self, caller: str, key: Key, request: bytes, scope: Any, receive: Any, send: Any) -> None:
         """Pass the request to the routes and keep their answer, unless a retry could be answered differently."""
         status, headers, body = 0, [], b""
 
@@ -118,24 +136,8 @@ class Idempotency:
             else:
                 body += message.get("body", b"")
                 if not message.get("more_body") and status and status < 500 and status not in (401, 403, 423, 429):
-                    answer.status, answer.headers, answer.body = status, headers, body
-                    self._size += len(body)
+                    size = len(body) + len(key[1]) + sum(map(sum, (map(len, one) for one in headers))) + OVERHEAD_BYTES
+                    self._keep(caller, key, Answer(request, time.monotonic(), status, headers, body, size))
             await send(message)
 
-        try:
-            await self._app(scope, receive, keep)
-        finally:
-            if not answer.status:
-                for key, kept in list(self._answers.items()):
-                    if kept is answer:
-                        self._forget(key)
-
-
-def _replayed(messages: list[Any], receive: Any) -> Any:
-    """A `receive` that gives the messages that were read already, then the next ones."""
-    rest = iter(messages)
-
-    async def next_message() -> Any:
-        return next(rest, None) or await receive()
-
-    return next_message
+        await self._app(scope, receive, keep)

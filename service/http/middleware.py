@@ -1,20 +1,24 @@
 """The middleware: the checks of every request before a route sees it, in this order.
 
+    header size    431 beyond 64 KiB
     request id     the client's X-Request-ID if it is well-formed, else a new one; in the answer and in the log
     path           a slash that was sent as %2F stays part of its segment: a branch name may contain one
     host           the Host header must name this server, so a page that rebinds its name to this address is refused
     origin         the request of a browser must come from this server's own page
     stop           once a stop was requested no request is admitted; a request that outlasts it is answered with 503
+    address        a limit of connections of one address
     queue          a limit of requests at once
     token          the caller; refused tokens are counted by address
     rate           a limit of requests by token
 
-A refusal is application/problem+json, as from a route.
+A refusal is application/problem+json, as from a route. If it comes before the body, the rest of the body is read for a
+moment and dropped, so that the client gets to the answer, and the connection is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -27,13 +31,25 @@ import msgspec
 
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
 from shadowswitch.service.http.access import Forbidden, Unauthorized, now
-from shadowswitch.service.http.host import Host, Overloaded
-from shadowswitch.service.http.problems import MEDIA_TYPE, BadRequest, TooManyRequests, problem
+from shadowswitch.service.http.host import HEADER_BYTES_MAX, Host
+from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT
+from shadowswitch.service.http.limits.shares import Overloaded
+from shadowswitch.service.http.problems import (
+    MEDIA_TYPE,
+    BadRequest,
+    RequestHeaderFieldsTooLarge,
+    TooManyRequests,
+    problem,
+)
 
 logger = logging.getLogger("shadowswitch.http")
 
 CALLER = "shadowswitch.caller"
 REQUEST_ID = "shadowswitch.request_id"
+CLEANUP = "shadowswitch.cleanup"
+"""In the scope of a request: an ExitStack that is closed when the request has ended, however it ends."""
+LINGER_S = 2.0
+"""The time for the rest of a body that is not wanted."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 NEVER_REFUSED = frozenset({"/health", "/health/live", "/health/ready"})
@@ -92,6 +108,7 @@ class Middleware:
         given = headers.get("x-request-id", "")
         request_id = scope[REQUEST_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         status = 0
+        rest = _Rest(scope, headers, receive)
 
         async def answer(message: Any) -> None:
             nonlocal status
@@ -99,17 +116,24 @@ class Middleware:
                 status = message["status"]
                 present = {name for name, _ in message["headers"]}
                 added = [(b"x-request-id", request_id.encode()), *HEADERS, (b"cache-control", b"no-store")]
+                added += [(b"connection", b"close")] if rest.to_come else []
                 message["headers"] = [*message["headers"], *(one for one in added if one[0] not in present)]
+            elif rest.to_come and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                await rest.drop()
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         self._host.in_flight += 1
         try:
             try:
+                await self._host.follow_tokens()
                 self._admit(scope, headers)
             except ShadowSwitchError as error:
                 await refuse(error, request_id, answer)
             else:
-                await self._app(scope, receive, answer)
+                with contextlib.ExitStack() as scope[CLEANUP]:
+                    await self._app(scope, rest.receive, answer)
         except asyncio.CancelledError:
             if not self._host.draining.is_set():
                 raise
@@ -124,13 +148,16 @@ class Middleware:
         host = self._host
         scope[CALLER] = None
         scope["path"] = routing_path(scope)
+        _check_size(scope)
         self._check_names(scope["method"], headers)
         address = scope["client"][0] if scope.get("client") else ""
         if scope["path"] in NEVER_REFUSED:
             return
         if host.draining.is_set():
             raise EngineClosed("the server stops", hint="try again in a moment")
-        if host.in_flight > host.options.threads + host.options.queue_max:
+        if host.connections.crowded(address):
+            raise TooManyRequests("too many connections came from this address", hint="close some, or use them again")
+        if host.in_flight - host.reading > host.options.threads + host.options.queue_max:
             raise Overloaded("too many requests wait already", hint="try again in a moment")
         try:
             scope[CALLER] = caller = host.access.caller(headers.get("authorization"), now())
@@ -171,6 +198,39 @@ class Middleware:
                     "caller": caller.name if caller is not None else None,
                 }
             },
+        )
+
+
+class _Rest:
+    """The rest of the body of a request."""
+
+    def __init__(self, scope: Any, headers: dict[str, str], receive: Any) -> None:
+        self._scope = scope
+        self._receive = receive
+        self.to_come = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+    async def receive(self) -> Any:
+        """The next message of the client."""
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body"):
+            self.to_come = False
+        return message
+
+    async def drop(self) -> None:
+        """Read the rest for up to LINGER_S."""
+        self._scope[WAITS_FOR_CLIENT] = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while self.to_come:
+                    await self.receive()
+
+
+def _check_size(scope: Any) -> None:
+    """Raise an error for a header beyond the limit. uvicorn limits only a header that comes in parts."""
+    size = sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+    if size + len(scope.get("raw_path") or b"") + len(scope["query_string"]) > HEADER_BYTES_MAX:
+        raise RequestHeaderFieldsTooLarge(
+            "the header of the request is too long", hint="send less in headers and in the query"
         )
 
 

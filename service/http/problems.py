@@ -20,7 +20,7 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.locks.refusal import Blocked
 from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Forbidden, Unauthorized
-from shadowswitch.service.http.host import Overloaded
+from shadowswitch.service.http.limits.shares import Overloaded
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:shadowswitch:problem:"
@@ -37,6 +37,24 @@ class TooManyRequests(ShadowSwitchError):
 
 class BadRequest(ShadowSwitchError, ValueError):
     """A request that cannot be understood."""
+
+
+class RequestTimeout(ShadowSwitchError):
+    """The body of a request did not come in time; nothing was done."""
+
+    recoverable = True
+
+
+class RequestEntityTooLarge(ShadowSwitchError):
+    """The body of a request is too long."""
+
+
+class UnsupportedMediaType(ShadowSwitchError):
+    """The body of a request is not JSON."""
+
+
+class RequestHeaderFieldsTooLarge(ShadowSwitchError):
+    """The header of a request is too long."""
 
 
 class NoSuchLock(ShadowSwitchError, LookupError):
@@ -57,6 +75,11 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (TooManyRequests, 429),
     (Overloaded, 503),
     (BadRequest, 400),
+    (RequestTimeout, 408),
+    (RequestEntityTooLarge, 413),
+    (UnsupportedMediaType, 415),
+    (RequestHeaderFieldsTooLarge, 431),
+    (errors.BranchExists, 409),
     (errors.InvalidName, 422),
     (errors.InvalidChange, 422),
     (errors.InvalidConfig, 422),

@@ -12,7 +12,7 @@ from typing import Any
 from litestar import Litestar, Request, delete, get, post
 from litestar.connection import ASGIConnection
 from litestar.exceptions import LitestarException
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.utils import normalize_path
 
 from shadowswitch.service.http.access import Caller, Scope, Unauthorized
@@ -54,10 +54,15 @@ def _route(kind: Callable[..., Any], path: str | list[str], scope: Scope | str, 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Refuse a caller without the scope of the route. The route itself checks the branch."""
+    caller: Caller | None = connection.scope.get(CALLER)  # type: ignore[assignment]
+    check_scope(caller, handler)
+
+
+def check_scope(caller: Caller | None, handler: BaseRouteHandler) -> None:
+    """Raise Unauthorized or Forbidden for a caller without the scope of a route."""
     scope = handler.opt.get("scope", Scope.ADMIN)
     if scope == PUBLIC:
         return
-    caller: Caller | None = connection.scope.get(CALLER)  # type: ignore[assignment]
     if caller is None:
         raise Unauthorized("a token is needed", hint="send Authorization: Bearer TOKEN")
     caller.require(scope)
@@ -80,6 +85,20 @@ def permitted_branch(segment: str, caller: Caller, scope: Scope) -> str:
     return branch
 
 
+def route_of(app: Litestar, path: str, method: str) -> BaseRouteHandler | None:
+    """The handler of a request; None if there is no such path, or no such method of it."""
+    try:
+        found = app.asgi_router.handle_routing(normalize_path(path), method)[1]
+    except LitestarException:
+        return None
+    return found if isinstance(found, HTTPRouteHandler) else None
+
+
+def takes_body(handler: BaseRouteHandler) -> bool:
+    """Whether a route reads a body."""
+    return bool({"data", "body"} & handler.parsed_fn_signature.parameters.keys())
+
+
 def allowed_methods(app: Litestar, path: str) -> str:
     """The methods of a path as an Allow header has them, "" for a path that does not exist."""
     try:
@@ -88,11 +107,12 @@ def allowed_methods(app: Litestar, path: str) -> str:
         return ""
     routes = [route for route in app.routes if route.path_format == template]
     methods = {str(method) for route in routes for method in getattr(route, "methods", ())}
-    return ", ".join(sorted(methods | {"OPTIONS"})) if methods else ""
+    head = {"HEAD"} if "GET" in methods else set()
+    return ", ".join(sorted(methods | head | {"OPTIONS"})) if methods else ""
 
 
-class OptionsMethod:
-    """The ASGI application that answers OPTIONS and passes every other method on.
+class MoreMethods:
+    """The ASGI application that answers OPTIONS, and HEAD as GET without a body. It passes every other method on.
 
     Litestar's own answer to OPTIONS knows only the first method of a path whose routes were registered one by one.
     """
@@ -101,9 +121,27 @@ class OptionsMethod:
         self._app: Any = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("method") == "HEAD":
+            await self._app({**scope, "method": "GET"}, receive, _headers_only(send))
+            return
         allow = allowed_methods(self._app, scope["path"]) if scope.get("method") == "OPTIONS" else ""
         if not allow:
             await self._app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow.encode())]})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _headers_only(send: Any) -> Any:
+    """A `send` that ends an answer with its headers, also that of a stream."""
+    ended = False
+
+    async def send_start(message: Any) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not ended:
+            ended = True
+            await send({"type": "http.response.body", "body": b""})
+
+    return send_start

@@ -13,16 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
@@ -31,20 +31,19 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.service import host_file
 from shadowswitch.service.daemon.daemon import NOTHING, Ready
-from shadowswitch.service.http.access import EVERYTHING, Access, Token, new_token
 from shadowswitch.service.http.app import build_app
-from shadowswitch.service.http.host import Host, Options
+from shadowswitch.service.http.host import HEADER_BYTES_MAX, Host, Options
+from shadowswitch.service.http.limits.connections import Connection
+from shadowswitch.service.http.token_source import TokenSource
 
 logger = logging.getLogger("shadowswitch")
 
 BACKLOG = 2048
-CONNECTIONS_MAX = 4000
 KEEP_ALIVE_S = 75
 """The idle time of a connection: longer than the pauses of a client that imports files."""
 CLOSE_S = 2.5
 """The time for the engine to close after `Options.stop_s`; then the process exits without it. No acknowledged write is
 lost by that: to the data directory it is a power cut, and recovery handles one."""
-HEADER_BYTES_MAX = 64 << 10
 
 
 class Server(uvicorn.Server):
@@ -99,12 +98,6 @@ def bind(options: Options) -> socket.socket:
     return listener
 
 
-def connections_max() -> int:
-    """The limit of connections at once: the engine needs file descriptors as well."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, soft // 2)
-
-
 def url_of(listener: socket.socket, options: Options) -> str:
     """The URL of the server for clients of this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
@@ -114,7 +107,7 @@ def url_of(listener: socket.socket, options: Options) -> str:
 def serve(
     data: Path,
     options: Options,
-    tokens: Sequence[Token] = (),
+    tokens: TokenSource | None = None,
     config: Config | None = None,
     ready: Ready = lambda engine, url: lambda: NOTHING,
 ) -> None:
@@ -123,7 +116,8 @@ def serve(
 
     Raises the errors of Engine.open, and InvalidConfig.
     """
-    options.check(Access(tokens))
+    tokens = tokens or TokenSource()
+    options.check(tokens.access)
     listener = bind(options)
     try:
         with Engine.open(data, config) as engine:
@@ -133,14 +127,12 @@ def serve(
     logger.info("stopped")
 
 
-def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: Sequence[Token], ready: Ready) -> None:
-    secret, token = new_token(f"user-{os.getuid()}", EVERYTHING)
-    access = Access([*tokens, token]) if tokens else Access()
-    host = Host(engine, access, options)
+def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: TokenSource, ready: Ready) -> None:
+    host = Host(engine, tokens.access, options, tokens)
     url = url_of(listener, options)
 
     def listening() -> None:
-        host_file.write(engine.path, host_file.HostFile(url, secret if tokens else "", os.getpid()))
+        host_file.write(engine.path, host_file.HostFile(url, tokens.secret, os.getpid()))
         host.daemon_status = ready(engine, url)
 
     settings = uvicorn.Config(
@@ -150,12 +142,12 @@ def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: Se
         lifespan="on",
         timeout_graceful_shutdown=max(1, round(options.stop_s)),
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
-        http="h11",
+        http=cast(Any, partial(Connection, connections=host.connections)),
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
         proxy_headers=False,  # any client can forge them, and would evade every limit
-        limit_concurrency=connections_max(),
+        limit_concurrency=host.connections.total,
         date_header=True,
     )
     server = Server(settings, host, listening)

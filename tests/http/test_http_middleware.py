@@ -67,9 +67,9 @@ def test_a_wrong_or_too_long_body_is_answered_with_a_problem(open_server: Server
     open_server.client().refused(413, "POST", write, huge, headers={"Idempotency-Key": "long"})
     open_server.client().refused(404, "GET", "/no/such/path")
     client.refused(405, "DELETE", "branches")
-    assert client.call("DELETE", "branches").headers["allow"] == "GET, OPTIONS, POST"
+    assert client.call("DELETE", "branches").headers["allow"] == "GET, HEAD, OPTIONS, POST"
     options = client.call("OPTIONS", "branch-locks/locks/any")
-    assert (options.status, options.headers["allow"]) == (204, "DELETE, GET, OPTIONS")
+    assert (options.status, options.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS")
     client.refused(404, "GET", "branches/%2e%2e%2f%2e%2e%2fetc%2fpasswd")
     client.refused(400, "GET", "branches/%ff%fe")
     client.refused(422, "POST", "branches", {"name": "unprintable\u0007"})

@@ -67,7 +67,7 @@ class Client:
             raise
         found = {name.lower(): value for name, value in response.getheaders()}
         is_json = "json" in found.get("content-type", "")
-        return Answer(response.status, json.loads(text) if is_json else text.decode(), found)
+        return Answer(response.status, json.loads(text) if is_json and text else text.decode(), found)
 
     def ok(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
         """Send a request that must succeed; returns the body."""

@@ -23,10 +23,12 @@ from shadowswitch.model.errors import ShadowSwitchError, UnknownBranch
 from shadowswitch.model.events import to_cloud_event
 from shadowswitch.model.inbound_events import EventOutcome, parse_incoming
 from shadowswitch.model.views import Event
-from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.access import Caller, Scope, now
 from shadowswitch.service.http.bodies import events as bodies
 from shadowswitch.service.http.bodies.fields import WHOLE_MAX
-from shadowswitch.service.http.host import Host, Overloaded
+from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.limits.body import is_json
+from shadowswitch.service.http.middleware import CLEANUP
 from shadowswitch.service.http.problems import BadRequest, PlaceLost
 from shadowswitch.service.http.routes.branches import After, Limit
 from shadowswitch.service.http.routes.indexing import check_own, under_way
@@ -92,7 +94,7 @@ def receive(body: bytes, request: Request[Any, Any, Any], host: Host, caller: Ca
     if not incoming.for_shadow and not again and not caller.may(Scope.ADMIN, branch):
         with contextlib.suppress(UnknownBranch):  # the engine makes an outcome of it
             check_own(caller, under_way(host, branch, incoming.data.indexed_resource_types or None))
-    with host.long_call():
+    with host.long_call(caller):
         return host.engine.receive_event(event, by=caller.name)
 
 
@@ -115,7 +117,7 @@ def decoded(headers: dict[str, str], body: bytes) -> dict[str, Any]:
         except ValueError as error:
             raise BadRequest("the data of this CloudEvent is no JSON", hint=hint) from error
     wrong = [name for name, value in attributes.items() if not isinstance(value, str | int | datetime)]
-    if wrong or attributes.get("datacontenttype", JSON).partition(";")[0].strip() != JSON:
+    if wrong or not is_json(str(attributes.get("datacontenttype", JSON))):
         raise BadRequest(f"this CloudEvent cannot be read: {', '.join(wrong) or 'its data is no JSON'}", hint=hint)
     texts = {name: value if isinstance(value, str) else str(value) for name, value in attributes.items()}
     return {**texts, "data": data}
@@ -133,8 +135,8 @@ async def stream(
 ) -> Response[Any]:
     """Server-Sent Events: from now on, or after a number (`Last-Event-ID` or `after`). 410 for one never reached."""
     place = first_place(request.headers.get("last-event-id"), after)
-    if host.hub.streams >= host.options.streams_max:
-        raise Overloaded("too many streams are open", hint="close one, or poll GET /events?after=")
+    cleanup: contextlib.ExitStack = request.scope[CLEANUP]  # type: ignore[literal-required]
+    cleanup.enter_context(host.streams.place(host.share_of(caller)))
     if place == FROM_NOW_ON:
         place = await sync_to_thread(host.hub.newest)
     check_reached(place, await sync_to_thread(host.engine.event_span))
@@ -152,7 +154,7 @@ def first_place(last_id: str | None, after: int) -> int:
 
 
 async def stream_events(host: Host, caller: Caller, after: int) -> AsyncIterator[bytes]:
-    """Events after a number as they come, until the client disconnects or the server stops."""
+    """Events after a number as they come, until the client disconnects, the server stops or the token is not valid."""
     with host.hub.subscription() as woken:
         yield b"retry: 1000\n\n"
         while not host.hub.closed:
@@ -160,8 +162,11 @@ async def stream_events(host: Host, caller: Caller, after: int) -> AsyncIterator
                 found = await sync_to_thread(host.engine.events, after, PAGE)
             except ShadowSwitchError:
                 return
+            await host.follow_tokens()
+            if not host.admits(caller):
+                return
             if not found:
-                await host.hub.wait(woken, HEARTBEAT_S)
+                await host.hub.wait(woken, min(HEARTBEAT_S, caller.seconds_left(now())))
                 if not woken.is_set():
                     yield b": alive\n\n"
                 continue

@@ -27,7 +27,7 @@ def rollback(data: bodies.Rollback, host: Host, caller: Caller) -> bodies.Switch
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, data.branch_name)
     request = bodies.switch_request(data, caller.name)
-    with host.long_call():
+    with host.long_call(caller):
         return bodies.switched(host.engine.rollback(data.branch_name, data.index_type, request))
 
 

@@ -96,8 +96,8 @@ async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Req
             present=present,
         )
 
-    with host.long_call() if data.wait_s else contextlib.nullcontext():
-        lock = await while_present(request, take)
+    with host.long_call(caller) if data.wait_s else contextlib.nullcontext():
+        lock = await while_present(request, host, caller, take)
     message = f"{data.branch_name} is locked ({lock.scope})"
     return bodies.Acquired(lock.lock_id, lock.token, message, lock.expires_at, branch_lock(lock))
 

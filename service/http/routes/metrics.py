@@ -178,7 +178,7 @@ def _process(host: Host, stats: dict[str, Any]) -> Iterator[Metric]:
         yield _gauge(name, help_, [({}, stats[name])])
     yield _gauge("crashes", "Actors that crashed and were restarted.", [({}, len(stats["crashes"]))])
     yield _gauge("http_in_flight", "Requests under way.", [({}, host.in_flight)])
-    yield _gauge("http_streams", "Open event streams.", [({}, host.hub.streams)])
+    yield _gauge("http_streams", "Open event streams.", [({}, host.streams.taken)])
     yield _gauge("start_time_seconds", "When the server started, since the epoch.", [({}, host.started)])
 
 

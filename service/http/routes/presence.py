@@ -1,4 +1,4 @@
-"""Work that ends when its client disconnects: a client that has gone must not be granted a lock."""
+"""Work that ends when its client disconnects, or its token is revoked: neither must be granted a lock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import Any, TypeVar
 from litestar import Request
 from litestar.concurrency import sync_to_thread
 
+from shadowswitch.service.http.access import Caller
+from shadowswitch.service.http.host import Host
+
 T = TypeVar("T")
 
 
-async def while_present(request: Request[Any, Any, Any], work: Callable[[Callable[[], bool]], T]) -> T:
-    """Run `work` on a thread of the pool. Its argument says at any time whether the client is still connected.
+async def while_present(
+    request: Request[Any, Any, Any], host: Host, caller: Caller, work: Callable[[Callable[[], bool]], T]
+) -> T:
+    """Run `work` on a thread of the pool. Its argument says at any time whether the client is still connected, and its
+    token still known.
 
     The body of the request must have been read: the only message after it is the disconnect.
     """
@@ -27,6 +33,6 @@ async def while_present(request: Request[Any, Any, Any], work: Callable[[Callabl
 
     watcher = asyncio.create_task(watch())
     try:
-        return await sync_to_thread(work, lambda: not gone.is_set())
+        return await sync_to_thread(work, lambda: not gone.is_set() and host.admits(caller))
     finally:
         watcher.cancel()

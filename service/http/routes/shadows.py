@@ -98,7 +98,7 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
     For a build of the engine itself the call waits until the shadow is BUILT, and ignores the claims of the body.
     """
     found = _permitted(host, caller, shadow_id, Scope.BUILD)
-    with host.long_call():
+    with host.long_call(caller):
         if found.external:
             done = host.engine.complete_build(
                 found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary
@@ -135,7 +135,7 @@ def switch(shadow_id: str, host: Host, caller: Caller, data: bodies.Switch | Non
         )
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, found.branch_name)
-    with host.long_call():
+    with host.long_call(caller):
         return bodies.switched(host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller.name)))
 
 

@@ -1,0 +1,111 @@
+"""Idempotency keys: kept only for callers that were let in, and no caller pushes out the answers of another."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.idempotency import ANSWERS_MAX, SIZE_MAX_BYTES, Idempotency
+from shadowswitch.service.http.limits.body import BODY
+from shadowswitch.service.http.middleware import CALLER, REQUEST_ID
+from tests.support.http_helpers import serving, token_entry
+
+CHANGE = {"changes": [{"resource_type": "object_type", "id": "1", "fields": {"text": "hello"}}]}
+
+
+class Asked:
+    """The layer of the keys over routes that answer with a text of a given length, or wait."""
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = size
+        self.done = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.keys = Idempotency(self._routes)
+
+    async def _routes(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.go_on.wait()
+        self.done += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * self.size})
+
+    async def post(self, caller: str, key: str, path: str = "/x", body: bytes = b"{}") -> bool:
+        """Whether the answer was replayed."""
+        headers: list[tuple[bytes, bytes]] = []
+
+        async def send(message: Any) -> None:
+            headers.extend(message.get("headers", []))
+
+        scope = {
+            "type": "http", "method": "POST", "path": path, "query_string": b"", REQUEST_ID: "1", BODY: body,
+            "headers": [(b"idempotency-key", key.encode())], CALLER: Caller(caller, frozenset()),
+        }  # fmt: skip
+        await self.keys(scope, None, send)
+        return (b"idempotency-replayed", b"true") in headers
+
+
+def test_a_caller_that_floods_the_store_pushes_out_its_own_answers_only() -> None:
+    async def flood() -> None:
+        asked = Asked()
+        await asked.post("quiet", "k")
+        for n in range(ANSWERS_MAX + 100):
+            await asked.post("loud", f"{n}")
+        assert await asked.post("quiet", "k")
+        assert not await asked.post("loud", "0")
+        assert await asked.post("loud", f"{ANSWERS_MAX + 99}")
+
+    asyncio.run(flood())
+
+
+def test_the_store_is_bounded_by_what_an_answer_takes_with_its_path() -> None:
+    async def flood() -> None:
+        asked = Asked(size=SIZE_MAX_BYTES // 8)
+        await asked.post("quiet", "k")
+        for n in range(20):
+            await asked.post("loud", f"{n}")
+        assert await asked.post("quiet", "k")
+        assert [await asked.post("loud", f"{n}") for n in (13, 19)] == [False, True]
+        paths = Asked()
+        for n in range(2000):
+            await paths.post("loud", f"{n}", path="/" + "p" * 60_000)
+        assert not await paths.post("loud", "0", path="/" + "p" * 60_000)
+
+    asyncio.run(flood())
+
+
+def test_requests_under_way_push_out_no_answer_and_are_done_once() -> None:
+    async def flood() -> None:
+        asked = Asked()
+        await asked.post("quiet", "k")
+        asked.go_on.clear()
+        waiting = [asyncio.create_task(asked.post("loud", f"{n}")) for n in range(ANSWERS_MAX + 100)]
+        repeated = asyncio.create_task(asked.post("loud", "0"))
+        await repeated
+        assert asked.done == 1
+        assert await asked.post("quiet", "k")
+        asked.go_on.set()
+        assert not any(await asyncio.gather(*waiting))
+
+    asyncio.run(flood())
+
+
+def test_an_answer_to_a_caller_that_was_not_let_in_or_to_an_unknown_path_is_not_kept(tmp_path: Path) -> None:
+    writer, entry = token_entry("writer", [Scope.READ, Scope.WRITE])
+    with serving(tmp_path / "data", SHADOWSWITCH_TOKENS=entry) as server:
+        key = {"Idempotency-Key": "k"}
+        client = server.client(writer)
+        client.post("branches", {"name": "main"})
+        for caller, path, status in (
+            (server.client(), "branches/main/write", 401),
+            (client, "shadow-index/start", 403),
+            (client, "/no/such/path", 404),
+            (client, "branch-locks/status/main", 405),
+        ):
+            for _ in range(2):
+                answer = caller.call("POST", path, CHANGE, headers=key)
+                assert (answer.status, "idempotency-replayed" in answer.headers) == (status, False)
+        first = client.call("POST", "branches/main/write", CHANGE, headers=key)
+        again = client.call("POST", "branches/main/write", CHANGE, headers=key)
+        assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
