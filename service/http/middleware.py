@@ -32,7 +32,7 @@ import msgspec
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
 from shadowswitch.service.http.access import Forbidden, Unauthorized, now
 from shadowswitch.service.http.host import HEADER_BYTES_MAX, Host
-from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT
+from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT, client_of
 from shadowswitch.service.http.limits.shares import Overloaded
 from shadowswitch.service.http.problems import (
     MEDIA_TYPE,
@@ -150,7 +150,7 @@ class Middleware:
         scope["path"] = routing_path(scope)
         _check_size(scope)
         self._check_names(scope["method"], headers)
-        address = scope["client"][0] if scope.get("client") else ""
+        address = client_of(scope["client"][0]) if scope.get("client") else ""
         if scope["path"] in NEVER_REFUSED:
             return
         if host.draining.is_set():

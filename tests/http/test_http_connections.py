@@ -6,6 +6,7 @@ import contextlib
 import socket
 from pathlib import Path
 
+from shadowswitch.service.http.limits.connections import client_of
 from tests.support.bounded_server import answer_of, bounded
 from tests.support.engine_helpers import wait_until
 
@@ -40,6 +41,13 @@ def test_a_header_that_does_not_come_in_time_ends_its_connection(tmp_path: Path)
         assert answer_of(second)[1].count("HTTP/1.1 ") == 1
         used = server.client()
         wait_until(lambda: used.call("GET", "/health").status == 200)
+
+
+def test_an_address_of_ipv6_is_counted_by_its_network() -> None:
+    assert client_of("2001:db8:1:2::3") == client_of("2001:db8:1:2:ffff::9") != client_of("2001:db8:1:3::3")
+    assert client_of("::ffff:192.0.2.1") == client_of("192.0.2.1") != client_of("::ffff:192.0.2.2")
+    assert client_of("fe80::1%eth0") == client_of("fe80::2%eth1")
+    assert client_of("") == ""
 
 
 def test_connections_that_send_nothing_lock_no_client_out(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from shadowswitch import Engine
 from shadowswitch.service.logs import JsonLines, TextLines
 from tests.support.cli_helpers import Cli
+from tests.support.engine_helpers import wait_until
 from tests.support.http_helpers import serving
 
 FORGED = (
@@ -63,6 +64,7 @@ def test_a_request_for_a_forged_path_is_one_line_of_the_log(tmp_path: Path) -> N
     with serving(tmp_path / "data") as server:
         server.client().call("GET", "/%0a12:00:00%20info%20%20%20%20request%20%20caller=root%1b%5b2J%c2%9b")
         server.client().call("GET", "/last")
+        wait_until(lambda: "path=/last" in server.log, what="the lines of both requests")
         lines = [line for line in server.log.splitlines() if "request_id" in line]
     assert len(lines) == 2
     assert lines[0].isprintable()

@@ -22,7 +22,7 @@ from litestar import Litestar
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.service.http.access import Unauthorized
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT
+from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT, client_of
 from shadowswitch.service.http.limits.shares import Overloaded
 from shadowswitch.service.http.middleware import CALLER, REQUEST_ID, refuse
 from shadowswitch.service.http.problems import (
@@ -79,7 +79,7 @@ class Bodies:
         if handler is None or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
-        client = scope["client"][0] if scope.get("client") else ""
+        client = client_of(scope["client"][0]) if scope.get("client") else ""
         caller = scope[CALLER]
         key = f"address {client}" if caller is None or caller.trusted else caller.name
         reading = _Reading(key, asyncio.get_running_loop().time())

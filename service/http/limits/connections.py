@@ -8,6 +8,7 @@ for the newest one. So connections that send nothing lock no client out.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import sys
 from typing import Any
 
@@ -21,6 +22,19 @@ SPARE = 64
 """Connections beyond a limit that are answered with a refusal; more are closed unanswered."""
 WAITS_FOR_CLIENT = "shadowswitch.waits_for_client"
 """In the scope of a request: the server waits for bytes of the client, or reads the rest of a refused body."""
+
+
+def client_of(address: str) -> str:
+    """The client behind an address, for counting: a network of 64 bits for IPv6, where each client has a whole one."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:  # of an IPv4 client, at a socket for both
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.IPv6Network((ip, 64), strict=False))
 
 
 class Connections:
@@ -77,8 +91,8 @@ class Connection(H11Protocol):
 
     @property
     def address(self) -> str:
-        """The address of the client."""
-        return self.client[0] if self.client else ""
+        """The client, by its address."""
+        return client_of(self.client[0]) if self.client else ""
 
     @property
     def waits(self) -> bool:
