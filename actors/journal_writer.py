@@ -18,7 +18,7 @@ import msgspec
 
 from shadowswitch.actors.kit.actor import EngineActor, wrap
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.model.errors import CorruptData, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, InternalFailure, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog.environment import Catalog
@@ -260,8 +260,10 @@ class JournalWriter(EngineActor):
             )
             self._crashed(self.name, error)
             return self._catalog.failed
-        self._crashed(self.name, error)
-        return wrap(error, self.name)
+        found = wrap(error, self.name)
+        if isinstance(found, InternalFailure):
+            self._crashed(self.name, error)
+        return found
 
     def on_stop(self) -> None:
         """Commit what has gathered: its `Flush` may stand behind the stop."""

@@ -29,6 +29,8 @@ from shadowswitch.engine.lifecycle import Lifecycle
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.config import Config
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.storage.shortages import shortage
 
 G = TypeVar("G")
 P = ParamSpec("P")
@@ -36,7 +38,10 @@ R = TypeVar("R")
 
 
 class _Delegate(Generic[G]):
-    """Makes a method of the Engine from a method of a group of calls, with its name, signature and docstring."""
+    """Makes a method of the Engine from a method of a group of calls, with its name, signature and docstring.
+
+    A resource that a call lacks is an error of this library, wherever it was asked for.
+    """
 
     def __init__(self, group: type[G]) -> None:
         self._group = group
@@ -46,7 +51,13 @@ class _Delegate(Generic[G]):
 
         @functools.wraps(method)
         def call(engine: Engine, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return method(engine._calls[group], *args, **kwargs)
+            try:
+                return method(engine._calls[group], *args, **kwargs)
+            except (OSError, MemoryError, RuntimeError) as error:
+                lack = None if isinstance(error, ShadowSwitchError) else shortage(error, method.__name__)
+                if lack is None:
+                    raise
+                raise lack from error
 
         return call
 
@@ -67,7 +78,7 @@ class Engine:
         """Take the directory's exclusive lock, recover, start.
 
         Raises EngineAlreadyOpen, InvalidConfig for a path that can be no data directory, UnsupportedFilesystem,
-        UnsupportedFormat, CorruptData, StorageFull.
+        UnsupportedFormat, CorruptData, StorageFull, ResourceExhausted.
         """
         self._state = OpenState()
         self._lifecycle = Lifecycle(path, config, self._state, self._machine)

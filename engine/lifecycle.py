@@ -88,11 +88,13 @@ from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.shortages import NO_ROOM
 
 logger = logging.getLogger("shadowswitch")
 
 STOP_TIMEOUT_S = 10.0
-DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+NOT_OF_THE_PATH = (*NO_ROOM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
+"""Errors that say nothing against a path as a data directory."""
 
 
 class Lifecycle:
@@ -302,7 +304,7 @@ def _usable(path: object) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, OSError) as error:
-        if isinstance(error, ShadowSwitchError) or getattr(error, "errno", None) in DISK_TROUBLE:
+        if isinstance(error, ShadowSwitchError) or getattr(error, "errno", None) in NOT_OF_THE_PATH:
             raise
         raise InvalidConfig(
             f"{path!r:.200} can be no data directory: {getattr(error, 'strerror', None) or error}",

@@ -38,4 +38,4 @@ class Machine:
 
     def start_workers(self, root: Path, config: Config) -> WorkerPool:
         """Prepare the worker processes; the engine closes the pool."""
-        return WorkerPool(root, config.worker_nice, config.idle_workers)
+        return WorkerPool(root, config.worker_nice, config.idle_workers, config.map_size_bytes)

@@ -15,7 +15,7 @@
 Each decision is an event and an audit row. A start without a decision writes nothing.
 Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
 A generation that does not open becomes unsound if it is not live. If it is live, its index is not served until it is
-rebuilt, and a reader gets the reason.
+rebuilt, and a reader gets the reason. A resource that cannot be had says nothing about a generation: the start fails.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from shadowswitch.storage.generations import published_path
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.recount import Checked, CheckShards
+from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -85,7 +86,7 @@ class Recovery:
         self._found = Recovered()
 
     def run(self) -> Recovered:
-        """Recover. Raises CorruptData when the locks do not decode, StorageFull."""
+        """Recover. Raises CorruptData when the locks do not decode, StorageFull, ResourceExhausted."""
         self._locks.load()
         self._note_locks()
         for shadow in self._catalog.shadows():
@@ -203,6 +204,9 @@ class Recovery:
             if opened is not None:
                 self._generations.forget(row.number)
                 opened.close()
+            lack = shortage(error, "open", row.path)
+            if lack is not None:  # nothing is decided about the generation: the next start finds it as it is
+                raise lack from error
             self._note_unopened(row, f"it could not be opened: {error}")
 
     def _note_unopened(self, row: GenerationRow, reason: str) -> None:

@@ -8,7 +8,7 @@
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition, StaleFence
     |- locking      LockConflict, LockLost
-    |- any time     Timeout, CorruptData, InternalFailure
+    |- any time     Timeout, ResourceExhausted, CorruptData, InternalFailure
 
 `message` is the fact (lower case, no full stop), `hint` the next step for the caller, `operation` and `object` the
 failed operation and its object. `recoverable` is True if a retry can succeed.
@@ -120,7 +120,7 @@ class WriteBlocked(ShadowSwitchError):
 
 
 class StorageFull(ShadowSwitchError):
-    """The disk or the LMDB map has no room for the data; nothing of the operation was stored."""
+    """The disk, its quota, RLIMIT_FSIZE or the LMDB map has no room; nothing of the operation was stored."""
 
     recoverable = True
 
@@ -195,6 +195,19 @@ class Timeout(ShadowSwitchError, TimeoutError):
     """The deadline passed; the message says whether the operation may still take effect."""
 
     recoverable = True
+
+
+class ResourceExhausted(ShadowSwitchError):
+    """Descriptors, memory, threads, processes or a permission cannot be had: `resource` names the limit.
+
+    Nothing is damaged and nothing was changed; the same call succeeds once the resource can be had.
+    """
+
+    recoverable = True
+
+    def __init__(self, message: str, *, resource: str = "", **details: Any) -> None:
+        super().__init__(message, **details)
+        self.resource = resource
 
 
 class CorruptData(ShadowSwitchError):

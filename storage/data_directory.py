@@ -21,6 +21,7 @@ from typing import Any
 from shadowswitch.model.errors import EngineAlreadyOpen, UnsupportedFilesystem
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.disk import sync_directory
+from shadowswitch.storage.shortages import raise_shortage
 
 CATALOG = "catalog"
 GENERATIONS = "generations"
@@ -52,7 +53,7 @@ def inside(root: Path, relative: str) -> Path:
 
 def refuse_links(path: Path) -> None:
     """Raise UnsupportedFilesystem if anything below a directory is a symbolic link."""
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=raise_shortage):
         for name in (*folders, *names):
             if os.path.islink(os.path.join(folder, name)):
                 raise _is_link(Path(folder, name))
@@ -74,6 +75,7 @@ class DirectoryLock:
         self._descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._write_holder(clock)
         except BlockingIOError as error:
             holder = read_holder(self._descriptor)
             os.close(self._descriptor)
@@ -88,7 +90,6 @@ class DirectoryLock:
         except BaseException:
             os.close(self._descriptor)
             raise
-        self._write_holder(clock)
 
     def _write_holder(self, clock: Clock) -> None:
         since = datetime.fromtimestamp(clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

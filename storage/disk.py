@@ -11,7 +11,8 @@ from pathlib import Path
 
 import lmdb
 
-from shadowswitch.model.errors import CorruptData, StorageFull, UnsupportedFilesystem
+from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull, UnsupportedFilesystem
+from shadowswitch.storage.shortages import full, no_room, raise_shortage, shortage, shortages
 
 NEARLY_FULL_BYTES = 256 << 20
 """With less room than this, or than a quarter of its size, a disk may have been full a moment ago."""
@@ -21,8 +22,8 @@ REMOTE_FILE_SYSTEMS = frozenset(
 
 
 @contextlib.contextmanager
-def disk_errors(operation: str, fell_short: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn the errors that LMDB and the operating system raise for the disk into StorageFull or CorruptData.
+def disk_errors(operation: str, fell_short: Callable[[], OSError | None] = lambda: None) -> Iterator[None]:
+    """Turn the errors of LMDB and of the operating system into StorageFull, ResourceExhausted or CorruptData.
 
     After an EIO, `fell_short` answers whether the disk was merely full, see below.
     """
@@ -34,31 +35,26 @@ def disk_errors(operation: str, fell_short: Callable[[], bool] = lambda: False) 
             operation=operation,
             hint="open the engine with a larger Config.map_size_bytes, or remove branches",
         ) from error
-    except lmdb.DiskError as error:
-        raise StorageFull(
-            f"the disk refused the data: {error}", operation=operation, hint="free disk space; nothing was stored"
-        ) from error
     except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
         raise CorruptData(
             f"the catalog is damaged: {error}", operation=operation, hint="restore the data directory from a backup"
         ) from error
-    except (lmdb.Error, OSError) as error:
+    except (lmdb.Error, OSError, MemoryError, RuntimeError) as error:
+        lack = None if isinstance(error, ShadowSwitchError) else shortage(error, operation)
+        if lack is not None:
+            raise lack from error
         code = getattr(error, "code", getattr(error, "errno", None))
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"the disk is full: {error}", operation=operation, hint="free disk space") from error
-        if code == errno.EIO and fell_short():
-            text = "the disk is full: a write of the catalog fell short"
-            raise StorageFull(text, operation=operation, hint="free disk space; nothing was stored") from OSError(
-                errno.ENOSPC, os.strerror(errno.ENOSPC)
-            )
+        cause = fell_short() if code == errno.EIO else None
+        if cause is not None:
+            raise full(cause, operation) from cause
         if code == errno.EIO or isinstance(error, lmdb.PanicError):  # after a failed write of its head LMDB panics
             hint = "check the disk, then close and open the engine again"
             raise CorruptData(f"the disk failed: {error}", operation=operation, hint=hint) from error
         raise
 
 
-def fell_short(witness: int) -> bool:
-    """After an EIO from LMDB: True if the write merely did not fit on a full disk.
+def fell_short(witness: int, folder: Path) -> OSError | None:
+    """After an EIO from LMDB: why the write merely did not fit in `folder`, or None for a disk that failed.
 
     `witness` is a descriptor of the catalog's file that LMDB does not use and that was open before the write. LMDB
     returns EIO for a write that fell short, too (`mdb_page_flush`): that transaction is lost, and the next one can
@@ -69,9 +65,8 @@ def fell_short(witness: int) -> bool:
         os.fsync(witness)
         room = os.fstatvfs(witness)
     except OSError:
-        return False
-    free = room.f_bavail * room.f_frsize
-    return free < min(NEARLY_FULL_BYTES, room.f_blocks * room.f_frsize // 4)
+        return None
+    return no_room(folder, min(NEARLY_FULL_BYTES, room.f_blocks * room.f_frsize // 4))
 
 
 def sync_directory(path: Path) -> None:
@@ -86,8 +81,7 @@ def sync_directory(path: Path) -> None:
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file: temporary file, fsync, rename, fsync of the folder."""
     temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -102,10 +96,10 @@ LOG_SUFFIXES = ("-wal", "-shm", ".lock")
 def directory_size_bytes(path: Path, logs: bool = True) -> int:
     """The bytes that the files below a directory occupy on disk, with or without write-ahead logs.
 
-    A file that is removed during the walk counts 0.
+    A file that is removed during the walk counts 0. Raises ResourceExhausted for a folder that cannot be listed.
     """
     total = 0
-    for folder, _, names in os.walk(path):
+    for folder, _, names in os.walk(path, onerror=raise_shortage):
         for name in names:
             if not logs and name.endswith(LOG_SUFFIXES):
                 continue
@@ -117,7 +111,13 @@ def directory_size_bytes(path: Path, logs: bool = True) -> int:
 @functools.cache
 def boot_id() -> str:
     """The id of this boot of the machine: a power cut may lie between two different ones."""
-    with contextlib.suppress(OSError):
+    return _boot_id()
+
+
+@functools.cache
+def _boot_id() -> str:
+    """Read once for each process. Raises ResourceExhausted: an empty id would say that no power cut can have been."""
+    with contextlib.suppress(OSError), shortages("read the id of the boot"):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return ""
 
@@ -133,7 +133,8 @@ def filesystem_type(path: Path) -> str:
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        with shortages("read the mounts", str(path)):
+            lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return ""
     for line in lines:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_shard, key_hash, shard_of
-from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull
+from shadowswitch.model.errors import CorruptData, ResourceExhausted, ShadowSwitchError, StorageFull
 from shadowswitch.model.shadow_state import OPEN_ROLES, GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
@@ -33,6 +33,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
+from shadowswitch.storage.shortages import shortages
 
 FINDINGS_MAX = 20
 """Findings of one kind in one place; more add nothing."""
@@ -52,7 +53,10 @@ ROLES = {
 
 
 def check_data(catalog: Catalog, root: Path) -> list[Finding]:
-    """Check everything: the findings, empty when sound. Raises StorageFull when the check of an index has no room."""
+    """Check everything: the findings, empty when sound.
+
+    Raises StorageFull, ResourceExhausted when the check of an index has no room, or cannot have what it needs.
+    """
     findings: list[Finding] = []
     types = catalog.types()
     for branch in catalog.branches():
@@ -274,7 +278,7 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
     path = root / row.path
     try:
         data_directory.inside(root, row.path)
-        with shared_pin(path):
+        with shortages("check", str(path)), shared_pin(path):
             again = catalog.generation(row.number)
             if again is None or again.role not in OPEN_ROLES:
                 return []
@@ -284,8 +288,8 @@ def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: d
                 found = check_delivery(CheckDelivery(str(path), row.shadow_id))
                 return [Finding("IX-4", where, problem) for problem in found.problems]
             return changed + _check_shards(catalog, path, row, where, types)
-    except StorageFull:
-        raise  # the check had no room for its copy: no finding about the generation
+    except (StorageFull, ResourceExhausted):
+        raise  # the check had no room for its copy, or no descriptor: no finding about the generation
     except (ShadowSwitchError, OSError) as error:
         again = catalog.generation(row.number)
         if again is None or again.role is GenerationRole.RETIRING:

@@ -20,7 +20,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, fail_reply
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.switch.running_switches import RunningSwitches
-from shadowswitch.model.errors import EngineClosed
+from shadowswitch.model.errors import EngineClosed, ResourceExhausted
 from shadowswitch.storage.catalog.rows import BranchRow
 
 STOPPED_AT_ONCE = 16
@@ -99,7 +99,7 @@ class BranchRouter:
                     return
                 try:
                     self._tell(*self._deferred[0])
-                except RuntimeError:  # the system gives no more threads just now
+                except ResourceExhausted:  # the system gives no more threads just now
                     self._timers.after(NO_THREADS_S, self._send_deferred)
                     raise
                 self._deferred.popleft()

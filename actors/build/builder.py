@@ -327,6 +327,7 @@ class ShadowBuilder(EngineActor):
             lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes, written), "build"
         )
         self._meter.finish()
+        self._builds.ended(self._id)
         failpoint("build.built")
         self._followers.of(generation.row.number).tell(Follow(generation))
         self._context.metrics.count("builds")
@@ -374,13 +375,13 @@ class ShadowBuilder(EngineActor):
 
     def recover(self, message: Any, error: BaseException) -> None:
         """A step failed: the build fails with that reason. While the engine closes it only stops, and goes on at the
-        next start."""
+        next start; while a resource cannot be had it stops, and the Supervisor starts a builder again."""
         if isinstance(error, BuildCancelled) and not self._context.changes.closing:
             return  # the CancelBuild that stopped the validation is next in the mailbox
         if self._ended and not isinstance(message, CancelBuild):
             self.stop()
             return
-        if self._context.changes.closing or isinstance(error, EngineClosed):
+        if self._context.changes.closing or isinstance(error, EngineClosed) or self._builds.waits(self._id, error):
             self._end()
             self.stop()
             return

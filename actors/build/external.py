@@ -245,6 +245,8 @@ class ExternalBuilds:
         try:
             generation = self._generations.open(spec)
         except ShadowSwitchError as error:
+            if error.recoverable:
+                raise
             self._refuse_if(row, [f"it cannot be opened as an index of {spec.backend}: {error}"])
             raise
         try:

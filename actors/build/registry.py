@@ -29,6 +29,7 @@ from shadowswitch.model.errors import (
     InternalFailure,
     InvalidConfig,
     InvalidTransition,
+    ResourceExhausted,
     ShadowSwitchError,
     StorageFull,
     Timeout,
@@ -75,7 +76,7 @@ class BuildRegistry:
         self._lock = threading.Lock()
         self._builders: dict[str, Address] = {}
         self._unanswered: set[str] = set()
-        """Shadows whose claim or retry got no answer: if the catalog has it, `mend` starts the builder."""
+        """Shadows whose claim or retry got no answer, or no thread: `mend` starts the builder if the catalog has it."""
         self._closed = False
 
     def claim(
@@ -142,18 +143,38 @@ class BuildRegistry:
             )
 
     def start(self, row: ShadowRow) -> ShadowRow:
-        """Start (or go on with) the build of a PREPARING or BUILDING shadow; an external build is only prepared."""
+        """Start (or go on with) the build of a PREPARING or BUILDING shadow; an external build is only prepared.
+
+        A build waits for a thread that cannot be had. An external build is given up instead: ResourceExhausted.
+        """
         if row.external:
-            return self._external.prepare(row)
+            return self._prepare_external(row)
         workers = make_spec(row.index_type, row.resource_types, row.build_config).parallel_workers
         with self._lock:
             if self._closed:
                 return row
             self._forget_ended()
-            address = Address(partial(self._start_builder, row, workers))
+            try:
+                address = Address(partial(self._start_builder, row, workers))
+            except ResourceExhausted as error:  # the claim is durable: `mend` starts the builder once there is a thread
+                logger.warning("shadow %s waits for its builder: %s", row.id, error)
+                self._running.stuck[row.id] = str(error)
+                self._unanswered.add(row.id)
+                return row
             self._builders[row.id] = address
         address.tell(BeginBuild())
         return row
+
+    def _prepare_external(self, row: ShadowRow) -> ShadowRow:
+        try:
+            return self._external.prepare(row)
+        except ResourceExhausted as error:
+            reason = f"its directory could not be made: {error}"
+            if row.start_lsn:  # it was BUILDING before: its files stay for a retry
+                self._context.transact(partial(transitions.mark_failed, shadow_id=row.id, reason=reason), "fail build")
+            else:
+                self._context.transact(lambda c: transitions.mark_cancelled(c, row.id, reason), "cancel build")
+            raise
 
     def go_on(self, row: ShadowRow) -> None:
         """At an open: as `start`, but a full disk (no directory for an external build) does not fail the open."""
@@ -263,7 +284,7 @@ class BuildRegistry:
         for shadow_id in dead:
             row = self._context.catalog.find_shadow(shadow_id)
             if row is not None and row.state in (ShadowState.PREPARING, ShadowState.BUILDING):
-                self.start(row)
+                self.go_on(row)
                 mended.append(shadow_id)
         with self._lock:
             self._forget_ended()
@@ -277,7 +298,8 @@ class BuildRegistry:
             if row is None or row.state == S.FAILED:  # not durable, or not yet
                 continue
             with self._lock:
-                wanted = shadow_id in self._unanswered and row.state == S.PREPARING
+                resumed = row.state == S.BUILDING and not row.external
+                wanted = shadow_id in self._unanswered and (row.state == S.PREPARING or resumed)
                 self._unanswered.discard(shadow_id)
             if wanted:
                 self.go_on(row)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.model.progress import ProgressMeter
+
+logger = logging.getLogger("shadowswitch")
+
+SHORTAGES_MAX = 60
+"""A build waits so often for a resource that cannot be had, a second or two each time. Then it fails, for a retry."""
 
 
 class RunningBuilds:
@@ -13,7 +21,25 @@ class RunningBuilds:
         """The progress of running builds, by shadow id."""
         self.stuck: dict[str, str] = {}
         """Why a build stands still when its failure cannot be recorded, by shadow id."""
+        self._shortages: dict[str, int] = {}
         self.delays: dict[int, float] = {}
         """The delay in seconds of each write of a branch while a build of it cannot keep up, by branch number."""
         self.heard_at: dict[str, float] = {}
         """The (monotonic) time of the last message of an external builder since the start, by shadow id."""
+
+    def waits(self, shadow_id: str, error: BaseException) -> bool:
+        """A build failed: True if it lacks a resource and waits for that, False when it has waited too often."""
+        if not isinstance(error, ResourceExhausted):
+            return False
+        logger.warning("shadow %s waits: %s", shadow_id, error)
+        self.stuck[shadow_id] = str(error)
+        self._shortages[shadow_id] = self._shortages.get(shadow_id, 0) + 1
+        if self._shortages[shadow_id] <= SHORTAGES_MAX:
+            return True
+        self.ended(shadow_id)
+        return False
+
+    def ended(self, shadow_id: str) -> None:
+        """A build has ended, or fails: its next one waits as long."""
+        self._shortages.pop(shadow_id, None)
+        self.stuck.pop(shadow_id, None)

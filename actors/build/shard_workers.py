@@ -111,10 +111,14 @@ class ShardWorkers:
         return task in self._running
 
     def said(self, message: WorkerSaid) -> str:
-        """A report of a running task came. Returns why the build fails, or an empty text."""
+        """A report of a running task came. Returns why the build fails, or an empty text.
+
+        Raises ResourceExhausted, StorageFull when the worker lacked something.
+        """
         shard, answer = self._running[message.task], message.answer
         if isinstance(answer, Failed):
             del self._running[message.task]
+            answer.refuse_shortage()
             logger.error("shard %d of shadow %s failed: %s\n%s", shard, self._shadow_id, answer.message, answer.trace)
             return f"shard {shard}: {answer.kind}: {answer.message}"
         if isinstance(answer, Progress):

@@ -26,6 +26,7 @@ from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.manifest import ClosedFile
 from shadowswitch.storage.generations.validation import Inspect, Inspected, compare_sizes
 from shadowswitch.storage.generations.worker import Answer, Failed, Task
+from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -166,6 +167,8 @@ class ShadowValidator:
             result = self._ask(task, deadline, stop_asked)
             if isinstance(result, expected):
                 return result
+            if isinstance(result, Failed):
+                result.refuse_shortage()
             if not isinstance(result, str):
                 text = f"{result.kind}: {result.message}" if isinstance(result, Failed) else repr(result)
                 raise InternalFailure(f"the validation failed: {text}", hint="see the log")
@@ -252,6 +255,9 @@ class ShadowValidator:
         try:
             problems = [str(problem) for problem in self.host_checks[name](reader)]
         except Exception as error:
+            lack = shortage(error, "validate")
+            if lack is not None:
+                raise lack from error
             logger.exception("validator %s failed", name)
             problems = [f"it failed: {error!r}"]
         finally:

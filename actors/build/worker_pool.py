@@ -22,6 +22,7 @@ import msgspec
 from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Task, decode_answer
+from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
 
@@ -34,12 +35,12 @@ Gone = Callable[[int, str], None]
 class _Process(ServiceThread):
     """One worker process, and the thread that reads its answers."""
 
-    def __init__(self, data: Path, nice: int, pool: WorkerPool) -> None:
+    def __init__(self, data: Path, nice: int, map_size_bytes: int, pool: WorkerPool) -> None:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(data), str(nice)],
+                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(data), str(nice), str(map_size_bytes)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=environment,
@@ -54,7 +55,13 @@ class _Process(ServiceThread):
         self.channel = ours
         self.pool = pool
         self.task: tuple[int, Said, Gone] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            self.process.wait()
+            ours.close()
+            raise
 
     def give(self, task: Task) -> None:
         with contextlib.suppress(OSError):  # the listener notices a dead process
@@ -92,9 +99,11 @@ class _Process(ServiceThread):
 class WorkerPool:
     """Gives tasks to worker processes. Any thread; callbacks come on the thread of the listener and must be quick."""
 
-    def __init__(self, data: Path, nice: int, idle_max: int) -> None:
+    def __init__(self, data: Path, nice: int, idle_max: int, map_size_bytes: int) -> None:
+        """`map_size_bytes` is the size of the host's catalog map: a worker that maps less cannot read all of it."""
         self._data = data
         self._nice = nice
+        self._map_size_bytes = map_size_bytes
         self._idle_max = idle_max
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -103,19 +112,26 @@ class WorkerPool:
         self._closed = False
 
     def submit(self, task: Task, said: Said, gone: Gone, control: Control | None = None) -> int:
-        """Start a task; returns its number. `said` gets its progress and its end, `gone` the death of its process."""
+        """Start a task; returns its number. `said` gets its progress and its end, `gone` the death of its process.
+
+        Raises ResourceExhausted when no process, thread or descriptor can be had.
+        """
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
             number = next(self._numbers)
             while self._idle and self._idle[-1].process.poll() is not None:
                 self._idle.pop()
-            process = self._idle.pop() if self._idle else _Process(self._data, self._nice, self)
+            process = self._idle.pop() if self._idle else self._new_process()
             self._busy[number] = process
             process.task = (number, said, gone)  # from now on `gone` gets its death, also before it has read the task
         process.tune(control or Control())
         process.give(task)
         return number
+
+    def _new_process(self) -> _Process:
+        with shortages("start a worker process"):
+            return _Process(self._data, self._nice, self._map_size_bytes, self)
 
     def tune(self, number: int, control: Control) -> None:
         """Throttle, pause or continue a running task; no effect on a task that has ended."""

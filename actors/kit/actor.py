@@ -25,6 +25,7 @@ import pykka
 
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.model.errors import EngineClosed, InternalFailure, ShadowSwitchError, Timeout
+from shadowswitch.storage.shortages import shortage, shortages
 
 logger = logging.getLogger("shadowswitch")
 
@@ -40,6 +41,16 @@ class EngineActor(pykka.ThreadingActor):
     def _create_actor_inbox() -> Any:
         """Pykka's hook; its own choice, `queue.Queue`, takes twice the CPU for each message."""
         return queue.SimpleQueue()
+
+    def _start_actor_loop(self) -> None:
+        """Pykka's hook. An actor without a thread leaves the registry, in which it would be alive for ever."""
+        try:
+            with shortages("start a thread", type(self).__name__):
+                super()._start_actor_loop()
+        except BaseException:
+            pykka.ActorRegistry.unregister(self.actor_ref)
+            self.actor_stopped.set()
+            raise
 
     def __init__(self, name: str, crashed: Crash) -> None:
         super().__init__()
@@ -63,6 +74,7 @@ class EngineActor(pykka.ThreadingActor):
             self._failed(message, error)
 
     def _failed(self, message: Any, error: BaseException) -> None:
+        error = shortage(error) or error
         expected = isinstance(error, ShadowSwitchError)
         answered = fail_reply(message, error if expected else wrap(error, self.name))
         if expected and answered:
@@ -89,9 +101,9 @@ class EngineActor(pykka.ThreadingActor):
             )
 
 
-def wrap(error: BaseException, where: str) -> InternalFailure:
-    """An unexpected error as an InternalFailure, which a caller may catch."""
-    return InternalFailure(
+def wrap(error: BaseException, where: str) -> ShadowSwitchError:
+    """A shortage, or an unexpected error as an InternalFailure, which a caller may catch."""
+    return shortage(error, where) or InternalFailure(
         f"{where} failed: {error!r}", cause=error, hint="see the log; this is a defect, please report it"
     )
 

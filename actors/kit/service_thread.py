@@ -12,6 +12,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 
+from shadowswitch.storage.shortages import shortages
+
 logger = logging.getLogger("shadowswitch")
 
 
@@ -22,17 +24,20 @@ class ServiceThread(ABC):
         self._thread = threading.Thread(target=self._guarded, name=f"shadowswitch-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begin `run`. Raises RuntimeError when the system gives no more threads, or on a second call."""
-        self._thread.start()
+        """Begin `run`. Raises ResourceExhausted when the system gives no thread, RuntimeError on a second call."""
+        with shortages("start a thread", self._thread.name):
+            self._thread.start()
 
     @abstractmethod
     def run(self) -> None:
         """The work of the thread, on the thread."""
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until `run` has ended; True if it has. On the thread itself: False at once."""
+        """Wait until `run` has ended; True if it has, or never began. On the thread itself: False at once."""
         if threading.current_thread() is self._thread:
             return False
+        if self._thread.ident is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shadowswitch.actors.kit.actor import Address
+from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.storage.clock import Clock
 
 logger = logging.getLogger("shadowswitch")
@@ -44,9 +45,13 @@ class Supervisor:
             count = self._restarts.get(name, 0)
             if count >= RESTARTS_MAX or self._clock.monotonic() < self._not_before.get(name, 0.0):
                 continue
-            self._restarts[name] = count + 1
             self._not_before[name] = self._clock.monotonic() + min(PAUSE_MAX_S, 2.0**count)
             logger.error("%s is gone; starting it again (%d)", name, count + 1)
-            address.restart_if_dead()
+            try:
+                address.restart_if_dead()
+            except ResourceExhausted as error:  # this is no restart that failed: it is tried for ever
+                logger.error("%s cannot be started now: %s", name, error)
+            else:
+                self._restarts[name] = count + 1
         for shadow_id in mend_builds():
             logger.error("shadow %s had no builder; its build goes on", shadow_id)

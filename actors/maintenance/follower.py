@@ -21,7 +21,7 @@ from shadowswitch.actors.kit.signals import Kick, Tick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 
@@ -223,7 +223,8 @@ class Follower(EngineActor):
                     if self._pause.is_on:
                         return
                     del self._unflushed[number]
-                    self._flush(generation)
+                    if not self._flush(generation):
+                        self._unflushed[number] = (now, changes)
 
     def _waits_s(self, generation: Generation, changes: int) -> float:
         """The time that a flush batch of so many changes may wait. The batch of a generation that is behind is as large
@@ -237,12 +238,15 @@ class Follower(EngineActor):
         head = self._heads.of(generation.row.branch)
         return generation.applied_lsn < head and self._clock.monotonic() > since + BEHIND_S
 
-    def _flush(self, generation: Generation) -> None:
+    def _flush(self, generation: Generation) -> bool:
+        """False if it lacked a resource, so that the flush batch is tried again."""
         try:
             generation.writer.flush()
         except ShadowSwitchError as error:
             logger.error("generation %d could not be forced to disk: %s", generation.row.number, error)
             self._metrics.count("flush_errors")
+            return not isinstance(error, ResourceExhausted)
+        return True
 
     def recover(self, message: Any, error: BaseException) -> None:
         """Look at every branch again at the next tick."""

@@ -78,9 +78,10 @@ class Watcher(EngineActor):
         self._scheduled[key] = (watch, None)
         try:
             if self._observer is None:
-                self._observer = Observer()
+                observer = Observer()
+                observer.start()
+                self._observer = observer
                 logging.getLogger(_OBSERVERS_LOG).addHandler(self._overflow)
-                self._observer.start()
             ticket = self._observer.schedule(watch, str(watch.folder), recursive=watch.recursive)
             self._scheduled[key] = (watch, ticket)
         except (OSError, RuntimeError) as error:

@@ -7,6 +7,7 @@ import msgspec
 from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.attempt import AttemptEnd
+from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.model.switch_outcome import SwitchOutcome, WayBack
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.storage import disk
@@ -70,7 +71,10 @@ class SwitchRun:
         message, old = self.message, self.old
         success = outcome == SwitchOutcome.SWITCHED
         old_path = str(old.path) if old is not None else None
-        old_size = disk.directory_size_bytes(old.path) if old is not None else None
+        try:
+            old_size = disk.directory_size_bytes(old.path) if old is not None else None
+        except ResourceExhausted:  # the answer to the caller does not wait for a figure
+            old_size = None
         return SwitchResult(
             shadow_index_id=message.shadow_id,
             success=success,

@@ -41,6 +41,7 @@ from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.shortages import patiently, shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -258,16 +259,19 @@ class Switcher(EngineActor):
                 self._followers.of(generation.row.number).tell(Kick(generation.row.branch))
 
     def _verify(self, run: SwitchRun) -> Failure:
+        """A verification that lacks a resource is no verdict: the digest, proven before the commit, keeps it live."""
+        look = partial(verify, self._context, self._indexes.of_generation(run.target), run.target, run.commit_lsn)
         try:
-            failpoint("switch.verify")
-            run.problems = verify(self._context, self._indexes.of_generation(run.target), run.target, run.commit_lsn)
+            run.problems = patiently(look, self._context.clock, run.message.request.switch_timeout_seconds)
         except Exception as error:
+            if shortage(error) is not None:
+                run.reason = f"it was not verified: {error}"
+                return Failure.NONE
             logger.exception("verification of generation %d raised", run.target.row.number)
             run.problems = [f"reading from the new generation failed: {error}"]
-        if not run.problems:
-            return Failure.NONE
-        run.reason = f"verification failed: {'; '.join(run.problems)}"
-        return Failure.UNSOUND
+        if run.problems:
+            run.reason = f"verification failed: {'; '.join(run.problems)}"
+        return Failure.UNSOUND if run.problems else Failure.NONE
 
     def _revert(self, run: SwitchRun) -> Failure:
         """Make the old generation live again, or none if there was none; the bad one retires in that transaction."""

@@ -10,6 +10,7 @@ from shadowswitch.model.digest import BUCKETS
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.journal import get_record, read_records
+from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
 
 SAMPLES = 16
@@ -17,6 +18,7 @@ SAMPLES = 16
 
 def verify(context: EngineContext, index: LiveIndex, generation: Generation, commit_lsn: int) -> list[str]:
     """Pin the live generation and read from it. Returns what is wrong, nothing when it is sound."""
+    failpoint("switch.verify")
     row = generation.row
     live = index.live
     if live is not generation or not live.pin():

@@ -16,8 +16,9 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
-from shadowswitch.model.errors import CorruptData, InvalidConfig, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, InvalidConfig, ResourceExhausted, ShadowSwitchError
 from shadowswitch.model.views import CHECKS, IndexInfo, SwitchRequest
+from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
 
@@ -62,10 +63,12 @@ class SoakCalls:
         self._state.check()
         if check is not None and not callable(check):
             raise InvalidConfig(f"a health check is a function of an IndexInfo, or None, not {check!r:.80}")
-        self._health_check = check
         if check is not None and self._health_thread is None:
-            self._health_thread = threading.Thread(target=self._watch_health, name="shadowswitch-health", daemon=True)
-            self._health_thread.start()
+            thread = threading.Thread(target=self._watch_health, name="shadowswitch-health", daemon=True)
+            with shortages("set_health_check"):
+                thread.start()
+            self._health_thread = thread
+        self._health_check = check
         self._changes.notify()
 
     def close(self, timeout_s: float) -> None:
@@ -106,7 +109,13 @@ class SoakCalls:
         if info is not None:
             self._distrusted.add(generation)
             reason = f"a reader found damage: {error.message}"
-            threading.Thread(target=self.go_back, args=(info, reason), name="shadowswitch-back", daemon=True).start()
+            thread = threading.Thread(target=self.go_back, args=(info, reason), name="shadowswitch-back", daemon=True)
+            try:
+                with shortages("go back"):
+                    thread.start()
+            except ResourceExhausted as lack:  # the next reader that meets the damage tries again
+                logger.error("%s cannot go back now: %s", info.index_type, lack)
+                self._distrusted.discard(generation)
 
     def go_back(self, info: IndexInfo, reason: str) -> None:
         """Leave a generation for that reason, if it is still live; it retires in the same commit."""

@@ -35,6 +35,7 @@ from shadowswitch.service.daemon.settings import (
 )
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE, stamp_of
 from shadowswitch.service.daemon.webhooks import Webhook, WebhookStatus
+from shadowswitch.storage.shortages import passing
 
 logger = logging.getLogger("shadowswitch")
 
@@ -94,6 +95,9 @@ def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
     except FileNotFoundError:
         settings = Settings()
     except OSError as error:
+        lack = passing(error, "read settings", str(settings_file))
+        if lack is not None:
+            raise lack from error
         raise InvalidConfig(f"{settings_file} cannot be read: {error.strerror}") from error
     described = {mirror.folder for mirror in settings.mirror}
     mirrors = [
@@ -187,10 +191,11 @@ class Daemon(Part):
         """Apply a changed settings file, and start the parts that could not be started."""
         stamp = self._settings_stamp()
         if stamp != self._stamp:
-            self._stamp = stamp
             try:
                 self._settings = read_settings(self._folders, self.settings_file)
+                self._stamp = stamp
             except InvalidConfig as error:
+                self._stamp = stamp
                 logger.error("the settings stay as they were: %s", error)
                 try:
                     self._engine.tell_settings(str(self.settings_file), str(error))

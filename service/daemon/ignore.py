@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
 
+from shadowswitch.storage.shortages import passing
+
 logger = logging.getLogger("shadowswitch")
 
 GITIGNORE = ".gitignore"
@@ -64,7 +66,10 @@ def _read(path: Path) -> GitIgnoreSpec:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             lines = file.read(GITIGNORE_BYTES_MAX).decode(errors="surrogateescape").splitlines()
-    except OSError:
+    except OSError as error:
+        lack = passing(error, "read ignore rules", str(path))
+        if lack is not None:  # without its rules the files that it leaves out would become records
+            raise lack from error
         return GitIgnoreSpec.from_lines([])
     try:
         return GitIgnoreSpec.from_lines(lines)

@@ -27,6 +27,7 @@ from shadowswitch.model.errors import EngineClosed, InvalidEvent, ShadowSwitchEr
 from shadowswitch.service.daemon.part import Part
 from shadowswitch.service.daemon.text_files import FileStamp, stamp_of
 from shadowswitch.storage.disk import sync_directory, write_durably
+from shadowswitch.storage.shortages import passing
 
 logger = logging.getLogger("shadowswitch")
 
@@ -109,7 +110,9 @@ class Inbox(Part):
             self._waiting.pop(name, None)
             return
         except (InvalidEvent, OSError) as error:
-            if isinstance(error, _Unfinished) and now - waiting.since < self._settle_s:
+            if isinstance(error, OSError) and passing(error, "read event file", name) is not None:
+                self._again(name, waiting, error)
+            elif isinstance(error, _Unfinished) and now - waiting.since < self._settle_s:
                 waiting.not_before = waiting.since + self._settle_s
             else:
                 self._reject(name, str(error))
@@ -121,14 +124,17 @@ class Inbox(Part):
         except EngineClosed:
             raise
         except ShadowSwitchError as error:
-            logger.warning("event file %s failed, and is tried again in %g s: %s", name, waiting.pause_s, error)
-            waiting.not_before = time.monotonic() + waiting.pause_s
-            waiting.pause_s = min(2 * waiting.pause_s, RETRY_MAX_S)
+            self._again(name, waiting, error)
         else:
             if outcome.accepted:
                 self._done(name)
             else:
                 self._reject(name, outcome.message)
+
+    def _again(self, name: str, waiting: _Waiting, error: Exception) -> None:
+        logger.warning("event file %s failed, and is tried again in %g s: %s", name, waiting.pause_s, error)
+        waiting.not_before = time.monotonic() + waiting.pause_s
+        waiting.pause_s = min(2 * waiting.pause_s, RETRY_MAX_S)
 
     def _read(self, name: str) -> dict[str, object]:
         descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -223,6 +223,7 @@ class Mirror(Part):
         if not folder.is_dir():
             return seen  # the folder vanished during the scan; its own notice deletes its records
         kept = tuple(self._below(path) for path in self._unreadable)
+        seen.update(self._id(path) for path in self._unreadable)
         below = self._below(folder)
         for id in [id for id in self._known if id.startswith(below) and id not in seen]:
             if not (kept and id.startswith(kept)):

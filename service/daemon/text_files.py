@@ -14,6 +14,7 @@ from typing import Any
 
 from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.names import check_id
+from shadowswitch.storage.shortages import passing
 
 RESOURCE_TYPE = "file"
 OTHER_FIELDS_BYTES = 8192
@@ -48,7 +49,8 @@ def list_files(
     """Yield the regular files below a folder in order, each with its `lstat`.
 
     `skip` counts everything else by reason. Symbolic links are not followed. The data directory `data` is left out.
-    `ignored` decides about each file and folder. `unreadable` receives the error of each folder that cannot be listed.
+    `ignored` decides about each file and folder. `unreadable` receives the error of each folder that cannot be listed,
+    and of each file that is there and cannot be looked at.
     """
     data = data.resolve()
 
@@ -72,8 +74,10 @@ def list_files(
             path = Path(where, name)
             try:
                 found = path.lstat()
-            except OSError:
+            except OSError as error:
                 skip("unreadable")
+                if not isinstance(error, FileNotFoundError):
+                    unreadable(error)
                 continue
             if ignored(path, False):
                 skip("ignored")
@@ -84,7 +88,7 @@ def list_files(
 
 
 def read_fields(path: Path, id: str, record_size_max_bytes: int) -> dict[str, Any]:
-    """The fields of a file's record. Raises Skip for a file that cannot become a record."""
+    """The fields of a file's record. Raises Skip for a file that cannot become a record, ResourceExhausted."""
     text_max_bytes = record_size_max_bytes - OTHER_FIELDS_BYTES
     try:
         check_id(id)
@@ -92,7 +96,10 @@ def read_fields(path: Path, id: str, record_size_max_bytes: int) -> dict[str, An
             data = file.read(text_max_bytes + 1)
     except InvalidName:
         raise Skip("name cannot be an id") from None
-    except OSError:
+    except OSError as error:
+        lack = passing(error, "read file", str(path))
+        if lack is not None:
+            raise lack from error
         raise Skip("unreadable") from None
     if b"\0" in data[:SNIFFED_BYTES]:
         raise Skip("binary")

@@ -13,6 +13,7 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.service.http.middleware import REQUEST_ID
 from shadowswitch.service.http.problems import MEDIA_TYPE, plain_problem, problem, status_of
 from shadowswitch.service.http.routing import allowed_methods
+from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -54,7 +55,10 @@ def from_deep_json(request: Request[Any, Any, Any], error: RecursionError) -> Re
 
 
 def from_anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    """The answer to an unforeseen error. Its message stays in the log."""
+    """The answer to a shortage, or to an unforeseen error. The message of the latter stays in the log."""
+    lack = shortage(error)
+    if lack is not None:
+        return from_library(request, lack)
     logger.error("%s: unforeseen %s", _request_id(request), type(error).__name__, exc_info=error)
     hint = "the log has it under the request id"
     return _answer(500, plain_problem(500, "something unforeseen happened", hint, _request_id(request)), {})

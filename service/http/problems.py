@@ -94,6 +94,7 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (PlaceLost, 410),
     (errors.EngineClosed, 503),
     (errors.Timeout, 503),
+    (errors.ResourceExhausted, 503),
     (errors.CorruptData, 503),
     (errors.InternalFailure, 500),
 )

@@ -28,13 +28,14 @@ import uvicorn
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.config import Config
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import InvalidConfig, ResourceExhausted
 from shadowswitch.service import host_file
 from shadowswitch.service.daemon.daemon import NOTHING, Ready
 from shadowswitch.service.http.app import build_app
 from shadowswitch.service.http.host import HEADER_BYTES_MAX, Host, Options
 from shadowswitch.service.http.limits.connections import Connection
 from shadowswitch.service.http.token_source import TokenSource
+from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
 
@@ -71,8 +72,11 @@ class Server(uvicorn.Server):
         _exit_after(self._host.options.stop_s + CLOSE_S)
         self._host.hub.close()
         await super().shutdown(sockets)
-        with ThreadPoolExecutor(1) as closer:
-            await asyncio.get_running_loop().run_in_executor(closer, self._host.engine.close)
+        try:
+            with shortages("stop"), ThreadPoolExecutor(1) as closer:
+                await asyncio.get_running_loop().run_in_executor(closer, self._host.engine.close)
+        except ResourceExhausted:  # no thread to be had: nothing else uses the loop by now
+            self._host.engine.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal to stop. It is not raised again afterwards: a requested stop is a success, with exit status 0."""

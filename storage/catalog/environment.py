@@ -71,7 +71,11 @@ class Catalog:
     def __init__(
         self, path: Path, *, readonly: bool = False, map_size_bytes: int = MAP_SIZE_BYTES, clock: Clock = SYSTEM
     ) -> None:
-        """Open (and, unless readonly, make) the environment. Raises CorruptData, StorageFull, UnsupportedFormat."""
+        """Open (and, unless readonly, make) the environment.
+
+        Raises CorruptData, StorageFull, ResourceExhausted, UnsupportedFormat.
+        """
+        self._path = path
         self.readonly = readonly
         self.clock = clock
         """The clock of every deadline and every stored time."""
@@ -135,9 +139,9 @@ class Catalog:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def fell_short(self) -> bool:
-        """After an EIO from LMDB: whether a write merely did not fit on a full disk. The JournalWriter's thread."""
-        return disk.fell_short(self._witness)
+    def fell_short(self) -> OSError | None:
+        """After an EIO from LMDB: why a write merely did not fit, if so. The JournalWriter's thread."""
+        return disk.fell_short(self._witness, self._path)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[lmdb.Transaction]:

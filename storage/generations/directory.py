@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shadowswitch.model.names import directory_name
 from shadowswitch.storage.data_directory import GENERATIONS
+from shadowswitch.storage.shortages import shortages
 
 PINS = "PINS"
 MANIFEST = "manifest.json"
@@ -37,10 +38,11 @@ def shard_paths(generation: Path, shards: int) -> list[Path]:
 def shared_pin(generation: Path) -> Iterator[None]:
     """Pin a generation from any process: a shared lock on its PINS file, which the kernel releases with the process.
 
-    Raises FileNotFoundError when the generation was removed. The caller reads the row of the generation again under
-    the pin: a generation that was marked for removal before may be removed all the same (SW-5).
+    Raises FileNotFoundError when the generation was removed, ResourceExhausted. The caller reads the row of the
+    generation again under the pin: a generation that was marked for removal before may be removed all the same (SW-5).
     """
-    descriptor = os.open(generation / PINS, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with shortages("pin", str(generation)):
+        descriptor = os.open(generation / PINS, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield

@@ -24,6 +24,7 @@ from typing import Annotated
 import msgspec
 
 from shadowswitch.storage.generations.directory import MANIFEST, PINS
+from shadowswitch.storage.shortages import passing
 
 BUILD_MANIFEST = "build-manifest.json"
 MANIFEST_BYTES_MAX = 16 << 20
@@ -78,6 +79,7 @@ def read_build_manifest(path: Path) -> BuildManifest:
     try:
         descriptor = os.open(path / BUILD_MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        _refuse_shortage(error)
         raise ValueError(f"{BUILD_MANIFEST} cannot be opened: {error.strerror}") from error
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
@@ -147,13 +149,22 @@ def _walk(root: Path) -> Iterator[tuple[str, str, int, str]]:
                 yield prefix + name, *_read(name, descriptor)
         os.fsync(descriptor)
     for error in unreadable:
+        _refuse_shortage(error)
         yield str(error.filename), f"cannot be read: {error.strerror}", 0, ""
+
+
+def _refuse_shortage(error: OSError) -> None:
+    """Raise the error of a resource that cannot be had: it is no mistake of the builder."""
+    lack = passing(error, "check delivery")
+    if lack is not None:
+        raise lack from error
 
 
 def _read(name: str, folder: int) -> tuple[str, int, str]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
+        _refuse_shortage(error)
         return f"cannot be opened (no link is followed): {error.strerror}", 0, ""
     try:
         found = os.fstat(descriptor)
@@ -168,6 +179,7 @@ def _read(name: str, folder: int) -> tuple[str, int, str]:
         os.fsync(descriptor)
         return "", size, digest.hexdigest()
     except OSError as error:
+        _refuse_shortage(error)
         return f"cannot be read: {error.strerror}", 0, ""
     finally:
         os.close(descriptor)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shadowswitch.model.errors import EngineClosed, Timeout
+from shadowswitch.model.errors import EngineClosed, ResourceExhausted, Timeout
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog.rows import GenerationRow
@@ -26,8 +26,11 @@ from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import MANIFEST, PINS, shard_paths
 from shadowswitch.storage.generations.manifest import write_manifest
 from shadowswitch.storage.generations.writer import GenerationWriter
+from shadowswitch.storage.shortages import shortages
 
 QUERIES_KEPT = 100
+IDLE_READERS_MAX = 32
+"""As many as the threads of the server: more readers at one moment are opened anew each time."""
 
 
 def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, backend: Backend) -> Path:
@@ -57,6 +60,8 @@ class Generation:
         self._lock = threading.Lock()
         self._attention = threading.Lock()
         self._idle: list[IndexReader] = []
+        self._is_short = False
+        """The last reader that was to be opened lacked a resource."""
 
     @property
     def applied_lsn(self) -> int:
@@ -91,16 +96,27 @@ class Generation:
             self._attention.release()
 
     def take_reader(self) -> IndexReader:
-        """An index reader for one user at a time; the generation must be pinned."""
+        """An index reader for one user at a time; the generation must be pinned. Raises ResourceExhausted."""
         try:
             return self._idle.pop()
         except IndexError:
-            return self.backend.open_reader(shard_paths(self.path, self.row.shards), self.row.options)
+            pass
+        try:
+            with shortages("read", str(self.path)):
+                reader = self.backend.open_reader(shard_paths(self.path, self.row.shards), self.row.options)
+        except ResourceExhausted:
+            self._is_short = True
+            raise
+        self._is_short = False
+        return reader
 
     def give_reader(self, reader: IndexReader) -> None:
-        """Put an index reader back for the next user; when the generation is closed there is none."""
+        """Put an index reader back for the next user; when the generation is closed there is none.
+
+        An idle reader holds descriptors, so few are kept, and none while a reader could not be opened.
+        """
         with self._lock:
-            if not self.closed:
+            if not (self.closed or self._is_short) and len(self._idle) < IDLE_READERS_MAX:
                 self._idle.append(reader)
                 return
         reader.close()

@@ -29,6 +29,7 @@ from shadowswitch.storage import disk
 from shadowswitch.storage.backends.protocol import Backend
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
+from shadowswitch.storage.shortages import shortages
 
 CHUNK_BYTES = 1 << 20
 
@@ -75,7 +76,7 @@ def write_manifest(
 def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
     """Raise CorruptData unless the manifest names this generation of this catalog."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        manifest = json.loads(_bytes_of(path / MANIFEST))
         found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptData(
@@ -105,7 +106,7 @@ def check_closed_files(path: Path, manifest_hash: str) -> list[str]:
     if not manifest_hash:
         return []
     try:
-        data = (path / MANIFEST).read_bytes()
+        data = _bytes_of(path / MANIFEST)
         if _checksum(data) != manifest_hash:
             return [f"{MANIFEST} has changed since the build"]
         built = msgspec.convert(json.loads(data)["built"], Built)
@@ -134,9 +135,15 @@ def _checksum(data: bytes) -> str:
     return blake2b(data, digest_size=16).hexdigest()
 
 
+def _bytes_of(file: Path) -> bytes:
+    with shortages("read manifest", str(file)):
+        return file.read_bytes()
+
+
 def _read(file: Path) -> ClosedFile:
     hashed, size = blake2b(digest_size=16), 0
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with shortages("read", str(file)):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         while chunk := os.read(descriptor, CHUNK_BYTES):
             hashed.update(chunk)

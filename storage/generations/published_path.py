@@ -24,6 +24,7 @@ from shadowswitch.model.names import directory_name
 from shadowswitch.model.shadow_state import PublishStrategy
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.shortages import NO_ROOM, shortages
 
 PUBLISHED = "published"
 STAGING = ".staging"
@@ -48,7 +49,8 @@ def is_published(path: Path, generation: Path, mark: str, strategy: str) -> bool
     """True if the path is a link to this generation, or a whole copy of it."""
     if strategy == PublishStrategy.COPY_AND_REPLACE:
         try:
-            return not path.is_symlink() and (path / MARK).read_text() == mark
+            with shortages("look at the published path", str(path)):
+                return not path.is_symlink() and (path / MARK).read_text() == mark
         except OSError:
             return False
     return path.is_symlink() and os.readlink(path) == _link_text(path, generation)
@@ -90,9 +92,9 @@ def publish(
         _keep_for_a_while(staged, staging / f"{directory_name(branch)}-{index_type}.previous")
         failpoint("publish.done")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_ROOM:
             raise StorageFull(
-                f"no room to publish {path}",
+                f"no room to publish {path}: {error.strerror}",
                 operation="publish",
                 object=str(path),
                 hint="free space; the path is unchanged",

@@ -27,6 +27,7 @@ from shadowswitch.storage.catalog.journal_format import Entry
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
+from shadowswitch.storage.shortages import shortages
 
 SIZE_RATIO_MAX = 10.0
 SIZE_FLOOR_BYTES = 1 << 20
@@ -76,7 +77,7 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
 
 
 def inspect(catalog: Catalog, task: Inspect) -> Inspected:
-    """Run the checks. An error of the disk or of the index is a finding of its check."""
+    """Run the checks. An error of the disk or of the index is a finding of its check; one that may pass is raised."""
     findings: dict[str, list[str]] = {}
     reader = registry.backend(task.backend).open_reader(shard_paths(Path(task.path), task.shards), task.options)
     size = disk.directory_size_bytes(Path(task.path))
@@ -88,8 +89,12 @@ def inspect(catalog: Catalog, task: Inspect) -> Inspected:
             try:
                 findings[check] = _run(check, catalog, task, reader, source, recomputed, counters)
             except ShadowSwitchError as error:
+                if error.recoverable:
+                    raise
                 findings[check] = [str(error)]
     except ShadowSwitchError as error:
+        if error.recoverable:
+            raise
         findings.setdefault("INTEGRITY_CHECK", []).append(f"the shadow cannot be read: {error}")
     finally:
         reader.close()
@@ -97,7 +102,8 @@ def inspect(catalog: Catalog, task: Inspect) -> Inspected:
     closed: dict[str, ClosedFile] = {}
     if "INTEGRITY_CHECK" in task.checks and not task.manifest_hash:
         try:
-            closed = checksums(Path(task.path), registry.backend(task.backend), task.shards, task.options)
+            with shortages("validate", task.path):
+                closed = checksums(Path(task.path), registry.backend(task.backend), task.shards, task.options)
         except OSError as error:
             findings.setdefault("INTEGRITY_CHECK", []).append(f"a closed file cannot be read: {error}")
     return Inspected(findings, differing, recomputed.count, size, closed)

@@ -1,4 +1,4 @@
-"""The worker process: `main` with the arguments FD DATA NICE.
+"""The worker process: `main` with the arguments FD DATA NICE MAP_SIZE_BYTES.
 
 The worker reads one task at a time as a line of JSON from the socket FD, answers with progress lines and one last line,
 and exits when the host closes the socket. The host starts it with `subprocess`, not with `multiprocessing`: spawning
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from shadowswitch.model.errors import InternalFailure, ShadowSwitchError, Timeout
+from shadowswitch.model.errors import InternalFailure, ResourceExhausted, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import SYSTEM, Clock
@@ -32,6 +32,7 @@ from shadowswitch.storage.generations.external_manifest import CheckDelivery, De
 from shadowswitch.storage.generations.recount import Checked, CheckShards, Recount, Recounted, check_shards, recount
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
 from shadowswitch.storage.generations.validation import Inspect, Inspected, inspect
+from shadowswitch.storage.shortages import shortage
 
 SHARD_LOCK_TIMEOUT_S = 10.0
 PROGRESS_INTERVAL_S = 0.05
@@ -43,6 +44,25 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     kind: str
     message: str
     trace: str
+    hint: str = ""
+    resource: str = ""
+
+    def refuse_shortage(self) -> None:
+        """Raise the error of the worker if it lacked a resource or room: that says nothing about an index."""
+        text = self.message.removesuffix(f"; {self.hint}")
+        if self.kind == ResourceExhausted.__name__:
+            raise ResourceExhausted(f"in a worker: {text}", resource=self.resource, hint=self.hint)
+        if self.kind == StorageFull.__name__:
+            raise StorageFull(text, hint=self.hint)
+
+
+def failure(error: Exception) -> Failed:
+    """The answer of a worker for an error."""
+    known = error if isinstance(error, ShadowSwitchError) else shortage(error)
+    if known is None:
+        return Failed(type(error).__name__, str(error) or repr(error), traceback.format_exc(limit=8))
+    resource = known.resource if isinstance(known, ResourceExhausted) else ""
+    return Failed(type(known).__name__, str(known), "", known.hint, resource)
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -81,10 +101,11 @@ def shard_lock(path: Path, clock: Clock = SYSTEM) -> Iterator[None]:
 class Worker:
     """The worker's side of the socket."""
 
-    def __init__(self, channel: socket.socket, data: Path, clock: Clock = SYSTEM) -> None:
+    def __init__(self, channel: socket.socket, data: Path, map_size_bytes: int, clock: Clock = SYSTEM) -> None:
         self._channel = channel
         self._clock = clock
-        self._catalog = Catalog(data / data_directory.CATALOG, readonly=True, clock=clock)
+        path = data / data_directory.CATALOG
+        self._catalog = Catalog(path, readonly=True, map_size_bytes=map_size_bytes, clock=clock)
         self._tasks: queue.Queue[Task] = queue.Queue()
         self._control = Control()
         self._last_report = 0.0
@@ -108,10 +129,8 @@ class Worker:
             task = self._tasks.get()
             try:
                 answer: Answer = self._perform(task)
-            except ShadowSwitchError as error:
-                answer = Failed(type(error).__name__, str(error), "")
             except Exception as error:
-                answer = Failed(type(error).__name__, str(error) or repr(error), traceback.format_exc(limit=8))
+                answer = failure(error)
             self._send(answer)
 
     def _perform(self, task: Task) -> Answer:
@@ -141,7 +160,15 @@ class Worker:
 
 def main() -> None:
     """Entry point of the process."""
-    descriptor, data, nice = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    descriptor, data, nice, map_size_bytes = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     with contextlib.suppress(OSError):
         os.nice(nice)
-    Worker(socket.socket(fileno=descriptor), data).run()
+    channel = socket.socket(fileno=descriptor)
+    try:
+        worker = Worker(channel, data, map_size_bytes)
+    except Exception as error:
+        if shortage(error) is None:
+            raise
+        channel.sendall(msgspec.json.encode(failure(error)) + b"\n")  # the answer to the task that is on its way
+        return
+    worker.run()

@@ -14,7 +14,7 @@ import lmdb
 import pytest
 
 from shadowswitch.model.digest import key_hash
-from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull, Timeout
+from shadowswitch.model.errors import CorruptData, InvalidConfig, ResourceExhausted, StorageFull
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.kv import store as kv_store
 from shadowswitch.storage.backends.kv.backend import KvBackend
@@ -164,7 +164,7 @@ def test_a_full_map_is_storage_full_and_nothing_of_the_batch_is_kept(tmp_path: P
     [
         (lmdb.DiskError("mdb_txn_commit: No space left on device"), StorageFull),
         (lmdb.Error("mdb_txn_commit: Disk quota exceeded"), StorageFull),
-        (lmdb.ReadersFullError("too many"), Timeout),
+        (lmdb.ReadersFullError("too many"), ResourceExhausted),
         (lmdb.CorruptedError("mdb_get"), CorruptData),
         (lmdb.Error("mdb_env_sync: Input/output error"), CorruptData),
     ],

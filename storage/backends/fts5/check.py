@@ -84,6 +84,8 @@ def _check_terms(copy: sqlite3.Connection) -> list[str]:
     try:
         copy.execute("INSERT INTO fts(fts, rank) VALUES('integrity-check', 1)")
     except sqlite3.DatabaseError as error:
+        if (error.sqlite_errorcode or 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
+            raise
         return [f"terms: the full-text index does not match its rows ({error})"]
     return []
 

@@ -76,7 +76,7 @@ class Fts5Reader:
         for path, connection in zip(self._paths, self._connections, strict=True):
             try:
                 rows = connection.execute(self._get, key).fetchall()
-            except sqlite3.Error as error:
+            except store.SQLITE_ERRORS as error:
                 raise store.translate(error, "get", path) from error
             if rows:
                 return self._record(rows[0])
@@ -124,8 +124,13 @@ class Fts5Reader:
 
     def _connect(self, path: Path) -> sqlite3.Connection:
         connection = store.open_existing(path, self._options, "ro")
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute(f"PRAGMA cache_size=-{store.READER_CACHE_KIB}")
+        try:
+            with store.translated("open shard", path):
+                connection.execute("PRAGMA query_only=ON")
+                connection.execute(f"PRAGMA cache_size=-{store.READER_CACHE_KIB}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _best(self, shard: int, query: Query, limit: int) -> list[tuple[str, str, float, int]]:
@@ -137,7 +142,7 @@ class Fts5Reader:
                 rows = self._rows(connection, query, limit)
             finally:
                 connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
+        except store.SQLITE_ERRORS as error:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and "fts5:" in str(error):
                 raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
             raise store.translate(error, "search", path) from error
@@ -184,7 +189,7 @@ class _Snapshot(Iterator[T], Generic[T]):
             raise StopIteration
         try:
             rows = self._cursor.fetchmany()
-        except sqlite3.Error as error:
+        except store.SQLITE_ERRORS as error:
             self.close()
             raise store.translate(error, "scan", self._path) from error
         if not rows:

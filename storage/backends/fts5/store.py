@@ -30,9 +30,10 @@ from urllib.parse import quote
 import msgspec
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidChange, ShadowSwitchError, StorageFull, Timeout
+from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidChange, ShadowSwitchError, Timeout
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.protocol import ShardState
+from shadowswitch.storage.shortages import no_room, shortage, unopened
 
 FILE = "shard.sqlite"
 FORMAT = 1
@@ -56,7 +57,10 @@ FREE_BYTES_MIN = 1 << 20
 """A failed write with less free space than this counts as a full disk, which SQLite does not always report."""
 
 _STATEMENTS_CACHED = 256
-_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = (sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_SHMMAP)
+"""SQLite's I/O errors for memory that cannot be had; a plain SQLITE_NOMEM is a MemoryError in Python."""
+SQLITE_ERRORS = (sqlite3.Error, MemoryError)
+"""What a call of Python's sqlite3 raises for the database."""
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -178,19 +182,20 @@ def translated(operation: str, path: Path) -> Iterator[None]:
     """Turn the errors of SQLite and of the operating system into errors of this library."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (*SQLITE_ERRORS, OSError) as error:
+        if isinstance(error, ShadowSwitchError):
+            raise
         raise translate(error, operation, path) from error
 
 
-def translate(error: sqlite3.Error | OSError, operation: str, path: Path) -> ShadowSwitchError:
+def translate(error: sqlite3.Error | OSError | MemoryError, operation: str, path: Path) -> ShadowSwitchError:
     """The error of this library for an error of SQLite or of the operating system."""
     at: dict[str, Any] = {"operation": operation, "object": str(path)}
-    if isinstance(error, OSError):
-        return _full(error, at) if error.errno in _FULL_ERRNOS else _corrupt(error, at)
+    lack = shortage(error, operation, str(path)) or _hidden_shortage(error, operation, path)
+    if lack is not None:
+        return lack
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF
-    if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and not _has_room(path)):
-        return _full(error, at)
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Timeout("the shard is held by another writer", hint="nothing was stored; try again", **at)
     if primary == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
@@ -200,17 +205,24 @@ def translate(error: sqlite3.Error | OSError, operation: str, path: Path) -> Sha
     return _corrupt(error, at)
 
 
-def _full(error: Exception, at: dict[str, Any]) -> StorageFull:
-    return StorageFull(f"no room for the index: {error}", hint="free some disk space; earlier changes are intact", **at)
+def _hidden_shortage(error: Exception, operation: str, path: Path) -> ShadowSwitchError | None:
+    """The shortage behind an error of SQLite, which keeps the errno to itself; None for any other error."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    primary, cause = code & 0xFF, None
+    if primary == sqlite3.SQLITE_FULL:
+        cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif code in _NO_MEMORY:
+        cause = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    elif primary == sqlite3.SQLITE_IOERR:
+        cause = no_room(path, FREE_BYTES_MIN)
+    elif primary == sqlite3.SQLITE_CANTOPEN:
+        cause = unopened(path / FILE, path / f"{FILE}-wal", path / f"{FILE}-shm")
+    elif primary == sqlite3.SQLITE_READONLY and not os.access(path / FILE, os.W_OK):
+        cause = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if cause is None:
+        return None
+    return shortage(OSError(cause.errno, f"{error} ({cause.strerror})"), operation, str(path))
 
 
 def _corrupt(error: Exception, at: dict[str, Any]) -> CorruptData:
     return CorruptData(f"the shard cannot be used: {error}", hint="check the disk, build the index again", **at)
-
-
-def _has_room(path: Path) -> bool:
-    try:
-        room = os.statvfs(path)
-    except OSError:
-        return True
-    return room.f_bavail * room.f_frsize >= FREE_BYTES_MIN

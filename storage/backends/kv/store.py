@@ -14,6 +14,7 @@ references to one environment for each data file. Other processes open their own
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -27,9 +28,10 @@ import lmdb
 import msgspec
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, StorageFull, Timeout
+from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, StorageFull
 from shadowswitch.storage.backends.protocol import ShardState
 from shadowswitch.storage.disk import sync_directory
+from shadowswitch.storage.shortages import full, no_room, shortage
 
 FOLDER = "kv"
 FORMAT = 1
@@ -40,7 +42,8 @@ READERS_MAX = 512
 """Read transactions at one moment, over all processes."""
 
 _STATE = b"state"
-_FULL_TEXTS = ("No space left on device", "Disk quota exceeded")
+_CUT_SHORT = os.strerror(errno.EIO)
+"""What LMDB says of a write that was cut short for lack of room, too."""
 
 
 class Meta(msgspec.Struct, frozen=True, array_like=True):
@@ -235,7 +238,9 @@ def translated(operation: str, path: Path) -> Iterator[None]:
     """Turn the errors of LMDB and of the operating system into errors of this library."""
     try:
         yield
-    except (lmdb.Error, OSError) as error:
+    except (lmdb.Error, OSError, MemoryError) as error:
+        if isinstance(error, ShadowSwitchError):
+            raise
         raise _translate(error, operation, path) from error
 
 
@@ -245,10 +250,12 @@ def _translate(error: Exception, operation: str, path: Path) -> ShadowSwitchErro
     if isinstance(error, lmdb.MapFullError):
         hint = "build the index again with a larger map_size_mib; earlier changes are intact"
         return StorageFull("the map of the index is full", hint=hint, **at)
-    if isinstance(error, lmdb.DiskError) or any(words in text for words in _FULL_TEXTS):
-        return StorageFull(f"no room for the index: {text}", hint="free some disk space", **at)
-    if isinstance(error, lmdb.ReadersFullError):
-        return Timeout("too many readers at one moment", hint="close some and try again", **at)
+    lack = shortage(error, operation, str(path))
+    if lack is not None:
+        return lack
+    cause = no_room(path / FOLDER, 0) if _CUT_SHORT in text else None
+    if cause is not None:
+        return full(cause, operation, str(path))
     if "closed" in text or "deleted" in text:
         return EngineClosed("the shard was closed", hint="open it again", **at)
     return CorruptData(f"the shard cannot be used: {text}", hint="check the disk, build the index again", **at)
