@@ -32,6 +32,7 @@ class Limit(Enum):
     IMPORT_BATCH_CHANGES = "shadowswitch.service.daemon.importer.BATCH_CHANGES"
     LOCKS_MAX = "shadowswitch.model.locks.table.LOCKS_MAX"
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
+    SHORTAGES_MAX = "shadowswitch.actors.build.running_builds.SHORTAGES_MAX"
     VALIDATION_POLL_S = "shadowswitch.actors.build.validator.POLL_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
     WEBHOOK_ATTEMPT_TIMEOUT_S = "shadowswitch.service.daemon.delivery.ATTEMPT_TIMEOUT_S"
@@ -88,6 +89,8 @@ class Step(Enum):
     BUILD_FAILPOINT = "shadowswitch.actors.build.builder.failpoint"
     BUILD_NOTE_PHASE = "shadowswitch.actors.build.builder.ShadowBuilder._note"
     INSPECT_DELIVERY = "shadowswitch.actors.build.external.ExternalBuilds._inspected"
+    MAKE_GENERATION = "shadowswitch.storage.generations.generation.create"
+    WORKER_START = "shadowswitch.actors.build.worker_pool._Process.__init__"
     WORKER_SUBMIT = "shadowswitch.actors.build.worker_pool.WorkerPool.submit"
     WORKER_TUNE = "shadowswitch.actors.build.worker_pool._Process.tune"
     # the rest of the engine

@@ -1,0 +1,99 @@
+"""Descriptors that cannot be had: no event file is rejected, no record is deleted, no rule is forgotten."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadowswitch import Engine, ResourceExhausted
+from shadowswitch.service.daemon.daemon import read_settings
+from shadowswitch.service.daemon.ignore import IgnoreRules
+from shadowswitch.service.daemon.inbox import Inbox
+from shadowswitch.service.daemon.mirror import Mirror
+from shadowswitch.service.daemon.text_files import read_fields
+from shadowswitch.service.http.problems import problem
+from tests.support.engine_helpers import KIND, fill, wait_until
+from tests.support.external_helpers import begin, delivered, incoming
+from tests.support.refusing import refuse
+
+
+def lacking(times: int, error: int, ordinary: Callable[..., Any], wanted: Callable[..., bool]) -> Callable[..., Any]:
+    """A call that fails so often for the arguments that are `wanted`."""
+    left = [times]
+
+    def call(*given: Any, **how: Any) -> Any:
+        if left[0] and wanted(*given):
+            left[0] -= 1
+            raise OSError(error, os.strerror(error), str(given[0]))
+        return ordinary(*given, **how)
+
+    return call
+
+
+def test_an_event_file_that_cannot_be_opened_is_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(engine, 10)
+    shadow = begin(engine)
+    delivered(engine, shadow)
+    monkeypatch.setattr(os, "open", lacking(2, errno.EMFILE, os.open, lambda path, *_: "event.json" in str(path)))
+    box = Inbox(engine, settle_s=0.1, rescan_s=0.2)
+    box.start()
+    try:
+        event = incoming("com.oms.shadow.indexing.completed", shadow_index_id=shadow.shadow_index_id)
+        (box.folder / ".event").write_text(json.dumps(event))
+        (box.folder / ".event").rename(box.folder / "event.json")
+        wait_until(lambda: box.taken + box.rejected)
+        assert (box.taken, box.rejected) == (1, 0)
+        assert engine.index("main", KIND).shadow_index_id == shadow.shadow_index_id
+    finally:
+        box.stop()
+
+
+def test_a_file_that_cannot_be_looked_at_keeps_its_record(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(name)
+    mirror = Mirror(engine, "main", folder, quiet_s=0.02, rescan_s=0.1)
+    mirror.start()
+    try:
+        wait_until(lambda: engine.count("main") == 2)
+        lstat = lacking(10_000, errno.ENOMEM, Path.lstat, lambda path: path.name == "a.txt")
+        monkeypatch.setattr(Path, "lstat", lambda path: lstat(path))
+        scans = mirror.status().scans
+        wait_until(lambda: mirror.status().scans > scans + 1)
+        assert engine.count("main") == 2
+        assert mirror.status().deletes == 0
+    finally:
+        mirror.stop()
+
+
+@pytest.mark.parametrize("what", ["file", "rules", "settings"])
+def test_what_cannot_be_read_now_is_a_shortage(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".gitignore").write_text("*.log\n")
+    (tmp_path / "settings.toml").write_text("")
+    rules = IgnoreRules(tmp_path)
+    look: dict[str, Callable[[], object]] = {
+        "file": lambda: read_fields(tmp_path / "settings.toml", "settings.toml", 1 << 20),
+        "rules": lambda: rules.ignored(tmp_path / "x.log", False),
+        "settings": lambda: read_settings([], tmp_path / "settings.toml"),
+    }
+    with monkeypatch.context() as patch:
+        refuse(patch, "descriptor", 1)
+        with pytest.raises(ResourceExhausted):
+            look[what]()
+    assert look[what]()
+
+
+def test_a_client_is_asked_to_try_again() -> None:
+    status, body, headers = problem(ResourceExhausted("a resource cannot be had", resource="threads", hint="wait"))
+    assert (status, body["recoverable"]) == (503, True)
+    assert body["type"].endswith(":resource-exhausted")
+    assert headers["Retry-After"]
