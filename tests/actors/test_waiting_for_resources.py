@@ -165,3 +165,13 @@ def test_a_validator_of_the_host_that_lacks_a_descriptor_has_found_nothing(engin
     assert "RLIMIT_NOFILE" in refused.message
     assert engine.shadow(shadow.shadow_index_id).state == "BUILT"
     assert engine.switch(shadow.shadow_index_id, request).success
+
+
+def test_a_worker_that_cannot_map_the_catalog_says_so_and_its_build_waits(engine: Engine) -> None:
+    fill(engine, 20)
+    with inside.map_in_workers(engine, 1 << 47):  # more than there is
+        shadow = engine.start_build("main", KIND, TYPES, BUILD)
+        wait_until(lambda: engine.shadow(shadow.shadow_index_id).error, what="a build that says what it waits for")
+        assert "in a worker" in str(engine.shadow(shadow.shadow_index_id).error)
+    assert engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60).error is None
+    assert inside.counter(engine, "worker_deaths") == 0

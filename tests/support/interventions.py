@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +341,14 @@ class HeldWrite:
     def let_go(self) -> None:
         """Let the JournalWriter commit the write."""
         self._journal.tell(self._held[0])
+
+
+@contextmanager
+def map_in_workers(engine: Engine, size_bytes: int) -> Iterator[None]:
+    """Meanwhile new workers map so much of the catalog."""
+    pool = engine._lifecycle.pool
+    before, pool._map_size_bytes = pool._map_size_bytes, size_bytes
+    try:
+        yield
+    finally:
+        pool._map_size_bytes = before
