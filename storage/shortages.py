@@ -16,16 +16,12 @@ import os
 import resource
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import lmdb
 
 from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StorageFull
-from shadowswitch.storage.clock import Clock
-
-T = TypeVar("T")
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_THREAD = "can't start new thread"
@@ -33,8 +29,6 @@ NO_THREAD = "can't start new thread"
 PROBE_BYTES = 64 << 20
 """As much as one write of LMDB may have: a file that can grow by that was not cut short for lack of room."""
 
-PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 1.0
-"""The pauses before a call that lacked a resource is made again."""
 _SLOTS = -1
 _FREE_SPACE = "free disk space; nothing was stored"
 _PERMISSION = ("permission of the user of this process", "give this user access to the files of the data directory")
@@ -118,19 +112,6 @@ def shortages(operation: str, object: str = "") -> Iterator[None]:
         if lack is None or isinstance(error, ShadowSwitchError):
             raise
         raise lack from error
-
-
-def patiently(call: Callable[[], T], clock: Clock, timeout_s: float) -> T:
-    """The result of a call, which is made again while it lacks a resource. Raises its last error at the timeout."""
-    ends, pause_s = clock.monotonic() + timeout_s, PAUSE_FIRST_S
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            if shortage(error) is None or clock.monotonic() + pause_s > ends:
-                raise
-        clock.sleep(pause_s)
-        pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
 
 def no_room(folder: Path, free_bytes_min: int) -> OSError | None:

@@ -22,6 +22,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import CommitSwitch
 from shadowswitch.actors.kit.actor import EngineActor, result_of
 from shadowswitch.actors.kit.heads import Heads
+from shadowswitch.actors.kit.patience import patiently
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
@@ -32,7 +33,7 @@ from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.actors.switch.switch_run import RunSwitch, SwitchRun
 from shadowswitch.actors.switch.verifier import verify
-from shadowswitch.model.errors import ShadowSwitchError, StaleFence, Timeout
+from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StaleFence, StorageFull, Timeout
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
@@ -41,7 +42,6 @@ from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
-from shadowswitch.storage.shortages import patiently, shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -263,10 +263,10 @@ class Switcher(EngineActor):
         look = partial(verify, self._context, self._indexes.of_generation(run.target), run.target, run.commit_lsn)
         try:
             run.problems = patiently(look, self._context.clock, run.message.request.switch_timeout_seconds)
+        except (ResourceExhausted, StorageFull) as error:
+            run.reason = f"it was not verified: {error}"
+            return Failure.NONE
         except Exception as error:
-            if shortage(error) is not None:
-                run.reason = f"it was not verified: {error}"
-                return Failure.NONE
             logger.exception("verification of generation %d raised", run.target.row.number)
             run.problems = [f"reading from the new generation failed: {error}"]
         if run.problems:
