@@ -50,7 +50,9 @@ BLIND: Edits = {
         ("                findings[check] = _run(", "                findings[check] = 0 * _run("),
     ],
     "actors/switch/attempt.py": [("        if self._target.writer.differing(source):\n", "        if False:\n")],
-    "actors/switch/switcher.py": [("        if not run.problems:\n", "        if True:\n")],
+    "actors/switch/switcher.py": [
+        ("return Failure.UNSOUND if run.problems else Failure.NONE\n", "return Failure.NONE\n")
+    ],
 }
 """Removes the defences of the library: validation, the digest in the turn, verification."""
 
