@@ -95,7 +95,7 @@ class _Import:
 
     def _take(self, path: Path) -> None:
         id = path.relative_to(self.folder).as_posix()
-        fields = read_fields(path, id, self.engine.config.record_size_max_bytes)
+        fields, _ = read_fields(self.folder, path, id, self.engine.config.record_size_max_bytes)
         size = fields["size_bytes"]
         self.result.size_bytes += size
         self.result.not_utf8 += "encoding" in fields

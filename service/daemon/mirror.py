@@ -211,8 +211,8 @@ class Mirror(Part):
         self._unreadable.clear()
         seen: set[str] = set()
         files = list_files(
-            folder, self._engine.path, lambda reason: left_out.update([reason]), self._rules.ignored,
-            lambda error: self._unreadable.append(Path(os.fsdecode(error.filename))),
+            self.folder, self._engine.path, lambda reason: left_out.update([reason]), self._rules.ignored,
+            self._unreadable.append, folder,
         )  # fmt: skip
         for path, found in files:
             if self._stopping.is_set():
@@ -280,23 +280,20 @@ class Mirror(Part):
         if self._skipped.get(id) == ("binary", stamp):
             return
         try:
-            fields = read_fields(path, id, self._engine.config.record_size_max_bytes)
-            after = stamp_of(path.lstat())
-        except FileNotFoundError:
-            return  # the notice of the deletion follows
+            fields, read = read_fields(self.folder, path, id, self._engine.config.record_size_max_bytes)
         except Skip as reason:
             self._skipped[id] = (str(reason), stamp)
             if id in self._known and str(reason) != "unreadable":
                 self._remove(id)
             return
         self._skipped.pop(id, None)
-        if after != stamp:
-            self._noticed(frozenset({path}))  # the file changed during the read
+        if read != stamp:
+            self._noticed(frozenset({path}))  # the file changed before or during the read
         present = self._engine.get(self.branch, RESOURCE_TYPE, id)
         if present is not None and present.fields == fields:
-            self._known[id] = after
+            self._known[id] = read
         else:
-            self._add(Put(RESOURCE_TYPE, id, fields), after, fields["size_bytes"])
+            self._add(Put(RESOURCE_TYPE, id, fields), read, fields["size_bytes"])
 
     def _id(self, path: Path) -> str:
         return self.prefix + path.relative_to(self.folder).as_posix()

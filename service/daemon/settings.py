@@ -31,12 +31,12 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
-from pathspec import GitIgnoreSpec
 
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.inbound_events import IncomingRules
 from shadowswitch.model.names import check_branch
+from shadowswitch.service.daemon.ignore import IgnoreRules
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.storage.generations.build_spec import make_spec
 
@@ -170,7 +170,7 @@ def _check_mirror(mirror: MirrorSettings, base: Path) -> MirrorSettings:
     folder = base / mirror.folder
     if not folder.is_dir():
         raise InvalidConfig(f"{folder} is not a folder")
-    GitIgnoreSpec.from_lines(mirror.ignore)
+    IgnoreRules(folder, mirror.ignore)
     return msgspec.structs.replace(mirror, folder=str(folder))
 
 

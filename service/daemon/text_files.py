@@ -14,6 +14,7 @@ from typing import Any
 
 from shadowswitch.model.errors import InvalidName
 from shadowswitch.model.names import check_id
+from shadowswitch.storage import no_links
 from shadowswitch.storage.shortages import passing
 
 RESOURCE_TYPE = "file"
@@ -44,63 +45,82 @@ def list_files(
     data: Path,
     skip: Count,
     ignored: Callable[[Path, bool], bool] = lambda path, is_folder: False,
-    unreadable: Callable[[OSError], None] = lambda error: None,
+    unreadable: Callable[[Path], None] = lambda folder: None,
+    start: Path | None = None,
 ) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield the regular files below a folder in order, each with its `lstat`.
+    """Yield the regular files below `start` in order, each with its `lstat`; `start` is `folder`, or a folder below it.
 
     `skip` counts everything else by reason. Symbolic links are not followed. The data directory `data` is left out.
-    `ignored` decides about each file and folder. `unreadable` receives the error of each folder that cannot be listed,
-    and of each file that is there and cannot be looked at.
+    `ignored` decides about each file and folder. `unreadable` receives each folder that cannot be listed, and each file
+    that is there and cannot be looked at.
     """
-    data = data.resolve()
-
-    def not_listed(error: OSError) -> None:
-        skip("unreadable folder")
-        unreadable(error)
-
-    for where, folders, names in os.walk(folder, onerror=not_listed):
-        for name in sorted(folders):
-            path = Path(where, name)
-            if name in LEFT_OUT or path.resolve() == data:
-                skip("folder left out")
-                folders.remove(name)
-            elif ignored(path, True):
-                skip("ignored")
-                folders.remove(name)
-            elif path.is_symlink():
-                skip("symbolic link")
-        folders.sort()
-        for name in sorted(names):
-            path = Path(where, name)
-            try:
-                found = path.lstat()
-            except OSError as error:
+    own = data.stat() if data.is_dir() else None
+    waiting = [start or folder]
+    while waiting:
+        where = waiting.pop()
+        try:
+            entries = _entries(folder, where)
+        except OSError:
+            skip("unreadable folder")
+            unreadable(where)
+            continue
+        folders: list[Path] = []
+        for name, found in entries:
+            path = where / name
+            if found is None:
                 skip("unreadable")
-                if not isinstance(error, FileNotFoundError):
-                    unreadable(error)
-                continue
-            if ignored(path, False):
+                unreadable(path)
+            elif stat.S_ISDIR(found.st_mode):
+                if name in LEFT_OUT or (own is not None and os.path.samestat(found, own)):
+                    skip("folder left out")
+                elif ignored(path, True):
+                    skip("ignored")
+                else:
+                    folders.append(path)
+            elif ignored(path, False):
                 skip("ignored")
             elif stat.S_ISREG(found.st_mode):
                 yield path, found
             else:
                 skip("symbolic link" if stat.S_ISLNK(found.st_mode) else "not a file")
+        waiting += reversed(folders)
 
 
-def read_fields(path: Path, id: str, record_size_max_bytes: int) -> dict[str, Any]:
-    """The fields of a file's record. Raises Skip for a file that cannot become a record, ResourceExhausted."""
+def _entries(folder: Path, where: Path) -> list[tuple[str, os.stat_result | None]]:
+    """The entries of a folder in order, each with its `lstat`; None where that fails."""
+    entries: list[tuple[str, os.stat_result | None]] = []
+    with no_links.opened_folder(folder, where.relative_to(folder)) as descriptor, os.scandir(descriptor) as listed:
+        for entry in listed:
+            try:
+                entries.append((entry.name, entry.stat(follow_symlinks=False)))
+            except FileNotFoundError:
+                continue
+            except OSError:
+                entries.append((entry.name, None))
+    return sorted(entries, key=lambda entry: entry[0])
+
+
+def read_fields(folder: Path, path: Path, id: str, record_size_max_bytes: int) -> tuple[dict[str, Any], FileStamp]:
+    """The fields of the record of a file below `folder`, and the stamp of what was read.
+
+    Raises ResourceExhausted, and Skip for a file that cannot become a record. No link is followed, and nothing but a regular file is read:
+    the entry may be another one than the one that was listed.
+    """
     text_max_bytes = record_size_max_bytes - OTHER_FIELDS_BYTES
     try:
         check_id(id)
-        with path.open("rb") as file:
-            data = file.read(text_max_bytes + 1)
+        with no_links.opened_below(folder, path.relative_to(folder)) as descriptor:
+            data = no_links.read(descriptor, text_max_bytes + 1)
+            stamp = stamp_of(os.fstat(descriptor))
     except InvalidName:
         raise Skip("name cannot be an id") from None
+    except no_links.NotRegular:
+        raise Skip("not a file") from None
     except OSError as error:
         lack = passing(error, "read file", str(path))
         if lack is not None:
             raise lack from error
-        raise Skip("unreadable") from None
+        raise Skip("symbolic link" if error.errno in no_links.LINK_ERRORS else "unreadable") from None
     if b"\0" in data[:SNIFFED_BYTES]:
         raise Skip("binary")
     if len(data) > text_max_bytes:
@@ -112,7 +132,7 @@ def read_fields(path: Path, id: str, record_size_max_bytes: int) -> dict[str, An
         fields |= {"text": data.decode("latin-1"), "encoding": "latin-1"}
         if len(fields["text"].encode()) > text_max_bytes:  # a byte above 127 takes two in UTF-8
             raise Skip("too large") from None
-    return fields
+    return fields, stamp
 
 
 def counts_text(counts: Mapping[str, int]) -> str:
