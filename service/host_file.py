@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import data_directory, no_links
 
 NAME = "HOST"
 BYTES_MAX = 4096
@@ -52,12 +52,11 @@ def remove(data: Path) -> None:
 def read(data: Path) -> HostFile | None:
     """The server that has the directory open now, or None."""
     try:
-        descriptor = os.open(data / NAME, os.O_RDONLY | os.O_NOFOLLOW)
-        with open(descriptor, "rb") as file:
+        with no_links.opened(data / NAME) as descriptor:
             state = os.fstat(descriptor)
             if state.st_uid != os.getuid() and os.getuid() != 0:
                 return None
-            found = msgspec.json.decode(file.read(BYTES_MAX), type=HostFile)
+            found = msgspec.json.decode(no_links.read(descriptor, BYTES_MAX), type=HostFile)
     except (OSError, msgspec.DecodeError):
         return None
     holder = holder_of(data)
@@ -71,11 +70,8 @@ def holder_of(data: Path) -> dict[str, Any] | None:
     starting engine could meet that attempt and take it for another engine.
     """
     with contextlib.suppress(OSError):
-        descriptor = os.open(data / data_directory.LOCK, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
+        with no_links.opened(data / data_directory.LOCK) as descriptor:
             holder, inode = data_directory.read_holder(descriptor), os.fstat(descriptor).st_ino
-        finally:
-            os.close(descriptor)
         for line in Path("/proc/locks").read_text().splitlines():
             words = line.split()  # 1: FLOCK  ADVISORY  WRITE 4242 08:01:1311 0 EOF
             if words[1:2] == ["FLOCK"] and words[4] == str(holder.get("pid")) and words[5].endswith(f":{inode}"):

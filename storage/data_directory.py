@@ -26,6 +26,8 @@ from shadowswitch.storage.shortages import raise_shortage
 CATALOG = "catalog"
 GENERATIONS = "generations"
 LOCK = "LOCK"
+EXPOSED = "with that they can change every record and run code"
+"""The consequence of a data directory that other users may write."""
 
 
 def make_directories(root: Path, relative: str) -> Path:
@@ -57,6 +59,15 @@ def refuse_links(path: Path) -> None:
         for name in (*folders, *names):
             if os.path.islink(os.path.join(folder, name)):
                 raise _is_link(Path(folder, name))
+
+
+def written_by_others(path: Path, consequence: str) -> str:
+    """What to do about a folder or a file that other users may write; "" where they may not."""
+    mode = path.stat().st_mode & 0o7777
+    if not mode & 0o022:
+        return ""
+    users = "every user of this machine" if mode & 0o002 else "the group"
+    return f"{users} may write {path} (mode {mode:04o}): {consequence}; run chmod go-w {path}"
 
 
 def _is_link(path: Path) -> UnsupportedFilesystem:

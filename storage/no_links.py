@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 LINK_ERRORS = frozenset({errno.ELOOP, errno.ENOTDIR})
 """The kernel's answers to an opening that met a symbolic link, or a file in the place of a folder."""
 
@@ -68,3 +69,23 @@ def read(descriptor: int, size_max_bytes: int) -> bytes:
     """The first bytes of an open file."""
     with open(descriptor, "rb", closefd=False) as file:
         return file.read(size_max_bytes)
+
+
+def write_new(name: str, data: bytes, folder: int) -> None:
+    """Make a file in an open folder, with mode 0600, and force it to disk. Raises FileExistsError."""
+    descriptor = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+    )
+    with open(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def is_there(name: str, folder: int) -> bool:
+    """Has an open folder an entry of this name, of any kind?"""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -10,15 +10,20 @@ begin with a dot or end in .tmp, .part or ~. A temporary failure (a full disk) l
 
 The inbox removes a file after the outcome of its event is durable. After a kill in between, the inbox finds the event
 again, and the event gets the same outcome.
+
+An event acts on every branch, so only the user of the server may write the folder: its mode is 0700. The inbox follows
+no link, neither in the place of an event, nor of `rejected`, nor of the folder itself. A folder that the settings name
+may be a link.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import stat
 import time
-from pathlib import Path
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePath
 
 import msgspec
 
@@ -26,7 +31,7 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, InvalidEvent, ShadowSwitchError
 from shadowswitch.service.daemon.part import Part
 from shadowswitch.service.daemon.text_files import FileStamp, stamp_of
-from shadowswitch.storage.disk import sync_directory, write_durably
+from shadowswitch.storage import data_directory, no_links
 from shadowswitch.storage.shortages import passing
 
 logger = logging.getLogger("shadowswitch")
@@ -59,17 +64,32 @@ class Inbox(Part):
     ) -> None:
         super().__init__(engine, "inbox", str(folder or ""))
         self.folder = folder or engine.path / INBOX
+        self._named = folder is not None
         self.taken = self.rejected = 0
         self._settle_s, self._rescan_s = settle_s, rescan_s
         self._waiting: dict[str, _Waiting] = {}
 
     def start(self) -> None:
-        """Create the folder, watch it, and take the files that it holds."""
-        (self.folder / REJECTED).mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Create the folder, watch it, and take the files that it holds. Raises UnsupportedFilesystem for a link."""
+        if self._named:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            data_directory.make_directories(self.folder, REJECTED)
+            exposed = data_directory.written_by_others(self.folder, "an event in this inbox can act on every branch")
+            if exposed:
+                logger.warning("%s", exposed)
+        else:
+            data_directory.make_directories(self._engine.path, f"{INBOX}/{REJECTED}")
+            for folder in (self._opened(), self._opened(REJECTED)):  # an older version made them by the umask
+                with folder as descriptor:
+                    os.fchmod(descriptor, 0o700)
         self._unsubscribe = self._engine.watch_folder(
             self.folder, lambda _: self._wake.set(), recursive=False, quiet_s=0.02, rescan_s=self._rescan_s
         )
         super().start()
+
+    def _opened(self, below: str = "") -> AbstractContextManager[int]:
+        """The descriptor of the folder, or of a folder in it."""
+        return no_links.opened_folder(self.folder, PurePath(below), follow=self._named)
 
     def _round(self) -> float:
         """Take every complete file. Returns the seconds until a waiting file is due."""
@@ -93,7 +113,7 @@ class Inbox(Part):
     def _list(self) -> list[tuple[str, FileStamp]]:
         """The event files, the oldest first."""
         found = []
-        with os.scandir(self.folder) as entries:
+        with self._opened() as folder, os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name == REJECTED or entry.name.startswith(".") or entry.name.endswith(UNFINISHED):
                     continue
@@ -104,6 +124,17 @@ class Inbox(Part):
         return sorted(found, key=lambda item: (item[1][0], item[0]))
 
     def _take(self, name: str, waiting: _Waiting, now: float) -> None:
+        """Take one file. After a failure the inbox tries this file again later, and goes on with the others."""
+        try:
+            self._receive(name, waiting, now)
+        except EngineClosed:
+            raise
+        except (ShadowSwitchError, OSError) as error:
+            logger.warning("event file %s failed, and is tried again in %g s: %s", name, waiting.pause_s, error)
+            waiting.not_before = time.monotonic() + waiting.pause_s
+            waiting.pause_s = min(2 * waiting.pause_s, RETRY_MAX_S)
+
+    def _receive(self, name: str, waiting: _Waiting, now: float) -> None:
         try:
             event = self._read(name)
         except FileNotFoundError:
@@ -111,8 +142,8 @@ class Inbox(Part):
             return
         except (InvalidEvent, OSError) as error:
             if isinstance(error, OSError) and passing(error, "read event file", name) is not None:
-                self._again(name, waiting, error)
-            elif isinstance(error, _Unfinished) and now - waiting.since < self._settle_s:
+                raise
+            if isinstance(error, _Unfinished) and now - waiting.since < self._settle_s:
                 waiting.not_before = waiting.since + self._settle_s
             else:
                 self._reject(name, str(error))
@@ -121,28 +152,15 @@ class Inbox(Part):
             outcome = self._engine.receive_event(event, by="inbox")
         except InvalidEvent as error:
             self._reject(name, str(error))
-        except EngineClosed:
-            raise
-        except ShadowSwitchError as error:
-            self._again(name, waiting, error)
+            return
+        if outcome.accepted:
+            self._done(name)
         else:
-            if outcome.accepted:
-                self._done(name)
-            else:
-                self._reject(name, outcome.message)
-
-    def _again(self, name: str, waiting: _Waiting, error: Exception) -> None:
-        logger.warning("event file %s failed, and is tried again in %g s: %s", name, waiting.pause_s, error)
-        waiting.not_before = time.monotonic() + waiting.pause_s
-        waiting.pause_s = min(2 * waiting.pause_s, RETRY_MAX_S)
+            self._reject(name, outcome.message)
 
     def _read(self, name: str) -> dict[str, object]:
-        descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise InvalidEvent("it is not a regular file")
-            data = file.read(FILE_BYTES_MAX + 1)
+        with self._opened() as folder, no_links.opened(name, folder) as descriptor:
+            data = no_links.read(descriptor, FILE_BYTES_MAX + 1)
         if len(data) > FILE_BYTES_MAX:
             raise InvalidEvent(f"it has more than {FILE_BYTES_MAX} bytes")
         try:
@@ -151,24 +169,25 @@ class Inbox(Part):
             raise _Unfinished(f"it is not one JSON object: {error}") from error
 
     def _done(self, name: str) -> None:
-        (self.folder / name).unlink(missing_ok=True)
+        with self._opened() as folder, contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
         self._waiting.pop(name, None)
         self.taken += 1
 
     def _reject(self, name: str, reason: str) -> None:
         """Move a file to `rejected`. Its reason is written first, so a rejected file always has one."""
-        rejected = self.folder / REJECTED
-        target, number = rejected / name, 1
-        while os.path.lexists(target) or os.path.lexists(_reason_file(target)):
-            number += 1
-            target = rejected / f"{number}-{name[-200:]}"
         logger.warning("event file %s is rejected: %s", name, reason)
-        try:
-            write_durably(_reason_file(target), f"{reason}\n".encode(errors="replace"))
-            os.rename(self.folder / name, target)
-            sync_directory(rejected)
-        except FileNotFoundError:  # another program removed the file
-            _reason_file(target).unlink(missing_ok=True)
+        with self._opened() as folder, self._opened(REJECTED) as rejected:
+            target, number = name, 1
+            while no_links.is_there(target, rejected) or no_links.is_there(_reason_file(target), rejected):
+                number += 1
+                target = f"{number}-{name[-200:]}"
+            no_links.write_new(_reason_file(target), f"{reason}\n".encode(errors="replace"), rejected)
+            try:
+                os.rename(name, target, src_dir_fd=folder, dst_dir_fd=rejected)
+            except FileNotFoundError:  # another program removed the file
+                os.unlink(_reason_file(target), dir_fd=rejected)
+            os.fsync(rejected)
         self._waiting.pop(name, None)
         self.rejected += 1
 
@@ -177,5 +196,5 @@ class _Unfinished(InvalidEvent):
     """The file is no JSON object; its writer may be at work."""
 
 
-def _reason_file(file: Path) -> Path:
-    return file.with_name(file.name[-200:] + REASON)
+def _reason_file(name: str) -> str:
+    return name[-200:] + REASON

@@ -22,7 +22,7 @@ from pathlib import Path
 from shadowswitch.model.errors import StorageFull, UnsupportedFilesystem
 from shadowswitch.model.names import directory_name
 from shadowswitch.model.shadow_state import PublishStrategy
-from shadowswitch.storage import data_directory, disk
+from shadowswitch.storage import data_directory, disk, no_links
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.shortages import NO_ROOM, shortages
 
@@ -30,6 +30,7 @@ PUBLISHED = "published"
 STAGING = ".staging"
 MARK = "GENERATION"
 """This file of a published copy names its catalog and generation."""
+MARK_BYTES_MAX = 1000
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -49,8 +50,12 @@ def is_published(path: Path, generation: Path, mark: str, strategy: str) -> bool
     """True if the path is a link to this generation, or a whole copy of it."""
     if strategy == PublishStrategy.COPY_AND_REPLACE:
         try:
-            with shortages("look at the published path", str(path)):
-                return not path.is_symlink() and (path / MARK).read_text() == mark
+            with (
+                shortages("look at the published path", str(path)),
+                no_links.opened_folder(path, follow=False) as copy,
+                no_links.opened(MARK, copy) as descriptor,
+            ):
+                return no_links.read(descriptor, MARK_BYTES_MAX) == mark.encode()
         except OSError:
             return False
     return path.is_symlink() and os.readlink(path) == _link_text(path, generation)
