@@ -75,6 +75,7 @@ from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.inspection import LiveChecks, Statistics
+from shadowswitch.engine.log_lines import escape_arguments
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
@@ -102,6 +103,7 @@ class Lifecycle:
 
     def __init__(self, path: str | os.PathLike[str], config: Config | None, state: OpenState, machine: Machine) -> None:
         """Take the directory's lock, recover, start. Raises as `Engine` says; then nothing is left running."""
+        escape_arguments()
         config = config if config is not None else Config()
         if not isinstance(config, Config):
             raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")
@@ -292,6 +294,9 @@ def _lock_directory(path: str | os.PathLike[str], config: Config, machine: Machi
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not config.allow_remote_filesystem:
             disk.refuse_remote(root)
+        exposed = data_directory.written_by_others(root, data_directory.EXPOSED)
+        if exposed:
+            logger.warning("%s", exposed)
         lock = machine.lock_directory(root)
         stack.callback(lock.release)
         failpoint("open.locked")

@@ -23,6 +23,37 @@ _DIRECTORY_CHARS_MAX = 150
 _INDEX_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_HIDDEN_CATEGORIES = _REFUSED_CATEGORIES | {"Cf"}
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters, marks and symbols that show nothing: fillers, joiners, variation selectors."""
+_VISIBLE = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
+"""Signs that show something although Unicode counts them as format characters."""
+_JOINERS = re.compile("(?<=[^\0-\x7f])[\u200c\u200d\ufe0e\ufe0f]|\ufe0f(?=\u20e3)")
+"""Invisible parts of visible characters, such as emoji and Persian words: behind a character that is not ASCII."""
+
+
+def is_hidden(character: str) -> bool:
+    """Does a character show nothing, break a line, change the direction of a text, or command a terminal?"""
+    if unicodedata.category(character) in _HIDDEN_CATEGORIES:
+        return _VISIBLE.match(character) is None
+    return _INVISIBLE.match(character) is not None
+
+
+def escaped(text: str) -> str:
+    r"""The text with each hidden character as `\uXXXX`, for a line of a terminal or a log. JSON stays equal JSON.
+
+    A text from outside cannot end its line, forge another one, or command the terminal.
+    """
+    if text.isprintable() and _INVISIBLE.search(text) is None:
+        return text
+    return "".join(_escape(character) if is_hidden(character) else character for character in text)
+
+
+def _escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def _refuse_unprintable(kind: str, name: str) -> None:
@@ -46,6 +77,21 @@ def check_branch(name: str) -> str:
     _refuse_unprintable("branch name", name)
     if name != name.strip():
         raise InvalidName(f"branch name {name!r} begins or ends with a space", hint="strip the name")
+    return name
+
+
+def check_new_branch(name: str) -> str:
+    """Return the name if it may be a new branch, else raise InvalidName: `check_branch`, and nothing is hidden in it.
+
+    Invisible characters would make two branches look alike. Branches of older versions with such names stay.
+    """
+    check_branch(name)
+    hidden = next(filter(is_hidden, _JOINERS.sub("", name)), None)
+    if hidden is not None:
+        raise InvalidName(
+            f"branch name '{escaped(name)}' contains the invisible character U+{ord(hidden):04X}",
+            hint="leave it out: another name would look the same",
+        )
     return name
 
 

@@ -12,14 +12,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from shadowswitch.model.names import escaped
+
 TRACEBACK_INDENT = "    "
-
-
-def escaped(text: str) -> str:
-    """A text without line ends, escape codes and invisible characters: each of them as Python would write it."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class JsonLines(logging.Formatter):

@@ -18,7 +18,7 @@ from shadowswitch.model.locks.branch_state import BranchOperation, BranchStatus,
 from shadowswitch.model.locks.info import Lock
 from shadowswitch.model.locks.records import LockRequest
 from shadowswitch.model.locks.targets import BRANCH, LockType, type_target
-from shadowswitch.model.names import check_branch, check_resource_type
+from shadowswitch.model.names import check_new_branch, check_resource_type
 from shadowswitch.model.views import BranchInfo
 
 
@@ -35,7 +35,7 @@ class BranchCalls:
 
     def create_branch(self, name: str) -> BranchInfo:
         """Make a branch. Raises InvalidName for a name that cannot be used, BranchExists for one that is taken."""
-        check_branch(name)
+        check_new_branch(name)
         self._state.check()
         row = self._context.transact(lambda commit: commit.create_branch(name, self._clock.wall()), "create branch")
         return self._views.branch(row)

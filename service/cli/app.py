@@ -27,10 +27,10 @@ from shadowswitch.model.errors import (
     UnknownIndex,
     UnknownShadow,
 )
+from shadowswitch.model.names import escaped
 from shadowswitch.service.cli import manual, read_commands, server_commands, write_commands
 from shadowswitch.service.cli.directory import Refused
 from shadowswitch.service.hints import in_commands
-from shadowswitch.service.logs import escaped
 
 DEBUG = "--debug"
 INTERRUPTED = 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.names import escaped
 from shadowswitch.service import host_file
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage import data_directory
@@ -40,9 +42,16 @@ def holds_data(data: Path) -> bool:
 
 def _require_data(data: Path) -> None:
     if holds_data(data):
+        _warn_of_others(data)
         return
     what = "is not a data directory of shadowswitch" if data.exists() else "does not exist"
     raise NotADataDirectory(f"{data} {what}", hint="give the right path with --data, or create one with import")
+
+
+def _warn_of_others(data: Path) -> None:
+    exposed = data_directory.written_by_others(data, data_directory.EXPOSED)
+    if exposed:
+        print(f"shadowswitch: warning: {escaped(exposed)}", file=sys.stderr)
 
 
 def require_free(data: Path) -> None:
@@ -77,6 +86,8 @@ def open_engine(data: Path, create: bool = False) -> Iterator[Engine | RemoteEng
         return
     if create:
         require_free(data)
+        if data.is_dir():
+            _warn_of_others(data)
     else:
         _require_data(data)
     with Engine.open(data) as own:

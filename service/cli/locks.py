@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from shadowswitch.model.config import Config
 from shadowswitch.model.locks import records as lock_records
@@ -119,19 +118,19 @@ def render_locks(found: output.View) -> RenderableType:
     """The view as text and tables."""
     by = f", by {found['by']}" if found["by"] else ""
     why = f": {found['reason']}" if found["reason"] else ""
-    parts: list[RenderableType] = [Text(f"branch {found['branch']} is {found['state']}{by}{why}")]
+    parts: list[RenderableType] = [output.plain(f"branch {found['branch']} is {found['state']}{by}{why}")]
     if found["advice"]:
-        parts.append(Text(f"no write is possible, with or without a lock: {'; or '.join(found['advice'])}"))
+        parts.append(output.plain(f"no write is possible, with or without a lock: {'; or '.join(found['advice'])}"))
         operation = {BranchState.ERROR: "recover", BranchState.MERGED: "reopen"}.get(found["state"])
         if operation:
             command = f"shadowswitch branch {operation} {shlex.quote(found['branch'])} --data DATA"
-            parts.append(Text(f"    {command}"))
+            parts.append(output.plain(f"    {command}"))
     elif not found["locks"] and not found["waiters"]:
-        parts.append(Text("no locks: the branch is free"))
+        parts.append(output.plain("no locks: the branch is free"))
     if found["locks"]:
         parts.append(output.table("locks", LOCK_HEADINGS, map(lock_cells, found["locks"])))
         if not found["advice"]:
-            parts.append(Text(f"free: {', '.join(found['free_resource_types']) or 'nothing else'}"))
+            parts.append(output.plain(f"free: {', '.join(found['free_resource_types']) or 'nothing else'}"))
     if found["waiters"]:
         columns = ["owner", "for", "waiting", "gives up in", "reason"]
         parts.append(output.table("waiting, in this order", columns, map(_waiter_cells, found["waiters"])))
@@ -139,7 +138,7 @@ def render_locks(found: output.View) -> RenderableType:
         columns = ["index", "state", "done", "left"]
         parts.append(output.table("builds, without effect on writers", columns, map(_build_cells, found["builds"])))
     named = [(name, found[key]) for name, key in (("indexing", "indexing"), ("indexing failed", "indexing_failed"))]
-    parts += [Text(f"{name}: {', '.join(works)}") for name, works in named if works]
+    parts += [output.plain(f"{name}: {', '.join(works)}") for name, works in named if works]
     return Group(*parts)
 
 

@@ -23,7 +23,7 @@ def add_to(app: App) -> None:
         """
         text = NOTE + app.generate_docs(usage_name="shadowswitch").rstrip()
         text = re.sub(r"(?m)^(shadowswitch \S+) -m \S+", r"\1", text)  # cyclopts leaves it there under `python -m`
-        output.print_result({"manual": text}, text, json)
+        output.print_result({"manual": text}, text.split("\n"), json)
 
     def completion(shell: Literal["bash", "zsh", "fish"], *, json: Json = False) -> None:
         """Print the completion script of a shell.
@@ -36,7 +36,7 @@ def add_to(app: App) -> None:
             bash, zsh or fish.
         """
         script = app.generate_completion(prog_name="shadowswitch", shell=shell)
-        output.print_result({"script": script}, script, json)
+        output.print_result({"script": script}, script.split("\n"), json)
 
     app.command(manual)
     app.command(completion)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from shadowswitch.service.logs import escaped
+from shadowswitch.model.names import escaped
 
 WIDTH_WITHOUT_TERMINAL = 140
 """The width of a table in a pipe: every table of these commands fits."""
@@ -27,20 +27,21 @@ View = dict[str, Any]
 
 def print_json(value: Any) -> None:
     """Print one JSON value. Structs become objects, times ISO 8601."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    for line in msgspec.json.format(msgspec.json.encode(value), indent=2).decode().split("\n"):
+        sys.stdout.write(escaped(line) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """Print one JSON value on one line."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(escaped(msgspec.json.encode(value).decode()) + "\n")
 
 
-def print_result(value: Any, text: str, json: bool) -> None:
-    """Print a result: the value as JSON, or the text."""
+def print_result(value: Any, text: str | Iterable[str], json: bool) -> None:
+    """Print a result: the value as JSON, or the text, which is a line or several."""
     if json:
         print_json(value)
     else:
-        say(text)
+        say(*([text] if isinstance(text, str) else text))
 
 
 def console() -> Console:
@@ -49,14 +50,15 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
-def say(text: str) -> None:
-    """Print plain text; markup in it has no effect."""
-    console().print(Text(plain(text)), soft_wrap=True)
+def say(*lines: str) -> None:
+    """Print lines of plain text. Markup, escape codes and line breaks in them have no effect."""
+    for line in lines:
+        console().print(plain(line), soft_wrap=True)
 
 
-def plain(text: str) -> str:
-    """A text of several lines that cannot steer the terminal: what a client wrote may be in it."""
-    return "\n".join(map(escaped, text.split("\n")))
+def plain(line: str) -> Text:
+    """A line of plain text. Markup, escape codes and line breaks in it have no effect."""
+    return Text(escaped(line))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -65,9 +67,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table; markup in its cells has no effect."""
-    made = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold")
-    cells = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
+    """A table. Markup, escape codes and line breaks in its cells have no effect."""
+    made = Table(title=plain(title), title_justify="left", title_style="bold", header_style="bold")
+    cells = [["" if cell is None else escaped(str(cell)) for cell in row] for row in rows]
     wide = console().width >= WIDTH_WITHOUT_TERMINAL
     for number, column in enumerate(columns):
         short = max((len(row[number]) for row in cells), default=0) <= SHORT_CHARS

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from shadowswitch.model.names import escaped
 from shadowswitch.model.views import ShadowIndex
 
 LINE_INTERVAL_S = 2.0
@@ -61,9 +62,9 @@ class _Bars:
         if self._task is None or title != self._title:
             self.end()
             self._title = title
-            self._task = self._progress.add_task(escape(title), total=100, details="")
+            self._task = self._progress.add_task(escape(escaped(title)), total=100, details="")
         # rich stops the clock of a bar at 100 %, so only the end of the step sets 100 %
-        self._progress.update(self._task, completed=min(percent, 99.9), details=escape(details))
+        self._progress.update(self._task, completed=min(percent, 99.9), details=escape(escaped(details)))
 
     def end(self) -> None:
         """Finish the bar of the step."""
@@ -83,4 +84,4 @@ class _Lines:
         if title != self._title or now - self._at >= LINE_INTERVAL_S:
             self._title, self._at = title, now
             line = f"{title}  {percent:.0f} %  {details}".rstrip()
-            self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+            self._console.print(escaped(line), highlight=False, soft_wrap=True, markup=False)

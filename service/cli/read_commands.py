@@ -14,13 +14,13 @@ from rich.console import Console, RenderableType
 from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
+from shadowswitch.model.names import escaped
 from shadowswitch.model.views import Event
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import shadow_status
 from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
-from shadowswitch.service.logs import escaped
 from shadowswitch.storage.fsck import check_data
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
@@ -161,6 +161,6 @@ def check(*, data: Data, json: Json = False) -> None:
     with open_catalog(data) as catalog, waiting:
         findings = check_data(catalog, data.absolute())
     count = f"{len(findings)} findings" if findings else "sound"
-    output.print_result(findings, "\n".join([*map(str, findings), count]), json)
+    output.print_result(findings, [*map(str, findings), count], json)
     if findings:
         raise Refused

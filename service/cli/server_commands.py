@@ -149,7 +149,7 @@ def token(
     patterns = ", ".join(_quoted(one) for one in made.branches)
     wanted = ", ".join(f'"{one}"' for one in sorted(made.scopes))
     entry = f'[[token]]\nname = "{made.name}"\nsha256 = "{made.sha256}"\nscopes = [{wanted}]\nbranches = [{patterns}]\n'
-    output.print_result({"token": secret, "entry": entry}, f"{secret}\n\n{entry}", json)
+    output.print_result({"token": secret, "entry": entry}, [secret, "", *entry.split("\n")], json)
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.engine.views import moment
@@ -140,7 +139,7 @@ def render_status(found: output.View) -> RenderableType:
     """The view as text and tables."""
     host = found["host"]
     holder = f"open in process {host['pid']}: {host['command']}" if host else "not open in any process"
-    parts: list[RenderableType] = [Text(holder)]
+    parts: list[RenderableType] = [output.plain(holder)]
     for title, columns in COLUMNS.items():
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
         cells = [[output.cell(row[name]) for name in columns] for row in found[title]]
@@ -172,7 +171,7 @@ def _render_daemon(found: dict[str, Any] | None) -> list[RenderableType]:
         errors.append(f"the settings stay as they were: {found['error']}")
     if found["restart_needed"]:
         errors.append("the rules for incoming events take effect at the next start")
-    return [*parts, *map(Text, errors)]
+    return [*parts, *map(output.plain, errors)]
 
 
 def render_shadow(found: output.View) -> RenderableType:

@@ -145,9 +145,9 @@ def build(
         shadow = engine.start_build(branch, index_type, types, config, service_name="cli")
         shadow = wait_until_built(engine, shadow, quiet=json)
         result = engine.switch(shadow.shadow_index_id) if switch else None
-    text = f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"
+    text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
     if result is not None:
-        text += f"\n{result.message}"
+        text.append(result.message)
     output.print_result({"shadow": shadow, "switch": result}, text, json)
     if result is not None and not result.success:
         raise Refused

@@ -91,7 +91,7 @@ def _print_verdict(report: Report) -> None:
         mark = ("✗ ", "red") if count else ("✓ ", "green")
         console.print(Text.assemble(mark, f"{fact}: {count} {trouble}"), soft_wrap=True)
     for problem in report.problems[:PROBLEMS_SHOWN]:
-        console.print(Text(f"    {problem}"), soft_wrap=True)
+        console.print(output.plain(f"    {problem}"), soft_wrap=True)
     if len(report.problems) > PROBLEMS_SHOWN:
         output.say(f"    and {len(report.problems) - PROBLEMS_SHOWN} more")
     verdict = ("all is well", "green bold") if report.ok else ("NOT WELL", "red bold")

@@ -63,7 +63,7 @@ class Forbidden(ShadowSwitchError):
 class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One token as a file describes it: its rights and its hash, never its secret."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[\w.@:-]{1,64}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[\w.@:-]{1,64}\Z")]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     scopes: frozenset[Scope]
     branches: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=400)], ...] = ("*",)

@@ -131,8 +131,16 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\u034f\u115f\u1160\u2800\u3164\uffa0]/gu;
+
+// a name with invisible characters does not look like another one
+function visible(text) {
+  return String(text ?? "").replace(HIDDEN, (one) => `\\u{${one.codePointAt(0).toString(16)}}`);
+}
+
 function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const shown = visible(text);
+  if (element.textContent !== shown) element.textContent = shown;
 }
 
 function list(container, items, keyOf, create, update) {
@@ -338,7 +346,7 @@ const SVG = "http://www.w3.org/2000/svg";
 function shape(tag, attributes, text) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text) element.textContent = text;
+  if (text) write(element, text);
   return element;
 }
 
