@@ -82,7 +82,8 @@ def serve(
     directories
         Folders of text files that branch `main` mirrors.
     settings
-        The settings file. Default: `shadowswitch.toml` in the first folder, or in the data directory.
+        The settings file. Default: `shadowswitch.toml` in the first folder, where only descriptions of indexes count,
+        or in the data directory.
     host
         The address to listen on. Any other address than loopback requires tokens.
     token_file

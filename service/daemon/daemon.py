@@ -31,6 +31,7 @@ from shadowswitch.service.daemon.settings import (
     Settings,
     WebhookSettings,
     check_settings,
+    load_followed,
     load_settings,
 )
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE, stamp_of
@@ -85,20 +86,28 @@ def settings_path(folders: Sequence[Path], settings_file: Path | None, data: Pat
     return (settings_file or home / FILE_NAME).absolute()
 
 
-def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
-    """Read the settings file, if it exists, and add a mirror for each folder. Raises InvalidConfig."""
+def read_settings(folders: Sequence[Path], settings_file: Path | None, data: Path) -> tuple[Settings, dict[str, str]]:
+    """Read the settings file, if it exists, and add a mirror for each folder. Raises InvalidConfig.
+
+    Returns the tables of a file in a followed folder that do not count, too, each with the reason.
+    """
+    path = settings_path(folders, settings_file, data)
+    left_out: dict[str, str] = {}
     for folder in folders:
         if not folder.is_dir():
             raise InvalidConfig(f"{folder} is not a folder", hint="name an existing folder for `main` to follow")
     try:
-        settings = load_settings(settings_file)
+        if settings_file is None and folders:
+            settings, left_out = load_followed(path)
+        else:
+            settings = load_settings(path)
     except FileNotFoundError:
         settings = Settings()
     except OSError as error:
-        lack = passing(error, "read settings", str(settings_file))
+        lack = passing(error, "read settings", str(path))
         if lack is not None:
             raise lack from error
-        raise InvalidConfig(f"{settings_file} cannot be read: {error.strerror}") from error
+        raise InvalidConfig(f"{path} cannot be read: {error.strerror}") from error
     described = {mirror.folder for mirror in settings.mirror}
     mirrors = [
         MirrorSettings(str(folder), prefix=f"{folder.name}/" if len(folders) > 1 else "")
@@ -109,13 +118,13 @@ def read_settings(folders: Sequence[Path], settings_file: Path) -> Settings:
     if twice:
         raise InvalidConfig(
             f"two folders have the name {min(twice).rstrip('/')!r}, so their files would have the same ids",
-            hint=f"describe each as a [[mirror]] with its own prefix in {settings_file.name}",
+            hint="describe each as a [[mirror]] with its own prefix in a file, and name the file with --settings",
         )
     default = IndexSettings()
     searched = any(index.key == default.key or RESOURCE_TYPE in index.resource_types for index in settings.index)
     indexes = [default] if folders and not searched else []
     joined = msgspec.structs.replace(settings, mirror=(*settings.mirror, *mirrors), index=(*settings.index, *indexes))
-    return check_settings(joined, settings_file.parent, settings_file.name)
+    return check_settings(joined, path.parent, path.name), left_out
 
 
 class Daemon(Part):
@@ -127,12 +136,14 @@ class Daemon(Part):
     def __init__(self, engine: Engine, folders: Sequence[Path] = (), settings_file: Path | None = None) -> None:
         """Branch `main` mirrors `folders`, and has an index of them. Several folders have their names as prefixes.
 
-        The default settings file is `shadowswitch.toml` in the first folder, or in the data directory.
+        The default settings file is `shadowswitch.toml` in the first folder, where only descriptions of indexes count,
+        or in the data directory.
         """
         super().__init__(engine, "daemon")
-        self._folders = list(folders)
+        self._folders, self._named = list(folders), settings_file
         self.settings_file = settings_path(folders, settings_file, engine.path)
         self._settings = self._at_start = Settings()
+        self._left_out: dict[str, str] = {}
         self._error: str | None = None
         self._stamp: object = None
         self._parts: dict[Description, Part] = {}
@@ -142,7 +153,8 @@ class Daemon(Part):
     def start(self) -> None:
         """Read the settings and start the parts. Raises InvalidConfig before anything starts."""
         self._stamp = self._settings_stamp()
-        self._settings = self._at_start = read_settings(self._folders, self.settings_file)
+        self._read_settings()
+        self._at_start = self._settings
         self._unsubscribe = self._engine.watch_folder(
             self.settings_file.parent, lambda _: self._wake.set(), recursive=False, quiet_s=0.1
         )
@@ -187,12 +199,18 @@ class Daemon(Part):
         except OSError:
             return None
 
+    def _read_settings(self) -> None:
+        """Take the settings of the file, and log what does not count. Raises InvalidConfig; then nothing changes."""
+        self._settings, self._left_out = read_settings(self._folders, self._named, self._engine.path)
+        for table, reason in self._left_out.items():
+            logger.error("%s of %s has no effect: %s", table, self.settings_file, reason)
+
     def _round(self) -> float:
         """Apply a changed settings file, and start the parts that could not be started."""
         stamp = self._settings_stamp()
         if stamp != self._stamp:
             try:
-                self._settings = read_settings(self._folders, self.settings_file)
+                self._read_settings()
                 self._stamp = stamp
             except InvalidConfig as error:
                 self._stamp = stamp
@@ -221,6 +239,7 @@ class Daemon(Part):
         for description in [running for running in self._parts if running not in wanted]:
             self._parts.pop(description).stop()
         self._not_started.clear()
+        self._not_started |= {f"{table} of {self.settings_file}": why for table, why in self._left_out.items()}
         for description in wanted:
             if description not in self._parts:
                 self._start(description)
@@ -261,7 +280,7 @@ def daemon_of_server(
     That function calls `announce` after the start. The exit stops the daemon. Raises InvalidConfig for wrong settings,
     before anything starts.
     """
-    config = read_settings(folders, settings_path(folders, settings_file, data)).config()
+    config = read_settings(folders, settings_file, data)[0].config()
     with contextlib.ExitStack() as started:
 
         def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:

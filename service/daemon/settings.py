@@ -1,5 +1,7 @@
 """The settings file `shadowswitch.toml`. A file with an error has no effect at all.
 
+A file in a folder that is followed is content of any author: only descriptions of indexes count in it, see `harmless`.
+
 [[mirror]]                         # a folder that a branch mirrors; the path is relative to this file
 folder = "docs"
 branch = "main"
@@ -23,6 +25,7 @@ types = ["com.shadowswitch.switch.*"]
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -38,10 +41,19 @@ from shadowswitch.model.inbound_events import IncomingRules
 from shadowswitch.model.names import check_branch
 from shadowswitch.service.daemon.ignore import IgnoreRules
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
+from shadowswitch.storage import no_links
+from shadowswitch.storage.data_directory import written_by_others
 from shadowswitch.storage.generations.build_spec import make_spec
+
+logger = logging.getLogger("shadowswitch")
 
 FILE_NAME = "shadowswitch.toml"
 FILE_BYTES_MAX = 1 << 20
+FOLLOWED_INDEXES_MAX = 16
+FOLLOWED = (
+    "the settings file lies in a folder that is followed, where only indexes of branch 'main' count, without a backend"
+    f" from a module, and {FOLLOWED_INDEXES_MAX} at most; name the file with --settings to use all of it"
+)
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400 * 365)]
 
@@ -111,16 +123,52 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load_settings(path: Path) -> Settings:
     """Read a settings file. Raises FileNotFoundError; InvalidConfig with the error and its place in the file."""
-    data = path.read_bytes()
+    settings = _decode(path, follow=True)
+    exposed = written_by_others(path, "with that they can run code here")
+    if exposed:
+        logger.warning("%s", exposed)
+    return check_settings(settings, path.parent.absolute(), path.name)
+
+
+def load_followed(path: Path) -> tuple[Settings, dict[str, str]]:
+    """Read the settings file of a folder that is followed: what counts of it, and the rest with reasons.
+
+    Raises as `load_settings`. No link is followed. No module is imported, no address is resolved.
+    """
+    settings, left_out = harmless(_decode(path, follow=False))
+    return check_settings(settings, path.parent.absolute(), path.name), left_out
+
+
+def harmless(settings: Settings) -> tuple[Settings, dict[str, str]]:
+    """The part of the settings that may come from content, and the tables that are left out, each with the reason.
+
+    An index of the branch that mirrors the folder counts, with a backend of this library or of the host. What names
+    another folder, an address, a module, another branch, or a rule of the engine does not.
+    """
+    branch = IndexSettings().branch
+    ours = [one for one in settings.index if one.branch == branch and ":" not in str(one.build_config.get("backend"))]
+    kept = Settings(index=tuple(ours[:FOLLOWED_INDEXES_MAX]))
+    left_out = {
+        f"[[{table}]]" if isinstance(given, tuple) else f"[{table}]": FOLLOWED
+        for table, given in msgspec.structs.asdict(settings).items()
+        if table != "index" and given != getattr(kept, table)
+    }
+    if len(kept.index) < len(settings.index):
+        left_out[f"{len(settings.index) - len(kept.index)} [[index]]"] = FOLLOWED
+    return kept, left_out
+
+
+def _decode(path: Path, follow: bool) -> Settings:
+    with no_links.opened(path, follow=follow) as descriptor:
+        data = no_links.read(descriptor, FILE_BYTES_MAX + 1)
     if len(data) > FILE_BYTES_MAX:
         raise InvalidConfig(f"{path.name} has more than {FILE_BYTES_MAX} bytes")
     try:
-        settings = msgspec.toml.decode(data, type=Settings)
+        return msgspec.toml.decode(data, type=Settings)
     except msgspec.ValidationError as error:
         raise InvalidConfig(f"{path.name}: {_where(str(error))}", hint="see docs/settings.md") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path.name} is not TOML: {error}") from error
-    return check_settings(settings, path.parent.absolute(), path.name)
 
 
 def _where(message: str) -> str:

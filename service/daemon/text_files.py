@@ -103,8 +103,8 @@ def _entries(folder: Path, where: Path) -> list[tuple[str, os.stat_result | None
 def read_fields(folder: Path, path: Path, id: str, record_size_max_bytes: int) -> tuple[dict[str, Any], FileStamp]:
     """The fields of the record of a file below `folder`, and the stamp of what was read.
 
-    Raises ResourceExhausted, and Skip for a file that cannot become a record. No link is followed, and nothing but a regular file is read:
-    the entry may be another one than the one that was listed.
+    Raises ResourceExhausted, and Skip for a file that cannot become a record. No link is followed, and nothing but a
+    regular file is read: the entry may be another one than the one that was listed.
     """
     text_max_bytes = record_size_max_bytes - OTHER_FIELDS_BYTES
     try:
