@@ -23,7 +23,7 @@ MODULE = "imported_by_content"
 def folder(tmp_path: Path) -> Path:
     """A followed folder; beside it a folder with a secret, and one with a module."""
     for name, file, text in (
-        ("docs", "a.txt", "somebody is running"),
+        ("docs", "a.txt", "a person is running"),
         ("home", "secret.txt", "password"),
         ("modules", f"{MODULE}.py", "raise RuntimeError('this code ran')\n"),
     ):
