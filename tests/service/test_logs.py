@@ -68,7 +68,7 @@ def test_a_request_for_a_forged_path_is_one_line_of_the_log(tmp_path: Path) -> N
         lines = [line for line in server.log.splitlines() if "request_id" in line]
     assert len(lines) == 2
     assert lines[0].isprintable()
-    assert r"\n12:00:00" in lines[0]
+    assert r"\u000a12:00:00" in lines[0]
 
 
 def test_a_reason_with_escape_codes_does_not_reach_the_terminal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -36,6 +37,18 @@ def lacking(times: int, error: int, ordinary: Callable[..., Any], wanted: Callab
     return call
 
 
+class Unseen:
+    """An entry of a folder; `a.txt` cannot be looked at."""
+
+    def __init__(self, entry: os.DirEntry[Any]) -> None:
+        self.name, self._entry = entry.name, entry
+
+    def stat(self, follow_symlinks: bool = True) -> os.stat_result:
+        if self.name == "a.txt":
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), self.name)
+        return self._entry.stat(follow_symlinks=follow_symlinks)
+
+
 def test_an_event_file_that_cannot_be_opened_is_tried_again(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(engine, 10)
     shadow = begin(engine)
@@ -65,8 +78,8 @@ def test_a_file_that_cannot_be_looked_at_keeps_its_record(
     mirror.start()
     try:
         wait_until(lambda: engine.count("main") == 2)
-        lstat = lacking(10_000, errno.ENOMEM, Path.lstat, lambda path: path.name == "a.txt")
-        monkeypatch.setattr(Path, "lstat", lambda path: lstat(path))
+        scandir = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda where: contextlib.nullcontext(map(Unseen, scandir(where))))
         scans = mirror.status().scans
         wait_until(lambda: mirror.status().scans > scans + 1)
         assert engine.count("main") == 2
@@ -81,9 +94,9 @@ def test_what_cannot_be_read_now_is_a_shortage(tmp_path: Path, what: str, monkey
     (tmp_path / "settings.toml").write_text("")
     rules = IgnoreRules(tmp_path)
     look: dict[str, Callable[[], object]] = {
-        "file": lambda: read_fields(tmp_path / "settings.toml", "settings.toml", 1 << 20),
+        "file": lambda: read_fields(tmp_path, tmp_path / "settings.toml", "settings.toml", 1 << 20),
         "rules": lambda: rules.ignored(tmp_path / "x.log", False),
-        "settings": lambda: read_settings([], tmp_path / "settings.toml"),
+        "settings": lambda: read_settings([], tmp_path / "settings.toml", tmp_path),
     }
     with monkeypatch.context() as patch:
         refuse(patch, "descriptor", 1)
