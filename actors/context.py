@@ -17,6 +17,7 @@ from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.data_directory import DirectoryLock
 
 T = TypeVar("T")
 TRANSACT_TIMEOUT_S = 30.0
@@ -27,6 +28,8 @@ class EngineContext:
     """Handed to every actor; each names its other collaborators in its constructor."""
 
     root: Path
+    hold: DirectoryLock
+    """Checked before a step that goes by a path and follows no transaction: a foreign directory is not written to."""
     config: Config
     catalog: Catalog
     metrics: Metrics

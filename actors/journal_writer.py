@@ -18,7 +18,7 @@ import msgspec
 
 from shadowswitch.actors.kit.actor import EngineActor, wrap
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.model.errors import CorruptData, InternalFailure, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, DirectoryLost, InternalFailure, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog.environment import Catalog
@@ -91,12 +91,21 @@ Committed = Callable[[dict[int, int], bool], None]
 class JournalWriter(EngineActor):
     """Commits writes and metadata. One for each engine; no other part begins a write transaction."""
 
-    def __init__(self, catalog: Catalog, metrics: Metrics, committed: Committed, crashed: Any) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        metrics: Metrics,
+        committed: Committed,
+        crashed: Any,
+        check_directory: Callable[[], None],
+    ) -> None:
         super().__init__("shadowswitch-journal", crashed)
         self._catalog = catalog
         self._clock = catalog.clock
         self._metrics = metrics
         self._committed = committed
+        self._check_directory = check_directory
+        """Raises DirectoryLost. Called in every transaction, when it is complete but for its commit."""
         self._counters = Counters(catalog)
         self._pending: list[Append | Transact] = []
         self._pending_changes = 0
@@ -179,7 +188,7 @@ class JournalWriter(EngineActor):
         try:
             self._commit(group)
         except BaseException as error:
-            if len(group) == 1 or _is_of_the_disk(error):
+            if len(group) == 1 or isinstance(error, DirectoryLost) or _is_of_the_disk(error):
                 self._refuse(group, self._judge(error))
                 return
             self._metrics.count("groups_split")
@@ -210,6 +219,7 @@ class JournalWriter(EngineActor):
                     results.append(message.work(commit))
             commit.store_heads()
             self._answer()
+            self._check_directory()
 
         commit = Commit(self._catalog, self._counters)
         try:
@@ -246,9 +256,14 @@ class JournalWriter(EngineActor):
 
     def _judge(self, error: BaseException) -> BaseException:
         """The error for callers. After an I/O error (not a full disk) the environment is not written to again:
-        the kernel may have dropped the dirty pages, and an fsync that succeeds later would prove nothing.
+        the kernel may have dropped the dirty pages, and an fsync that succeeds later would prove nothing. Nor after
+        DirectoryLost: what comes back to the path may have been written to meanwhile.
         A write that a full disk cut short is no I/O error: `disk.fell_short` has found that before.
         """
+        if isinstance(error, DirectoryLost):
+            self._catalog.failed = error
+            self._crashed(self.name, error)
+            return error
         if isinstance(error, ShadowSwitchError) and not _is_of_the_disk(error):
             return error
         if _is_of_the_disk(error):

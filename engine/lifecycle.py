@@ -86,6 +86,7 @@ from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.catalog import retention
+from shadowswitch.storage.catalog.environment import DATA_FILE, LOCK_FILE
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
@@ -109,9 +110,9 @@ class Lifecycle:
             raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")
         with ExitStack() as stack:
             self._machine = machine
-            root = _lock_directory(path, config, machine, stack)
+            root, hold = _lock_directory(path, config, machine, stack)
             with disk_errors("open"):
-                self._start(root, config, stack)
+                self._start(root, hold, config, stack)
                 self._make_calls(state, stack)
                 self._set_going(stack)
             self._stack = stack.pop_all()
@@ -122,7 +123,7 @@ class Lifecycle:
 
     # -- the list ------------------------------------------------------------------------------------------------------
 
-    def _start(self, root: Path, config: Config, stack: ExitStack) -> None:
+    def _start(self, root: Path, hold: data_directory.DirectoryLock, config: Config, stack: ExitStack) -> None:
         catalog_path = data_directory.make_directories(root, data_directory.CATALOG)
         data_directory.make_directories(root, data_directory.GENERATIONS)
         failpoint("open.directories")
@@ -131,16 +132,19 @@ class Lifecycle:
         crashed = self.supervisor.crashed
         catalog = self.catalog = self._machine.open_catalog(catalog_path, config)
         stack.callback(catalog.close)
+        hold.watch(catalog_path / LOCK_FILE, catalog_path / DATA_FILE)
         failpoint("open.catalog")
         self.generations = OpenGenerations(root, catalog)
         stack.callback(_close_all, self.generations)
         self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)
         changes = StateChanges(catalog, clock)
         self._kicked: list[Address] = []
-        self.journal = Address(lambda: JournalWriter.start(catalog, metrics, self._committed, crashed))
+        self.journal = Address(
+            lambda: JournalWriter.start(catalog, metrics, self._committed, crashed, hold.check_commit)
+        )
         stack.callback(self.journal.stop, STOP_TIMEOUT_S)
         stack.callback(_close_cleanly, self.generations, self.journal)
-        context = EngineContext(root, config, catalog, metrics, clock, changes, self.journal, crashed)
+        context = EngineContext(root, hold, config, catalog, metrics, clock, changes, self.journal, crashed)
         self.context = context
         self.timers = self._machine.start_timers()
         stack.callback(self.timers.close)
@@ -196,7 +200,7 @@ class Lifecycle:
 
     def _make_bookkeeping(self, context: EngineContext) -> None:
         self.indexes = LiveIndexes(context.clock, context.changes)
-        self.publisher = Publisher(context.root, context.config, context.catalog, self.indexes)
+        self.publisher = Publisher(context, self.indexes)
         self.pause = FollowerPause(context.clock, context.config.followers)
         self.running_builds, self.switches = RunningBuilds(), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
@@ -288,7 +292,9 @@ class Lifecycle:
         self.supervisor.mend(core, self.builds.mend)
 
 
-def _lock_directory(path: str | os.PathLike[str], config: Config, machine: Machine, stack: ExitStack) -> Path:
+def _lock_directory(
+    path: str | os.PathLike[str], config: Config, machine: Machine, stack: ExitStack
+) -> tuple[Path, data_directory.DirectoryLock]:
     with disk_errors("open"), _usable(path):
         root = Path(path).absolute()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -297,10 +303,10 @@ def _lock_directory(path: str | os.PathLike[str], config: Config, machine: Machi
         exposed = data_directory.written_by_others(root, data_directory.EXPOSED)
         if exposed:
             logger.warning("%s", exposed)
-        lock = machine.lock_directory(root)
-        stack.callback(lock.release)
+        hold = machine.lock_directory(root)
+        stack.callback(hold.release)
         failpoint("open.locked")
-    return root
+    return root, hold
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The one error tree, grouped by the moment of an error.
 
     ShadowSwitchError
-    |- opening      EngineAlreadyOpen, EngineClosed, UnsupportedFilesystem, UnsupportedFormat
+    |- opening      EngineAlreadyOpen, EngineClosed, DirectoryLost, UnsupportedFilesystem, UnsupportedFormat
     |- naming       InvalidName (BranchExists), InvalidChange, InvalidConfig, InvalidEvent
     |               UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
@@ -67,6 +67,10 @@ class EngineAlreadyOpen(ShadowSwitchError):
 
 class EngineClosed(ShadowSwitchError):
     """The engine was closed, or is closing."""
+
+
+class DirectoryLost(ShadowSwitchError):
+    """The data directory is not this engine's any more: it was removed or replaced, or another process writes to it."""
 
 
 class UnsupportedFilesystem(ShadowSwitchError):

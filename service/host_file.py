@@ -44,9 +44,10 @@ def write(data: Path, found: HostFile) -> None:
 
 
 def remove(data: Path) -> None:
-    """Remove the file of a server that ends."""
-    with contextlib.suppress(OSError):
-        (data / NAME).unlink()
+    """Remove the file of a server that ends, and no file of another server in its place."""
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        if msgspec.json.decode((data / NAME).read_bytes(), type=HostFile).pid == os.getpid():
+            (data / NAME).unlink()
 
 
 def read(data: Path) -> HostFile | None:
@@ -71,9 +72,6 @@ def holder_of(data: Path) -> dict[str, Any] | None:
     """
     with contextlib.suppress(OSError):
         with no_links.opened(data / data_directory.LOCK) as descriptor:
-            holder, inode = data_directory.read_holder(descriptor), os.fstat(descriptor).st_ino
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()  # 1: FLOCK  ADVISORY  WRITE 4242 08:01:1311 0 EOF
-            if words[1:2] == ["FLOCK"] and words[4] == str(holder.get("pid")) and words[5].endswith(f":{inode}"):
-                return holder
+            holder = data_directory.read_holder(descriptor)
+            return holder if holder.get("pid") in data_directory.flock_pids(descriptor) else None
     return None

@@ -1,6 +1,7 @@
-"""The data directory: where its parts lie, and its exclusive lock.
+"""The data directory: where its parts lie, and the exclusive hold of it.
 
-    LOCK                                    flock of the one engine that has the directory open; names its process
+    .                                       flock of the one engine that has the directory open
+    LOCK                                    its second flock, which older versions know; names its process
     catalog/data.mdb, lock.mdb              the LMDB environment, see `storage.catalog.environment`
     generations/<branch>/<TYPE>/<number>/   one generation, see `storage.generations.directory`
 
@@ -9,6 +10,8 @@ The engine owns this tree: no function of this module follows a symbolic link ou
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -18,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shadowswitch.model.errors import EngineAlreadyOpen, UnsupportedFilesystem
+from shadowswitch.model.errors import DirectoryLost, EngineAlreadyOpen, UnsupportedFilesystem
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.disk import sync_directory
 from shadowswitch.storage.shortages import raise_shortage
@@ -28,6 +31,9 @@ GENERATIONS = "generations"
 LOCK = "LOCK"
 EXPOSED = "with that they can change every record and run code"
 """The consequence of a data directory that other users may write."""
+NO_FLOCK = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
+"""From a file system that cannot lock a directory."""
+CHECK_INTERVAL_S = 0.02
 
 
 def make_directories(root: Path, relative: str) -> Path:
@@ -79,41 +85,123 @@ def _is_link(path: Path) -> UnsupportedFilesystem:
 
 
 class DirectoryLock:
-    """The exclusive lock on a data directory. The kernel releases it when the process ends, however it ends."""
+    """The exclusive hold of a data directory. The kernel releases it when the process ends, however it ends.
+
+    The flock on the directory itself cannot be removed beside a living engine, as a file can. The flock on `LOCK` keeps
+    an older version out, which knows no other. `check` finds that a part was removed, renamed or replaced all the same.
+    """
 
     def __init__(self, path: Path, clock: Clock = SYSTEM) -> None:
-        """Take the lock, or raise EngineAlreadyOpen naming the holder."""
-        self._descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """Take the directory, or raise EngineAlreadyOpen naming the holder."""
+        self._path = path
+        self._clock = clock
+        self._descriptors: list[int] = []
+        self._parts: dict[str, tuple[int, int]] = {}
+        self._checked_at = clock.monotonic()
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._write_holder(clock)
-        except BlockingIOError as error:
-            holder = read_holder(self._descriptor)
-            os.close(self._descriptor)
-            raise EngineAlreadyOpen(
-                f"{path} is open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
-                f" ({holder.get('command', 'unknown command')}, since {holder.get('since', '?')})",
-                holder=holder,
-                operation="open",
-                object=str(path),
-                hint="close that engine first, or use the reading commands, which work beside it",
-            ) from error
+            self._take(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            file = self._take(os.open(path / LOCK, flags, 0o600))
+            _write_holder(file, clock)
+            self._parts[str(path / LOCK)] = _identity(os.fstat(file))
+            self.check()
         except BaseException:
-            os.close(self._descriptor)
+            self.release()
             raise
 
-    def _write_holder(self, clock: Clock) -> None:
-        since = datetime.fromtimestamp(clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)[:200], "since": since}
-        data = json.dumps(holder).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, data, 0)
+    def _take(self, descriptor: int) -> int:
+        self._descriptors.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._already_open(descriptor) from error
+        except OSError as error:
+            if error.errno not in NO_FLOCK or len(self._descriptors) > 1:
+                raise  # a network file system that locks no directory locks files
+        return descriptor
+
+    def _already_open(self, descriptor: int) -> EngineAlreadyOpen:
+        holder: dict[str, Any] = {}
+        with contextlib.suppress(OSError):
+            file = os.open(self._path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._descriptors.append(file)
+            holder = read_holder(file)
+        pids = flock_pids(descriptor)
+        holder = holder or ({"pid": pids[0]} if pids else {})
+        return EngineAlreadyOpen(
+            f"{self._path} is open in process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+            f" ({holder.get('command', 'unknown command')}, since {holder.get('since', '?')})",
+            holder=holder,
+            operation="open",
+            object=str(self._path),
+            hint="close that engine first, or use the reading commands, which work beside it",
+        )
+
+    def watch(self, *files: Path) -> None:
+        """From now on `check` compares these files, too; the last one is that which holds the writes."""
+        for file in files:
+            self._parts[str(file)] = _identity(os.stat(file))
+
+    def check_commit(self) -> None:
+        """As `check`, before each commit: one stat call, of the file that holds the writes, between two whole checks.
+
+        A second engine of this version cannot enter whatever was removed, so the other parts may wait for some commits.
+        """
+        if self._clock.monotonic() - self._checked_at >= CHECK_INTERVAL_S:
+            self.check()
+        else:
+            self._compare(next(reversed(self._parts)))
+
+    def check(self) -> None:
+        """Raise DirectoryLost unless every path still leads to the file that was opened. Any thread.
+
+        A path leads through the directory and its ancestors, so whichever of them is replaced is found.
+        """
+        self._checked_at = self._clock.monotonic()
+        for path in self._parts:
+            self._compare(path)
+
+    def _compare(self, path: str) -> None:
+        try:
+            found = _identity(os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._lost(path, "was removed or renamed") from None
+        if found != self._parts[path]:
+            raise self._lost(path, "is another file than the one that was opened")
+
+    def _lost(self, path: str, problem: str) -> DirectoryLost:
+        return DirectoryLost(
+            f"{path} {problem} while the engine had it open",
+            operation="commit",
+            object=str(self._path),
+            hint="nothing more is stored; close this engine, put back what was moved, and open it again",
+        )
 
     def release(self) -> None:
-        """Release the lock. Idempotent."""
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+        """Release the directory. Idempotent."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _write_holder(descriptor: int, clock: Clock) -> None:
+    since = datetime.fromtimestamp(clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)[:200], "since": since}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def flock_pids(descriptor: int) -> list[int]:
+    """The processes that hold an exclusive flock on the file of a descriptor, from /proc/locks."""
+    inode = os.fstat(descriptor).st_ino
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        # 1: FLOCK  ADVISORY  WRITE 4242 08:01:1311 0 EOF
+        return [int(w[4]) for w in lines if w[1] == "FLOCK" and w[3] == "WRITE" and w[5].endswith(f":{inode}")]
+    return []
 
 
 def read_holder(descriptor: int) -> dict[str, Any]:

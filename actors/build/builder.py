@@ -138,6 +138,7 @@ class ShadowBuilder(EngineActor):
         spec = self._context.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
         failpoint("build.claimed")
+        self._context.hold.check()
         if row.state == ShadowState.PREPARING:
             row = self._prepare(row, spec)
         self._row = row

@@ -89,6 +89,7 @@ class ExternalBuilds:
         spec = self._context.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
         failpoint("build.claimed")
+        self._context.hold.check()
         if row.start_lsn and (self._context.root / spec.path / MANIFEST).exists():
             row = self._context.transact(lambda c: transitions.resume_building(c, row.id), "retry")
         else:

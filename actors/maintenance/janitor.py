@@ -196,6 +196,7 @@ class Janitor(EngineActor):
             self._generations.forget(row.number)
         if pinned_elsewhere(path):
             return
+        self._context.hold.check()
         remove_directory(path)
         failpoint("retire.removed")
         self._context.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")

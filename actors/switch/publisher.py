@@ -6,9 +6,8 @@ import os
 import threading
 from pathlib import Path
 
+from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch.live_index import LiveIndexes
-from shadowswitch.model.config import Config
-from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.generations import published_path
 from shadowswitch.storage.generations.generation import Generation
@@ -17,10 +16,12 @@ from shadowswitch.storage.generations.generation import Generation
 class Publisher:
     """Makes the published path of an index agree with its live pointer, after a switch. No writer waits for it."""
 
-    def __init__(self, root: Path, config: Config, catalog: Catalog, indexes: LiveIndexes) -> None:
-        self.folder = Path(config.published_path) if config.published_path else root / published_path.PUBLISHED
+    def __init__(self, context: EngineContext, indexes: LiveIndexes) -> None:
+        given = context.config.published_path
+        self.folder = Path(given) if given else context.root / published_path.PUBLISHED
         """The folder of the published paths."""
-        self._catalog = catalog
+        self._hold = context.hold
+        self._catalog = context.catalog
         self._indexes = indexes
         self._one_at_a_time = threading.Lock()
         """A slow copy is never put in the place of a newer one."""
@@ -39,6 +40,7 @@ class Publisher:
             if self._indexes.live(*key) is not generation:
                 return False
             self.pending.add(key)
+            self._hold.check()
             mark = published_path.identity(self._catalog.uuid, row.number)
             done = published_path.publish(
                 self.folder, branch_name, row.index_type, generation.path, mark, strategy, generation.copy_to

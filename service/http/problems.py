@@ -93,6 +93,7 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (errors.JournalTrimmed, 410),
     (PlaceLost, 410),
     (errors.EngineClosed, 503),
+    (errors.DirectoryLost, 503),
     (errors.Timeout, 503),
     (errors.ResourceExhausted, 503),
     (errors.CorruptData, 503),

@@ -100,6 +100,8 @@ class Catalog:
                 self._witness = -1 if readonly else os.open(path / DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
                 self.stale_readers_cleared = 0 if readonly else self.env.reader_check()
                 self._open_databases()
+                self.txn_id = self.last_txn_id()
+                """The id of the last transaction that this process wrote, or found here."""
             except BaseException:
                 self.close()
                 raise
@@ -138,6 +140,10 @@ class Catalog:
         for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
+
+    def last_txn_id(self) -> int:
+        """The id of the last committed transaction of any process."""
+        return int(self.env.info()["last_txnid"])
 
     def fell_short(self) -> OSError | None:
         """After an EIO from LMDB: why a write merely did not fit, if so. The JournalWriter's thread."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import BranchExists, CorruptData
+from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost
 from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog import journal_format, keys, rows
@@ -37,7 +37,7 @@ class Counters:
 
     def load(self, catalog: Catalog) -> None:
         """Read what is durable."""
-        self.txn_id: int = catalog.env.info()["last_txnid"]
+        self.txn_id: int = catalog.last_txn_id()
         """The id of the last transaction that these counters know of."""
         with catalog.read() as txn:
             self.last_lsn = catalog.number("last_lsn", txn)
@@ -93,6 +93,7 @@ class Commit:
                     self.store_heads()
                     self._put_number("last_lsn", self.last_lsn)
                     failpoint("journal.before_commit")
+                    self.catalog.txn_id = self.txn_id
         finally:  # the environment closes only when the last object of a transaction is gone
             for name in ("txn", "_records", "_journal"):
                 self.__dict__.pop(name, None)  # a transaction that could not begin has none
@@ -103,7 +104,17 @@ class Commit:
         self.catalog.dirty.add(self.dirty)
 
     def _refresh_counters(self, txn_id: int) -> None:
-        """Another JournalWriter may have committed since: one that was stopped and comes to its end (ST-1, ST-3)."""
+        """Another JournalWriter may have committed since: one that was stopped and comes to its end (ST-1, ST-3).
+
+        No other process may: raises DirectoryLost. The id of a transaction that failed at its commit is used again.
+        """
+        if txn_id - self.catalog.txn_id not in (0, 1):
+            raise DirectoryLost(
+                f"another process has written transaction {txn_id - 1} of the catalog;"
+                f" the last one of this engine is {self.catalog.txn_id}",
+                operation="commit",
+                hint="nothing more is stored; close both engines, run `shadowswitch check`, and open one again",
+            )
         if self.counters.txn_id != txn_id - 1:
             self.counters.load(self.catalog)
             self.last_lsn = self.counters.last_lsn
