@@ -2,7 +2,8 @@
 
     generations/<branch>/<TYPE>/<number>/
         manifest.json    see `storage.generations.manifest`
-        PINS             a reader holds a shared flock on it while it uses the generation (SW-5)
+        .                a reader holds a shared flock on it while it uses the generation (SW-5)
+        PINS             its second flock, which older versions know
         shard-000/ ...   one directory for each shard, which belongs to the backend alone
 
 The name of a branch is percent-encoded, see `model.names.directory_name`.
@@ -36,30 +37,40 @@ def shard_paths(generation: Path, shards: int) -> list[Path]:
 
 @contextlib.contextmanager
 def shared_pin(generation: Path) -> Iterator[None]:
-    """Pin a generation from any process: a shared lock on its PINS file, which the kernel releases with the process.
+    """Pin a generation from any process: shared flocks, which the kernel releases with the process.
 
     Raises FileNotFoundError when the generation was removed, ResourceExhausted. The caller reads the row of the
     generation again under the pin: a generation that was marked for removal before may be removed all the same (SW-5).
     """
-    with shortages("pin", str(generation)):
-        descriptor = os.open(generation / PINS, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    with contextlib.ExitStack() as stack:
+        with shortages("pin", str(generation)):
+            descriptors = list(_pins(generation, stack))
+        for descriptor in descriptors:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def pinned_elsewhere(generation: Path) -> bool:
     """True if a reader in any process pins the generation. Ask after the catalog has marked it for removal (SW-5)."""
-    try:
-        descriptor = os.open(generation / PINS, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        try:
+            for descriptor in _pins(generation, stack):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
     return False
+
+
+def _pins(generation: Path, stack: contextlib.ExitStack) -> Iterator[int]:
+    """Descriptors of what a pin holds: the directory, and PINS unless it was removed."""
+    yield _opened(generation, os.O_DIRECTORY, stack)
+    with contextlib.suppress(FileNotFoundError):
+        yield _opened(generation / PINS, os.O_NOFOLLOW, stack)
+
+
+def _opened(path: Path, flags: int, stack: contextlib.ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    stack.callback(os.close, descriptor)
+    return descriptor

@@ -3,7 +3,7 @@
 Owns `generations/<branch>/<TYPE>/<number>/`:
 
     manifest.json    see `storage.generations.manifest`
-    PINS             readers of any process hold a shared lock on it
+    PINS             readers of any process hold shared locks on it and on the directory
     shard-000/ ...   see `backends.protocol`
 
 Invariants: SW-1, SW-5. The writer has a file of its own, see `storage.generations.writer`.

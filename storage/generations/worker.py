@@ -81,21 +81,28 @@ decode_answer = msgspec.json.Decoder(Answer).decode
 
 @contextlib.contextmanager
 def shard_lock(path: Path, clock: Clock = SYSTEM) -> Iterator[None]:
-    """The exclusive right to write a shard; waits until the worker of a dead host has exited."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        deadline = clock.monotonic() + SHARD_LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if clock.monotonic() > deadline:
-                    raise Timeout(f"another process is still writing {path}", operation="build") from None
-                clock.sleep(0.02)
+    """The exclusive right to write a shard; waits until the worker of a dead host has exited.
+
+    Held on the directory of the shard, and on a file beside it that older versions know.
+    """
+    deadline = clock.monotonic() + SHARD_LOCK_TIMEOUT_S
+    with contextlib.ExitStack() as stack:
+        for name, flags in ((path, os.O_DIRECTORY), (path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT)):
+            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, descriptor)
+            _wait_for_flock(descriptor, path, deadline, clock)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _wait_for_flock(descriptor: int, path: Path, deadline: float, clock: Clock) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if clock.monotonic() > deadline:
+                raise Timeout(f"another process is still writing {path}", operation="build") from None
+            clock.sleep(0.02)
 
 
 class Worker:

@@ -32,6 +32,7 @@ class Limit(Enum):
     IMPORT_BATCH_CHANGES = "shadowswitch.service.daemon.importer.BATCH_CHANGES"
     LOCKS_MAX = "shadowswitch.model.locks.table.LOCKS_MAX"
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
+    SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"
     SHORTAGES_MAX = "shadowswitch.actors.build.running_builds.SHORTAGES_MAX"
     VALIDATION_POLL_S = "shadowswitch.actors.build.validator.POLL_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
