@@ -6,11 +6,12 @@ transaction of the shard, at an LSN H, and compares it with the source; it skips
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -35,6 +36,7 @@ from shadowswitch.storage.generations.external_manifest import CheckDelivery, ch
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
 from shadowswitch.storage.shortages import shortages
 
+T = TypeVar("T")
 FINDINGS_MAX = 20
 """Findings of one kind in one place; more add nothing."""
 SLICE = 2000
@@ -58,28 +60,36 @@ def check_data(catalog: Catalog, root: Path) -> list[Finding]:
     Raises StorageFull, ResourceExhausted when the check of an index has no room, or cannot have what it needs.
     """
     findings: list[Finding] = []
-    types = catalog.types()
-    for branch in catalog.branches():
+    types = _readable(catalog.types, findings) or {}
+    for branch in _readable(catalog.branches, findings) or []:
         findings += _first(_check_journal(catalog, branch))
         findings += _first(_check_records(catalog, branch, types))
-    findings += _first(_check_rows(catalog))
-    findings += _first(check_locks(catalog))
-    findings += _first(check_events(catalog))
-    findings += _first(check_holds(catalog))
-    findings += _first(check_received(catalog))
+    for check in (_check_rows, check_locks, check_events, check_holds, check_received):
+        findings += _first(check(catalog))
     findings += _first(_check_directories(catalog, root))
-    for row in catalog.generations():
+    for row in _readable(catalog.generations, findings) or []:
         if row.role in OPEN_ROLES:
             findings += _check_generation(catalog, root, row, types)
     return findings
 
 
+def _readable(read: Callable[[], T], findings: list[Finding]) -> T | None:
+    """What `read` returns. What does not decode is a finding, and the check goes on without it."""
+    try:
+        return read()
+    except (CorruptData, ValueError, msgspec.MsgspecError) as error:
+        findings.append(Finding("ST-4", "catalog", f"a part of it does not decode: {error}"))
+        return None
+
+
 def _first(found: Iterator[Finding]) -> list[Finding]:
+    """The findings of a check of the catalog; its end where something does not decode is one, too."""
     listed: list[Finding] = []
-    for finding in found:
-        listed.append(finding)
-        if len(listed) == FINDINGS_MAX:
+    while len(listed) < FINDINGS_MAX:
+        finding = _readable(lambda: next(found, None), listed)
+        if finding is None:
             break
+        listed.append(finding)
     return listed
 
 
@@ -303,12 +313,13 @@ def _check_shards(catalog: Catalog, path: Path, row: GenerationRow, where: str, 
     paths = shard_paths(path, row.shards)
     for place in paths:
         findings += [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
-    reader = backend.open_reader(paths, row.options)
     try:
-        for shard in range(row.shards):
-            findings += _first(_ShardCheck(catalog, row, backend, shard, f"{where} shard {shard}", types).run(reader))
-    finally:
-        reader.close()
+        with contextlib.closing(backend.open_reader(paths, row.options)) as reader:
+            for shard in range(row.shards):
+                check = _ShardCheck(catalog, row, backend, shard, f"{where} shard {shard}", types)
+                findings += islice(check.run(reader), FINDINGS_MAX)
+    except (CorruptData, ValueError, TypeError) as error:  # TypeError: a cut row has NULL where no NULL can be
+        findings.append(Finding("IX-1", where, f"it is not whole: {error}"))
     return findings
 
 
@@ -336,8 +347,10 @@ class _ShardCheck:
             self.held[key] = (record.lsn, _content(record.fields))
         if own != state.digest:
             yield Finding("IX-2", self.where, f"counters say {state.digest!r}, rows say {own!r}")
-        oldest = self.catalog.head(self.row.branch)[1]
-        head = self.catalog.head(self.row.branch)[0]
+        head, oldest = self.catalog.head(self.row.branch)
+        if state.applied_lsn > head:
+            yield Finding("ST-6", self.where, f"it is at LSN {state.applied_lsn}, ahead of its branch at {head}")
+            return
         if state.applied_lsn + 1 < oldest and state.applied_lsn < head:
             yield Finding("ST-6", self.where, f"it is at LSN {state.applied_lsn}, the journal begins at {oldest}")
             return
@@ -347,15 +360,12 @@ class _ShardCheck:
         for number, name in self.types.items():
             cursor, done = b"", False
             while not done:
-                part = read_records(
-                    self.catalog,
-                    self.row.branch,
-                    number,
-                    name,
-                    buckets_of_shard(self.shard, self.row.shards),
-                    cursor,
-                    SLICE,
-                )
+                buckets = buckets_of_shard(self.shard, self.row.shards)
+                try:
+                    part = read_records(self.catalog, self.row.branch, number, name, buckets, cursor, SLICE)
+                except CorruptData as error:
+                    yield Finding("ST-4", self.where, f"its source cannot be read: {error}")
+                    return
                 cursor, done = part.cursor, part.done
                 for item in part.items:
                     held = self.held.pop((item.resource_type, item.id), None)

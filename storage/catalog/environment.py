@@ -44,6 +44,7 @@ from shadowswitch.storage.catalog.dirty import DirtySet
 from shadowswitch.storage.catalog.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.clock import SYSTEM, Clock
+from shadowswitch.storage.cut_file import refuse_cut
 from shadowswitch.storage.disk import disk_errors
 
 FORMAT = b"shadowswitch-2"
@@ -85,6 +86,7 @@ class Catalog:
         self._lock_file = self._witness = -1
         self._closed = False
         with disk_errors("open"):
+            refuse_cut(path / DATA_FILE)
             self.env = lmdb.open(
                 str(path),
                 map_size=map_size_bytes,

@@ -58,11 +58,15 @@ def _record_header(value: bytes | memoryview) -> tuple[int, int]:
 
 
 def split_record(value: bytes | memoryview) -> tuple[int, str, memoryview]:
-    """A stored record as (lsn, id, encoded fields)."""
+    """A stored record as (lsn, id, encoded fields). Raises CorruptData."""
     view = memoryview(value)
     lsn, length = _record_header(view)
     start = RECORD_HEADER.size
-    return lsn, str(view[start : start + length], "utf-8"), view[start + length :]
+    try:
+        return lsn, str(view[start : start + length], "utf-8"), view[start + length :]
+    except UnicodeDecodeError as error:
+        id = bytes(view[start : start + length])
+        raise CorruptData(f"the id {id[:80]!r} is not UTF-8", hint="run `shadowswitch check`") from error
 
 
 def decode_fields(data: bytes | memoryview) -> dict[str, Any]:

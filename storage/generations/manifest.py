@@ -74,10 +74,12 @@ def write_manifest(
 
 
 def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
-    """Raise CorruptData unless the manifest names this generation of this catalog."""
+    """Raise CorruptData unless the manifest names this generation of this catalog, and no closed file is cut off."""
     try:
         manifest = json.loads(_bytes_of(path / MANIFEST))
         found = (manifest["catalog"], manifest["generation"], manifest["fingerprint"], manifest["shards"])
+        files = manifest.get("built", {}).get("files", {})
+        cut = [name for name, file in files.items() if os.stat(path / name).st_size < file["size_bytes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptData(
             f"generation {row.number} has no readable manifest in {path}: {error}",
@@ -89,6 +91,12 @@ def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
             f"{path} holds another generation than number {row.number} of this catalog",
             object=str(path),
             hint="was the directory copied here? Rebuild the index",
+        )
+    if cut:
+        raise CorruptData(
+            f"{path / cut[0]} is cut off: it is shorter than after the build",
+            object=str(path),
+            hint="rebuild the index; its records are safe in the catalog",
         )
 
 

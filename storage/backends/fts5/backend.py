@@ -39,6 +39,8 @@ class Fts5Backend:
         fts5_store.create(path, options)
 
     def open_writer(self, path: Path, options: Mapping[str, Any]) -> Fts5Writer:
+        with fts5_store.translated("open shard", path):
+            fts5_store.refuse_cut(path)
         connection = fts5_store.open_existing(path, options, "rw")
         try:
             with fts5_store.translated("open shard", path):

@@ -38,6 +38,8 @@ def check(path: Path, options: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def _copy_of(path: Path, options: Mapping[str, Any]) -> Iterator[sqlite3.Connection]:
+    with store.translated("copy for check", path):
+        store.refuse_cut(path)
     with store.translated("copy for check", path), closing(store.open_existing(path, options, "ro")) as source:
         _remove_leftovers(path)
         name = path / f"check-{os.getpid()}-{next(_numbers)}.sqlite"

@@ -22,7 +22,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,6 +57,9 @@ FREE_BYTES_MIN = 1 << 20
 """A failed write with less free space than this counts as a full disk, which SQLite does not always report."""
 
 _STATEMENTS_CACHED = 256
+_PENDING_BYTE = 1 << 30
+"""The page at this place holds SQLite's locks, and is never written."""
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _NO_MEMORY = (sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_SHMMAP)
 """SQLite's I/O errors for memory that cannot be had; a plain SQLITE_NOMEM is a MemoryError in Python."""
 SQLITE_ERRORS = (sqlite3.Error, MemoryError)
@@ -147,6 +150,43 @@ def verify_identity(connection: sqlite3.Connection, path: Path, options: Mapping
         raise CorruptData("not an fts5 shard of this format", object=str(path), hint="build the index again")
     if connection.execute("SELECT options FROM spec").fetchone() != (spec_text(options),):
         raise CorruptData("the shard was built with other options", object=str(path), hint="build the index again")
+
+
+def refuse_cut(path: Path) -> None:
+    """Raise `CorruptData` when the file ends before its last page, and the log does not have what is missing.
+
+    SQLite notices that only where it reads such a page. The connection cannot write: another one would copy the log
+    into the file when it closes, and fill the gap with zeros.
+    """
+    with closing(connect(path, "ro")) as connection:
+        pages, page_bytes = (connection.execute(f"PRAGMA page_{name}").fetchone()[0] for name in ("count", "size"))
+    file = path / FILE
+    present = os.stat(file).st_size // page_bytes
+    never_written = _PENDING_BYTE // page_bytes + 1
+    missing = set(range(present + 1, pages + 1)) - {never_written}
+    if missing and not missing <= _logged_pages(path, page_bytes) and os.stat(file).st_size // page_bytes < pages:
+        raise CorruptData(
+            f"{file} is cut off: it has {present} of its {pages} pages", object=str(path), hint="build the index again"
+        )
+
+
+def _logged_pages(path: Path, page_bytes: int) -> set[int]:
+    """The numbers of the pages that the log has: of every frame with the salt of its header."""
+    try:
+        descriptor = os.open(path / f"{FILE}-wal", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return set()
+    found = set()
+    try:
+        salt = os.pread(descriptor, 8, 16)
+        for offset in range(_LOG_HEADER_BYTES, os.fstat(descriptor).st_size, _FRAME_HEADER_BYTES + page_bytes):
+            frame = os.pread(descriptor, 16, offset)
+            if frame[8:] != salt:
+                break
+            found.add(int.from_bytes(frame[:4], "big"))
+    finally:
+        os.close(descriptor)
+    return found
 
 
 def read_state(connection: sqlite3.Connection, path: Path) -> ShardState:

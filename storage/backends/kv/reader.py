@@ -188,5 +188,4 @@ def _record(key: bytes, value: bytes) -> Record:
 
 
 def _hit(full: bytes, lsn: int) -> Hit:
-    resource_type, id = full.decode().split("\0", 1)
-    return Hit(resource_type, id, 1.0, lsn)
+    return Hit(*store.split_key(full), 1.0, lsn)

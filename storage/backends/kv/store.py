@@ -30,6 +30,7 @@ import msgspec
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, StorageFull
 from shadowswitch.storage.backends.protocol import ShardState
+from shadowswitch.storage.cut_file import refuse_cut
 from shadowswitch.storage.disk import sync_directory
 from shadowswitch.storage.shortages import full, no_room, shortage
 
@@ -110,9 +111,9 @@ def open_environment(path: Path, options: Mapping[str, Any]) -> Environment:
         identity = (os.getpid(), status.st_dev, status.st_ino)
         environment = _open.get(identity)
         if environment is None:
+            refuse_cut(data)
             environment = Environment(path, options["map_size_mib"], create=False)
             try:
-                _fit_file(environment, data)
                 environment.env.reader_check()
                 _verify(environment, options)
             except BaseException:
@@ -133,16 +134,6 @@ def release(environment: Environment) -> None:
             for identity in [key for key, value in _open.items() if value is environment]:
                 del _open[identity]
             environment.env.close()
-
-
-def _fit_file(environment: Environment, data: Path) -> None:
-    """Make the file as long as its header says. The gap reads as zeros, which LMDB refuses with an error.
-
-    Without this, a file that a power cut left too short would end the whole process with SIGBUS.
-    """
-    size_bytes = (environment.env.info()["last_pgno"] + 1) * environment.env.stat()["psize"]
-    if data.stat().st_size < size_bytes:
-        os.truncate(data, size_bytes)
 
 
 def _verify(environment: Environment, options: Mapping[str, Any]) -> None:
@@ -226,11 +217,16 @@ def version_of(key: bytes, value: bytes) -> tuple[str, str, int]:
     """(resource_type, id, lsn) of a row; decodes the fields only if they hold the key."""
     if is_shortened(key):
         return decode_row(key, value)[:3]
+    return *split_key(key), int.from_bytes(value[:8], "big")
+
+
+def split_key(full: bytes) -> tuple[str, str]:
+    """(resource_type, id) of a full key; raises `CorruptData`."""
     try:
-        resource_type, id = key.decode().split("\0", 1)
+        resource_type, id = full.decode().split("\0", 1)
     except ValueError as error:
-        raise CorruptData(f"the row {key[:80]!r} is damaged", hint="build the index again", cause=error) from error
-    return resource_type, id, int.from_bytes(value[:8], "big")
+        raise CorruptData(f"the row {full[:80]!r} is damaged", hint="build the index again", cause=error) from error
+    return resource_type, id
 
 
 @contextmanager
