@@ -9,6 +9,7 @@
     shadow SWITCHING            the switch was not committed                   BUILT again
     generation live, soaking    served, kept                                   opened and followed; the read floor is
                                                                                the head of the branch at this start
+    any, ahead of its branch    the catalog is older: a backup was put back    not served; a build begins again
     generation retiring         marked, perhaps half removed                   the Janitor goes on with it
     locks                       their holders may live                         kept, with one grace interval
 
@@ -20,6 +21,7 @@ rebuilt, and a reader gets the reason. A resource that cannot be had says nothin
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,8 +41,8 @@ from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.clock import Moment
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import published_path
-from shadowswitch.storage.generations.directory import shard_paths
-from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
+from shadowswitch.storage.generations.generation import Generation, create
 from shadowswitch.storage.generations.recount import Checked, CheckShards
 from shadowswitch.storage.shortages import shortage
 
@@ -129,10 +131,34 @@ class Recovery:
             reason = "the host stopped before the switch was committed"
             transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
         elif shadow.state == ShadowState.PREPARING or (shadow.state == ShadowState.BUILDING and not shadow.external):
+            self._begin_again_if_ahead(shadow)
             transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
             self._found.resume.append(shadow)
         elif shadow.state == ShadowState.BUILDING:
             transact(lambda c: transitions.note_recovery(c, "awaited", shadow), "recover")
+        elif shadow.state == ShadowState.FAILED:
+            self._begin_again_if_ahead(shadow)
+
+    def _begin_again_if_ahead(self, shadow: ShadowRow) -> None:
+        """A build, or a retry, goes on from what its shards have stored, unless its branch does not have that."""
+        row = self._catalog.generation(shadow.generation)
+        if row is None or row.opaque:
+            return
+        path, backend = self._context.root / row.path, registry.backend(row.backend)
+        try:
+            if not (data_directory.inside(self._context.root, row.path) / MANIFEST).exists():
+                return  # the builder makes the directory
+            with contextlib.closing(backend.open_reader(shard_paths(path, row.shards), row.options)) as reader:
+                for shard in range(row.shards):
+                    self._refuse_ahead(row, reader.shard_snapshot(shard)[0].applied_lsn)
+        except CorruptData as error:
+            logger.warning("the build of generation %d begins again: %s", row.number, error)
+            if shadow.state == ShadowState.BUILDING:
+                create(self._context.root, row, shadow.branch_name, self._catalog.uuid, backend)
+            else:
+                (path / MANIFEST).unlink(missing_ok=True)
+        except (ShadowSwitchError, OSError) as error:
+            logger.warning("the shards of generation %d could not be looked at: %s", row.number, error)
 
     def _note_locks(self) -> None:
         """Each holder has one grace interval to give a sign of life; the event names the locks that are kept."""
@@ -197,6 +223,7 @@ class Recovery:
             generation = self._generations.open(row)
             if not generation.writer.loaded and row.role != "building":
                 raise CorruptData(f"generation {row.number} was never completed", object=row.path)
+            self._refuse_ahead(row, generation.writer.newest_lsn)
             failpoint("recover.opened")
         except (ShadowSwitchError, OSError) as error:
             logger.error("generation %d (%s) cannot be opened: %s", row.number, row.role, error)
@@ -209,6 +236,20 @@ class Recovery:
                 raise lack from error
             self._note_unopened(row, f"it could not be opened: {error}")
 
+    def _refuse_ahead(self, row: GenerationRow, applied_lsn: int) -> None:
+        """Raise CorruptData for an index that has changes which its branch has not: their LSNs are given again (ST-6).
+
+        A change is durable in the catalog before an index has it, so the catalog is older than the index.
+        """
+        head = self._catalog.head(row.branch)[0]
+        if applied_lsn > head:
+            raise CorruptData(
+                f"generation {row.number} is at LSN {applied_lsn}, its branch at {head}: the catalog is older than the"
+                " index (was a backup of it put back?)",
+                object=row.path,
+                hint="rebuild the index; writes that the catalog does not have are in no backup of it",
+            )
+
     def _note_unopened(self, row: GenerationRow, reason: str) -> None:
         transact = self._context.transact
         if row.role == "live":
@@ -219,3 +260,4 @@ class Recovery:
             transact(lambda c: transitions.mark_unsound(c, row.number, reason), "recover")
         else:
             transact(lambda c: transitions.mark_failed(c, row.shadow_id, reason), "recover")
+            self._begin_again_if_ahead(self._catalog.shadow(row.shadow_id))

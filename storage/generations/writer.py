@@ -55,6 +55,8 @@ class GenerationWriter:
             raise
         self.loaded = all(state.loaded for state in states)
         self.applied_lsn = min(state.applied_lsn for state in states)
+        self.newest_lsn = max(state.applied_lsn for state in states)
+        """What the shard that is furthest had applied when it was opened."""
         self.durable_lsn = row.durable_lsn
         self.closed = False
 
