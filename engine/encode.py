@@ -14,6 +14,7 @@ from shadowswitch.model.errors import InvalidChange, InvalidConfig
 from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.model.records import Delete, Put
 from shadowswitch.storage.catalog.journal_format import Batch, Prepared
+from shadowswitch.storage.catalog.keys import body_checksum
 
 _encode = msgspec.msgpack.Encoder().encode
 DEPTH_MAX = 64
@@ -52,7 +53,7 @@ def _prepare(change: Put | Delete, config: Config) -> Prepared:
     id = check_id(change.id)
     hashed = key_hash(resource_type, change.id)
     if isinstance(change, Delete):
-        return Prepared(resource_type, hashed, id, b"")
+        return Prepared(resource_type, hashed, id, b"", 0)
     where = f"{resource_type} {change.id[:80]!r}"
     if not isinstance(change.fields, dict):
         raise InvalidChange(
@@ -70,7 +71,7 @@ def _prepare(change: Put | Delete, config: Config) -> Prepared:
             object=where,
             hint="store large content elsewhere and keep a reference, or raise Config.record_size_max_bytes",
         )
-    return Prepared(resource_type, hashed, id, fields)
+    return Prepared(resource_type, hashed, id, fields, body_checksum(id, fields))
 
 
 def _check_json_like(value: Any, where: str, depth: int) -> None:

@@ -12,6 +12,7 @@
     any, ahead of its branch    the catalog is older: a backup was put back    not served; a build begins again
     generation retiring         marked, perhaps half removed                   the Janitor goes on with it
     locks                       their holders may live                         kept, with one grace interval
+    counters, heads             wrong: below what is in use, or beyond it      derived again from rows and journal
 
 Each decision is an event and an audit row. A start without a decision writes nothing.
 Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
@@ -34,6 +35,7 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import retention, transitions
@@ -44,6 +46,7 @@ from shadowswitch.storage.generations import published_path
 from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
 from shadowswitch.storage.generations.generation import Generation, create
 from shadowswitch.storage.generations.recount import Checked, CheckShards
+from shadowswitch.storage.repair.repair import Repair
 from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
@@ -89,6 +92,8 @@ class Recovery:
 
     def run(self) -> Recovered:
         """Recover. Raises CorruptData when the locks do not decode, StorageFull, ResourceExhausted."""
+        for repaired in self._repair_numbers():
+            logger.error("%s", repaired)
         self._locks.load()
         self._note_locks()
         for shadow in self._catalog.shadows():
@@ -111,6 +116,10 @@ class Recovery:
                 self._indexes.of(index.branch, index.index_type).set_live(live, index.epoch, head)
                 self._publish(index, live)
         return self._found
+
+    def _repair_numbers(self) -> list[Finding]:
+        context = self._context
+        return Repair(self._catalog, context.root, context.transact, "recovery", "the start").run_at_start()
 
     def _publish(self, index: IndexRow, live: Generation) -> None:
         """Complete a publication that a crash cut off behind the commit of its switch: the live pointer decides."""

@@ -93,10 +93,18 @@ class Digest:
         self.sums[bucket] = (self.sums[bucket] + changed) & _MASK
 
     def merge(self, other: Digest) -> None:
-        """Add a digest of a disjoint set of records."""
+        """Add a digest of a disjoint set of records, or what `minus` returned."""
         for bucket in range(BUCKETS):
-            self.counts[bucket] += other.counts[bucket]
+            self.counts[bucket] = (self.counts[bucket] + other.counts[bucket]) & _MASK
             self.sums[bucket] = (self.sums[bucket] + other.sums[bucket]) & _MASK
+
+    def minus(self, other: Digest, buckets: Iterable[int] = range(BUCKETS)) -> Digest:
+        """What must be merged into `other` to make it equal to this digest in these buckets."""
+        gap = Digest()
+        for bucket in buckets:
+            gap.counts[bucket] = (self.counts[bucket] - other.counts[bucket]) & _MASK
+            gap.sums[bucket] = (self.sums[bucket] - other.sums[bucket]) & _MASK
+        return gap
 
     def differing(self, other: Digest, buckets: Iterable[int] = range(BUCKETS)) -> list[int]:
         """The buckets in which two digests differ, in order."""
@@ -121,7 +129,7 @@ class Digest:
 
     def encode(self) -> bytes:
         """64 counts, then 64 sums, each an unsigned 64-bit little-endian integer."""
-        return _FORMAT.pack(*self.counts, *self.sums)
+        return _FORMAT.pack(*(count & _MASK for count in self.counts), *self.sums)
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Digest:

@@ -42,6 +42,7 @@ EVENT_TYPES: Final = {
     "lock.expired": "a lock expired, by its time to live or for lack of heartbeats",
     "lock.forced": "a lock was forced open: `by`, `reason`",
     "hold.given_up": "a subscriber's hold kept too much of the journal: its `name`, `after_lsn`, `reason`",
+    "catalog.repaired": "`check --repair` derived something again: `problem`, `source`; or gave `records` a checksum",
     "recovery.resumed": "a build that a stop interrupted goes on",
     "recovery.awaited": "an external build is awaited; the time limit for the next call of its builder begins anew",
     "recovery.checked": "a generation that a power cut may have torn was read whole, and is sound",

@@ -14,7 +14,7 @@ INVARIANTS: Final = MappingProxyType(
         "ST-1": "journal LSNs of a branch rise, none is above the last LSN, and the branch's head is the last of them",
         "ST-2": "a record's LSN is that of the last journal entry of its key, while that entry is kept",
         "ST-3": "the digest kept by branch and resource type equals the one recomputed from the records",
-        "ST-4": "every row decodes, and every row it points to exists",
+        "ST-4": "every row decodes and has the content that its checksum names, and every row it points to exists",
         "ST-5": "a write is acknowledged only after the transaction that holds it is on disk",
         "ST-6": "the journal keeps every change above the LSN of each generation that follows it and of each hold",
         "IX-1": "an index has exactly one live generation, which is on disk and whole, and readers get that one",

@@ -204,11 +204,16 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A violated invariant, found by `check`: its id (see `model.invariants`), the place, and the problem."""
+    """A violated invariant, found by `check`: its id (see `model.invariants`), the place, and the problem.
+
+    `repaired` says what `check(repair=True)` derived it from again; "" while the finding stands.
+    """
 
     invariant: str
     where: str
     problem: str
+    repaired: str = ""
 
     def __str__(self) -> str:
-        return f"{self.invariant} {self.where}: {self.problem}"
+        text = f"{self.invariant} {self.where}: {self.problem}"
+        return f"{text}; repaired from {self.repaired}" if self.repaired else text

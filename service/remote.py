@@ -19,7 +19,7 @@ from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Delete, Put, Receipt, Record
-from shadowswitch.model.views import BranchInfo, ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.model.views import BranchInfo, Finding, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.host_file import HostFile
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
@@ -144,6 +144,10 @@ class RemoteEngine:
         """See Engine."""
         body = {"branch_name": branch, "index_type": index_type}
         return self._call("POST", "indexes/rollback", body, SwitchResult, LONG_TIMEOUT_S)
+
+    def check(self, repair: bool = False, by: str = "", reason: str = "") -> list[Finding]:
+        """See Engine. The server takes the actor from the token, and ignores `by`."""
+        return self._call("POST", "check", {"repair": repair, "reason": reason}, list[Finding], LONG_TIMEOUT_S)
 
     def _call(self, method: str, path: str, body: Any, kind: type[T], timeout_s: float = TIMEOUT_S) -> T:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}

@@ -34,6 +34,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
+from shadowswitch.storage.repair.catalog import catalog_faults
 from shadowswitch.storage.shortages import shortages
 
 T = TypeVar("T")
@@ -64,6 +65,8 @@ def check_data(catalog: Catalog, root: Path) -> list[Finding]:
     for branch in _readable(catalog.branches, findings) or []:
         findings += _first(_check_journal(catalog, branch))
         findings += _first(_check_records(catalog, branch, types))
+    with catalog.read() as txn:
+        findings += _first(fault.finding for fault in catalog_faults(catalog, txn))
     for check in (_check_rows, check_locks, check_events, check_holds, check_received):
         findings += _first(check(catalog))
     findings += _first(_check_directories(catalog, root))
@@ -106,8 +109,7 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
     overtaken = False  # by a trim, which removed chunks before this check had read them
     while True:
         with catalog.read() as txn:
-            head, oldest = catalog.head_in(txn, branch.number)
-            overtaken = overtaken or oldest > after + 1
+            overtaken = overtaken or catalog.head_in(txn, branch.number)[1] > after + 1
             numbers = {name: number for number, name in catalog.types_in(txn)}
             batch = list(islice(chunks(txn, catalog, branch.number, after), SLICE_CHUNKS))
             for reached, value in batch:
@@ -124,10 +126,6 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
         if not batch:
             break
         after = last
-    if last and last != head and oldest <= head:
-        yield Finding("ST-1", where, f"the last entry has LSN {last}, the head is {head}")
-    if head > catalog.last_lsn():
-        yield Finding("ST-1", where, f"the head {head} is above the last LSN of the catalog")
     for (name, id), lsn in missing.items() if not overtaken else ():
         yield Finding(
             "ST-2", where, f"{name} {id[:80]!r} was written at LSN {lsn}, not deleted since, and has no record"
@@ -150,10 +148,7 @@ def _check_entry(
         return
     key = keys.record_key(branch.number, number, bucket_of(entry.key_hash), entry.id.encode())
     stored = txn.get(key, db=catalog.db["records"])
-    try:
-        present = keys.record_lsn(stored) if stored is not None else 0
-    except ShadowSwitchError:
-        return  # `_check_records` reports it
+    present = keys.claimed_lsn(stored) if stored is not None else 0
     if present > lsn:
         later[entry.resource_type, entry.id] = present
     else:
@@ -168,7 +163,7 @@ def _check_entry(
         yield Finding("ST-2", where, f"{name} was written at LSN {lsn}, the record has LSN {present}")
     else:
         missing.pop((entry.resource_type, entry.id), None)
-        if present == lsn and entry.id.encode() + fields != stored[keys.RECORD_HEADER.size :]:
+        if present == lsn and entry.id.encode() + fields != keys.claimed_content(stored):
             yield Finding("ST-2", where, f"{name} has other content than its journal entry at LSN {lsn}")
 
 
@@ -184,10 +179,12 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                     txn, catalog.db["records"], keys.RECORD_PREFIX.pack(branch.number, number, bucket)
                 ):
                     try:
-                        lsn, id, fields = keys.split_record(value)
+                        lsn, id, fields, _ = keys.split_record(key, value)
                         keys.decode_fields(fields)
                     except Exception as error:
-                        yield Finding("ST-4", where, f"the record at {bytes(key)!r} does not decode: {error}")
+                        lsn, id = keys.claimed_lsn(value), keys.claimed_id(key, value)
+                        yield Finding("ST-4", where, f"the record {id[:80]!r} of LSN {lsn} is damaged: {error}")
+                        recomputed.add(key_hash(name, id), lsn)
                         continue
                     hashed = key_hash(name, id)
                     if bucket_of(hashed) != bucket:
@@ -332,6 +329,8 @@ class _ShardCheck:
         self.catalog, self.row, self.backend, self.shard, self.where = catalog, row, backend, shard, where
         self.types = {number: name for number, name in types.items() if name in row.resource_types}
         self.held: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self.damaged: list[str] = []
+        """The ids of damaged records of the type that is compared."""
 
     def run(self, reader: IndexReader) -> Iterator[Finding]:
         state, rows = reader.shard_snapshot(self.shard)
@@ -359,13 +358,11 @@ class _ShardCheck:
     def _against_source(self, lsn: int) -> Iterator[Finding]:
         for number, name in self.types.items():
             cursor, done = b"", False
+            buckets = buckets_of_shard(self.shard, self.row.shards)
             while not done:
-                buckets = buckets_of_shard(self.shard, self.row.shards)
-                try:
-                    part = read_records(self.catalog, self.row.branch, number, name, buckets, cursor, SLICE)
-                except CorruptData as error:
-                    yield Finding("ST-4", self.where, f"its source cannot be read: {error}")
-                    return
+                part = read_records(
+                    self.catalog, self.row.branch, number, name, buckets, cursor, SLICE, self.damaged.append
+                )
                 cursor, done = part.cursor, part.done
                 for item in part.items:
                     held = self.held.pop((item.resource_type, item.id), None)
@@ -378,6 +375,10 @@ class _ShardCheck:
                         yield Finding("IX-3", self.where, f"{key} has LSN {held[0]}, its source {item.lsn}")
                     elif held[1] != _content(self.backend.project(self.row.options, item.fields or {})):
                         yield Finding("IX-3", self.where, f"{key} has other content than its source at LSN {item.lsn}")
+            for id in self.damaged:
+                if self.held.pop((name, id), None) is not None:
+                    yield Finding("IX-3", self.where, f"{name} {id[:80]!r} has a source that is damaged")
+            self.damaged.clear()
         if self.held:
             yield from self._not_in_source(lsn)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,11 @@ from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import InvalidConfig, InvalidTransition
 from shadowswitch.model.views import Event, Finding
 from shadowswitch.storage.catalog.outbox import event_position, note_position
 from shadowswitch.storage.fsck import check_data
+from shadowswitch.storage.repair.repair import Repair
 
 NAME_CHARS_MAX = 2000
 
@@ -44,6 +46,7 @@ class EventCalls:
         self._janitor = janitor
         self._statistics = statistics
         self._live_checks = live_checks
+        self._repairing = threading.Lock()
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """Up to `limit` events of the durable log after a sequence number, in order; see docs/events.md.
@@ -122,10 +125,26 @@ class EventCalls:
         failed = self._catalog.failed
         return str(failed) if failed is not None else ""
 
-    def check(self) -> list[Finding]:
-        """fsck: every invariant over everything on disk. Works beside writers and readers; may take long."""
+    def check(self, repair: bool = False, by: str = "", reason: str = "") -> list[Finding]:
+        """fsck: every invariant over everything on disk. Works beside writers and readers; may take long.
+
+        With `repair`, first derive again what the catalog holds twice: digests, numbers, names, and damaged records of
+        which a proven copy exists. Each repair is in the audit history, and among the findings, with its source in
+        `repaired`. Raises InvalidTransition while another repair runs.
+        """
         self._state.check()
-        return check_data(self._catalog, self._context.root) + self._live_checks.findings()
+        for name, text in (("by", by), ("reason", reason)):
+            check_text(name, text, NAME_CHARS_MAX)
+        repaired = self._repair(by, reason) if repair else []
+        return repaired + check_data(self._catalog, self._context.root) + self._live_checks.findings()
+
+    def _repair(self, by: str, reason: str) -> list[Finding]:
+        if not self._repairing.acquire(blocking=False):
+            raise InvalidTransition("a repair runs already", operation="check", hint="try again when it has ended")
+        try:
+            return Repair(self._catalog, self._context.root, self._context.transact, by, reason).run()
+        finally:
+            self._repairing.release()
 
     def clean_up(self, timeout_s: float = 30) -> None:
         """Do now what the janitor does every second: end soaks, remove what is retired, trim the journal."""

@@ -1,10 +1,14 @@
-"""The commands that read. They open the catalog read-only, so they work beside a running host and change nothing."""
+"""The commands that read. They open the catalog read-only, so they work beside a running host and change nothing.
+
+`check --repair` is the exception: it calls the server of the data directory, or opens an engine in this process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -15,10 +19,10 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
-from shadowswitch.model.views import Event
+from shadowswitch.model.views import Event, Finding
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import shadow_status
-from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog
+from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
 from shadowswitch.storage.fsck import check_data
@@ -149,18 +153,38 @@ def _event_cells(event: Event) -> list[str]:
     return [str(event.sequence), f"{event.time:%Y-%m-%d %H:%M:%S}", kind, event.subject, data]
 
 
-def check(*, data: Data, json: Json = False) -> None:
+def check(
+    *, data: Data, repair: Annotated[bool, Parameter(negative="", show_default=False)] = False, json: Json = False
+) -> None:
     """Verify every invariant over all data on disk. Works beside a running host.
 
-    Exit status 0: the data is sound. Exit status 1: the check has findings.
+    Exit status 0: the data is sound. Exit status 1: the check has findings that stand.
 
-    Example: `shadowswitch check --data ./data`
+    Example: `shadowswitch check --data ./data --repair`
+
+    Parameters
+    ----------
+    repair
+        Derive again what the catalog holds twice: digests, numbers, names, and damaged records of which a proven copy
+        exists. A running server does it; without one, this process. Each repair is in the audit history.
     """
     console = Console(stderr=True)
     waiting = contextlib.nullcontext() if json or not console.is_terminal else console.status("checking everything")
-    with open_catalog(data) as catalog, waiting:
-        findings = check_data(catalog, data.absolute())
-    count = f"{len(findings)} findings" if findings else "sound"
-    output.print_result(findings, [*map(str, findings), count], json)
-    if findings:
+    with waiting:
+        findings = _repaired(data) if repair else _checked(data)
+    standing = sum(not finding.repaired for finding in findings)
+    counts = [f"{len(findings) - standing} repaired"] if standing < len(findings) else []
+    counts.append(f"{standing} findings" if standing else "sound")
+    output.print_result(findings, [*map(str, findings), ", ".join(counts)], json)
+    if standing:
         raise Refused
+
+
+def _checked(data: Path) -> list[Finding]:
+    with open_catalog(data) as catalog:
+        return check_data(catalog, data.absolute())
+
+
+def _repaired(data: Path) -> list[Finding]:
+    with open_engine(data) as engine:
+        return engine.check(repair=True, by="command line")

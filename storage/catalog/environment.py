@@ -185,7 +185,7 @@ class Catalog:
     def types_in(self, txn: lmdb.Transaction) -> Iterator[tuple[int, str]]:
         """As `types`, inside a transaction."""
         for key, value in txn.cursor(self.db["types"]):
-            yield BRANCH.unpack(key)[0], str(value, "utf-8")
+            yield BRANCH.unpack(key)[0], str(value, "utf-8", "replace")  # a damaged name must not hinder its repair
 
     # -- branches --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ keeps the last change of each key.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import lmdb
@@ -20,6 +20,7 @@ from shadowswitch.model.records import Change, Item, Record
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import Entry, entries_of, first_lsn
+from shadowswitch.storage.catalog.rows import decode_branch
 
 SLICE_BYTES_MAX = 4 << 20
 """A slice of large records ends early, so that it stays small in memory and short in time."""
@@ -110,11 +111,29 @@ def get_record(catalog: Catalog, branch: int, types: dict[str, int], resource_ty
     name = str(id, "utf-8")
     bucket = bucket_of(key_hash(resource_type, name))
     with catalog.read() as txn:
-        value = txn.get(keys.record_key(branch, number, bucket, id), db=catalog.db["records"])
+        key = keys.record_key(branch, number, bucket, id)
+        value = txn.get(key, db=catalog.db["records"])
         if value is None:
             return None
-        lsn, _, fields = keys.split_record(value)
-        return Record(resource_type, name, keys.decode_fields(fields), lsn)
+        item = _item(catalog, txn, resource_type, key, value)
+        return Record(resource_type, name, item.fields or {}, item.lsn)
+
+
+def _item(catalog: Catalog, txn: lmdb.Transaction, resource_type: str, key: Any, value: Any) -> Item:
+    """A stored record. Raises CorruptData, with the name of the record, for a damaged one."""
+    try:
+        lsn, id, fields, _ = keys.split_record(key, value)
+        return Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields))
+    except CorruptData as error:
+        row = txn.get(key[: keys.BRANCH.size], db=catalog.db["branches"])
+        branch = repr(decode_branch(row).name) if row is not None else keys.BRANCH.unpack_from(key)[0]
+        id, lsn = keys.claimed_id(key, value), keys.claimed_lsn(value)
+        raise CorruptData(
+            f"the record {resource_type} {id[:80]!r} of branch {branch}, LSN {lsn}, is damaged: {error.message}",
+            operation="read",
+            object=f"{resource_type} {id}",
+            hint=f"{keys.REPAIR}, or write the record again",
+        ) from error
 
 
 class RecordSlice(msgspec.Struct, frozen=True):
@@ -127,11 +146,13 @@ class RecordSlice(msgspec.Struct, frozen=True):
 
 
 def read_records(
-    catalog: Catalog, branch: int, type_number: int, resource_type: str, buckets: range, cursor: bytes, limit: int
-) -> RecordSlice:
+    catalog: Catalog, branch: int, type_number: int, resource_type: str, buckets: range, cursor: bytes, limit: int,
+    left_out: Callable[[str], None] | None = None,
+) -> RecordSlice:  # fmt: skip
     """The next records of one type in a contiguous range of buckets, after `cursor` (b"": from the beginning).
 
-    One read transaction. A slice ends after `limit` records or SLICE_BYTES_MAX.
+    One read transaction. A slice ends after `limit` records or SLICE_BYTES_MAX. Raises CorruptData, with the name of
+    the record, for a damaged one; with `left_out` it calls that with the id of the record, and continues.
     """
     items: list[Item] = []
     size = 0
@@ -145,9 +166,13 @@ def read_records(
                 if last > end:
                     break
                 cursor = last  # the key of a record in this range, never of one behind it
-                lsn, id, fields = keys.split_record(value)
-                items.append(Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields)))
                 size += len(value)
+                try:
+                    items.append(_item(catalog, txn, resource_type, key, value))
+                except CorruptData:
+                    if left_out is None:
+                        raise
+                    left_out(keys.claimed_id(key, value))
                 if len(items) >= limit or size >= SLICE_BYTES_MAX:
                     return RecordSlice(items, cursor, False, size)
     return RecordSlice(items, cursor, True, size)

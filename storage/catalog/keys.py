@@ -1,32 +1,40 @@
 """Keys of the catalog and headers of records, in fixed binary form: a scan reads them without decoding.
 
     record key     branch u32, type u32, bucket u8, id bytes       00000007 00000001 2a "User"
-    record value   format u8, lsn u64, id length u16, id bytes, fields (MessagePack)
+    record value   format u8, lsn u64, id length u16, checksum u32, id bytes, fields (MessagePack)
     journal key    branch u32, lsn u64                     the value: see `journal_format`
     digest key     branch u32, type u32
 
 All integers are big-endian, so that LMDB's order is the order of numbers. Records are ordered by bucket: a shard is a
 few contiguous ranges, and a bucket can be read and repaired alone. An LMDB key has at most 511 bytes. The key of an id
 longer than `ID_IN_KEY_MAX` bytes holds the beginning of the id and a 256-bit hash, so it is longer than any short key.
+
+The checksum of a record is a CRC-32 over id and fields, then format, LSN, id length and key (decision 0012). A record
+of format 1 has no checksum, and is otherwise the same.
 """
 
 from __future__ import annotations
 
 import struct
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 
 from shadowswitch.model.errors import CorruptData
 
-FORMAT = 1
+FORMAT = 2
+FORMAT_BARE = 1
+"""Records without a checksum, of an older version."""
 ID_IN_KEY_MAX = 400
+REPAIR = "run `shadowswitch check --repair`"
 
 BRANCH = struct.Struct(">I")
 TYPE_PREFIX = struct.Struct(">II")
 RECORD_PREFIX = struct.Struct(">IIB")
 RECORD_HEADER = struct.Struct(">BQH")
+CHECKSUM = struct.Struct(">I")
 JOURNAL_KEY = struct.Struct(">IQ")
 SEQUENCE = struct.Struct(">Q")
 HEAD = struct.Struct(">QQ")
@@ -41,37 +49,73 @@ def record_key(branch: int, type_number: int, bucket: int, id: bytes) -> bytes:
     return RECORD_PREFIX.pack(branch, type_number, bucket) + id
 
 
-def record_lsn(value: bytes | memoryview) -> int:
-    """The LSN of a stored record, without decoding the rest."""
-    return _record_header(value)[0]
+def body_checksum(id: bytes, fields: bytes) -> int:
+    """The part of a record's checksum that does not depend on its LSN."""
+    return crc32(fields, crc32(id))
 
 
-def _record_header(value: bytes | memoryview) -> tuple[int, int]:
-    """(LSN, id length); raises CorruptData for anything else than a record."""
-    try:
-        version, lsn, length = RECORD_HEADER.unpack_from(value)
-    except struct.error as error:
-        raise CorruptData(f"a record is cut off: {error}", hint="run `shadowswitch check`") from error
-    if version != FORMAT:
-        raise CorruptData(f"a record has the unknown format {version}", hint="run `shadowswitch check`")
-    return lsn, length
+def record_value(key: bytes, lsn: int, id: bytes, fields: bytes, body: int) -> bytes:
+    """A record as it is stored; `body` is its `body_checksum`."""
+    header = RECORD_HEADER.pack(FORMAT, lsn, len(id))
+    return header + CHECKSUM.pack(crc32(header + key, body)) + id + fields
 
 
-def split_record(value: bytes | memoryview) -> tuple[int, str, memoryview]:
-    """A stored record as (lsn, id, encoded fields). Raises CorruptData."""
+class StoredRecord(NamedTuple):
+    """The parts of a stored record; `fields` are encoded, and refer to the memory of the value."""
+
+    lsn: int
+    id: str
+    fields: memoryview
+    has_checksum: bool
+
+
+def split_record(key: bytes | memoryview, value: bytes | memoryview) -> StoredRecord:
+    """The parts of the record at a key. Raises CorruptData for anything else than what was written there."""
     view = memoryview(value)
-    lsn, length = _record_header(view)
-    start = RECORD_HEADER.size
     try:
-        return lsn, str(view[start : start + length], "utf-8"), view[start + length :]
+        version, lsn, length = RECORD_HEADER.unpack_from(view)
+        begin = RECORD_HEADER.size
+        if version == FORMAT:
+            (stored,) = CHECKSUM.unpack_from(view, begin)
+            body = begin + CHECKSUM.size
+            if crc32(b"".join((view[:begin], key)), crc32(view[body:])) != stored:
+                raise CorruptData("its checksum is not that of its content", hint=REPAIR)
+            begin = body
+        elif version != FORMAT_BARE:
+            raise CorruptData(f"it has the unknown format {version}", hint=REPAIR)
+        id = view[begin : begin + length]
+        inside = key[RECORD_PREFIX.size :]
+        if len(inside) <= ID_IN_KEY_MAX and id != inside:
+            raise CorruptData("it has the id of another record", hint=REPAIR)
+        return StoredRecord(lsn, str(id, "utf-8"), view[begin + length :], version == FORMAT)
+    except struct.error as error:
+        raise CorruptData(f"it is cut off: {error}", hint=REPAIR) from error
     except UnicodeDecodeError as error:
-        id = bytes(view[start : start + length])
-        raise CorruptData(f"the id {id[:80]!r} is not UTF-8", hint="run `shadowswitch check`") from error
+        raise CorruptData(f"its id is no text: {error}", hint=REPAIR) from error
+
+
+def claimed_lsn(value: bytes | memoryview) -> int:
+    """The LSN in the header of a record, also of a damaged one; 0 if the header is cut off."""
+    return int(RECORD_HEADER.unpack_from(value)[1]) if len(value) >= RECORD_HEADER.size else 0
+
+
+def claimed_content(value: bytes | memoryview) -> bytes:
+    """The id and the encoded fields of a record, also of a damaged one."""
+    bare = len(value) > 0 and value[0] == FORMAT_BARE
+    return bytes(value[RECORD_HEADER.size + (0 if bare else CHECKSUM.size) :])
+
+
+def claimed_id(key: bytes | memoryview, value: bytes | memoryview) -> str:
+    """The id of a record, also of a damaged one: from its key, or from the value if the id is longer than a key."""
+    inside = bytes(key[RECORD_PREFIX.size :])
+    if len(inside) > ID_IN_KEY_MAX and len(value) >= RECORD_HEADER.size:
+        inside = claimed_content(value)[: RECORD_HEADER.unpack_from(value)[2]]
+    return inside.decode("utf-8", "replace")
 
 
 def decode_fields(data: bytes | memoryview) -> dict[str, Any]:
     """The fields of a record; raises CorruptData for anything that is not a MessagePack map."""
     try:
         return _decode_fields(data)
-    except msgspec.DecodeError as error:
-        raise CorruptData(f"stored fields do not decode: {error}", hint="run `shadowswitch check`") from error
+    except ValueError as error:
+        raise CorruptData(f"its fields do not decode: {error}", hint=REPAIR) from error

@@ -47,14 +47,9 @@ def _position_key(name: str) -> bytes:
 
 
 def check_events(catalog: Catalog) -> Iterator[Finding]:
-    """fsck: the numbers have no gaps, and the newest is the counter (EV-1)."""
-    for database, counter in COUNTERS.items():
-        with catalog.read() as txn:
-            oldest, newest = catalog.span_in(txn, database)
-            given = catalog.number(counter, txn)
-        if newest != given:
-            yield Finding("EV-1", database, f"the newest row has number {newest}, the counter is {given}")
-        after = oldest - 1
+    """fsck: the numbers have no gaps (EV-1)."""
+    for database in COUNTERS:
+        after = catalog.span(database)[0] - 1
         while rows := catalog.events(after, SLICE, database):
             for row in rows:
                 if row.sequence != after + 1 and row.sequence > catalog.span(database)[0]:

@@ -24,8 +24,8 @@ from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 
-_record_header = keys.RECORD_HEADER.pack
-_chunk_header = journal_format.HEADER.pack
+_record_value = keys.record_value
+_chunk_value = journal_format.chunk_value
 _journal_key = keys.JOURNAL_KEY.pack
 
 
@@ -91,7 +91,7 @@ class Commit:
                     self._refresh_counters(txn.id())
                     work(self)
                     self.store_heads()
-                    self._put_number("last_lsn", self.last_lsn)
+                    self.put_number("last_lsn", self.last_lsn)
                     failpoint("journal.before_commit")
                     self.catalog.txn_id = self.txn_id
         finally:  # the environment closes only when the last object of a transaction is gone
@@ -142,19 +142,19 @@ class Commit:
             hashed, id = change.key_hash, change.id
             key = keys.record_key(branch, number, hashed >> 58, id)
             if change.fields:
-                old = replace(key, _record_header(keys.FORMAT, lsn, len(id)) + id + change.fields)
+                old = replace(key, _record_value(key, lsn, id, change.fields, change.checksum))
                 if old is None:
                     digest.add(hashed, lsn)
                 else:
-                    digest.replace(hashed, keys.record_lsn(old), lsn)
+                    digest.replace(hashed, keys.claimed_lsn(old), lsn)
             else:
                 old = pop(key)
                 if old is not None:
-                    digest.remove(hashed, keys.record_lsn(old))
+                    digest.remove(hashed, keys.claimed_lsn(old))
         last = first - 1
-        for count, chunk in batch.chunks:
+        for count, chunk, checksum in batch.chunks:
             last += count
-            self._journal.put(_journal_key(branch, last), _chunk_header(journal_format.FORMAT, count, lsn) + chunk)
+            self._journal.put(_journal_key(branch, last), _chunk_value(last, count, lsn, chunk, checksum))
         assert last == lsn, f"ST-2 the chunks have {last - first + 1} changes, the batch {len(batch)}"
         self.last_lsn = lsn
         self.heads[branch] = (lsn, self.head(branch)[1])
@@ -176,8 +176,7 @@ class Commit:
 
     def set_oldest(self, branch: int, oldest: int) -> None:
         """Record that changes below `oldest` are no longer kept."""
-        self.heads[branch] = (self.head(branch)[0], oldest)
-        self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
+        self.set_head(branch, self.head(branch)[0], oldest)
 
     def digest(self, branch: int, type_number: int) -> Digest:
         """The digest of a branch's type as of this transaction. The transaction stores every change made to it."""
@@ -190,6 +189,22 @@ class Commit:
                 known = Digest.decode(value) if value is not None else Digest()
             digest = self.digests[key] = known.copy()
         return digest
+
+    def forget_digests(self) -> None:
+        """Read each digest again when it is needed: the stored ones count, not those in memory."""
+        self.counters.digests.clear()
+
+    def correct_digest(self, branch: int, type_number: int, gap: Digest) -> None:
+        """Merge the gap between the records of a type and its stored digest (ST-3)."""
+        digest = self.digest(branch, type_number)
+        digest.merge(gap)
+        self.heads.setdefault(branch, self.head(branch))
+        self._unstored[branch, type_number] = digest
+
+    def set_head(self, branch: int, head: int, oldest: int) -> None:
+        """Store a derived head, and a derived oldest kept LSN."""
+        self.heads[branch] = (head, oldest)
+        self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(head, oldest), db=self.db["heads"])
 
     def source_digest(self, branch: int, types: Iterable[int]) -> Digest:
         """The digest over these types of a branch as of this transaction."""
@@ -212,10 +227,11 @@ class Commit:
     def next_number(self, name: str) -> int:
         """The next value of a counter of `meta`: token, generation, branch, event. Never returned twice."""
         value = self.catalog.number(name, self.txn) + 1
-        self._put_number(name, value)
+        self.put_number(name, value)
         return value
 
-    def _put_number(self, name: str, value: int) -> None:
+    def put_number(self, name: str, value: int) -> None:
+        """Store a counter of `meta`."""
         self.txn.put(meta_key(name), keys.SEQUENCE.pack(value), db=self.catalog.meta)
 
     def create_branch(self, name: str, now: float) -> BranchRow:

@@ -24,9 +24,11 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.journal_format import Entry
+from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
+from shadowswitch.storage.repair.digests import measure_gaps
 from shadowswitch.storage.shortages import shortages
 
 SIZE_RATIO_MAX = 10.0
@@ -133,6 +135,8 @@ def _run(
     if check == "DIGEST":
         differing = recomputed.differing(source)
         note = f"{len(differing)} of {BUCKETS} buckets differ from the source at LSN {task.lsn}: {differing}"
+        if differing and _is_source_wrong(catalog, task, source, recomputed, differing):
+            note += f"; the rows equal the records, and the digest of the catalog is wrong: {REPAIR}"
         return counters + ([note] if differing else [])
     if check == "RECORD_COUNT_VALIDATION":
         if recomputed.count == source.count:
@@ -150,6 +154,15 @@ def _run(
     if check == "SAMPLE_READ_BACK":
         return _read_back(catalog, task, reader)
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
+
+
+def _is_source_wrong(catalog: Catalog, task: Inspect, source: Digest, rows: Digest, differing: list[int]) -> bool:
+    """Do the rows have the digest that the records give, as of the same LSN?"""
+    gaps, left_out = measure_gaps(catalog, task.branch, task.types, differing)
+    right = source.copy()
+    for gap in gaps.values():
+        right.merge(gap)
+    return not left_out and not rows.differing(right, differing)
 
 
 def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:

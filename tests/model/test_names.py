@@ -89,4 +89,4 @@ def test_different_ids_have_different_keys(ids: list[bytes]) -> None:
 
 def test_a_record_of_an_unknown_format_is_corrupt_data() -> None:
     with pytest.raises(CorruptData, match="format 9"):
-        split_record(b"\x09" + bytes(20))
+        split_record(bytes(9), b"\x09" + bytes(20))

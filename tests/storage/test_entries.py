@@ -29,10 +29,10 @@ def put(id: str, size: int = 100) -> Put:
 def pieces_of(batch: Batch, first: int = 1) -> list[tuple[int, memoryview]]:
     """Last LSN and value of each chunk, as `Commit.write` stores them."""
     found, last = [], first - 1
-    for count, body in batch.chunks:
+    for count, body, checksum in batch.chunks:
         last += count
         end = first + len(batch) - 1
-        found.append((last, memoryview(journal_format.HEADER.pack(journal_format.FORMAT, count, end) + body)))
+        found.append((last, memoryview(journal_format.chunk_value(last, count, end, body, checksum))))
     return found
 
 
@@ -41,7 +41,7 @@ def test_a_batch_is_cut_into_chunks_of_half_a_page_and_decodes_in_order() -> Non
     batch = prepare(changes, Config())
     found = pieces_of(batch, first=1001)
     assert len(found) > 3
-    assert all(len(value) <= CHUNK_BYTES_MAX + journal_format.HEADER.size for _, value in found)
+    assert all(len(value) <= CHUNK_BYTES_MAX + journal_format.HEADER.size + 4 for _, value in found)
     read = []
     for last, value in found:
         some, batch_lsn = entries_of(last, value)
@@ -60,11 +60,11 @@ def test_the_size_of_a_type_is_counted_in_bytes(resource_type: str) -> None:
 
 def test_a_chunk_holds_as_many_changes_as_fit_and_a_large_change_has_its_own() -> None:
     batch = prepare([put("a", 10), put("b", 50_000), put("c", 10), put("d", 10)], Config())
-    assert [count for count, _ in batch.chunks] == [1, 1, 2]
+    assert [count for count, *_ in batch.chunks] == [1, 1, 2]
     tight = prepare([put(f"{n}", 850) for n in range(4)], Config())
-    assert [count for count, _ in tight.chunks] == [2, 2]
+    assert [count for count, *_ in tight.chunks] == [2, 2]
     many = prepare([Put(TYPE, f"{n}", {}) for n in range(1000)], Config())
-    assert sum(count for count, _ in many.chunks) == 1000
+    assert sum(count for count, *_ in many.chunks) == 1000
     assert len(many.chunks) < 30
 
 
@@ -84,9 +84,12 @@ def test_fields_decode_as_they_were_written(integer: int) -> None:
     [
         (lambda value: value[:5], "cut off"),
         (lambda value: b"\x01" + value[1:], "unknown format 1"),
-        (lambda value: value[:-3], "does not decode"),
-        (lambda value: value[:1] + b"\0\x09" + value[3:], "instead of 9"),
-        (lambda value: value[:1] + b"\0\0" + value[3:11] + b"\x90", "has 0 changes"),
+        (lambda value: value[:12], "cut off"),
+        (lambda value: value[:-3], "checksum"),
+        (lambda value: value[:1] + b"\0\x09" + value[3:], "checksum"),
+        (lambda value: b"\x02" + value[1:11] + value[15:-3], "does not decode"),
+        (lambda value: b"\x02\0\x09" + value[3:11] + value[15:], "instead of 9"),
+        (lambda value: b"\x02\0\0" + value[3:11] + b"\x90", "has 0 changes"),
     ],
 )
 def test_a_damaged_chunk_is_corrupt_data(damage: Any, said: str) -> None:

@@ -1,4 +1,4 @@
-"""The body of `/health`."""
+"""The bodies of `/health` and `/check`."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ class Health(msgspec.Struct, frozen=True):
     ready: bool
     reasons: list[str]
     uptime_s: float
+
+
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """With `repair`, what the catalog holds twice is derived again before the check."""
+
+    repair: bool = False
+    reason: str = ""

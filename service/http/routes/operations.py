@@ -1,4 +1,4 @@
-"""`/health`, `/upkeep`, `/schema`: for operators of the server."""
+"""`/health`, `/upkeep`, `/check`, `/schema`: for operators of the server."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 from litestar import Request, Response
 
+from shadowswitch.model.views import Finding
 from shadowswitch.service.daemon.daemon import UpkeepStatus
-from shadowswitch.service.http.access import Caller
-from shadowswitch.service.http.bodies.operations import Health
+from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.bodies.operations import Check, Health
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.routing import PREFIX, PUBLIC, reads
+from shadowswitch.service.http.routing import PREFIX, PUBLIC, changes, reads
 
 
 def health_of(host: Host) -> Health:
@@ -45,10 +46,18 @@ def upkeep(host: Host, caller: Caller) -> UpkeepStatus:
     return host.daemon_status_for(caller)
 
 
+@changes(f"{PREFIX}/check", Scope.ADMIN)
+def check(data: Check, host: Host, caller: Caller) -> list[Finding]:
+    """Verify every invariant over all data on disk; with `repair`, derive again what can be. May take long."""
+    caller.require(Scope.ADMIN)
+    with host.long_call():
+        return host.engine.check(data.repair, caller.name, data.reason)
+
+
 @reads(["/schema", f"{PREFIX}/schema"], PUBLIC, include_in_schema=False)
 def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
     """OpenAPI 3.1."""
     return Response(request.app.state.schema, media_type="application/json")
 
 
-HANDLERS = (health, ready, upkeep, schema)
+HANDLERS = (check, health, ready, upkeep, schema)

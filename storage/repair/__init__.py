@@ -1,0 +1,1 @@
+"""What the catalog holds twice, made to agree again; see README.md."""
