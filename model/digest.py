@@ -140,6 +140,11 @@ class Digest:
         digest.sums = list(values[BUCKETS:])
         return digest
 
+    @classmethod
+    def stored(cls, data: bytes | memoryview | None) -> Digest:
+        """The digest of a stored value; empty without a value, and for a damaged one of another size (ST-3)."""
+        return cls.decode(data) if data is not None and len(data) == _FORMAT.size else cls()
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Digest) and self.counts == other.counts and self.sums == other.sums
 

@@ -179,7 +179,7 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                     txn, catalog.db["records"], keys.RECORD_PREFIX.pack(branch.number, number, bucket)
                 ):
                     try:
-                        lsn, id, fields, _ = keys.split_record(key, value)
+                        lsn, id, fields = keys.split_record(key, value)
                         keys.decode_fields(fields)
                     except Exception as error:
                         lsn, id = keys.claimed_lsn(value), keys.claimed_id(key, value)
@@ -193,8 +193,7 @@ def _check_records(catalog: Catalog, branch: BranchRow, types: dict[int, str]) -
                     if lsn > max(last_lsn, catalog.number("last_lsn", txn)):
                         yield Finding("ST-1", where, f"{id!r} has LSN {lsn}, above the last LSN")
                     yield from _check_last_entry(catalog, txn, branch, lsn, f"{where}, {id[:80]!r}")
-                stored = txn.get(keys.TYPE_PREFIX.pack(branch.number, number), db=catalog.db["heads"])
-                kept = Digest.decode(stored) if stored is not None else Digest()
+                kept = Digest.stored(txn.get(keys.TYPE_PREFIX.pack(branch.number, number), db=catalog.db["heads"]))
             if kept.differing(recomputed, [bucket]):
                 yield Finding(
                     "ST-3",

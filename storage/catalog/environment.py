@@ -233,7 +233,7 @@ class Catalog:
         prefix = BRANCH.pack(branch)
         for key, value in scan_prefix(txn, self.db["heads"], prefix):
             if len(key) == TYPE_PREFIX.size:
-                yield TYPE_PREFIX.unpack(key)[1], Digest.decode(value)
+                yield TYPE_PREFIX.unpack(key)[1], Digest.stored(value)
 
     def source_digest(self, branch: int, types: set[int]) -> tuple[int, Digest]:
         """(head LSN, digest over these types), both as of one transaction."""
@@ -241,9 +241,7 @@ class Catalog:
             head, _ = self.head_in(txn, branch)
             total = Digest()
             for number in types:
-                value = txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"])
-                if value is not None:
-                    total.merge(Digest.decode(value))
+                total.merge(Digest.stored(txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"])))
             return head, total
 
     # -- shadows, generations, indexes -----------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def get_record(catalog: Catalog, branch: int, types: dict[str, int], resource_ty
 def _item(catalog: Catalog, txn: lmdb.Transaction, resource_type: str, key: Any, value: Any) -> Item:
     """A stored record. Raises CorruptData, with the name of the record, for a damaged one."""
     try:
-        lsn, id, fields, _ = keys.split_record(key, value)
+        lsn, id, fields = keys.split_record(key, value)
         return Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields))
     except CorruptData as error:
         row = txn.get(key[: keys.BRANCH.size], db=catalog.db["branches"])

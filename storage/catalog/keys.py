@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -35,6 +35,8 @@ TYPE_PREFIX = struct.Struct(">II")
 RECORD_PREFIX = struct.Struct(">IIB")
 RECORD_HEADER = struct.Struct(">BQH")
 CHECKSUM = struct.Struct(">I")
+_HEADER_BYTES = RECORD_HEADER.size
+_BEGIN = _HEADER_BYTES + CHECKSUM.size
 JOURNAL_KEY = struct.Struct(">IQ")
 SEQUENCE = struct.Struct(">Q")
 HEAD = struct.Struct(">QQ")
@@ -57,41 +59,43 @@ def body_checksum(id: bytes, fields: bytes) -> int:
 def record_value(key: bytes, lsn: int, id: bytes, fields: bytes, body: int) -> bytes:
     """A record as it is stored; `body` is its `body_checksum`."""
     header = RECORD_HEADER.pack(FORMAT, lsn, len(id))
-    return header + CHECKSUM.pack(crc32(header + key, body)) + id + fields
+    return header + CHECKSUM.pack(crc32(key, crc32(header, body))) + id + fields
 
 
-class StoredRecord(NamedTuple):
-    """The parts of a stored record; `fields` are encoded, and refer to the memory of the value."""
+def split_record(key: bytes | memoryview, value: bytes | memoryview) -> tuple[int, str, memoryview]:
+    """The record at a key: LSN, id, encoded fields, which refer to the memory of the value.
 
-    lsn: int
-    id: str
-    fields: memoryview
-    has_checksum: bool
-
-
-def split_record(key: bytes | memoryview, value: bytes | memoryview) -> StoredRecord:
-    """The parts of the record at a key. Raises CorruptData for anything else than what was written there."""
+    Raises CorruptData for anything else than what was written there.
+    """
     view = memoryview(value)
     try:
         version, lsn, length = RECORD_HEADER.unpack_from(view)
-        begin = RECORD_HEADER.size
         if version == FORMAT:
-            (stored,) = CHECKSUM.unpack_from(view, begin)
-            body = begin + CHECKSUM.size
-            if crc32(b"".join((view[:begin], key)), crc32(view[body:])) != stored:
+            (stored,) = CHECKSUM.unpack_from(view, _HEADER_BYTES)
+            if crc32(key, crc32(view[:_HEADER_BYTES], crc32(view[_BEGIN:]))) != stored:
                 raise CorruptData("its checksum is not that of its content", hint=REPAIR)
-            begin = body
-        elif version != FORMAT_BARE:
-            raise CorruptData(f"it has the unknown format {version}", hint=REPAIR)
-        id = view[begin : begin + length]
-        inside = key[RECORD_PREFIX.size :]
-        if len(inside) <= ID_IN_KEY_MAX and id != inside:
-            raise CorruptData("it has the id of another record", hint=REPAIR)
-        return StoredRecord(lsn, str(id, "utf-8"), view[begin + length :], version == FORMAT)
+            end = _BEGIN + length
+            return lsn, str(view[_BEGIN:end], "utf-8"), view[end:]
+        return lsn, *_split_bare(key, view, version, length)
     except struct.error as error:
         raise CorruptData(f"it is cut off: {error}", hint=REPAIR) from error
     except UnicodeDecodeError as error:
         raise CorruptData(f"its id is no text: {error}", hint=REPAIR) from error
+
+
+def _split_bare(key: bytes | memoryview, view: memoryview, version: int, length: int) -> tuple[str, memoryview]:
+    if version != FORMAT_BARE:
+        raise CorruptData(f"it has the unknown format {version}", hint=REPAIR)
+    end = _HEADER_BYTES + length
+    id, inside = view[_HEADER_BYTES:end], key[RECORD_PREFIX.size :]
+    if len(inside) <= ID_IN_KEY_MAX and id != inside:
+        raise CorruptData("it has the id of another record", hint=REPAIR)
+    return str(id, "utf-8"), view[end:]
+
+
+def has_checksum(value: bytes | memoryview) -> bool:
+    """Has the record a checksum?"""
+    return value[0] != FORMAT_BARE
 
 
 def claimed_lsn(value: bytes | memoryview) -> int:
@@ -101,8 +105,7 @@ def claimed_lsn(value: bytes | memoryview) -> int:
 
 def claimed_content(value: bytes | memoryview) -> bytes:
     """The id and the encoded fields of a record, also of a damaged one."""
-    bare = len(value) > 0 and value[0] == FORMAT_BARE
-    return bytes(value[RECORD_HEADER.size + (0 if bare else CHECKSUM.size) :])
+    return bytes(value[_BEGIN if value[:1] and has_checksum(value) else _HEADER_BYTES :])
 
 
 def claimed_id(key: bytes | memoryview, value: bytes | memoryview) -> str:

@@ -185,8 +185,7 @@ class Commit:
         if digest is None:
             known = self.counters.digests.get(key)
             if known is None:
-                value = self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["heads"])
-                known = Digest.decode(value) if value is not None else Digest()
+                known = Digest.stored(self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["heads"]))
             digest = self.digests[key] = known.copy()
         return digest
 

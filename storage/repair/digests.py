@@ -6,7 +6,6 @@ so a gap that was measured as of one transaction holds for every later one, and 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection, Mapping
 
 import lmdb
@@ -42,11 +41,7 @@ def measure_gaps(
 
 def stored_digest(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: int) -> Digest:
     """The digest of a type of a branch as of a transaction; empty if there is none."""
-    value = txn.get(keys.TYPE_PREFIX.pack(branch, number), db=catalog.db["heads"])
-    try:
-        return Digest.decode(value) if value is not None else Digest()
-    except struct.error as error:
-        raise CorruptData(f"the digest of type {number} of branch {branch} is cut off", cause=error) from error
+    return Digest.stored(txn.get(keys.TYPE_PREFIX.pack(branch, number), db=catalog.db["heads"]))
 
 
 def _count(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: int, name: str, bucket: int) -> Digest | None:
@@ -55,10 +50,10 @@ def _count(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: int, na
     prefix = keys.RECORD_PREFIX.pack(branch, number, bucket)
     for at, (key, value) in enumerate(scan_prefix(txn, catalog.db["records"], prefix), 1):
         try:
-            record = keys.split_record(key, value)
+            lsn, id, _ = keys.split_record(key, value)
         except CorruptData:
             return None
-        counted.add(key_hash(name, record.id), record.lsn)
+        counted.add(key_hash(name, id), lsn)
         if at % SLICE == 0:
             catalog.clock.sleep(PAUSE_S)
     return counted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from shadowswitch.storage.catalog import journal_format, keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import chunks
 from shadowswitch.storage.catalog.journal_format import CHUNK_CHANGES_MAX, Fragment, chunk_value, entries_of
-from shadowswitch.storage.catalog.keys import StoredRecord
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.repair.copies import patched
@@ -72,12 +72,11 @@ class JournalRepair:
                     return last
         return -1
 
-    def offer(self, name: str, record: StoredRecord) -> None:
+    def offer(self, lsn: int, name: str, id: str, fields: memoryview) -> None:
         """A sound record: its change may have been in a damaged chunk."""
-        for chunk in self._damaged:
-            if max(chunk.before, chunk.last - CHUNK_CHANGES_MAX) < record.lsn <= chunk.last:
-                fields = msgspec.Raw(bytes(record.fields))
-                self._of_lsn[record.lsn] = (name, record.id, key_hash(name, record.id), fields)
+        at = bisect_left(self._damaged, lsn, key=lambda chunk: chunk.last)
+        if at < len(self._damaged) and lsn > self._damaged[at].before:
+            self._of_lsn[lsn] = (name, id, key_hash(name, id), msgspec.Raw(bytes(fields)))
 
     def faults(self) -> Iterator[Fault]:
         """The damaged chunks whose content is proven."""

@@ -70,10 +70,10 @@ class RecordRepair:
                     return b"", bare
                 key, value = position.item()
                 try:
-                    record = keys.split_record(key, value)
-                    keys.decode_fields(record.fields)
-                    self._journal.offer(name, record)
-                    if not record.has_checksum:
+                    lsn, id, fields = keys.split_record(key, value)
+                    keys.decode_fields(fields)
+                    self._journal.offer(lsn, name, id, fields)
+                    if not keys.has_checksum(value):
                         bare.append((bytes(key), bytes(value)))
                 except CorruptData:
                     if len(self._damaged) < DAMAGED_MAX:
@@ -83,13 +83,13 @@ class RecordRepair:
 
     def _agrees(self, name: str, key: bytes, value: bytes, readers: list[tuple[GenerationRow, IndexReader]]) -> bool:
         """No generation holds other content at the same LSN: a checksum must not make damage look sound."""
-        record = keys.split_record(key, value)
-        fields = keys.decode_fields(record.fields)
+        lsn, id, encoded = keys.split_record(key, value)
+        fields = keys.decode_fields(encoded)
         for row, reader in readers:
             if name in row.resource_types:
-                held = _held(reader, name, record.id)
+                held = _held(reader, name, id)
                 projected = registry.backend(row.backend).project(row.options, fields)
-                if held is not None and held.lsn == record.lsn and held.fields != projected:
+                if held is not None and held.lsn == lsn and held.fields != projected:
                     return False
         return True
 
@@ -173,7 +173,7 @@ def _upgrade(commit: Commit, bare: list[tuple[bytes, bytes]]) -> int:
     number = 0
     for key, value in bare:
         if commit.txn.get(key, db=commit.db["records"]) == value:
-            lsn, id, fields, _ = keys.split_record(key, value)
+            lsn, id, fields = keys.split_record(key, value)
             content = bytes(fields)
             body = keys.body_checksum(id.encode(), content)
             commit.txn.put(key, keys.record_value(key, lsn, id.encode(), content, body), db=commit.db["records"])

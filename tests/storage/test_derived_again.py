@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from shadowswitch import BuildFailed, Delete, Engine, Event, Put
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import meta_key, name_key
-from tests.support.damage import digest_key, flip, raw_catalog, record_key
+from tests.support.damage import digest_key, flip, raw_catalog, without_checksums
 
 KIND = "SEARCH_INDEX"
 OBJECT = "object_type"
@@ -81,6 +84,38 @@ def test_a_count_below_the_records_does_not_hinder_writes(data: Path, open_engin
     assert engine.count("main") == 200
 
 
+def test_a_digest_of_another_size_is_an_empty_one(data: Path, open_engine: Any) -> None:
+    with raw_catalog(data) as (txn, db):
+        txn.put(digest_key(), bytes(100), db=db["heads"])
+    engine = open_engine(sound=False)
+    engine.write("main", [Delete(OBJECT, "7")])
+    repaired(engine, "ST-3")
+    assert engine.count("main") == 299
+
+
+def test_a_repair_runs_beside_writers(data: Path, open_engine: Any) -> None:
+    flip(data, "heads", digest_key(), 64 * 8 + 8 * 5 + 3)
+    without_checksums(data)
+    engine = open_engine(sound=False)
+    ended = threading.Event()
+
+    def write(own: int) -> None:
+        for n in itertools.count():
+            put = Put(OBJECT, str((own + 7 * n) % 400), {"text": f"{own} {n}"})
+            engine.write("main", [put, Delete(OBJECT, str(n % 400))])
+            if ended.is_set():
+                return
+
+    with ThreadPoolExecutor(2) as writers:
+        running = [writers.submit(write, own) for own in (1, 2)]
+        found = engine.check(repair=True)
+        ended.set()
+        for one in running:
+            one.result(60)
+    assert {finding.invariant for finding in found if finding.repaired} == {"ST-3"}
+    assert engine.check() == []
+
+
 @pytest.mark.parametrize(
     ("database", "key", "value", "invariant"),
     [
@@ -143,4 +178,3 @@ def test_the_key_of_a_name_that_no_branch_has_is_removed(data: Path, open_engine
         txn.put(b"n" * 16, keys.BRANCH.pack(1), db=db["branch_names"])
     engine = open_engine(sound=False)
     repaired(engine, "ST-4")
-    assert record_key("7").startswith(keys.BRANCH.pack(1))

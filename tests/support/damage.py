@@ -50,7 +50,7 @@ def without_checksums(data: Path) -> int:
     with raw_catalog(data) as (txn, db):
         stored = [(bytes(key), bytes(value)) for key, value in txn.cursor(db["records"])]
         for key, value in stored:
-            lsn, id, fields, _ = keys.split_record(key, value)
+            lsn, id, fields = keys.split_record(key, value)
             bare = keys.RECORD_HEADER.pack(keys.FORMAT_BARE, lsn, len(id.encode())) + id.encode() + bytes(fields)
             txn.put(key, bare, db=db["records"])
     return len(stored)
