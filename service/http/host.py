@@ -89,7 +89,7 @@ class Host:
         self._tokens = tokens
         self.options = options
         self.hub = Hub(engine)
-        self.started = time.time()
+        self.started = time.monotonic()
         self.draining = threading.Event()
         """Set once a stop was requested: the middleware admits no more requests."""
         self.connections = Connections(connections_max(), options.header_s)

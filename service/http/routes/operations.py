@@ -21,7 +21,7 @@ def health_of(host: Host) -> Health:
     failed = host.engine.trouble()
     if failed:
         reasons.append(failed)
-    return Health(True, not reasons, reasons, round(time.time() - host.started, 1))
+    return Health(True, not reasons, reasons, round(time.monotonic() - host.started, 1))
 
 
 @reads(["/health", f"{PREFIX}/health", "/health/live"], PUBLIC)
@@ -50,7 +50,7 @@ def upkeep(host: Host, caller: Caller) -> UpkeepStatus:
 def check(data: Check, host: Host, caller: Caller) -> list[Finding]:
     """Verify every invariant over all data on disk; with `repair`, derive again what can be. May take long."""
     caller.require(Scope.ADMIN)
-    with host.long_call():
+    with host.long_call(caller):
         return host.engine.check(data.repair, caller.name, data.reason)
 
 
