@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lmdb
 
-from shadowswitch.model.errors import CorruptData, ShadowSwitchError, StorageFull, UnsupportedFilesystem
+from shadowswitch.model.errors import CorruptData, DirectoryLost, ShadowSwitchError, StorageFull, UnsupportedFilesystem
 from shadowswitch.storage.shortages import full, no_room, raise_shortage, shortage, shortages
 
 NEARLY_FULL_BYTES = 256 << 20
@@ -123,8 +123,18 @@ def _boot_id() -> str:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that an unprivileged process may still write to the file system that holds `path`."""
-    found = os.statvfs(path)
+    """Bytes that an unprivileged process may still write to the file system that holds the data directory `path`.
+
+    Raises DirectoryLost when it is gone.
+    """
+    try:
+        found = os.statvfs(path)
+    except FileNotFoundError as error:
+        raise DirectoryLost(
+            f"{path} was removed or renamed while the engine had it open",
+            object=str(path),
+            hint="close this engine, put back what was moved, and open it again",
+        ) from error
     return found.f_bavail * found.f_frsize
 
 

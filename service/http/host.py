@@ -89,7 +89,8 @@ class Host:
         self._tokens = tokens
         self.options = options
         self.hub = Hub(engine)
-        self.started = time.monotonic()
+        self.started = time.time()
+        self._started = time.monotonic()
         self.draining = threading.Event()
         """Set once a stop was requested: the middleware admits no more requests."""
         self.connections = Connections(connections_max(), options.header_s)
@@ -114,6 +115,10 @@ class Host:
     def admits(self, caller: Caller) -> bool:
         """Whether the token of a caller is still known, as it was, and has not expired. Any thread."""
         return self.access.admits(caller, now())
+
+    def uptime_s(self) -> float:
+        """Seconds since the start, whatever was done to the wall clock."""
+        return time.monotonic() - self._started
 
     def long_call(self, caller: Caller) -> AbstractContextManager[None]:
         """Around a long call, so that long calls never hold every thread. Raises Overloaded at once."""

@@ -166,6 +166,17 @@ def test_a_lost_directory_is_not_cleaned_up(open_engine: Open, data_dir: Path) -
     assert {path for path in data_dir.rglob("*") if path.is_file()} >= copied
 
 
+def test_a_build_in_a_directory_that_is_gone_is_refused(open_engine: Open, data_dir: Path) -> None:
+    """Before its first write the engine looks at the free space there."""
+    engine = open_engine(sound=False)
+    engine.create_branch("main")
+    fill(engine, 10)
+    data_dir.rename(data_dir.with_name("away"))
+    with pytest.raises(DirectoryLost, match="was removed or renamed"):
+        engine.start_build("main", KIND, ["link_type"])
+    data_dir.with_name("away").rename(data_dir)
+
+
 def test_another_process_that_wrote_to_the_catalog_ends_the_writing(host: Engine, data_dir: Path) -> None:
     """As an older version would, which knows no lock but a file that was removed and made again."""
     script = """

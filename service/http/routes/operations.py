@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from litestar import Request, Response
@@ -21,7 +20,7 @@ def health_of(host: Host) -> Health:
     failed = host.engine.trouble()
     if failed:
         reasons.append(failed)
-    return Health(True, not reasons, reasons, round(time.monotonic() - host.started, 1))
+    return Health(True, not reasons, reasons, round(host.uptime_s(), 1))
 
 
 @reads(["/health", f"{PREFIX}/health", "/health/live"], PUBLIC)
