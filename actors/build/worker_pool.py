@@ -9,10 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import msgspec
 from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Task, decode_answer
+from shadowswitch.storage.interpreter import start_python
 from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
@@ -37,13 +36,15 @@ class _Process(ServiceThread):
 
     def __init__(self, data: Path, nice: int, map_size_bytes: int, pool: WorkerPool) -> None:
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, str(theirs.fileno()), str(data), str(nice), str(map_size_bytes)],
+            self.process = start_python(
+                _MAIN,
+                str(theirs.fileno()),
+                str(data),
+                str(nice),
+                str(map_size_bytes),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=environment,
                 start_new_session=True,
             )
         except BaseException:

@@ -20,6 +20,7 @@ from typing import Any
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, ShardWriter
 from shadowswitch.storage.conformance.expected import Batches, Expected, Fields, last_lsn
+from shadowswitch.storage.interpreter import start_python
 
 LOADS, APPLIES, ITEMS = 12, 24, 150
 STEPS = LOADS + 1 + APPLIES
@@ -57,19 +58,17 @@ def fields_maker(template: str) -> Callable[[str], Fields]:
 
 def start(role: str, spec: str, options: Any, path: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the other process; it can import what this one can."""
-    command = [
-        sys.executable,
-        "-c",
-        f"import sys; from {__name__} import main; main(*sys.argv[1:])",
+    return start_python(
+        f"from {__name__} import main; main(*sys.argv[1:])",
         role,
         spec,
         json.dumps(options),
         str(path),
         *arguments,
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
 
 
