@@ -40,6 +40,7 @@ from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.build.scrubber import Scrubber
 from shadowswitch.actors.build.validator import ShadowValidator
+from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import JournalWriter, Transact
 from shadowswitch.actors.kit.actor import Address
@@ -204,7 +205,10 @@ class Lifecycle:
         self.pause = FollowerPause(context.clock, context.config.followers)
         self.running_builds, self.switches = RunningBuilds(), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
-        self.validator = ShadowValidator(context, self.pool, self.indexes)
+        self.answers = WorkerAnswers(
+            self.pool, context.config, context.clock, context.metrics, lambda: context.changes.closing
+        )
+        self.validator = ShadowValidator(context, self.answers, self.indexes)
         self.admission = AdmissionQueue(context.clock)
         self.build_progress = BuildProgress(context.catalog, self.running_builds)
         self.router = BranchRouter(context, self.timers, self.build_progress, self.switches)
@@ -244,7 +248,7 @@ class Lifecycle:
             IndexCalls: indexes,
             LockCalls: LockCalls(context, state, directory, self.router, self.locks),
             EventCalls: EventCalls(
-                context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks
+                context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks, self.answers
             ),
             InboundCalls: InboundCalls(context, state, branches, builds, switches),
             FolderCalls: FolderCalls(state, context.clock, self.timers, self.watches, self.watcher),

@@ -38,13 +38,15 @@ from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import Probing
 from shadowswitch.storage.catalog import retention, transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.clock import Moment
 from shadowswitch.storage.failpoints import failpoint
-from shadowswitch.storage.generations import published_path
+from shadowswitch.storage.generations import adoption, published_path
 from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
 from shadowswitch.storage.generations.generation import Generation, create
+from shadowswitch.storage.generations.manifest import check_manifest
 from shadowswitch.storage.generations.recount import Checked, CheckShards
 from shadowswitch.storage.repair.repair import Repair
 from shadowswitch.storage.shortages import shortage
@@ -136,6 +138,10 @@ class Recovery:
     def _recover_shadow(self, shadow: ShadowRow) -> None:
         failpoint("recover.step")
         transact = self._context.transact
+        spec = self._catalog.generation(shadow.generation) if shadow.external else None
+        if spec is not None:
+            ended = adoption.put_back if shadow.state == ShadowState.BUILDING else adoption.end
+            ended(data_directory.inside(self._context.root, spec.path))
         if shadow.state == ShadowState.SWITCHING:
             reason = "the host stopped before the switch was committed"
             transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
@@ -186,18 +192,24 @@ class Recovery:
                 )
                 self._context.transact(note, "recover")
 
-    def _check_after_power_cut(self, row: GenerationRow) -> None:
-        """A worker process reads every shard that a power cut may have torn, before a reader is given it."""
+    def _check_before_opening(self, row: GenerationRow) -> None:
+        """A worker process reads every shard that may end its reader before the host opens it: each page, and after a
+        power cut each row of a shard that may be torn."""
         backend = registry.backend(row.backend)
-        if not backend.torn_by_power_cut or row.boot_id in ("", self._clock.boot()):
+        torn = backend.torn_by_power_cut and row.boot_id not in ("", self._clock.boot())
+        if not torn and not isinstance(backend, Probing):
             return
         path = data_directory.inside(self._context.root, row.path)
+        check_manifest(path, row, self._catalog.uuid)
         paths = [str(shard) for shard in shard_paths(path, row.shards)]
-        task = CheckShards(paths, row.backend, row.options)
+        task = CheckShards(paths, row.backend, row.options, probe=not torn)
         deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
-        checked = self._validator.ask(task, Checked, deadline)
-        if checked.problems:
-            raise CorruptData(f"the machine stopped while it was open, and it is torn: {'; '.join(checked.problems)}")
+        problems = "; ".join(self._validator.answers.ask(task, Checked, deadline).problems)
+        if problems:
+            text = f"the machine stopped while it was open, and it is torn: {problems}" if torn else problems
+            raise CorruptData(text, object=row.path, hint="rebuild the index; its records are safe in the catalog")
+        if not torn:
+            return
         shadow = self._catalog.shadow(row.shadow_id)
         self._context.transact(
             lambda c: transitions.note_recovery(c, "checked", shadow, generation=row.number), "recover"
@@ -228,7 +240,7 @@ class Recovery:
         if row.role in ("live", "soaking"):
             self._indexes.of(row.branch, row.index_type).expose(row.number)
         try:
-            self._check_after_power_cut(row)
+            self._check_before_opening(row)
             generation = self._generations.open(row)
             if not generation.writer.loaded and row.role != "building":
                 raise CorruptData(f"generation {row.number} was never completed", object=row.path)

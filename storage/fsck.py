@@ -1,41 +1,34 @@
 """fsck: every invariant over everything on disk. Reads only; works beside a running host, from any process.
 
-fsck stops nothing. It reads each bucket of records and its digest in one transaction. It reads each shard as of one
-transaction of the shard, at an LSN H, and compares it with the source; it skips records that changed after H.
+fsck stops nothing. It reads each bucket of records and its digest in one transaction. This module has the catalog,
+`storage.fsck_generation` has the indexes. A damaged file may end the process that reads it, so `engine.disk_check` runs
+each part in a worker process.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, buckets_of_shard, key_hash, shard_of
-from shadowswitch.model.errors import CorruptData, ResourceExhausted, ShadowSwitchError, StorageFull
+from shadowswitch.model.digest import BUCKETS, Digest, bucket_of, key_hash
+from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.shadow_state import OPEN_ROLES, GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
-from shadowswitch.storage.backends import registry
-from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, scan_prefix
 from shadowswitch.storage.catalog.inbox import check_received
-from shadowswitch.storage.catalog.journal import chunks, read_records, read_slice
+from shadowswitch.storage.catalog.journal import chunks
 from shadowswitch.storage.catalog.journal_format import Entry, entries_of, first_lsn, fragments_of
 from shadowswitch.storage.catalog.locks import check_locks
 from shadowswitch.storage.catalog.outbox import check_events
 from shadowswitch.storage.catalog.retention import check_holds
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, IndexRow, ShadowRow
-from shadowswitch.storage.generations.directory import shard_paths, shared_pin
-from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
-from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
 from shadowswitch.storage.repair.catalog import catalog_faults
-from shadowswitch.storage.shortages import shortages
 
 T = TypeVar("T")
 FINDINGS_MAX = 20
@@ -55,28 +48,27 @@ ROLES = {
 }
 
 
-def check_data(catalog: Catalog, root: Path) -> list[Finding]:
-    """Check everything: the findings, empty when sound.
+def generations_to_check(catalog: Catalog, findings: list[Finding]) -> list[GenerationRow]:
+    """The generations that are whole, by the catalog; none where a row does not decode, which is a finding."""
+    return [row for row in readable(catalog.generations, findings) or [] if row.role in OPEN_ROLES]
 
-    Raises StorageFull, ResourceExhausted when the check of an index has no room, or cannot have what it needs.
-    """
+
+def check_catalog(catalog: Catalog, root: Path) -> list[Finding]:
+    """Check the catalog, and which directories there are."""
     findings: list[Finding] = []
-    types = _readable(catalog.types, findings) or {}
-    for branch in _readable(catalog.branches, findings) or []:
-        findings += _first(_check_journal(catalog, branch))
-        findings += _first(_check_records(catalog, branch, types))
+    types = readable(catalog.types, findings) or {}
+    for branch in readable(catalog.branches, findings) or []:
+        findings += first(_check_journal(catalog, branch))
+        findings += first(_check_records(catalog, branch, types))
     with catalog.read() as txn:
-        findings += _first(fault.finding for fault in catalog_faults(catalog, txn))
+        findings += first(fault.finding for fault in catalog_faults(catalog, txn))
     for check in (_check_rows, check_locks, check_events, check_holds, check_received):
-        findings += _first(check(catalog))
-    findings += _first(_check_directories(catalog, root))
-    for row in _readable(catalog.generations, findings) or []:
-        if row.role in OPEN_ROLES:
-            findings += _check_generation(catalog, root, row, types)
+        findings += first(check(catalog))
+    findings += first(_check_directories(catalog, root))
     return findings
 
 
-def _readable(read: Callable[[], T], findings: list[Finding]) -> T | None:
+def readable(read: Callable[[], T], findings: list[Finding]) -> T | None:
     """What `read` returns. What does not decode is a finding, and the check goes on without it."""
     try:
         return read()
@@ -85,11 +77,11 @@ def _readable(read: Callable[[], T], findings: list[Finding]) -> T | None:
         return None
 
 
-def _first(found: Iterator[Finding]) -> list[Finding]:
+def first(found: Iterator[Finding]) -> list[Finding]:
     """The findings of a check of the catalog; its end where something does not decode is one, too."""
     listed: list[Finding] = []
     while len(listed) < FINDINGS_MAX:
-        finding = _readable(lambda: next(found, None), listed)
+        finding = readable(lambda: next(found, None), listed)
         if finding is None:
             break
         listed.append(finding)
@@ -274,126 +266,3 @@ def _check_directories(catalog: Catalog, root: Path) -> Iterator[Finding]:
             yield Finding(
                 "IX-5", relative, "no generation of the catalog has this directory; remove it if it is not needed"
             )
-
-
-# -- generations ---------------------------------------------------------------------------------------------------
-
-
-def _check_generation(catalog: Catalog, root: Path, row: GenerationRow, types: dict[int, str]) -> list[Finding]:
-    where = f"generation {row.number} ({row.role} {row.index_type})"
-    path = root / row.path
-    try:
-        data_directory.inside(root, row.path)
-        with shortages("check", str(path)), shared_pin(path):
-            again = catalog.generation(row.number)
-            if again is None or again.role not in OPEN_ROLES:
-                return []
-            check_manifest(path, row, catalog.uuid)
-            changed = [Finding("IX-8", where, problem) for problem in check_closed_files(path, again.manifest_hash)]
-            if row.opaque:
-                found = check_delivery(CheckDelivery(str(path), row.shadow_id))
-                return [Finding("IX-4", where, problem) for problem in found.problems]
-            return changed + _check_shards(catalog, path, row, where, types)
-    except (StorageFull, ResourceExhausted):
-        raise  # the check had no room for its copy, or no descriptor: no finding about the generation
-    except (ShadowSwitchError, OSError) as error:
-        again = catalog.generation(row.number)
-        if again is None or again.role is GenerationRole.RETIRING:
-            return []
-        return [Finding("IX-1", where, f"it is not whole: {error}")]
-
-
-def _check_shards(catalog: Catalog, path: Path, row: GenerationRow, where: str, types: dict[int, str]) -> list[Finding]:
-    backend = registry.backend(row.backend)
-    findings: list[Finding] = []
-    paths = shard_paths(path, row.shards)
-    for place in paths:
-        findings += [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
-    try:
-        with contextlib.closing(backend.open_reader(paths, row.options)) as reader:
-            for shard in range(row.shards):
-                check = _ShardCheck(catalog, row, backend, shard, f"{where} shard {shard}", types)
-                findings += islice(check.run(reader), FINDINGS_MAX)
-    except (CorruptData, ValueError, TypeError) as error:  # TypeError: a cut row has NULL where no NULL can be
-        findings.append(Finding("IX-1", where, f"it is not whole: {error}"))
-    return findings
-
-
-class _ShardCheck:
-    """IX-2, IX-3 and ST-6 for one shard."""
-
-    def __init__(
-        self, catalog: Catalog, row: GenerationRow, backend: Backend, shard: int, where: str, types: dict[int, str]
-    ) -> None:
-        self.catalog, self.row, self.backend, self.shard, self.where = catalog, row, backend, shard, where
-        self.types = {number: name for number, name in types.items() if name in row.resource_types}
-        self.held: dict[tuple[str, str], tuple[int, bytes]] = {}
-        self.damaged: list[str] = []
-        """The ids of damaged records of the type that is compared."""
-
-    def run(self, reader: IndexReader) -> Iterator[Finding]:
-        state, rows = reader.shard_snapshot(self.shard)
-        own = Digest()
-        for record in rows:
-            key = (record.resource_type, record.id)
-            hashed = key_hash(*key)
-            own.add(hashed, record.lsn)
-            if shard_of(bucket_of(hashed), self.row.shards) != self.shard:
-                yield Finding("IX-3", self.where, f"{key} belongs to another shard")
-            if key in self.held:
-                yield Finding("IX-3", self.where, f"{key} has two rows")
-            self.held[key] = (record.lsn, _content(record.fields))
-        if own != state.digest:
-            yield Finding("IX-2", self.where, f"counters say {state.digest!r}, rows say {own!r}")
-        head, oldest = self.catalog.head(self.row.branch)
-        if state.applied_lsn > head:
-            yield Finding("ST-6", self.where, f"it is at LSN {state.applied_lsn}, ahead of its branch at {head}")
-            return
-        if state.applied_lsn + 1 < oldest and state.applied_lsn < head:
-            yield Finding("ST-6", self.where, f"it is at LSN {state.applied_lsn}, the journal begins at {oldest}")
-            return
-        yield from self._against_source(state.applied_lsn)
-
-    def _against_source(self, lsn: int) -> Iterator[Finding]:
-        for number, name in self.types.items():
-            cursor, done = b"", False
-            buckets = buckets_of_shard(self.shard, self.row.shards)
-            while not done:
-                part = read_records(
-                    self.catalog, self.row.branch, number, name, buckets, cursor, SLICE, self.damaged.append
-                )
-                cursor, done = part.cursor, part.done
-                for item in part.items:
-                    held = self.held.pop((item.resource_type, item.id), None)
-                    if item.lsn > lsn:
-                        continue  # changed since the snapshot
-                    key = f"{item.resource_type} {item.id[:80]!r}"
-                    if held is None:
-                        yield Finding("IX-3", self.where, f"{key} of LSN {item.lsn} is missing at LSN {lsn}")
-                    elif held[0] != item.lsn:
-                        yield Finding("IX-3", self.where, f"{key} has LSN {held[0]}, its source {item.lsn}")
-                    elif held[1] != _content(self.backend.project(self.row.options, item.fields or {})):
-                        yield Finding("IX-3", self.where, f"{key} has other content than its source at LSN {item.lsn}")
-            for id in self.damaged:
-                if self.held.pop((name, id), None) is not None:
-                    yield Finding("IX-3", self.where, f"{name} {id[:80]!r} has a source that is damaged")
-            self.damaged.clear()
-        if self.held:
-            yield from self._not_in_source(lsn)
-
-    def _not_in_source(self, lsn: int) -> Iterator[Finding]:
-        after, head = lsn, self.catalog.head(self.row.branch)[0]
-        while after < head:
-            entries, after = read_slice(self.catalog, self.row.branch, after, head, SLICE)
-            for entry in entries:
-                self.held.pop((entry.resource_type, entry.id), None)
-        for (name, id), (own, _) in self.held.items():
-            yield Finding(
-                "IX-3",
-                self.where,
-                f"{name} {id[:80]!r} of LSN {own} has a row, and no record in its source at LSN {lsn}",
-            )
-
-
-def _content(fields: dict[str, Any]) -> bytes:
-    return blake2b(msgspec.json.encode(fields, order="deterministic"), digest_size=8).digest()

@@ -3,7 +3,8 @@
     start      the builder gets the directory and S, the head of the branch. The journal after S is kept
     progress   a report also shows that the builder lives; after `external_timeout_s` without one the build fails
     complete   a worker process compares files, manifest, sizes and checksums with the claim of the builder. An index of
-               a known backend is then opened, caught up and validated like any other, and followed. An index in an
+               a known backend is then adopted: a worker opens a private copy, which takes the place of the delivered
+               files. It is caught up and validated like any other, and followed. An index in an
                unknown format is as good as the `applied_lsn` of its builder, which the switch compares
     refused    the shadow stays BUILDING, with the reasons: the builder mends it and completes again, or fails it
 
@@ -18,6 +19,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,8 +34,10 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import (
     BuildCancelled,
     CompletionRefused,
+    CorruptData,
     InvalidTransition,
     ShadowSwitchError,
+    UnsupportedFilesystem,
 )
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.backends import registry
@@ -41,10 +45,13 @@ from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.generations import adoption
 from shadowswitch.storage.generations import generation as generations
+from shadowswitch.storage.generations.adoption import Adopt
 from shadowswitch.storage.generations.directory import MANIFEST
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
 from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.recount import Checked
 
 logger = logging.getLogger("shadowswitch")
 
@@ -161,8 +168,8 @@ class ExternalBuilds:
         with self._alone(shadow_id):
             self._hear(shadow_id)
             try:
-                found = self._inspected(row, claim)
                 assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
+                found = self._inspected(row, claim, spec.opaque)
                 if spec.opaque:
                     return self._complete_opaque(row, spec, found, claim)
                 return self._complete_known(row, spec, found, claim)
@@ -183,9 +190,13 @@ class ExternalBuilds:
             with self._lock:
                 self._completing.discard(shadow_id)
 
-    def _inspected(self, row: ShadowRow, claim: Claim) -> Delivered:
+    def _inspected(self, row: ShadowRow, claim: Claim, opaque: bool) -> Delivered:
         deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
-        found = self._validator.ask(CheckDelivery(str(self._context.root / row.path), row.id), Delivered, deadline)
+        path = self._context.root / row.path
+        if not opaque:
+            adoption.put_back(path)
+        task = CheckDelivery(str(path), row.id, copied=not opaque)
+        found = self._validator.answers.ask(task, Delivered, deadline)
         problems = list(found.problems)
         if not problems:
             claims = (
@@ -243,12 +254,13 @@ class ExternalBuilds:
         return [f"the index holds {found.record_count} records, its source {source.count} at LSN {lsn}"]
 
     def _complete_known(self, row: ShadowRow, spec: GenerationRow, found: Delivered, claim: Claim) -> ShadowRow:
+        path = self._context.root / spec.path
         try:
-            generation = self._generations.open(spec)
-        except ShadowSwitchError as error:
-            if error.recoverable:
-                raise
-            self._refuse_if(row, [f"it cannot be opened as an index of {spec.backend}: {error}"])
+            generation = self._adopted(spec, path)
+        except (ShadowSwitchError, OSError) as error:
+            adoption.put_back(path)
+            if isinstance(error, CorruptData | UnsupportedFilesystem):
+                self._refuse_if(row, [f"it cannot be opened as an index of {spec.backend}: {error.message}"])
             raise
         try:
             writer = generation.writer
@@ -266,11 +278,22 @@ class ExternalBuilds:
             done = self._mark_built(row, lsn, seen, claim, written)
         except BaseException as error:
             self._close(generation)
+            adoption.put_back(path)
             if self._cancelled(row.id) and not isinstance(error, CompletionRefused):
                 raise BuildCancelled(f"shadow {row.id} was cancelled while it was completed", object=row.id) from error
             raise
         self._followers.of(spec.number).tell(Follow(generation))
+        adoption.end(path)
         return done
+
+    def _adopted(self, spec: GenerationRow, path: Path) -> Generation:
+        """The delivered shards, opened. A worker is the first reader of their private copies."""
+        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
+        task = Adopt(str(path), spec.shards, spec.backend, spec.options)
+        problems = self._validator.answers.ask(task, Checked, deadline).problems
+        if problems:
+            raise CorruptData("; ".join(problems), object=str(path))
+        return self._generations.open(spec)
 
     def _mark_built(
         self, row: ShadowRow, lsn: int, found: Delivered, claim: Claim, manifest_hash: str = ""

@@ -99,9 +99,9 @@ class Scrubber(EngineActor):
         for path in shard_paths(generation.path, generation.row.shards):
             deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
             task = Recount(str(path), generation.row.backend, generation.row.options)
-            found = self._validator.ask(task, Recounted, deadline, partial(self._is_over, row))
+            found = self._validator.answers.ask(task, Recounted, deadline, partial(self._is_over, row))
             if found.damage:
-                raise CorruptData(found.damage, object=str(path))
+                raise CorruptData(f"{path.name}: {found.damage}", object=str(path))
             differing.update(found.differing_buckets)
         with generation.maintenance_lock(MAINTENANCE_LOCK_S):
             if self._is_over(row):

@@ -18,6 +18,7 @@ from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Done, Failed
+from shadowswitch.storage.reading import Death
 
 logger = logging.getLogger("shadowswitch")
 
@@ -33,7 +34,7 @@ class WorkerGone(msgspec.Struct, frozen=True):
     """To a ShadowBuilder: a worker process died before it finished its task."""
 
     task: int
-    how: str
+    how: Death
 
 
 class ShardWorkers:
@@ -103,7 +104,7 @@ class ShardWorkers:
     def _said(self, task: int, answer: Answer) -> None:
         self._send(WorkerSaid(task, answer))
 
-    def _gone(self, task: int, how: str) -> None:
+    def _gone(self, task: int, how: Death) -> None:
         self._send(WorkerGone(task, how))
 
     def has(self, task: int) -> bool:
@@ -120,7 +121,7 @@ class ShardWorkers:
             del self._running[message.task]
             answer.refuse_shortage()
             logger.error("shard %d of shadow %s failed: %s\n%s", shard, self._shadow_id, answer.message, answer.trace)
-            return f"shard {shard}: {answer.kind}: {answer.message}"
+            return f"shard {shard}: {answer}"
         if isinstance(answer, Progress):
             self.progress[shard] = answer
         elif isinstance(answer, Done):
@@ -134,7 +135,8 @@ class ShardWorkers:
         shard = self._running.pop(message.task)
         self._deaths[shard] = self._deaths.get(shard, 0) + 1
         if self._deaths[shard] > self._config.worker_retries:
-            return f"the worker of shard {shard} died {self._deaths[shard]} times, at last: {message.how}"
+            text = f"the worker of shard {shard} died {self._deaths[shard]} times, at last: {message.how}"
+            return f"{text}; the file is damaged: start another build" if message.how.is_by_damage else text
         self._waiting.insert(0, shard)
         self._start()
         return ""

@@ -6,16 +6,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 
 import msgspec
 
-from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndexes
 from shadowswitch.model.digest import buckets_of_shard, shard_of
-from shadowswitch.model.errors import BuildCancelled, InternalFailure, Timeout
+from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.journal import read_records
@@ -25,13 +23,10 @@ from shadowswitch.storage.generations.external_manifest import CheckDelivery, De
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.manifest import ClosedFile
 from shadowswitch.storage.generations.validation import Inspect, Inspected, compare_sizes
-from shadowswitch.storage.generations.worker import Answer, Failed, Task
 from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
 
-A = TypeVar("A")
-POLL_S = 0.05
 REPAIR_SLICE = 1000
 TURN_CHANGES = 5_000
 """The changes that it catches up with under one hold of the switch lock."""
@@ -66,9 +61,9 @@ def _summary(found: Inspected) -> Validation:
 class ShadowValidator:
     """Validates and repairs generations that are not live. Any thread; it blocks for as long as that takes."""
 
-    def __init__(self, context: EngineContext, pool: WorkerPool, indexes: LiveIndexes) -> None:
+    def __init__(self, context: EngineContext, answers: WorkerAnswers, indexes: LiveIndexes) -> None:
         self._context = context
-        self._pool = pool
+        self.answers = answers
         self._indexes = indexes
         self.host_checks: dict[str, HostCheck] = {}
         """By the name that a SwitchRequest uses."""
@@ -120,10 +115,17 @@ class ShadowValidator:
                 size_ratio_max=self._context.config.size_ratio_max,
                 manifest_hash=self._manifest_hash(generation),
             )
-            found = _summary(self.ask(task, Inspected, deadline, stop_asked))
-            if "QUERY_COMPARISON" not in checks or asked:
-                return found
-            return msgspec.structs.replace(found, unchecked="QUERY_COMPARISON, for there is nothing to compare with")
+            unchecked = "QUERY_COMPARISON, for there is nothing to compare with" if not asked else ""
+            try:
+                found = self.answers.ask(task, Inspected, deadline, stop_asked)
+            except CorruptData as error:
+                if not task.live_path or error.object != task.live_path:
+                    raise
+                logger.error("the live index cannot be compared with generation %d: %s", generation.row.number, error)
+                unchecked = f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
+                task = msgspec.structs.replace(task, queries=[])
+                found = self.answers.ask(task, Inspected, deadline, stop_asked)
+            return msgspec.structs.replace(_summary(found), unchecked=unchecked if "QUERY_COMPARISON" in checks else "")
 
     def _catch_up(self, generation: Generation, upto: int, deadline: float) -> None:
         """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one."""
@@ -143,7 +145,7 @@ class ShadowValidator:
         """
         lsn, source = self._context.catalog.source_digest(generation.row.branch, set(generation.writer.types))
         generation.writer.apply_until(lsn, deadline)
-        delivered = self.ask(
+        delivered = self.answers.ask(
             CheckDelivery(str(generation.path), generation.row.shadow_id), Delivered, deadline, stop_asked
         )
         findings: dict[str, list[str]] = {check: [] for check in checks}
@@ -159,51 +161,6 @@ class ShadowValidator:
         found = _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
         text = f"{', '.join(unread)}, for only its builder can read it" if unread else ""
         return msgspec.structs.replace(found, unchecked=text)
-
-    def ask(self, task: Task, expected: type[A], deadline: float, stop_asked: Callable[[], bool] = lambda: False) -> A:
-        """The answer of a worker to a task. A process that dies is replaced, as often as that of a shard."""
-        deaths = 0
-        while True:
-            result = self._ask(task, deadline, stop_asked)
-            if isinstance(result, expected):
-                return result
-            if isinstance(result, Failed):
-                result.refuse_shortage()
-            if not isinstance(result, str):
-                text = f"{result.kind}: {result.message}" if isinstance(result, Failed) else repr(result)
-                raise InternalFailure(f"the validation failed: {text}", hint="see the log")
-            deaths += 1
-            self._context.metrics.count("worker_deaths")
-            if deaths > self._context.config.worker_retries:
-                raise InternalFailure(
-                    f"the worker of the validation died {deaths} times, at last: {result}", hint="try again"
-                )
-
-    def _ask(self, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | str:
-        """The answer of the worker, or how it died."""
-        answer: Reply[Answer | str] = Reply()
-
-        def said(_: int, message: Answer) -> None:
-            answer.set_result(message)
-
-        def gone(_: int, how: str) -> None:
-            answer.set_result(how)
-
-        number = self._pool.submit(task, said, gone)
-        while True:
-            try:
-                return answer.result(POLL_S)
-            except TimeoutError:
-                if stop_asked() or self._context.changes.closing:
-                    self._pool.kill(number)
-                    raise BuildCancelled("the validation was cancelled", operation="validate") from None
-                if self._context.clock.monotonic() > deadline:
-                    self._pool.kill(number)
-                    raise Timeout(
-                        f"the validation took longer than {self._context.config.validation_timeout_s:g} s",
-                        operation="validate",
-                        hint="raise Config.validation_timeout_s",
-                    ) from None
 
     def _manifest_hash(self, generation: Generation) -> str:
         row = self._context.catalog.generation(generation.row.number)

@@ -21,6 +21,7 @@ from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Task, decode_answer
 from shadowswitch.storage.interpreter import start_python
+from shadowswitch.storage.reading import Death, Reading
 from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
@@ -28,7 +29,7 @@ logger = logging.getLogger("shadowswitch")
 _MAIN = "from shadowswitch.storage.generations.worker import main; main()"
 
 Said = Callable[[int, Answer], None]
-Gone = Callable[[int, str], None]
+Gone = Callable[[int, Death], None]
 
 
 class _Process(ServiceThread):
@@ -56,6 +57,7 @@ class _Process(ServiceThread):
         self.channel = ours
         self.pool = pool
         self.task: tuple[int, Said, Gone] | None = None
+        self.reading = ""
         try:
             self.start()
         except BaseException:
@@ -80,15 +82,18 @@ class _Process(ServiceThread):
         self.kill()
         status = self.process.wait()
         self.channel.close()
-        self.pool.lost(self, f"worker process {self.process.pid} ended with status {status}")
+        self.pool.lost(self, Death(self.process.pid, status, self.reading))
 
     def _heard(self, answer: Answer) -> None:
+        if isinstance(answer, Reading):
+            self.reading = answer.path
+            return
         task = self.task
         if task is None:
             return
         number, said, _ = task
         if not isinstance(answer, Progress):
-            self.task = None
+            self.task, self.reading = None, ""
             self.pool.finished(self)
         said(number, answer)
 
@@ -167,7 +172,7 @@ class WorkerPool:
                 return
         process.kill()
 
-    def lost(self, process: _Process, how: str) -> None:
+    def lost(self, process: _Process, how: Death) -> None:
         """A process ended, on purpose or not."""
         with self._lock:
             task, process.task = process.task, None

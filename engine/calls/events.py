@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
 from shadowswitch.actors.kit.reply import Reply
@@ -14,12 +15,12 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
+from shadowswitch.engine.disk_check import check_disk
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState
-from shadowswitch.model.errors import InvalidConfig, InvalidTransition
+from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition
 from shadowswitch.model.views import Event, Finding
 from shadowswitch.storage.catalog.outbox import event_position, note_position
-from shadowswitch.storage.fsck import check_data
 from shadowswitch.storage.repair.repair import Repair
 
 NAME_CHARS_MAX = 2000
@@ -37,6 +38,7 @@ class EventCalls:
         janitor: Address,
         statistics: Statistics,
         live_checks: LiveChecks,
+        answers: WorkerAnswers,
     ) -> None:
         self._context = context
         self._catalog = context.catalog
@@ -46,6 +48,7 @@ class EventCalls:
         self._janitor = janitor
         self._statistics = statistics
         self._live_checks = live_checks
+        self._answers = answers
         self._repairing = threading.Lock()
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
@@ -128,6 +131,8 @@ class EventCalls:
     def check(self, repair: bool = False, by: str = "", reason: str = "") -> list[Finding]:
         """fsck: every invariant over everything on disk. Works beside writers and readers; may take long.
 
+        Worker processes read the files: one that ends its reader is a finding.
+
         With `repair`, first derive again what the catalog holds twice: digests, numbers, names, and damaged records of
         which a proven copy exists. Each repair is in the audit history, and among the findings, with its source in
         `repaired`. Raises InvalidTransition while another repair runs.
@@ -136,7 +141,12 @@ class EventCalls:
         for name, text in (("by", by), ("reason", reason)):
             check_text(name, text, NAME_CHARS_MAX)
         repaired = self._repair(by, reason) if repair else []
-        return repaired + check_data(self._catalog, self._context.root) + self._live_checks.findings()
+        try:
+            findings = check_disk(self._answers, self._context.root, self._context.clock)
+        except BuildCancelled as error:
+            text = "the engine was closed during the check"
+            raise EngineClosed(text, operation="check", hint="open it again") from error
+        return repaired + findings + self._live_checks.findings()
 
     def _repair(self, by: str, reason: str) -> list[Finding]:
         if not self._repairing.acquire(blocking=False):

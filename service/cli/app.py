@@ -30,6 +30,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.names import escaped
 from shadowswitch.service.cli import manual, read_commands, server_commands, write_commands
 from shadowswitch.service.cli.directory import Refused
+from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
@@ -62,9 +63,16 @@ for module in (write_commands, read_commands, server_commands, manual):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status. The default `arguments` are those of this process."""
-    if arguments is None:
-        signal.signal(signal.SIGTERM, _terminated)
     tokens, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _run(tokens, debug)
+    signal.signal(signal.SIGTERM, _terminated)
+    if tokens and tokens[0] in read_commands.GUARDED:
+        return guarded(lambda: _run(tokens, debug))
+    return _run(tokens, debug)
+
+
+def _run(tokens: list[str], debug: bool) -> int:
     with _logging(debug):
         try:
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -40,7 +40,8 @@ def holds_data(data: Path) -> bool:
     return (data / data_directory.CATALOG / "data.mdb").is_file()
 
 
-def _require_data(data: Path) -> None:
+def require_data(data: Path) -> None:
+    """Raise NotADataDirectory unless the folder is a data directory."""
     if holds_data(data):
         _warn_of_others(data)
         return
@@ -67,7 +68,7 @@ def require_free(data: Path) -> None:
 @contextlib.contextmanager
 def open_catalog(data: Path) -> Iterator[Catalog]:
     """The read-only catalog of a data directory, also beside a running host. Raises NotADataDirectory."""
-    _require_data(data)
+    require_data(data)
     with contextlib.closing(Catalog(data / data_directory.CATALOG, readonly=True)) as catalog:
         yield catalog
 
@@ -89,6 +90,6 @@ def open_engine(data: Path, create: bool = False) -> Iterator[Engine | RemoteEng
         if data.is_dir():
             _warn_of_others(data)
     else:
-        _require_data(data)
+        require_data(data)
     with Engine.open(data) as own:
         yield own

@@ -16,16 +16,16 @@ from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
 from shadowswitch.actors.maintenance.dispatcher import event_of
+from shadowswitch.engine.disk_check import check_closed
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
 from shadowswitch.model.views import Event, Finding
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import shadow_status
-from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine
+from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine, require_data
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
-from shadowswitch.storage.fsck import check_data
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
 Limit = Annotated[int, Parameter(validator=Number(gte=1), help="Print at most this many.")]
@@ -35,6 +35,8 @@ Follow = Annotated[
     Parameter(negative="", show_default=False, help="Print new events, one on each line, until interrupted."),
 ]
 FOLLOW_PAGE = 1000
+GUARDED = frozenset({"search", "status", "locks", "events", "audit"})
+"""The commands that map files of the directory in their own process, see `service.cli.guard`."""
 
 
 def add_to(app: App) -> None:
@@ -181,8 +183,8 @@ def check(
 
 
 def _checked(data: Path) -> list[Finding]:
-    with open_catalog(data) as catalog:
-        return check_data(catalog, data.absolute())
+    require_data(data)
+    return check_closed(data.absolute())
 
 
 def _repaired(data: Path) -> list[Finding]:

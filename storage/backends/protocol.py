@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -197,5 +197,20 @@ class Backend(Protocol):
     def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         """The files of a built shard, by path below it, that no call changes: `apply`, `repair_bucket`, `compact`,
         `flush`. The engine stores and checks their checksums. A file that is ever locked by `fcntl` must not be listed.
+        """
+        ...
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What a backend has as well if a damaged file may end its reader by a signal, as a memory map does.
+
+    A worker process probes each shard before the host opens it: the death of the worker is a finding.
+    """
+
+    def probe(self, path: Path, options: Mapping[str, Any]) -> list[str]:
+        """Visit every page of a shard that a reader or a writer may visit: the findings, empty when it is sound.
+
+        The host waits for it at each start, so it reads no row. `check` includes it.
         """
         ...

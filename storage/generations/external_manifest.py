@@ -8,7 +8,8 @@
         shard-000/ ...           the index itself: every file of it is listed
 
 No text of the builder is ever used as a path. A worker process walks the directory without following a link, hashes
-each file, forces it to disk, and compares it with the manifest.
+each file, forces it to disk, and compares it with the manifest. Of an index of a known backend it makes a private copy
+in the same pass: what was hashed is what `storage.generations.adoption` opens.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.generations.directory import MANIFEST, PINS
 from shadowswitch.storage.shortages import passing
 
@@ -32,6 +35,8 @@ FILES_MAX = 100_000
 PROBLEMS_MAX = 20
 """More problems add nothing."""
 CHUNK_BYTES = 1 << 20
+PRIVATE = "private"
+"""The folder of the private copy, below the delivered directory; no part of a delivery."""
 ENGINES_OWN = frozenset({MANIFEST, PINS, BUILD_MANIFEST})
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -59,6 +64,8 @@ class CheckDelivery(msgspec.Struct, frozen=True, tag=True):
 
     path: str
     shadow_id: str
+    copied: bool = False
+    """Copy the shards to `PRIVATE`."""
 
 
 class Delivered(msgspec.Struct, frozen=True, tag=True):
@@ -99,6 +106,9 @@ def check_delivery(task: CheckDelivery) -> Delivered:
     Reads every file. A mistake of the builder is a problem in the result, never an exception.
     """
     root = Path(task.path)
+    private = root / PRIVATE if task.copied else None
+    if private is not None:
+        shutil.rmtree(private, ignore_errors=True)
     try:
         manifest = read_build_manifest(root)
     except ValueError as error:
@@ -109,7 +119,7 @@ def check_delivery(task: CheckDelivery) -> Delivered:
     if not manifest.files:
         problems.append(f"{BUILD_MANIFEST} lists no file")
     missing, size, count = dict(manifest.files), 0, 0
-    for name, problem, found_size, digest in _walk(root):
+    for name, problem, found_size, digest in _walk(root, private):
         count += 1
         expected = missing.pop(name, None)
         size += found_size
@@ -130,8 +140,8 @@ def check_delivery(task: CheckDelivery) -> Delivered:
     return Delivered(problems, manifest.applied_lsn, manifest.record_count, size, count)
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str, int, str]]:
-    """Every file below a directory: (name, problem or "", size, SHA-256).
+def _walk(root: Path, private: Path | None) -> Iterator[tuple[str, str, int, str]]:
+    """Every file below a directory: (name, problem or "", size, SHA-256), and a copy of each file of a shard.
 
     Each file is opened relative to its listed directory, without following a link: an entry that is replaced during the
     walk cannot lead outside.
@@ -140,13 +150,19 @@ def _walk(root: Path) -> Iterator[tuple[str, str, int, str]]:
     for folder, folders, names, descriptor in os.fwalk(root, onerror=unreadable.append, follow_symlinks=False):
         below = os.path.relpath(folder, root)
         prefix = "" if below == "." else f"{below}/"
+        if private is not None and not prefix and PRIVATE in folders:
+            folders.remove(PRIVATE)
+        target = private / below if private is not None and below.startswith("shard-") else None
+        if target is not None:
+            with disk_errors("complete build"):
+                target.mkdir(mode=0o700, parents=True)
         for name in folders:
             with contextlib.suppress(FileNotFoundError):
                 if stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
                     yield prefix + name, "is a symbolic link", 0, ""
         for name in names:
             if prefix or name not in ENGINES_OWN:
-                yield prefix + name, *_read(name, descriptor)
+                yield prefix + name, *_read(name, descriptor, target)
         os.fsync(descriptor)
     for error in unreadable:
         _refuse_shortage(error)
@@ -160,7 +176,7 @@ def _refuse_shortage(error: OSError) -> None:
         raise lack from error
 
 
-def _read(name: str, folder: int) -> tuple[str, int, str]:
+def _read(name: str, folder: int, target: Path | None) -> tuple[str, int, str]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
@@ -173,9 +189,11 @@ def _read(name: str, folder: int) -> tuple[str, int, str]:
         if found.st_nlink > 1:
             return "has another name elsewhere (a hard link)", 0, ""
         digest, size = hashlib.sha256(), 0
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
+        with _copy_in(target, name) as write:
+            while chunk := os.read(descriptor, CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                write(chunk)
         os.fsync(descriptor)
         return "", size, digest.hexdigest()
     except OSError as error:
@@ -183,3 +201,26 @@ def _read(name: str, folder: int) -> tuple[str, int, str]:
         return f"cannot be read: {error.strerror}", 0, ""
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _copy_in(target: Path | None, name: str) -> Iterator[Callable[[bytes], object]]:
+    """A function that adds a piece to the copy, which is durable at the end; without a target there is no copy."""
+    if target is None:
+        yield lambda chunk: None
+        return
+    with disk_errors("complete build"):
+        copy = os.open(target / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def write(chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        with disk_errors("complete build"):
+            while rest:
+                rest = rest[os.write(copy, rest) :]
+
+    try:
+        yield write
+        with disk_errors("complete build"):
+            os.fsync(copy)
+    finally:
+        os.close(copy)

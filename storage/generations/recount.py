@@ -6,6 +6,7 @@ recount. The host compares the counters with the source at a common LSN, in O(1)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import msgspec
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import Backend, Probing
+from shadowswitch.storage.reading import Note, no_note
 
 
 class Recount(msgspec.Struct, frozen=True, tag=True):
@@ -37,6 +40,8 @@ class CheckShards(msgspec.Struct, frozen=True, tag=True):
     paths: list[str]
     backend: str
     options: dict[str, Any]
+    probe: bool = False
+    """Only what the host does before it opens them, see `backends.protocol.Probing`."""
 
 
 class Checked(msgspec.Struct, frozen=True, tag=True):
@@ -45,14 +50,28 @@ class Checked(msgspec.Struct, frozen=True, tag=True):
     problems: list[str]
 
 
-def check_shards(task: CheckShards) -> Checked:
-    """Run the check of the backend over every shard."""
+def check_shards(task: CheckShards, reading: Note = no_note) -> Checked:
+    """Run the check of the backend over every shard, or its probe."""
     backend = registry.backend(task.backend)
-    return Checked([text for path in task.paths for text in backend.check(Path(path), task.options)])
+    problems = []
+    for path in map(Path, task.paths):
+        reading(path)
+        found = probe(backend, path, task.options) if task.probe else backend.check(path, task.options)
+        problems += [f"{path.name}: {text}" for text in found]
+    return Checked(problems)
 
 
-def recount(task: Recount) -> Recounted:
+def probe(backend: Backend, path: Path, options: Mapping[str, Any]) -> list[str]:
+    """The findings of the probe of a shard; none where the backend needs no probe."""
+    return backend.probe(path, options) if isinstance(backend, Probing) else []
+
+
+def recount(task: Recount, reading: Note = no_note) -> Recounted:
     """Compare every row of the shard with its counters."""
+    reading(Path(task.path))
+    found = probe(registry.backend(task.backend), Path(task.path), task.options)
+    if found:
+        return Recounted([], "; ".join(found))
     try:
         return Recounted(_differing(task))
     except CorruptData as error:

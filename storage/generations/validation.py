@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest
-from shadowswitch.model.errors import JournalTrimmed, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, JournalTrimmed, ShadowSwitchError
 from shadowswitch.storage import disk
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
@@ -28,6 +28,8 @@ from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
+from shadowswitch.storage.generations.recount import probe
+from shadowswitch.storage.reading import Note, no_note
 from shadowswitch.storage.repair.digests import measure_gaps
 from shadowswitch.storage.shortages import shortages
 
@@ -78,18 +80,23 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     """The closed files of a build under way, if INTEGRITY_CHECK was among the checks."""
 
 
-def inspect(catalog: Catalog, task: Inspect) -> Inspected:
-    """Run the checks. An error of the disk or of the index is a finding of its check; one that may pass is raised."""
+def inspect(catalog: Catalog, task: Inspect, reading: Note = no_note) -> Inspected:
+    """Run the checks. An error of the disk or of the index is a finding of its check; one that may pass is raised.
+
+    Raises CorruptData for damage that may end a reader: the host must not repair such a shadow either.
+    """
     findings: dict[str, list[str]] = {}
+    _probe(task, reading)
     reader = registry.backend(task.backend).open_reader(shard_paths(Path(task.path), task.shards), task.options)
     size = disk.directory_size_bytes(Path(task.path))
     recomputed = Digest()
     try:
-        counters = _recompute(reader, task.shards, recomputed)
+        counters = _recompute(reader, shard_paths(Path(task.path), task.shards), recomputed, reading)
+        reading(Path(task.path))
         source = Digest.decode(task.digest)
         for check in task.checks:
             try:
-                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters)
+                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters, reading)
             except ShadowSwitchError as error:
                 if error.recoverable:
                     raise
@@ -111,9 +118,20 @@ def inspect(catalog: Catalog, task: Inspect) -> Inspected:
     return Inspected(findings, differing, recomputed.count, size, closed)
 
 
-def _recompute(reader: IndexReader, shards: int, total: Digest) -> list[str]:
+def _probe(task: Inspect, reading: Note) -> None:
+    backend = registry.backend(task.backend)
+    for path in shard_paths(Path(task.path), task.shards):
+        reading(path)
+        found = probe(backend, path, task.options)
+        if found:
+            hint = "cancel the shadow and build another"
+            raise CorruptData(f"{path.name}: {'; '.join(found)}", object=str(path), hint=hint)
+
+
+def _recompute(reader: IndexReader, shards: list[Path], total: Digest, reading: Note) -> list[str]:
     problems = []
-    for shard in range(shards):
+    for shard, path in enumerate(shards):
+        reading(path)
         state, versions = reader.shard_versions(shard)
         own = Digest()
         own.add_versions(versions)
@@ -131,6 +149,7 @@ def _run(
     source: Digest,
     recomputed: Digest,
     counters: list[str],
+    reading: Note,
 ) -> list[str]:
     if check == "DIGEST":
         differing = recomputed.differing(source)
@@ -150,7 +169,7 @@ def _run(
         found = [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
         return found + check_closed_files(Path(task.path), task.manifest_hash)
     if check == "QUERY_COMPARISON":
-        return _compare_queries(task, reader, catalog.clock)
+        return _compare_queries(task, reader, catalog.clock, reading)
     if check == "SAMPLE_READ_BACK":
         return _read_back(catalog, task, reader)
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
@@ -175,16 +194,18 @@ def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
     return [f"the shadow has {size} bytes, the live index {live}: more than {ratio_max} times apart"]
 
 
-def _compare_queries(task: Inspect, reader: IndexReader, clock: Clock) -> list[str]:
+def _compare_queries(task: Inspect, reader: IndexReader, clock: Clock, reading: Note) -> list[str]:
     """QUERY_COMPARISON: both indexes have like hits and latencies on average. Single answers may differ."""
     if not task.live_path or not task.queries:
         return []
     backend = registry.backend(task.live_backend)
+    reading(Path(task.live_path))
     live = backend.open_reader(shard_paths(Path(task.live_path), task.live_shards), task.live_options)
     try:
         old = [_answer(live, query, clock) for query in task.queries]
     finally:
         live.close()
+    reading(Path(task.path))
     new = [_answer(reader, query, clock) for query in task.queries]
     shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
     problems = []

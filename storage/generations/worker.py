@@ -28,10 +28,20 @@ from shadowswitch.model.errors import InternalFailure, ResourceExhausted, Shadow
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import SYSTEM, Clock
+from shadowswitch.storage.disk_check import (
+    CheckCatalog,
+    CheckGeneration,
+    Found,
+    catalog_file,
+    check_catalog,
+    check_generation,
+)
+from shadowswitch.storage.generations.adoption import Adopt, adopt
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.generations.recount import Checked, CheckShards, Recount, Recounted, check_shards, recount
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
 from shadowswitch.storage.generations.validation import Inspect, Inspected, inspect
+from shadowswitch.storage.reading import Reading
 from shadowswitch.storage.shortages import shortage
 
 SHARD_LOCK_TIMEOUT_S = 10.0
@@ -47,13 +57,16 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     hint: str = ""
     resource: str = ""
 
+    def __str__(self) -> str:
+        text = f"{self.kind}: {self.message}"
+        return f"{text}; {self.hint}" if self.hint else text
+
     def refuse_shortage(self) -> None:
         """Raise the error of the worker if it lacked a resource or room: that says nothing about an index."""
-        text = self.message.removesuffix(f"; {self.hint}")
         if self.kind == ResourceExhausted.__name__:
-            raise ResourceExhausted(f"in a worker: {text}", resource=self.resource, hint=self.hint)
+            raise ResourceExhausted(f"in a worker: {self.message}", resource=self.resource, hint=self.hint)
         if self.kind == StorageFull.__name__:
-            raise StorageFull(text, hint=self.hint)
+            raise StorageFull(self.message, hint=self.hint)
 
 
 def failure(error: Exception) -> Failed:
@@ -62,7 +75,7 @@ def failure(error: Exception) -> Failed:
     if known is None:
         return Failed(type(error).__name__, str(error) or repr(error), traceback.format_exc(limit=8))
     resource = known.resource if isinstance(known, ResourceExhausted) else ""
-    return Failed(type(known).__name__, str(known), "", known.hint, resource)
+    return Failed(type(known).__name__, known.message, "", known.hint, resource)
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -71,9 +84,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     progress: Progress
 
 
-Task = BuildShard | Inspect | CheckDelivery | Recount | CheckShards
-Line = BuildShard | Inspect | CheckDelivery | Recount | CheckShards | Control
-Answer = Progress | Done | Inspected | Delivered | Recounted | Checked | Failed
+Task = BuildShard | Inspect | CheckDelivery | Adopt | Recount | CheckShards | CheckCatalog | CheckGeneration
+Line = Task | Control
+Answer = Progress | Reading | Done | Inspected | Delivered | Recounted | Checked | Found | Failed
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -111,8 +124,9 @@ class Worker:
     def __init__(self, channel: socket.socket, data: Path, map_size_bytes: int, clock: Clock = SYSTEM) -> None:
         self._channel = channel
         self._clock = clock
-        path = data / data_directory.CATALOG
-        self._catalog = Catalog(path, readonly=True, map_size_bytes=map_size_bytes, clock=clock)
+        self._data = data
+        self._map_size_bytes = map_size_bytes
+        self._catalog: Catalog | None = None
         self._tasks: queue.Queue[Task] = queue.Queue()
         self._control = Control()
         self._last_report = 0.0
@@ -142,18 +156,37 @@ class Worker:
 
     def _perform(self, task: Task) -> Answer:
         if isinstance(task, BuildShard):
+            catalog = self._opened_catalog()
             with shard_lock(Path(task.path), self._clock):
                 self._last_report = 0.0
-                return Done(ShardBuild(self._catalog, task, self._report, lambda: self._control).run())
+                self._reading(Path(task.path))
+                return Done(ShardBuild(catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
-            return inspect(self._catalog, task)
+            return inspect(self._opened_catalog(), task, self._reading)
         if isinstance(task, CheckDelivery):
             return check_delivery(task)
+        if isinstance(task, Adopt):
+            return adopt(task, self._reading)
         if isinstance(task, Recount):
-            return recount(task)
+            return recount(task, self._reading)
         if isinstance(task, CheckShards):
-            return check_shards(task)
+            return check_shards(task, self._reading)
+        if isinstance(task, CheckCatalog):
+            return check_catalog(self._opened_catalog(), task)
+        if isinstance(task, CheckGeneration):
+            return check_generation(self._opened_catalog(), task, self._reading)
         raise InternalFailure(f"unknown task {task!r}")
+
+    def _opened_catalog(self) -> Catalog:
+        """The catalog, opened by the first task that reads it: a damaged one may end the process."""
+        self._reading(catalog_file(self._data))
+        if self._catalog is None:
+            path = self._data / data_directory.CATALOG
+            self._catalog = Catalog(path, readonly=True, map_size_bytes=self._map_size_bytes, clock=self._clock)
+        return self._catalog
+
+    def _reading(self, path: Path) -> None:
+        self._send(Reading(str(path)))
 
     def _report(self, progress: Progress) -> None:
         now = self._clock.monotonic()

@@ -40,7 +40,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
     ),
     "a torn index served after a power cut": (
         "test_kv_power_cut.py -k torn",
-        {"engine/recovery.py": [("            self._check_after_power_cut(row)\n", "")]},
+        {"engine/recovery.py": [("            self._check_before_opening(row)\n", "")]},
     ),
     "a link followed when a generation is removed": (
         "test_links.py -k removed_with",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.storage.disk_check import CheckCatalog, CheckGeneration, check_catalog, check_generation
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, ShardBuild
 from shadowswitch.storage.generations.validation import Inspect, inspect
 from shadowswitch.storage.generations.worker import Done, Failed
+from shadowswitch.storage.reading import Death, no_note
 from tests.simulation.world import Task, present
 
 
@@ -20,10 +23,10 @@ class VirtualWorkers:
     def __init__(self, *_: Any) -> None:
         self._numbers = itertools.count(1)
         self._controls: dict[int, Control] = {}
-        self._busy: dict[int, tuple[Task, Callable[[int, str], None]]] = {}
+        self._busy: dict[int, tuple[Task, Callable[[int, Death], None]]] = {}
         present().workers = self
 
-    def submit(self, task: Any, said: Any, gone: Callable[[int, str], None], control: Control | None = None) -> int:
+    def submit(self, task: Any, said: Any, gone: Callable[[int, Death], None], control: Control | None = None) -> int:
         number = next(self._numbers)
         self._controls[number] = control or Control()
         worker = present().spawn("worker", partial(self._work, number, task, said))
@@ -45,6 +48,10 @@ class VirtualWorkers:
         if isinstance(task, BuildShard):
             report = partial(said, number)
             return Done(ShardBuild(present().catalog, task, report, lambda: self._controls[number]).run())
+        if isinstance(task, CheckCatalog):
+            return check_catalog(present().catalog, task)
+        if isinstance(task, CheckGeneration):
+            return check_generation(present().catalog, task, no_note)
         assert isinstance(task, Inspect), f"{task} is not simulated"
         return inspect(present().catalog, task)
 
@@ -54,7 +61,7 @@ class VirtualWorkers:
             if worker is task:
                 del self._busy[number]
                 present().note("worker %d dies", number)
-                present().at(present().now, partial(gone, number, "was killed"))
+                present().at(present().now, partial(gone, number, Death(number, -signal.SIGKILL)))
                 present().end(task)
                 present().current()
 

@@ -21,7 +21,7 @@ from shadowswitch.model.records import Item
 from shadowswitch.storage import cut_file
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.fsck import check_data
+from tests.support.damage_helpers import checked
 from tests.support.engine_helpers import KIND, TYPES, built, fill, live, outside_environment, put
 
 Open = Callable[..., Engine]
@@ -198,5 +198,5 @@ def test_a_row_that_does_not_decode_is_a_finding_and_does_not_end_the_check(
             first = next(iter(txn.cursor()))[0]
             txn.put(first, b"\xff\xfe")
     with contextlib.closing(Catalog(data / "catalog", readonly=True)) as catalog:
-        findings = check_data(catalog, data)
+        findings = checked(catalog, data)
     assert any("does not decode" in finding.problem for finding in findings)

@@ -19,8 +19,9 @@ from shadowswitch.storage import data_directory, fsck
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import DATABASES, Catalog
 from shadowswitch.storage.catalog.journal_format import entries_of
-from shadowswitch.storage.fsck import FINDINGS_MAX, check_data
+from shadowswitch.storage.fsck import FINDINGS_MAX
 from tests.support import inside
+from tests.support.damage_helpers import checked
 
 KIND = "SEARCH_INDEX"
 
@@ -44,7 +45,7 @@ def data(tmp_path: Path) -> Path:
 def check(data: Path) -> list[Finding]:
     catalog = Catalog(data / data_directory.CATALOG, readonly=True)
     try:
-        return check_data(catalog, data)
+        return checked(catalog, data)
     finally:
         catalog.close()
 

@@ -34,7 +34,7 @@ class Limit(Enum):
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
     SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"
     SHORTAGES_MAX = "shadowswitch.actors.build.running_builds.SHORTAGES_MAX"
-    VALIDATION_POLL_S = "shadowswitch.actors.build.validator.POLL_S"
+    VALIDATION_POLL_S = "shadowswitch.actors.build.worker_answers.POLL_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
     WEBHOOK_ATTEMPT_TIMEOUT_S = "shadowswitch.service.daemon.delivery.ATTEMPT_TIMEOUT_S"
     WORKLOAD_JOIN_TIMEOUT_S = "shadowswitch.service.demo.workload.JOIN_TIMEOUT_S"
@@ -99,7 +99,7 @@ class Step(Enum):
     FOLLOWER_TURN = "shadowswitch.actors.maintenance.follower.Follower._take_turn"
     LET_GO = "shadowswitch.actors.maintenance.janitor.Janitor._let_go"
     REMOVE_GENERATION = "shadowswitch.actors.maintenance.janitor.remove_directory"
-    RECOVERY_ASK_WORKER = "shadowswitch.actors.build.validator.ShadowValidator.ask"
+    RECOVERY_ASK_WORKER = "shadowswitch.actors.build.worker_answers.WorkerAnswers.ask"
     # disks, machines, backends
     BOOT_ID = "shadowswitch.storage.disk.boot_id"
     FREE_BYTES = "shadowswitch.storage.disk.free_bytes"

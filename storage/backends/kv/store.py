@@ -75,11 +75,23 @@ class Environment:
             lib_version=0,
         )
         try:
+            if not create:
+                self._fit_file()
             self.rows = self.env.open_db(b"rows", create=create)
             self.meta = self.env.open_db(b"meta", create=create)
         except BaseException:
             self.env.close()
             raise
+
+    def _fit_file(self) -> None:
+        """Make the file as long as its header says. The gap reads as zeros, which LMDB refuses with an error.
+
+        Without this, a file that a power cut left too short would end the whole process with SIGBUS.
+        """
+        data = self.path / FOLDER / "data.mdb"
+        size_bytes = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
+        if data.stat().st_size < size_bytes:
+            os.truncate(data, size_bytes)
 
     def read_meta(self, transaction: lmdb.Transaction) -> Meta:
         """The state as of a transaction; raises `CorruptData`."""

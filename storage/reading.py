@@ -1,0 +1,53 @@
+"""What a worker process is reading, noted before it reads: the cause if a signal ends the process.
+
+A damaged file may end its reader by SIGBUS (the file is shorter than its map), SIGABRT (an assertion of LMDB) or
+another signal that no Python code can catch. So a process that may die reads first, and its death is a finding about
+the file.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+DAMAGE_SIGNALS = frozenset({signal.SIGBUS, signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL})
+"""The signals by which a damaged file ends its reader."""
+
+Note = Callable[[Path], None]
+"""Called with the file or shard that is read from now on."""
+
+
+class Reading(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: it reads this file or shard from now on."""
+
+    path: str
+
+
+class Death(msgspec.Struct, frozen=True):
+    """The end of a worker process before its task was done."""
+
+    pid: int
+    status: int
+    """As `Popen.returncode` has it: below 0 the signal."""
+    reading: str = ""
+
+    @property
+    def is_by_damage(self) -> bool:
+        """Is the file that it was reading the cause, as far as the signal shows?"""
+        return bool(self.reading) and -self.status in DAMAGE_SIGNALS
+
+    @property
+    def cause(self) -> str:
+        """The signal by its name, or the exit status."""
+        return signal.Signals(-self.status).name if self.status < 0 else f"exit status {self.status}"
+
+    def __str__(self) -> str:
+        place = f" while it read {self.reading}" if self.reading else ""
+        return f"worker process {self.pid} ended by {self.cause}{place}"
+
+
+def no_note(path: Path) -> None:
+    """For a reader in the process of its caller."""
