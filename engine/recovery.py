@@ -163,6 +163,9 @@ class Recovery:
         try:
             if not (data_directory.inside(self._context.root, row.path) / MANIFEST).exists():
                 return  # the builder makes the directory
+            problems = self._read_first(row, probe=True) if isinstance(backend, Probing) else ""
+            if problems:
+                raise CorruptData(problems, object=row.path)
             with contextlib.closing(backend.open_reader(shard_paths(path, row.shards), row.options)) as reader:
                 for shard in range(row.shards):
                     self._refuse_ahead(row, reader.shard_snapshot(shard)[0].applied_lsn)
@@ -199,12 +202,8 @@ class Recovery:
         torn = backend.torn_by_power_cut and row.boot_id not in ("", self._clock.boot())
         if not torn and not isinstance(backend, Probing):
             return
-        path = data_directory.inside(self._context.root, row.path)
-        check_manifest(path, row, self._catalog.uuid)
-        paths = [str(shard) for shard in shard_paths(path, row.shards)]
-        task = CheckShards(paths, row.backend, row.options, probe=not torn)
-        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
-        problems = "; ".join(self._validator.answers.ask(task, Checked, deadline).problems)
+        check_manifest(data_directory.inside(self._context.root, row.path), row, self._catalog.uuid)
+        problems = self._read_first(row, probe=not torn)
         if problems:
             text = f"the machine stopped while it was open, and it is torn: {problems}" if torn else problems
             raise CorruptData(text, object=row.path, hint="rebuild the index; its records are safe in the catalog")
@@ -214,6 +213,13 @@ class Recovery:
         self._context.transact(
             lambda c: transitions.note_recovery(c, "checked", shadow, generation=row.number), "recover"
         )
+
+    def _read_first(self, row: GenerationRow, probe: bool) -> str:
+        """What a worker process finds in the shards of a generation."""
+        paths = shard_paths(data_directory.inside(self._context.root, row.path), row.shards)
+        task = CheckShards([str(path) for path in paths], row.backend, row.options, probe)
+        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
+        return "; ".join(self._validator.answers.ask(task, Checked, deadline).problems)
 
     def _note_boot(self) -> None:
         """Note the boot in which a generation is open, before it can be torn by the end of this boot."""

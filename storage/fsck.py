@@ -1,8 +1,8 @@
 """fsck: every invariant over everything on disk. Reads only; works beside a running host, from any process.
 
 fsck stops nothing. It reads each bucket of records and its digest in one transaction. This module has the catalog,
-`storage.fsck_generation` has the indexes. A damaged file may end the process that reads it, so `engine.disk_check` runs
-each part in a worker process.
+`storage.fsck_generation` has the indexes. A damaged file may end the process that reads it, so
+`actors.build.disk_check` runs each part in a worker process.
 """
 
 from __future__ import annotations

@@ -7,8 +7,7 @@
                   repaired once
     waiting       BUILT: a follower keeps it caught up until it is switched or cancelled
 
-The builder works in steps that it sends to itself, so a cancellation is never behind more than a few milliseconds of
-work.
+The builder works in steps that it sends to itself: a cancellation waits for one of them, a few milliseconds of work.
 """
 
 from __future__ import annotations

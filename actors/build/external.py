@@ -196,7 +196,11 @@ class ExternalBuilds:
         if not opaque:
             adoption.put_back(path)
         task = CheckDelivery(str(path), row.id, copied=not opaque)
-        found = self._validator.answers.ask(task, Delivered, deadline)
+        try:
+            found = self._validator.answers.ask(task, Delivered, deadline)
+        except BaseException:
+            self._end_copy(path, opaque)
+            raise
         problems = list(found.problems)
         if not problems:
             claims = (
@@ -212,8 +216,15 @@ class ExternalBuilds:
                 problems.append(
                     f"applied_lsn {found.applied_lsn} is not from start_lsn {row.start_lsn} to the head, {head}"
                 )
+        if problems:
+            self._end_copy(path, opaque)
         self._refuse_if(row, problems)
         return found
+
+    def _end_copy(self, path: Path, opaque: bool) -> None:
+        """Nothing was adopted: its private copy takes no room while the builder mends it."""
+        if not opaque:
+            adoption.end(path)
 
     def _refuse_if(self, row: ShadowRow, problems: list[str]) -> None:
         if not problems:

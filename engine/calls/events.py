@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from shadowswitch.actors.build.disk_check import check_disk
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
@@ -15,7 +16,6 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
-from shadowswitch.engine.disk_check import check_disk
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition

@@ -22,7 +22,13 @@ def guarded(run: Callable[[], int]) -> int:
     """Run a command in a child process and return its exit status. Call before any thread runs."""
     ours, theirs = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:  # no process can be had: the command runs without this protection
+        os.close(ours)
+        os.close(theirs)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return run()
     if child == 0:
         os.close(theirs)
         threading.Thread(target=_end_with_parent, args=(ours,), name="parent", daemon=True).start()

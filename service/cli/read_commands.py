@@ -15,8 +15,8 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from rich.console import Console, RenderableType
 
+from shadowswitch.actors.build.disk_check import check_closed
 from shadowswitch.actors.maintenance.dispatcher import event_of
-from shadowswitch.engine.disk_check import check_closed
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped

@@ -11,7 +11,8 @@ that still holds the delivered file open cannot change what the engine reads.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from shadowswitch.storage import disk
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, Probing
 from shadowswitch.storage.generations.directory import shard_paths
-from shadowswitch.storage.generations.external_manifest import PRIVATE
+from shadowswitch.storage.generations.external_manifest import PRIVATE, remove_entry
 from shadowswitch.storage.generations.recount import Checked
 from shadowswitch.storage.reading import Note
+from shadowswitch.storage.shortages import shortages
 
 DELIVERED = "delivered"
 
@@ -58,16 +60,24 @@ def adopt(task: Adopt, reading: Note) -> Checked:
 
 
 def put_back(path: Path) -> None:
-    """The shadow was not BUILT: its directory is again as it was delivered. Idempotent; nothing of it may be open."""
-    for delivered in (path / PRIVATE / DELIVERED).glob("shard-*"):
-        shutil.rmtree(path / delivered.name, ignore_errors=True)
-        delivered.rename(path / delivered.name)
+    """The shadow was not BUILT: its directory is again as it was delivered. Idempotent; nothing of it may be open.
+
+    Raises ResourceExhausted; then the next call goes on, and nothing that was delivered is lost.
+    """
+    delivered = path / PRIVATE / DELIVERED
+    with shortages("put back", str(path)):
+        is_ours = delivered.is_dir() and not (path / PRIVATE).is_symlink()
+        for name in sorted(os.listdir(delivered)) if is_ours else ():
+            if name.startswith("shard-"):
+                remove_entry(path / name)
+                (delivered / name).rename(path / name)
     end(path)
 
 
 def end(path: Path) -> None:
     """The shadow is BUILT, or nothing was adopted: remove the private folder. Idempotent."""
-    shutil.rmtree(path / PRIVATE, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the next call removes what is left
+        remove_entry(path / PRIVATE)
 
 
 def _problems(backend: Backend, copy: Path, options: dict[str, Any], reading: Note) -> list[str]:

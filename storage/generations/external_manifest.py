@@ -108,7 +108,9 @@ def check_delivery(task: CheckDelivery) -> Delivered:
     root = Path(task.path)
     private = root / PRIVATE if task.copied else None
     if private is not None:
-        shutil.rmtree(private, ignore_errors=True)
+        with disk_errors("complete build"):
+            remove_entry(private)
+            private.mkdir(mode=0o700)
     try:
         manifest = read_build_manifest(root)
     except ValueError as error:
@@ -138,6 +140,14 @@ def check_delivery(task: CheckDelivery) -> Delivered:
         f"{name[:200]!r} is in {BUILD_MANIFEST}, but not in the directory" for name in list(missing)[:PROBLEMS_MAX]
     ]
     return Delivered(problems, manifest.applied_lsn, manifest.record_count, size, count)
+
+
+def remove_entry(path: Path) -> None:
+    """Remove a folder with its content, a file, or a link instead of its target; nothing where nothing is."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _walk(root: Path, private: Path | None) -> Iterator[tuple[str, str, int, str]]:
