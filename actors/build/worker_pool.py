@@ -19,7 +19,7 @@ import msgspec
 
 from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.storage.generations.shard_build import Control, Progress
-from shadowswitch.storage.generations.worker import Answer, Task, decode_answer
+from shadowswitch.storage.generations.worker import Answer, Failed, Task, decode_answer
 from shadowswitch.storage.interpreter import start_python
 from shadowswitch.storage.reading import Death, Reading
 from shadowswitch.storage.shortages import shortages
@@ -94,7 +94,7 @@ class _Process(ServiceThread):
         number, said, _ = task
         if not isinstance(answer, Progress):
             self.task, self.reading = None, ""
-            self.pool.finished(self)
+            self.pool.finished(self, again=not (isinstance(answer, Failed) and answer.is_shortage))
         said(number, answer)
 
     def kill(self) -> None:
@@ -162,12 +162,12 @@ class WorkerPool:
         with self._lock:
             return [process.process.pid for process in self._busy.values()]
 
-    def finished(self, process: _Process) -> None:
-        """A process has done its task."""
+    def finished(self, process: _Process, again: bool) -> None:
+        """A process has done its task. One that lacked a resource gets no other task: a new one may have it."""
         with self._lock:
             for number in [n for n, p in self._busy.items() if p is process]:
                 del self._busy[number]
-            if not self._closed and len(self._idle) < self._idle_max:
+            if again and not self._closed and len(self._idle) < self._idle_max:
                 self._idle.append(process)
                 return
         process.kill()

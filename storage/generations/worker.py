@@ -61,6 +61,11 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
         text = f"{self.kind}: {self.message}"
         return f"{text}; {self.hint}" if self.hint else text
 
+    @property
+    def is_shortage(self) -> bool:
+        """Did the worker lack a resource or room? That says nothing about an index."""
+        return self.kind in (ResourceExhausted.__name__, StorageFull.__name__)
+
     def refuse_shortage(self) -> None:
         """Raise the error of the worker if it lacked a resource or room: that says nothing about an index."""
         if self.kind == ResourceExhausted.__name__:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from shadowswitch import CompletionRefused, Engine, ShadowIndex
+from shadowswitch import CompletionRefused, Engine, ResourceExhausted, ShadowIndex
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.generations.adoption import Adopt
+from tests.support import inside
 from tests.support.damage_helpers import DAMAGES, deadly_backend
 from tests.support.engine_helpers import KIND, put
 from tests.support.external_helpers import begin, complete, write_manifest
@@ -120,3 +123,38 @@ def test_an_adoption_that_was_cut_off_is_undone_at_the_next_start(open_engine: O
     assert file.is_file()
     assert not private.exists()
     assert complete(again, shadow).state == "BUILT"
+
+
+def test_a_link_in_the_place_of_the_private_folder_is_not_followed(engine: Engine, tmp_path: Path) -> None:
+    shadow, file = _begun(engine)
+    write_manifest(shadow, shadow.start_lsn, RECORDS)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "delivered" / "shard-000").mkdir(parents=True)
+    private = Path(shadow.shadow_index_path) / "private"
+    private.symlink_to(elsewhere)
+    assert complete(engine, shadow).state == "BUILT"
+    assert file.is_file()
+    assert [path.name for path in elsewhere.rglob("*")] == ["delivered", "shard-000"]
+
+
+def test_a_shortage_refuses_nothing_and_what_was_delivered_is_put_back(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow, file = _begun(engine)
+    write_manifest(shadow, shadow.start_lsn, RECORDS)
+    identity = os.stat(file).st_ino
+
+    def ask(ordinary: Callable[..., Any], answers: Any, task: Any, *more: Any) -> Any:
+        found = ordinary(answers, task, *more)
+        if isinstance(task, Adopt):
+            raise ResourceExhausted("injected", resource="open files")
+        return found
+
+    with monkeypatch.context() as patch:
+        inside.wrap(patch, inside.Step.RECOVERY_ASK_WORKER, ask)
+        with pytest.raises(ResourceExhausted):
+            complete(engine, shadow)
+    assert os.stat(file).st_ino == identity
+    assert not (Path(shadow.shadow_index_path) / "private").exists()
+    assert engine.shadow(shadow.shadow_index_id).state == "BUILDING"
+    assert complete(engine, shadow).state == "BUILT"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from shadowswitch.model.digest import key_hash
 from shadowswitch.model.records import Item
 from shadowswitch.storage import cut_file
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from tests.support.damage_helpers import checked
 from tests.support.engine_helpers import KIND, TYPES, built, fill, live, outside_environment, put
@@ -174,16 +174,18 @@ def test_one_id_that_is_not_utf8_is_a_finding_and_does_not_end_the_check(
         records = env.open_db(b"records")
         with env.begin(write=True, db=records) as txn:
             for key, value in list(txn.cursor()):
-                _, _, length = struct.unpack_from(">BQH", value)
-                if bytes(value[11 : 11 + length]) == b"777":
-                    txn.put(key, value[:11] + b"\xff" + value[12:])
+                lsn, id, fields = keys.split_record(key, value)
+                if id == "777":
+                    spoilt = b"\xff77"
+                    body = keys.body_checksum(spoilt, bytes(fields))
+                    txn.put(key, keys.record_value(key, lsn, spoilt, bytes(fields), body))
                     spoiled += 1
     assert spoiled == 1
     engine = open_engine(sound=False)
     findings = engine.check()
-    assert any("is not UTF-8" in finding.problem for finding in findings)
+    assert any("its id is no text" in finding.problem for finding in findings)
     assert not any("not whole" in finding.problem for finding in findings), "the index is not to blame"
-    with pytest.raises(CorruptData, match="is not UTF-8"):
+    with pytest.raises(CorruptData, match="its id is no text"):
         list(engine.scan("main"))
 
 
