@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -29,6 +30,8 @@ from tests.crash.workload import BUILD, INDEX, PATIENCE_S, Life, Scribe, config,
 from tests.support import inside
 
 KEYS = 60
+PAUSE = threading.Event()
+"""Never set: only time ends its waits."""
 DAY_S = 86_400.0
 MIRRORED = "mirrored"
 """The branch of the followed folder: the ledger knows nothing of it."""
@@ -95,10 +98,10 @@ class Host:
             try:
                 step()
             except ShadowSwitchError:
-                time.sleep(0.005)
+                PAUSE.wait(0.005)
             except Exception:
                 self.ledger.enter("problem", text=f"a step raised {traceback.format_exc()[-1500:]}")
-            time.sleep(0.002)
+            PAUSE.wait(0.002)
 
 
 def live(data: Path, ledger: Ledger, seed: int, seconds: float, folder: Path) -> None:

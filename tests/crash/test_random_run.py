@@ -16,6 +16,7 @@ import random
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from tests.crash.running import Scene, finish, start, wait_until
 SECONDS = float(os.environ.get("RANDOM_RUN_SECONDS", "60"))
 SEED = int(os.environ.get("RANDOM_RUN_SEED", str(random.SystemRandom().randrange(1 << 32))))
 ROUNDS = 3
+PAUSE = threading.Event()
+"""Never set: only time ends its waits."""
 LIVES_S = 3.0
 ENDS_S = 120.0
 SHARD_FILES = ("*/shard-*/data.mdb", "*/shard-*/shard.sqlite")
@@ -75,7 +78,7 @@ class Trouble:
         try:
             _, hard = resource.prlimit(self.host.pid, which)
             resource.prlimit(self.host.pid, which, (limit, hard))
-            time.sleep(self.chance.uniform(0.05, 0.5))
+            PAUSE.wait(self.chance.uniform(0.05, 0.5))
             resource.prlimit(self.host.pid, which, (hard, hard))
         except ProcessLookupError:
             return
@@ -108,7 +111,7 @@ class Trouble:
                     os.kill(pid, one)
                 except ProcessLookupError:
                     continue
-            time.sleep(self.chance.uniform(0.05, 1.0))
+            PAUSE.wait(self.chance.uniform(0.05, 1.0))
 
     def _kill_workers(self) -> None:
         for pid in self.scene.workers():
@@ -125,7 +128,7 @@ class Trouble:
         self.scene.data.rename(away)
         if self.chance.random() < 0.5:
             self.scene.data.mkdir()
-        time.sleep(self.chance.uniform(0.0, 0.3))
+        PAUSE.wait(self.chance.uniform(0.0, 0.3))
         if self.scene.data.exists():
             left = sorted(str(file) for file in self.scene.data.rglob("*"))
             assert left == [], f"the host wrote into a directory that is not its own: {left}"
@@ -177,10 +180,10 @@ def one_round(scene: Scene, chance: random.Random, folder: Path) -> list[str]:
     try:
         trouble = Trouble(scene, host, said, folder, chance)
         ends = time.monotonic() + LIVES_S
-        time.sleep(chance.uniform(0.0, 1.0))
+        PAUSE.wait(chance.uniform(0.0, 1.0))
         while time.monotonic() < ends and host.poll() is None:
             happened.append(trouble.happen())
-            time.sleep(chance.uniform(0.0, 0.5))
+            PAUSE.wait(chance.uniform(0.0, 0.5))
         if chance.random() < 0.5:
             host.kill()
             happened.append("killed")

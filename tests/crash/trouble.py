@@ -17,10 +17,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from shadowswitch import Engine, ShadowState, ShadowSwitchError, UnknownBranch, UnknownIndex
 from tests.crash.ledger import Change, Ledger, LedgerContent
 from tests.crash.oracle import RESTING, Demands
 from tests.crash.workload import BUILD, INDEX, PATIENCE_S, TYPES, Beside, Life, Scribe, config, patient
+from tests.support import inside
 
 LARGE = "x" * 20_000
 READERS = 200
@@ -67,8 +70,9 @@ class Troubled:
 
 
 def injected(data: Path, ledger: Ledger) -> None:
-    """The life of an index; it goes on after every error."""
-    with Engine.open(data, config()) as engine:
+    """The life of an index; it goes on after every error. A build waits three times for what it cannot open."""
+    with pytest.MonkeyPatch.context() as patch, Engine.open(data, config()) as engine:
+        inside.patch_limit(patch, inside.Limit.SHORTAGES_MAX, 3)
         troubled = Troubled(engine, ledger)
         life = Life(engine, ledger, {**BUILD, "shards": 1, "parallel_workers": 1})
         scribe = Scribe(engine, ledger, 1, 12)
@@ -84,9 +88,10 @@ def injected(data: Path, ledger: Ledger) -> None:
 
 
 def afresh(engine: Engine, life: Life) -> str:
-    """Build a shadow; one that waits after a failed switch is cancelled first."""
-    for shadow in engine.shadows("main", "BUILT"):
-        engine.cancel_build(shadow.shadow_index_id, "its switch failed")
+    """Build a shadow; one that waits after a failed switch, or for a resource, is cancelled first."""
+    for shadow in engine.shadows("main"):
+        if shadow.state in ("BUILT", "BUILDING"):
+            engine.cancel_build(shadow.shadow_index_id, "another one is built")
     return life.build()
 
 

@@ -27,9 +27,13 @@ from typing import Any
 import lmdb
 import pytest
 
+import shadowswitch
+
 PRODUCT = ("model", "storage", "actors", "engine", "service")
 ROOT = str(Path(__file__).resolve().parents[2])
 TESTS = os.path.join(ROOT, "tests")
+INSTALLED = os.path.dirname(os.path.realpath(shadowswitch.__file__))
+"""The product as it is imported: a package of its own, or, in an editable install, the folders of this checkout."""
 
 
 def _os_error(code: int) -> OSError:
@@ -124,7 +128,7 @@ def _asking() -> str:
         name = _real(frame.f_code.co_filename)
         if name.startswith(TESTS):
             return ""
-        if name.startswith(tuple(os.path.join(ROOT, layer) for layer in PRODUCT)):
+        if name.startswith((INSTALLED, *(os.path.join(ROOT, layer) for layer in PRODUCT))):
             return f"{os.path.relpath(name, ROOT)}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back  # type: ignore[assignment]
     return ""
