@@ -10,6 +10,7 @@ demands of the oracle.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import random
 import sys
@@ -30,6 +31,8 @@ from tests.crash.workload import BUILD, INDEX, PATIENCE_S, Life, Scribe, config,
 from tests.support import inside
 
 KEYS = 60
+HANGS_S = 90.0
+"""A host that lives for so long prints the stacks of its threads."""
 PAUSE = threading.Event()
 """Never set: only time ends its waits."""
 DAY_S = 86_400.0
@@ -163,6 +166,7 @@ def main() -> None:
         print(json.dumps(found))
         sys.exit(1 if found["problems"] else 0)
     ledger = Ledger(path)
+    faulthandler.dump_traceback_later(HANGS_S)
     try:
         live(data, ledger, seed, float(sys.argv[5]), Path(sys.argv[6]))
     except (ShadowSwitchError, EngineAlreadyOpen) as error:

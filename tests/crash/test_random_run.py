@@ -28,6 +28,9 @@ from tests.crash.running import Scene, finish, start, wait_until
 SECONDS = float(os.environ.get("RANDOM_RUN_SECONDS", "60"))
 SEED = int(os.environ.get("RANDOM_RUN_SEED", str(random.SystemRandom().randrange(1 << 32))))
 ROUNDS = 3
+ROOM_BYTES = 32 << 20
+"""Too little for a map or two threads, enough for Python itself: `Thread.start` of CPython waits for ever when the new
+thread cannot allocate its first bytes."""
 PAUSE = threading.Event()
 """Never set: only time ends its waits."""
 LIVES_S = 3.0
@@ -53,7 +56,7 @@ class Trouble:
             "descriptors": lambda: self._limited(
                 resource.RLIMIT_NOFILE, self._descriptors() + self.chance.randrange(8)
             ),
-            "address space": lambda: self._limited(resource.RLIMIT_AS, self._address_space() + (1 << 20)),
+            "address space": lambda: self._limited(resource.RLIMIT_AS, self._address_space() + ROOM_BYTES),
             "file size": lambda: self._limited(resource.RLIMIT_FSIZE, self._largest_file() + 20_000),
             "a stopped host": lambda: self._stopped([self.host.pid]),
             "stopped workers": lambda: self._stopped(self.scene.workers()),
@@ -187,7 +190,11 @@ def one_round(scene: Scene, chance: random.Random, folder: Path) -> list[str]:
         if chance.random() < 0.5:
             host.kill()
             happened.append("killed")
-        host.wait(ENDS_S)
+        try:
+            host.wait(ENDS_S)
+        except subprocess.TimeoutExpired:
+            stacks = (scene.folder / "stderr").read_text()[-12_000:]
+            raise AssertionError(f"the host does not end after {happened}: {stacks}") from None
     finally:
         finish(host)
     wait_until(lambda: not scene.workers(), "every worker process ends with its host", 30.0)
