@@ -217,13 +217,11 @@ class JournalWriter(EngineActor):
                 else:
                     commit.store_heads()
                     results.append(message.work(commit))
-            commit.store_heads()
-            self._answer()
             self._check_directory()
 
         commit = Commit(self._catalog, self._counters)
         try:
-            commit.run(work)
+            commit.run(work, self._answer)
         finally:
             self._answer()
         for message in group:

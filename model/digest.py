@@ -129,7 +129,10 @@ class Digest:
 
     def encode(self) -> bytes:
         """64 counts, then 64 sums, each an unsigned 64-bit little-endian integer."""
-        return _FORMAT.pack(*(count & _MASK for count in self.counts), *self.sums)
+        try:
+            return _FORMAT.pack(*self.counts, *self.sums)
+        except struct.error:  # a damaged digest may have counted below zero
+            return _FORMAT.pack(*(count & _MASK for count in self.counts), *self.sums)
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Digest:

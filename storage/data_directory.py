@@ -23,7 +23,7 @@ from typing import Any
 
 from shadowswitch.model.errors import DirectoryLost, EngineAlreadyOpen, UnsupportedFilesystem
 from shadowswitch.storage.clock import SYSTEM, Clock
-from shadowswitch.storage.disk import sync_directory
+from shadowswitch.storage.disk import Identity, identity, of_descriptor, sync_directory
 from shadowswitch.storage.shortages import raise_shortage
 
 CATALOG = "catalog"
@@ -96,14 +96,14 @@ class DirectoryLock:
         self._path = path
         self._clock = clock
         self._descriptors: list[int] = []
-        self._parts: dict[str, tuple[int, int]] = {}
+        self._parts: dict[str, Identity] = {}
         self._checked_at = clock.monotonic()
         try:
             self._take(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             file = self._take(os.open(path / LOCK, flags, 0o600))
             _write_holder(file, clock)
-            self._parts[str(path / LOCK)] = _identity(os.fstat(file))
+            self._parts[str(path / LOCK)] = of_descriptor(file)
             self.check()
         except BaseException:
             self.release()
@@ -140,10 +140,10 @@ class DirectoryLock:
     def watch(self, *files: Path) -> None:
         """From now on `check` compares these files, too; the last one is that which holds the writes."""
         for file in files:
-            self._parts[str(file)] = _identity(os.stat(file))
+            self._parts[str(file)] = identity(str(file))
 
     def check_commit(self) -> None:
-        """As `check`, before each commit: one stat call, of the file that holds the writes, between two whole checks.
+        """As `check`, before each commit: between two whole checks only of the file that holds the writes.
 
         A second engine of this version cannot enter whatever was removed, so the other parts may wait for some commits.
         """
@@ -163,7 +163,7 @@ class DirectoryLock:
 
     def _compare(self, path: str) -> None:
         try:
-            found = _identity(os.stat(path))
+            found = identity(path)
         except (FileNotFoundError, NotADirectoryError):
             raise self._lost(path, "was removed or renamed") from None
         if found != self._parts[path]:
@@ -181,10 +181,6 @@ class DirectoryLock:
         """Release the directory. Idempotent."""
         while self._descriptors:
             os.close(self._descriptors.pop())
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
 
 
 def _write_holder(descriptor: int, clock: Clock) -> None:

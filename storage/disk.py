@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,13 @@ NEARLY_FULL_BYTES = 256 << 20
 REMOTE_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs", "ncpfs"}
 )
+_AT_FDCWD, _STATX_INO = -100, 0x100
+_INO = struct.Struct("@32xQ96xII")
+"""Of `struct statx`, whose layout is that of the kernel on every architecture: inode, major and minor of the device."""
+_STATX_BYTES = 256
+
+Identity = tuple[int, int]
+"""Device and inode: of two files that exist at a time, two pairs."""
 
 
 @contextlib.contextmanager
@@ -164,3 +173,45 @@ def refuse_remote(path: Path) -> None:
             object=str(path),
             hint="use a local disk, or set Config(allow_remote_filesystem=True) at your own risk",
         )
+
+
+def identity(path: str) -> Identity:
+    """The identity of a file, or of the file that a link leads to, without letting go of the interpreter. Any thread.
+
+    `os.stat` releases the GIL. A thread that asks between two steps of a commit, beside busy writers, gets it back
+    late: that takes a tenth of the time of a small commit. A path in use is in the kernel's cache, so the call itself
+    takes some microseconds; for any other path every thread of the process may wait for the disk. Raises OSError.
+    """
+    return _identity(path)
+
+
+def of_descriptor(descriptor: int) -> Identity:
+    """The identity of an open file."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _by_stat(path: str) -> Identity:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _by_statx() -> Callable[[str], Identity]:
+    statx = ctypes.PyDLL(None, use_errno=True).statx  # a PyDLL keeps the GIL
+    statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+
+    def found(path: str) -> Identity:
+        buffer = ctypes.create_string_buffer(_STATX_BYTES)
+        if statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_INO, buffer):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), path)
+        inode, major, minor = _INO.unpack_from(buffer)
+        return os.makedev(major, minor), inode
+
+    return found
+
+
+try:
+    _identity = _by_statx()
+except (AttributeError, OSError):
+    _identity = _by_stat

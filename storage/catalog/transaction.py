@@ -79,8 +79,11 @@ class Commit:
         """The duration of the transaction, until it was on disk."""
         self.dirty = Changed(set(), set(), set())
 
-    def run(self, work: Callable[[Commit], None]) -> None:
-        """Begin, do `work`, commit durably. Unless this returns, nothing is stored and memory is unchanged."""
+    def run(self, work: Callable[[Commit], None], waits: Callable[[], None] = lambda: None) -> None:
+        """Begin, do `work`, commit durably. Unless this returns, nothing is stored and memory is unchanged.
+
+        `waits` is called when nothing is left but the commit, which waits for the disk.
+        """
         clock = self.catalog.clock
         begun = clock.monotonic()
         try:
@@ -94,6 +97,7 @@ class Commit:
                     self.put_number("last_lsn", self.last_lsn)
                     failpoint("journal.before_commit")
                     self.catalog.txn_id = self.txn_id
+                    waits()
         finally:  # the environment closes only when the last object of a transaction is gone
             for name in ("txn", "_records", "_journal"):
                 self.__dict__.pop(name, None)  # a transaction that could not begin has none

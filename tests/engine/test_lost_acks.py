@@ -22,8 +22,8 @@ PAUSE = "self._catalog.clock" + ".sleep(0.1)"  # in two parts: a sleep of the mu
 ACK_BEFORE_COMMIT: Edits = {
     "actors/journal_writer.py": [
         (
-            "        commit.run(work)\n",
-            f"        commit.run(lambda c: (work(c), acknowledge(), {PAUSE}))\n",
+            "        commit.run(work, self._answer)\n",
+            f"        commit.run(lambda c: (work(c), acknowledge(), {PAUSE}), self._answer)\n",
         ),
         (
             "        commit = Commit(self._catalog, self._counters)\n",

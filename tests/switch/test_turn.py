@@ -68,8 +68,8 @@ def test_writes_that_gather_before_the_turn_are_acknowledged_before_it_and_are_i
     head = move.engine.head("main")
     seen: list[tuple[list[int], int]] = []
 
-    def noting(ordinary: Any, commit: Commit, work: Any) -> None:
-        ordinary(commit, work)
+    def noting(ordinary: Any, commit: Commit, *work: Any) -> None:
+        ordinary(commit, *work)
         seen.append(([last for last, _ in commit.heads.values()], commit.changes))
 
     inside.wrap(monkeypatch, inside.Step.TRANSACTION, noting)
