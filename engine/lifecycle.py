@@ -87,10 +87,11 @@ from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.catalog import retention
-from shadowswitch.storage.catalog.environment import DATA_FILE, LOCK_FILE
+from shadowswitch.storage.catalog.environment import LOCK_FILE
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.generations.manifest import refuse_foreign
 from shadowswitch.storage.shortages import NO_ROOM
 
 logger = logging.getLogger("shadowswitch")
@@ -125,6 +126,7 @@ class Lifecycle:
     # -- the list ------------------------------------------------------------------------------------------------------
 
     def _start(self, root: Path, hold: data_directory.DirectoryLock, config: Config, stack: ExitStack) -> None:
+        data_directory.refuse_lost_catalog(root)
         catalog_path = data_directory.make_directories(root, data_directory.CATALOG)
         data_directory.make_directories(root, data_directory.GENERATIONS)
         failpoint("open.directories")
@@ -133,8 +135,9 @@ class Lifecycle:
         crashed = self.supervisor.crashed
         catalog = self.catalog = self._machine.open_catalog(catalog_path, config)
         stack.callback(catalog.close)
-        hold.watch(catalog_path / LOCK_FILE, catalog_path / DATA_FILE)
+        hold.watch(catalog_path / LOCK_FILE, catalog_path / data_directory.DATA_FILE)
         failpoint("open.catalog")
+        refuse_foreign(root, catalog)
         self.generations = OpenGenerations(root, catalog)
         stack.callback(_close_all, self.generations)
         self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)

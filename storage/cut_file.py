@@ -1,4 +1,6 @@
-"""Is a file of LMDB shorter than it says? Asked before LMDB maps it: a page behind its end would end the process.
+"""Is a file of LMDB shorter than it says, or without an entry? Asked before LMDB opens it.
+
+A page behind the end of a mapped file would end the process. A file without an entry would be made anew.
 
 The header names the last page. A file may end before it all the same: LMDB never writes a page that was taken and freed
 in one transaction. So a file is cut off when a page behind its end is not listed as free. The list is read by plain
@@ -16,8 +18,8 @@ from typing import NamedTuple
 from shadowswitch.model.errors import CorruptData
 
 _MAGIC = 0xBEEFC0DE
-_HEADER = struct.Struct("=16xI20xI36xQ48xQQ")
-"""Of a page: magic, page size, root of the free list, last page, transaction."""
+_HEADER = struct.Struct("=16xI20xI36xQ40xQQQ")
+"""Of a page: magic, page size, root of the free list, root of the entries, last page, transaction."""
 _PAGE = struct.Struct("=10xHH2x")
 """Flags, and the end of the offsets of its nodes."""
 _NODE = struct.Struct("=HHHH")
@@ -32,6 +34,7 @@ TRIES = 100
 class _Header(NamedTuple):
     page_size: int
     free_root: int
+    main_root: int
     last_page: int
     txn_id: int
 
@@ -74,6 +77,19 @@ def refuse_cut(data: Path) -> None:
         object=str(data),
         hint="put the whole file back from a backup; an index is mended by a rebuild",
     )
+
+
+def is_empty(data: Path) -> bool:
+    """Is there no LMDB file, or one without an entry? LMDB makes a new one in its place. Raises OSError."""
+    try:
+        descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    try:
+        header = _newest(descriptor)
+        return not os.fstat(descriptor).st_size or (header is not None and header.main_root == _NO_PAGE)
+    finally:
+        os.close(descriptor)
 
 
 def _newest(descriptor: int) -> _Header | None:

@@ -21,12 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from shadowswitch.model.errors import DirectoryLost, EngineAlreadyOpen, UnsupportedFilesystem
+from shadowswitch.model.errors import CorruptData, DirectoryLost, EngineAlreadyOpen, UnsupportedFilesystem
 from shadowswitch.storage.clock import SYSTEM, Clock
+from shadowswitch.storage.cut_file import is_empty
 from shadowswitch.storage.disk import Identity, identity, of_descriptor, sync_directory
 from shadowswitch.storage.shortages import raise_shortage
 
 CATALOG = "catalog"
+DATA_FILE = "data.mdb"
+"""Of the catalog: the file that holds every record."""
 GENERATIONS = "generations"
 LOCK = "LOCK"
 EXPOSED = "with that they can change every record and run code"
@@ -34,6 +37,8 @@ EXPOSED = "with that they can change every record and run code"
 NO_FLOCK = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 """From a file system that cannot lock a directory."""
 CHECK_INTERVAL_S = 0.02
+MADE_BY_MKFS = "lost+found"
+"""No branch has a directory of this name: `+` is encoded."""
 
 
 def make_directories(root: Path, relative: str) -> Path:
@@ -57,6 +62,32 @@ def inside(root: Path, relative: str) -> Path:
         if path.is_symlink():
             raise _is_link(path)
     return path
+
+
+def refuse_lost_catalog(root: Path) -> None:
+    """Raise CorruptData where directories of generations lie beside a catalog that is missing or has no entry.
+
+    A catalog is not made anew there: the new one would serve no record and know no generation. A first start that was
+    killed left no such directory, because a generation is in the catalog first. Raises OSError, UnsupportedFilesystem.
+    """
+    data = inside(root, CATALOG) / DATA_FILE
+    if not is_empty(data):
+        return
+    generations = inside(root, GENERATIONS)
+    try:
+        with os.scandir(generations) as entries:
+            held = any(entry.is_dir(follow_symlinks=False) and entry.name != MADE_BY_MKFS for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if held:
+        raise CorruptData(
+            f"the catalog is lost: {data} {'is empty' if data.exists() else 'is missing'}, and {generations} holds"
+            " the indexes of a catalog with records",
+            operation="open",
+            object=str(data),
+            hint=f"nothing was removed; put {DATA_FILE} back from a backup, or move {generations} away to begin with"
+            " an empty catalog",
+        )
 
 
 def refuse_links(path: Path) -> None:

@@ -34,7 +34,7 @@ class Found(msgspec.Struct, frozen=True, tag=True):
 
 def catalog_file(root: Path) -> Path:
     """The file of the catalog."""
-    return root / data_directory.CATALOG / "data.mdb"
+    return root / data_directory.CATALOG / data_directory.DATA_FILE
 
 
 def check_catalog(catalog: Catalog, task: CheckCatalog) -> Found:

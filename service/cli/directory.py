@@ -37,11 +37,12 @@ class NotADataDirectory(ShadowSwitchError):
 
 def holds_data(data: Path) -> bool:
     """Is the folder a data directory of shadowswitch?"""
-    return (data / data_directory.CATALOG / "data.mdb").is_file()
+    return (data / data_directory.CATALOG / data_directory.DATA_FILE).is_file()
 
 
 def require_data(data: Path) -> None:
-    """Raise NotADataDirectory unless the folder is a data directory."""
+    """Raise NotADataDirectory unless the folder is a data directory; CorruptData where its catalog is lost."""
+    data_directory.refuse_lost_catalog(data)
     if holds_data(data):
         _warn_of_others(data)
         return

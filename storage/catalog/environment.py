@@ -32,6 +32,7 @@ import lmdb
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import (
+    CorruptData,
     EngineClosed,
     ShadowSwitchError,
     UnknownBranch,
@@ -44,14 +45,14 @@ from shadowswitch.storage.catalog.dirty import DirtySet
 from shadowswitch.storage.catalog.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.clock import SYSTEM, Clock
-from shadowswitch.storage.cut_file import refuse_cut
+from shadowswitch.storage.cut_file import is_empty, refuse_cut
+from shadowswitch.storage.data_directory import DATA_FILE
 from shadowswitch.storage.disk import disk_errors
 
 FORMAT = b"shadowswitch-2"
 FIRST_FORMAT_META = b"meta"
 """Where the first format keeps its name: a version that reads no other must find ours there, and refuse it."""
 LOCK_FILE = "lock.mdb"
-DATA_FILE = "data.mdb"
 DATABASES = (
     "types", "branches", "branch_names", "heads", "records", "journal",
     "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
@@ -87,6 +88,8 @@ class Catalog:
         self._closed = False
         with disk_errors("open"):
             refuse_cut(path / DATA_FILE)
+            if readonly and is_empty(path / DATA_FILE):
+                raise _without_entries(path / DATA_FILE)
             self.env = lmdb.open(
                 str(path),
                 map_size=map_size_bytes,
@@ -338,6 +341,15 @@ class Catalog:
                 for name, found in stats.items()
             },
         }
+
+
+def _without_entries(data: Path) -> CorruptData:
+    return CorruptData(
+        f"{data} has no entry",
+        operation="open",
+        object=str(data),
+        hint="put it back from a backup; where the first start of this directory was killed, start the host again",
+    )
 
 
 def _reserve(lock_file: Path) -> int:

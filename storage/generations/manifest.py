@@ -24,10 +24,13 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import CorruptData
+from shadowswitch.model.errors import CorruptData, ShadowSwitchError
+from shadowswitch.model.shadow_state import GenerationRole
 from shadowswitch.storage import disk
 from shadowswitch.storage.backends.protocol import Backend
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.data_directory import CATALOG, GENERATIONS
 from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
 from shadowswitch.storage.shortages import shortages
 
@@ -98,6 +101,42 @@ def check_manifest(path: Path, row: GenerationRow, catalog_uuid: str) -> None:
             object=str(path),
             hint="rebuild the index; its records are safe in the catalog",
         )
+
+
+def refuse_foreign(root: Path, catalog: Catalog) -> None:
+    """Raise CorruptData where the generations of a data directory belong to another catalog.
+
+    This catalog would serve other records, and remove directories of the same names. One manifest that names this
+    catalog is enough, as each that does not is refused when its generation is opened. A manifest that is damaged says
+    nothing, nor does one in a directory to which a builder of this catalog still writes.
+    """
+    foreign = []
+    for file in (root / GENERATIONS).glob(f"*/*/*/{MANIFEST}"):
+        try:
+            named = json.loads(_bytes_of(file))["catalog"]
+        except (ShadowSwitchError, OSError, ValueError, KeyError, TypeError):
+            continue
+        if named == catalog.uuid:
+            return
+        if _is_other(str(named), catalog.uuid):
+            foreign.append(file.parent)
+    rows = catalog.generations() if foreign else []
+    building = {root / row.path for row in rows if row.role is GenerationRole.BUILDING}
+    others = [path for path in foreign if path not in building]
+    if others:
+        raise CorruptData(
+            f"the catalog in {root / CATALOG} is that of another data directory: {others[0]} and every other generation"
+            " belong to another catalog",
+            operation="open",
+            object=str(root / CATALOG),
+            hint=f"nothing was removed; put the {CATALOG}/ back that belongs to {GENERATIONS}/, or move"
+            f" {root / GENERATIONS} away and rebuild the indexes of this catalog",
+        )
+
+
+def _is_other(named: str, own: str) -> bool:
+    """Is this the id of another catalog? A damaged id still has most characters of its own."""
+    return len(named) == len(own) and sum(one != other for one, other in zip(named, own, strict=True)) > len(own) // 2
 
 
 def checksums(path: Path, backend: Backend, shards: int, options: Mapping[str, Any]) -> dict[str, ClosedFile]:
