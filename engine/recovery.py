@@ -17,7 +17,8 @@
 Each decision is an event and an audit row. A start without a decision writes nothing.
 Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
 A generation that does not open becomes unsound if it is not live. If it is live, its index is not served until it is
-rebuilt, and a reader gets the reason. A resource that cannot be had says nothing about a generation: the start fails.
+rebuilt, and a reader gets the reason. A missing permission, or EIO, on the files of a generation says nothing about
+what they hold: it is not opened, and stays as it is. Any other resource that cannot be had ends the start.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import Finding
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Probing
 from shadowswitch.storage.catalog import retention, transitions
@@ -49,7 +50,7 @@ from shadowswitch.storage.generations.generation import Generation, create
 from shadowswitch.storage.generations.manifest import check_manifest
 from shadowswitch.storage.generations.recount import Checked, CheckShards
 from shadowswitch.storage.repair.repair import Repair
-from shadowswitch.storage.shortages import shortage
+from shadowswitch.storage.shortages import is_permission, shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -105,7 +106,7 @@ class Recovery:
                 self._open(row)
         self._note_boot()
         self._carry_over()
-        removed = published_path.clean_staging(self._publisher.folder)
+        removed = self._clean_staging()
         if removed:
             self._context.transact(
                 lambda c: transitions.note_recovered(c, "cleaned", "published", removed=removed), "recover"
@@ -118,6 +119,14 @@ class Recovery:
                 self._indexes.of(index.branch, index.index_type).set_live(live, index.epoch, head)
                 self._publish(index, live)
         return self._found
+
+    def _clean_staging(self) -> list[str]:
+        try:
+            return published_path.clean_staging(self._publisher.folder)
+        except OSError as error:
+            _end_start_if_short(error, "clean", str(self._publisher.folder))
+            logger.error("the files of a publication that was cut off were not removed: %s", error)
+            return []
 
     def _repair_numbers(self) -> list[Finding]:
         context = self._context
@@ -141,7 +150,11 @@ class Recovery:
         spec = self._catalog.generation(shadow.generation) if shadow.external else None
         if spec is not None:
             ended = adoption.put_back if shadow.state == ShadowState.BUILDING else adoption.end
-            ended(data_directory.inside(self._context.root, spec.path))
+            try:
+                ended(data_directory.inside(self._context.root, spec.path))
+            except (ShadowSwitchError, OSError) as error:
+                _end_start_if_short(error, "put back", spec.path)
+                logger.error("the directory of shadow %s is not as its builder delivered it: %s", shadow.id, error)
         if shadow.state == ShadowState.SWITCHING:
             reason = "the host stopped before the switch was committed"
             transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
@@ -170,6 +183,10 @@ class Recovery:
                 for shard in range(row.shards):
                     self._refuse_ahead(row, reader.shard_snapshot(shard)[0].applied_lsn)
         except CorruptData as error:
+            barred = disk.failed_read(error, path)
+            if barred is not None:
+                logger.warning("the shards of generation %d could not be looked at: %s", row.number, barred)
+                return
             logger.warning("the build of generation %d begins again: %s", row.number, error)
             if shadow.state == ShadowState.BUILDING:
                 create(self._context.root, row, shadow.branch_name, self._catalog.uuid, backend)
@@ -258,10 +275,12 @@ class Recovery:
             if opened is not None:
                 self._generations.forget(row.number)
                 opened.close()
-            lack = shortage(error, "open", row.path)
-            if lack is not None:  # nothing is decided about the generation: the next start finds it as it is
-                raise lack from error
-            self._note_unopened(row, f"it could not be opened: {error}")
+            _end_start_if_short(error, "open", row.path)
+            barred = shortage(error) or disk.failed_read(error, self._context.root / row.path)
+            if barred is not None:
+                self._note_unread(row, barred)
+            else:
+                self._note_unopened(row, f"it could not be opened: {error}")
 
     def _refuse_ahead(self, row: GenerationRow, applied_lsn: int) -> None:
         """Raise CorruptData for an index that has changes which its branch has not: their LSNs are given again (ST-6).
@@ -277,6 +296,19 @@ class Recovery:
                 hint="rebuild the index; writes that the catalog does not have are in no backup of it",
             )
 
+    def _note_unread(self, row: GenerationRow, error: Exception) -> None:
+        """Nothing is decided about the generation: the next start finds it as it is."""
+        reason = (
+            f"generation {row.number} could not be read ({error}) and was left as it is: give the user of this process"
+            " access to its files, or check the disk, then open the engine again"
+        )
+        self._generations.unread[row.number] = reason
+        if row.role == "live":
+            self._found.broken[row.branch, row.index_type] = reason
+        shadow = self._catalog.shadow(row.shadow_id)
+        note = partial(transitions.note_recovery, what="broken", shadow=shadow, generation=row.number, reason=reason)
+        self._context.transact(note, "recover")
+
     def _note_unopened(self, row: GenerationRow, reason: str) -> None:
         transact = self._context.transact
         if row.role == "live":
@@ -288,3 +320,13 @@ class Recovery:
         else:
             transact(lambda c: transitions.mark_failed(c, row.shadow_id, reason), "recover")
             self._begin_again_if_ahead(self._catalog.shadow(row.shadow_id))
+
+
+def _end_start_if_short(error: Exception, operation: str, object: str) -> None:
+    """Raise a shortage: it says nothing about the generation, and the next start finds it as it is.
+
+    A missing permission does not end the start: it is that of one file, and everything else can be served.
+    """
+    lack = shortage(error, operation, object)
+    if lack is not None and not is_permission(lack):
+        raise lack from error

@@ -49,7 +49,7 @@ EVENT_TYPES: Final = {
     "recovery.locks_kept": "the `locks` of a branch stay held; the holders have `grace_s` for their next heartbeat",
     "recovery.cleaned": "files of an interrupted publish were `removed`",
     "recovery.published": "the published path was made to agree with the live generation",
-    "recovery.broken": "a live index could not be opened and is not served: `reason`",
+    "recovery.broken": "a generation could not be opened, or read; a live one is not served: `reason`",
     "incoming.handled": "an event from outside was handled: its `source`, `id` and `type`, `outcome`, `message`",
     "branch.merge_considered": "the conditions of an automatic merge were checked: `merged`, `unmet`",
     "settings.applied": "the settings file changed and was applied",

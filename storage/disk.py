@@ -7,6 +7,7 @@ import ctypes
 import errno
 import functools
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,51 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     sync_directory(path.parent)
+
+
+NOT_READ = (errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of a read that say nothing about the bytes that are stored: the next read may succeed."""
+READ_BYTES = 1 << 20
+CAUSES_MAX = 10
+
+
+def failed_read(error: BaseException, path: Path) -> OSError | None:
+    """The permission or the EIO behind an error of opening what is in a directory; None for any other cause.
+
+    SQLite and LMDB hide the cause, so without one among those of the error the directory is read: see `unreadable`.
+    """
+    if isinstance(error, UnsupportedFilesystem):
+        return None  # a link: nothing behind it is read
+    cause: BaseException | None = error
+    for _ in range(CAUSES_MAX):
+        if isinstance(cause, OSError) and cause.errno in NOT_READ:
+            return cause
+        cause = cause.__cause__ if cause is not None else None
+    return unreadable(path)
+
+
+def unreadable(path: Path) -> OSError | None:
+    """Why a folder or a file below a directory cannot be read: a permission, or the disk (EIO). None where all can.
+
+    Reads every byte. No part of the directory may be open in this process: the end of a read drops POSIX locks.
+    """
+    failed: list[OSError] = []
+    for folder, _, names in os.walk(path, onerror=failed.append):
+        for name in names:
+            try:
+                _read_through(os.path.join(folder, name))
+            except OSError as error:
+                failed.append(error)
+    return next((error for error in failed if error.errno in NOT_READ), None)
+
+
+def _read_through(file: str) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        while stat.S_ISREG(os.fstat(descriptor).st_mode) and os.read(descriptor, READ_BYTES):
+            pass
+    finally:
+        os.close(descriptor)
 
 
 LOG_SUFFIXES = ("-wal", "-shm", ".lock")

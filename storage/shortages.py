@@ -62,6 +62,11 @@ def shortage(error: BaseException, operation: str = "", object: str = "") -> Sto
     return exhausted(code, error, operation, object) if code in _RESOURCES else None
 
 
+def is_permission(error: BaseException | None) -> bool:
+    """Is a missing permission the lack that this error names? It says something of one file, not of the machine."""
+    return isinstance(error, ResourceExhausted) and error.resource == _PERMISSION[0]
+
+
 def raise_shortage(error: OSError) -> None:
     """For `os.walk`: a folder that is not listed for lack of a resource is not an empty one."""
     lack = shortage(error, "list a folder", str(error.filename or ""))

@@ -7,12 +7,13 @@ from pathlib import Path
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.model.config import Config
-from shadowswitch.model.errors import CorruptData
+from shadowswitch.model.errors import CorruptData, ResourceExhausted
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.disk_check import CheckCatalog, CheckGeneration, Found
+from shadowswitch.storage.shortages import is_permission
 
 PART_TIMEOUT_S = 24 * 3600.0
 """For the catalog, and for each generation."""
@@ -33,6 +34,10 @@ def check_disk(answers: WorkerAnswers, root: Path, clock: Clock) -> list[Finding
 def _part(answers: WorkerAnswers, root: Path, clock: Clock, task: CheckCatalog | CheckGeneration) -> Found:
     try:
         return answers.ask(task, Found, clock.monotonic() + PART_TIMEOUT_S)
+    except ResourceExhausted as error:
+        if not isinstance(task, CheckGeneration) or not is_permission(error):
+            raise
+        return Found([Finding("IX-4", f"generation {task.number}", str(error))])
     except CorruptData as error:
         if isinstance(task, CheckGeneration):
             return Found([Finding("IX-4", f"generation {task.number}", str(error))])

@@ -112,12 +112,15 @@ class Janitor(EngineActor):
         for step in steps:
             if self._queue is None and step != self._look:
                 return  # the queue could not be read
-            try:
-                step()
-            except (ShadowSwitchError, OSError) as error:
-                if not self._context.changes.closing:
-                    logger.warning("clean-up did not finish: %s", error)
-                    self._context.metrics.count("cleanup_errors")
+            self._attempt(step)
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (ShadowSwitchError, OSError) as error:
+            if not self._context.changes.closing:
+                logger.warning("clean-up did not finish: %s", error)
+                self._context.metrics.count("cleanup_errors")
 
     def _look(self) -> None:
         config = self._context.config
@@ -181,7 +184,7 @@ class Janitor(EngineActor):
             row = self._context.catalog.generation(number)
             if row is not None and row.role == "retiring":
                 failpoint("retire.marked")
-                self._remove(row)
+                self._attempt(partial(self._remove, row))  # one that cannot be removed does not keep the others
 
     def _remove(self, row: GenerationRow) -> None:
         path = data_directory.inside(self._context.root, os.path.dirname(row.path)) / os.path.basename(row.path)

@@ -20,6 +20,8 @@ class OpenGenerations:
         self._root = root
         self._catalog = catalog
         self._open: dict[int, Generation] = {}
+        self.unread: dict[int, str] = {}
+        """Generations that the start could not read, with the reason; nothing was decided about them."""
         self._lock = threading.Lock()
 
     def open(self, row: GenerationRow) -> Generation:

@@ -76,6 +76,11 @@ class SwitchCalls:
         request = self._checked(request)
         row = self._catalog.shadow(id)
         target = self._generations.get(row.generation)
+        unread = self._generations.unread.get(row.generation)
+        if row.state == ShadowState.BUILT and unread is not None:
+            raise InvalidTransition(
+                f"shadow {id} cannot be switched to: {unread}", operation="switch", object=id, hint="or build it again"
+            )
         if row.state != ShadowState.BUILT or target is None:
             raise InvalidTransition(
                 f"shadow {id} is {row.state}, only a BUILT one can be switched to",
@@ -113,11 +118,12 @@ class SwitchCalls:
             raise no_index(branch, index_type)
         target = self._generations.get(index.previous)
         if target is None or target.closed:
+            gone = self._generations.unread.get(index.previous, GONE)
             raise UnknownIndex(
                 f"{index_type} of branch {branch!r} has no previous generation to go back to",
                 operation="rollback",
                 object=branch,
-                hint="there has been only one" if index.epoch == 1 else GONE,
+                hint="there has been only one" if index.epoch == 1 else gone,
             )
         reply: Reply[SwitchResult] = Reply()
         return self._run(RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, unsound))
