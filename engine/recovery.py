@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.build.disk_check import read_first
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch.live_index import LiveIndexes
@@ -48,7 +49,6 @@ from shadowswitch.storage.generations import adoption, published_path
 from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
 from shadowswitch.storage.generations.generation import Generation, create
 from shadowswitch.storage.generations.manifest import check_manifest
-from shadowswitch.storage.generations.recount import Checked, CheckShards
 from shadowswitch.storage.repair.repair import Repair
 from shadowswitch.storage.shortages import is_permission, shortage
 
@@ -233,10 +233,8 @@ class Recovery:
 
     def _read_first(self, row: GenerationRow, probe: bool) -> str:
         """What a worker process finds in the shards of a generation."""
-        paths = shard_paths(data_directory.inside(self._context.root, row.path), row.shards)
-        task = CheckShards([str(path) for path in paths], row.backend, row.options, probe)
         deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
-        return "; ".join(self._validator.answers.ask(task, Checked, deadline).problems)
+        return read_first(self._validator.answers, self._context.root, row, deadline, probe)
 
     def _note_boot(self) -> None:
         """Note the boot in which a generation is open, before it can be torn by the end of this boot."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from shadowswitch.actors.build.disk_check import check_disk
+from shadowswitch.actors.build.disk_check import check_disk, readable_in_workers
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
@@ -135,13 +135,13 @@ class EventCalls:
 
         With `repair`, first derive again what the catalog holds twice: digests, numbers, names, and damaged records of
         which a proven copy exists. Each repair is in the audit history, and among the findings, with its source in
-        `repaired`. Raises InvalidTransition while another repair runs.
+        `repaired`. Raises InvalidTransition while another repair runs, DirectoryLost for a directory that was replaced.
         """
         self._state.check()
         for name, text in (("by", by), ("reason", reason)):
             check_text(name, text, NAME_CHARS_MAX)
-        repaired = self._repair(by, reason) if repair else []
         try:
+            repaired = self._repair(by, reason) if repair else []
             findings = check_disk(self._answers, self._context.root, self._context.clock)
         except BuildCancelled as error:
             text = "the engine was closed during the check"
@@ -151,8 +151,10 @@ class EventCalls:
     def _repair(self, by: str, reason: str) -> list[Finding]:
         if not self._repairing.acquire(blocking=False):
             raise InvalidTransition("a repair runs already", operation="check", hint="try again when it has ended")
+        context = self._context
         try:
-            return Repair(self._catalog, self._context.root, self._context.transact, by, reason).run()
+            readable = readable_in_workers(self._answers, context.root, context.clock)
+            return Repair(self._catalog, context.root, context.transact, by, reason).run(readable)
         finally:
             self._repairing.release()
 

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from shadowswitch.model.views import Finding
+from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.catalog.transaction import Commit
 
 Transact = Callable[[Callable[[Commit], Any], str], Any]
 """Runs work in a transaction of the JournalWriter; the text names the work in errors."""
+Readable = Callable[[GenerationRow], bool]
+"""Has a worker process read this generation? A damaged shard may end the process that opens it first."""
 
 
 class Fault(NamedTuple):

@@ -23,7 +23,7 @@ from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.repair.copies import Copy, Damaged, of_generation, prove
 from shadowswitch.storage.repair.digests import PAUSE_S
-from shadowswitch.storage.repair.faults import Fault, Transact
+from shadowswitch.storage.repair.faults import Fault, Readable, Transact
 from shadowswitch.storage.repair.journal import JournalRepair
 
 SLICE = 100
@@ -36,10 +36,16 @@ class RecordRepair:
     """The records of one branch. `run` is its whole life."""
 
     def __init__(
-        self, catalog: Catalog, root: Path, branch: BranchRow, transact: Transact, journal: JournalRepair
+        self,
+        catalog: Catalog,
+        root: Path,
+        branch: BranchRow,
+        transact: Transact,
+        journal: JournalRepair,
+        readable: Readable,
     ) -> None:
         self._catalog, self._root, self._branch = catalog, root, branch
-        self._journal = journal
+        self._journal, self._readable = journal, readable
         self._transact = transact
         self._damaged: list[Damaged] = []
         self.upgraded = 0
@@ -151,7 +157,7 @@ class RecordRepair:
         """The generations of the branch that can be read, the live ones first."""
         rows = [row for row in self._catalog.generations() if row.branch == self._branch.number and not row.opaque]
         for row in sorted(rows, key=lambda row: (row.role != GenerationRole.LIVE, -row.number)):
-            if row.role not in OPEN_ROLES:
+            if row.role not in OPEN_ROLES or not self._readable(row):
                 continue
             with contextlib.suppress(ShadowSwitchError, OSError):  # a generation that is not whole has no copy
                 path = data_directory.inside(self._root, row.path)

@@ -19,7 +19,7 @@ from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.repair.catalog import catalog_faults, start_faults
 from shadowswitch.storage.repair.digests import measure_gaps
-from shadowswitch.storage.repair.faults import Fault, Transact
+from shadowswitch.storage.repair.faults import Fault, Readable, Transact
 from shadowswitch.storage.repair.journal import JournalRepair
 from shadowswitch.storage.repair.records import RecordRepair
 
@@ -31,14 +31,17 @@ class Repair:
         self._catalog, self._root, self._transact = catalog, root, transact
         self._by, self._reason = by, reason
 
-    def run(self) -> list[Finding]:
-        """Repair what can be derived: a finding for each repair, with its source. What cannot is left as it is."""
+    def run(self, readable: Readable) -> list[Finding]:
+        """Repair what can be derived: a finding for each repair, with its source. What cannot is left as it is.
+
+        A generation that is not `readable` is no source. Raises what `readable` raises.
+        """
         repaired = self._mend_as_of_now(catalog_faults)
         types = self._catalog.types()
         for branch in self._catalog.branches():
             journal = JournalRepair(self._catalog, branch)
             journal.find()
-            records = RecordRepair(self._catalog, self._root, branch, self._transact, journal)
+            records = RecordRepair(self._catalog, self._root, branch, self._transact, journal, readable)
             records.find(types)
             repaired += self._mend(journal.faults())
             repaired += self._mend(records.faults())

@@ -12,9 +12,17 @@ import pytest
 
 from shadowswitch import CorruptData, Engine, ShadowIndex, SwitchRequest
 from tests.support.damage_helpers import DAMAGES, cut, deadly_backend, shorten, zero_leaves
-from tests.support.engine_helpers import KIND, put, wait_until
+from tests.support.engine_helpers import KIND, outside_environment, put, wait_until
 
 OpenEngine = Callable[..., Engine]
+REPAIRED = """
+import logging, sys
+sys.path.append(sys.argv[1])
+from shadowswitch import Engine
+logging.basicConfig()
+with Engine.open(sys.argv[2]) as engine:
+    print(*engine.check(repair=True), sep="\\n")
+"""
 pytestmark = pytest.mark.usefixtures("planted_damage")
 
 
@@ -142,6 +150,20 @@ def test_check_says_which_file_ends_its_reader_and_what_to_do(
     assert (finding.invariant, finding.where) == ("IX-4", f"generation {shadow.generation}")
     assert "shard-000 is damaged: its reader ended by SIGABRT" in finding.problem
     assert "rebuild the index" in finding.problem
+
+
+def test_a_repair_opens_no_shard_that_ends_its_reader(
+    open_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _filled(open_engine(sound=False))
+    shadow = _switched(engine, backend=deadly_backend(tmp_path, monkeypatch))
+    engine.close()
+    (Path(shadow.shadow_index_path) / "shard-000" / "DEADLY").touch()
+    command = [sys.executable, "-P", "-c", REPAIRED, str(tmp_path), str(engine.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=outside_environment())
+    assert done.returncode == 0, done
+    assert "shard-000 is damaged: its reader ended by SIGABRT" in done.stdout
+    assert "is no source of a repair" in done.stderr
 
 
 def _zero_catalog(file: Path) -> None:
