@@ -96,7 +96,8 @@ class Config(msgspec.Struct, frozen=True):
     incoming: IncomingRules = IncomingRules()
     """The effects that events from outside may have."""
     received_keep: int = 100_000
-    """The number of newest events from outside whose outcome stays: a repeated one gets the same outcome."""
+    """The number of events from outside whose outcome stays: a repeated one gets the same outcome. Beyond it, senders
+    that have more than an equal share lose their oldest."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

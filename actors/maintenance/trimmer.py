@@ -15,7 +15,7 @@ from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.storage.catalog import retention
-from shadowswitch.storage.catalog.inbox import count_received, trim_received
+from shadowswitch.storage.catalog.inbox import ReceivedNumbers, count_received, forget_received
 from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.outbox import trim_events
 from shadowswitch.storage.catalog.transaction import Commit
@@ -41,6 +41,7 @@ class Trimmer:
         self._heads = heads
         self._generations = generations
         self._pause = pause
+        self._received = ReceivedNumbers(context.catalog)
 
     def trim_journals(self, queue: CleanupQueue) -> None:
         """Remove journal entries that no generation needs. The newest of each branch stay for `changes()` (ST-6)."""
@@ -114,15 +115,14 @@ class Trimmer:
                 oldest += self._transact(partial(_trim_events, database, keep), "trim events")
                 failpoint("trim.events")
         if count_received(self._catalog) > self._config.received_keep:
-            self._transact(partial(_trim_received, self._config.received_keep), "forget events")
+            surplus = self._received.surplus(self._config.received_keep, TRIM_SLICE)
+            if surplus:
+                self._transact(partial(forget_received, numbers=surplus), "forget events")
+                self._received.forget(surplus)
 
 
 def _trim_events(database: str, keep: int, commit: Commit) -> int:
     return trim_events(commit, database, keep, TRIM_SLICE)
-
-
-def _trim_received(keep: int, commit: Commit) -> int:
-    return trim_received(commit, keep, TRIM_SLICE)
 
 
 def _trim_slice(branch: int, below: int, commit: Commit) -> int:

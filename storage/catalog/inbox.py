@@ -6,15 +6,19 @@
 An outcome belongs to the sender and the branch of its event: an event of another sender, or about another branch, with
 the same source and id has an outcome of its own. The sender "" is the host itself: its outcome holds for every sender,
 as does the row of an older version, which has no sender and no second half of its key. Numbers rise in the order of
-arrival, and the oldest rows are removed first. While the row of an event is kept, the event has one outcome (EV-3).
+arrival. The oldest rows of the senders with most rows are removed first (`ReceivedNumbers`). While the row of an event
+is kept, the event has one outcome (EV-3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
+import lmdb
 import msgspec
 
 from shadowswitch.model.inbound_events import EventOutcome
@@ -35,6 +39,8 @@ class ReceivedRow(msgspec.Struct, array_like=True, frozen=True):
     """The sender; None in a row of an older version."""
 
 
+LOOK_SLICE = 1000
+"""Events that one read transaction looks at."""
 HOST = ""
 """The sender of events that the embedding program hands over without another name."""
 decode_received = msgspec.msgpack.Decoder(ReceivedRow).decode
@@ -88,18 +94,14 @@ def save_received(commit: Commit, outcome: EventOutcome, by: str) -> None:
         commit.emit("branch.merge_considered", outcome.branch_name, considered)
 
 
-def trim_received(commit: Commit, keep: int, limit: int) -> int:
-    """Remove up to `limit` of the oldest rows, so that the newest `keep` stay; returns the number removed."""
-    newest = commit.catalog.number("received", commit.txn)
-    cursor = commit.txn.cursor(commit.db["received"])
+def forget_received(commit: Commit, numbers: Iterable[int]) -> int:
+    """Remove the rows of these numbers; returns the number removed."""
     removed = 0
-    while removed < limit and cursor.set_range(b"t"):
-        if int(SEQUENCE.unpack(cursor.key()[1:])[0]) > newest - keep:
-            break
-        key = bytes(cursor.value())
-        cursor.delete()
-        commit.txn.delete(key, db=commit.db["received"])
-        removed += 1
+    for number in numbers:
+        key = commit.txn.pop(b"t" + SEQUENCE.pack(number), db=commit.db["received"])
+        if key is not None:
+            commit.txn.delete(bytes(key), db=commit.db["received"])
+            removed += 1
     return removed
 
 
@@ -107,6 +109,78 @@ def count_received(catalog: Catalog) -> int:
     """The number of events kept."""
     with catalog.read() as txn:
         return int(txn.stat(catalog.db["received"])["entries"]) // 2
+
+
+class ReceivedNumbers:
+    """The numbers of the kept events in memory, to choose which go. One thread.
+
+    While there are too many, a sender that has more than an equal share loses its oldest; of its events, those of a
+    branch and source that have more than an equal share of it. So no sender, and no source of a sender, pushes out the
+    events of one that has fewer.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._numbers: dict[str | None, dict[bytes, list[int]]] = {}
+        """By sender, and by the hash of branch and source, in the order of arrival."""
+        self._newest = 0
+
+    def surplus(self, keep: int, limit: int) -> list[int]:
+        """Up to `limit` numbers of events that go first, so that `keep` stay."""
+        self._look()
+        counts = {by: sum(map(len, groups.values())) for by, groups in self._numbers.items()}
+        share = _equal_share(counts.values(), keep)
+        going: list[int] = []
+        for by, groups in self._numbers.items():
+            if counts[by] > share:
+                part = _equal_share(map(len, groups.values()), share)
+                own = sorted(number for numbers in groups.values() for number in numbers[: max(0, len(numbers) - part)])
+                going += own[: counts[by] - share]
+        return sorted(going)[: min(limit, max(0, sum(counts.values()) - keep))]
+
+    def forget(self, gone: Iterable[int]) -> None:
+        """These events were removed."""
+        removed = set(gone)
+        for by, groups in list(self._numbers.items()):
+            left = {group: [one for one in numbers if one not in removed] for group, numbers in groups.items()}
+            self._numbers[by] = {group: numbers for group, numbers in left.items() if numbers}
+            if not self._numbers[by]:
+                del self._numbers[by]
+
+    def _look(self) -> None:
+        """Read the events that came since the last call, in slices."""
+        more = True
+        while more:
+            with self._catalog.read() as txn:
+                more = self._look_at_slice(txn)
+
+    def _look_at_slice(self, txn: lmdb.Transaction) -> bool:
+        """False at the end. An event that does not decode is one of a sender without a name."""
+        database = self._catalog.db["received"]
+        cursor = txn.cursor(database)
+        if not cursor.set_range(b"t" + SEQUENCE.pack(self._newest + 1)):
+            return False
+        for number_key, key in islice(cursor, LOOK_SLICE):
+            self._newest = int(SEQUENCE.unpack(number_key[1:])[0])
+            by: str | None = None
+            group = b""
+            value = txn.get(bytes(key), db=database)
+            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+                row = decode_received(value or b"")
+                by, group = row.by, _hash(row.outcome.branch_name, row.outcome.source)
+            self._numbers.setdefault(by, {}).setdefault(group, []).append(self._newest)
+        return True
+
+
+def _equal_share(counts: Iterable[int], keep: int) -> int:
+    """The largest number that each group may keep so that all together keep at most `keep`."""
+    waiting = sorted(counts)
+    for at, count in enumerate(waiting):
+        groups = len(waiting) - at
+        if count * groups > keep:
+            return keep // groups
+        keep -= count
+    return waiting[-1] if waiting else keep
 
 
 def check_received(catalog: Catalog) -> Iterator[Finding]:
