@@ -34,6 +34,7 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import InvalidTransition, StaleFence, Timeout
 from shadowswitch.model.switch_outcome import Failure
+from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
@@ -161,8 +162,10 @@ class Attempt:
         failpoint("switch.drained")
         drained = self._clock.monotonic()
         if self._target.writer.differing(source):
-            proof = "number of records" if self._target.row.opaque else "digest"
-            return AttemptEnd(Failure.UNSOUND, f"the {proof} differs from the source")
+            if self._target.row.opaque:
+                return AttemptEnd(Failure.UNSOUND, "the number of records differs from the source")
+            text = f"the digest differs from the source; {REPAIR}, which derives that of the source from its records"
+            return AttemptEnd(Failure.UNSOUND, f"{text}; if it repairs nothing, build the index again")
         self._observe("switch_proof", drained)
         failpoint("switch.proven")
         self._proven = self._clock.monotonic()

@@ -196,7 +196,7 @@ def test_a_digest_that_differs_after_the_last_changes_changes_nothing(
     monkeypatch.undo()
     gathered.join()
     assert (result.success, result.rolled_back) == (False, False), result.message
-    assert "digest differs from the source" in result.message
+    assert "digest differs from the source; run `shadowswitch check --repair`" in result.message
     assert move.changed_nothing()
     assert move.run().success
     assert is_whole(move.engine)
