@@ -20,6 +20,8 @@ GITIGNORE = ".gitignore"
 GITIGNORE_BYTES_MAX = 1 << 20
 PATTERNS_MAX = 5000
 """The patterns of one `.gitignore` that have an effect."""
+WARNINGS_MAX = 20
+"""Invalid patterns of one `.gitignore` that are logged; the next line counts the others."""
 
 
 class IgnoreRules:
@@ -30,9 +32,12 @@ class IgnoreRules:
         self.folder = folder
         self._own = last_first(map(pattern, patterns))
         self._read: dict[PurePosixPath, list[Pattern]] = {}
+        self._warned: dict[PurePosixPath, list[str]] = {}
+        """By folder, the warnings about its `.gitignore` when it was read last: each is logged once."""
 
     def forget(self) -> None:
-        """Read every `.gitignore` again: one of them changed."""
+        """Read every `.gitignore` again: one of them may have changed."""
+        self._warned = {folder: warnings for folder, warnings in self._warned.items() if folder in self._read}
         self._read.clear()
 
     def ignored(self, path: Path, is_folder: bool) -> bool:
@@ -53,7 +58,14 @@ class IgnoreRules:
     def _patterns(self, folder: PurePosixPath) -> list[Pattern]:
         found = self._read.get(folder)
         if found is None:
-            found = self._read[folder] = read_patterns(self.folder, folder / GITIGNORE)
+            found, warnings = read_patterns(self.folder, folder / GITIGNORE)
+            for warning in warnings:
+                if warning not in self._warned.get(folder, ()):
+                    logger.warning("%s: %s", self.folder / folder / GITIGNORE, warning)
+            self._read[folder] = found
+            self._warned.pop(folder, None)
+            if warnings:
+                self._warned[folder] = warnings
         return found
 
 
@@ -62,8 +74,11 @@ def last_first(patterns: Iterable[Pattern | None]) -> list[Pattern]:
     return [one for one in patterns if one is not None][::-1]
 
 
-def read_patterns(folder: Path, relative: PurePosixPath) -> list[Pattern]:
-    """The valid patterns of a file below a folder, the last one first; none of a file that cannot be read."""
+def read_patterns(folder: Path, relative: PurePosixPath) -> tuple[list[Pattern], list[str]]:
+    """The valid patterns of a file below a folder, the last one first, and the warnings about the others.
+
+    None of a file that cannot be read. Raises ResourceExhausted.
+    """
     try:
         with no_links.opened_below(folder, relative) as descriptor:
             lines = no_links.read(descriptor, GITIGNORE_BYTES_MAX).decode(errors="surrogateescape").split("\n")
@@ -71,14 +86,20 @@ def read_patterns(folder: Path, relative: PurePosixPath) -> list[Pattern]:
         lack = passing(error, "read ignore rules", str(folder / relative))
         if lack is not None:  # without its rules the files that it leaves out would become records
             raise lack from error
-        return []
+        return [], []
     found: list[Pattern | None] = []
+    warnings: list[str] = []
+    invalid = 0
     for line in lines:
         try:
             found.append(pattern(line))
         except ValueError as error:
-            logger.warning("%s: %s", folder / relative, error)
+            invalid += 1
+            if invalid <= WARNINGS_MAX:
+                warnings.append(str(error))
         if len(found) == PATTERNS_MAX:
-            logger.warning("%s: the patterns after line %d have no effect", folder / relative, PATTERNS_MAX)
+            warnings.append(f"the patterns after line {PATTERNS_MAX} have no effect")
             break
-    return last_first(found)
+    if invalid > WARNINGS_MAX:
+        warnings.append(f"{invalid - WARNINGS_MAX} more patterns are invalid")
+    return last_first(found), warnings

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shadowswitch import Engine
+from shadowswitch.service.daemon.ignore import IgnoreRules
 from shadowswitch.service.daemon.mirror import Mirror
 from shadowswitch.service.daemon.patterns import CHARS_MAX, SLASHES_MAX, Pattern, pattern, verdict
 from tests.support.engine_helpers import wait_until
@@ -89,3 +90,34 @@ def test_a_folder_with_a_hostile_gitignore_is_mirrored(
     found = {record.id for record in engine.scan("main", "file")}
     assert found == {"a" * 200, "kept.txt", ".gitignore"}
     assert "the patterns after line 5000 have no effect" in caplog.text
+
+
+def test_an_invalid_pattern_is_logged_once_for_each_state_of_its_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rules = IgnoreRules(tmp_path)
+
+    def logged() -> list[str]:
+        """What a scan logs: it reads every file again."""
+        caplog.clear()
+        rules.forget()
+        assert rules.ignored(tmp_path / "x.log", False)
+        return [record.getMessage().partition("invalid pattern ")[2][:5] for record in caplog.records]
+
+    file = tmp_path / ".gitignore"
+    file.write_text("[one\n*.log\n")
+    assert logged() == ["'[one"]
+    assert logged() == logged() == []
+    file.write_text("[one\n[two\n*.log\n")
+    assert logged() == ["'[two"]
+    file.write_text("*.log\n")
+    assert logged() == []
+    file.write_text("[one\n*.log\n")
+    assert logged() == ["'[one"], "it was gone in between"
+
+
+def test_of_many_invalid_patterns_some_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".gitignore").write_text("".join(f"[{number}\n" for number in range(1000)) + "*.log\n")
+    assert IgnoreRules(tmp_path).ignored(tmp_path / "x.log", False)
+    assert len(caplog.records) == 21
+    assert "980 more patterns are invalid" in caplog.text
