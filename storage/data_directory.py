@@ -214,6 +214,18 @@ class DirectoryLock:
             os.close(self._descriptors.pop())
 
 
+def refuse_other(path: Path, expected: Identity) -> None:
+    """Raise DirectoryLost unless a path still leads to this file. For a process that does not hold the directory."""
+    try:
+        if identity(str(path)) == expected:
+            return
+        problem = "is another file than the one that the host opened"
+    except (FileNotFoundError, NotADirectoryError):
+        problem = "was removed or renamed"
+    hint = "nothing was written; close the engine, put back what was moved, and open it again"
+    raise DirectoryLost(f"{path} {problem}", object=str(path), hint=hint)
+
+
 def _write_holder(descriptor: int, clock: Clock) -> None:
     since = datetime.fromtimestamp(clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv)[:200], "since": since}

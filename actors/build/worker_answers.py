@@ -99,10 +99,10 @@ class WorkerAnswers:
 
 
 def _error(answer: Answer) -> ShadowSwitchError:
-    """The error of a task that failed: what the file or the disk is to blame for keeps its class."""
+    """The error of a task that failed: what a file, the disk or the directory is to blame for keeps its class."""
     if not isinstance(answer, Failed):
         return InternalFailure(f"the validation failed: {answer!r}", hint="see the log")
-    if answer.kind in ("CorruptData", "UnsupportedFormat", "InvalidConfig"):
+    if answer.kind in ("CorruptData", "DirectoryLost", "UnsupportedFormat", "InvalidConfig"):
         kind: type[ShadowSwitchError] = getattr(errors, answer.kind)
         return kind(answer.message, operation="validate", hint=answer.hint)
     return InternalFailure(f"the validation failed: {answer.kind}: {answer.message}", hint=answer.hint or "see the log")

@@ -12,12 +12,14 @@ import logging
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from shadowswitch.actors.kit.service_thread import ServiceThread
+from shadowswitch.storage.disk import identity
+from shadowswitch.storage.disk_check import catalog_file
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Failed, Task, decode_answer
 from shadowswitch.storage.interpreter import start_python
@@ -35,15 +37,14 @@ Gone = Callable[[int, Death], None]
 class _Process(ServiceThread):
     """One worker process, and the thread that reads its answers."""
 
-    def __init__(self, data: Path, nice: int, map_size_bytes: int, pool: WorkerPool) -> None:
+    def __init__(self, data: Path, arguments: Sequence[int], pool: WorkerPool) -> None:
         ours, theirs = socket.socketpair()
         try:
             self.process = start_python(
                 _MAIN,
                 str(theirs.fileno()),
                 str(data),
-                str(nice),
-                str(map_size_bytes),
+                *map(str, arguments),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -106,10 +107,14 @@ class WorkerPool:
     """Gives tasks to worker processes. Any thread; callbacks come on the thread of the listener and must be quick."""
 
     def __init__(self, data: Path, nice: int, idle_max: int, map_size_bytes: int) -> None:
-        """`map_size_bytes` is the size of the host's catalog map: a worker that maps less cannot read all of it."""
+        """`map_size_bytes` is the size of the host's catalog map: a worker that maps less cannot read all of it.
+
+        The host has the catalog open: its workers refuse another one at the same path. Raises OSError without one.
+        """
         self._data = data
         self._nice = nice
         self._map_size_bytes = map_size_bytes
+        self._identity = identity(str(catalog_file(data)))
         self._idle_max = idle_max
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -137,7 +142,7 @@ class WorkerPool:
 
     def _new_process(self) -> _Process:
         with shortages("start a worker process"):
-            return _Process(self._data, self._nice, self._map_size_bytes, self)
+            return _Process(self._data, (self._nice, self._map_size_bytes, *self._identity), self)
 
     def tune(self, number: int, control: Control) -> None:
         """Throttle, pause or continue a running task; no effect on a task that has ended."""

@@ -1,4 +1,4 @@
-"""The worker process: `main` with the arguments FD DATA NICE MAP_SIZE_BYTES.
+"""The worker process: `main` with the arguments FD DATA NICE MAP_SIZE_BYTES DEVICE INODE.
 
 The worker reads one task at a time as a line of JSON from the socket FD, answers with progress lines and one last line,
 and exits when the host closes the socket. The host starts it with `subprocess`, not with `multiprocessing`: spawning
@@ -7,6 +7,9 @@ would run the host's `__main__` again, and forking would copy an open LMDB envir
 A worker does not outlive its host: a thread watches the socket and ends the process when the host closes it or dies.
 A worker holds an exclusive lock on the directory of its shard, so that the worker of a dead host and a worker of the
 next host never write the same files.
+
+DEVICE and INODE are those of the catalog's file that the host opened. Before each task the worker compares them: it
+goes by paths, and does nothing in a directory that took the place of the host's.
 """
 
 from __future__ import annotations
@@ -126,10 +129,18 @@ def _wait_for_flock(descriptor: int, path: Path, deadline: float, clock: Clock) 
 class Worker:
     """The worker's side of the socket."""
 
-    def __init__(self, channel: socket.socket, data: Path, map_size_bytes: int, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        data: Path,
+        map_size_bytes: int,
+        identity: tuple[int, int],
+        clock: Clock = SYSTEM,
+    ) -> None:
         self._channel = channel
         self._clock = clock
         self._data = data
+        self._identity = identity
         self._map_size_bytes = map_size_bytes
         self._catalog: Catalog | None = None
         self._tasks: queue.Queue[Task] = queue.Queue()
@@ -160,6 +171,7 @@ class Worker:
             self._send(answer)
 
     def _perform(self, task: Task) -> Answer:
+        data_directory.refuse_other(catalog_file(self._data), self._identity)
         if isinstance(task, BuildShard):
             catalog = self._opened_catalog()
             with shard_lock(Path(task.path), self._clock):
@@ -205,12 +217,13 @@ class Worker:
 
 def main() -> None:
     """Entry point of the process."""
-    descriptor, data, nice, map_size_bytes = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    descriptor, data = int(sys.argv[1]), Path(sys.argv[2])
+    nice, map_size_bytes, device, inode = map(int, sys.argv[3:])
     with contextlib.suppress(OSError):
         os.nice(nice)
     channel = socket.socket(fileno=descriptor)
     try:
-        worker = Worker(channel, data, map_size_bytes)
+        worker = Worker(channel, data, map_size_bytes, (device, inode))
     except Exception as error:
         if shortage(error) is None:
             raise

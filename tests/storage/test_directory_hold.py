@@ -11,8 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,6 +166,41 @@ def test_a_lost_directory_is_not_cleaned_up(open_engine: Open, data_dir: Path) -
     inside.sweep(engine)
     engine.close()
     assert {path for path in data_dir.rglob("*") if path.is_file()} >= copied
+
+
+def test_a_worker_process_writes_nothing_into_the_directory_that_took_the_place(
+    host: Engine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory is swapped between the start of a build and the task of its worker."""
+    copied: dict[Path, bytes] = {}
+    submitted = threading.Event()
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (data_dir / "generations").rglob("*") if path.is_file()}
+
+    def swap(ordinary: Callable[..., int], *given: Any) -> int:
+        if not copied:
+            swap_for_copy(data_dir)
+            copied.update(files())
+        number = ordinary(*given)
+        submitted.set()
+        return number
+
+    inside.wrap(monkeypatch, inside.Step.WORKER_SUBMIT, swap)
+    host.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
+    assert submitted.wait(30.0)
+    wait_until(lambda: inside.idle_workers(host) > 0, 30.0)
+    assert files() == copied
+
+
+@pytest.mark.parametrize("how", ["renamed", "replaced"])
+def test_a_check_reads_no_directory_that_took_the_place(host: Engine, data_dir: Path, how: str) -> None:
+    if how == "replaced":
+        swap_for_copy(data_dir)
+    else:
+        data_dir.rename(data_dir.with_name("away"))
+    with pytest.raises(DirectoryLost, match=r"data\.mdb"):
+        host.check()
 
 
 def test_a_build_in_a_directory_that_is_gone_is_refused(open_engine: Open, data_dir: Path) -> None:
