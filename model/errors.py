@@ -70,7 +70,8 @@ class EngineClosed(ShadowSwitchError):
 
 
 class DirectoryLost(ShadowSwitchError):
-    """The data directory is not this engine's any more: it was removed or replaced, or another process writes to it."""
+    """The data directory is not this engine's any more: it was removed or replaced, as a whole or in part, or another
+    process writes to it."""
 
 
 class UnsupportedFilesystem(ShadowSwitchError):

@@ -39,6 +39,8 @@ NO_FLOCK = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 CHECK_INTERVAL_S = 0.02
 MADE_BY_MKFS = "lost+found"
 """No branch has a directory of this name: `+` is encoded."""
+_NOTHING_STORED = "nothing more is stored; "
+_IS_ANOTHER = "is another file than the one that was opened"
 
 
 def make_directories(root: Path, relative: str) -> Path:
@@ -196,17 +198,9 @@ class DirectoryLock:
         try:
             found = identity(path)
         except (FileNotFoundError, NotADirectoryError):
-            raise self._lost(path, "was removed or renamed") from None
+            raise _lost(path, "was removed or renamed", "commit", self._path, _NOTHING_STORED) from None
         if found != self._parts[path]:
-            raise self._lost(path, "is another file than the one that was opened")
-
-    def _lost(self, path: str, problem: str) -> DirectoryLost:
-        return DirectoryLost(
-            f"{path} {problem} while the engine had it open",
-            operation="commit",
-            object=str(self._path),
-            hint="nothing more is stored; close this engine, put back what was moved, and open it again",
-        )
+            raise _lost(path, _IS_ANOTHER, "commit", self._path, _NOTHING_STORED)
 
     def release(self) -> None:
         """Release the directory. Idempotent."""
@@ -214,16 +208,29 @@ class DirectoryLock:
             os.close(self._descriptors.pop())
 
 
-def refuse_other(path: Path, expected: Identity) -> None:
-    """Raise DirectoryLost unless a path still leads to this file. For a process that does not hold the directory."""
+def refuse_another(
+    path: Path, opened: Identity, operation: str, *, first: str = "rebuild the index, or ", missing: bool = False
+) -> None:
+    """Raise DirectoryLost if a path leads to another file or directory than the one that was opened there.
+
+    What took its place may be older, so a reader of it would go back in time (SW-2). A path that leads to nothing is
+    left to the caller, which cannot open it either, unless `missing`. `first` is what the hint begins with.
+    """
     try:
-        if identity(str(path)) == expected:
-            return
-        problem = "is another file than the one that the host opened"
+        problem = "" if identity(path) == opened else _IS_ANOTHER
     except (FileNotFoundError, NotADirectoryError):
-        problem = "was removed or renamed"
-    hint = "nothing was written; close the engine, put back what was moved, and open it again"
-    raise DirectoryLost(f"{path} {problem}", object=str(path), hint=hint)
+        problem = "was removed or renamed" if missing else ""
+    if problem:
+        raise _lost(path, problem, operation, path, first)
+
+
+def _lost(path: str | Path, problem: str, operation: str, object: Path, first: str) -> DirectoryLost:
+    return DirectoryLost(
+        f"{path} {problem} while the engine had it open",
+        operation=operation,
+        object=str(object),
+        hint=f"{first}close this engine, put back what was moved, and open it again",
+    )
 
 
 def _write_holder(descriptor: int, clock: Clock) -> None:

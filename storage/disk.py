@@ -221,7 +221,7 @@ def refuse_remote(path: Path) -> None:
         )
 
 
-def identity(path: str) -> Identity:
+def identity(path: str | os.PathLike[str]) -> Identity:
     """The identity of a file, or of the file that a link leads to, without letting go of the interpreter. Any thread.
 
     `os.stat` releases the GIL. A thread that asks between two steps of a commit, beside busy writers, gets it back
@@ -237,20 +237,20 @@ def of_descriptor(descriptor: int) -> Identity:
     return found.st_dev, found.st_ino
 
 
-def _by_stat(path: str) -> Identity:
+def _by_stat(path: str | os.PathLike[str]) -> Identity:
     found = os.stat(path)
     return found.st_dev, found.st_ino
 
 
-def _by_statx() -> Callable[[str], Identity]:
+def _by_statx() -> Callable[[str | os.PathLike[str]], Identity]:
     statx = ctypes.PyDLL(None, use_errno=True).statx  # a PyDLL keeps the GIL
     statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 
-    def found(path: str) -> Identity:
+    def found(path: str | os.PathLike[str]) -> Identity:
         buffer = ctypes.create_string_buffer(_STATX_BYTES)
         if statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_INO, buffer):
             code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), path)
+            raise OSError(code, os.strerror(code), os.fspath(path))
         inode, major, minor = _INO.unpack_from(buffer)
         return os.makedev(major, minor), inode
 

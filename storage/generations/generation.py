@@ -60,6 +60,7 @@ class Generation:
         self._lock = threading.Lock()
         self._attention = threading.Lock()
         self._idle: list[IndexReader] = []
+        self._opened = disk.identity(path)
         self._is_short = False
         """The last reader that was to be opened lacked a resource."""
 
@@ -96,7 +97,10 @@ class Generation:
             self._attention.release()
 
     def take_reader(self) -> IndexReader:
-        """An index reader for one user at a time; the generation must be pinned. Raises ResourceExhausted."""
+        """An index reader for one user at a time; the generation must be pinned.
+
+        Raises ResourceExhausted, and DirectoryLost when another directory took the place of the generation.
+        """
         try:
             return self._idle.pop()
         except IndexError:
@@ -108,6 +112,11 @@ class Generation:
             self._is_short = True
             raise
         self._is_short = False
+        try:
+            data_directory.refuse_another(self.path, self._opened, "read")
+        except BaseException:
+            reader.close()
+            raise
         return reader
 
     def give_reader(self, reader: IndexReader) -> None:

@@ -171,7 +171,8 @@ class Worker:
             self._send(answer)
 
     def _perform(self, task: Task) -> Answer:
-        data_directory.refuse_other(catalog_file(self._data), self._identity)
+        file = catalog_file(self._data)
+        data_directory.refuse_another(file, self._identity, "build", first="nothing was written; ", missing=True)
         if isinstance(task, BuildShard):
             catalog = self._opened_catalog()
             with shard_lock(Path(task.path), self._clock):

@@ -6,6 +6,7 @@ place.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -18,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import DirectoryLost, Engine, EngineAlreadyOpen
+from shadowswitch import DirectoryLost, Engine, EngineAlreadyOpen, Reader
 from tests.support import inside
-from tests.support.engine_helpers import KIND, fill, live, outside_environment, put, wait_until
+from tests.support.engine_helpers import KIND, TYPES, fill, live, outside_environment, put, wait_until
 
 Open = Callable[..., Engine]
+READERS = 5
 OPENER = """
 import sys
 from shadowswitch import Engine, EngineAlreadyOpen
@@ -212,6 +214,43 @@ def test_a_build_in_a_directory_that_is_gone_is_refused(open_engine: Open, data_
     with pytest.raises(DirectoryLost, match="was removed or renamed"):
         engine.start_build("main", KIND, ["link_type"])
     data_dir.with_name("away").rename(data_dir)
+
+
+@pytest.mark.parametrize("index", [KIND, "GRAPH_INDEX"])
+def test_what_took_the_place_of_a_directory_is_not_read(open_engine: Open, data_dir: Path, index: str) -> None:
+    """It is an earlier copy: a reader of it would go back in time, and say that it did not (SW-2)."""
+    engine = open_engine(sound=False)
+    engine.create_branch("main")
+    fill(engine, 10)
+    assert engine.rebuild("main", index, TYPES, {"parallel_workers": 1}, timeout_s=60).success
+    engine.close()
+    earlier = data_dir.with_name("earlier")
+    shutil.copytree(data_dir, earlier)
+    engine = open_engine(sound=False)
+    lsn = fill(engine, 20)
+    with contextlib.ExitStack() as opened:
+        reader = opened.enter_context(engine.reader("main", index, min_lsn=lsn, timeout_s=60))
+        data_dir.rename(data_dir.with_name("aside"))
+        earlier.rename(data_dir)
+        assert reader.count() == 20, "what is open is still read"
+        assert scanned(reader) in (20, "DirectoryLost")
+        with pytest.raises(DirectoryLost, match="is another file"):
+            readers(engine, index, opened)
+    refused(engine)
+
+
+def readers(engine: Engine, index: str, opened: contextlib.ExitStack) -> None:
+    """Open more readers at one moment than the engine keeps idle."""
+    for _ in range(READERS):
+        opened.enter_context(engine.reader("main", index))
+
+
+def scanned(reader: Reader) -> int | str:
+    """How many records a scan finds, or the name of its error."""
+    try:
+        return sum(1 for _ in reader.scan())
+    except DirectoryLost as error:
+        return type(error).__name__
 
 
 def test_another_process_that_wrote_to_the_catalog_ends_the_writing(host: Engine, data_dir: Path) -> None:

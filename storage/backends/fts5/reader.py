@@ -19,6 +19,8 @@ from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.fts5.query import Query, parse
 from shadowswitch.storage.backends.protocol import ShardState
+from shadowswitch.storage.data_directory import refuse_another
+from shadowswitch.storage.disk import Identity, identity
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Fts5Reader:
         self._layout = layout = Layout(options)
         self._closed = False
         self._connections: list[sqlite3.Connection] = []
+        self._files: list[Identity] = []
         names = ", ".join(layout.columns)
         self._get = f"SELECT type, id, lsn, {names} FROM docs WHERE kh = ? AND type = ? AND id = ?"
         self._all = f"SELECT type, id, lsn, {names} FROM docs NOT INDEXED ORDER BY rowid"
@@ -53,6 +56,8 @@ class Fts5Reader:
         try:
             for path in self._paths:
                 self._connections.append(self._connect(path))
+                with store.translated("open shard", path):
+                    self._files.append(identity(path / store.FILE))
         except BaseException:
             self.close()
             raise
@@ -107,6 +112,7 @@ class Fts5Reader:
             raise EngineClosed("the reader was closed", operation="scan", object=str(path), hint="open another")
         connection = self._connect(path)
         try:
+            refuse_another(path / store.FILE, self._files[shard], "scan")
             with store.translated("scan", path):
                 connection.execute("BEGIN")
                 state = store.read_state(connection, path)

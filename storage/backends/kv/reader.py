@@ -24,7 +24,6 @@ class KvReader:
     """See `protocol.IndexReader`. One thread at a time, any thread. A query is the beginning of ids."""
 
     def __init__(self, shards: Sequence[Path], options: Mapping[str, Any]) -> None:
-        self._options = options
         self._paths = tuple(shards)
         self._environments: list[store.Environment] = []
         self._closed = False
@@ -77,7 +76,7 @@ class KvReader:
         return self._snapshot(shard, store.version_of)
 
     def _snapshot(self, shard: int, made: Callable[[bytes, bytes], T]) -> tuple[ShardState, _Snapshot[T]]:
-        environment = store.open_environment(self._opened()[shard].path, self._options)
+        environment = store.share(self._opened()[shard])
         try:
             with store.translated("scan", environment.path):
                 transaction = environment.env.begin()

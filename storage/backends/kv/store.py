@@ -138,6 +138,13 @@ def open_environment(path: Path, options: Mapping[str, Any]) -> Environment:
         return environment
 
 
+def share(environment: Environment) -> Environment:
+    """One more reference to an open environment, for `release` at the end; also when its path leads elsewhere now."""
+    with _guard:
+        environment.references += 1
+    return environment
+
+
 def release(environment: Environment) -> None:
     """Give back a reference; the last one closes the environment."""
     with _guard:
