@@ -7,6 +7,7 @@ parent passes signals on, waits, and returns the status of the child.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -31,7 +32,8 @@ def guarded(run: Callable[[], int]) -> int:
         return run()
     if child == 0:
         os.close(theirs)
-        threading.Thread(target=_end_with_parent, args=(ours,), name="parent", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread can be had: the command goes on when its parent is killed
+            threading.Thread(target=_end_with_parent, args=(ours,), name="parent", daemon=True).start()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return run()
     os.close(ours)  # the other end closes with this process, however it ends

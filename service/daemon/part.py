@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
+from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
 
@@ -32,8 +33,9 @@ class Part(ABC):
         self._thread = threading.Thread(target=self._run, name=f"shadowswitch-{kind}", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread. Raises ResourceExhausted when the system gives none."""
+        with shortages("start a thread", self.name):
+            self._thread.start()
 
     def stop(self) -> None:
         """End the thread after the round at hand. Idempotent."""

@@ -162,7 +162,7 @@ def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: To
 
 
 def _exit_after(after_s: float) -> None:
-    """Exit without the engine if it has not closed in time."""
+    """Exit without the engine if it has not closed in time. Without a thread for that, the stop takes its time."""
 
     def leave() -> None:
         logger.error("the engine did not close in time; going without it: %d threads", threading.active_count())
@@ -172,4 +172,8 @@ def _exit_after(after_s: float) -> None:
 
     timer: Any = threading.Timer(after_s, leave)
     timer.daemon = True
-    timer.start()
+    try:
+        with shortages("stop"):
+            timer.start()
+    except ResourceExhausted as lack:
+        logger.warning("the stop has no deadline: %s", lack)

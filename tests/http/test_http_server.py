@@ -251,3 +251,25 @@ def test_commands_beside_a_host_without_a_server_name_its_process(
         engine.create_branch("main")
         assert main(["rollback", "main", "--data", str(tmp_path / "data")]) == 1
         assert f"process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_server_that_gets_no_thread_for_the_deadline_of_its_stop_stops(tmp_path: Path) -> None:
+    script = """
+import sys, threading
+from shadowswitch.service.cli.app import main
+def refuse(timer):
+    raise RuntimeError("can't start new thread")
+threading.Timer.start = refuse
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", script, "serve", "--data", str(tmp_path / "data"), "--port", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=outside_environment())
+    try:
+        wait_until((tmp_path / "data" / "HOST").exists, 60.0, "a server that listens")
+        server.terminate()
+        _, said = server.communicate(timeout=60)
+    finally:
+        server.kill()
+        server.wait()
+    assert server.returncode == 0, said
+    assert "the stop has no deadline" in said

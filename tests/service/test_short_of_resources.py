@@ -1,4 +1,4 @@
-"""Descriptors that cannot be had: no event file is rejected, no record is deleted, no rule is forgotten."""
+"""Descriptors and threads that cannot be had: no event file is rejected, no record is deleted, no rule is forgotten."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from shadowswitch.service.daemon.inbox import Inbox
 from shadowswitch.service.daemon.mirror import Mirror
 from shadowswitch.service.daemon.text_files import read_fields
 from shadowswitch.service.http.problems import problem
-from tests.support.engine_helpers import KIND, fill, wait_until
+from tests.support.engine_helpers import KIND, fill, outside_environment, wait_until
 from tests.support.external_helpers import begin, delivered, incoming
 from tests.support.refusing import refuse
 
@@ -103,6 +106,45 @@ def test_what_cannot_be_read_now_is_a_shortage(tmp_path: Path, what: str, monkey
         with pytest.raises(ResourceExhausted):
             look[what]()
     assert look[what]()
+
+
+def test_a_mirror_without_a_thread_is_refused_and_the_next_one_starts(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("a")
+    ordinary, left = threading.Thread.start, [1]
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "shadowswitch-mirror" and left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        ordinary(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    mirrors = [Mirror(engine, "main", tmp_path / "docs", quiet_s=0.02) for _ in range(2)]
+    with pytest.raises(ResourceExhausted, match="can't start new thread"):
+        mirrors[0].start()
+    mirrors[0].stop()
+    mirrors[1].start()
+    try:
+        wait_until(lambda: engine.count("main") == 1)
+    finally:
+        mirrors[1].stop()
+
+
+def test_a_command_without_a_thread_for_its_parent_runs() -> None:
+    script = """
+import sys, threading
+from shadowswitch.service.cli.guard import guarded
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = refuse
+sys.exit(guarded(lambda: 7))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=outside_environment())
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_a_client_is_asked_to_try_again() -> None:
