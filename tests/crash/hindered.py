@@ -1,11 +1,12 @@
 """A host that goes on living whatever happens to it, and its judge. Run as a script:
 
-    python -m tests.crash.hindered DATA LEDGER live SEED SECONDS FOLDER     writes, rebuilds, rolls back, mirrors
-    python -m tests.crash.hindered DATA LEDGER judge SEED                   opens, rebuilds the index, demands
+    python -m tests.crash.hindered DATA LEDGER live SEED SECONDS FOLDER INDEXES   writes, rebuilds, rolls back, mirrors
+    python -m tests.crash.hindered DATA LEDGER judge SEED                         opens, rebuilds the index, demands
 
-The host takes random steps. Its wall clock jumps. A step may end with an error of the library; any other error, and a
-reader that goes back in time, is a problem. The judge rebuilds what damage on disk has spoiled, and then makes the
-demands of the oracle.
+The host takes random steps. Its clocks are those of the scene, see `tests.crash.clocks`. A step may end with an error
+of the library; any other error, and a reader that goes back in time, is a problem. INDEXES is `sound`, or `damaged`
+once a stranger has altered bytes of an index: then the content of the index proves nothing. The judge rebuilds what
+damage on disk has spoiled, and then makes the demands of the oracle.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ import pytest
 
 from shadowswitch import Engine, EngineAlreadyOpen, ShadowSwitchError
 from shadowswitch.service.daemon.mirror import Mirror
+from tests.crash.clocks import Clocks
 from tests.crash.ledger import Ledger, LedgerContent
 from tests.crash.oracle import RESTING, Demands
 from tests.crash.running import wait_until
 from tests.crash.workload import BUILD, INDEX, PATIENCE_S, Life, Scribe, config, patient
 from tests.support import inside
+from tests.support.refusing import refuse_while
 
 KEYS = 60
 HANGS_S = 90.0
 """A host that lives for so long prints the stacks of its threads."""
 PAUSE = threading.Event()
 """Never set: only time ends its waits."""
-DAY_S = 86_400.0
 MIRRORED = "mirrored"
 """The branch of the followed folder: the ledger knows nothing of it."""
 SETTINGS = {"janitor_interval_s": 0.2, "soak_s": 1.0, "external_timeout_s": 5.0}
@@ -44,7 +46,7 @@ SETTINGS = {"janitor_interval_s": 0.2, "soak_s": 1.0, "external_timeout_s": 5.0}
 class Host:
     """The random life of a host."""
 
-    def __init__(self, engine: Engine, ledger: Ledger, seed: int) -> None:
+    def __init__(self, engine: Engine, ledger: Ledger, seed: int, sound: bool) -> None:
         self.engine = engine
         self.ledger = ledger
         self.chance = random.Random(seed)
@@ -55,18 +57,18 @@ class Host:
         if self.life.build_config["backend"] == "kv":
             del self.life.build_config["columns"]
         self.seen = 0
-        self.wall_ahead_s = 0.0
+        self.sound = sound
 
     def steps(self) -> list[tuple[int, Callable[[], object]]]:
         """Each step with its weight."""
         return [
             (30, lambda: self.scribe.one("main")),
             (10, self.read),
+            (5 if self.sound else 0, self.compare),
             (1, lambda: self.life.switch(self._fresh(), request=patient(switch_timeout_seconds=2))),
             (1, self.life.rollback),
             (1, lambda: self.engine.start_build("main", INDEX, ["link_type"], self.life.build_config)),
             (1, self._lock),
-            (1, self._jump),
             (1, self.engine.check),
         ]
 
@@ -78,6 +80,22 @@ class Host:
                 self.ledger.enter("problem", text=f"SW-2 a reader saw LSN {self.seen} and then {reader.lsn}")
             self.seen = reader.lsn
 
+    def compare(self) -> None:
+        """A scan shows each record as of the LSN that its reader names, or later (SW-2)."""
+        source = self._source()
+        with self.engine.reader("main", INDEX, timeout_s=2) as reader:
+            shown = {(record.resource_type, record.id): record.lsn for record in reader.scan()}
+        old = {key: lsn for key, lsn in source.items() if lsn <= reader.lsn and shown.get(key, 0) < lsn}
+        if old:  # a write that had no answer in time may have changed a record meanwhile
+            later = self._source()
+            old = {key: lsn for key, lsn in old.items() if later.get(key) == lsn}
+        if old:
+            shows = {key: shown.get(key) for key in old}
+            self.ledger.enter("problem", text=f"SW-2 a reader of LSN {reader.lsn} scans {shows} instead of {old}")
+
+    def _source(self) -> dict[tuple[str, str], int]:
+        return {(record.resource_type, record.id): record.lsn for record in self.engine.scan("main")}
+
     def _fresh(self) -> str:
         for shadow in self.engine.shadows("main"):
             if shadow.state in ("PREPARING", "BUILDING", "BUILT"):
@@ -88,9 +106,6 @@ class Host:
         lock = self.engine.acquire_lock("main", "MAINTENANCE", "host", "RESOURCE", "link_type", "untouched", ttl_s=60)
         self.ledger.enter("locked", token=lock.token)
         self.engine.release_lock(lock.lock_id, lock.token)
-
-    def _jump(self) -> None:
-        self.wall_ahead_s = self.chance.choice([-400.0, -1.0, 0.0, 0.1, 400.0]) * DAY_S
 
     def live(self, seconds: float) -> None:
         """Take steps until the time is over."""
@@ -107,14 +122,13 @@ class Host:
             PAUSE.wait(0.002)
 
 
-def live(data: Path, ledger: Ledger, seed: int, seconds: float, folder: Path) -> None:
-    """Open, live, close; with the wall clock of the host and a mirror of a folder that strangers fill."""
-    with pytest.MonkeyPatch.context() as patch, Engine.open(data, config(**SETTINGS)) as engine:
+def live(data: Path, ledger: Ledger, seed: int, seconds: float, folder: Path, sound: bool) -> None:
+    """Open, live, close; with a mirror of a folder that strangers fill."""
+    with Engine.open(data, config(**SETTINGS)) as engine:
         names = {branch.name for branch in engine.branches()}
         for branch in {"main", MIRRORED} - names:
             engine.create_branch(branch)
-        host = Host(engine, ledger, seed)
-        inside.replace(patch, inside.Step.WALL_CLOCK, lambda clock: time.time() + host.wall_ahead_s)
+        host = Host(engine, ledger, seed, sound)
         mirror = Mirror(engine, MIRRORED, folder, quiet_s=0.02, rescan_s=0.2)
         mirror.start()
         print("lives", flush=True)
@@ -161,14 +175,24 @@ def _is_retiring(engine: Engine) -> bool:
 def main() -> None:
     """The script."""
     data, path, mode, seed = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    if mode == "judge":
-        found = judge(data, path)
-        print(json.dumps(found))
-        sys.exit(1 if found["problems"] else 0)
+    with pytest.MonkeyPatch.context() as patch:
+        Clocks(path.with_name("clocks")).take_over(patch)
+        if mode == "judge":
+            found = judge(data, path)
+            print(json.dumps(found))
+            sys.exit(1 if found["problems"] else 0)
+        for kind in ("thread", "process"):
+            refuse_while(patch, kind, path.with_name("no threads").exists)
+        begin(data, path, seed)
+
+
+def begin(data: Path, path: Path, seed: int) -> None:
+    """The life of a host. From the word `begins` on anything may happen to it."""
     ledger = Ledger(path)
     faulthandler.dump_traceback_later(HANGS_S)
+    print("begins", flush=True)
     try:
-        live(data, ledger, seed, float(sys.argv[5]), Path(sys.argv[6]))
+        live(data, ledger, seed, float(sys.argv[5]), Path(sys.argv[6]), sys.argv[7] == "sound")
     except (ShadowSwitchError, EngineAlreadyOpen) as error:
         print(f"refused: {error}", flush=True)
     finally:

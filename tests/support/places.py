@@ -85,6 +85,7 @@ class Step(Enum):
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
     STORE_LOCKS = "shadowswitch.actors.branch.locks.BranchLocks.store"
+    MONOTONIC_CLOCK = "shadowswitch.storage.clock.Clock.monotonic"
     WALL_CLOCK = "shadowswitch.storage.clock.Clock.wall"
     # builds
     BUILD_FAILPOINT = "shadowswitch.actors.build.builder.failpoint"

@@ -1,4 +1,4 @@
-"""Refuses a resource of the operating system for the nth time that the product asks for it, and only that time.
+"""Refuses a resource of the operating system: the nth time that the product asks for it, or for a while.
 
     descriptor   os.open, open, os.scandir, sqlite3.connect, lmdb.open, socket.socketpair: EMFILE, as each reports it
     memory       lmdb.open, sqlite3.connect: ENOMEM
@@ -99,15 +99,35 @@ class Refusal:
             return True
 
 
+class Shortage:
+    """Every request of the product is refused while `lasts` is true. Any thread."""
+
+    def __init__(self, lasts: Callable[[], bool]) -> None:
+        self._lasts = lasts
+
+    def strikes(self) -> bool:
+        """Is this a request of the product, in that time?"""
+        return self._lasts() and bool(_asking())
+
+
 def refuse(patch: pytest.MonkeyPatch, kind: str, nth: int) -> Refusal:
     """Refuse the nth request for a resource of this kind."""
     refusal = Refusal(nth)
-    for owner, name, lack in PLACES[kind]:
-        patch.setattr(owner, name, _wrapped(getattr(owner, name), refusal, lack))
+    _install(patch, kind, refusal)
     return refusal
 
 
-def _wrapped(ordinary: Any, refusal: Refusal, lack: Callable[[], BaseException]) -> Any:
+def refuse_while(patch: pytest.MonkeyPatch, kind: str, lasts: Callable[[], bool]) -> None:
+    """Refuse each request for a resource of this kind while `lasts` is true."""
+    _install(patch, kind, Shortage(lasts))
+
+
+def _install(patch: pytest.MonkeyPatch, kind: str, refusal: Refusal | Shortage) -> None:
+    for owner, name, lack in PLACES[kind]:
+        patch.setattr(owner, name, _wrapped(getattr(owner, name), refusal, lack))
+
+
+def _wrapped(ordinary: Any, refusal: Refusal | Shortage, lack: Callable[[], BaseException]) -> Any:
     def wrapped(*given: Any, **how: Any) -> Any:
         if refusal.strikes():
             raise lack()
