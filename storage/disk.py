@@ -88,6 +88,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path, mode: int) -> None:
+    """Make a folder with the missing ones above it, durably. Raises OSError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Replace a file: temporary file, fsync, rename, fsync of the folder."""
     temporary = path.with_name(path.name + ".new")

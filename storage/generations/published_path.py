@@ -75,7 +75,7 @@ def publish(
     For COPY_AND_REPLACE `copy_to(target)` makes a whole copy, which need not be durable yet. Raises StorageFull or
     UnsupportedFilesystem; the path is then unchanged.
     """
-    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    disk.make_folder(root, 0o755)
     path = data_directory.make_directories(root, f"{directory_name(branch)}") / index_type
     if is_published(path, generation, mark, strategy):
         return False

@@ -6,12 +6,15 @@ the data does not touch the ledger. A kill cuts at most the last line (where it 
     {"kind": "intent", "batch": "812.5", "branch": "main", "changes": [["object_type", "r7", "812.5/0 amber"], ...]}
     {"kind": "ack", "batch": "812.5", "lsn": 41}            written after `Engine.write` returned
     {"kind": "refused", "batch": "812.5", "error": "StorageFull"}
-    {"kind": "switching" | "switched", "branch": "main", "index_type": "SEARCH_INDEX", "generation": 2}
+    {"kind": "switching", "branch": "main", "index_type": "SEARCH_INDEX", "generation": 2}
+    {"kind": "switched", "branch": "main", "index_type": "SEARCH_INDEX", "generation": 2, "lsn": 40}
+    {"kind": "forced", "branch": "main", "index_type": "SEARCH_INDEX", "generation": 2, "lsn": 41}
     {"kind": "not switched", "text": "..."}                 a switch was refused or given up
     {"kind": "problem", "text": "..."}                      a promise that the run itself saw broken
 
-A title of None is a delete. Every title names its batch, so a record names the batch that wrote it. `at` is the
-length of the log of the block recorder when the entry was made, for the power-cut test.
+A title of None is a delete. Every title names its batch, so a record names the batch that wrote it. The LSN of a switch
+is its commit LSN; a generation is forced to disk up to the LSN of `forced`. `at` is the length of the log of the block
+recorder when the entry was made, for the power-cut test.
 """
 
 from __future__ import annotations
@@ -19,13 +22,18 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 Key = tuple[str, str]
+"""(resource type, id) of a record, or (branch, index type) of an index."""
+Version = tuple[int, str | None]
+"""(LSN, title); the title is None for a record that is not there."""
+ACKNOWLEDGEMENTS = ("ack", "switched", "forced", "locked")
+"""The kinds of entries that are made when a promise was given."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -85,6 +93,22 @@ def entries(path: Path, upto: int | None = None) -> Iterator[dict[str, Any]]:
             yield entry
 
 
+def _any(_: Key) -> bool:
+    return True
+
+
+def _wrong(where: str, acked: Version, found: Version, may_be: set[str | None]) -> Iterator[str]:
+    """One record is as the last acknowledged change left it, or as a later change without an answer left it."""
+    if found == acked or (found[1] is None and (acked[1] is None or None in may_be)):
+        return
+    if found[1] is None:
+        yield f"lost: {where} was acknowledged as {acked} and is gone"
+    elif found[0] <= acked[0]:
+        yield f"lost: {where} was acknowledged as {acked} and is {found}"
+    elif found[1] not in may_be:
+        yield f"{where} is {found}, which was never written; acknowledged was {acked}"
+
+
 class LedgerContent:
     """The content of a ledger: batches by name, and the generations that may be live."""
 
@@ -92,6 +116,10 @@ class LedgerContent:
         self.batches: dict[str, Batch] = {}
         self.live: dict[Key, int] = {}
         self.may_be_live: dict[Key, set[int]] = {}
+        self.commit_lsns: dict[Key, int] = {}
+        """The commit LSN of the last acknowledged switch of an index."""
+        self.forced: dict[Key, dict[int, int]] = {}
+        """The LSN up to which each generation of an index is forced to disk."""
         self.problems: list[str] = []
         self.refusals: list[str] = []
         self.notes: list[dict[str, Any]] = []
@@ -108,7 +136,9 @@ class LedgerContent:
         elif kind == "refused":
             self.batches[entry["batch"]].refused = entry["error"]
         elif kind in ("switching", "switched"):
-            self._switch(kind, (entry["branch"], entry["index_type"]), entry["generation"])
+            self._switch(kind, (entry["branch"], entry["index_type"]), entry["generation"], entry.get("lsn", 0))
+        elif kind == "forced":
+            self.forced.setdefault((entry["branch"], entry["index_type"]), {})[entry["generation"]] = entry["lsn"]
         elif kind == "problem":
             self.problems.append(entry["text"])
         elif kind == "not switched":
@@ -116,12 +146,21 @@ class LedgerContent:
         else:
             self.notes.append(entry)
 
-    def _switch(self, kind: str, index: Key, generation: int) -> None:
+    def _switch(self, kind: str, index: Key, generation: int, commit_lsn: int) -> None:
         if kind == "switching":
             self.may_be_live.setdefault(index, set()).add(generation)
             return
         self.live[index] = generation
+        self.commit_lsns[index] = commit_lsn
         self.may_be_live[index] = set()
+
+    def indexes(self) -> list[Key]:
+        """Every index that a switch was meant for."""
+        return sorted(self.live.keys() | self.may_be_live.keys())
+
+    def may_serve(self, index: Key) -> set[int]:
+        """The generations that may be live, 0 for none: the one of the last acknowledged switch, and later targets."""
+        return {self.live.get(index, 0)} | self.may_be_live.get(index, set())
 
     def branches(self) -> set[str]:
         """Every branch that a batch was meant for."""
@@ -135,6 +174,31 @@ class LedgerContent:
     def open(self, branch: str) -> list[Batch]:
         """The batches that may be stored or not: neither acknowledged nor refused for lack of room."""
         return [b for b in self.batches.values() if b.branch == branch and b.lsn is None and b.refused != "StorageFull"]
+
+    def wrong_records(
+        self, branch: str, held: dict[Key, tuple[int, str]], upto: int | None = None, of: Callable[[Key], bool] = _any
+    ) -> Iterator[str]:
+        """Compare the records that were found with the batches of a branch.
+
+        No acknowledged put is lost, no acknowledged delete is undone, no record is there that was never written. With
+        `upto` the records are those of an index that has applied every change up to this LSN; `of` selects the keys of
+        a shard.
+        """
+        last: dict[Key, Version] = {}
+        for batch in self.acked(branch):
+            for position, change in enumerate(batch.changes):
+                lsn = batch.lsn_of(position)
+                if upto is None or lsn <= upto:
+                    last[change.resource_type, change.id] = (lsn, change.title)
+        may_be: dict[Key, set[str | None]] = {}
+        for batch in self.open(branch):
+            for change in batch.changes:
+                may_be.setdefault((change.resource_type, change.id), set()).add(change.title)
+        for key in filter(of, last.keys() | may_be.keys() | held.keys()):
+            acked, found = last.get(key, (0, None)), held.get(key, (0, None))
+            yield from _wrong(f"{branch} {key}", acked, found, may_be.get(key, set()))
+            if upto is not None and found[0] > upto:
+                yield f"{branch} {key} is {found} in an index at LSN {upto}"
 
     def counts(self) -> dict[str, int]:
         """Figures for the report of a test."""

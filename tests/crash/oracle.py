@@ -4,7 +4,8 @@
     python -m tests.crash.oracle serve                answers each line of JSON, a `Question`, with one
 
 The demands (`Demands`) are made after the first recovery, after more work on the recovered engine, and after a second
-recovery. They are made from the ledger, never from statements of the engine about itself.
+recovery. They are made from the ledger, never from statements of the engine about itself. What an engine would mend or
+hide is looked for in its files (`on_disk`): after a power cut before the first recovery, and when it is closed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from pathlib import Path
 import msgspec
 
 from shadowswitch import Change as JournalChange
-from shadowswitch import Config, Engine, ShadowState, UnknownBranch, UnknownIndex
+from shadowswitch import Config, Engine, ShadowState, UnknownBranch
 from tests.crash.ledger import Batch, Key, Ledger, LedgerContent
+from tests.crash.on_disk import broken_on_disk
 from tests.crash.running import wait_until
 from tests.crash.workload import BRANCHES, INDEX, PATIENCE_S, TYPES, Life, Scribe, config
 
@@ -60,7 +62,7 @@ class Demands:
                 held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}
             except UnknownBranch:
                 held = {}
-            self.records(branch, held)
+            self.problems += self.ledger.wrong_records(branch, held)
             self.journal(branch)
             self.index(branch, held)
         return self.problems
@@ -109,34 +111,6 @@ class Demands:
             if lock.token <= max(given):
                 self.no(f"LK-2 token {lock.token} was granted after {max(given)}")
 
-    # -- records ---------------------------------------------------------------------------------------------------
-
-    def records(self, branch: str, held: Held) -> None:
-        """No acknowledged put is lost, no acknowledged delete is undone, no record is there that was never written."""
-        last: dict[Key, tuple[int, str | None]] = {}
-        for batch in self.ledger.acked(branch):
-            for position, change in enumerate(batch.changes):
-                last[change.resource_type, change.id] = (batch.lsn_of(position), change.title)
-        may_be: dict[Key, set[str | None]] = {}
-        for batch in self.ledger.open(branch):
-            for change in batch.changes:
-                may_be.setdefault((change.resource_type, change.id), set()).add(change.title)
-        for key in last.keys() | may_be.keys() | held.keys():
-            self.record(f"{branch} {key}", last.get(key, (0, None)), held.get(key, (0, None)), may_be.get(key, set()))
-
-    def record(
-        self, where: str, acked: tuple[int, str | None], found: tuple[int, str | None], may_be: set[str | None]
-    ) -> None:
-        """One record is as the last acknowledged change left it, or as a later change without an answer left it."""
-        if found == acked or (found[1] is None and (acked[1] is None or None in may_be)):
-            return
-        if found[1] is None:
-            self.no(f"lost: {where} was acknowledged as {acked} and is gone")
-        elif found[0] <= acked[0]:
-            self.no(f"lost: {where} was acknowledged as {acked} and is {found}")
-        elif found[1] not in may_be:
-            self.no(f"{where} is {found}, which was never written; acknowledged was {acked}")
-
     # -- the journal -----------------------------------------------------------------------------------------------
 
     def journal(self, branch: str) -> None:
@@ -181,13 +155,8 @@ class Demands:
 
     def index(self, branch: str, held: Held) -> None:
         """One generation is live, an expected one, and it is whole: it holds each record at the LSN of its source."""
-        key = (branch, INDEX)
-        allowed = {self.ledger.live[key]} if key in self.ledger.live else {0}
-        allowed |= self.ledger.may_be_live.get(key, set())
-        try:
-            live = self.engine.index(branch, INDEX).generation
-        except (UnknownIndex, UnknownBranch):
-            live = 0
+        allowed = self.ledger.may_serve((branch, INDEX))
+        live = live_generations(self.engine).get((branch, INDEX), 0)
         if live not in allowed:
             self.no(f"generation {live} is live on {branch}, expected was one of {sorted(allowed)}")
         serving = [s.generation for s in self.engine.shadows() if s.branch_name == branch and s.phase == "live"]
@@ -212,6 +181,11 @@ class Demands:
                 record = reader.get(*key)
                 if record is None or record.lsn != lsn:
                     self.no(f"{key} of LSN {lsn} is read as {record}")
+
+
+def live_generations(engine: Engine) -> dict[Key, int]:
+    """The number of the live generation of each index."""
+    return {(index.branch_name, index.index_type): index.generation for index in engine.indexes()}
 
 
 def _same(entry: JournalChange, resource_type: str, id: str, title: str | None) -> bool:
@@ -278,6 +252,8 @@ def judge(data: Path, path: Path, settings: Config, may_fail: tuple[str, ...] = 
     if not problems:
         with Engine.open(data, settings) as engine:
             problems = [f"second recovery: {text}" for text in Demands(engine, LedgerContent(path), may_fail).all()]
+            live = live_generations(engine)
+        problems += broken_on_disk(data, LedgerContent(path), live)
     ledger.close()
     counts = LedgerContent(path).counts()
     return {"problems": problems[:20], "resumed": first.resumed, "worker_deaths": deaths, **counts}
@@ -292,12 +268,17 @@ class Question(msgspec.Struct, frozen=True):
 
 
 def answer(question: Question) -> list[str]:
-    """The problems of a data directory after a power cut; the demands are made after one recovery."""
+    """The problems of a data directory after a power cut: in its files, in one recovery, in its files after that."""
+    data, ledger = Path(question.data), LedgerContent(Path(question.ledger), question.upto)
+    problems: list[str] = []
     try:
-        with Engine.open(question.data, config()) as engine:
-            problems = Demands(engine, LedgerContent(Path(question.ledger), question.upto)).all()
+        problems += [f"before recovery: {text}" for text in broken_on_disk(data, ledger)]
+        with Engine.open(data, config()) as engine:
+            problems += Demands(engine, ledger).all()
+            live = live_generations(engine)
+        problems += [f"after recovery: {text}" for text in broken_on_disk(data, ledger, live)]
     except Exception as error:
-        problems = [f"{type(error).__name__}: {error}"]
+        problems.append(f"{type(error).__name__}: {error}")
     return [*problems, *threads_left()]
 
 

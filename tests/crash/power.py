@@ -38,6 +38,10 @@ class Cuts:
         """Every cut just behind a flush, behind position `after` of the log."""
         return [place for place, entry in enumerate(self.entries) if entry.end > after and entry.kind == FLUSH]
 
+    def moments(self, positions: set[int]) -> list[int]:
+        """The cut at each of these positions of the log: the moments at which entries of a ledger were made."""
+        return [place for place, entry in enumerate(self.entries) if entry.end in positions]
+
     def spread(self, count: int, after: int) -> list[int]:
         """`count` cuts behind position `after` of the log, evenly spread, half of them just behind a flush."""
         places = [place for place, entry in enumerate(self.entries) if entry.end > after]

@@ -150,6 +150,16 @@ def test_a_published_copy_is_on_disk_with_its_folders_before_it_is_put_in_place(
         assert forced, "the name of the copy in place is not on disk"
 
 
+def test_the_folder_of_the_published_paths_is_on_disk_before_a_path_is_put_in_place(tmp_path: Path) -> None:
+    calls = calls_of(tmp_path, PUBLISHING, "fts5")
+    folder = tmp_path / "data" / "published"
+    path = str(folder / "main" / "SEARCH_INDEX")
+    made = next(n for n, call in enumerate(calls) if call.name.startswith("mkdir") and call.paths[-1] == str(folder))
+    put = next(n for n, call in enumerate(calls) if call.name.startswith("rename") and call.paths[-1] == path)
+    forced = [call for call in calls[made:put] if call.name in FORCING and call.paths[0] == str(folder.parent)]
+    assert forced, "the name of the folder is not on disk"
+
+
 @pytest.mark.parametrize(("backend", "log"), [("fts5", "shard-000/shard.sqlite-wal"), ("kv", "shard-000/kv/data.mdb")])
 def test_a_flush_forces_applied_changes_to_disk_before_it_returns(tmp_path: Path, backend: str, log: str) -> None:
     calls = calls_of(tmp_path, FLUSHING, backend)

@@ -47,7 +47,7 @@ NEEDS = {
 """The failpoints to plan besides, so that the workload passes this one."""
 CASES = [(name, 1) for name in POINTS] + [(name, nth) for name, more in LATER_PASSES.items() for nth in more]
 SELDOM = {
-    "publish.copied": 1,
+    "publish.copied": 2,
     "publish.staged": 1,
     "publish.exchanged": 1,
     "trim.slice": 1,

@@ -23,6 +23,8 @@ WRITING = (
 """Calls that change files or names on disk, or lock a file."""
 LOCKING = ("fcntl", "flock")
 _LINE = re.compile(r"(\d+)\s+(\w+)\(")
+_ONCE = re.compile(r"check-\d+|\.staging/[0-9a-f]{32}%2F")
+"""Paths that no second run has: the name of a copy holds a process id, or the id of the catalog."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ def cases_of(trace: Path, data: Path) -> list[Case]:
     found: dict[Case, None] = {}
     for line in trace.read_text(errors="replace").splitlines():
         call, path = _LINE.match(line), on_data.search(line)
-        if call is None or path is None or re.search(r"check-\d+", path[1]):  # the name holds a process id
+        if call is None or path is None or _ONCE.search(path[1]):
             continue
         counts[call[1], path[1], call[2]] += 1
         found[Case(path[1], call[2], counts[call[1], path[1], call[2]])] = None

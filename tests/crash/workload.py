@@ -2,7 +2,8 @@
 
     python -m tests.crash.workload DATA LEDGER [whole | small | tiny | damaged]
 
-The workload passes every durable step of the engine at least once. Intents and acknowledgements go into the ledger.
+The workload passes every durable step of the engine at least once. It publishes copies and links. Intents and
+acknowledgements go into the ledger.
 The status is 0 at its end; a test kills it before.
 """
 
@@ -37,6 +38,8 @@ TYPES = ("link_type", "object_type")
 BRANCHES = ("main", "feature/가지")
 BUILD: dict[str, Any] = {"shards": 2, "parallel_workers": 2, "columns": ["title"]}
 WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")
+FLUSHES_BESIDE_A_SCAN = 3
+"""The first checkpoint beside a scan may still have changes from before the scan to write, and then forces the log."""
 PATIENCE_S = 60.0
 PACE_S = 0.002
 
@@ -183,10 +186,33 @@ class Life:
 
     def _switched(self, branch: str, result: SwitchResult) -> SwitchResult:
         if result.success:
-            self.ledger.enter("switched", branch=branch, index_type=INDEX, generation=result.generation)
+            numbers = {"generation": result.generation, "lsn": result.sealed_lsn}
+            self.ledger.enter("switched", branch=branch, index_type=INDEX, **numbers)
         else:
             self.ledger.enter("not switched", text=result.message)
         return result
+
+    def flushes_beside_a_scan(self, scribe: Scribe, branch: str = "main") -> None:
+        """Write, and wait until the live generation is forced to disk, several times while a scan of it is open.
+
+        The open scan holds SQLite's checkpoint back, which would force the log as well: only the flush forces it.
+        """
+        with self.engine.reader(branch, INDEX, timeout_s=PATIENCE_S) as reader:
+            rows = reader.scan()
+            next(rows, None)
+            for _ in range(FLUSHES_BESIDE_A_SCAN):
+                scribe.some(branch, 1)
+                self._forced(branch, reader.generation, self.engine.head(branch))
+
+    def _forced(self, branch: str, generation: int, lsn: int) -> None:
+        """Wait until a generation is forced to disk up to an LSN; the ledger has the LSN that the engine promises."""
+        wait_until(lambda: self._durable_lsn(branch, generation) >= lsn, "a flush", PATIENCE_S)
+        promised = self._durable_lsn(branch, generation)
+        self.ledger.enter("forced", branch=branch, index_type=INDEX, generation=generation, lsn=promised)
+
+    def _durable_lsn(self, branch: str, generation: int) -> int:
+        held_by = next(journal["held_by"] for journal in self.engine.stats()["journal"] if journal["branch"] == branch)
+        return next((int(one["durable_lsn"]) for one in held_by if one.get("generation") == generation), 0)
 
     def cancelled_build(self) -> None:
         """Start a build and cancel it."""
@@ -247,8 +273,9 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
     scribe.seed(BRANCHES[1], 1, 10)
     writers = [Scribe(engine, ledger, seed, 60 * scale) for seed in (2, 3)]
     beside = [Beside(ledger, lambda w=writer: w.one("main")) for writer in writers]  # type: ignore[misc]
-    life.switch(life.build())
+    life.switch(life.build(), request=patient(strategy="COPY_AND_REPLACE"))
     beside.append(Beside(ledger, reading(engine, ledger)))
+    life.flushes_beside_a_scan(scribe)
     scribe.some("main", 5)
     locks(engine, ledger)
     second = life.build()
@@ -279,9 +306,9 @@ def tiny_life(engine: Engine, ledger: Ledger) -> None:
     lock = engine.acquire_lock("main", "MAINTENANCE", "workload", "RESOURCE", TYPES[0], "untouched", ttl_s=60)
     ledger.enter("locked", token=lock.token)
     engine.release_lock(lock.lock_id, lock.token)
-    life.switch(life.build())
-    scribe.some("main", 2)
-    life.switch(life.build())
+    life.switch(life.build(), request=patient(strategy="COPY_AND_REPLACE"))
+    life.flushes_beside_a_scan(scribe)
+    life.switch(life.build(), request=patient(strategy="COPY_AND_REPLACE"))
     scribe.some("main", 2)
     life.rollback()
     scribe.some("main", 1)

@@ -114,6 +114,10 @@ MUTANTS_OF_SYNCING: dict[str, tuple[str, Edits]] = {
         "test_forced_to_disk.py -k published_copy",
         [("publishing", "        disk.sync_directory(staging)\n", "        pass\n")],
     ),
+    "a folder of all published paths that is not forced to disk": (
+        "test_forced_to_disk.py -k folder_of_the_published",
+        [("publishing", "    disk.make_folder(root, 0o755)\n", "    root.mkdir(mode=0o755, exist_ok=True)\n")],
+    ),
     "a published folder that is not forced to disk": (
         "test_forced_to_disk.py -k published_copy",
         [("publishing", "        disk.sync_directory(path.parent)\n", "        pass\n")],
@@ -123,7 +127,7 @@ MUTANTS_OF_SYNCING: dict[str, tuple[str, Edits]] = {
         [("fts5 writer", "            store.sync_wal(self._path)\n", "            pass\n")],
     ),
 }
-"""Mutants that only system calls show."""
+"""Mutants that system calls show; power cuts show some of them, see `SYNCING` in `tests/crash/test_power_cut.py`."""
 
 
 def by_file(edits: Edits) -> edited_library.Edits:
