@@ -68,6 +68,10 @@ class Recovered:
     """By branch and index type, the reason why an index is not served."""
 
 
+class IndexAhead(CorruptData):
+    """An index has changes that its branch has not."""
+
+
 class Recovery:
     """Brings the catalog and what is open to a state that the engine can run from.
 
@@ -101,8 +105,9 @@ class Recovery:
         self._note_locks()
         for shadow in self._catalog.shadows():
             self._recover_shadow(shadow)
-        for row in self._catalog.generations():
-            if row.role in ("live", "soaking", "standby"):
+        for number in [row.number for row in self._catalog.generations()]:
+            row = self._catalog.generation(number)  # another one that does not open may have retired it
+            if row is not None and row.role in ("live", "soaking", "standby"):
                 self._open(row)
         self._note_boot()
         self._carry_over()
@@ -278,16 +283,16 @@ class Recovery:
             if barred is not None:
                 self._note_unread(row, barred)
             else:
-                self._note_unopened(row, f"it could not be opened: {error}")
+                self._note_unopened(row, f"it could not be opened: {error}", isinstance(error, IndexAhead))
 
     def _refuse_ahead(self, row: GenerationRow, applied_lsn: int) -> None:
-        """Raise CorruptData for an index that has changes which its branch has not: their LSNs are given again (ST-6).
+        """Raise IndexAhead for an index that has changes which its branch has not: their LSNs are given again (ST-6).
 
         A change is durable in the catalog before an index has it, so the catalog is older than the index.
         """
         head = self._catalog.head(row.branch)[0]
         if applied_lsn > head:
-            raise CorruptData(
+            raise IndexAhead(
                 f"generation {row.number} is at LSN {applied_lsn}, its branch at {head}: the catalog is older than the"
                 " index (was a backup of it put back?)",
                 object=row.path,
@@ -307,10 +312,13 @@ class Recovery:
         note = partial(transitions.note_recovery, what="broken", shadow=shadow, generation=row.number, reason=reason)
         self._context.transact(note, "recover")
 
-    def _note_unopened(self, row: GenerationRow, reason: str) -> None:
+    def _note_unopened(self, row: GenerationRow, reason: str, is_ahead: bool) -> None:
+        """What is ahead of its branch retires, also the live one: new writes will pass its LSN, and hide that."""
         transact = self._context.transact
         if row.role == "live":
             self._found.broken[row.branch, row.index_type] = reason
+            if is_ahead:
+                transact(lambda c: transitions.withdraw_live(c, row.number, reason), "recover")
             shadow = self._catalog.shadow(row.shadow_id)
             transact(lambda c: transitions.note_recovery(c, "broken", shadow, reason=reason), "recover")
         elif row.role == "soaking":

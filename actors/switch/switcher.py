@@ -290,7 +290,7 @@ class Switcher(EngineActor):
         reply: Reply[IndexRow] = Reply()
         message = CommitSwitch(
             lambda: None,
-            lambda commit: transitions.withdraw_first(commit, number, unfit),
+            lambda commit: transitions.withdraw_live(commit, number, unfit),
             partial(index.agree, self._context.catalog, self._generations),
             reply,
         )

@@ -1,7 +1,7 @@
 """Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
 
 Each function runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. It checks before it
-changes. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_first` undoes a first one.
+changes. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` takes a live one away.
 
 A shadow's state and its generation's role belong together (IX-6):
 
@@ -328,12 +328,17 @@ def _retire_and_emit(commit: Commit, number: int) -> None:
     _emit(commit, shadow, "generation.retired", generation=number)
 
 
-def withdraw_first(commit: Commit, generation_number: int, reason: str) -> IndexRow:
-    """Undo a first switch that did not verify: the index has no live generation again, the shadow is cleaned up."""
+def withdraw_live(commit: Commit, generation_number: int, reason: str) -> IndexRow:
+    """The index has no live generation any more: a first switch did not verify, or its catalog is older than the index.
+
+    Both generations retire: one that soaks has followed as far as the live one.
+    """
     generation = commit.generation(generation_number)
     index = commit.index(generation.branch, generation.index_type)
     if index is None or index.live != generation_number:
         raise StaleFence(f"generation {generation_number} is not live", operation="switch")
+    if index.previous:
+        retire_previous(commit, index.previous)
     row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
     commit.put_index(row)
     mark_unsound(commit, generation_number, reason)
