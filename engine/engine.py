@@ -78,7 +78,7 @@ class Engine:
         """Take the directory's exclusive lock, recover, start.
 
         Raises EngineAlreadyOpen, InvalidConfig for a path that can be no data directory, UnsupportedFilesystem,
-        UnsupportedFormat, CorruptData, StorageFull, ResourceExhausted.
+        UnsupportedFormat, CorruptData, StorageFull, ResourceExhausted, DirectoryLost.
         """
         self._state = OpenState()
         self._lifecycle = Lifecycle(path, config, self._state, self._machine)

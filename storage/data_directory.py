@@ -171,9 +171,12 @@ class DirectoryLock:
         )
 
     def watch(self, *files: Path) -> None:
-        """From now on `check` compares these files, too; the last one is that which holds the writes."""
+        """From now on `check` compares these files, too; the last one is that which holds the writes.
+
+        Raises DirectoryLost for a file that is not there any more.
+        """
         for file in files:
-            self._parts[str(file)] = identity(str(file))
+            self._parts[str(file)] = self._found(str(file))
 
     def check_commit(self) -> None:
         """As `check`, before each commit: between two whole checks only of the file that holds the writes.
@@ -195,12 +198,14 @@ class DirectoryLock:
             self._compare(path)
 
     def _compare(self, path: str) -> None:
+        if self._found(path) != self._parts[path]:
+            raise _lost(path, _IS_ANOTHER, "commit", self._path, _NOTHING_STORED)
+
+    def _found(self, path: str) -> Identity:
         try:
-            found = identity(path)
+            return identity(path)
         except (FileNotFoundError, NotADirectoryError):
             raise _lost(path, "was removed or renamed", "commit", self._path, _NOTHING_STORED) from None
-        if found != self._parts[path]:
-            raise _lost(path, _IS_ANOTHER, "commit", self._path, _NOTHING_STORED)
 
     def release(self) -> None:
         """Release the directory. Idempotent."""

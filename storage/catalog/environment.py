@@ -33,6 +33,7 @@ import lmdb
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import (
     CorruptData,
+    DirectoryLost,
     EngineClosed,
     ShadowSwitchError,
     UnknownBranch,
@@ -75,7 +76,7 @@ class Catalog:
     ) -> None:
         """Open (and, unless readonly, make) the environment.
 
-        Raises CorruptData, StorageFull, ResourceExhausted, UnsupportedFormat.
+        Raises CorruptData, DirectoryLost, StorageFull, ResourceExhausted, UnsupportedFormat.
         """
         self._path = path
         self.readonly = readonly
@@ -107,6 +108,14 @@ class Catalog:
                 self._open_databases()
                 self.txn_id = self.last_txn_id()
                 """The id of the last transaction that this process wrote, or found here."""
+            except FileNotFoundError as error:
+                self.close()
+                raise DirectoryLost(
+                    f"{error.filename} was removed or renamed while the engine opened it",
+                    operation="open",
+                    object=str(path),
+                    hint="put back what was moved, and open the engine again",
+                ) from error
             except BaseException:
                 self.close()
                 raise

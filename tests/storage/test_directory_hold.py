@@ -17,9 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from shadowswitch import DirectoryLost, Engine, EngineAlreadyOpen, Reader
+from shadowswitch.storage.catalog.environment import Catalog
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, fill, live, outside_environment, put, wait_until
 
@@ -203,6 +205,26 @@ def test_a_check_reads_no_directory_that_took_the_place(host: Engine, data_dir: 
         data_dir.rename(data_dir.with_name("away"))
     with pytest.raises(DirectoryLost, match=r"data\.mdb"):
         host.check()
+
+
+@pytest.mark.parametrize("step", [(lmdb, "open"), (Catalog, "__init__")], ids=["mapped", "opened"])
+def test_a_part_that_is_removed_while_the_engine_starts_is_named(
+    open_engine: Open, data_dir: Path, step: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the random run: the file goes between two looks of the start at the catalog."""
+    owner, name = step
+    ordinary = getattr(owner, name)
+
+    def remove_behind(*given: Any, **how: Any) -> Any:
+        result = ordinary(*given, **how)
+        (data_dir / "catalog" / "lock.mdb").unlink()
+        return result
+
+    monkeypatch.setattr(owner, name, remove_behind)
+    with pytest.raises(DirectoryLost, match=r"lock\.mdb was removed or renamed"):
+        open_engine()
+    monkeypatch.undo()
+    assert open_engine().branches() == []
 
 
 def test_a_build_in_a_directory_that_is_gone_is_refused(open_engine: Open, data_dir: Path) -> None:
