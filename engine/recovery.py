@@ -17,8 +17,8 @@
 Each decision is an event and an audit row. A start without a decision writes nothing.
 Every step is one transaction or can be repeated, so recovery itself may be killed and run again.
 A generation that does not open becomes unsound if it is not live. If it is live, its index is not served until it is
-rebuilt, and a reader gets the reason. A missing permission, or EIO, on the files of a generation says nothing about
-what they hold: it is not opened, and stays as it is. Any other resource that cannot be had ends the start.
+rebuilt, and a reader gets the reason. A missing permission, EIO, or a look that ends without an answer says nothing
+about what its files hold: it is not opened, and stays as it is. Any other resource that cannot be had ends the start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
-from shadowswitch.model.errors import CorruptData, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, InternalFailure, ShadowSwitchError, Timeout
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory, disk
@@ -280,8 +280,8 @@ class Recovery:
                 opened.close()
             _end_start_if_short(error, "open", row.path)
             barred = shortage(error) or disk.failed_read(error, self._context.root / row.path)
-            if barred is not None:
-                self._note_unread(row, barred)
+            if barred is not None or isinstance(error, Timeout | InternalFailure):
+                self._note_unread(row, barred or error)
             else:
                 self._note_unopened(row, f"it could not be opened: {error}", isinstance(error, IndexAhead))
 

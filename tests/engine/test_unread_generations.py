@@ -236,3 +236,23 @@ def test_a_generation_that_cannot_be_removed_does_not_keep_the_others(
         assert inside.catalog(engine).generation(old["main"]) is not None
     wait_until(lambda: inside.catalog(engine).generation(old["main"]) is None)
     engine.write("main", [put("after")])
+
+
+def test_a_look_that_comes_to_no_answer_condemns_no_generation(open_engine: Open) -> None:
+    """Each worker process has a millisecond, in which none of them comes to its first answer."""
+    engine = open_engine(sound=False)
+    engine.create_branch("main")
+    fill(engine, 20)
+    first = live(engine, backend="kv")
+    live(engine, backend="kv")
+    engine.close()
+    hurried = open_engine(sound=False, validation_timeout_s=0.001)
+    with pytest.raises(CorruptData, match="was left as it is"):
+        hurried.reader("main", KIND)
+    hurried.close()
+    again = open_engine()
+    with again.reader("main", KIND) as reader:
+        assert reader.count() == 20
+    assert again.rollback("main", KIND).generation == first
+    with again.reader("main", KIND) as reader:
+        assert reader.count() == 20
