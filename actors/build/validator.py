@@ -167,7 +167,11 @@ class ShadowValidator:
         return row.manifest_hash if row is not None else ""
 
     def finish_manifest(self, generation: Generation, branch_name: str, lsn: int, found: Validation) -> str:
-        """Write the end of the build and the checksums of the validation into the manifest; returns its checksum."""
+        """Write the end of the build and the checksums of the validation into the manifest; returns its checksum.
+
+        Raises DirectoryLost: the validation before it took long, and the manifest is written by its path.
+        """
+        self._context.hold.check()
         digest = manifest.short(generation.writer.digest())
         built = manifest.Built(lsn, found.rows, digest, found.closed_files)
         return manifest.write_manifest(generation.path, generation.row, branch_name, self._context.catalog.uuid, built)

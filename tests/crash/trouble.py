@@ -58,7 +58,7 @@ class Troubled:
         try:
             with self.engine.reader("main", INDEX) as reader:
                 self.live = reader.generation
-                if not reader.count():
+                if not reader.count() and self.engine.count("main"):
                     self.ledger.enter("problem", text="the live index is empty")
         except (UnknownBranch, UnknownIndex):
             if self.live:

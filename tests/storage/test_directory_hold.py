@@ -20,7 +20,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from shadowswitch import DirectoryLost, Engine, EngineAlreadyOpen, Reader
+from shadowswitch import BuildFailed, DirectoryLost, Engine, EngineAlreadyOpen, Reader, Timeout
 from shadowswitch.storage.catalog.environment import Catalog
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, fill, live, outside_environment, put, wait_until
@@ -236,6 +236,29 @@ def test_a_build_in_a_directory_that_is_gone_is_refused(open_engine: Open, data_
     with pytest.raises(DirectoryLost, match="was removed or renamed"):
         engine.start_build("main", KIND, ["link_type"])
     data_dir.with_name("away").rename(data_dir)
+
+
+def test_a_build_ends_in_no_directory_that_took_the_place_during_its_validation(
+    host: Engine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the random run: the manifest of the finished build was written into the other directory."""
+    swapped: list[dict[Path, bytes]] = []
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (data_dir / "generations").rglob("manifest.json")}
+
+    def swap(ordinary: Callable[..., Any], *given: Any) -> Any:
+        found = ordinary(*given)
+        swap_for_copy(data_dir)
+        swapped.append(files())
+        return found
+
+    inside.wrap(monkeypatch, inside.Step.VALIDATE_SHADOW, swap)
+    shadow = host.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
+    wait_until(lambda: bool(swapped), 60.0)
+    with pytest.raises((DirectoryLost, Timeout, BuildFailed)):
+        host.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=3.0)
+    assert files() == swapped[0]
 
 
 @pytest.mark.parametrize("index", [KIND, "GRAPH_INDEX"])
