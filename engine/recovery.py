@@ -194,8 +194,10 @@ class Recovery:
                 return
             logger.warning("the build of generation %d begins again: %s", row.number, error)
             if shadow.state == ShadowState.BUILDING:
-                create(self._context.root, row, shadow.branch_name, self._catalog.uuid, backend)
+                context = self._context
+                create(context.root, row, shadow.branch_name, self._catalog.uuid, backend, context.hold.check)
             else:
+                self._context.hold.check()
                 (path / MANIFEST).unlink(missing_ok=True)
         except (ShadowSwitchError, OSError) as error:
             logger.warning("the shards of generation %d could not be looked at: %s", row.number, error)

@@ -152,9 +152,8 @@ class ShadowBuilder(EngineActor):
         if row.start_lsn and (path / MANIFEST).exists():  # a retry of a build that had begun
             return self._context.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
         with disk_errors("build"):
-            generations.create(
-                self._context.root, spec, row.branch_name, self._context.catalog.uuid, registry.backend(spec.backend)
-            )
+            uuid, backend, check = self._context.catalog.uuid, registry.backend(spec.backend), self._context.hold.check
+            generations.create(self._context.root, spec, row.branch_name, uuid, backend, check)
         failpoint("build.prepared")
         row = self._context.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
         failpoint("build.begun")

@@ -102,7 +102,8 @@ class ExternalBuilds:
         else:
             uuid = self._context.catalog.uuid
             with disk_errors("build"):
-                generations.create(self._context.root, spec, row.branch_name, uuid, registry.backend(spec.backend))
+                backend = registry.backend(spec.backend)
+                generations.create(self._context.root, spec, row.branch_name, uuid, backend, self._context.hold.check)
             failpoint("build.prepared")
             row = self._context.transact(lambda c: transitions.begin_building(c, row.id), "start_build")
         self._hear(row.id)

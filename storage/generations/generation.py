@@ -33,13 +33,27 @@ IDLE_READERS_MAX = 32
 """As many as the threads of the server: more readers at one moment are opened anew each time."""
 
 
-def create(root: Path, row: GenerationRow, branch_name: str, catalog_uuid: str, backend: Backend) -> Path:
-    """Make the directory of a generation with empty shards and its manifest, durably. Idempotent before any load."""
+def create(
+    root: Path,
+    row: GenerationRow,
+    branch_name: str,
+    catalog_uuid: str,
+    backend: Backend,
+    check_directory: Callable[[], None],
+) -> Path:
+    """Make the directory of a generation with empty shards and its manifest, durably. Idempotent before any load.
+
+    `check_directory` raises DirectoryLost where `root` is not the engine's any more: each step goes by its path, and
+    takes a commit's time.
+    """
+    check_directory()
     path = data_directory.make_directories(root, row.path)
     (path / PINS).touch(mode=0o600)
     for shard in shard_paths(path, row.shards):
+        check_directory()
         backend.create_shard(shard, row.options)
         failpoint("build.shard_made")
+    check_directory()
     write_manifest(path, row, branch_name, catalog_uuid)
     return path
 

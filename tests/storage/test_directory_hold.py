@@ -261,6 +261,36 @@ def test_a_build_ends_in_no_directory_that_took_the_place_during_its_validation(
     assert files() == swapped[0]
 
 
+def test_a_generation_is_made_in_no_directory_that_took_the_place_between_its_shards(
+    host: Engine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by the random run: each shard takes a commit's time, and the next file went into the other directory."""
+    kept: list[set[Path]] = []
+
+    def files() -> set[Path]:
+        return {path for path in (data_dir / "generations").rglob("*") if path.is_file()}
+
+    def make(ordinary: Callable[..., Any], *given: Any) -> Any:
+        looks: list[int] = []
+
+        def check() -> None:
+            looks.append(1)
+            if len(looks) == 3:
+                swap_for_copy(data_dir)
+                kept.append(files())
+            given[-1]()
+
+        return ordinary(*given[:-1], check)
+
+    inside.wrap(monkeypatch, inside.Step.MAKE_GENERATION, make)
+    with contextlib.suppress(DirectoryLost, Timeout):
+        host.start_build("main", KIND, ["object_type"], {"shards": 3})
+    wait_until(lambda: bool(kept), 60.0)
+    with pytest.raises(DirectoryLost):
+        host.write("main", [put("late")])
+    assert files() == kept[0]
+
+
 @pytest.mark.parametrize("index", [KIND, "GRAPH_INDEX"])
 def test_what_took_the_place_of_a_directory_is_not_read(open_engine: Open, data_dir: Path, index: str) -> None:
     """It is an earlier copy: a reader of it would go back in time, and say that it did not (SW-2)."""
