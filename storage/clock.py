@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Annotated
 
 import msgspec
 
@@ -20,7 +21,7 @@ _PROCESS = uuid.uuid4().hex
 class Moment(msgspec.Struct, array_like=True, frozen=True):
     """A moment of the monotonic clock as a row stores it. Setting the clock of the machine does not move it."""
 
-    at: float
+    at: Annotated[float, msgspec.Meta(ge=0)]
     clock_id: str
     """Names the clock: the boot of the machine. Moments of different clocks cannot be compared."""
 

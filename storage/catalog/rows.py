@@ -10,14 +10,17 @@ Times are seconds since the epoch, UTC, for display only: nothing is ordered or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
 from shadowswitch.storage.clock import Moment
 
 FORMAT = 1
+WallTime = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+"""Seconds since the epoch, before the year 10000: a flipped bit makes another number of it, which no date is."""
 EXTERNAL = "external"
 """The name of the backend for an index in a format that only its builder knows."""
 
@@ -29,7 +32,7 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     number: int
     name: str
     state: str
-    created_at: float
+    created_at: WallTime
 
 
 class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
@@ -47,19 +50,19 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     build_config: dict[str, Any]
     fingerprint: str
     token: int
-    created_at: float
+    created_at: WallTime
     external: bool = False
     service_name: str = ""
     generation: int = 0
     start_lsn: int = 0
     applied_lsn: int = 0
-    progress: float = 0.0
-    eta_s: float | None = None
+    progress: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    eta_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
     record_count: int | None = None
     size_bytes: int | None = None
-    started_at: float | None = None
-    completed_at: float | None = None
-    switched_at: float | None = None
+    started_at: WallTime | None = None
+    completed_at: WallTime | None = None
+    switched_at: WallTime | None = None
     error: str | None = None
     retry_count: int = 0
     path: str = ""
@@ -84,11 +87,11 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     resource_types: list[str]
     path: str
     role: GenerationRole
-    created_at: float
+    created_at: WallTime
     durable_lsn: int = 0
     """Every change up to this LSN is durable in the generation; the journal may be trimmed up to it."""
-    switched_at: float | None = None
-    soak_until: float | None = None
+    switched_at: WallTime | None = None
+    soak_until: WallTime | None = None
     """The end of the soak by the wall clock, as older versions stored it; not used."""
     boot_id: str = ""
     """The boot of the machine in which the generation was last open; "" after a close with everything on disk."""
@@ -119,7 +122,7 @@ class IndexRow(msgspec.Struct, array_like=True, frozen=True):
     previous: int
     epoch: int
     sealed_lsn: int
-    switched_at: float
+    switched_at: WallTime
     strategy: PublishStrategy = PublishStrategy.ATOMIC_RENAME
     """How `published/<branch>/<INDEX_TYPE>` is made to agree with this row, also after a crash."""
 
@@ -132,7 +135,7 @@ class EventRow(msgspec.Struct, array_like=True, frozen=True):
     id: str
     type: str
     subject: str
-    time: float
+    time: WallTime
     data: dict[str, Any]
 
 
@@ -143,27 +146,45 @@ class HoldRow(msgspec.Struct, array_like=True, frozen=True):
     branch: int
     name: str
     after_lsn: int
-    created_at: float
-    moved_at: float
+    created_at: WallTime
+    moved_at: WallTime
     given_up: str = ""
 
 
+Row = TypeVar("Row", bound=msgspec.Struct)
+_KINDS: dict[type[msgspec.Struct], str] = {
+    BranchRow: "a branch", ShadowRow: "a shadow", GenerationRow: "a generation", IndexRow: "an index",
+    HoldRow: "a hold", EventRow: "an event",
+}  # fmt: skip
 _encode = msgspec.msgpack.Encoder().encode
-
-decode_branch = msgspec.msgpack.Decoder(BranchRow).decode
-decode_shadow = msgspec.msgpack.Decoder(ShadowRow).decode
-decode_generation = msgspec.msgpack.Decoder(GenerationRow).decode
-decode_index = msgspec.msgpack.Decoder(IndexRow).decode
-decode_event = msgspec.msgpack.Decoder(EventRow).decode
-decode_hold = msgspec.msgpack.Decoder(HoldRow).decode
-
-_DECODE: dict[type, Callable[[bytes], object]] = {
-    BranchRow: decode_branch,
-    ShadowRow: decode_shadow,
-    GenerationRow: decode_generation,
-    IndexRow: decode_index,
-    HoldRow: decode_hold,
+_decode: dict[type[msgspec.Struct], Callable[[bytes], msgspec.Struct]] = {
+    kind: msgspec.msgpack.Decoder(kind).decode for kind in _KINDS if kind is not EventRow
 }
+
+
+def _decoder(kind: type[Row]) -> Callable[[bytes | memoryview], Row]:
+    """The inverse of `encode_row`; it raises CorruptData."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def decoded(data: bytes | memoryview) -> Row:
+        try:
+            return decode(data)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise CorruptData(
+                f"the row of {_KINDS[kind]} does not decode: {error}",
+                operation="read the catalog",
+                hint="check the disk and restore the data directory from a backup",
+            ) from error
+
+    return decoded
+
+
+decode_branch = _decoder(BranchRow)
+decode_shadow = _decoder(ShadowRow)
+decode_generation = _decoder(GenerationRow)
+decode_index = _decoder(IndexRow)
+decode_event = _decoder(EventRow)
+decode_hold = _decoder(HoldRow)
 
 
 def encode_row(row: msgspec.Struct) -> bytes:
@@ -172,7 +193,7 @@ def encode_row(row: msgspec.Struct) -> bytes:
     A number in the place of a text would make the catalog unreadable at every later start: it is refused here.
     """
     data = _encode(row)
-    decode = _DECODE.get(type(row))
+    decode = _decode.get(type(row))
     if decode is not None:
         decode(data)
     return data

@@ -34,7 +34,7 @@ from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.repair.faults import Fault
 from shadowswitch.storage.repair.types import type_faults
 
-UNREADABLE = (msgspec.MsgspecError, ValueError)
+UNREADABLE = (CorruptData, msgspec.MsgspecError, ValueError)
 
 
 def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
+import math
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
+import lmdb
+import msgspec
+import pytest
+
+from shadowswitch import CorruptData, Engine
 from shadowswitch.model.shadow_state import GenerationRole, Phase, PublishStrategy, ShadowState
 from shadowswitch.storage.catalog.rows import (
     GenerationRow,
@@ -50,3 +58,35 @@ def test_a_row_with_a_phase_of_another_version_is_read_and_stored_unchanged() ->
     row = decode_shadow(stored)
     assert row.phase == "polishing"
     assert msgspec.msgpack.decode(encode_row(row))[7] == "polishing"
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e300, math.nan, math.inf])
+def test_a_time_that_is_no_date_is_damage_of_its_row(seconds: float) -> None:
+    """A flipped bit of a stored time; `datetime` would raise OverflowError wherever the row is shown."""
+    fields = plain(SHADOW)
+    fields[12] = seconds
+    with pytest.raises(CorruptData, match="the row of a shadow does not decode"):
+        decode_shadow(msgspec.msgpack.encode(fields))
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01", msgspec.msgpack.encode([1, "two"])])
+def test_a_row_that_does_not_decode_is_damage(data: bytes) -> None:
+    with pytest.raises(CorruptData, match="restore the data directory from a backup"):
+        decode_index(data)
+
+
+def test_an_engine_whose_row_does_not_decode_says_so_at_the_start(
+    engine: Engine, data_dir: Path, open_engine: Callable[..., Engine]
+) -> None:
+    shadow = engine.start_build("main", "SEARCH_INDEX", ["object_type"]).shadow_index_id
+    engine.wait_for(shadow, timeout_s=60)
+    engine.close()
+    with closing(lmdb.open(str(data_dir / "catalog"), max_dbs=64)) as environment:
+        shadows = environment.open_db(b"shadows")
+        with environment.begin(write=True) as txn:
+            key, value = next(iter(txn.cursor(shadows)))
+            fields = msgspec.msgpack.decode(value)
+            fields[12] = 1e300
+            txn.put(key, msgspec.msgpack.encode(fields), db=shadows)
+    with pytest.raises(CorruptData, match="the row of a shadow does not decode"):
+        open_engine(sound=False)
