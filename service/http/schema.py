@@ -22,7 +22,7 @@ from shadowswitch.model.views import SwitchResult
 from shadowswitch.service.http.access import Scope
 from shadowswitch.service.http.problems import MEDIA_TYPE
 from shadowswitch.service.http.routes.events import BASE as EVENTS
-from shadowswitch.service.http.routes.events import STRUCTURED
+from shadowswitch.service.http.routes.events import EVENT_STREAM, STRUCTURED
 from shadowswitch.service.http.routing import PREFIX, PUBLIC
 
 DESCRIPTION = (
@@ -196,4 +196,4 @@ def _describe_events(document: dict[str, Any]) -> None:
         "content": {STRUCTURED: {"schema": CLOUD_EVENT}},
     }
     stream = document["paths"][f"{PREFIX}/events/stream"]["get"]["responses"]["200"]
-    stream["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    stream["content"] = {EVENT_STREAM: {"schema": {"type": "string"}}}

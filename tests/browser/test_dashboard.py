@@ -167,6 +167,26 @@ def test_a_lost_connection_is_restored_without_a_missed_event(browser: Any, tmp_
         assert all("ERR_" in complaint or "Failed to load" in complaint for complaint in page.complaints)
 
 
+def test_an_event_source_of_the_browser_follows_the_stream(browser: Any, server: Server) -> None:
+    """An EventSource refuses a stream of another media type for good, and does not connect again."""
+    client = server.client()
+    client.post("branches", {"name": "main"})
+    client.post("branches", {"name": "other"})
+    page = opened(browser, server.url)
+    followed = page.evaluate(
+        """() => new Promise((resolve, reject) => {
+          const source = new EventSource("/api/v1/events/stream?after=1");
+          source.onerror = () => reject(new Error("state " + source.readyState));
+          source.addEventListener("com.shadowswitch.branch.created", (event) => {
+            source.close();
+            resolve([event.lastEventId, JSON.parse(event.data).data.branch_name]);
+          });
+        })"""
+    )
+    assert followed == ["2", "other"]
+    assert page.complaints == []
+
+
 def test_the_page_shows_left_out_files_and_refused_settings(browser: Any, tmp_path: Path) -> None:
     folder = tmp_path / "docs"
     folder.mkdir()

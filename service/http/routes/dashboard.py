@@ -14,11 +14,12 @@ CSP = (
     "form-action 'none'; frame-ancestors 'none'"
 )
 TYPES = {
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
     "svg": "image/svg+xml",
 }
+"""Media types by the end of a file name. Litestar adds the charset to a type of text."""
 FILES = {
     "/": "dashboard.html",
     "/dashboard.css": "dashboard.css",

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.exceptions import CloudEventValidationError
-from litestar import MediaType, Request, Response, get
+from litestar import Request, Response, get
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 from litestar.response import Stream
@@ -42,6 +42,9 @@ HEARTBEAT_S = 15.0
 """The longest silence of a stream: proxies close a silent one, and only a write reveals that the client has gone."""
 JSON = "application/json"
 STRUCTURED = "application/cloudevents+json"
+EVENT_STREAM = "text/event-stream"
+"""The only type that a client of Server-Sent Events accepts. The route declares it: for a stream, Litestar prefers the
+media type of the route to that of the answer."""
 
 
 def may_see(caller: Caller, event: Event) -> bool:
@@ -126,7 +129,7 @@ def decoded(headers: dict[str, str], body: bytes) -> dict[str, Any]:
 # -- the stream -------------------------------------------------------------------------------------------------------
 
 
-@get(f"{BASE}/stream", opt={"scope": Scope.READ}, media_type=MediaType.TEXT)
+@get(f"{BASE}/stream", opt={"scope": Scope.READ}, media_type=EVENT_STREAM)
 async def stream(
     request: Request[Any, Any, Any],
     host: Host,
@@ -141,7 +144,7 @@ async def stream(
         place = await sync_to_thread(host.hub.newest)
     check_reached(place, await sync_to_thread(host.engine.event_span))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Stream(stream_events(host, caller, place), media_type="text/event-stream", headers=headers)
+    return Stream(stream_events(host, caller, place), headers=headers)
 
 
 def first_place(last_id: str | None, after: int) -> int:

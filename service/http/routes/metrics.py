@@ -14,7 +14,7 @@ from typing import Any
 from litestar import Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST as CONTENT_TYPE
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from shadowswitch.model.views import IndexInfo, ShadowIndex
 from shadowswitch.service.daemon.daemon import UpkeepStatus
@@ -23,6 +23,8 @@ from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.routing import PREFIX, reads
 
 NAMESPACE = "shadowswitch"
+CONTENT_TYPE = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
+"""Litestar adds the charset to a type of text. A parser of media types refuses a parameter that comes twice."""
 HISTOGRAMS = {
     "sealed": "Turns of switches (drain, proof and commit), for which writers may have waited.",
     "commit": "Group commits of the journal, with their fsync.",
