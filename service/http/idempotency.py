@@ -1,4 +1,7 @@
-"""Idempotency keys: a POST or DELETE that is repeated with the same `Idempotency-Key` gets the first answer again.
+"""Idempotency keys: a POST or DELETE that was done and is repeated with the same `Idempotency-Key` is not done again.
+
+The repetition gets the first answer. Only the answer to a request that was done is kept: a refusal changed nothing, and
+its cause may go. So may the cause of a 200 that says that nothing was done; its route calls `mark_undone`.
 
 Answers are kept in memory, by caller, method, path and key: at most `ANSWERS_MAX` answers of `SIZE_MAX_BYTES` together,
 each for `KEPT_S` seconds. A caller pushes out its own oldest answers before those of a caller that keeps less. Only a
@@ -15,6 +18,7 @@ from collections import OrderedDict
 from typing import Any
 
 import msgspec
+from litestar import Request
 
 from shadowswitch.model.errors import InvalidTransition, ShadowSwitchError
 from shadowswitch.service.http.limits.body import BODY
@@ -26,11 +30,18 @@ SIZE_MAX_BYTES = 64 << 20
 KEPT_S = 24 * 3600.0
 HEADER = b"idempotency-key"
 REPLAYED = (b"idempotency-replayed", b"true")
+UNDONE = "shadowswitch.undone"
+"""In the scope of a request: it has changed nothing, whatever its status."""
 OVERHEAD_BYTES = 1024
 """What an answer takes besides its body, its headers and its path."""
 Key = tuple[str, str, bytes]
 """Method, path and Idempotency-Key."""
 _KEY = re.compile(rb"[\x21-\x7e]{1,200}")
+
+
+def mark_undone(request: Request[Any, Any, Any]) -> None:
+    """Note that a request has changed nothing: a repetition with its Idempotency-Key is a new request."""
+    request.scope[UNDONE] = True  # type: ignore[literal-required]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -126,7 +137,7 @@ class Idempotency:
             del self._kept[caller]
 
     async def _ask(self, caller: str, key: Key, request: bytes, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request to the routes and keep their answer, unless a retry could be answered differently."""
+        """Pass the request to the routes, and keep their answer if the request was done."""
         status, headers, body = 0, [], b""
 
         async def keep(message: Any) -> None:
@@ -135,7 +146,7 @@ class Idempotency:
                 status, headers = message["status"], [tuple(one) for one in message["headers"]]
             else:
                 body += message.get("body", b"")
-                if not message.get("more_body") and status and status < 500 and status not in (401, 403, 423, 429):
+                if not message.get("more_body") and 200 <= status < 300 and UNDONE not in scope:
                     size = len(body) + len(key[1]) + sum(map(sum, (map(len, one) for one in headers))) + OVERHEAD_BYTES
                     self._keep(caller, key, Answer(request, time.monotonic(), status, headers, body, size))
             await send(message)

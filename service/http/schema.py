@@ -28,7 +28,7 @@ from shadowswitch.service.http.routing import PREFIX, PUBLIC
 DESCRIPTION = (
     "Rebuild an index in the shadow while writers go on, lose nothing, switch in one disk commit. "
     "Names in paths are percent-encoded as UTF-8, a slash as %2F. Times are UTC. "
-    "A POST or DELETE repeated with the same Idempotency-Key gets the first answer again."
+    "A POST or DELETE that was done and is repeated with the same Idempotency-Key gets the first answer again."
 )
 NOT_JSON = (bytes, Any)
 """Bodies that no schema describes."""

@@ -10,7 +10,7 @@ from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.idempotency import ANSWERS_MAX, SIZE_MAX_BYTES, Idempotency
 from shadowswitch.service.http.limits.body import BODY
 from shadowswitch.service.http.middleware import CALLER, REQUEST_ID
-from tests.support.http_helpers import serving, token_entry
+from tests.support.http_helpers import Answer, serving, token_entry
 
 CHANGE = {"changes": [{"resource_type": "object_type", "id": "1", "fields": {"text": "hello"}}]}
 
@@ -109,3 +109,57 @@ def test_an_answer_to_a_caller_that_was_not_let_in_or_to_an_unknown_path_is_not_
         first = client.call("POST", "branches/main/write", CHANGE, headers=key)
         again = client.call("POST", "branches/main/write", CHANGE, headers=key)
         assert (again.body, again.headers["idempotency-replayed"]) == (first.body, "true")
+
+
+LOCK = {"branch_name": "main", "lock_type": "MIGRATION", "lock_scope": "BRANCH", "owner": "a", "reason": "r"}
+NO_WRITE = {"branch_name": "main", "resource_type": "object_type", "owner": "b"}
+
+
+def is_replayed(answer: Answer) -> bool:
+    return "idempotency-replayed" in answer.headers
+
+
+def test_a_refusal_is_not_replayed_when_its_cause_has_gone(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        client = server.client()
+
+        def is_done(path: str, body: Any, key: str) -> None:
+            done, again = (client.call("POST", path, body, headers={"Idempotency-Key": key}) for _ in range(2))
+            assert (done.status, is_replayed(done)) == (200, False)
+            assert (again.body, is_replayed(again)) == (done.body, True)
+
+        def is_refused(status: int, path: str, body: Any, key: str) -> None:
+            for _ in range(2):
+                answer = client.call("POST", path, body, headers={"Idempotency-Key": key})
+                assert (answer.status, is_replayed(answer)) == (status, False)
+
+        is_refused(404, "branches/main/write", CHANGE, "unknown")
+        client.post("branches", {"name": "main"})
+        is_done("branches/main/write", CHANGE, "unknown")
+        lock_id = client.post("branch-locks/acquire", LOCK)["lock_id"]
+        is_refused(423, "branches/main/write", CHANGE, "blocked")
+        is_refused(409, "branch-locks/acquire", {**LOCK, "owner": "b"}, "locked")
+        assert not client.post("branch-locks/check-write", NO_WRITE, headers={"Idempotency-Key": "checked"})["allowed"]
+        client.ok("DELETE", f"branch-locks/locks/{lock_id}")
+        assert client.post("branch-locks/check-write", NO_WRITE, headers={"Idempotency-Key": "checked"})["allowed"]
+        is_done("branches/main/write", CHANGE, "blocked")
+        is_done("branch-locks/acquire", {**LOCK, "owner": "b"}, "locked")
+        is_refused(422, "branches", {"name": " main"}, "named")
+
+
+def test_a_failed_switch_is_not_replayed_when_its_cause_has_gone(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        client.post("branches/main/write", CHANGE)
+        assert client.post(f"shadow-index/{client.built(tokenizer='porter')}/switch", {})["success"]
+        path = f"shadow-index/{client.built(tokenizer='ascii')}/switch"
+        request = {"validation_checks": ["QUERY_COMPARISON"], "queries": ["hellos"]}  # porter finds "hello" by it
+        for _ in range(2):
+            failed = client.call("POST", path, request, headers={"Idempotency-Key": "k"})
+            assert (failed.body["success"], is_replayed(failed)) == (False, False)
+        delete = {"resource_type": "object_type", "id": "1", "kind": "delete"}
+        client.post("branches/main/write", {"changes": [delete]})
+        done, again = (client.call("POST", path, request, headers={"Idempotency-Key": "k"}) for _ in range(2))
+        assert (done.body["success"], is_replayed(done)) == (True, False)
+        assert (again.body, is_replayed(again)) == (done.body, True)

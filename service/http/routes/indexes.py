@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from litestar import Request
+
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.routes.shadows import Branch
+from shadowswitch.service.http.routes.shadows import Branch, switch_answer
 from shadowswitch.service.http.routing import PREFIX, changes, reads
 
 BASE = f"{PREFIX}/indexes"
@@ -21,14 +25,14 @@ def indexes(host: Host, caller: Caller, branch_name: Branch = "") -> bodies.Inde
 
 
 @changes(f"{BASE}/rollback", Scope.ROLLBACK)
-def rollback(data: bodies.Rollback, host: Host, caller: Caller) -> bodies.Switched:
+def rollback(data: bodies.Rollback, host: Host, caller: Caller, request: Request[Any, Any, Any]) -> bodies.Switched:
     """Switch to the previous generation; no write since then is lost. A second rollback goes forward again."""
     caller.require(Scope.ROLLBACK, data.branch_name)
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, data.branch_name)
-    request = bodies.switch_request(data, caller.name)
+    how = bodies.switch_request(data, caller.name)
     with host.long_call(caller):
-        return bodies.switched(host.engine.rollback(data.branch_name, data.index_type, request))
+        return switch_answer(host.engine.rollback(data.branch_name, data.index_type, how), request)
 
 
 HANDLERS = (indexes, rollback)

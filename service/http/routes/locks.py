@@ -23,6 +23,7 @@ from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import locks as bodies
 from shadowswitch.service.http.bodies.locks import branch_lock, lock_health, lock_waiter
 from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
 from shadowswitch.service.http.problems import NoSuchLock, blocked_members
 from shadowswitch.service.http.routes.presence import while_present
@@ -194,13 +195,17 @@ def clean_up() -> bodies.Said:
 
 
 @changes(f"{BASE}/check-write", Scope.READ)
-def check_write(data: bodies.CheckWrite, host: Host, caller: Caller) -> bodies.Permission:
+def check_write(
+    data: bodies.CheckWrite, host: Host, caller: Caller, request: Request[Any, Any, Any]
+) -> bodies.Permission:
     """Whether a write is admitted at this moment. Only `write` checks and commits in one step."""
     caller.require(Scope.READ if data.lease_s is None else Scope.LOCK, data.branch_name)
     found = host.engine.check_write(
         data.branch_name, data.action, data.resource_type, data.resource_id, caller.owner(data.owner),
         tokens=data.tokens, lease_s=data.lease_s,
     )  # fmt: skip
+    if not found.lock_id:
+        mark_undone(request)
     blocked: dict[str, Any] | None = blocked_members(found.blocked) if found.blocked is not None else None
     lease = (found.lock_id, found.token, found.expires_at) if found.lock_id else (None, None, None)
     return bodies.Permission(found.allowed, found.reason, blocked, *lease)

@@ -7,14 +7,16 @@ import math
 from collections import Counter
 from typing import Annotated, Any
 
+from litestar import Request
 from litestar.params import Parameter, QueryParameter
 
 from shadowswitch.model.errors import InvalidConfig, Timeout
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import ShadowIndex, derive
+from shadowswitch.model.views import ShadowIndex, SwitchResult, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
 from shadowswitch.service.http.routes.metrics import paces_of
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
@@ -125,7 +127,9 @@ def retry(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
 
 
 @changes(f"{BASE}/{{shadow_id:str}}/switch", Scope.SWITCH)
-def switch(shadow_id: str, host: Host, caller: Caller, data: bodies.Switch | None = None) -> bodies.Switched:
+def switch(
+    shadow_id: str, host: Host, caller: Caller, request: Request[Any, Any, Any], data: bodies.Switch | None = None
+) -> bodies.Switched:
     """Make a BUILT shadow the live index. 200 also for a switch that failed: see `success` and `message`."""
     found = _permitted(host, caller, shadow_id, Scope.SWITCH)
     data = data or bodies.Switch()
@@ -136,7 +140,16 @@ def switch(shadow_id: str, host: Host, caller: Caller, data: bodies.Switch | Non
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, found.branch_name)
     with host.long_call(caller):
-        return bodies.switched(host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller.name)))
+        return switch_answer(
+            host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller.name)), request
+        )
+
+
+def switch_answer(result: SwitchResult, request: Request[Any, Any, Any]) -> bodies.Switched:
+    """The answer to a switch or a rollback. One that failed has changed nothing."""
+    if not result.success:
+        mark_undone(request)
+    return bodies.switched(result)
 
 
 @reads(f"{BASE}/{{shadow_id:str}}/status")
