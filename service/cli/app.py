@@ -1,6 +1,6 @@
 """The command line. Exit status 0: success; 1: failure (blocked, refused, failed check, not found); 2: wrong call.
 
-An error is one line on standard error.
+An error is one line on standard error. With `--json` it is an object on standard output, too.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from shadowswitch.model.errors import (
     UnknownShadow,
 )
 from shadowswitch.model.names import escaped
-from shadowswitch.service.cli import manual, read_commands, server_commands, write_commands
-from shadowswitch.service.cli.directory import Refused
+from shadowswitch.service.cli import manual, output, read_commands, server_commands, write_commands
+from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.guard import guarded
+from shadowswitch.service.cli.output import Failure
 from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
+JSON = "--json"
+WRONG = 2
 INTERRUPTED = 130
 TERMINATED = 143
 WRONG_CALL = (InvalidChange, InvalidConfig, InvalidName)
@@ -51,7 +54,8 @@ app = App(
     help="Rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit.",
     help_epilogue=(
         "Exit status: 0 success; 1 failure (blocked, refused, failed check, not found); 2 wrong call."
-        f" Every command takes --json, and {DEBUG} for logs and tracebacks."
+        f" Every command takes {JSON} (an error is an object, too), and {DEBUG} for logs and tracebacks."
+        f" The environment variable {DATA_VARIABLE} stands for --data."
     ),
     version=lambda: importlib.metadata.version("shadowswitch"),
     help_format="markdown",
@@ -68,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(tokens, debug)
     signal.signal(signal.SIGTERM, _terminated)
     if tokens and tokens[0] in read_commands.GUARDED:
-        return guarded(lambda: _run(tokens, debug))
+        return guarded(lambda: _run(tokens, debug), lambda line: _fail(Failure("CorruptData", line), line, tokens))
     return _run(tokens, debug)
 
 
@@ -83,27 +87,51 @@ def _run(tokens: list[str], debug: bool) -> int:
             _silence_stdout()
             return 1
         except KeyboardInterrupt:
-            print("shadowswitch: interrupted", file=sys.stderr)
+            _fail(Failure("Interrupted", "interrupted"), "interrupted", tokens)
             return INTERRUPTED
         except Exception as error:
             if debug and not isinstance(error, CycloptsError):
                 raise
-            print(f"shadowswitch: {escaped(_line(error))}", file=sys.stderr)
+            _fail(_failure(error), _line(error), tokens)
             return _status_of(error)
     return 0
 
 
 def _status_of(error: Exception) -> int:
     if isinstance(error, ShadowSwitchError):
-        return 2 if isinstance(error, WRONG_CALL) else 1
-    return 2 if isinstance(error, CycloptsError | ValueError) else 1
+        return WRONG if isinstance(error, WRONG_CALL) else 1
+    return WRONG if isinstance(error, CycloptsError | ValueError) else 1
+
+
+def _fail(failure: Failure, line: str, tokens: Sequence[str]) -> None:
+    """Report an error: the line, and with `--json` the object. A closed standard output gets no object."""
+    print(f"shadowswitch: {escaped(line)}", file=sys.stderr)
+    if JSON in tokens[: _end_of_options(tokens)]:
+        try:
+            output.print_json_line({"error": failure})
+            sys.stdout.flush()
+        except OSError:
+            _silence_stdout()
+
+
+def _failure(error: Exception) -> Failure:
+    """An error as an object. A wrong call has one kind, whichever part of the command line refused it."""
+    if isinstance(error, ShadowSwitchError):
+        kind, hint = type(error).__name__, _hint(error)
+        return Failure(kind, error.message, hint, error.operation, error.object, error.recoverable)
+    kind = "WrongCall" if _status_of(error) == WRONG else type(error).__name__
+    return Failure(kind, " ".join(str(error).split()))
+
+
+def _hint(error: ShadowSwitchError) -> str:
+    return next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), in_commands(error.hint))
 
 
 def _line(error: Exception) -> str:
     """An error as one line. An unforeseen error adds its class, and the option for the traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, ShadowSwitchError):
-        hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), in_commands(error.hint))
+        hint = _hint(error)
         text = " ".join(f"{error.message}; {hint}".split() if hint else error.message.split())
     if isinstance(error, CycloptsError):
         return f"{text} See shadowswitch --help."
@@ -115,9 +143,14 @@ def _line(error: Exception) -> str:
 def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """Remove --debug before `--`. The environment variable SHADOWSWITCH_DEBUG has the same effect."""
     tokens = list(arguments)
-    end = tokens.index("--") if "--" in tokens else len(tokens)
+    end = _end_of_options(tokens)
     kept = [token for token in tokens[:end] if token != DEBUG]
     return [*kept, *tokens[end:]], len(kept) < end or bool(os.environ.get("SHADOWSWITCH_DEBUG"))
+
+
+def _end_of_options(tokens: Sequence[str]) -> int:
+    """The place of `--`, behind which every token is an argument."""
+    return tokens.index("--") if "--" in tokens else len(tokens)
 
 
 @contextmanager

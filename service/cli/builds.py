@@ -9,7 +9,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.views import moment
-from shadowswitch.model.errors import BuildCancelled, BuildFailed
+from shadowswitch.model.errors import BuildCancelled, BuildFailed, UnknownShadow
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.service.cli.progress import build_details, steps
@@ -18,6 +18,9 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
 
 LOOK_S = 0.1
+PREFIX_CHARS_MIN = 4
+"""An empty or a very short text is a slip, and names no shadow by chance."""
+LISTED_MAX = 5
 RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
 
 
@@ -44,6 +47,20 @@ def shadow_status(row: ShadowRow) -> dict[str, Any]:
         "switched_at": moment(row.switched_at),
         "error": row.error,
     }
+
+
+def find_shadow(catalog: Catalog, given: str) -> ShadowRow:
+    """The shadow of an id, or of the beginning of an id of at least `PREFIX_CHARS_MIN` characters.
+
+    Raises UnknownShadow, also for a beginning that several shadows share.
+    """
+    if len(given) < PREFIX_CHARS_MIN or catalog.find_shadow(given) is not None:
+        return catalog.shadow(given)
+    found = [row for row in catalog.shadows() if row.id.startswith(given)]
+    if len(found) > 1:
+        ids = ", ".join(f"{row.id} ({row.state})" for row in found[:LISTED_MAX])
+        raise UnknownShadow(f"{len(found)} shadows begin with {given!r:.80}, so give more of the id: {ids}")
+    return found[0] if found else catalog.shadow(given)
 
 
 def types_of(catalog: Catalog, branch: str) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
@@ -18,9 +18,23 @@ from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
 
-Data = Annotated[Path, Parameter(help="The data directory.")]
+DATA_VARIABLE = "SHADOWSWITCH_DATA"
+
+
+def _directory(kind: Any, tokens: Sequence[Token]) -> Path:
+    """The path of a data directory. An empty text is no path: `Path("")` would be the working directory."""
+    if not tokens[0].value:
+        raise ValueError(f"the path is empty; give a data directory with --data or {DATA_VARIABLE}")
+    return Path(tokens[0].value)
+
+
+Data = Annotated[Path, Parameter(env_var=DATA_VARIABLE, converter=_directory, n_tokens=1, help="The data directory.")]
+ShadowId = Annotated[str, Parameter(help="The id of a shadow, or its beginning if no other shadow has it.")]
 Json = Annotated[
-    bool, Parameter(name="--json", negative="", show_default=False, help="Print one JSON value and nothing else.")
+    bool,
+    Parameter(
+        name="--json", negative="", show_default=False, help="Print one JSON value and nothing else, also for an error."
+    ),
 ]
 
 OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME})
@@ -47,7 +61,9 @@ def require_data(data: Path) -> None:
         _warn_of_others(data)
         return
     what = "is not a data directory of shadowswitch" if data.exists() else "does not exist"
-    raise NotADataDirectory(f"{data} {what}", hint="give the right path with --data, or create one with import")
+    raise NotADataDirectory(
+        f"{data} {what}", hint=f"give the right path with --data or {DATA_VARIABLE}, or create one with import"
+    )
 
 
 def _warn_of_others(data: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
@@ -19,8 +18,11 @@ from shadowswitch.storage.reading import DAMAGE_SIGNALS
 _PASSED_ON = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """Run a command in a child process and return its exit status. Call before any thread runs."""
+def guarded(run: Callable[[], int], fail: Callable[[str], None]) -> int:
+    """Run a command in a child process and return its exit status. Call before any thread runs.
+
+    `fail` reports the damage that ended the child by a signal.
+    """
     ours, theirs = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD})
     try:
@@ -40,10 +42,9 @@ def guarded(run: Callable[[], int]) -> int:
     status = os.waitstatus_to_exitcode(_wait(child))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if -status in DAMAGE_SIGNALS:
-        print(
-            f"shadowswitch: reading the data directory ended by {signal.Signals(-status).name}, so a file of it is"
-            " damaged; shadowswitch check names the file and what to do",
-            file=sys.stderr,
+        fail(
+            f"reading the data directory ended by {signal.Signals(-status).name}, so a file of it is damaged;"
+            " shadowswitch check names the file and what to do"
         )
         return 1
     if status < 0:  # another signal: this process ends by it, too

@@ -25,6 +25,17 @@ WATCH_S = 0.5
 View = dict[str, Any]
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """An error of a command for programs: the members of ShadowSwitchError. `kind` is the class of the error."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    operation: str = ""
+    object: str = ""
+    recoverable: bool = False
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value. Structs become objects, times ISO 8601."""
     for line in msgspec.json.format(msgspec.json.encode(value), indent=2).decode().split("\n"):

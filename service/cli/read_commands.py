@@ -22,8 +22,8 @@ from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
 from shadowswitch.model.views import Event, Finding
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import shadow_status
-from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine, require_data
+from shadowswitch.service.cli.builds import find_shadow, shadow_status
+from shadowswitch.service.cli.directory import Data, Json, Refused, ShadowId, open_catalog, open_engine, require_data
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
 
@@ -69,7 +69,7 @@ def search(
     output.print_table(f"{len(hits)} hits, LSN {lsn}, generation {generation}", ["type", "id", "score", "lsn"], rows)
 
 
-def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:
+def status(shadow_id: ShadowId | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:
     """Show the host process, branches, live indexes, shadows and locks. Works beside a running host.
 
     A running server adds its mirrored folders, the reasons for files that they leave out, and its errors.
@@ -79,11 +79,11 @@ def status(shadow_id: str | None = None, *, data: Data, watch: Watch = False, js
     Parameters
     ----------
     shadow_id
-        Show only this shadow, with every value.
+        Show only the shadow of this id, or of the beginning of its id, with every value.
     """
 
     def look() -> output.View:
-        return shadow_status(catalog.shadow(shadow_id)) if shadow_id is not None else status_of(catalog, data)
+        return shadow_status(find_shadow(catalog, shadow_id)) if shadow_id is not None else status_of(catalog, data)
 
     def render(found: output.View) -> RenderableType:
         return render_shadow(found) if shadow_id is not None else render_status(found)

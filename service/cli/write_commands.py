@@ -12,8 +12,8 @@ from cyclopts.validators import Number
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.views import SwitchResult
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import build_config, types_of, wait_until_built
-from shadowswitch.service.cli.directory import Data, Json, Refused, open_catalog, open_engine
+from shadowswitch.service.cli.builds import build_config, find_shadow, types_of, wait_until_built
+from shadowswitch.service.cli.directory import Data, Json, Refused, ShadowId, open_catalog, open_engine
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import counts_text
@@ -153,13 +153,20 @@ def build(
         raise Refused
 
 
-def switch(shadow_id: str, *, data: Data, json: Json = False) -> None:
+def switch(shadow_id: ShadowId, *, data: Data, json: Json = False) -> None:
     """Make a BUILT shadow the live index.
 
     Example: `shadowswitch switch 5f0c... --data ./data`
     """
+    shadow_id = _full_id(data, shadow_id)
     with open_engine(data) as engine:
         _print_switch(engine.switch(shadow_id), json)
+
+
+def _full_id(data: Path, given: str) -> str:
+    """The id of a shadow. Raises UnknownShadow."""
+    with open_catalog(data) as catalog:
+        return find_shadow(catalog, given).id
 
 
 def rollback(branch: str, index_type: str = "SEARCH_INDEX", *, data: Data, json: Json = False) -> None:
@@ -177,7 +184,7 @@ def _print_switch(result: SwitchResult, json: bool) -> None:
         raise Refused
 
 
-def cancel(shadow_id: str, *, data: Data, reason: str = "", json: Json = False) -> None:
+def cancel(shadow_id: ShadowId, *, data: Data, reason: str = "", json: Json = False) -> None:
     """Cancel a build, or discard a BUILT or FAILED shadow.
 
     Example: `shadowswitch cancel 5f0c... --data ./data --reason "wrong tokenizer"`
@@ -187,6 +194,7 @@ def cancel(shadow_id: str, *, data: Data, reason: str = "", json: Json = False) 
     reason
         The reason, for the audit history.
     """
+    shadow_id = _full_id(data, shadow_id)
     with open_engine(data) as engine:
         shadow = engine.cancel_build(shadow_id, reason)
     output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state}", json)

@@ -43,7 +43,9 @@ def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 )
 def test_an_unknown_name_is_status_1_and_one_line(cli: Cli, live: Path, call: list[str], says: str) -> None:
     assert says in cli.error(*call, "--data", live, status=1)
-    assert says in cli.error(*call, "--data", live, "--json", status=1)
+    failure = cli.failure(*call, "--data", live, status=1)
+    assert says in failure["message"]
+    assert failure["kind"] in ("UnknownBranch", "UnknownIndex", "UnknownShadow", "InvalidTransition")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,7 @@ def test_an_unknown_name_is_status_1_and_one_line(cli: Cli, live: Path, call: li
 )
 def test_a_wrong_call_is_status_2_and_one_line(cli: Cli, live: Path, call: list[str], says: str) -> None:
     assert says in cli.error(*call, "--data", live, status=2)
+    assert says in cli.failure(*call, "--data", live, status=2)["message"]
 
 
 def test_an_unknown_command_and_a_missing_data_directory_are_wrong_calls(cli: Cli) -> None:
@@ -95,7 +98,9 @@ def test_an_invalid_branch_name_is_a_wrong_call(cli: Cli, tmp_path: Path) -> Non
 
 def test_a_second_build_of_an_index_is_refused(cli: Cli, data: Path) -> None:
     cli("build", "main", "--data", data)
-    assert "cancel" in cli.error("build", "main", "--data", data, "--json", status=1)
+    assert "cancel" in cli.error("build", "main", "--data", data, status=1)
+    failure = cli.failure("build", "main", "--data", data, status=1)
+    assert (failure["kind"], "cancel" in failure["hint"]) == ("DuplicateBuild", True)
 
 
 def test_a_refused_switch_is_status_1_with_its_reason(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ from shadowswitch.service.cli.guard import guarded
 def refuse(thread):
     raise RuntimeError("can't start new thread")
 threading.Thread.start = refuse
-sys.exit(guarded(lambda: 7))
+sys.exit(guarded(lambda: 7, print))
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=outside_environment())

@@ -52,6 +52,18 @@ class Cli:
     def error(self, *arguments: object, status: int) -> str:
         """Run a command that must fail, and return its one line."""
         assert self(*arguments, status=status) == ""
+        return self._line()
+
+    def failure(self, *arguments: object, status: int) -> Any:
+        """Run a command with --json that must fail, and return the error of its one line of output."""
+        out = self(*arguments, "--json", status=status)
+        self._line()
+        assert out.count("\n") == 1, out
+        (found,) = json.loads(out).items()
+        assert found[0] == "error"
+        return found[1]
+
+    def _line(self) -> str:
         assert self.err.startswith("shadowswitch: "), self.err
         assert self.err.count("\n") == 1, self.err
         return self.err
