@@ -6,7 +6,7 @@ Every route names one scope. `guard` refuses a caller without it, so a route can
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from litestar import Litestar, Request, delete, get, post
@@ -18,8 +18,11 @@ from litestar.utils import normalize_path
 from shadowswitch.service.http.access import Caller, Scope, Unauthorized
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.middleware import CALLER, decode_segment
+from shadowswitch.service.http.problems import BadRequest
 
 PREFIX = "/api/v1"
+QUERY = "query"
+"""In the `opt` of a handler: the names of its parameters in a query."""
 PUBLIC = "public"
 """In place of a scope: the route needs no token."""
 
@@ -53,9 +56,32 @@ def _route(kind: Callable[..., Any], path: str | list[str], scope: Scope | str, 
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse a caller without the scope of the route. The route itself checks the branch."""
+    """Refuse a caller without the scope of the route, and a query with a parameter that the route does not have.
+
+    The route itself checks the branch. Raises Unauthorized, Forbidden, BadRequest.
+    """
     caller: Caller | None = connection.scope.get(CALLER)  # type: ignore[assignment]
     check_scope(caller, handler)
+    if connection.scope["query_string"]:
+        known = query_parameters(handler, connection.path_params)
+        unknown = sorted(set(connection.query_params) - known)
+        if unknown:
+            raise BadRequest(
+                f"the query has an unknown parameter: {', '.join(unknown)}",
+                hint=f"leave it out; this route has {', '.join(sorted(known)) or 'no parameters'}",
+            )
+
+
+def query_parameters(handler: BaseRouteHandler, path_parameters: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the parameters that a route has in its query, as a client sends them.
+
+    Litestar gives a guard a copy of the handler for each request; the copies share `opt`, which keeps the names.
+    """
+    found: frozenset[str] | None = handler.opt.get(QUERY)
+    if found is None:
+        model = handler.create_kwargs_model(dict(path_parameters))
+        found = handler.opt[QUERY] = frozenset(one.field_alias for one in model.expected_query_params)
+    return found
 
 
 def check_scope(caller: Caller | None, handler: BaseRouteHandler) -> None:
