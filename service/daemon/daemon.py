@@ -1,8 +1,8 @@
 """The daemon of a server: the mirrors, indexes, inbox and webhooks that the folders and the settings file describe.
 
 The daemon watches the settings file. After a change it starts the new parts, stops the parts without a description, and
-rebuilds the indexes with another description. A settings file with an error changes nothing. The log, an event and the
-status carry the error until the file is correct.
+rebuilds the indexes with another description. A settings file with an error, or one that vanishes, changes nothing. The
+log, an event and the status carry the error until the file is correct.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -86,13 +87,24 @@ def settings_path(folders: Sequence[Path], settings_file: Path | None, data: Pat
     return (settings_file or home / FILE_NAME).absolute()
 
 
-def read_settings(folders: Sequence[Path], settings_file: Path | None, data: Path) -> tuple[Settings, dict[str, str]]:
-    """Read the settings file, if it exists, and add a mirror for each folder. Raises InvalidConfig.
+class FoundSettings(NamedTuple):
+    """The settings, the tables that do not count, each with the reason, and whether there is a file."""
 
-    Returns the tables of a file in a followed folder that do not count, too, each with the reason.
+    settings: Settings
+    left_out: dict[str, str]
+    from_file: bool
+
+
+def read_settings(
+    folders: Sequence[Path], settings_file: Path | None, data: Path, *, in_effect: bool = False
+) -> FoundSettings:
+    """Read the settings file, and add a mirror for each folder. Raises InvalidConfig.
+
+    A file that is not there is no settings, unless the operator named it, or its settings are `in_effect`.
     """
     path = settings_path(folders, settings_file, data)
     left_out: dict[str, str] = {}
+    from_file = True
     for folder in folders:
         if not folder.is_dir():
             raise InvalidConfig(f"{folder} is not a folder", hint="name an existing folder for `main` to follow")
@@ -101,8 +113,14 @@ def read_settings(folders: Sequence[Path], settings_file: Path | None, data: Pat
             settings, left_out = load_followed(path)
         else:
             settings = load_settings(path)
-    except FileNotFoundError:
-        settings = Settings()
+    except FileNotFoundError as error:
+        if in_effect:
+            raise InvalidConfig(
+                f"{path} is gone, and what it described stays", hint="put it back; an empty file describes nothing"
+            ) from error
+        if settings_file is not None:
+            raise InvalidConfig(f"{path} does not exist", hint="create it, or name no settings file") from error
+        settings, from_file = Settings(), False
     except OSError as error:
         lack = passing(error, "read settings", str(path))
         if lack is not None:
@@ -124,7 +142,7 @@ def read_settings(folders: Sequence[Path], settings_file: Path | None, data: Pat
     searched = any(index.key == default.key or RESOURCE_TYPE in index.resource_types for index in settings.index)
     indexes = [default] if folders and not searched else []
     joined = msgspec.structs.replace(settings, mirror=(*settings.mirror, *mirrors), index=(*settings.index, *indexes))
-    return check_settings(joined, path.parent, path.name), left_out
+    return FoundSettings(check_settings(joined, path.parent, path.name), left_out, from_file)
 
 
 class Daemon(Part):
@@ -144,6 +162,8 @@ class Daemon(Part):
         self.settings_file = settings_path(folders, settings_file, engine.path)
         self._settings = self._at_start = Settings()
         self._left_out: dict[str, str] = {}
+        self._from_file = False
+        """Whether the present settings are those of the file."""
         self._error: str | None = None
         self._stamp: object = None
         self._parts: dict[Description, Part] = {}
@@ -201,7 +221,8 @@ class Daemon(Part):
 
     def _read_settings(self) -> None:
         """Take the settings of the file, and log what does not count. Raises InvalidConfig; then nothing changes."""
-        self._settings, self._left_out = read_settings(self._folders, self._named, self._engine.path)
+        found = read_settings(self._folders, self._named, self._engine.path, in_effect=self._from_file)
+        self._settings, self._left_out, self._from_file = found
         for table, reason in self._left_out.items():
             logger.error("%s of %s has no effect: %s", table, self.settings_file, reason)
 
@@ -280,7 +301,7 @@ def daemon_of_server(
     That function calls `announce` after the start. The exit stops the daemon. Raises InvalidConfig for wrong settings,
     before anything starts.
     """
-    config = read_settings(folders, settings_file, data)[0].config()
+    config = read_settings(folders, settings_file, data).settings.config()
     with contextlib.ExitStack() as started:
 
         def ready(engine: Engine, url: str) -> Callable[[], UpkeepStatus]:

@@ -105,11 +105,41 @@ def test_an_invalid_settings_file_at_the_start_starts_nothing(engine: Engine, st
     assert engine.count("main") == 0
 
 
+def test_a_named_settings_file_that_is_not_there_starts_nothing(engine: Engine, start: Start, folder: Path) -> None:
+    file = folder.parent / "shadowswitch.tml"
+    with pytest.raises(InvalidConfig, match=r"shadowswitch\.tml does not exist; create it"):
+        start(folder, settings_file=file)
+    assert engine.count("main") == 0
+    start(folder)
+    wait_until(lambda: engine.count("main") == 20)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_what_a_vanished_settings_file_described_stays_and_is_reported(
+    engine: Engine, start: Start, folder: Path, tmp_path: Path, is_named: bool
+) -> None:
+    file = tmp_path / "named.toml" if is_named else engine.path / "shadowswitch.toml"
+    file.write_text(f'[[mirror]]\nfolder = "{folder}"\n[inbox]\nenabled = false\n')
+    daemon = start(**({"settings_file": file} if is_named else {}))
+    wait_until(lambda: engine.count("main") == 20)
+    file.rename(tmp_path / "aside")
+    wait_until(lambda: "is gone, and what it described stays" in (daemon.status().error or ""))
+    assert engine.events()[-1].type.endswith("settings.refused")
+    (folder / "late.txt").write_text("late")
+    wait_until(lambda: engine.get("main", "file", "late.txt"))
+    assert daemon.status().inbox is None
+    (tmp_path / "aside").rename(file)
+    wait_until(lambda: daemon.status().error is None)
+    file.write_text("")
+    wait_until(lambda: daemon.status().mirrors == [])
+
+
 def test_mirrors_start_and_stop_with_the_settings(engine: Engine, start: Start, folder: Path, tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "n.txt").write_text("note")
     file = tmp_path / "shadowswitch.toml"
+    file.write_text("")
     daemon = start(settings_file=file)
     assert daemon.status().mirrors == []
     file.write_text('[[mirror]]\nfolder = "notes"\nprefix = "notes/"\n')
