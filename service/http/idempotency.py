@@ -1,7 +1,8 @@
 """Idempotency keys: a POST or DELETE that was done and is repeated with the same `Idempotency-Key` is not done again.
 
-The repetition gets the first answer. Only the answer to a request that was done is kept: a refusal changed nothing, and
-its cause may go. So may the cause of a 200 that says that nothing was done; its route calls `mark_undone`.
+The repetition gets the first answer. Only an answer is kept that would be the same again: to a request that was done,
+or that is wrong by itself (`WRONG`). The cause of any other refusal may go, and nothing was changed. So may the cause of
+a 200 that says that nothing was done; its route calls `mark_undone`.
 
 Answers are kept in memory, by caller, method, path and key: at most `ANSWERS_MAX` answers of `SIZE_MAX_BYTES` together,
 each for `KEPT_S` seconds. A caller pushes out its own oldest answers before those of a caller that keeps less. Only a
@@ -30,6 +31,8 @@ SIZE_MAX_BYTES = 64 << 20
 KEPT_S = 24 * 3600.0
 HEADER = b"idempotency-key"
 REPLAYED = (b"idempotency-replayed", b"true")
+WRONG = (400, 422)
+"""The statuses of requests that are refused whatever the present state is."""
 UNDONE = "shadowswitch.undone"
 """In the scope of a request: it has changed nothing, whatever its status."""
 OVERHEAD_BYTES = 1024
@@ -137,7 +140,7 @@ class Idempotency:
             del self._kept[caller]
 
     async def _ask(self, caller: str, key: Key, request: bytes, scope: Any, receive: Any, send: Any) -> None:
-        """Pass the request to the routes, and keep their answer if the request was done."""
+        """Pass the request to the routes, and keep their answer if it would be the same again."""
         status, headers, body = 0, [], b""
 
         async def keep(message: Any) -> None:
@@ -146,7 +149,8 @@ class Idempotency:
                 status, headers = message["status"], [tuple(one) for one in message["headers"]]
             else:
                 body += message.get("body", b"")
-                if not message.get("more_body") and 200 <= status < 300 and UNDONE not in scope:
+                is_final = status in WRONG or (200 <= status < 300 and UNDONE not in scope)
+                if not message.get("more_body") and is_final:
                     size = len(body) + len(key[1]) + sum(map(sum, (map(len, one) for one in headers))) + OVERHEAD_BYTES
                     self._keep(caller, key, Answer(request, time.monotonic(), status, headers, body, size))
             await send(message)

@@ -95,7 +95,7 @@ CLOUD_EVENT: dict[str, Any] = {
         "subject": {"type": "string", "minLength": 1},
         "time": {"type": "string", "format": "date-time"},
         "datacontenttype": {"const": "application/json"},
-        "dataschema": {"type": "string", "format": "uri", "minLength": 1},
+        "dataschema": {"type": "string", "minLength": 1},
         "data": {"type": "object", "required": ["branch_name"], "properties": {"branch_name": {"type": "string"}}},
     },
     "propertyNames": {"pattern": "^[a-z0-9]{1,20}$"},

@@ -11,7 +11,6 @@ from shadowswitch.service.daemon.daemon import UpkeepStatus
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies.operations import Check, Health
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.routing import PREFIX, PUBLIC, changes, reads
 
 
@@ -47,11 +46,9 @@ def upkeep(host: Host, caller: Caller) -> UpkeepStatus:
 
 
 @changes(f"{PREFIX}/check", Scope.ADMIN)
-def check(data: Check, host: Host, caller: Caller, request: Request[Any, Any, Any]) -> list[Finding]:
+def check(data: Check, host: Host, caller: Caller) -> list[Finding]:
     """Verify every invariant over all data on disk; with `repair`, derive again what can be. May take long."""
     caller.require(Scope.ADMIN)
-    if not data.repair:
-        mark_undone(request)
     with host.long_call(caller):
         return host.engine.check(data.repair, caller.name, data.reason)
 
