@@ -1,8 +1,8 @@
 """Idempotency keys: a POST or DELETE that was done and is repeated with the same `Idempotency-Key` is not done again.
 
 The repetition gets the first answer. Only an answer is kept that would be the same again: to a request that was done,
-or that is wrong by itself (`WRONG`). The cause of any other refusal may go, and nothing was changed. So may the cause of
-a 200 that says that nothing was done; its route calls `mark_undone`.
+or to one that is wrong by itself (`WRONG`). The cause of any other refusal may go, and nothing was changed. So may the
+cause of a 200 that says that nothing was done; its route calls `mark_undone`.
 
 Answers are kept in memory, by caller, method, path and key: at most `ANSWERS_MAX` answers of `SIZE_MAX_BYTES` together,
 each for `KEPT_S` seconds. A caller pushes out its own oldest answers before those of a caller that keeps less. Only a

@@ -8,7 +8,10 @@ from typing import Literal
 import msgspec
 
 from shadowswitch.service.http.bodies.fields import Body, Text, Tokens, Types
-from shadowswitch.service.http.bodies.locks import BranchLock
+from shadowswitch.service.http.bodies.locks import BranchLock, Seconds
+
+HEARTBEAT_S = 120.0
+"""The interval of heartbeats of the field's existing clients while they index."""
 
 
 class IndexingInfo(msgspec.Struct, frozen=True):
@@ -32,15 +35,24 @@ class BranchStatusOut(msgspec.Struct, frozen=True):
 
 
 class StartIndexing(Body, frozen=True):
-    """Without `resource_types` every type with records is locked; the whole branch only with `force_branch_lock`."""
+    """Without `resource_types` every type with records is locked; the whole branch only with `force_branch_lock`.
+
+    A lock without three heartbeats in sequence ends, and so does the indexing: as a failure. `heartbeat_s` is the
+    interval in seconds; null expects no heartbeat. `ttl_s` is the time to live in seconds, by default four hours.
+    """
 
     resource_types: Types | None = None
     force_branch_lock: bool = False
     reason: Text = "Data indexing in progress"
+    ttl_s: Seconds | None = None
+    heartbeat_s: Seconds | None = HEARTBEAT_S
 
 
 class IndexingStarted(msgspec.Struct, frozen=True):
-    """The locks of the indexing. `tokens` are their fencing tokens, in the order of `lock_ids`."""
+    """The locks of the indexing. `tokens` are their fencing tokens, in the order of `lock_ids`.
+
+    Each lock takes a heartbeat every `heartbeat_s` seconds, and ends at `expires_at` at the latest.
+    """
 
     lock_ids: list[str]
     tokens: list[int]
@@ -49,6 +61,8 @@ class IndexingStarted(msgspec.Struct, frozen=True):
     message: str
     branch_state: str
     other_resources_available: bool
+    heartbeat_s: float | None = None
+    expires_at: datetime | None = None
 
 
 class CompleteIndexing(Body, frozen=True):

@@ -29,13 +29,15 @@ def start(
 ) -> bodies.IndexingStarted:
     """Start indexing in place: it locks the given types only, or with `force_branch_lock` the whole branch.
 
-    A build in the shadow locks nothing.
+    The locks of an indexer that sends no heartbeats end. A build in the shadow locks nothing.
     """
     branch = permitted_branch(branch_name, caller, Scope.LOCK)
     data = data or bodies.StartIndexing()
     present = host.engine.resource_types(branch)
     types = None if data.force_branch_lock else data.resource_types or present or None
-    locks = host.engine.start_indexing(branch, caller.owner(service_name), types, reason=data.reason)
+    locks = host.engine.start_indexing(
+        branch, caller.owner(service_name), types, ttl_s=data.ttl_s, heartbeat_s=data.heartbeat_s, reason=data.reason
+    )
     free = sorted(set(present) - set(types)) if types is not None else []
     what = ", ".join(types) if types is not None else "the whole branch"
     return bodies.IndexingStarted(
@@ -46,6 +48,8 @@ def start(
         message=f"{what} of {branch} is locked for indexing" if types is not None else f"{branch} is locked",
         branch_state=host.engine.branch(branch).state,
         other_resources_available=bool(free),
+        heartbeat_s=data.heartbeat_s,
+        expires_at=min((lock.expires_at for lock in locks if lock.expires_at is not None), default=None),
     )
 
 
