@@ -17,7 +17,7 @@ import socket
 import ssl
 import threading
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import msgspec
 
@@ -29,6 +29,9 @@ RETRY_AFTER_MAX_S = 300.0
 SOCKET_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 30.0
 """The limit of one attempt, also for an endpoint that answers byte by byte."""
+PATH_SAFE = "/%:@!$&'()*+,;=-._~"
+QUERY_SAFE = PATH_SAFE + "?"
+"""The characters of RFC 3986 that a path and a query have as they are."""
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 """The part of IPv6 that is given to the public. Outside of it lie site-local (fec0::/10), IPv4-compatible (::/96) and
@@ -72,6 +75,27 @@ class Endpoint(msgspec.Struct, frozen=True):
         return not self.types or any(
             kind == wanted or (wanted.endswith("*") and kind.startswith(wanted[:-1])) for wanted in self.types
         )
+
+
+def checked_url(url: str) -> SplitResult:
+    """The parts of the URL of an endpoint. Raises InvalidConfig for a URL to which no request can be sent."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (parts.hostname or "").encode("idna").decode()
+    except (ValueError, UnicodeError) as error:
+        raise InvalidConfig(f"{url!r} is not a URL: {error}", hint="correct its host name or its port") from error
+    if parts.scheme not in ("https", "http") or not host:
+        raise InvalidConfig(f"{url!r} is not an http or https URL")
+    if port == 0 or not url.isprintable() or " " in url:
+        raise InvalidConfig(f"{url!r} has port 0, a space or a control character", hint="write a space as %20")
+    return parts
+
+
+def target_of(parts: SplitResult) -> str:
+    """The target of a request: path and query, in ASCII. What is percent-encoded already stays as it is."""
+    query = f"?{quote(parts.query, safe=QUERY_SAFE)}" if parts.query else ""
+    return quote(parts.path or "/", safe=PATH_SAFE) + query
 
 
 def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
@@ -133,11 +157,11 @@ class _Connection(http.client.HTTPConnection):
 
 def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None) -> None:
     """Send one event. Raises DeliveryFailed unless the endpoint answers with 2xx. `context` is the TLS context."""
-    parts = urlsplit(endpoint.url)
+    parts = checked_url(endpoint.url)
     secure = parts.scheme == "https"
     if not secure and not endpoint.allow_private:
         raise DeliveryFailed("events are sent by https only", hint="allow_private allows http")
-    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    host, port = (parts.hostname or "").encode("idna").decode(), parts.port or (443 if secure else 80)
     body = json.dumps(to_cloud_event(event), ensure_ascii=False, separators=(",", ":")).encode()
     timestamp = int(time.time())
     headers = {
@@ -148,7 +172,7 @@ def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None
     }
     if endpoint.secret:
         headers["webhook-signature"] = signature(endpoint.secret, event.id, timestamp, body)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    target = target_of(parts)
     tls = (context or ssl.create_default_context()) if secure else None
     address = addresses_of(host, port, endpoint.allow_private)[0]
     connection = _Connection(host, port, address, tls)
@@ -159,7 +183,7 @@ def send(endpoint: Endpoint, event: Event, context: ssl.SSLContext | None = None
         connection.request("POST", target, body, headers)
         response = connection.getresponse()
         _judge(response.status, response.headers.get("Retry-After"))
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of a header or an encoding
         raise DeliveryFailed(f"the event could not be sent to {host}: {error!r}") from error
     finally:
         timer.cancel()

@@ -31,7 +31,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -39,6 +38,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
 from shadowswitch.model.inbound_events import IncomingRules
 from shadowswitch.model.names import check_branch
+from shadowswitch.service.daemon.delivery import checked_url
 from shadowswitch.service.daemon.ignore import IgnoreRules
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.storage import no_links
@@ -229,9 +229,7 @@ def _check_index(index: IndexSettings) -> None:
 
 
 def _check_webhook(webhook: WebhookSettings) -> None:
-    parts = urlsplit(webhook.url)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise InvalidConfig(f"{webhook.url!r} is not an http or https URL")
+    parts = checked_url(webhook.url)
     if parts.username is not None or parts.password is not None:
         raise InvalidConfig("a user or password in a URL would end up in logs", hint="use secret_env")
     if parts.scheme == "http" and not webhook.allow_private:

@@ -22,7 +22,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.views import Event
-from shadowswitch.service.daemon.delivery import DeliveryFailed, Endpoint, send, signature
+from shadowswitch.service.daemon.delivery import DeliveryFailed, Endpoint, checked_url, send, signature
 from shadowswitch.service.daemon.part import Part
 
 logger = logging.getLogger("shadowswitch")
@@ -60,6 +60,8 @@ class Webhook(Part):
         context: ssl.SSLContext | None = None,
         retry_s: float = RETRY_FIRST_S,
     ) -> None:
+        """`retry_s` is the first pause after a failure, in seconds. Raises InvalidConfig for a URL that cannot be."""
+        checked_url(endpoint.url)
         super().__init__(engine, "webhook", endpoint.label)
         self.endpoint = endpoint
         self._context = context
@@ -103,8 +105,10 @@ class Webhook(Part):
         return POLL_S
 
     def _failed(self, error: Exception) -> float:
+        """A round raised `error`, whichever it is: count it, and try again."""
         super()._failed(error)
-        self._error = str(error)
+        self._failures += 1
+        self._error = str(error) or type(error).__name__
         return self._retry_s
 
     def _send_page(self) -> bool:

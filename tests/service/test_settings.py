@@ -51,6 +51,12 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "a secret in the URL": ('[[webhook]]\nurl = "https://me:secret@example.org"\n', "would end up in logs"),
     "plain http": ('[[webhook]]\nurl = "http://example.org"\n', "https only"),
     "no URL": ('[[webhook]]\nurl = "example"\n', "not an http or https URL"),
+    "a port that no host has": ('[[webhook]]\nurl = "https://example.org:99999/"\n', "number 1.*[Pp]ort"),
+    "no port": ('[[webhook]]\nurl = "https://example.org:abc/"\n', "number 1.*[Pp]ort"),
+    "port 0": ('[[webhook]]\nurl = "https://example.org:0/"\n', "number 1.*port 0"),
+    "a space in a URL": ('[[webhook]]\nurl = "https://example.org/a b"\n', "number 1.*%20"),
+    "a host name that is too long": (f'[[webhook]]\nurl = "https://{"사용자" * 40}.kr/"\n', "number 1.*host name"),
+    "half an address": ('[[webhook]]\nurl = "https://[::1/"\n', "number 1.*not a URL"),
     "a secret that is not there": (
         '[[webhook]]\nurl = "https://a.b"\nsecret_env = "NOT_SET"\n',
         "'NOT_SET' is not",
