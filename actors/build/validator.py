@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
 from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndexes
 from shadowswitch.model.digest import buckets_of_shard, shard_of
-from shadowswitch.model.errors import CorruptData
+from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.journal import read_records
@@ -49,7 +50,7 @@ class Validation(msgspec.Struct, frozen=True):
     """The checks that were asked for and could not be done, with the reason. Not a finding; the caller gets it."""
 
 
-HostCheck = Callable[[IndexReader], Iterable[str]]
+HostCheck = Callable[[IndexReader], Reasons]
 """A check that the host registered. It returns the problems of a shadow, one line each."""
 
 
@@ -214,7 +215,9 @@ class ShadowValidator:
         """
         reader = generation.take_reader()
         try:
-            problems = [str(problem) for problem in self.host_checks[name](reader)]
+            problems = reasons_of("the validator", self.host_checks[name](reader))
+        except InvalidConfig as error:  # the answer, or a call that the validator made
+            problems = [str(error)]
         except Exception as error:
             lack = shortage(error, "validate")
             if lack is not None:

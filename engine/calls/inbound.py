@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
 from shadowswitch.engine.admission import KeyedLocks
 from shadowswitch.engine.calls.branches import BranchCalls
 from shadowswitch.engine.calls.builds import BuildCalls
@@ -21,8 +22,8 @@ from shadowswitch.storage.catalog.inbox import find_received, received_key, save
 
 logger = logging.getLogger("shadowswitch")
 
-MergeCondition = Callable[[str, Mapping[str, Any]], str | None]
-"""Gets the branch and the event's data; returns None when it is met, else the reason."""
+MergeCondition = Callable[[str, Mapping[str, Any]], Reasons]
+"""Gets the branch and the event's data; returns None when it is met, else the reason, or several."""
 
 NO_CONFLICTS = "no_conflicts"
 
@@ -91,8 +92,9 @@ class InboundCalls:
     def add_merge_condition(self, name: str, condition: MergeCondition) -> None:
         """Register what must be met before a branch is merged automatically.
 
-        `condition(branch, data)` gets the event's data and returns None when it is met, else the reason. A condition
-        that raises is not met. The engine cannot know of conflicts, so it demands the condition `no_conflicts` unless
+        `condition(branch, data)` gets the event's data and returns None when it is met, else the reason: a text, or
+        several. A condition that raises is not met, nor is one with any other answer (True, False, a number). The
+        engine cannot know of conflicts, so it demands the condition `no_conflicts` unless
         `IncomingRules.require_no_conflicts` is off. A condition runs on the thread of `receive_event`.
         """
         self._state.check()
@@ -197,8 +199,10 @@ class InboundCalls:
 
 def _ask(name: str, condition: MergeCondition, branch: str, data: Mapping[str, Any]) -> list[str]:
     try:
-        reason = condition(branch, data)
+        reasons = reasons_of("the merge condition", condition(branch, data))
+    except InvalidConfig as error:  # the answer, or a call that the condition made
+        reasons = [str(error)]
     except Exception as error:
         logger.exception("merge condition %s failed", name)
-        reason = f"it failed: {error!r}"
-    return [f"{name}: {reason}"] if reason else []
+        reasons = [f"it failed: {error!r}"]
+    return [f"{name}: {reason}" for reason in reasons]

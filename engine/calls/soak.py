@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.open_state import OpenState
@@ -25,7 +26,7 @@ logger = logging.getLogger("shadowswitch")
 BACK_CHECKS = ("DIGEST", "INTEGRITY_CHECK", "SAMPLE_READ_BACK")
 """What the target of an automatic rollback must pass: that it is sound, not that it is like the generation it left."""
 
-HealthCheck = Callable[[IndexInfo], str | None]
+HealthCheck = Callable[[IndexInfo], Reasons]
 
 
 class SoakCalls:
@@ -57,8 +58,9 @@ class SoakCalls:
     def set_health_check(self, check: HealthCheck | None) -> None:
         """Ask the host about every soaking index each `Config.health_interval_s`.
 
-        `check` gets the IndexInfo and returns None when all is well, or a reason to go back. It runs on a
-        thread of its own; an exception of it is logged and is no verdict.
+        `check` gets the IndexInfo and returns None when all is well, or a reason to go back: a text, or several. It
+        runs on a thread of its own. An exception of it, or any other answer (True, a number, an object), is no verdict:
+        it is logged and counted as `health_checks_failed` in `stats`. Raises InvalidConfig, ResourceExhausted.
         """
         self._state.check()
         if check is not None and not callable(check):
@@ -92,12 +94,17 @@ class SoakCalls:
             if info is None or check is None:
                 continue
             try:
-                reason = check(info)
-            except Exception:
-                logger.exception("the host's health check failed on %s of %s", row.index_type, info.branch_name)
+                reasons = reasons_of("the health check", check(info))
+            except Exception as error:
+                self._metrics.count("health_checks_failed")
+                trace = None if isinstance(error, ShadowSwitchError) else error
+                logger.error(
+                    "no verdict on %s of %s: the health check failed: %s", row.index_type, info.branch_name, error,
+                    exc_info=trace,
+                )  # fmt: skip
                 continue
-            if reason:
-                self.go_back(info, f"health check: {reason}")
+            if reasons:
+                self.go_back(info, f"health check: {'; '.join(reasons)}")
 
     def distrust(self, generation: int, error: CorruptData) -> None:
         """A reader met damage. If the index has a previous generation, it goes back, on a thread of its own."""
@@ -133,12 +140,12 @@ class SoakCalls:
             logger.error("going back failed: %s", result.message)
             self._distrusted.discard(info.generation)
 
-    def add_validator(self, name: str, validator: Callable[..., list[str]]) -> None:
+    def add_validator(self, name: str, validator: Callable[..., Reasons]) -> None:
         """Register a check that a SwitchRequest may name in `validation_checks`.
 
-        `validator(reader)` gets an IndexReader of the shadow and returns its findings, nothing when all is well.
-        It runs on the switch's thread, in this process; its findings are advisory. Raises InvalidConfig for a name
-        that is taken.
+        `validator(reader)` gets an IndexReader of the shadow and returns its findings: a text, or several; None when
+        all is well. Any other answer (True, a number, an object) is itself a finding. It runs on the switch's thread,
+        in this process; its findings are advisory. Raises InvalidConfig for a name that is taken.
         """
         self._state.check()
         if not isinstance(name, str) or name in CHECKS or not name:
