@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import socket
@@ -19,13 +20,15 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.switch_run import RunSwitch
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.engine.branch_directory import BranchDirectory
-from shadowswitch.engine.calls.builds import BuildCalls
+from shadowswitch.engine.calls.builds import ERROR_CHARS_MAX, BuildCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
-from shadowswitch.model.errors import EngineClosed, InvalidConfig, InvalidTransition, UnknownIndex
+from shadowswitch.model.errors import EngineClosed, InvalidConfig, InvalidTransition, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.names import check_index_type
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import SwitchRequest, SwitchResult, check_known
+
+logger = logging.getLogger("shadowswitch")
 
 SWITCH_GRACE_S = 60.0
 GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
@@ -158,16 +161,34 @@ class SwitchCalls:
     ) -> SwitchResult:
         """Start, wait, switch; with `track_ready` the branch is READY then, see `start_build`.
 
-        When `timeout_s` passes first, the build is cancelled and Timeout is raised.
+        A rebuild that does not switch leaves nothing behind: when `timeout_s` passes first, when the validation says
+        no, or when the caller is interrupted, the shadow is cancelled, and the next rebuild may begin. To keep a
+        refused shadow for a look, or for another switch, call `start_build`, `wait_for` and `switch`. Raises
+        DuplicateBuild, InvalidConfig, BuildFailed, Timeout.
         """
         request = self._checked(request)
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
         builds = self._builds
         shadow = builds.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
+        id = shadow.shadow_index_id
         try:
-            builds.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=timeout_s)
-        except TimeoutError:
-            builds.cancel_build(shadow.shadow_index_id, "rebuild timed out")
+            builds.wait_for(id, "BUILT", timeout_s=timeout_s)
+            result = self.switch(id, request)
+        except BaseException as error:
+            self._discard(id, "rebuild timed out" if isinstance(error, TimeoutError) else f"rebuild ended: {error!r}")
             raise
-        return self.switch(shadow.shadow_index_id, request)
+        if not result.success and self._discard(id, result.message):
+            result = msgspec.structs.replace(result, message=f"{result.message}; the shadow was discarded")
+        return result
+
+    def _discard(self, id: str, reason: str) -> bool:
+        """Cancel the shadow of a rebuild, if it still stands in the way of the next; True if it was cancelled."""
+        try:
+            if self._state.closed or self._catalog.shadow(id).state not in UNDER_WAY:
+                return False
+            self._builds.cancel_build(id, reason[:ERROR_CHARS_MAX])
+        except ShadowSwitchError as error:  # it was switched meanwhile, or that cannot be stored now
+            logger.warning("the shadow %s of a rebuild that ended was not cancelled: %s", id, error)
+            return False
+        return True

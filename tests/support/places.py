@@ -96,6 +96,7 @@ class Step(Enum):
     WORKER_SUBMIT = "shadowswitch.actors.build.worker_pool.WorkerPool.submit"
     WORKER_TUNE = "shadowswitch.actors.build.worker_pool._Process.tune"
     # the rest of the engine
+    WAIT_FOR_STATE = "shadowswitch.actors.kit.changes.StateChanges.wait"
     ACTOR_MESSAGE = "shadowswitch.actors.kit.actor.EngineActor.on_receive"
     FOLLOWER_TURN = "shadowswitch.actors.maintenance.follower.Follower._take_turn"
     LET_GO = "shadowswitch.actors.maintenance.janitor.Janitor._let_go"

@@ -1,0 +1,81 @@
+"""A rebuild that does not switch leaves nothing in the way of the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shadowswitch import BuildFailed, Engine, SwitchRequest, Timeout
+from shadowswitch.storage import failpoints
+from tests.support import inside
+from tests.support.engine_helpers import KIND, TYPES, fill
+
+NEVER = SwitchRequest(validation_checks=("NEVER",))
+
+
+@pytest.fixture
+def some(engine: Engine) -> Engine:
+    fill(engine, 50)
+    engine.add_validator("NEVER", lambda reader: ["not today"])
+    return engine
+
+
+def under_way(engine: Engine) -> list[str]:
+    return [shadow.state for shadow in engine.shadows() if shadow.state not in ("ACTIVE", "CANCELLED", "FAILED")]
+
+
+@pytest.mark.parametrize("track_ready", [False, True])
+def test_after_a_validation_that_said_no_the_next_rebuild_begins(some: Engine, track_ready: bool) -> None:
+    refused = some.rebuild("main", KIND, TYPES, request=NEVER, track_ready=track_ready)
+    assert not refused.success
+    assert refused.message == "validation failed: NEVER: not today; the shadow was discarded"
+    shadow = some.shadow(refused.shadow_index_id)
+    assert (shadow.state, shadow.error) == ("CANCELLED", "validation failed: NEVER: not today")
+    assert not some.rebuild("main", KIND, TYPES, request=NEVER, track_ready=track_ready).success
+    assert some.rebuild("main", KIND, TYPES, track_ready=track_ready).success
+
+
+def test_a_refused_switch_of_a_build_keeps_the_shadow_for_another_switch(some: Engine) -> None:
+    id = some.start_build("main", KIND, TYPES).shadow_index_id
+    some.wait_for(id, timeout_s=30)
+    assert not some.switch(id, NEVER).success
+    assert some.shadow(id).state == "BUILT"
+    assert some.switch(id).success
+
+
+@pytest.mark.parametrize("track_ready", [False, True])
+def test_after_a_rebuild_that_raised_the_next_one_begins(
+    some: Engine, monkeypatch: pytest.MonkeyPatch, track_ready: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        inside.fail_build_validation(patch, "it is not what its source is")
+        with pytest.raises(BuildFailed):
+            some.rebuild("main", KIND, TYPES, track_ready=track_ready)
+    assert under_way(some) == []
+    assert some.rebuild("main", KIND, TYPES, track_ready=track_ready).success
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, Timeout])
+def test_an_interrupted_rebuild_is_cancelled(
+    some: Engine, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise interruption("while it waits")
+
+    with monkeypatch.context() as patch:
+        inside.replace(patch, inside.Step.WAIT_FOR_STATE, interrupted)
+        with pytest.raises(interruption):
+            some.rebuild("main", KIND, TYPES)
+    assert under_way(some) == []
+    assert some.rebuild("main", KIND, TYPES).success
+
+
+def test_a_rebuild_that_was_reverted_is_not_called_discarded(some: Engine) -> None:
+    assert some.rebuild("main", KIND, TYPES).success
+    failpoints.plan_points("switch.verify=raise:EIO@1")
+    result = some.rebuild("main", KIND, TYPES)
+    failpoints.plan_points("")
+    assert result.rolled_back
+    assert "discarded" not in result.message
+    assert some.rebuild("main", KIND, TYPES).success
