@@ -187,9 +187,12 @@ def error_of(text: bytes) -> ShadowSwitchError:
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, ShadowSwitchError)):
         kind = ShadowSwitchError
-    return kind(
+    error = kind(
         str(problem.get("detail", "refused")),
         hint=str(problem.get("hint", "")),
         operation=str(problem.get("operation", "")),
         object=str(problem.get("object", "")),
     )
+    if isinstance(error, errors.DuplicateBuild):
+        error.shadow_index_id = str(problem.get("shadow_index_id", ""))
+    return error

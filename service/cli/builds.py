@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.engine.views import moment
+from shadowswitch.engine.views import RUNNING, moment
 from shadowswitch.model.errors import BuildCancelled, BuildFailed, UnknownShadow
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
@@ -21,11 +21,16 @@ LOOK_S = 0.1
 PREFIX_CHARS_MIN = 4
 """An empty or a very short text is a slip, and names no shadow by chance."""
 LISTED_MAX = 5
-RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
+STOPPED = "no process builds it; the same build command, or serve, goes on with it"
+EXTERNAL_STOPPED = "no process has the directory open; its builder cannot report until serve runs"
 
 
-def shadow_status(row: ShadowRow) -> dict[str, Any]:
-    """A shadow as the catalog has it, under the names of ShadowIndex."""
+def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
+    """A shadow as the catalog has it, under the names of ShadowIndex.
+
+    `stands_still` is the reason why no process builds it; `hosted` is True while a process has the directory open.
+    """
+    stopped = row.state in RUNNING and not hosted
     return {
         "shadow_index_id": row.id,
         "branch_name": row.branch_name,
@@ -46,6 +51,7 @@ def shadow_status(row: ShadowRow) -> dict[str, Any]:
         "completed_at": moment(row.completed_at),
         "switched_at": moment(row.switched_at),
         "error": row.error,
+        "stands_still": (EXTERNAL_STOPPED if row.external else STOPPED) if stopped else None,
     }
 
 

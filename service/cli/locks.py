@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from rich.console import Group, RenderableType
 
+from shadowswitch.engine.views import RUNNING
 from shadowswitch.model.config import Config
 from shadowswitch.model.locks import records as lock_records
 from shadowswitch.model.locks.branch_state import BranchState
@@ -25,7 +26,7 @@ from shadowswitch.model.locks.refusal import STATE_ADVICE, free_types, in_words
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import RUNNING, shadow_status, types_of
+from shadowswitch.service.cli.builds import shadow_status, types_of
 from shadowswitch.service.host_file import holder_of
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import LocksRow, find_locks
@@ -47,7 +48,7 @@ def locks_of(catalog: Catalog, data: Path, branch: str) -> output.View:
     covering = stored.table.locks if stored is not None else ()
     held = {lock.lock_id for lock in locks}
     free = free_types(types_of(catalog, branch), [lock for lock in covering if lock.lock_id in held])
-    builds = [shadow_status(shadow) for shadow in catalog.shadows() if shadow.branch == row.number]
+    builds = [shadow_status(one, host is not None) for one in catalog.shadows() if one.branch == row.number]
     return {
         "branch": branch,
         "host": host,

@@ -21,6 +21,7 @@ from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
 from shadowswitch.model.views import Event, Finding
+from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import find_shadow, shadow_status
 from shadowswitch.service.cli.directory import Data, Json, Refused, ShadowId, open_catalog, open_engine, require_data
@@ -83,7 +84,9 @@ def status(shadow_id: ShadowId | None = None, *, data: Data, watch: Watch = Fals
     """
 
     def look() -> output.View:
-        return shadow_status(find_shadow(catalog, shadow_id)) if shadow_id is not None else status_of(catalog, data)
+        if shadow_id is None:
+            return status_of(catalog, data)
+        return shadow_status(find_shadow(catalog, shadow_id), host_file.holder_of(data) is not None)
 
     def render(found: output.View) -> RenderableType:
         return render_shadow(found) if shadow_id is not None else render_status(found)

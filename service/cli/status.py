@@ -57,7 +57,7 @@ def status_of(catalog: Catalog, data: Path) -> output.View:
         "host": host,
         "branches": [_branch(catalog, row, held.get(row.number)) for row in branches.values()],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live],
-        "shadows": [shadow_status(row) for row in catalog.shadows()],
+        "shadows": [shadow_status(row, host is not None) for row in catalog.shadows()],
         "locks": [lock for locks, _ in held.values() for lock in locks],
         "waiters": [
             {"branch": branches[number].name, **msgspec.structs.asdict(waiter)}
@@ -142,7 +142,7 @@ def render_status(found: output.View) -> RenderableType:
     parts: list[RenderableType] = [output.plain(holder)]
     for title, columns in COLUMNS.items():
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
-        cells = [[output.cell(row[name]) for name in columns] for row in found[title]]
+        cells = [[output.cell(_with_reason(row)[name]) for name in columns] for row in found[title]]
         parts.append(output.table(title, headings, cells))
     if found["locks"]:
         held = [[lock.branch, *lock_cells(lock)] for lock in found["locks"]]
@@ -151,6 +151,11 @@ def render_status(found: output.View) -> RenderableType:
         cells = [[waiter["branch"], waiter["owner"], ", ".join(waiter["wants"])] for waiter in found["waiters"]]
         parts.append(output.table("waiting for locks", ["branch", "owner", "for"], cells))
     return Group(*parts, *_render_daemon(found["upkeep"]))
+
+
+def _with_reason(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table, with the reason why its build stands still where no error is shown."""
+    return {**row, "error": row.get("error") or row.get("stands_still")}
 
 
 def _render_daemon(found: dict[str, Any] | None) -> list[RenderableType]:

@@ -14,6 +14,7 @@ from shadowswitch.model.views import SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import build_config, find_shadow, types_of, wait_until_built
 from shadowswitch.service.cli.directory import Data, Json, Refused, ShadowId, open_catalog, open_engine
+from shadowswitch.service.cli.joining import cut_off_build, start_or_join
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import counts_text
@@ -117,6 +118,8 @@ def build(
 ) -> None:
     """Build an index in the shadow and wait until it is BUILT. Ctrl-C cancels the build.
 
+    A build whose command was killed goes on: the same command again joins it, and builds nothing twice.
+
     Example: `shadowswitch build main SEARCH_INDEX --data ./data --tokenizer porter --switch`
 
     Parameters
@@ -139,16 +142,19 @@ def build(
     config = build_config(backend, tokenizer, column, workers, option)
     with open_catalog(data) as catalog:
         types = resource_type or types_of(catalog, branch)
+        cut_off = cut_off_build(catalog, data, branch, index_type)
     if not types:
         raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
     with open_engine(data) as engine:
-        shadow = engine.start_build(branch, index_type, types, config, service_name="cli")
+        shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config)
         shadow = wait_until_built(engine, shadow, quiet=json)
         result = engine.switch(shadow.shadow_index_id) if switch else None
     text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
+    if joined:
+        text.append("it was begun by a command that was cut off, and went on from what was stored")
     if result is not None:
         text.append(result.message)
-    output.print_result({"shadow": shadow, "switch": result}, text, json)
+    output.print_result({"shadow": shadow, "switch": result, "joined": joined}, text, json)
     if result is not None and not result.success:
         raise Refused
 
