@@ -16,6 +16,10 @@ from typing import Any, Final
 from shadowswitch.model.views import Event
 
 EVENT_PREFIX: Final = "com.shadowswitch."
+ENGINE: Final = "shadowswitch"
+"""The author of a decision of the engine itself, in the audit history."""
+NOT_GIVEN: Final = "not given"
+"""The reason in the audit history where the caller gave none."""
 
 EVENT_TYPES: Final = {
     "branch.created": "a branch was created",

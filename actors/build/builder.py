@@ -38,6 +38,7 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.transaction import signed
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
@@ -76,6 +77,7 @@ class CancelBuild(msgspec.Struct, frozen=True):
     reason: str
     reply: Reply[None]
     failed: bool = False
+    by: str = ""
 
 
 class ShadowBuilder(EngineActor):
@@ -112,9 +114,7 @@ class ShadowBuilder(EngineActor):
         self._row = row
         self._meter = builds.meters.setdefault(row.id, ProgressMeter(row.progress))
         self._begun = self._noted = self._clock.monotonic()
-        self._rows_total = 0
-        self._head_at_start = 0
-        self._residual = 0
+        self._rows_total = self._head_at_start = self._residual = 0
         self._ended = False
         self._handed_over = False
         """The shadow is BUILT, or will be: a switch may begin, and the generation is not this actor's any more."""
@@ -339,8 +339,9 @@ class ShadowBuilder(EngineActor):
         self._note_failed(reason)
         self.stop()
 
-    def _note_failed(self, reason: str) -> None:
-        self._context.transact(lambda commit: transitions.mark_failed(commit, self._id, reason), "fail build")
+    def _note_failed(self, reason: str, by: str = "") -> None:
+        work = signed(lambda commit: transitions.mark_failed(commit, self._id, reason), by)
+        self._context.transact(work, "fail build")
         failpoint("build.failed")
         self._context.metrics.count("builds_failed")
 
@@ -352,11 +353,10 @@ class ShadowBuilder(EngineActor):
         self._end()
         try:
             if message.failed:
-                self._note_failed(message.reason)
+                self._note_failed(message.reason, message.by)
             else:
-                self._context.transact(
-                    lambda commit: transitions.mark_cancelled(commit, self._id, message.reason), "cancel build"
-                )
+                work = signed(lambda c: transitions.mark_cancelled(c, self._id, message.reason), message.by)
+                self._context.transact(work, "cancel build")
                 failpoint("build.cancelled")
             message.reply.set_result(None)
         finally:  # if that could not be recorded, the caller gets the error and the Supervisor starts the builder again

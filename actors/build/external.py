@@ -43,6 +43,7 @@ from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.transaction import signed
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import adoption
@@ -65,6 +66,8 @@ class Claim(msgspec.Struct, frozen=True):
     record_count: int | None = None
     applied_lsn: int | None = None
     build_summary: dict[str, Any] | None = None
+    by: str = ""
+    reason: str = ""
 
 
 class ExternalBuilds:
@@ -87,7 +90,7 @@ class ExternalBuilds:
         self._followers = followers
         self._heard_at = builds.heard_at
         self._lock = threading.Lock()
-        self._completing: set[str] = set()
+        self._completing: dict[str, Claim] = {}
 
     # -- start, progress, failure ----------------------------------------------------------------------------------
 
@@ -117,10 +120,11 @@ class ExternalBuilds:
             lambda c: transitions.note_external(c, shadow_id, percent, eta_s, record_count), "report progress"
         )
 
-    def fail(self, shadow_id: str, error: str) -> None:
+    def fail(self, shadow_id: str, error: str, by: str = "") -> None:
         """The builder gave up."""
         self._building(shadow_id, "fail build")
-        self._context.transact(lambda c: transitions.mark_failed(c, shadow_id, error), "fail build")
+        work = partial(transitions.mark_failed, shadow_id=shadow_id, reason=error)
+        self._context.transact(signed(work, by), "fail build")
         self._context.metrics.count("builds_failed")
 
     def fail_silent(self, shadow_ids: Iterable[str]) -> None:
@@ -166,7 +170,7 @@ class ExternalBuilds:
         again = row.external and row.state == S.BUILT and spec is not None and spec.opaque
         if not again:
             row = self._building(shadow_id, "complete build")
-        with self._alone(shadow_id):
+        with self._alone(shadow_id, claim):
             self._hear(shadow_id)
             try:
                 assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
@@ -178,18 +182,18 @@ class ExternalBuilds:
                 self._hear(shadow_id)
 
     @contextlib.contextmanager
-    def _alone(self, shadow_id: str) -> Iterator[None]:
+    def _alone(self, shadow_id: str, claim: Claim) -> Iterator[None]:
         with self._lock:
             if shadow_id in self._completing:
                 raise InvalidTransition(
                     f"shadow {shadow_id} is being completed by another call", hint="wait for its answer"
                 )
-            self._completing.add(shadow_id)
+            self._completing[shadow_id] = claim
         try:
             yield
         finally:
             with self._lock:
-                self._completing.discard(shadow_id)
+                self._completing.pop(shadow_id, None)
 
     def _inspected(self, row: ShadowRow, claim: Claim, opaque: bool) -> Delivered:
         deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
@@ -231,7 +235,9 @@ class ExternalBuilds:
         if not problems:
             return
         self._context.metrics.count("completions_refused")
-        self._context.transact(lambda c: transitions.note_refused(c, row.id, problems), "complete build")
+        work = partial(transitions.note_refused, shadow_id=row.id, problems=problems)
+        claim = self._completing[row.id]
+        self._context.transact(signed(work, claim.by, claim.reason), "complete build")
         raise CompletionRefused(
             f"shadow {row.id} is not what it should be: {'; '.join(problems)}",
             problems=problems,
@@ -313,8 +319,12 @@ class ExternalBuilds:
         failpoint("build.validated")
         summary = claim.build_summary or {}
         done = self._context.transact(
-            lambda c: transitions.mark_delivered(
-                c, row.id, lsn, found.record_count, found.size_bytes, summary, manifest_hash
+            signed(
+                lambda c: transitions.mark_delivered(
+                    c, row.id, lsn, found.record_count, found.size_bytes, summary, manifest_hash
+                ),
+                claim.by,
+                claim.reason,
             ),
             "build",
         )

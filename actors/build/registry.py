@@ -38,7 +38,7 @@ from shadowswitch.model.shadow_state import ShadowState, check_move
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import BranchRow, ShadowRow
-from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.generations.build_spec import make_spec
 
 logger = logging.getLogger("shadowswitch")
@@ -88,6 +88,8 @@ class BuildRegistry:
         external: bool,
         service_name: str,
         track_ready: bool = False,
+        by: str = "",
+        reason: str = "",
     ) -> ShadowRow:
         """Claim a build durably and start its builder."""
         spec = make_spec(index_type, resource_types, build_config, external)
@@ -99,6 +101,8 @@ class BuildRegistry:
             row, _ = transitions.claim_build(
                 commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready
             )
+            what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
+            commit.audit("build.claimed", shadow_id, {**what, "by": by, "reason": reason})
             return row
 
         types = tuple(spec.resource_types)
@@ -183,13 +187,15 @@ class BuildRegistry:
         except ShadowSwitchError as error:
             logger.error("shadow %s does not go on: %s", row.id, error)
 
-    def retry(self, shadow_id: str) -> ShadowRow:
+    def retry(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowRow:
         """FAILED to PREPARING, and on."""
         row = self._context.catalog.shadow(shadow_id)
         branch = self._context.catalog.branch(row.branch_name)
 
         def work(commit: Commit) -> ShadowRow:
-            return transitions.mark_retrying(commit, shadow_id)
+            row = transitions.mark_retrying(commit, shadow_id)
+            commit.audit("build.retried", shadow_id, {"retry_count": row.retry_count, "by": by, "reason": reason})
+            return row
 
         types = tuple(row.resource_types)
         track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Reply())
@@ -206,29 +212,30 @@ class BuildRegistry:
         address.tell(Tune(share, paused, reply))
         result_of(reply, CANCEL_TIMEOUT_S, "the change")
 
-    def cancel(self, shadow_id: str, reason: str) -> None:
+    def cancel(self, shadow_id: str, reason: str, by: str = "") -> None:
         """End a build in any state; when this returns, it writes no file any more."""
         row = self._context.catalog.shadow(shadow_id)
         check_move(shadow_id, row.state, ShadowState.CANCELLED)
-        if self._ended_by_builder(shadow_id, CancelBuild(reason, Reply()), ShadowState.CANCELLED):
+        if self._ended_by_builder(shadow_id, CancelBuild(reason, Reply(), by=by), ShadowState.CANCELLED):
             return
         # marked first: a switch that came in between keeps its shadow, and the Follower keeps a live generation
-        self._context.transact(lambda c: transitions.mark_cancelled(c, shadow_id, reason), "cancel build")
+        work = partial(transitions.mark_cancelled, shadow_id=shadow_id, reason=reason)
+        self._context.transact(signed(work, by), "cancel build")
         unfollow: Reply[None] = Reply()
         self._followers.of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
 
-    def fail(self, shadow_id: str, error: str) -> None:
+    def fail(self, shadow_id: str, error: str, by: str = "") -> None:
         """FAILED with the reason of a caller; when this returns, the build writes no file any more."""
         self._check_under_way(self._context.catalog.shadow(shadow_id))
-        if self._ended_by_builder(shadow_id, CancelBuild(error, Reply(), failed=True), ShadowState.FAILED):
+        if self._ended_by_builder(shadow_id, CancelBuild(error, Reply(), failed=True, by=by), ShadowState.FAILED):
             return
 
         def work(commit: Commit) -> None:
             self._check_under_way(commit.shadow(shadow_id))  # the shadow may have become BUILT meanwhile
             transitions.mark_failed(commit, shadow_id, error)
 
-        self._context.transact(work, "fail build")
+        self._context.transact(signed(work, by), "fail build")
         self._context.metrics.count("builds_failed")
 
     def _ended_by_builder(self, shadow_id: str, message: CancelBuild, wanted: ShadowState) -> bool:

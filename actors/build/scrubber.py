@@ -127,7 +127,8 @@ class Scrubber(EngineActor):
         if found.errors:
             text = f"buckets {buckets} differed from their source, and after a repair: {'; '.join(found.errors)}"
             raise CorruptData(text, object=row.id)
-        self._context.transact(lambda c: c.audit("shadow.repaired", row.id, {"buckets": buckets}), "recheck")
+        what = {"buckets": buckets, "reason": "they differed from their source"}
+        self._context.transact(lambda c: c.audit("shadow.repaired", row.id, what), "recheck")
 
     def _is_over(self, row: ShadowRow) -> bool:
         """Does the shadow not wait for its switch any more?"""

@@ -39,7 +39,7 @@ from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import IndexRow
-from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
 
@@ -285,8 +285,7 @@ class Switcher(EngineActor):
         return failure
 
     def _withdraw(self, run: SwitchRun, unfit: str) -> Failure:
-        number = run.target.row.number
-        index = self._indexes.of_generation(run.target)
+        number, index = run.target.row.number, self._indexes.of_generation(run.target)
         reply: Reply[IndexRow] = Reply()
         message = CommitSwitch(
             lambda: None,
@@ -310,7 +309,8 @@ class Switcher(EngineActor):
         row = self._context.catalog.find_shadow(run.message.shadow_id)
         if row is not None and row.state == ShadowState.SWITCHING:
             reason = run.reason or "the switch failed in an unforeseen way; see the log"
-            self._transact_quietly(partial(transitions.give_up_switching, shadow_id=row.id, reason=reason))
+            work = partial(transitions.give_up_switching, shadow_id=row.id, reason=reason)
+            self._transact_quietly(signed(work, run.message.request.performed_by))
             failpoint("switch.given_up")
 
     def _finish(self, run: SwitchRun, outcome: SwitchOutcome) -> SwitchResult:

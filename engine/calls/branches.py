@@ -8,6 +8,7 @@ from shadowswitch.actors.branch.lifecycle import EndIndexing, MoveBranch, StartI
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.engine.arguments import check_text
+from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX, REASON_CHARS_MAX, build_of, new_lock_id
 from shadowswitch.engine.encode import lock_tokens
@@ -134,7 +135,7 @@ class BranchCalls:
 
     def _move(self, branch: str, operation: BranchOperation, by: str, reason: str) -> BranchInfo:
         row = self._branches.row(branch)
-        by, reason = check_text("by", by, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX)
+        by, reason = author(check_text("by", by, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX))
         self._branches.ask(row, MoveBranch(operation, by, reason, Reply()), "the change of state")
         self._state.check()
         return self._views.branch(row)

@@ -10,6 +10,7 @@ from shadowswitch.actors.build.registry import BuildRegistry, plain
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.engine.arguments import check_number, check_seconds, check_text, check_whole
+from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
@@ -61,21 +62,25 @@ class BuildCalls:
         external: bool = False,
         service_name: str = "",
         track_ready: bool = False,
+        by: str = "",
+        reason: str = "",
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
 
         With `external` a program outside builds it: the answer names its directory (`shadow_index_path`) and the LSN
         from which changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes
         READY when this shadow, and everything else that is indexed and tracked, is live and verified;
-        InvalidTransition if the branch is MERGED or ARCHIVED.
+        InvalidTransition if the branch is MERGED or ARCHIVED. The audit history keeps `by` (by default the user, host
+        and process of the caller) and `reason`.
         """
         self._state.check()
         check_text("service_name", service_name, NAME_CHARS_MAX)
         if not isinstance(external, bool) or not isinstance(track_ready, bool):
             raise InvalidConfig("external and track_ready are True or False")
+        who = author(by, reason)
         row = self._branches.row(branch)
         return self._views.shadow_of(
-            self._builds.claim(row, index_type, resource_types, build_config, external, service_name, track_ready)
+            self._builds.claim(row, index_type, resource_types, build_config, external, service_name, track_ready, *who)
         )
 
     def report_progress(
@@ -105,6 +110,8 @@ class BuildCalls:
         record_count: int | None,
         applied_lsn: int | None = None,
         build_summary: Mapping[str, Any] | None = None,
+        by: str = "",
+        reason: str = "",
     ) -> ShadowIndex:
         """From an external builder: all is in place. The engine looks at it, which may take long; then it is BUILT.
 
@@ -118,11 +125,12 @@ class BuildCalls:
         ):  # fmt: skip
             if value is not None:
                 check_whole(name, value, 0)
+        who = author(by, reason)
         summary = plain("build_summary", build_summary or {})
-        self._external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary))
+        self._external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary, *who))
         return self._views.shadow(id)
 
-    def fail_build(self, id: str, error: str) -> ShadowIndex:
+    def fail_build(self, id: str, error: str, by: str = "") -> ShadowIndex:
         """From a builder: it gave up. Raises InvalidTransition unless the shadow is BUILDING.
 
         A build of the engine's own is stopped and FAILED, with `error` as its reason.
@@ -130,16 +138,18 @@ class BuildCalls:
         self._state.check()
         if not isinstance(error, str) or not error or len(error) > ERROR_CHARS_MAX:
             raise InvalidConfig(f"error must be a text of 1 to {ERROR_CHARS_MAX} characters")
+        by, _ = author(by)
         if self._catalog.shadow(id).external:
-            self._external.fail(id, error)
+            self._external.fail(id, error, by)
         else:
-            self._builds.fail(id, error)
+            self._builds.fail(id, error, by)
         return self._views.shadow(id)
 
-    def cancel_build(self, id: str, reason: str = "") -> ShadowIndex:
+    def cancel_build(self, id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
         self._state.check()
-        self._builds.cancel(id, check_text("reason", reason, ERROR_CHARS_MAX))
+        who, _ = author(by)
+        self._builds.cancel(id, check_text("reason", reason, ERROR_CHARS_MAX), who)
         return self._views.shadow(id)
 
     def pause_build(self, id: str) -> ShadowIndex:
@@ -162,10 +172,10 @@ class BuildCalls:
         self._builds.tune(id, share, paused)
         return self._views.shadow(id)
 
-    def retry_build(self, id: str) -> ShadowIndex:
+    def retry_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
         """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild."""
         self._state.check()
-        return self._views.shadow_of(self._builds.retry(id))
+        return self._views.shadow_of(self._builds.retry(id, *author(by, reason)))
 
     def shadow(self, id: str) -> ShadowIndex:
         """The status of a shadow. Raises UnknownShadow."""

@@ -6,6 +6,7 @@ import msgspec
 
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.engine.arguments import check_whole
+from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
@@ -14,6 +15,7 @@ from shadowswitch.model.records import Change
 from shadowswitch.model.views import ChangesHold
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.journal import changes as journal_changes
+from shadowswitch.storage.catalog.transaction import signed
 
 NAME_CHARS_MAX = 100
 
@@ -45,7 +47,7 @@ class ChangeCalls:
                     error.message += f"; the hold {hold.name!r} at LSN {hold.after_lsn} was given up: {hold.given_up}"
             raise
 
-    def hold_changes(self, name: str, branch: str, after_lsn: int) -> ChangesHold:
+    def hold_changes(self, name: str, branch: str, after_lsn: int, *, by: str = "", reason: str = "") -> ChangesHold:
         """Keep every change of a branch after `after_lsn` for the subscriber `name`, also over restarts.
 
         A later call with a later LSN moves the hold; nothing else moves it. The engine gives up a hold that lags by
@@ -57,14 +59,16 @@ class ChangeCalls:
         row = self._branches.row(branch)
         check_whole("after_lsn", after_lsn, 0)
         _check_name(name)
-        made = self._context.transact(lambda c: retention.hold(c, row, name, after_lsn), "hold changes")
+        work = signed(lambda c: retention.hold(c, row, name, after_lsn), *author(by, reason))
+        made = self._context.transact(work, "hold changes")
         return self._views.hold(made, branch)
 
-    def release_changes(self, name: str, branch: str) -> bool:
+    def release_changes(self, name: str, branch: str, *, by: str = "", reason: str = "") -> bool:
         """The subscriber `name` needs nothing any more; False when it held nothing."""
         row = self._branches.row(branch)
         _check_name(name)
-        return self._context.transact(lambda c: retention.release(c, row, name), "release changes")
+        work = signed(lambda c: retention.release(c, row, name), *author(by, reason))
+        return self._context.transact(work, "release changes")
 
     def changes_holds(self, branch: str | None = None) -> list[ChangesHold]:
         """The holds on the journal of a branch, or of all, with their sizes. Given-up holds are among them."""

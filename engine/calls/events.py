@@ -16,6 +16,7 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
+from shadowswitch.engine.authors import author
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition
@@ -140,6 +141,7 @@ class EventCalls:
         self._state.check()
         for name, text in (("by", by), ("reason", reason)):
             check_text(name, text, NAME_CHARS_MAX)
+        by, reason = author(by, reason)
         try:
             repaired = self._repair(by, reason) if repair else []
             findings = check_disk(self._answers, self._context.root, self._context.clock)

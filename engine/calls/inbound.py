@@ -19,6 +19,7 @@ from shadowswitch.model.errors import InternalFailure, InvalidConfig, InvalidEve
 from shadowswitch.model.inbound_events import EventOutcome, Incoming, parse_incoming
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.inbox import find_received, received_key, save_received
+from shadowswitch.storage.catalog.transaction import signed
 
 logger = logging.getLogger("shadowswitch")
 
@@ -75,7 +76,8 @@ class InboundCalls:
                 self._metrics.count("incoming_duplicates")
                 return msgspec.structs.replace(known, duplicate=True)
             outcome = self._deal_with(incoming, event.get("data") or {}, by or incoming.source)
-            self._context.transact(lambda commit: save_received(commit, outcome, by), "remember the event")
+            work = signed(lambda c: save_received(c, outcome, by), by or incoming.source, f"event {incoming.type}")
+            self._context.transact(work, "remember the event")
             self._metrics.count(f"incoming_{outcome.outcome}")
             return outcome
 
@@ -136,12 +138,14 @@ class InboundCalls:
                 incoming, "refused", f"shadow {id} is of branch {shadow.branch_name!r}, not {data.branch_name!r}"
             )
         if not incoming.succeeded:
-            self._builds.fail_build(id, incoming.error)
+            self._builds.fail_build(id, incoming.error, by)
             return self._outcome(incoming, "failed", f"shadow {id} failed: {incoming.error}")
         if shadow.state in (ShadowState.ACTIVE, ShadowState.SWITCHING):
             return self._outcome(incoming, "switched", f"shadow {id} is {shadow.state} already")
         if shadow.state != ShadowState.BUILT and shadow.external:
-            self._builds.complete_build(id, data.index_size_bytes, data.records_indexed, data.applied_lsn)
+            self._builds.complete_build(
+                id, data.index_size_bytes, data.records_indexed, data.applied_lsn, None, by, f"event {incoming.type}"
+            )
         elif shadow.state != ShadowState.BUILT:  # the engine itself builds it, and the event may be early
             shadow = self._builds.wait_for(id, timeout_s=BUILT_WAIT_S)
             if shadow.state != ShadowState.BUILT:

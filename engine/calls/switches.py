@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import pwd
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +16,7 @@ from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.switch_run import RunSwitch
 from shadowswitch.engine.arguments import check_seconds
+from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.builds import ERROR_CHARS_MAX, BuildCalls
 from shadowswitch.engine.open_state import OpenState
@@ -35,16 +33,9 @@ GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did
 
 
 def accountable(request: SwitchRequest) -> SwitchRequest:
-    """A forced switch with a name and a reason for the audit; by default the user, the host and the process."""
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        user = f"user {os.geteuid()}"
-    return msgspec.structs.replace(
-        request,
-        performed_by=request.performed_by or f"{user} on {socket.gethostname()}, process {os.getpid()}",
-        reason=request.reason or "not given",
-    )
+    """A request with an author and a reason for the audit history. Raises InvalidConfig."""
+    by, reason = author(request.performed_by, request.reason)
+    return msgspec.structs.replace(request, performed_by=by, reason=reason)
 
 
 class SwitchCalls:
@@ -106,7 +97,7 @@ class SwitchCalls:
         if not isinstance(request, SwitchRequest):
             raise InvalidConfig(f"a switch takes a SwitchRequest, not {request!r:.80}", hint="say SwitchRequest()")
         check_known(request, self._validator.host_checks)
-        return accountable(request) if request.force_switch else request
+        return accountable(request)
 
     def run_rollback(
         self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, unsound: str = ""
@@ -170,24 +161,28 @@ class SwitchCalls:
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
         builds = self._builds
-        shadow = builds.start_build(branch, index_type, resource_types, build_config, track_ready=track_ready)
+        by, reason = request.performed_by, request.reason
+        shadow = builds.start_build(
+            branch, index_type, resource_types, build_config, track_ready=track_ready, by=by, reason=reason
+        )
         id = shadow.shadow_index_id
         try:
             builds.wait_for(id, "BUILT", timeout_s=timeout_s)
             result = self.switch(id, request)
         except BaseException as error:
-            self._discard(id, "rebuild timed out" if isinstance(error, TimeoutError) else f"rebuild ended: {error!r}")
+            why = "rebuild timed out" if isinstance(error, TimeoutError) else f"rebuild ended: {error!r}"
+            self._discard(id, why, by)
             raise
-        if not result.success and self._discard(id, result.message):
+        if not result.success and self._discard(id, result.message, by):
             result = msgspec.structs.replace(result, message=f"{result.message}; the shadow was discarded")
         return result
 
-    def _discard(self, id: str, reason: str) -> bool:
+    def _discard(self, id: str, reason: str, by: str) -> bool:
         """Cancel the shadow of a rebuild, if it still stands in the way of the next; True if it was cancelled."""
         try:
             if self._state.closed or self._catalog.shadow(id).state not in UNDER_WAY:
                 return False
-            self._builds.cancel_build(id, reason[:ERROR_CHARS_MAX])
+            self._builds.cancel_build(id, reason[:ERROR_CHARS_MAX], by)
         except ShadowSwitchError as error:  # it was switched meanwhile, or that cannot be stored now
             logger.warning("the shadow %s of a rebuild that ended was not cancelled: %s", id, error)
             return False

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost
-from shadowswitch.model.events import EVENT_PREFIX, EVENT_TYPES
+from shadowswitch.model.events import ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog import journal_format, keys, rows
 from shadowswitch.storage.catalog.dirty import Changed
@@ -24,6 +24,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 
+T = TypeVar("T")
 _record_value = keys.record_value
 _chunk_value = journal_format.chunk_value
 _journal_key = keys.JOURNAL_KEY.pack
@@ -60,6 +61,19 @@ class Counters:
             self.heads.clear()
 
 
+def signed(work: Callable[[Commit], T], by: str, reason: str = "") -> Callable[[Commit], T]:
+    """The same work, with an author and a reason for its rows in the audit history."""
+
+    def with_author(commit: Commit) -> T:
+        commit.author = (by, reason)
+        try:
+            return work(commit)
+        finally:
+            commit.author = ("", "")
+
+    return with_author
+
+
 class Commit:
     """One write transaction. `run` is its whole life."""
 
@@ -78,6 +92,8 @@ class Commit:
         self.took_ms = 0.0
         """The duration of the transaction, until it was on disk."""
         self.dirty = Changed(set(), set(), set())
+        self.author = ("", "")
+        """Author and reason of the work that is done now, for its rows in the audit history; see `signed`."""
 
     def run(self, work: Callable[[Commit], None], waits: Callable[[], None] = lambda: None) -> None:
         """Begin, do `work`, commit durably. Unless this returns, nothing is stored and memory is unchanged.
@@ -304,8 +320,10 @@ class Commit:
         self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, data)
 
     def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
-        """Add a decision to the audit history."""
-        self._put_event("audit", "audit", action, subject, data)
+        """Add a decision to the audit history, with author and reason: of `data`, else of `signed`, else the engine."""
+        by, reason = self.author
+        who = {"by": data.get("by") or by or ENGINE, "reason": data.get("reason") or reason or NOT_GIVEN}
+        self._put_event("audit", "audit", action, subject, {**data, **who})
 
     def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:
         sequence = self.next_number(counter)

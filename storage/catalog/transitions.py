@@ -348,9 +348,8 @@ def withdraw_live(commit: Commit, generation_number: int, reason: str) -> IndexR
 def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
     """An unsound generation that is not live retires; it is never switched to again."""
     generation = commit.generation(generation_number)
-    shadow = commit.shadow(generation.shadow_id)
     _retire(commit, generation_number)
-    shadow = msgspec.structs.replace(commit.shadow(shadow.id), error=reason)
+    shadow = msgspec.structs.replace(commit.shadow(generation.shadow_id), error=reason)
     commit.put_shadow(shadow)
     index = commit.index(generation.branch, generation.index_type)
     if index is not None and index.previous == generation_number:
@@ -368,7 +367,8 @@ def retire_previous(commit: Commit, generation_number: int) -> bool:
     if index is not None and index.previous == generation_number:
         commit.put_index(msgspec.structs.replace(index, previous=0))
     _retire_and_emit(commit, generation_number)
-    commit.audit("generation.retired", generation.shadow_id, {"generation": generation_number})
+    what = {"generation": generation_number, "reason": "its soak is over"}
+    commit.audit("generation.retired", generation.shadow_id, what)
     return True
 
 
@@ -391,10 +391,10 @@ def forget_generation(commit: Commit, number: int) -> None:
 def note_recovery(commit: Commit, what: str, shadow: ShadowRow, **data: Any) -> None:
     """Emit an event of recovery about a shadow: resumed, awaited, checked, published or broken."""
     _emit(commit, shadow, f"recovery.{what}", **data)
-    commit.audit(f"recovery.{what}", shadow.id, {"state": str(shadow.state), **data})
+    commit.audit(f"recovery.{what}", shadow.id, {"reason": "the engine started", "state": str(shadow.state), **data})
 
 
 def note_recovered(commit: Commit, what: str, subject: str, **data: Any) -> None:
     """Emit an event of recovery about another subject: the locks of a branch, or the published paths."""
     commit.emit(f"recovery.{what}", subject, data)
-    commit.audit(f"recovery.{what}", subject, data)
+    commit.audit(f"recovery.{what}", subject, {"reason": "the engine started", **data})

@@ -207,7 +207,7 @@ def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, da
     live(first)
     first.close()
     second = open_engine()
-    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["committed"], (
+    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["claimed", "committed"], (
         "recovery had nothing to decide"
     )
     shadow = second.start_build("main", KIND, TYPES, external=True)
@@ -215,7 +215,7 @@ def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, da
     second.close()
     (data_dir / "published" / ".staging" / "half").mkdir(parents=True)
     third = open_engine()
-    kept, awaited, cleaned = third.audit()[1:]
+    kept, awaited, cleaned = third.audit()[3:]
     assert [one.type for one in (kept, awaited, cleaned)] == [
         "recovery.locks_kept", "recovery.awaited", "recovery.cleaned"
     ]  # fmt: skip

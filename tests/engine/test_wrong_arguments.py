@@ -132,7 +132,7 @@ def test_such_an_error_belongs_to_the_tree() -> None:
 @pytest.mark.parametrize(
     ("given", "by", "reason"),
     [
-        ({}, f" on {socket.gethostname()}, process {os.getpid()}", "not given"),
+        ({}, f"@{socket.gethostname()}, process {os.getpid()}", "not given"),
         ({"performed_by": "alice", "reason": "the old one is broken"}, "alice", "the old one is broken"),
     ],
     ids=["not given", "given"],
