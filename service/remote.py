@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.model import errors
 from shadowswitch.model.config import Config
 from shadowswitch.model.digest import Digest
@@ -63,23 +64,23 @@ class RemoteEngine:
         return self._call("POST", "branches", {"name": name}, BranchInfo)
 
     def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
-        """See Engine. The server takes the actor from the token, and ignores `by`."""
-        return self._move("recover", branch, reason)
+        """See Engine. The server adds the name of the token to `by`."""
+        return self._move("recover", branch, reason, by)
 
     def reopen_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine."""
-        return self._move("reopen", branch, reason)
+        return self._move("reopen", branch, reason, by)
 
     def merge_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine."""
-        return self._move("merge", branch, reason)
+        return self._move("merge", branch, reason, by)
 
     def archive_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine."""
-        return self._move("archive", branch, reason)
+        return self._move("archive", branch, reason, by)
 
-    def _move(self, operation: str, branch: str, reason: str) -> BranchInfo:
-        return self._call("POST", f"branches/{_segment(branch)}/{operation}", {"reason": reason}, BranchInfo)
+    def _move(self, operation: str, branch: str, reason: str, by: str) -> BranchInfo:
+        return self._call("POST", f"branches/{_segment(branch)}/{operation}", {"reason": reason}, BranchInfo, by=by)
 
     def count(self, branch: str, resource_type: str) -> int:
         """See Engine."""
@@ -111,6 +112,8 @@ class RemoteEngine:
         resource_types: Sequence[str],
         build_config: Mapping[str, Any] | None = None,
         service_name: str = "",
+        by: str = "",
+        reason: str = "",
     ) -> ShadowIndex:
         """See Engine."""
         body = {
@@ -120,7 +123,7 @@ class RemoteEngine:
             "build_config": build_config,
             "service_name": service_name,
         }
-        started = self._call("POST", "shadow-index/start", body, dict[str, Any])
+        started = self._call("POST", "shadow-index/start", body, dict[str, Any], by=by, reason=reason)
         return self.shadow(started["shadow_index_id"])
 
     def daemon_status(self) -> dict[str, Any]:
@@ -131,26 +134,42 @@ class RemoteEngine:
         """See Engine."""
         return self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, ShadowIndex)
 
-    def cancel_build(self, shadow_id: str, reason: str = "") -> ShadowIndex:
+    def cancel_build(self, shadow_id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """See Engine."""
-        self._call("DELETE", f"shadow-index/{_segment(shadow_id)}?reason={quote(reason)}", None, dict[str, Any])
+        path = f"shadow-index/{_segment(shadow_id)}?reason={quote(reason)}"
+        self._call("DELETE", path, None, dict[str, Any], by=by)
         return self.shadow(shadow_id)
 
     def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
-        """See Engine."""
-        return self._call("POST", f"shadow-index/{_segment(shadow_id)}/switch", {}, SwitchResult, LONG_TIMEOUT_S)
+        """See Engine. Of the request only author and reason are sent."""
+        return self._switch(f"shadow-index/{_segment(shadow_id)}/switch", {}, request)
 
-    def rollback(self, branch: str, index_type: str) -> SwitchResult:
-        """See Engine."""
-        body = {"branch_name": branch, "index_type": index_type}
-        return self._call("POST", "indexes/rollback", body, SwitchResult, LONG_TIMEOUT_S)
+    def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
+        """See Engine. Of the request only author and reason are sent."""
+        return self._switch("indexes/rollback", {"branch_name": branch, "index_type": index_type}, request)
+
+    def _switch(self, path: str, body: dict[str, Any], request: SwitchRequest | None) -> SwitchResult:
+        by, reason = (request.performed_by, request.reason) if request is not None else ("", "")
+        return self._call("POST", path, {**body, "reason": reason}, SwitchResult, LONG_TIMEOUT_S, by=by)
 
     def check(self, repair: bool = False, by: str = "", reason: str = "") -> list[Finding]:
-        """See Engine. The server takes the actor from the token, and ignores `by`."""
-        return self._call("POST", "check", {"repair": repair, "reason": reason}, list[Finding], LONG_TIMEOUT_S)
+        """See Engine. The server adds the name of the token to `by`."""
+        return self._call("POST", "check", {"repair": repair, "reason": reason}, list[Finding], LONG_TIMEOUT_S, by=by)
 
-    def _call(self, method: str, path: str, body: Any, kind: type[T], timeout_s: float = TIMEOUT_S) -> T:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        kind: type[T],
+        timeout_s: float = TIMEOUT_S,
+        *,
+        by: str = "",
+        reason: str = "",
+    ) -> T:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        if method != "GET":
+            headers |= {"X-Audit-By": quote(author(by)[0]), "X-Audit-Reason": quote(reason)}
         content = None
         if body is not None:
             content, headers["Content-Type"] = msgspec.json.encode(body), "application/json"

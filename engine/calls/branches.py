@@ -8,8 +8,8 @@ from shadowswitch.actors.branch.lifecycle import EndIndexing, MoveBranch, StartI
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.engine.arguments import check_text
-from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX, REASON_CHARS_MAX, build_of, new_lock_id
 from shadowswitch.engine.encode import lock_tokens
 from shadowswitch.engine.open_state import OpenState

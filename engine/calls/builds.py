@@ -10,8 +10,8 @@ from shadowswitch.actors.build.registry import BuildRegistry, plain
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.engine.arguments import check_number, check_seconds, check_text, check_whole
-from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import (
@@ -77,11 +77,12 @@ class BuildCalls:
         check_text("service_name", service_name, NAME_CHARS_MAX)
         if not isinstance(external, bool) or not isinstance(track_ready, bool):
             raise InvalidConfig("external and track_ready are True or False")
-        who = author(by, reason)
+        named = author(by, reason)
         row = self._branches.row(branch)
-        return self._views.shadow_of(
-            self._builds.claim(row, index_type, resource_types, build_config, external, service_name, track_ready, *who)
+        claimed = self._builds.claim(
+            row, index_type, resource_types, build_config, external, service_name, track_ready, *named
         )
+        return self._views.shadow_of(claimed)
 
     def report_progress(
         self,
@@ -125,9 +126,9 @@ class BuildCalls:
         ):  # fmt: skip
             if value is not None:
                 check_whole(name, value, 0)
-        who = author(by, reason)
+        named = author(by, reason)
         summary = plain("build_summary", build_summary or {})
-        self._external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary, *who))
+        self._external.complete(id, Claim(index_size_bytes, record_count, applied_lsn, summary, *named))
         return self._views.shadow(id)
 
     def fail_build(self, id: str, error: str, by: str = "") -> ShadowIndex:
@@ -148,8 +149,8 @@ class BuildCalls:
     def cancel_build(self, id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """End a build, or discard a BUILT or FAILED shadow. Raises InvalidTransition when it is too late."""
         self._state.check()
-        who, _ = author(by)
-        self._builds.cancel(id, check_text("reason", reason, ERROR_CHARS_MAX), who)
+        named, _ = author(by)
+        self._builds.cancel(id, check_text("reason", reason, ERROR_CHARS_MAX), named)
         return self._views.shadow(id)
 
     def pause_build(self, id: str) -> ShadowIndex:

@@ -6,8 +6,8 @@ import msgspec
 
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.engine.arguments import check_whole
-from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import InvalidName, JournalTrimmed

@@ -16,7 +16,7 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
-from shadowswitch.engine.authors import author
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition

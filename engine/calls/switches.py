@@ -16,8 +16,8 @@ from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.switch_run import RunSwitch
 from shadowswitch.engine.arguments import check_seconds
-from shadowswitch.engine.authors import author
 from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.builds import ERROR_CHARS_MAX, BuildCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index

@@ -36,6 +36,10 @@ Json = Annotated[
         name="--json", negative="", show_default=False, help="Print one JSON value and nothing else, also for an error."
     ),
 ]
+By = Annotated[
+    str, Parameter(show_default=False, help="The author, for the audit history. Default: the user, host and process.")
+]
+Reason = Annotated[str, Parameter(show_default=False, help="The reason, for the audit history.")]
 
 OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME})
 """The entries of a directory in which an engine has just started."""

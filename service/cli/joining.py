@@ -42,13 +42,18 @@ def start_or_join(
     index_type: str,
     resource_types: Sequence[str],
     build_config: dict[str, Any],
+    by: str = "",
+    reason: str = "",
 ) -> tuple[ShadowIndex, bool]:
     """Start a build, or join the equal one that was cut off; True if it was joined.
 
     Raises DuplicateBuild while another build of the index is under way, or one with other options.
     """
     try:
-        return engine.start_build(branch, index_type, resource_types, build_config, service_name=SERVICE), False
+        shadow = engine.start_build(
+            branch, index_type, resource_types, build_config, service_name=SERVICE, by=by, reason=reason
+        )
+        return shadow, False
     except DuplicateBuild as error:
         if not cut_off or error.shadow_index_id != cut_off:
             raise

@@ -24,7 +24,9 @@ from shadowswitch.model.views import Event, Finding
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import find_shadow, shadow_status
-from shadowswitch.service.cli.directory import Data, Json, Refused, ShadowId, open_catalog, open_engine, require_data
+from shadowswitch.service.cli.directory import (
+    By, Data, Json, Reason, Refused, ShadowId, open_catalog, open_engine, require_data,
+)  # fmt: skip
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
 
@@ -159,7 +161,12 @@ def _event_cells(event: Event) -> list[str]:
 
 
 def check(
-    *, data: Data, repair: Annotated[bool, Parameter(negative="", show_default=False)] = False, json: Json = False
+    *,
+    data: Data,
+    repair: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    by: By = "",
+    reason: Reason = "",
+    json: Json = False,
 ) -> None:
     """Verify every invariant over all data on disk. Works beside a running host.
 
@@ -176,7 +183,7 @@ def check(
     console = Console(stderr=True)
     waiting = contextlib.nullcontext() if json or not console.is_terminal else console.status("checking everything")
     with waiting:
-        findings = _repaired(data) if repair else _checked(data)
+        findings = _repaired(data, by, reason) if repair else _checked(data)
     standing = sum(not finding.repaired for finding in findings)
     counts = [f"{len(findings) - standing} repaired"] if standing < len(findings) else []
     counts.append(f"{standing} findings" if standing else "sound")
@@ -190,6 +197,6 @@ def _checked(data: Path) -> list[Finding]:
     return check_closed(data.absolute())
 
 
-def _repaired(data: Path) -> list[Finding]:
+def _repaired(data: Path, by: str, reason: str) -> list[Finding]:
     with open_engine(data) as engine:
-        return engine.check(repair=True, by="command line")
+        return engine.check(repair=True, by=by, reason=reason)

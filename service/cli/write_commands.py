@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +9,10 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.model.views import SwitchResult
+from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import build_config, find_shadow, types_of, wait_until_built
-from shadowswitch.service.cli.directory import Data, Json, Refused, ShadowId, open_catalog, open_engine
+from shadowswitch.service.cli.directory import By, Data, Json, Reason, Refused, ShadowId, open_catalog, open_engine
 from shadowswitch.service.cli.joining import cut_off_build, start_or_join
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
@@ -114,6 +113,8 @@ def build(
     workers: Whole | None = None,
     option: Names = None,
     switch: Flag = False,
+    by: By = "",
+    reason: Reason = "",
     json: Json = False,
 ) -> None:
     """Build an index in the shadow and wait until it is BUILT. Ctrl-C cancels the build.
@@ -146,9 +147,11 @@ def build(
     if not types:
         raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
     with open_engine(data) as engine:
-        shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config)
+        shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config, by, reason)
         shadow = wait_until_built(engine, shadow, quiet=json)
-        result = engine.switch(shadow.shadow_index_id) if switch else None
+        result = (
+            engine.switch(shadow.shadow_index_id, SwitchRequest(performed_by=by, reason=reason)) if switch else None
+        )
     text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
     if joined:
         text.append("it was begun by a command that was cut off, and went on from what was stored")
@@ -159,14 +162,14 @@ def build(
         raise Refused
 
 
-def switch(shadow_id: ShadowId, *, data: Data, json: Json = False) -> None:
+def switch(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
     """Make a BUILT shadow the live index.
 
     Example: `shadowswitch switch 5f0c... --data ./data`
     """
     shadow_id = _full_id(data, shadow_id)
     with open_engine(data) as engine:
-        _print_switch(engine.switch(shadow_id), json)
+        _print_switch(engine.switch(shadow_id, SwitchRequest(performed_by=by, reason=reason)), json)
 
 
 def _full_id(data: Path, given: str) -> str:
@@ -175,13 +178,21 @@ def _full_id(data: Path, given: str) -> str:
         return find_shadow(catalog, given).id
 
 
-def rollback(branch: str, index_type: str = "SEARCH_INDEX", *, data: Data, json: Json = False) -> None:
+def rollback(
+    branch: str,
+    index_type: str = "SEARCH_INDEX",
+    *,
+    data: Data,
+    by: By = "",
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
     """Switch back to the previous generation; every write is kept. A second rollback switches forward again.
 
     Example: `shadowswitch rollback main SEARCH_INDEX --data ./data`
     """
     with open_engine(data) as engine:
-        _print_switch(engine.rollback(branch, index_type), json)
+        _print_switch(engine.rollback(branch, index_type, SwitchRequest(performed_by=by, reason=reason)), json)
 
 
 def _print_switch(result: SwitchResult, json: bool) -> None:
@@ -190,19 +201,14 @@ def _print_switch(result: SwitchResult, json: bool) -> None:
         raise Refused
 
 
-def cancel(shadow_id: ShadowId, *, data: Data, reason: str = "", json: Json = False) -> None:
+def cancel(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
     """Cancel a build, or discard a BUILT or FAILED shadow.
 
     Example: `shadowswitch cancel 5f0c... --data ./data --reason "wrong tokenizer"`
-
-    Parameters
-    ----------
-    reason
-        The reason, for the audit history.
     """
     shadow_id = _full_id(data, shadow_id)
     with open_engine(data) as engine:
-        shadow = engine.cancel_build(shadow_id, reason)
+        shadow = engine.cancel_build(shadow_id, reason, by)
     output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state}", json)
 
 
@@ -211,7 +217,8 @@ def branch(
     name: str,
     *,
     data: Data,
-    reason: str = "",
+    by: By = "",
+    reason: Reason = "",
     json: Json = False,
 ) -> None:
     """Change the state of a branch.
@@ -223,8 +230,6 @@ def branch(
     operation
         recover: leave ERROR; its cause is gone. reopen: continue with a READY or MERGED branch. merge: mark a READY
         branch as merged elsewhere. archive: close the branch for good; it stays readable.
-    reason
-        The reason, for the audit history.
     """
     with open_engine(data) as engine:
         operations = {
@@ -233,5 +238,5 @@ def branch(
             "merge": engine.merge_branch,
             "archive": engine.archive_branch,
         }
-        found = operations[operation](name, f"user-{os.getuid()}", reason)
+        found = operations[operation](name, by, reason)
     output.print_result(found, f"branch {found.name} is {found.state}", json)

@@ -85,6 +85,15 @@ class Caller(msgspec.Struct, frozen=True):
     token: Token | None = None
     trusted: bool = False
     """No tokens are configured, so the caller is any program of this machine, and names the owner of a lock freely."""
+    by: str = ""
+    """The person or program for which the caller speaks, by its own word (`X-Audit-By`)."""
+    reason: str = ""
+    """The reason of the request (`X-Audit-Reason`), where its body has none."""
+
+    @property
+    def author(self) -> str:
+        """The author in the audit history. The name of the token is always in it."""
+        return f"{self.by} (as {self.name})" if self.by else self.name
 
     def may(self, scope: Scope, branch: str | None = None) -> bool:
         """Whether the caller has a scope, for a branch if one is given."""

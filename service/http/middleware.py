@@ -30,7 +30,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 import msgspec
 
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
-from shadowswitch.service.http.access import Forbidden, Unauthorized, now
+from shadowswitch.service.http.access import Caller, Forbidden, Unauthorized, now
 from shadowswitch.service.http.host import HEADER_BYTES_MAX, Host
 from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT, client_of
 from shadowswitch.service.http.limits.shares import Overloaded
@@ -61,6 +61,10 @@ HEADERS = (
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+BY, REASON = "x-audit-by", "x-audit-reason"
+"""Author and reason of a request for the audit history; percent-encoded UTF-8."""
+BY_CHARS_MAX, REASON_CHARS_MAX = 120, 500
 
 
 class Buckets:
@@ -160,7 +164,8 @@ class Middleware:
         if host.in_flight - host.reading > host.options.threads + host.options.queue_max:
             raise Overloaded("too many requests wait already", hint="try again in a moment")
         try:
-            scope[CALLER] = caller = host.access.caller(headers.get("authorization"), now())
+            caller = host.access.caller(headers.get("authorization"), now())
+            scope[CALLER] = caller = _speaking(caller, headers) if caller is not None else None
         except Unauthorized as error:
             if self._failures.take(address):
                 raise
@@ -199,6 +204,20 @@ class Middleware:
                 }
             },
         )
+
+
+def _speaking(caller: Caller, headers: dict[str, str]) -> Caller:
+    """The caller with the author and the reason that it names for the audit history. Raises BadRequest."""
+    said = {}
+    for field, name, most in (("by", BY, BY_CHARS_MAX), ("reason", REASON, REASON_CHARS_MAX)):
+        try:
+            text = unquote_to_bytes(headers.get(name, "")).decode().strip()
+        except UnicodeError as error:
+            raise BadRequest(f"{name} is not valid UTF-8", hint="percent-encode it as UTF-8") from error
+        if len(text) > most:
+            raise BadRequest(f"{name} has more than {most} characters", hint="shorten it")
+        said[field] = text
+    return msgspec.structs.replace(caller, **said) if any(said.values()) else caller
 
 
 class _Rest:

@@ -322,8 +322,8 @@ class Commit:
     def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
         """Add a decision to the audit history, with author and reason: of `data`, else of `signed`, else the engine."""
         by, reason = self.author
-        who = {"by": data.get("by") or by or ENGINE, "reason": data.get("reason") or reason or NOT_GIVEN}
-        self._put_event("audit", "audit", action, subject, {**data, **who})
+        named = {"by": data.get("by") or by or ENGINE, "reason": data.get("reason") or reason or NOT_GIVEN}
+        self._put_event("audit", "audit", action, subject, {**data, **named})
 
     def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:
         sequence = self.next_number(counter)

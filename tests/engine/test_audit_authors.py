@@ -1,4 +1,4 @@
-"""Every row of the audit history says who and why: the caller's words, or else user, host and process."""
+"""Every row of the audit history says named and why: the caller's words, or else user, host and process."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def newest(engine: Engine, kind: str) -> Mapping[str, Any]:
     return found
 
 
-def start(engine: Engine, **who: Any) -> str:
-    return engine.start_build("main", KIND, TYPES, **who).shadow_index_id
+def start(engine: Engine, **named: Any) -> str:
+    return engine.start_build("main", KIND, TYPES, **named).shadow_index_id
 
 
-def failed(engine: Engine, **who: Any) -> str:
+def failed(engine: Engine, **named: Any) -> str:
     id = start(engine)
     engine.pause_build(id)
-    engine.fail_build(id, "a drill", **who)
+    engine.fail_build(id, "a drill", **named)
     return id
 
 
-def cancelled_while_it_runs(engine: Engine, **who: Any) -> None:
+def cancelled_while_it_runs(engine: Engine, **named: Any) -> None:
     id = start(engine)
     engine.pause_build(id)
-    engine.cancel_build(id, who.get("reason", ""), by=who.get("by", ""))
+    engine.cancel_build(id, named.get("reason", ""), by=named.get("by", ""))
 
 
 def refused(engine: Engine, request: SwitchRequest | None) -> None:
@@ -60,10 +60,10 @@ def switched_back(engine: Engine, request: SwitchRequest | None) -> None:
     assert engine.rollback("main", KIND, request).success
 
 
-def delivery(engine: Engine, **who: Any) -> None:
+def delivery(engine: Engine, **named: Any) -> None:
     shadow = begin(engine)
     delivered(engine, shadow)
-    complete(engine, shadow, **who)
+    complete(engine, shadow, **named)
 
 
 CALLS: dict[str, tuple[str, Callable[[Engine], object], Callable[[Engine], object]]] = {

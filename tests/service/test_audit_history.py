@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from shadowswitch.service.http.access import Scope
-from tests.support.cli_helpers import Cli
+from tests.support.cli_helpers import Cli, imported
 from tests.support.http_helpers import serving, token_entry
 
 
@@ -35,3 +39,74 @@ def test_http_and_the_audit_command_show_actor_and_reason_of_a_forced_unlock(
         assert cli.json("audit", "--data", data) == page["entries"]
     assert cli.json("audit", "--data", data, "--after", forced[0]["sequence"])[0] == page["entries"][1]
     assert "a drill on main" in cli("audit", "--data", data)
+
+
+HERE = f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}"
+
+
+def newest(cli: Cli, data: Path) -> dict[str, tuple[str, str]]:
+    """The newest author and reason of each kind of entry."""
+    return {one["type"]: (one["data"]["by"], one["data"]["reason"]) for one in cli.json("audit", "--data", data)}
+
+
+def changes_of(cli: Cli, data: Path, *named: str) -> dict[str, tuple[str, str]]:
+    """Author and reason of a build, a switch, a rollback, a cancellation and a change of a branch, by command."""
+    found = {}
+    for name, call in {
+        "build": ("build", "main", "--tokenizer", "ascii", "--switch"),
+        "switch": ("build", "main", "--tokenizer", "porter", "--switch"),
+        "rollback": ("rollback", "main"),
+    }.items():
+        cli(*call, "--data", data, *named)
+        found[name] = newest(cli, data)["switch.committed"]
+    id = cli("build", "main", "--data", data, *named).split()[0]
+    found["claim"] = newest(cli, data)["build.claimed"]
+    cli("switch", id, "--data", data, *named)
+    found["switch of a shadow"] = newest(cli, data)["switch.committed"]
+    id = cli("build", "main", "--data", data).split()[0]
+    cli("cancel", id, "--data", data, *named)
+    found["cancel"] = newest(cli, data)["build.cancelled"]
+    cli("branch", "archive", "main", "--data", data, *named)
+    found["archive"] = newest(cli, data)["branch.state"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("named", "by", "reason"), [((), HERE, "not given"), (("--by", "álice", "--reason", "a drill"), "álice", "a drill")]
+)
+@pytest.mark.parametrize("served", [False, True], ids=["alone", "server"])
+def test_commands_are_audited_with_author_and_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: tuple[str, ...], by: str, reason: str, served: bool
+) -> None:
+    cli, data = Cli(capsys), imported(tmp_path, capsys)
+    with serving(data) if served else nullcontext():
+        found = changes_of(cli, data, *named)
+    for name, (author, why) in found.items():
+        assert author.startswith(f"{by} (as " if served else by), name
+        assert why.startswith(reason) or (name == "cancel" and why.startswith("Manual cancellation")), name
+
+
+def test_over_http_headers_name_author_and_reason_and_the_token_stays_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli, data = Cli(capsys), imported(tmp_path, capsys)
+    secret, entry = token_entry("ci", list(Scope))
+    with serving(data, SHADOWSWITCH_TOKENS=entry) as server:
+        client = server.client(secret)
+        body = {"branch_name": "main", "index_type": "SEARCH_INDEX", "resource_types": ["file"]}
+        id = client.post("shadow-index/start", body)["shadow_index_id"]
+        assert newest(cli, data)["build.claimed"] == ("ci", "not given")
+        client.wait_for(id, "BUILT")
+        said = {"X-Audit-By": "%C3%A1lice", "X-Audit-Reason": "a%20drill"}
+        client.post(f"shadow-index/{id}/switch", {}, headers=said)
+        assert newest(cli, data)["switch.committed"] == ("álice (as ci)", "a drill")
+        id = client.post("shadow-index/start", body, headers=said)["shadow_index_id"]
+        assert newest(cli, data)["build.claimed"] == ("álice (as ci)", "a drill")
+        client.ok("DELETE", f"shadow-index/{id}", headers=said)
+        assert newest(cli, data)["build.cancelled"] == ("álice (as ci)", "a drill (by ci)")
+        client.post("branch-locks/force-unlock/main", {"reason": "another drill"}, headers=said)
+        assert newest(cli, data)["lock.forced"] == ("álice (as ci)", "another drill")
+        client.post("branches/main/archive", headers=said)
+        assert newest(cli, data)["branch.state"] == ("álice (as ci)", "a drill")
+        for wrong in ({"X-Audit-By": "%FF"}, {"X-Audit-By": "a" * 121}, {"X-Audit-Reason": "a" * 501}):
+            client.refused(400, "POST", "shadow-index/start", body, headers=wrong)

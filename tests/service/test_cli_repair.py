@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def test_a_repair_prints_what_it_repaired_and_from_what(damaged: Path, capsys: p
     assert out.endswith("1 repaired, sound\n")
     assert cli("check", "--data", damaged) == "sound\n"
     (entry,) = [entry for entry in cli.json("audit", "--data", damaged) if entry["type"] == "catalog.repaired"]
-    assert entry["data"]["by"] == "command line"
+    assert entry["data"]["by"].endswith(f"@{socket.gethostname()}, process {os.getpid()}")
 
 
 def test_a_running_server_repairs(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from shadowswitch.model.views import (
     SwitchResult,
     derive,
 )
+from shadowswitch.service.http.access import Caller
 from shadowswitch.service.http.bodies.fields import (
     Body,
     BranchName,
@@ -130,10 +131,16 @@ class Rollback(SwitchOptions, frozen=True, kw_only=True):
     index_type: IndexType
 
 
-def switch_request(body: SwitchOptions, by: str) -> SwitchRequest:
+def switch_request(body: SwitchOptions, caller: Caller) -> SwitchRequest:
     """The request to the engine. Raises InvalidConfig."""
-    checks, queries = tuple(body.validation_checks), tuple(body.queries)
-    return derive(SwitchRequest, body, validation_checks=checks, queries=queries, performed_by=by)
+    return derive(
+        SwitchRequest,
+        body,
+        validation_checks=tuple(body.validation_checks),
+        queries=tuple(body.queries),
+        performed_by=caller.author,
+        reason=body.reason or caller.reason,
+    )
 
 
 class Switched(SwitchResult, frozen=True, kw_only=True):

@@ -70,7 +70,7 @@ def _move(
     operation: Callable[[str, str, str], BranchInfo], name: str, caller: Caller, data: bodies.MoveBranch | None
 ) -> BranchInfo:
     branch = permitted_branch(name, caller, Scope.ADMIN)
-    return operation(branch, caller.name, data.reason if data is not None else "")
+    return operation(branch, caller.author, (data.reason if data is not None else "") or caller.reason)
 
 
 @changes(f"{ONE}/write", Scope.WRITE)

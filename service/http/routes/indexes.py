@@ -30,7 +30,7 @@ def rollback(data: bodies.Rollback, host: Host, caller: Caller, request: Request
     caller.require(Scope.ROLLBACK, data.branch_name)
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, data.branch_name)
-    how = bodies.switch_request(data, caller.name)
+    how = bodies.switch_request(data, caller)
     with host.long_call(caller):
         return switch_answer(host.engine.rollback(data.branch_name, data.index_type, how), request)
 

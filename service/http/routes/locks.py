@@ -184,7 +184,7 @@ def extend(lock_id: str, data: bodies.Extend, host: Host, caller: Caller) -> bod
 def force_unlock(branch_name: str, data: bodies.ForceUnlock, host: Host, caller: Caller) -> bodies.Unlocked:
     """Release every lock of a branch by force. The audit keeps the caller and the reason."""
     branch = permitted_branch(branch_name, caller, Scope.FORCE_UNLOCK)
-    gone = host.engine.force_unlock(branch, caller.name, data.reason)
+    gone = host.engine.force_unlock(branch, caller.author, data.reason)
     return bodies.Unlocked(f"{len(gone)} locks of {branch} were taken away", len(gone), data.reason)
 
 

@@ -50,7 +50,7 @@ def check(data: Check, host: Host, caller: Caller) -> list[Finding]:
     """Verify every invariant over all data on disk; with `repair`, derive again what can be. May take long."""
     caller.require(Scope.ADMIN)
     with host.long_call(caller):
-        return host.engine.check(data.repair, caller.name, data.reason)
+        return host.engine.check(data.repair, caller.author, data.reason or caller.reason)
 
 
 @reads(["/schema", f"{PREFIX}/schema"], PUBLIC, include_in_schema=False)

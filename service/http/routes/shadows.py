@@ -47,7 +47,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
         service = f"{service}{bodies.SERVICE_SEPARATOR}{data.service_instance_id}"
     found = host.engine.start_build(
         data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
-        track_ready=data.track_ready,
+        track_ready=data.track_ready, by=caller.author, reason=caller.reason,
     )  # fmt: skip
     with contextlib.suppress(Timeout):  # the build is claimed; its start LSN is known once it is BUILDING
         found = host.engine.wait_for(
@@ -103,8 +103,9 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
     with host.long_call(caller):
         if found.external:
             done = host.engine.complete_build(
-                found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary
-            )
+                found.shadow_index_id, data.index_size_bytes, data.record_count, data.applied_lsn, data.build_summary,
+                caller.author, caller.reason,
+            )  # fmt: skip
         else:
             done = host.engine.wait_for(found.shadow_index_id, *COMPLETED, timeout_s=COMPLETE_WAIT_S)
     message = f"the shadow is {done.state}"
@@ -115,7 +116,7 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
 def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodies.Done:
     """The failure of a build, with its error. A build of the engine itself is stopped, and FAILED with that error."""
     found = _permitted(host, caller, shadow_id, Scope.BUILD)
-    host.engine.fail_build(found.shadow_index_id, data.error)
+    host.engine.fail_build(found.shadow_index_id, data.error, caller.author)
     return bodies.Done(True, "the build is FAILED", found.shadow_index_id)
 
 
@@ -123,7 +124,7 @@ def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodie
 def retry(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
     """Resume a FAILED build from its stored progress."""
     found = _permitted(host, caller, shadow_id, Scope.BUILD)
-    return bodies.shadow(host.engine.retry_build(found.shadow_index_id))
+    return bodies.shadow(host.engine.retry_build(found.shadow_index_id, caller.author, caller.reason))
 
 
 @changes(f"{BASE}/{{shadow_id:str}}/switch", Scope.SWITCH)
@@ -141,7 +142,7 @@ def switch(
         caller.require(Scope.FORCE_SWITCH, found.branch_name)
     with host.long_call(caller):
         return switch_answer(
-            host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller.name)), request
+            host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller)), request
         )
 
 
@@ -175,10 +176,11 @@ def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: Sta
 
 
 @removes(f"{BASE}/{{shadow_id:str}}", Scope.BUILD)
-def cancel(shadow_id: str, host: Host, caller: Caller, reason: Reason = "Manual cancellation") -> bodies.Done:
+def cancel(shadow_id: str, host: Host, caller: Caller, reason: Reason = "") -> bodies.Done:
     """Cancel a build, or discard a BUILT or FAILED shadow."""
     found = _permitted(host, caller, shadow_id, Scope.BUILD)
-    host.engine.cancel_build(found.shadow_index_id, f"{reason} (by {caller.name})")
+    why = reason or caller.reason or "Manual cancellation"
+    host.engine.cancel_build(found.shadow_index_id, f"{why} (by {caller.name})", caller.author)
     return bodies.Done(True, "the shadow is CANCELLED", found.shadow_index_id)
 
 
