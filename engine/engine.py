@@ -90,7 +90,10 @@ class Engine:
         return cls(path, config)
 
     def close(self) -> None:
-        """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent."""
+        """Stop admitting, let what was admitted end, stop builds (they go on at the next open), close. Idempotent.
+
+        Raises CloseInCallback inside a function that the engine calls; then the engine stays open.
+        """
         if self._state.close():
             self._lifecycle.stop()
 

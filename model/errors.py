@@ -1,7 +1,8 @@
 """The one error tree, grouped by the moment of an error.
 
     ShadowSwitchError
-    |- opening      EngineAlreadyOpen, EngineClosed, DirectoryLost, UnsupportedFilesystem, UnsupportedFormat
+    |- opening      EngineAlreadyOpen, EngineClosed, CloseInCallback, DirectoryLost,
+    |               UnsupportedFilesystem, UnsupportedFormat
     |- naming       InvalidName (BranchExists), InvalidChange, InvalidConfig, InvalidEvent
     |               UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
@@ -67,6 +68,10 @@ class EngineAlreadyOpen(ShadowSwitchError):
 
 class EngineClosed(ShadowSwitchError):
     """The engine was closed, or is closing."""
+
+
+class CloseInCallback(ShadowSwitchError):
+    """A function that the engine calls (a subscriber, a health check, a validator) tried to close it; it stays open."""
 
 
 class DirectoryLost(ShadowSwitchError):

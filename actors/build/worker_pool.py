@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from shadowswitch.actors.kit.service_thread import ServiceThread
+from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.disk import identity
 from shadowswitch.storage.disk_check import catalog_file
 from shadowswitch.storage.generations.shard_build import Control, Progress
@@ -129,7 +130,7 @@ class WorkerPool:
         """
         with self._lock:
             if self._closed:
-                raise RuntimeError("the worker pool is closed")
+                raise EngineClosed("the engine is closed", operation="start a worker", hint="open it again")
             number = next(self._numbers)
             while self._idle and self._idle[-1].process.poll() is not None:
                 self._idle.pop()

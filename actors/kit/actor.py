@@ -80,7 +80,8 @@ class EngineActor(pykka.ThreadingActor):
         if expected and answered:
             return
         if expected:
-            logger.warning("%s could not do %s: %s", self.name, type(message).__name__, error)
+            level = logging.INFO if isinstance(error, EngineClosed) else logging.WARNING  # a close is no trouble
+            logger.log(level, "%s could not do %s: %s", self.name, type(message).__name__, error)
         else:
             logger.error("%s failed on %s", self.name, type(message).__name__, exc_info=error)
         try:

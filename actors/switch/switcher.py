@@ -156,8 +156,7 @@ class Switcher(EngineActor):
         try:
             run.validation = self._validated(run)
         except ShadowSwitchError as error:
-            run.validation = Validation({}, [str(error)], [], 0, 0)
-            run.reason = str(error)
+            run.validation, run.reason = Validation({}, [str(error)], [], 0, 0), str(error)
             return Failure.ERROR
         if run.message.leaving not in (0, run.previous):
             run.reason = f"generation {run.message.leaving} is not live any more"
@@ -397,4 +396,5 @@ class Switcher(EngineActor):
         try:
             self._context.transact(work, "end a switch")
         except (Timeout, ShadowSwitchError) as error:
-            logger.error("the switch ended, but that could not be recorded: %s", error)
+            level = logging.INFO if self._context.changes.closing else logging.ERROR
+            logger.log(level, "the switch ended, but that could not be recorded: %s", error)

@@ -78,7 +78,7 @@ class EventCalls:
         else:
             with self._catalog.read() as txn:
                 after = self._catalog.number("event", txn)
-        subscriber = Subscriber(callback, after)
+        subscriber = Subscriber(self._state.callback(callback), after)
         self._subscribers.add(subscriber)
         self._dispatcher.tell(Kick())
         return lambda: self._subscribers.remove(subscriber)

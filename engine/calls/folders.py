@@ -56,6 +56,7 @@ class FolderCalls:
             raise InvalidConfig(f"{path} is not a folder", hint="make it first")
         if min(quiet_s, longest_s, rescan_s) <= 0:
             raise InvalidConfig("quiet_s, longest_s and rescan_s must be above 0")
+        changed = self._state.callback(changed)
         watch = Watch(
             self._clock, path, changed, recursive=recursive, quiet_s=quiet_s, longest_s=longest_s, rescan_s=rescan_s
         )

@@ -70,7 +70,7 @@ class SoakCalls:
             with shortages("set_health_check"):
                 thread.start()
             self._health_thread = thread
-        self._health_check = check
+        self._health_check = self._state.callback(check) if check is not None else None
         self._changes.notify()
 
     def close(self, timeout_s: float) -> None:
@@ -152,4 +152,4 @@ class SoakCalls:
             raise InvalidConfig(f"{name!r} cannot be the name of a validator", hint="choose another")
         if not callable(validator):
             raise InvalidConfig(f"a validator is a function of a reader, not {validator!r:.80}")
-        self._validator.host_checks[name] = validator
+        self._validator.host_checks[name] = self._state.callback(validator)

@@ -129,16 +129,21 @@ class SwitchCalls:
         try:
             result: SwitchResult = result_of(message.reply, limit, "the switch")
         except EngineClosed as error:
-            raise EngineClosed(
-                "the engine was closed while the switch ran; it took effect as a whole or not at all",
-                operation="switch",
-                object=message.branch_name,
-                hint=f"open the engine again: if generation {target.row.number} is live, the switch took effect",
-            ) from error
+            raise self._closed(message) from error
+        if not result.success and self._state.closed:  # the close is the reason, whatever the message says
+            raise self._closed(message)
         self._metrics.observe("switch", result.switch_duration_ms)
         if result.success:
             self._broken.pop((target.row.branch, target.row.index_type), None)
         return result
+
+    def _closed(self, message: RunSwitch) -> EngineClosed:
+        return EngineClosed(
+            "the engine was closed while the switch ran; it took effect as a whole or not at all",
+            operation="switch",
+            object=message.branch_name,
+            hint=f"open the engine again: if generation {message.target.row.number} is live, the switch took effect",
+        )
 
     def rebuild(
         self,
