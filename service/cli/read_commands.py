@@ -25,7 +25,15 @@ from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import find_shadow, shadow_status
 from shadowswitch.service.cli.directory import (
-    By, Data, Json, Reason, Refused, ShadowId, open_catalog, open_engine, require_data,
+    By,
+    Data,
+    Json,
+    Reason,
+    Refused,
+    ShadowId,
+    open_catalog,
+    open_engine,
+    require_data,
 )  # fmt: skip
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of

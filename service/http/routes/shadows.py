@@ -141,9 +141,7 @@ def switch(
     if data.force_switch:
         caller.require(Scope.FORCE_SWITCH, found.branch_name)
     with host.long_call(caller):
-        return switch_answer(
-            host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller)), request
-        )
+        return switch_answer(host.engine.switch(found.shadow_index_id, bodies.switch_request(data, caller)), request)
 
 
 def switch_answer(result: SwitchResult, request: Request[Any, Any, Any]) -> bodies.Switched:
