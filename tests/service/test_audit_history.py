@@ -72,7 +72,9 @@ def changes_of(cli: Cli, data: Path, *named: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("named", "by", "reason"), [((), HERE, "not given"), (("--by", "álice", "--reason", "a drill"), "álice", "a drill")]
+    ("named", "by", "reason"),
+    [((), HERE, "not given"), (("--by", "álice", "--reason", "a drill"), "álice", "a drill")],
+    ids=["by default", "named"],
 )
 @pytest.mark.parametrize("served", [False, True], ids=["alone", "server"])
 def test_commands_are_audited_with_author_and_reason(
