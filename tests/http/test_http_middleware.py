@@ -141,8 +141,9 @@ def test_a_repeated_idempotency_key_gets_the_first_answer(open_server: Server) -
     client.refused(409, "POST", "branches/main/write", other, headers=key)
     assert client.get("branches/main")["head_lsn"] == first.body["lsn"]
     client.refused(400, "POST", "branches/main/write", CHANGE, headers={"Idempotency-Key": "x" * 201})
-    refused = client.call("POST", "branches", {"name": "main"}, headers={"Idempotency-Key": "k-2"})
-    assert client.call("POST", "branches", {"name": "main"}, headers={"Idempotency-Key": "k-2"})[:2] == refused[:2]
+    for _ in range(2):  # what may be possible later is not kept
+        refused = client.call("POST", "branches", {"name": "main"}, headers={"Idempotency-Key": "k-2"})
+        assert (refused.status, refused.headers.get("idempotency-replayed")) == (409, None)
 
 
 def test_concurrent_requests_with_one_key_are_done_once(open_server: Server) -> None:

@@ -76,8 +76,8 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
         [
             (
                 "health check",
-                'self.go_back(info, f"health check: {reason}")',
-                'logger.error("health check: %s", reason)',
+                """self.go_back(info, f"health check: {'; '.join(reasons)}")""",
+                'logger.error("health check: %s", reasons)',
             )
         ],
     ),

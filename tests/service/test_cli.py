@@ -216,7 +216,8 @@ def test_read_commands_work_beside_a_running_host(host: Engine, live: Path) -> N
 
 
 def test_write_commands_beside_a_running_host_name_its_process(host: Engine, live: Path, tmp_path: Path) -> None:
-    for call in (["build", "main"], ["rollback", "main"], ["import", "main", tmp_path / "texts"], ["switch", "x"]):
+    switch = ["switch", host.shadows()[0].shadow_index_id]
+    for call in (["build", "main"], ["rollback", "main"], ["import", "main", tmp_path / "texts"], switch):
         status, out, err = ran(*call, "--data", live)
         assert (status, out) == (1, "")
         assert f"process {os.getpid()}" in err

@@ -123,6 +123,7 @@ class VirtualThreading:
 
     Lock, Condition, Event, Thread = VirtualLock, VirtualCondition, VirtualEvent, VirtualThread
     get_ident = staticmethod(real_threading.get_ident)
+    local = real_threading.local
 
     def __init__(self) -> None:
         self._current = SimpleNamespace(name="", ident=0)
