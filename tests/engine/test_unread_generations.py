@@ -6,6 +6,7 @@ The missing permission is real: the process that opens the directory has given u
 from __future__ import annotations
 
 import builtins
+import contextlib
 import errno
 import io
 import itertools
@@ -132,7 +133,8 @@ def test_a_generation_without_permission_is_left_as_it_is_and_all_else_is_served
     mode = barred.stat().st_mode
     barred.chmod(0)
     said = opened_by_modes(left.data, barred, left.shadow)
-    barred.chmod(mode)
+    with contextlib.suppress(FileNotFoundError):  # a rollback and a switch leave a live one, which then retires
+        barred.chmod(mode)
     text = f"generation {left.numbers[role]} could not be read"
     assert said["other"] == 20
     assert any(text in reason and "access" in reason for reason in said["events"]), said
