@@ -34,11 +34,12 @@ class OpenState:
 
         @functools.wraps(function, updated=())
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            outer = getattr(self._thread, "in_callback", False)
             self._thread.in_callback = True
             try:
                 return function(*args, **kwargs)
             finally:
-                self._thread.in_callback = False
+                self._thread.in_callback = outer
 
         return called
 

@@ -13,6 +13,7 @@ import pytest
 
 from shadowswitch import CloseInCallback, Config, Engine, EngineClosed, SwitchRequest, SwitchResult
 from shadowswitch.engine.machine import Machine
+from shadowswitch.engine.open_state import OpenState
 from shadowswitch.storage.generations.external_manifest import CheckDelivery
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, built, fill, live, put, wait_until
@@ -117,3 +118,16 @@ def test_workers_that_were_closed_are_no_defect(engine: Engine, data_dir: Path) 
     pool.close()
     with pytest.raises(EngineClosed):
         pool.submit(CheckDelivery("", ""), lambda *_: None, lambda *_: None)
+
+
+def test_a_callback_inside_a_callback_does_not_let_the_outer_one_close() -> None:
+    state = OpenState()
+
+    @state.callback
+    def outer() -> None:
+        state.callback(lambda: None)()
+        with pytest.raises(CloseInCallback):
+            state.close()
+
+    outer()
+    assert state.close()
