@@ -17,6 +17,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from shadowswitch.model.errors import CorruptData, DirectoryLost, EngineAlreadyOpen, UnsupportedFilesystem
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.cut_file import is_empty
-from shadowswitch.storage.disk import Identity, identity, of_descriptor, sync_directory
+from shadowswitch.storage.disk import Identity, identity, of_descriptor
 from shadowswitch.storage.shortages import raise_shortage
 
 CATALOG = "catalog"
@@ -43,17 +44,41 @@ _NOTHING_STORED = "nothing more is stored; "
 _IS_ANOTHER = "is another file than the one that was opened"
 
 
-def make_directories(root: Path, relative: str) -> Path:
-    """Make the directories of `relative` below `root`, durably. Raises UnsupportedFilesystem for a symbolic link."""
+def make_directories(root: Path, relative: str, check: Callable[[], None] | None = None) -> Path:
+    """Make the directories of `relative` below `root`, durably. Raises UnsupportedFilesystem for a symbolic link.
+
+    `check` raises where `root` is not the engine's; the directory that was there before it is the one that is filled,
+    by its descriptor, whatever takes its place meanwhile.
+    """
     path = root
-    for part in Path(relative).parts:
-        parent, path = path, path / part
-        if path.is_symlink():
-            raise _is_link(path)
-        if not path.is_dir():
-            path.mkdir(mode=0o700, exist_ok=True)
-            sync_directory(parent)
+    above = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if check is not None:
+            check()
+        for part in Path(relative).parts:
+            path = path / part
+            below = _open_or_make(above, part, path)
+            os.close(above)
+            above = below
+    finally:
+        os.close(above)
     return path
+
+
+def _open_or_make(above: int, name: str, path: Path) -> int:
+    """A descriptor of the directory `name` in the one of descriptor `above`, which is made where it is missing."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags, dir_fd=above)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=above)
+        os.fsync(above)
+        return os.open(name, flags, dir_fd=above)
+    except OSError:
+        if path.is_symlink():
+            raise _is_link(path) from None
+        raise
 
 
 def inside(root: Path, relative: str) -> Path:

@@ -39,7 +39,7 @@ class ExternalBackend:
     def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
         """An empty directory for the builder."""
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700)
         sync_directory(path.parent)
 
     def open_writer(self, path: Path, options: Mapping[str, Any]) -> ExternalShard:

@@ -172,7 +172,10 @@ class Backend(Protocol):
         ...
 
     def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
-        """Make an empty shard in the directory `path`, durably. Creates the directory, or removes its content."""
+        """Make an empty shard in the directory `path`, durably. Creates the directory, or removes its content.
+
+        Fails where the directory above is missing, and makes none: another one may have taken its place.
+        """
         ...
 
     def open_writer(self, path: Path, options: Mapping[str, Any]) -> ShardWriter:

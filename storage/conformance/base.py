@@ -55,6 +55,7 @@ class Shards(Hooks):
     def path(self, backend: Backend, options: dict[str, Any], tmp_path: Path) -> Path:
         """An empty shard, in a directory with the characters that names of generation directories have."""
         path = tmp_path / "feature%2Fuser schema?" / "shard-000"
+        path.parent.mkdir()
         backend.create_shard(path, options)
         return path
 

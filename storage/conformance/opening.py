@@ -59,6 +59,13 @@ class Opening(Shards):
         self.assert_same(backend, options, path, writer, Expected())
         writer.close()
 
+    def test_a_shard_is_not_made_below_a_missing_directory(
+        self, backend: Backend, options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        with pytest.raises((OSError, ShadowSwitchError)):
+            backend.create_shard(tmp_path / "missing" / "shard-000", options)
+        assert not (tmp_path / "missing").exists()
+
     def test_closing_twice_is_allowed_and_a_closed_object_refuses_calls(
         self, backend: Backend, options: dict[str, Any], path: Path
     ) -> None:

@@ -47,7 +47,8 @@ def create(
     takes a commit's time.
     """
     check_directory()
-    path = data_directory.make_directories(root, row.path)
+    path = data_directory.make_directories(root, row.path, check_directory)
+    check_directory()
     (path / PINS).touch(mode=0o600)
     for shard in shard_paths(path, row.shards):
         check_directory()

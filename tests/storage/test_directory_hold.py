@@ -261,30 +261,38 @@ def test_a_build_ends_in_no_directory_that_took_the_place_during_its_validation(
     assert files() == swapped[0]
 
 
-def test_a_generation_is_made_in_no_directory_that_took_the_place_between_its_shards(
-    host: Engine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("after", [False, True], ids=["before the look", "after the look"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6])
+def test_a_generation_is_made_in_no_directory_that_took_the_place_between_its_steps(
+    host: Engine, data_dir: Path, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
 ) -> None:
-    """Found by the random run: each shard takes a commit's time, and the next file went into the other directory."""
+    """Found by the random run: each step takes a commit's time, and the next file went into the other directory."""
     kept: list[set[Path]] = []
 
     def files() -> set[Path]:
-        return {path for path in (data_dir / "generations").rglob("*") if path.is_file()}
+        return set((data_dir / "generations").rglob("*"))
 
     def make(ordinary: Callable[..., Any], *given: Any) -> Any:
         looks: list[int] = []
+        earlier = data_dir.with_name("earlier")
+        shutil.copytree(data_dir, earlier)
 
         def check() -> None:
             looks.append(1)
-            if len(looks) == 3:
-                swap_for_copy(data_dir)
+            if after:
+                given[-1]()
+            if len(looks) == step:
+                data_dir.rename(data_dir.with_name("aside"))
+                earlier.rename(data_dir)
                 kept.append(files())
-            given[-1]()
+            if not after:
+                given[-1]()
 
         return ordinary(*given[:-1], check)
 
     inside.wrap(monkeypatch, inside.Step.MAKE_GENERATION, make)
     with contextlib.suppress(DirectoryLost, Timeout):
-        host.start_build("main", KIND, ["object_type"], {"shards": 3})
+        host.start_build("main", KIND, ["object_type"], {"shards": 2})
     wait_until(lambda: bool(kept), 60.0)
     with pytest.raises(DirectoryLost):
         host.write("main", [put("late")])

@@ -84,7 +84,7 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
     """An empty, durable shard in `path`; removes its content first."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700)
         os.close(
             os.open(path / FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         )  # SQLite keeps the mode, for -wal too

@@ -37,7 +37,8 @@ class KvSnapshot:
         for (environment, transaction), target in zip(self._sources, targets, strict=True):
             with store.translated("copy", environment.path):
                 folder = target / store.FOLDER
-                folder.mkdir(mode=0o700, parents=True)
+                for made in (target, folder):
+                    made.mkdir(mode=0o700)
                 environment.env.copy(os.fspath(folder), compact=True, txn=transaction)
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
     """An empty, durable shard in `path`; removes its content first."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(mode=0o700, parents=True)
+        path.mkdir(mode=0o700)
         (path / FOLDER).mkdir(mode=0o700)
         environment = Environment(path, options["map_size_mib"], create=True)
         try:
