@@ -83,7 +83,7 @@ from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
 from shadowswitch.engine.views import Views
 from shadowswitch.model.config import Config
-from shadowswitch.model.errors import InvalidConfig, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.catalog import retention
@@ -174,7 +174,9 @@ class Lifecycle:
         stack.callback(self.janitor.stop, STOP_TIMEOUT_S)
         self.watcher = Address(lambda: Watcher.start(context, self.watches))
         stack.callback(self.watcher.stop, STOP_TIMEOUT_S)
-        self.scrubber = Address(lambda: Scrubber.start(context, self.validator, self.generations, self.followers))
+        self.scrubber = Address(
+            lambda: Scrubber.start(context, self.validator, self.generations, self.followers, self._leave)
+        )
         stack.callback(self.scrubber.stop, STOP_TIMEOUT_S)
         self.builds = BuildRegistry(
             context, self.router, self.external, self.generations, self.followers, self.running_builds,
@@ -256,6 +258,9 @@ class Lifecycle:
             InboundCalls: InboundCalls(context, state, branches, builds, switches),
             FolderCalls: FolderCalls(state, context.clock, self.timers, self.watches, self.watcher),
         }  # fmt: skip
+
+    def _leave(self, generation: int, error: CorruptData) -> None:
+        self.calls[SoakCalls].distrust(generation, error)
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ EVENT_TYPES: Final = {
     "switch.committed": "shadow ACTIVE: its `generation` is live instead of `previous`; `sealed_lsn`, `epoch`, `by`",
     "rollback.committed": "the soaking `generation` is live again instead of `previous`; other data as of a switch",
     "switch.finished": "a switch or `rollback` ended: `success`, `sealed_ms`, `attempts`, `drained_changes`, `message`",
+    "index.unsound": "the live generation turned out unsound, and there is none to go back to: `reason`",
     "generation.condemned": "a generation turned out unsound and will not be switched to again: `reason`",
     "generation.retired": "shadow CLEANUP, or a failed build was kept long enough: files go once no reader pins them",
     "generation.removed": "the files of a generation are gone",

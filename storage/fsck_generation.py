@@ -29,7 +29,7 @@ from shadowswitch.storage.fsck import FINDINGS_MAX, SLICE, readable
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
-from shadowswitch.storage.generations.recount import probe
+from shadowswitch.storage.generations.shard_reading import probe
 from shadowswitch.storage.reading import Note, no_note
 from shadowswitch.storage.shortages import shortages
 

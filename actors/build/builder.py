@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import queue
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ import msgspec
 from shadowswitch.actors.build.pacing import DISK_INTERVAL_S, Pacing
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.build.shard_workers import ShardWorkers, WorkerGone, WorkerSaid
-from shadowswitch.actors.build.validator import BUILD_CHECKS, ShadowValidator, Validation
+from shadowswitch.actors.build.validator import ShadowValidator, Validation
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import EngineActor
@@ -266,7 +267,7 @@ class ShadowBuilder(EngineActor):
             self._round_changes += writer.apply_slice(target, BUSY_SLICE if self._pacing.behind else APPLY_SLICE)
         self._measure()
         if self._round_ended(writer.applied_lsn):
-            self._validate()
+            self._validate(self._generation)
         else:
             self._next_step(self._clock.monotonic() - begun)
 
@@ -292,18 +293,18 @@ class ShadowBuilder(EngineActor):
         else:
             self._timers.after(worked_s * (1.0 - share) / share, lambda: self._send(Step()))
 
-    def _validate(self) -> None:
-        assert self._generation is not None
+    def _validate(self, generation: Generation) -> None:
         self._note(Phase.VALIDATING)
-        found = self._validator.validate(self._generation, BUILD_CHECKS, self._stop_asked)
+        look = partial(self._validator.validate_build, generation, self._stop_asked, self._workers.most)
+        found = look()
         if found.differing_buckets:
             self._context.metrics.count("buckets_repaired", len(found.differing_buckets))
-            self._validator.repair(self._generation, found.differing_buckets)
-            found = self._validator.validate(self._generation, BUILD_CHECKS, self._stop_asked)
+            self._validator.repair(generation, found.differing_buckets)
+            found = look()
         if found.errors:
             self._fail("the shadow did not pass its validation: " + "; ".join(found.errors))
             return
-        self._built(found)
+        self._built(generation, found)
 
     def _stop_asked(self) -> bool:
         """Is a cancellation (or the end of the engine) waiting in the mailbox?"""
@@ -312,9 +313,7 @@ class ShadowBuilder(EngineActor):
             for envelope in list(self.actor_inbox.queue)  # type: ignore[attr-defined]
         )
 
-    def _built(self, found: Validation) -> None:
-        generation = self._generation
-        assert generation is not None
+    def _built(self, generation: Generation, found: Validation) -> None:
         failpoint("build.validated")
         lsn = generation.writer.flush()
         with disk_errors("build"):

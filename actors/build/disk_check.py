@@ -27,7 +27,7 @@ from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.disk_check import CheckCatalog, CheckGeneration, Found
 from shadowswitch.storage.generations.directory import shard_paths
-from shadowswitch.storage.generations.recount import Checked, CheckShards
+from shadowswitch.storage.generations.shard_reading import Checked, CheckShards
 from shadowswitch.storage.repair.faults import Readable
 from shadowswitch.storage.shortages import is_permission
 

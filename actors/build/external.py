@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.actors.build.running_builds import RunningBuilds
-from shadowswitch.actors.build.validator import BUILD_CHECKS, ShadowValidator
+from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.maintenance.follower import Follow
@@ -52,7 +52,7 @@ from shadowswitch.storage.generations.adoption import Adopt
 from shadowswitch.storage.generations.directory import MANIFEST
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
 from shadowswitch.storage.generations.generation import Generation
-from shadowswitch.storage.generations.recount import Checked
+from shadowswitch.storage.generations.shard_reading import Checked
 
 logger = logging.getLogger("shadowswitch")
 
@@ -286,7 +286,7 @@ class ExternalBuilds:
             if writer.applied_lsn != found.applied_lsn:
                 problems.append(f"its shards are at LSN {writer.applied_lsn}, its manifest says {found.applied_lsn}")
             self._refuse_if(row, problems)
-            checked = self._validator.validate(generation, BUILD_CHECKS, partial(self._cancelled, row.id))
+            checked = self._validator.validate_build(generation, partial(self._cancelled, row.id), workers=1)
             self._refuse_if(row, checked.errors)
             lsn = writer.flush()
             with disk_errors("build"):

@@ -1,18 +1,25 @@
-"""The Scrubber: checks BUILT shadows that wait for their switch, so that no switch reaches a damaged one.
+"""The Scrubber reads generations in the background: BUILT shadows that wait for their switch, and what became live.
 
-It checks each every `Config.recheck_interval_s`, outside any lock and beside its Follower. A worker process recomputes
-the digest of one shard after the other from its rows; the counters are compared with the source at a common LSN.
-Buckets that differ are repaired once from the source, and the shadow is validated as after a build. A shadow that is
-then unsound, or cannot be read, is FAILED with that reason. A switch or a cancellation that comes meanwhile ends the
-check; a switch validates on its own.
+A switch and a rollback read no row, see `actors.switch.fitness`. What only a reading finds, such as a page that went
+bad since the build, is found here, outside any lock and beside the Follower:
+
+    a waiting shadow    every `Config.recheck_interval_s`
+    a live generation   once, as soon as it is live
+
+A worker process reads one shard after the other: it recomputes the digest from the rows, then runs the check of the
+backend. The counters are compared with the source at a common LSN. Buckets that differ are repaired once from the
+source, and read again. A waiting shadow that is then unsound, or cannot be read, is FAILED with that reason. From a
+live generation the index goes back to the one before; without one it stays, and `index.unsound` tells the reason. What
+is switched, cancelled or left meanwhile is not read to its end.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
-from shadowswitch.actors.build.validator import BUILD_CHECKS, ShadowValidator
+from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
@@ -20,13 +27,14 @@ from shadowswitch.actors.kit.signals import Tick
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import BuildCancelled, CorruptData, ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog import transitions
-from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.rows import IndexRow, ShadowRow
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.generation import Generation
-from shadowswitch.storage.generations.recount import Recount, Recounted
+from shadowswitch.storage.generations.shard_reading import Checked, CheckShards, ReadShard, ShardRead
 
 logger = logging.getLogger("shadowswitch")
 
@@ -34,6 +42,12 @@ MAINTENANCE_LOCK_S = 10.0
 """The wait for another validation of the shadow to end; then the next interval begins."""
 CATCH_UP_S = 30.0
 UNFOLLOW_S = 10.0
+AGAIN_S = 60.0
+"""After a reading that lacked something."""
+
+
+Compare = Callable[[Generation, float], list[int]]
+"""The buckets in which counters and source differ, until a deadline (monotonic)."""
 
 
 class Scrubber(EngineActor):
@@ -45,17 +59,27 @@ class Scrubber(EngineActor):
         validator: ShadowValidator,
         generations: OpenGenerations,
         followers: FollowerPool,
+        leave: Callable[[int, CorruptData], None],
     ) -> None:
+        """`leave` lets an index go back from an unsound live generation."""
         super().__init__("shadowswitch-rechecker", context.crashed)
         self._context = context
         self._clock = context.clock
         self._validator = validator
         self._generations = generations
         self._followers = followers
+        self._leave = leave
         self._checked_at: dict[int, float] = {}
+        self._read = {(row.live, row.epoch) for row in context.catalog.indexes() if not row.previous}
+        """Live generations that need no reading (any more): all but those that soak at the start."""
+        self._not_before: dict[int, float] = {}
         self.handles(Tick, self._tick)
 
     def _tick(self, _: Tick) -> None:
+        self._scrub_waiting()
+        self._read_live()
+
+    def _scrub_waiting(self) -> None:
         waiting = [row for row in self._context.catalog.shadows() if row.state == ShadowState.BUILT]
         self._checked_at = {
             row.generation: self._checked_at.get(row.generation, self._clock.monotonic()) for row in waiting
@@ -79,10 +103,7 @@ class Scrubber(EngineActor):
 
     def _scrub(self, row: ShadowRow, generation: Generation) -> None:
         try:
-            differing = self._differing(row, generation)
-            if differing:
-                logger.error("buckets %s of waiting shadow %s differ from their source", differing, row.id)
-                self._repair(row, generation, differing)
+            self._read_through(generation, partial(self._is_over, row), self._validator.differing)
             self._context.metrics.count("rechecks")
         except BuildCancelled:
             return  # switched, cancelled, or the engine closes
@@ -93,42 +114,90 @@ class Scrubber(EngineActor):
             logger.warning("waiting shadow %s could not be looked at: %s", row.id, error)
             self._context.metrics.count("recheck_errors")
 
-    def _differing(self, row: ShadowRow, generation: Generation) -> list[int]:
+    def _read_live(self) -> None:
+        live = {(row.live, row.epoch): row for row in self._context.catalog.indexes() if row.live}
+        self._read &= live.keys()
+        for key, row in live.items():
+            generation = self._generations.get(row.live)
+            if key in self._read or self._context.changes.closing:
+                continue
+            if generation is None or generation.row.opaque:
+                self._read.add(key)
+            elif self._not_before.get(row.live, 0.0) <= self._clock.monotonic() and generation.pin():
+                try:
+                    self._read_one(row, generation, key)
+                finally:
+                    generation.unpin()
+
+    def _read_one(self, row: IndexRow, generation: Generation, key: tuple[int, int]) -> None:
+        try:
+            compare = self._validator.differing_beside_readers
+            self._read_through(generation, partial(self._is_left, row), compare)
+            self._context.metrics.count("readings")
+        except BuildCancelled:
+            pass
+        except CorruptData as error:
+            if not self._is_left(row):
+                self._unsound(row, generation, error)
+        except ShadowSwitchError as error:
+            logger.warning("live generation %d could not be read through: %s", row.live, error)
+            self._not_before[row.live] = self._clock.monotonic() + AGAIN_S
+            return
+        self._read.add(key)
+
+    def _unsound(self, row: IndexRow, generation: Generation, error: CorruptData) -> None:
+        logger.error("live generation %d is unsound: %s", row.live, error)
+        self._context.metrics.count("readings_failed")
+        if row.previous:
+            self._leave(row.live, error)
+            return
+        reason = (
+            f"it is live, there is no generation to go back to, and it was found unsound: {error}; rebuild the index"
+        )
+        note = partial(transitions.note_unsound, shadow_id=generation.row.shadow_id, reason=reason)
+        self._context.transact(note, "recheck")
+
+    def _is_left(self, row: IndexRow) -> bool:
+        """Is the generation not live any more?"""
+        present = self._context.catalog.index(row.branch, row.index_type)
+        return self._context.changes.closing or present is None or present.live != row.live
+
+    def _read_through(self, generation: Generation, is_over: Callable[[], bool], compare: Compare) -> None:
+        """Raises CorruptData for an unsound generation, BuildCancelled when `is_over` becomes true."""
+        differing = self._differing(generation, is_over, compare)
+        if differing:
+            number = generation.row.number
+            logger.error("buckets %s of generation %d differ from their source", differing, number)
+            with generation.maintenance_lock(MAINTENANCE_LOCK_S):
+                _refuse_over(is_over, number)
+                self._validator.repair(generation, differing)
+            self._context.metrics.count("buckets_repaired", len(differing))
+            still = self._differing(generation, is_over, compare)
+            if still:
+                text = f"buckets {differing} differed from their source, and after a repair {still}"
+                raise CorruptData(text, object=str(generation.path))
+            what = {"buckets": differing, "reason": "they differed from their source"}
+            self._context.transact(lambda c: c.audit("shadow.repaired", generation.row.shadow_id, what), "recheck")
+        paths = [str(path) for path in shard_paths(generation.path, generation.row.shards)]
+        row = generation.row
+        task = CheckShards(paths, row.backend, row.options, manifest_hash=self._validator.manifest_hash(generation))
+        problems = self._validator.answers.ask(task, Checked, self._validator.until(), is_over).problems
+        if problems:
+            raise CorruptData("; ".join(problems), object=str(generation.path))
+
+    def _differing(self, generation: Generation, is_over: Callable[[], bool], compare: Compare) -> list[int]:
         """The buckets in which rows, counters and source differ."""
         differing: set[int] = set()
         for path in shard_paths(generation.path, generation.row.shards):
-            deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
-            task = Recount(str(path), generation.row.backend, generation.row.options)
-            found = self._validator.answers.ask(task, Recounted, deadline, partial(self._is_over, row))
+            task = ReadShard(str(path), generation.row.backend, generation.row.options)
+            found = self._validator.answers.ask(task, ShardRead, self._validator.until(), is_over)
             if found.damage:
-                raise CorruptData(f"{path.name}: {found.damage}", object=str(path))
-            differing.update(found.differing_buckets)
+                raise CorruptData(found.damage, object=str(path))
+            differing.update(Digest.decode(found.rows).differing(Digest.decode(found.counters)))
         with generation.maintenance_lock(MAINTENANCE_LOCK_S):
-            if self._is_over(row):
-                raise BuildCancelled(f"shadow {row.id} does not wait any more")
-            differing.update(self._against_source(generation))
+            _refuse_over(is_over, generation.row.number)
+            differing.update(compare(generation, self._clock.monotonic() + CATCH_UP_S))
         return sorted(differing)
-
-    def _against_source(self, generation: Generation) -> list[int]:
-        writer = generation.writer
-        with writer.pause_apply():
-            lsn, source = self._context.catalog.source_digest(generation.row.branch, set(writer.types))
-            writer.apply_until(lsn, self._clock.monotonic() + CATCH_UP_S)
-            return writer.differing(source)
-
-    def _repair(self, row: ShadowRow, generation: Generation, buckets: list[int]) -> None:
-        """Replace the buckets, then validate as after a build. Raises CorruptData when the shadow is still unsound."""
-        with generation.maintenance_lock(MAINTENANCE_LOCK_S):
-            if self._is_over(row):
-                raise BuildCancelled(f"shadow {row.id} does not wait any more")
-            self._validator.repair(generation, buckets)
-            found = self._validator.validate(generation, BUILD_CHECKS, partial(self._is_over, row))
-        self._context.metrics.count("buckets_repaired", len(buckets))
-        if found.errors:
-            text = f"buckets {buckets} differed from their source, and after a repair: {'; '.join(found.errors)}"
-            raise CorruptData(text, object=row.id)
-        what = {"buckets": buckets, "reason": "they differed from their source"}
-        self._context.transact(lambda c: c.audit("shadow.repaired", row.id, what), "recheck")
 
     def _is_over(self, row: ShadowRow) -> bool:
         """Does the shadow not wait for its switch any more?"""
@@ -146,3 +215,8 @@ class Scrubber(EngineActor):
         reply.result(UNFOLLOW_S)
         self._generations.forget(row.generation)
         generation.close()
+
+
+def _refuse_over(is_over: Callable[[], bool], number: int) -> None:
+    if is_over():
+        raise BuildCancelled(f"generation {number} is not what it was when its reading began")

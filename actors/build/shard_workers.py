@@ -53,7 +53,7 @@ class ShardWorkers:
         self._config = config
         self._root = root
         self._pool = pool
-        self._most = most
+        self.most = most
         self._send = send
         self.control = control
         """The pace that the workers have."""
@@ -96,7 +96,7 @@ class ShardWorkers:
         self._start()
 
     def _start(self) -> None:
-        while self._waiting and len(self._running) < self._most:
+        while self._waiting and len(self._running) < self.most:
             shard = self._waiting.pop(0)
             number = self._pool.submit(self._tasks[shard], self._said, self._gone, self.control)
             self._running[number] = shard

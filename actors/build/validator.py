@@ -3,9 +3,12 @@ common LSN with its source."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -13,28 +16,37 @@ from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
 from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndexes
-from shadowswitch.model.digest import buckets_of_shard, shard_of
-from shadowswitch.model.errors import CorruptData, InvalidConfig
+from shadowswitch.model.digest import Digest, buckets_of_shard, shard_of
+from shadowswitch.model.errors import CorruptData, InvalidConfig, Timeout
 from shadowswitch.model.records import Item
-from shadowswitch.storage.backends.protocol import IndexReader
+from shadowswitch.storage import disk
+from shadowswitch.storage.backends.protocol import IndexReader, Probing
 from shadowswitch.storage.catalog.journal import read_records
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import manifest
+from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.manifest import ClosedFile
-from shadowswitch.storage.generations.validation import Inspect, Inspected, compare_sizes
+from shadowswitch.storage.generations.shard_reading import Checked, CheckShards, ReadShard, ShardRead
+from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare_sizes
 from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
 
 REPAIR_SLICE = 1000
+BESIDE_S = 0.02
 TURN_CHANGES = 5_000
 """The changes that it catches up with under one hold of the switch lock."""
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
-"""A shadow must pass these to be BUILT, and again after a repair."""
+"""A shadow must pass these to be BUILT, and again after a repair. They read its rows; a switch does not do it again."""
+COMPARISONS = ("SIZE_COMPARISON", "QUERY_COMPARISON")
+"""These compare with the live index."""
 MUST_BE_READ = frozenset({"DIGEST", "SAMPLE_READ_BACK", "QUERY_COMPARISON"})
 """These have to read the index, so an index in an unknown format cannot be checked with them."""
+
+
+ONLY_ITS_BUILDER = "for only its builder can read it"
 
 
 class Validation(msgspec.Struct, frozen=True):
@@ -56,7 +68,23 @@ HostCheck = Callable[[IndexReader], Reasons]
 
 def _summary(found: Inspected) -> Validation:
     errors = [f"{check}: {finding}" for check, findings in found.findings.items() for finding in findings]
-    return Validation(found.findings, errors, found.differing_buckets, found.rows, found.size_bytes, found.closed_files)
+    return Validation(found.findings, errors, found.differing_buckets, found.rows, found.size_bytes)
+
+
+def _joined(shards: list[ShardRead]) -> tuple[Digest, dict[str, list[str]], dict[str, ClosedFile]]:
+    """The digest of all rows, what the readings found, by check, and the closed files."""
+    rows, closed = Digest(), dict[str, ClosedFile]()
+    problems: dict[str, list[str]] = {"DIGEST": [], "INTEGRITY_CHECK": []}
+    for number, shard in enumerate(shards):
+        own, counters = Digest.decode(shard.rows), Digest.decode(shard.counters)
+        rows.merge(own)
+        if shard.damage:
+            problems["INTEGRITY_CHECK"].append(f"the shadow cannot be read: {shard.damage}")
+        elif own != counters:
+            problems["DIGEST"].append(f"shard {number}: counters say {counters!r}, rows say {own!r} (IX-2)")
+        problems["INTEGRITY_CHECK"] += shard.problems
+        closed.update(shard.closed_files)
+    return rows, problems, closed
 
 
 class ShadowValidator:
@@ -73,60 +101,145 @@ class ShadowValidator:
         self,
         generation: Generation,
         checks: list[str],
+        deadline: float,
         stop_asked: Callable[[], bool] = lambda: False,
-        queries: tuple[str, ...] = (),
+        workers: int = 1,
     ) -> Validation:
-        """Hold the generation at the head of its branch and check it in a worker process, outside any lock.
+        """Hold the generation at the head of its branch and check it in worker processes, outside any lock.
 
-        Raises BuildCancelled when `stop_asked` becomes true, Timeout after `Config.validation_timeout_s`. The
-        generation must not be live.
+        `checks` are of BUILD_CHECKS. SAMPLE_READ_BACK alone visits no other row. `deadline` is monotonic, see `until`.
+        Raises BuildCancelled when `stop_asked` becomes true, Timeout at the deadline. The generation must not be live.
         """
-        writer = generation.writer
-        deadline = self._context.clock.monotonic() + self._context.config.validation_timeout_s
         if generation.row.opaque:
             return self._validate_opaque(generation, checks, deadline, stop_asked)
-        with writer.pause_apply(deadline - self._context.clock.monotonic()):
-            lsn, source = self._context.catalog.source_digest(generation.row.branch, set(writer.types))
-            self._catch_up(generation, lsn, deadline)
-            live = self._indexes.live(generation.row.branch, generation.row.index_type)
-            compared = live if live is not None and live is not generation else None
-            asked = list(queries or (compared.asked if compared is not None else ()))
-            if compared is None or compared.row.opaque:
-                asked = []
+        row, writer = generation.row, generation.writer
+        with self._held(generation, deadline) as (lsn, source):
+            rows, problems, closed = source, dict[str, list[str]](), dict[str, ClosedFile]()
+            if checks != ["SAMPLE_READ_BACK"]:
+                paths = shard_paths(generation.path, row.shards)
+                tasks = [ReadShard(str(path), row.backend, row.options, "INTEGRITY_CHECK" in checks) for path in paths]
+                rows, problems, closed = _joined(self.answers.ask_each(tasks, ShardRead, deadline, stop_asked, workers))
             task = Inspect(
-                data=str(self._context.root),
                 path=str(generation.path),
-                branch=generation.row.branch,
+                branch=row.branch,
                 types=writer.types,
-                shards=generation.row.shards,
-                backend=generation.row.backend,
-                options=generation.row.options,
+                shards=row.shards,
+                backend=row.backend,
+                options=row.options,
                 checks=checks,
                 lsn=lsn,
                 digest=source.encode(),
+                rows=rows.encode(),
+                problems=problems,
                 samples=self._context.config.validation_samples,
                 seed=random.getrandbits(32),
-                live_path=str(compared.path) if compared is not None else "",
-                live_backend=compared.row.backend if compared is not None else "",
-                live_options=compared.row.options if compared is not None else {},
-                live_shards=compared.row.shards if compared is not None else 0,
-                queries=asked,
-                query_overlap_min=self._context.config.query_overlap_min,
-                query_latency_ratio_max=self._context.config.query_latency_ratio_max,
-                size_ratio_max=self._context.config.size_ratio_max,
-                manifest_hash=self._manifest_hash(generation),
+                manifest_hash=self.manifest_hash(generation),
             )
-            unchecked = "QUERY_COMPARISON, for there is nothing to compare with" if not asked else ""
-            try:
-                found = self.answers.ask(task, Inspected, deadline, stop_asked)
-            except CorruptData as error:
-                if not task.live_path or error.object != task.live_path:
-                    raise
-                logger.error("the live index cannot be compared with generation %d: %s", generation.row.number, error)
-                unchecked = f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
-                task = msgspec.structs.replace(task, queries=[])
-                found = self.answers.ask(task, Inspected, deadline, stop_asked)
-            return msgspec.structs.replace(_summary(found), unchecked=unchecked if "QUERY_COMPARISON" in checks else "")
+            found = _summary(self.answers.ask(task, Inspected, deadline, stop_asked))
+            return msgspec.structs.replace(found, closed_files=closed)
+
+    def validate_build(self, generation: Generation, stop_asked: Callable[[], bool], workers: int) -> Validation:
+        """What a shadow must pass to be BUILT, in as many workers as its build has."""
+        return self.validate(generation, BUILD_CHECKS, self.until(), stop_asked, workers)
+
+    def until(self, deadline: float = math.inf) -> float:
+        """The deadline of a validation that begins now: by `Config.validation_timeout_s`, or an earlier one."""
+        return min(deadline, self._context.clock.monotonic() + self._context.config.validation_timeout_s)
+
+    def probe(self, generation: Generation, deadline: float) -> list[str]:
+        """The problems of closed files by their sizes. It reads no row.
+
+        Raises Timeout, and CorruptData for files that may end their reader.
+        """
+        row = generation.row
+        found = manifest.check_closed_files(generation.path, self.manifest_hash(generation), contents=False)
+        if isinstance(generation.backend, Probing):
+            paths = [str(path) for path in shard_paths(generation.path, row.shards)]
+            task = CheckShards(paths, row.backend, row.options, probe=True)
+            problems = self.answers.ask(task, Checked, deadline).problems
+            if problems:
+                hint = "cancel the shadow and build another"
+                raise CorruptData("; ".join(problems), operation="validate", object=str(generation.path), hint=hint)
+        return found
+
+    def differing(self, generation: Generation, deadline: float) -> list[int]:
+        """The buckets in which the counters of a generation differ from its source at a common LSN. It reads no row.
+
+        That proves a generation whose rows were validated once, and to which the engine has applied every change since:
+        counters and rows change together (IX-2). Raises Timeout.
+        """
+        with self._held(generation, deadline) as (_, source):
+            return generation.writer.differing(source)
+
+    def differing_beside_readers(self, generation: Generation, deadline: float) -> list[int]:
+        """As `differing`, of a live generation. Neither its readers nor a switch wait for it. Raises Timeout."""
+        branch, index, writer = generation.row.branch, self._indexes.of_generation(generation), generation.writer
+        source = partial(self._context.catalog.source_digest, branch, set(writer.types))
+        while self._context.clock.monotonic() < deadline:
+            found = writer.differing_beside_readers(source, partial(index.follow_limit, generation))
+            if found is not None:
+                generation.advanced()
+                return found
+            self._context.clock.sleep(BESIDE_S)
+        raise Timeout(f"generation {generation.row.number} was not at the head of its branch", operation="validate")
+
+    @contextlib.contextmanager
+    def _held(self, generation: Generation, deadline: float) -> Iterator[tuple[int, Digest]]:
+        """Meanwhile the generation stands still at an LSN, the head of its branch a moment ago; the digest of its
+        source there."""
+        writer = generation.writer
+        with writer.pause_apply(deadline - self._context.clock.monotonic()):
+            lsn, source = self._context.catalog.source_digest(generation.row.branch, set(writer.types))
+            self._catch_up(generation, lsn, deadline)
+            yield lsn, source
+
+    def compare(
+        self, generation: Generation, checks: list[str], queries: tuple[str, ...], deadline: float
+    ) -> Validation:
+        """Compare a generation with the live one, by its size and by what both answer. Raises Timeout."""
+        live = self._indexes.live(generation.row.branch, generation.row.index_type)
+        if live is generation:
+            live = None
+        findings: dict[str, list[str]] = {check: [] for check in checks}
+        unchecked = ""
+        if "SIZE_COMPARISON" in checks and live is not None:
+            findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, self._context.config.size_ratio_max)
+        if "QUERY_COMPARISON" in checks:
+            findings["QUERY_COMPARISON"], unchecked = self._compare_answers(generation, live, queries, deadline)
+        size = disk.directory_size_bytes(generation.path)
+        found = _summary(Inspected(findings, [], 0, size))
+        return msgspec.structs.replace(found, unchecked=unchecked)
+
+    def _compare_answers(
+        self, generation: Generation, live: Generation | None, queries: tuple[str, ...], deadline: float
+    ) -> tuple[list[str], str]:
+        """The problems, and why the answers could not be compared."""
+        if generation.row.opaque:  # its validation says so
+            return [], ""
+        asked = list(queries or (live.asked if live is not None else ()))
+        if live is None or live.row.opaque or not asked:
+            return [], "QUERY_COMPARISON, for there is nothing to compare with"
+        row, config = generation.row, self._context.config
+        task = Compare(
+            path=str(generation.path),
+            shards=row.shards,
+            backend=row.backend,
+            options=row.options,
+            live_path=str(live.path),
+            live_shards=live.row.shards,
+            live_backend=live.row.backend,
+            live_options=live.row.options,
+            queries=asked,
+            overlap_min=config.query_overlap_min,
+            latency_ratio_max=config.query_latency_ratio_max,
+        )
+        try:
+            return self.answers.ask(task, Compared, deadline).problems, ""
+        except CorruptData as error:
+            if error.object != task.live_path:
+                raise
+            logger.error("the live index cannot be compared with generation %d: %s", row.number, error)
+            return [], f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
 
     def _catch_up(self, generation: Generation, upto: int, deadline: float) -> None:
         """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one."""
@@ -149,21 +262,19 @@ class ShadowValidator:
         delivered = self.answers.ask(
             CheckDelivery(str(generation.path), generation.row.shadow_id), Delivered, deadline, stop_asked
         )
-        findings: dict[str, list[str]] = {check: [] for check in checks}
+        findings: dict[str, list[str]] = {check: [] for check in checks if check not in COMPARISONS}
         if "INTEGRITY_CHECK" in checks:
             findings["INTEGRITY_CHECK"] = delivered.problems
         if delivered.record_count != source.count:
             text = f"the shadow holds {delivered.record_count} records, its source {source.count} at LSN {lsn}"
             findings["RECORD_COUNT_VALIDATION"] = [text]
-        live = self._indexes.live(generation.row.branch, generation.row.index_type)
-        if "SIZE_COMPARISON" in checks and live is not None and live is not generation:
-            findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, self._context.config.size_ratio_max)
         unread = [check for check in checks if check in MUST_BE_READ]
         found = _summary(Inspected(findings, [], delivered.record_count, delivered.size_bytes))
-        text = f"{', '.join(unread)}, for only its builder can read it" if unread else ""
+        text = f"{', '.join(unread)}, {ONLY_ITS_BUILDER}" if unread else ""
         return msgspec.structs.replace(found, unchecked=text)
 
-    def _manifest_hash(self, generation: Generation) -> str:
+    def manifest_hash(self, generation: Generation) -> str:
+        """The checksum of the manifest of a build that has ended, or ""."""
         row = self._context.catalog.generation(generation.row.number)
         return row.manifest_hash if row is not None else ""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,28 +53,40 @@ class WorkerAnswers:
         Raises the error of the task, BuildCancelled, Timeout; CorruptData for a file that ends its readers;
         StorageFull, ResourceExhausted when the worker, or its start, lacked something.
         """
-        deaths = damaged = 0
-        retries = self._config.worker_retries
-        while True:
-            result = self._ask(task, deadline, stop_asked)
-            if isinstance(result, expected):
-                return result
-            if isinstance(result, Failed):
-                result.refuse_shortage()
-            if not isinstance(result, Death):
-                raise _error(result)
-            deaths += 1
-            damaged += result.is_by_damage
-            self._metrics.count("worker_deaths")
-            if damaged >= DAMAGE_DEATHS_MAX or (deaths > retries and result.is_by_damage):
-                raise _damage(result)
-            if deaths > retries:
-                raise InternalFailure(
-                    f"the worker of the validation died {deaths} times, at last: {result}", hint="try again"
-                )
+        return self.ask_each([task], expected, deadline, stop_asked)[0]
 
-    def _ask(self, task: Task, deadline: float, stop_asked: Callable[[], bool]) -> Answer | Death:
-        answer: Reply[Answer | Death] = Reply()
+    def ask_each(
+        self,
+        tasks: Sequence[Task],
+        expected: type[A],
+        deadline: float,
+        stop_asked: Callable[[], bool] = lambda: False,
+        at_once: int = 1,
+    ) -> list[A]:
+        """The answers to tasks, of which `at_once` are worked on at a time; the first error ends all. See `ask`."""
+        answers: dict[int, A] = {}
+        waiting, asked = deque(enumerate(tasks)), list[_Asked]()
+        try:
+            while waiting or asked:
+                while waiting and len(asked) < at_once:
+                    asked.append(_Asked(*waiting.popleft()))
+                    self._submit(asked[-1])
+                self._wait(asked[0], deadline, stop_asked)
+                for one in [one for one in asked if one.answer.done()]:
+                    result = one.answer.result(0)
+                    if isinstance(result, expected):
+                        answers[one.place] = result
+                        asked.remove(one)
+                    else:
+                        self._count(one, result)
+                        self._submit(one)
+        finally:
+            for one in asked:
+                self._pool.kill(one.number)
+        return [answers[place] for place in range(len(tasks))]
+
+    def _submit(self, asked: _Asked) -> None:
+        answer = asked.answer = Reply()
 
         def said(_: int, message: Answer) -> None:
             answer.set_result(message)
@@ -81,21 +94,49 @@ class WorkerAnswers:
         def gone(_: int, how: Death) -> None:
             answer.set_result(how)
 
-        number = self._pool.submit(task, said, gone)
-        while True:
-            try:
-                return answer.result(POLL_S)
-            except TimeoutError:
-                if stop_asked() or self._closing():
-                    self._pool.kill(number)
-                    raise BuildCancelled("the validation was cancelled", operation="validate") from None
-                if self._clock.monotonic() > deadline:
-                    self._pool.kill(number)
-                    raise Timeout(
-                        f"the validation took longer than {self._config.validation_timeout_s:g} s",
-                        operation="validate",
-                        hint="raise Config.validation_timeout_s",
-                    ) from None
+        asked.number = self._pool.submit(asked.task, said, gone)
+
+    def _wait(self, asked: _Asked, deadline: float, stop_asked: Callable[[], bool]) -> None:
+        """Until the next look at the answers."""
+        if asked.answer.wait(POLL_S):
+            return
+        if stop_asked() or self._closing():
+            raise BuildCancelled("the validation was cancelled", operation="validate")
+        if self._clock.monotonic() > deadline:
+            raise Timeout(
+                f"the validation took longer than {self._config.validation_timeout_s:g} s",
+                operation="validate",
+                hint="raise Config.validation_timeout_s",
+            )
+
+    def _count(self, asked: _Asked, result: Answer | Death) -> None:
+        """Raise for a failure, and after too many deaths."""
+        if isinstance(result, Failed):
+            result.refuse_shortage()
+        if not isinstance(result, Death):
+            raise _error(result)
+        asked.deaths += 1
+        asked.damaged += result.is_by_damage
+        retries = self._config.worker_retries
+        self._metrics.count("worker_deaths")
+        if asked.damaged >= DAMAGE_DEATHS_MAX or (asked.deaths > retries and result.is_by_damage):
+            raise _damage(result)
+        if asked.deaths > retries:
+            raise InternalFailure(
+                f"the worker of the validation died {asked.deaths} times, at last: {result}", hint="try again"
+            )
+
+
+class _Asked:
+    """A task that a worker has."""
+
+    def __init__(self, place: int, task: Task) -> None:
+        self.place = place
+        self.task = task
+        self.number = 0
+        self.answer: Reply[Answer | Death] = Reply()
+        self.deaths = 0
+        self.damaged = 0
 
 
 def _error(answer: Answer) -> ShadowSwitchError:
@@ -104,7 +145,7 @@ def _error(answer: Answer) -> ShadowSwitchError:
         return InternalFailure(f"the validation failed: {answer!r}", hint="see the log")
     if answer.kind in ("CorruptData", "DirectoryLost", "UnsupportedFormat", "InvalidConfig"):
         kind: type[ShadowSwitchError] = getattr(errors, answer.kind)
-        return kind(answer.message, operation="validate", hint=answer.hint)
+        return kind(answer.message, operation="validate", object=answer.object, hint=answer.hint)
     return InternalFailure(f"the validation failed: {answer.kind}: {answer.message}", hint=answer.hint or "see the log")
 
 

@@ -84,9 +84,10 @@ class Attempt:
         send: Callable[[CommitSwitch], None],
         transition: Callable[[Commit], IndexRow],
         number: int,
+        deadline: float,
     ) -> None:
         """`send` puts a message into the branch's line of writes; `transition` is the change of the catalog; `number`
-        counts the attempts of this switch from 0."""
+        counts the attempts of this switch from 0; beyond `deadline` (monotonic) no other switch is waited for."""
         self._context = context
         self._clock = context.clock
         self._index = index
@@ -101,13 +102,14 @@ class Attempt:
         self._drain_s = min(self._budget_s, DRAIN_FIRST_S * 4**number)
         self._drain_lsns = DRAIN_FIRST_LSNS * 4**number
         self._head = 0
+        self._deadline = deadline
         self._begin_by = self._live_until = self._begun = self._proven = 0.0
         self._end = AttemptEnd()
 
     def run(self) -> AttemptEnd:
         """Raises what the transaction raised: its outcome is for the catalog to say. Any other failure is returned."""
         try:
-            with self._index.switch_lock(SWITCH_LOCK_S):
+            with self._index.switch_lock(min(SWITCH_LOCK_S, self._deadline - self._clock.monotonic())):
                 self._live_until = self._clock.monotonic() + LIVE_S
                 self._catch_up()
                 with self._pause.paused(), self._target.writer.pause_apply():

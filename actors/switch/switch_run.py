@@ -36,6 +36,8 @@ class SwitchRun:
         self.message = message
         self.target = message.target
         self.begun = begun
+        self.deadline = begun + message.request.switch_timeout_seconds
+        """Nothing is begun or waited for beyond it, but a turn that has begun comes to its end (monotonic)."""
         self.previous = previous
         """The number of the generation that was live before; 0: none."""
         self.old = old
@@ -48,6 +50,10 @@ class SwitchRun:
         self.sealed_ms = self.sealed_ms_max = 0.0
         self.drained = 0
         self.commit_lsn = 0
+
+    def seconds_left(self, now: float) -> float:
+        """Until the deadline; not negative."""
+        return max(0.0, self.deadline - now)
 
     @property
     def way_back(self) -> WayBack:

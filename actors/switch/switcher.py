@@ -1,6 +1,6 @@
 """The Switcher: one switch or rollback, from validation to verification. A short-lived actor for each.
 
-    validate   outside any lock, at a common LSN; differing buckets are repaired once
+    validate   outside any lock, see `actors.switch.fitness`; differing buckets are repaired once
     attempt    see `actors.switch.attempt`; tried again with backoff until `switch_timeout_seconds`
     verify     read from the new live generation as every reader does
     revert     only if that found something: the same attempt with the generation that was live before
@@ -27,6 +27,7 @@ from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.switch.attempt import COMMIT_TIMEOUT_S, Attempt, AttemptEnd
+from shadowswitch.actors.switch.fitness import examine, refusal
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
@@ -36,7 +37,7 @@ from shadowswitch.actors.switch.verifier import verify
 from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StaleFence, StorageFull, Timeout
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
-from shadowswitch.model.views import ADVISORY_CHECKS, SwitchResult
+from shadowswitch.model.views import SwitchResult
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit, signed
@@ -103,7 +104,7 @@ class Switcher(EngineActor):
             failpoint("switch.begun")
         outcome = SwitchOutcome.NOT_SWITCHED
         try:
-            with message.target.maintenance_lock(self._context.config.validation_timeout_s):
+            with message.target.maintenance_lock(run.seconds_left(self._context.clock.monotonic())):
                 self._refuse_live(message.target)
                 run.previous, run.old = self._live_before(message.target)
                 outcome = self._steps(run)
@@ -124,7 +125,7 @@ class Switcher(EngineActor):
         if outcome == SwitchOutcome.GO_ON:
             failpoint("switch.validated")
             run.target.warm()
-            failure = self._attempt(run, run.target, run.previous, run.message.unsound)
+            failure = self._attempt(run, run.target, run.previous, run.message.unsound, run.deadline)
             outcome = decide(SwitchStep.ATTEMPT, failure, self._is_live(run.target), run.way_back)
         if outcome == SwitchOutcome.GO_ON:
             failure = self._verify(run)
@@ -153,52 +154,31 @@ class Switcher(EngineActor):
     # -- the steps -------------------------------------------------------------------------------------------------
 
     def _validate(self, run: SwitchRun) -> Failure:
+        request, target, validator = run.message.request, run.target, self._validator
         try:
-            run.validation = self._validated(run)
+            refuse = partial(self._refuse_live, target)
+            deadline = validator.until(run.deadline)
+            run.validation = examine(
+                validator, self._context.metrics, target, request, run.message.rollback, deadline, refuse
+            )
         except ShadowSwitchError as error:
             run.validation, run.reason = Validation({}, [str(error)], [], 0, 0), str(error)
             return Failure.ERROR
         if run.message.leaving not in (0, run.previous):
             run.reason = f"generation {run.message.leaving} is not live any more"
             return Failure.REFUSED
-        run.reason = self._refusal(run)
+        run.reason = refusal(run.validation, validator.host_checks.__contains__, request.force_switch)
         return Failure.REFUSED if run.reason else Failure.NONE
 
-    def _validated(self, run: SwitchRun) -> Validation:
-        request, target, validator = run.message.request, run.target, self._validator
-        checks = list(dict.fromkeys([*request.validation_checks, "DIGEST"]))
-        own = [check for check in checks if check not in validator.host_checks]
-        found = validator.validate(target, own, queries=request.queries)
-        if found.differing_buckets:
-            self._context.metrics.count("buckets_repaired", len(found.differing_buckets))
-            self._refuse_live(target)
-            validator.repair(target, found.differing_buckets)
-            found = validator.validate(target, own, queries=request.queries)
-        for check in checks:
-            if check in validator.host_checks:
-                found = validator.run_host_check(target, check, found)
-        return found
-
-    def _refusal(self, run: SwitchRun) -> str:
-        found = run.validation
-        if not found.errors:
-            return ""
-        fatal = found.differing_buckets or any(
-            errors and check not in ADVISORY_CHECKS and check not in self._validator.host_checks
-            for check, errors in found.findings.items()
-        )
-        if run.message.request.force_switch and not fatal:
-            return ""
-        return "validation failed: " + "; ".join(found.errors)
-
-    def _attempt(self, run: SwitchRun, target: Generation, expected_live: int, unsound: str) -> Failure:
-        """Attempts with backoff, until one ends otherwise than by giving up or the time of the request is over."""
-        deadline = self._context.clock.monotonic() + run.message.request.switch_timeout_seconds
+    def _attempt(
+        self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, deadline: float
+    ) -> Failure:
+        """Attempts with backoff, until one ends otherwise than by giving up or the deadline has come."""
         backoff_s = BACKOFF_FIRST_S
         number = 0
         while True:
             try:
-                end = self._made(run, target, expected_live, unsound, number).run()
+                end = self._made(run, target, expected_live, unsound, number, deadline).run()
             except Exception as error:
                 if not isinstance(error, ShadowSwitchError):
                     logger.exception("an attempt to switch to generation %d raised", target.row.number)
@@ -213,7 +193,9 @@ class Switcher(EngineActor):
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
             number += 1
 
-    def _made(self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, number: int) -> Attempt:
+    def _made(
+        self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, number: int, deadline: float
+    ) -> Attempt:
         request, config, catalog = run.message.request, self._context.config, self._context.catalog
         audit = {
             "by": request.performed_by,
@@ -248,6 +230,7 @@ class Switcher(EngineActor):
             partial(self._router.tell, catalog.branch(run.message.branch_name)),
             transition,
             number,
+            deadline,
         )
 
     def _kick(self, *generations: Generation | int) -> None:
@@ -261,7 +244,7 @@ class Switcher(EngineActor):
         """A verification that lacks a resource is no verdict: the digest, proven before the commit, keeps it live."""
         look = partial(verify, self._context, self._indexes.of_generation(run.target), run.target, run.commit_lsn)
         try:
-            run.problems = patiently(look, self._context.clock, run.message.request.switch_timeout_seconds)
+            run.problems = patiently(look, self._context.clock, run.seconds_left(self._context.clock.monotonic()))
         except (ResourceExhausted, StorageFull) as error:
             run.reason = f"it was not verified: {error}"
             return Failure.NONE
@@ -276,7 +259,8 @@ class Switcher(EngineActor):
         """Make the old generation live again, or none if there was none; the bad one retires in that transaction."""
         unfit = run.reason
         if run.old is not None:
-            failure = self._attempt(run, run.old, run.target.row.number, unfit)
+            deadline = self._context.clock.monotonic() + run.message.request.switch_timeout_seconds
+            failure = self._attempt(run, run.old, run.target.row.number, unfit, deadline)
         else:
             failure = self._withdraw(run, unfit)
         failed = failure != Failure.NONE and self._is_live(run.target)

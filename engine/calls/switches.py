@@ -11,7 +11,7 @@ import pykka
 
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.actors.kit.actor import Address, result_of
+from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.switch_run import RunSwitch
@@ -21,14 +21,22 @@ from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.builds import ERROR_CHARS_MAX, BuildCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
-from shadowswitch.model.errors import EngineClosed, InvalidConfig, InvalidTransition, ShadowSwitchError, UnknownIndex
+from shadowswitch.model.errors import (
+    EngineClosed,
+    InvalidConfig,
+    InvalidTransition,
+    ShadowSwitchError,
+    Timeout,
+    UnknownIndex,
+)
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import SwitchRequest, SwitchResult, check_known
 
 logger = logging.getLogger("shadowswitch")
 
-SWITCH_GRACE_S = 60.0
+SWITCH_GRACE_S = 5.0
+"""For what follows the commit: reading from the new generation, its published path."""
 GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
 
 
@@ -125,11 +133,19 @@ class SwitchCalls:
     def _run(self, message: RunSwitch) -> SwitchResult:
         request, target = message.request, message.target
         Address(self._start_switcher).tell(message)
-        limit = request.switch_timeout_seconds + 2 * self._config.validation_timeout_s + SWITCH_GRACE_S
         try:
-            result: SwitchResult = result_of(message.reply, limit, "the switch")
+            result: SwitchResult = message.reply.result(request.switch_timeout_seconds + SWITCH_GRACE_S)
         except EngineClosed as error:
             raise self._closed(message) from error
+        except TimeoutError as error:
+            if isinstance(error, ShadowSwitchError):
+                raise
+            raise Timeout(
+                f"the switch to generation {target.row.number} did not end within {request.switch_timeout_seconds:g} s",
+                operation="switch",
+                object=message.branch_name,
+                hint="it goes on, and takes effect as a whole or not at all: index() says which generation is live",
+            ) from None
         if not result.success and self._state.closed:  # the close is the reason, whatever the message says
             raise self._closed(message)
         self._metrics.observe("switch", result.switch_duration_ms)

@@ -1,7 +1,7 @@
 """Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
 
-Each function runs inside a `Commit` and has only two outcomes: all of it is on disk, or none of it. It checks before it
-changes. `commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` takes a live one away.
+Each function runs inside a `Commit`, so all of it is on disk, or none of it. It checks before it changes.
+`commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` takes a live one away.
 
 A shadow's state and its generation's role belong together (IX-6):
 
@@ -27,11 +27,14 @@ S, Role = ShadowState, GenerationRole
 
 
 def _emit(commit: Commit, row: ShadowRow, kind: str, **data: Any) -> None:
-    commit.emit(
-        kind,
-        row.id,
-        {"branch_name": row.branch_name, "index_type": row.index_type, "state": str(row.state), **data},
-    )
+    about = {"branch_name": row.branch_name, "index_type": row.index_type, "state": str(row.state)}
+    commit.emit(kind, row.id, about | data)
+
+
+def _note_error(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    row = msgspec.structs.replace(commit.shadow(shadow_id), error=reason)
+    commit.put_shadow(row)
+    return row
 
 
 def _move(commit: Commit, row: ShadowRow, state: ShadowState, **changes: Any) -> ShadowRow:
@@ -163,8 +166,7 @@ def note_refused(commit: Commit, shadow_id: str, problems: list[str]) -> None:
     """Store the reasons why a completion was refused; the state of the shadow stays."""
     row = commit.shadow(shadow_id)
     if row.state == S.BUILDING:
-        row = msgspec.structs.replace(row, error="; ".join(problems))
-        commit.put_shadow(row)
+        row = _note_error(commit, shadow_id, "; ".join(problems))
     _emit(commit, row, "build.refused", problems=problems)
     commit.audit("build.refused", shadow_id, {"problems": problems})
 
@@ -206,11 +208,8 @@ def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
     for other in commit.shadows():
         same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
         if same and other.state in UNDER_WAY:
-            raise DuplicateBuild(
-                f"another build of the index is under way: shadow {other.id}",
-                shadow_index_id=other.id,
-                operation="retry",
-            )
+            text = f"another build of the index is under way: shadow {other.id}"
+            raise DuplicateBuild(text, shadow_index_id=other.id, operation="retry")
     generation = commit.find_generation(row.generation)
     if generation is None or generation.role is not Role.BUILDING:
         raise InvalidTransition(
@@ -280,9 +279,8 @@ def commit_switch(
             hint="another switch came first; look at the index and decide again",
         )
     if shadow.token != token:
-        raise StaleFence(
-            f"token {token} of shadow {shadow.id} is not the present one, {shadow.token}", operation="switch"
-        )
+        text = f"token {token} of shadow {shadow.id} is not the present one, {shadow.token}"
+        raise StaleFence(text, operation="switch")
     now = commit.now()
     if generation.role is Role.STANDBY:
         shadow = _move(commit, shadow, S.ACTIVE, phase=Phase.LIVE, switched_at=now)
@@ -329,10 +327,7 @@ def _retire_and_emit(commit: Commit, number: int) -> None:
 
 
 def withdraw_live(commit: Commit, generation_number: int, reason: str) -> IndexRow:
-    """The index has no live generation any more: a first switch did not verify, or its catalog is older than the index.
-
-    Both generations retire: one that soaks has followed as far as the live one.
-    """
+    """The index has no live generation any more, and none that soaks, which has followed as far."""
     generation = commit.generation(generation_number)
     index = commit.index(generation.branch, generation.index_type)
     if index is None or index.live != generation_number:
@@ -349,13 +344,18 @@ def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
     """An unsound generation that is not live retires; it is never switched to again."""
     generation = commit.generation(generation_number)
     _retire(commit, generation_number)
-    shadow = msgspec.structs.replace(commit.shadow(generation.shadow_id), error=reason)
-    commit.put_shadow(shadow)
+    shadow = _note_error(commit, generation.shadow_id, reason)
     index = commit.index(generation.branch, generation.index_type)
     if index is not None and index.previous == generation_number:
         commit.put_index(msgspec.structs.replace(index, previous=0))
     _emit(commit, shadow, "generation.condemned", generation=generation_number, reason=reason)
     commit.audit("generation.condemned", shadow.id, {"generation": generation_number, "reason": reason})
+
+
+def note_unsound(commit: Commit, shadow_id: str, reason: str) -> None:
+    """A live generation that nothing can replace yet is unsound: it is served on, and told."""
+    _emit(commit, _note_error(commit, shadow_id, reason), "index.unsound", reason=reason)
+    commit.audit("index.unsound", shadow_id, {"reason": reason})
 
 
 def retire_previous(commit: Commit, generation_number: int) -> bool:

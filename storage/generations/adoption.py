@@ -24,7 +24,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, Probing
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.external_manifest import PRIVATE, remove_entry
-from shadowswitch.storage.generations.recount import Checked
+from shadowswitch.storage.generations.shard_reading import Checked
 from shadowswitch.storage.reading import Note
 from shadowswitch.storage.shortages import shortages
 

@@ -102,7 +102,7 @@ class Generation:
         """Held by one validation, repair or switch of a waiting generation at a time. Raises Timeout."""
         if not self._attention.acquire(timeout=timeout_s):
             raise Timeout(
-                f"generation {self.row.number} is being looked at for longer than {timeout_s:g} s",
+                f"generation {self.row.number} is being looked at for longer than {timeout_s:.1f} s",
                 operation="validate",
                 hint="try again",
             )

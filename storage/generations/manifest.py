@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from shadowswitch.storage.backends.protocol import Backend
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.data_directory import CATALOG, GENERATIONS
-from shadowswitch.storage.generations.directory import MANIFEST, shard_paths
+from shadowswitch.storage.generations.directory import MANIFEST
 from shadowswitch.storage.shortages import shortages
 
 CHUNK_BYTES = 1 << 20
@@ -139,17 +139,22 @@ def _is_other(named: str, own: str) -> bool:
     return len(named) == len(own) and sum(one != other for one, other in zip(named, own, strict=True)) > len(own) // 2
 
 
-def checksums(path: Path, backend: Backend, shards: int, options: Mapping[str, Any]) -> dict[str, ClosedFile]:
-    """Every closed file of a generation with its checksum. Reads them all. Raises OSError."""
+def checksums(
+    path: Path, backend: Backend, shards: Iterable[Path], options: Mapping[str, Any]
+) -> dict[str, ClosedFile]:
+    """Every closed file of these shards of a generation with its checksum. Reads them all. Raises OSError."""
     found = {}
-    for shard in shard_paths(path, shards):
+    for shard in shards:
         for name in backend.closed_files(shard, options):
             found[f"{shard.name}/{name}"] = _read(shard / name)
     return found
 
 
-def check_closed_files(path: Path, manifest_hash: str) -> list[str]:
-    """Problems: the manifest, or a file that it lists, has changed since the build (IX-8)."""
+def check_closed_files(path: Path, manifest_hash: str, contents: bool = True) -> list[str]:
+    """Problems: the manifest, or a file that it lists, has changed since the build (IX-8).
+
+    Without `contents` the sizes of the files are compared, and no file is read but the manifest.
+    """
     if not manifest_hash:
         return []
     try:
@@ -162,12 +167,13 @@ def check_closed_files(path: Path, manifest_hash: str) -> list[str]:
     problems = []
     for name, expected in sorted(built.files.items()):
         try:
-            found = _read(path / name)
+            found = _read(path / name) if contents else expected
+            size_bytes = (path / name).stat().st_size
         except OSError as error:
             problems.append(f"{name} cannot be read: {error.strerror}")
             continue
-        if found.size_bytes != expected.size_bytes:
-            problems.append(f"{name} has {found.size_bytes} bytes, it had {expected.size_bytes} after the build")
+        if size_bytes != expected.size_bytes:
+            problems.append(f"{name} has {size_bytes} bytes, it had {expected.size_bytes} after the build")
         elif found != expected:
             problems.append(f"{name} has other content than after the build")
     return problems

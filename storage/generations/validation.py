@@ -1,13 +1,15 @@
-"""Validation of a shadow against its source at a common LSN. Runs in a worker process, while the shadow is paused.
+"""Validation of a shadow against its source, and its comparison with the live index. Both run in a worker process.
 
-Every check reads stored rows and trusts no counter: `DIGEST` recomputes the digest from the rows of each shard,
-`RECORD_COUNT_VALIDATION` counts rows, `INTEGRITY_CHECK` runs the backend's own check and compares the checksums of
-closed files, `SAMPLE_READ_BACK` reads random records of the source through the ordinary reader, compares them field by
-field, and looks for deleted records.
+The validation compares at a common LSN, while the shadow is paused. It trusts no counter. Before it, each shard is read
+in a worker of its own (`shard_reading`): every row for `DIGEST` and `RECORD_COUNT_VALIDATION`, and the check of the
+backend for `INTEGRITY_CHECK`. Here are the comparisons of the whole: with the digest of the source, with the checksums
+of closed files, and `SAMPLE_READ_BACK`, which reads random records of the source through the ordinary reader, compares
+them field by field, and looks for deleted records.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
 from pathlib import Path
@@ -27,11 +29,9 @@ from shadowswitch.storage.catalog.journal_format import Entry
 from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.directory import shard_paths
-from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
-from shadowswitch.storage.generations.recount import probe
+from shadowswitch.storage.generations.manifest import check_closed_files
 from shadowswitch.storage.reading import Note, no_note
 from shadowswitch.storage.repair.digests import measure_gaps
-from shadowswitch.storage.shortages import shortages
 
 SIZE_RATIO_MAX = 10.0
 SIZE_FLOOR_BYTES = 1 << 20
@@ -45,7 +45,6 @@ LATENCY_FLOOR_S = 0.002
 class Inspect(msgspec.Struct, frozen=True, tag=True):
     """To a worker: run these checks. `digest` is the encoded digest of the source at `lsn`; the shadow is at `lsn`."""
 
-    data: str
     path: str
     branch: int
     types: dict[int, str]
@@ -55,18 +54,36 @@ class Inspect(msgspec.Struct, frozen=True, tag=True):
     checks: list[str]
     lsn: int
     digest: bytes
+    rows: bytes
+    """The encoded digest of every row."""
+    problems: dict[str, list[str]]
+    """What the readings of the shards found, by check."""
     samples: int
     seed: int
-    live_path: str = ""
-    live_backend: str = ""
-    live_options: dict[str, Any] = {}
-    live_shards: int = 0
-    queries: list[str] = []
-    query_overlap_min: float = 0.5
-    query_latency_ratio_max: float = 5.0
-    size_ratio_max: float = SIZE_RATIO_MAX
     manifest_hash: str = ""
-    """"" while the build is under way: the worker then returns the closed files instead of comparing them."""
+    """"" while the build is under way: there is nothing yet to compare closed files with."""
+
+
+class Compare(msgspec.Struct, frozen=True, tag=True):
+    """To a worker: ask two indexes the same queries. It reads what the queries find, and no other row."""
+
+    path: str
+    shards: int
+    backend: str
+    options: dict[str, Any]
+    live_path: str
+    live_shards: int
+    live_backend: str
+    live_options: dict[str, Any]
+    queries: list[str]
+    overlap_min: float
+    latency_ratio_max: float
+
+
+class Compared(msgspec.Struct, frozen=True, tag=True):
+    """What speaks against the shadow, one line each."""
+
+    problems: list[str]
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
@@ -76,102 +93,41 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     differing_buckets: list[int]
     rows: int
     size_bytes: int
-    closed_files: dict[str, ClosedFile] = {}
-    """The closed files of a build under way, if INTEGRITY_CHECK was among the checks."""
 
 
 def inspect(catalog: Catalog, task: Inspect, reading: Note = no_note) -> Inspected:
-    """Run the checks. An error of the disk or of the index is a finding of its check; one that may pass is raised.
-
-    Raises CorruptData for damage that may end a reader: the host must not repair such a shadow either.
-    """
-    findings: dict[str, list[str]] = {}
-    _probe(task, reading)
-    reader = registry.backend(task.backend).open_reader(shard_paths(Path(task.path), task.shards), task.options)
-    size = disk.directory_size_bytes(Path(task.path))
-    recomputed = Digest()
-    try:
-        counters = _recompute(reader, shard_paths(Path(task.path), task.shards), recomputed, reading)
-        reading(Path(task.path))
-        source = Digest.decode(task.digest)
-        for check in task.checks:
-            try:
-                findings[check] = _run(check, catalog, task, reader, source, recomputed, counters, reading)
-            except ShadowSwitchError as error:
-                if error.recoverable:
-                    raise
-                findings[check] = [str(error)]
-    except ShadowSwitchError as error:
-        if error.recoverable:
-            raise
-        findings.setdefault("INTEGRITY_CHECK", []).append(f"the shadow cannot be read: {error}")
-    finally:
-        reader.close()
-    differing = recomputed.differing(Digest.decode(task.digest))
-    closed: dict[str, ClosedFile] = {}
-    if "INTEGRITY_CHECK" in task.checks and not task.manifest_hash:
+    """Run the checks. An error of the disk or of the index is a finding of its check; one that may pass is raised."""
+    findings = {check: found for check, found in task.problems.items() if found}
+    path, rows, source = Path(task.path), Digest.decode(task.rows), Digest.decode(task.digest)
+    reading(path)
+    for check in task.checks:
         try:
-            with shortages("validate", task.path):
-                closed = checksums(Path(task.path), registry.backend(task.backend), task.shards, task.options)
-        except OSError as error:
-            findings.setdefault("INTEGRITY_CHECK", []).append(f"a closed file cannot be read: {error}")
-    return Inspected(findings, differing, recomputed.count, size, closed)
+            found = _run(check, catalog, task, source, rows)
+        except ShadowSwitchError as error:
+            if error.recoverable:
+                raise
+            found = [str(error)]
+        findings[check] = findings.get(check, []) + found
+    return Inspected(findings, rows.differing(source), rows.count, disk.directory_size_bytes(path))
 
 
-def _probe(task: Inspect, reading: Note) -> None:
-    backend = registry.backend(task.backend)
-    for path in shard_paths(Path(task.path), task.shards):
-        reading(path)
-        found = probe(backend, path, task.options)
-        if found:
-            hint = "cancel the shadow and build another"
-            raise CorruptData(f"{path.name}: {'; '.join(found)}", object=str(path), hint=hint)
-
-
-def _recompute(reader: IndexReader, shards: list[Path], total: Digest, reading: Note) -> list[str]:
-    problems = []
-    for shard, path in enumerate(shards):
-        reading(path)
-        state, versions = reader.shard_versions(shard)
-        own = Digest()
-        own.add_versions(versions)
-        if own != state.digest:
-            problems.append(f"shard {shard}: counters say {state.digest!r}, rows say {own!r} (IX-2)")
-        total.merge(own)
-    return problems
-
-
-def _run(
-    check: str,
-    catalog: Catalog,
-    task: Inspect,
-    reader: IndexReader,
-    source: Digest,
-    recomputed: Digest,
-    counters: list[str],
-    reading: Note,
-) -> list[str]:
+def _run(check: str, catalog: Catalog, task: Inspect, source: Digest, rows: Digest) -> list[str]:
     if check == "DIGEST":
-        differing = recomputed.differing(source)
+        differing = rows.differing(source)
         note = f"{len(differing)} of {BUCKETS} buckets differ from the source at LSN {task.lsn}: {differing}"
-        if differing and _is_source_wrong(catalog, task, source, recomputed, differing):
+        if differing and _is_source_wrong(catalog, task, source, rows, differing):
             note += f"; the rows equal the records, and the digest of the catalog is wrong: {REPAIR}"
-        return counters + ([note] if differing else [])
+        return [note] if differing else []
     if check == "RECORD_COUNT_VALIDATION":
-        if recomputed.count == source.count:
+        if rows.count == source.count:
             return []
-        return [f"the shadow holds {recomputed.count} records, its source {source.count} at LSN {task.lsn}"]
-    if check == "SIZE_COMPARISON":
-        return compare_sizes(Path(task.path), Path(task.live_path), task.size_ratio_max) if task.live_path else []
+        return [f"the shadow holds {rows.count} records, its source {source.count} at LSN {task.lsn}"]
     if check == "INTEGRITY_CHECK":
-        backend = registry.backend(task.backend)
-        paths = shard_paths(Path(task.path), task.shards)
-        found = [f"{path.name}: {finding}" for path in paths for finding in backend.check(path, task.options)]
-        return found + check_closed_files(Path(task.path), task.manifest_hash)
-    if check == "QUERY_COMPARISON":
-        return _compare_queries(task, reader, catalog.clock, reading)
+        return check_closed_files(Path(task.path), task.manifest_hash)
     if check == "SAMPLE_READ_BACK":
-        return _read_back(catalog, task, reader)
+        paths = shard_paths(Path(task.path), task.shards)
+        with contextlib.closing(registry.backend(task.backend).open_reader(paths, task.options)) as reader:
+            return _read_back(catalog, task, reader)
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
 
 
@@ -194,31 +150,35 @@ def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
     return [f"the shadow has {size} bytes, the live index {live}: more than {ratio_max} times apart"]
 
 
-def _compare_queries(task: Inspect, reader: IndexReader, clock: Clock, reading: Note) -> list[str]:
+def compare(task: Compare, clock: Clock, reading: Note = no_note) -> Compared:
     """QUERY_COMPARISON: both indexes have like hits and latencies on average. Single answers may differ."""
-    if not task.live_path or not task.queries:
-        return []
-    backend = registry.backend(task.live_backend)
-    reading(Path(task.live_path))
-    live = backend.open_reader(shard_paths(Path(task.live_path), task.live_shards), task.live_options)
-    try:
-        old = [_answer(live, query, clock) for query in task.queries]
-    finally:
-        live.close()
-    reading(Path(task.path))
-    new = [_answer(reader, query, clock) for query in task.queries]
+    old = _answers(task.live_path, task.live_shards, task.live_backend, task.live_options, task.queries, clock, reading)
+    new = _answers(task.path, task.shards, task.backend, task.options, task.queries, clock, reading)
     shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
     problems = []
     overlap = statistics.mean(shares) if shares else 1.0
-    if overlap < task.query_overlap_min:
+    if overlap < task.overlap_min:
         problems.append(
             f"the shadow gives {overlap:.0%} of the hits of the live index for {len(shares)} queries,"
-            f" {task.query_overlap_min:.0%} were expected"
+            f" {task.overlap_min:.0%} were expected"
         )
     slow, fast = (max(LATENCY_FLOOR_S, statistics.median(s for _, s in side)) for side in (new, old))
-    if slow / fast > task.query_latency_ratio_max:
+    if slow / fast > task.latency_ratio_max:
         problems.append(f"the shadow takes {slow * 1000:.1f} ms for a query, the live index {fast * 1000:.1f} ms")
-    return problems
+    return Compared(problems)
+
+
+def _answers(
+    path: str, shards: int, backend: str, options: dict[str, Any], queries: list[str], clock: Clock, reading: Note
+) -> list[tuple[set[tuple[str, str]], float]]:
+    reading(Path(path))
+    reader = registry.backend(backend).open_reader(shard_paths(Path(path), shards), options)
+    try:
+        return [_answer(reader, query, clock) for query in queries]
+    except CorruptData as error:
+        raise CorruptData(error.message, object=path, hint=error.hint) from error
+    finally:
+        reader.close()
 
 
 def _answer(reader: IndexReader, query: str, clock: Clock) -> tuple[set[tuple[str, str]], float]:

@@ -41,9 +41,16 @@ from shadowswitch.storage.disk_check import (
 )
 from shadowswitch.storage.generations.adoption import Adopt, adopt
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered, check_delivery
-from shadowswitch.storage.generations.recount import Checked, CheckShards, Recount, Recounted, check_shards, recount
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
-from shadowswitch.storage.generations.validation import Inspect, Inspected, inspect
+from shadowswitch.storage.generations.shard_reading import (
+    Checked,
+    CheckShards,
+    ReadShard,
+    ShardRead,
+    check_shards,
+    read_shard,
+)
+from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare, inspect
 from shadowswitch.storage.reading import Reading
 from shadowswitch.storage.shortages import shortage
 
@@ -59,6 +66,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     trace: str
     hint: str = ""
     resource: str = ""
+    object: str = ""
 
     def __str__(self) -> str:
         text = f"{self.kind}: {self.message}"
@@ -83,7 +91,7 @@ def failure(error: Exception) -> Failed:
     if known is None:
         return Failed(type(error).__name__, str(error) or repr(error), traceback.format_exc(limit=8))
     resource = known.resource if isinstance(known, ResourceExhausted) else ""
-    return Failed(type(known).__name__, known.message, "", known.hint, resource)
+    return Failed(type(known).__name__, known.message, "", known.hint, resource, known.object)
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -92,9 +100,9 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     progress: Progress
 
 
-Task = BuildShard | Inspect | CheckDelivery | Adopt | Recount | CheckShards | CheckCatalog | CheckGeneration
+Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckCatalog | CheckGeneration
 Line = Task | Control
-Answer = Progress | Reading | Done | Inspected | Delivered | Recounted | Checked | Found | Failed
+Answer = Progress | Reading | Done | Inspected | Compared | Delivered | ShardRead | Checked | Found | Failed
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -181,12 +189,14 @@ class Worker:
                 return Done(ShardBuild(catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
             return inspect(self._opened_catalog(), task, self._reading)
+        if isinstance(task, Compare):
+            return compare(task, self._clock, self._reading)
         if isinstance(task, CheckDelivery):
             return check_delivery(task)
         if isinstance(task, Adopt):
             return adopt(task, self._reading)
-        if isinstance(task, Recount):
-            return recount(task, self._reading)
+        if isinstance(task, ReadShard):
+            return read_shard(task, self._reading)
         if isinstance(task, CheckShards):
             return check_shards(task, self._reading)
         if isinstance(task, CheckCatalog):

@@ -146,11 +146,15 @@ class GenerationWriter:
     def digest(self) -> Digest:
         """The digest over all shards, from their counters: O(1)."""
         with self.lock:
-            self._refuse_closed()
-            total = Digest()
-            for shard in self._shards:
-                total.merge(shard.state().digest)
-            return total
+            return self._digest()
+
+    def _digest(self) -> Digest:
+        """Under the lock."""
+        self._refuse_closed()
+        total = Digest()
+        for shard in self._shards:
+            total.merge(shard.state().digest)
+        return total
 
     def differing(self, source: Digest) -> list[int]:
         """The buckets in which this is not what its source is (SW-3). Of an opaque index only the count is known."""
@@ -160,6 +164,19 @@ class GenerationWriter:
             self._refuse_closed()
             count = sum(shard.record_count for shard in self._shards if isinstance(shard, ExternalShard))
         return [] if count == source.count else list(range(BUCKETS))
+
+    def differing_beside_readers(
+        self, source: Callable[[], tuple[int, Digest]], limit: Callable[[int], int]
+    ) -> list[int] | None:
+        """As `differing`, at the head of the branch, of a generation that readers hold. It is applied to as a follower
+        does, up to `limit`; None if that is less than the head, or the generation is paused."""
+        with self.lock:
+            lsn, expected = source()
+            if self._pauses or limit(lsn) < lsn:
+                return None
+            while self.applied_lsn < lsn:
+                self._apply(lsn, APPLY_SLICE)
+            return self._digest().differing(expected)
 
     def adopt(self) -> None:
         """The builder of an opaque index brought it further: take over what its manifest says now."""

@@ -146,6 +146,7 @@ def test_followers_rest_while_an_index_is_switched_but_not_for_ever(
 ) -> None:
     inside.patch_limit(monkeypatch, inside.Limit.FOLLOWER_REST_S, 1.5)
     live(engine)
+    wait_until(lambda: engine.stats()["counters"].get("readings", 0) > 0, what="the reading, which applies, too")
     with inside.attempt_under_way(engine):
         assert inside.followers_rest(engine)
         receipt = engine.write("main", [put("a")])

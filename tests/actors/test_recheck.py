@@ -88,7 +88,7 @@ def test_a_shadow_that_cannot_be_repaired_fails_with_a_reason_and_can_be_built_a
     error = engine.shadow(shadow.shadow_index_id).error
     assert error is not None
     assert "found unsound while it waited for its switch" in error
-    assert "differed from their source, and after a repair: DIGEST" in error
+    assert "differed from their source, and after a repair" in error
     assert engine.index("main", KIND).generation == first
     assert found(engine, "word5") == {"5"}
     wait_until(lambda: shadow.generation not in inside.open_generations(engine))

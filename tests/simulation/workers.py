@@ -11,6 +11,7 @@ from typing import Any
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage.disk_check import CheckCatalog, CheckGeneration, check_catalog, check_generation
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, ShardBuild
+from shadowswitch.storage.generations.shard_reading import CheckShards, ReadShard, check_shards, read_shard
 from shadowswitch.storage.generations.validation import Inspect, inspect
 from shadowswitch.storage.generations.worker import Done, Failed
 from shadowswitch.storage.reading import Death, no_note
@@ -52,6 +53,10 @@ class VirtualWorkers:
             return check_catalog(present().catalog, task)
         if isinstance(task, CheckGeneration):
             return check_generation(present().catalog, task, no_note)
+        if isinstance(task, ReadShard):
+            return read_shard(task)
+        if isinstance(task, CheckShards):
+            return check_shards(task)
         assert isinstance(task, Inspect), f"{task} is not simulated"
         return inspect(present().catalog, task)
 

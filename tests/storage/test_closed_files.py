@@ -10,8 +10,9 @@ import pytest
 
 from shadowswitch import Engine, ShadowIndex, ShadowState, SwitchRequest
 from shadowswitch.storage.generations.directory import MANIFEST
-from tests.support.engine_helpers import KIND, TYPES, built, fill, put
+from tests.support.engine_helpers import KIND, TYPES, built, fill, put, wait_until
 
+CLOSED = "shard-001/terms.bin"
 BACKEND = """
 import os
 from shadowswitch.storage.backends.kv.backend import KvBackend
@@ -73,8 +74,10 @@ def test_the_manifest_of_a_build_has_its_counts_and_checksums(waiting: tuple[Eng
     assert engine.check() == []
 
 
-@pytest.mark.parametrize("harm", [flip, cut, Path.unlink])
-@pytest.mark.parametrize("name", ["shard-001/terms.bin", MANIFEST])
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [(cut, CLOSED), (Path.unlink, CLOSED), (flip, MANIFEST), (cut, MANIFEST), (Path.unlink, MANIFEST)],
+)
 def test_a_closed_file_that_changed_refuses_the_switch_and_is_found_by_fsck(
     waiting: tuple[Engine, ShadowIndex], harm: Callable[[Path], None], name: str
 ) -> None:
@@ -87,6 +90,22 @@ def test_a_closed_file_that_changed_refuses_the_switch_and_is_found_by_fsck(
     assert engine.shadow(shadow.shadow_index_id).state == ShadowState.BUILT
     found = {finding.invariant for finding in engine.check()}
     assert found == {"IX-8"} or (found == {"IX-1"} and (name == MANIFEST or harm != flip))  # IX-1: it is not whole
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_closed_file_with_another_bit_is_found_when_it_is_read(
+    open_engine: Callable[..., Engine], is_live: bool
+) -> None:
+    """A switch compares sizes only: its time does not grow with the index."""
+    engine = open_engine(sound=False, recheck_interval_s=3600.0 if is_live else 0.2)
+    engine.create_branch("main")
+    fill(engine, 200)
+    shadow = built(engine, backend="closed_backend:Closed", shards=2)
+    flip(Path(shadow.shadow_index_path) / CLOSED)
+    if is_live:
+        assert engine.switch(shadow.shadow_index_id).success
+    wait_until(lambda: "has other content" in (engine.shadow(shadow.shadow_index_id).error or ""), 60.0)
+    assert {event.type for event in engine.audit()} & {"index.unsound" if is_live else "build.failed"}
 
 
 def test_a_closed_file_that_changes_under_a_live_index_is_found(waiting: tuple[Engine, ShadowIndex]) -> None:

@@ -271,7 +271,8 @@ def is_follower_idle(engine: Engine, number: int) -> bool:
 
 def check_generation(engine: Engine, number: int, *checks: str) -> Validation:
     """Validate an open generation by these checks."""
-    return engine._lifecycle.validator.validate(generation(engine, number), list(checks))
+    validator = engine._lifecycle.validator
+    return validator.validate(generation(engine, number), list(checks), validator.until())
 
 
 # -- switches, builds, locks, queues ----------------------------------------------------------------------------

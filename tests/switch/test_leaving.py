@@ -46,7 +46,9 @@ def settled(engine: Engine) -> None:
     """Readers get the live generation of the catalog, and no generation is pinned."""
     engine.clean_up()
     assert reads(engine) == engine.index("main", KIND).generation
-    assert all(generation.pins == 0 for generation in inside.open_generations(engine).values())
+    wait_until(  # the Scrubber reads the live generation
+        lambda: all(generation.pins == 0 for generation in inside.open_generations(engine).values()), 60.0
+    )
     assert engine.check() == []
 
 

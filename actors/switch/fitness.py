@@ -1,0 +1,83 @@
+"""Is the target of a switch fit to be live? Asked before the first attempt, beside readers and writers.
+
+    probe       files that may end their reader, in a worker; the sizes of closed files
+    proof       the digest of the target by its counters is that of its source, at a common LSN
+    samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
+    comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index
+    host        the checks that the host registered
+
+No row of the target is read for the proof: a worker process read and validated every row when it was BUILT, and the
+engine has applied each change since (rows and counters change together, IX-2). So a request for any other check of
+BUILD_CHECKS is a request for what was done. The Scrubber reads every row again once the target is live. A target whose
+counters differ is repaired once, and then validated row by row. An index in an unknown format does not follow the
+journal: its files are compared with their checksums at each switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, ShadowValidator, Validation
+from shadowswitch.model.metrics import Metrics
+from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
+from shadowswitch.storage.generations.generation import Generation
+
+
+def examine(
+    validator: ShadowValidator,
+    metrics: Metrics,
+    target: Generation,
+    request: SwitchRequest,
+    is_rollback: bool,
+    deadline: float,
+    before_repair: Callable[[], None],
+) -> Validation:
+    """The findings of the checks of a request, and of DIGEST. `deadline` is monotonic. Raises Timeout, and CorruptData
+    for files that end their reader. `before_repair` raises where a repair is not allowed."""
+    checks = list(dict.fromkeys([*request.validation_checks, "DIGEST"]))
+    if target.row.opaque:
+        found = validator.validate(
+            target, [check for check in checks if check in COMPARISONS or check in BUILD_CHECKS], deadline
+        )
+    else:
+        found = Validation({check: [] for check in checks if check in BUILD_CHECKS}, [], [], 0, 0)
+        problems = validator.probe(target, deadline)
+        if problems:
+            errors = [f"INTEGRITY_CHECK: {problem}" for problem in problems]
+            return msgspec.structs.replace(found, findings={"INTEGRITY_CHECK": problems}, errors=errors)
+        differing = validator.differing(target, deadline)
+        if differing:
+            metrics.count("buckets_repaired", len(differing))
+            before_repair()
+            validator.repair(target, differing)
+            found = validator.validate(target, BUILD_CHECKS, deadline)
+        elif "SAMPLE_READ_BACK" in checks and not is_rollback:
+            found = _joined(found, validator.validate(target, ["SAMPLE_READ_BACK"], deadline))
+    compared = validator.compare(target, [check for check in checks if check in COMPARISONS], request.queries, deadline)
+    found = _joined(found, compared)
+    for check in checks:
+        if check in validator.host_checks:
+            found = validator.run_host_check(target, check, found)
+    return found
+
+
+def _joined(one: Validation, other: Validation) -> Validation:
+    return msgspec.structs.replace(
+        one,
+        findings={**one.findings, **other.findings},
+        errors=[*one.errors, *other.errors],
+        size_bytes=other.size_bytes,
+        unchecked="; ".join(filter(None, [one.unchecked, other.unchecked])),
+    )
+
+
+def refusal(found: Validation, host_checks: Callable[[str], bool], is_forced: bool) -> str:
+    """Why the findings refuse the switch, "" if they do not. Force overrides advisory checks and those of the host."""
+    if not found.errors:
+        return ""
+    fatal = found.differing_buckets or any(
+        errors and check not in ADVISORY_CHECKS and not host_checks(check) for check, errors in found.findings.items()
+    )
+    return "" if is_forced and not fatal else "validation failed: " + "; ".join(found.errors)
