@@ -78,6 +78,8 @@ class Config(msgspec.Struct, frozen=True):
     """Free space below which builds pause; below half of it they fail. Writers are never stopped."""
     query_overlap_min: float = 0.5
     """QUERY_COMPARISON: the least share of the live index's hits that the shadow must return, on average."""
+    records_kept_min: float = 0.5
+    """A switch to an index with a smaller share of the records of the live one is refused, unless it is forced."""
     query_latency_ratio_max: float = 5.0
     health_interval_s: float = 1.0
     """Interval between calls of the host's health check for a soaking index."""
@@ -115,6 +117,7 @@ class Config(msgspec.Struct, frozen=True):
                 "write_delay_max_ms",
                 "disk_reserve_bytes",
                 "query_overlap_min",
+                "records_kept_min",
             )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidConfig(f"Config.{name} must be a finite number, not {value!r}")
@@ -126,8 +129,8 @@ class Config(msgspec.Struct, frozen=True):
             raise InvalidConfig("Config.batch_size_max_bytes must not be below record_size_max_bytes")
         if self.record_size_max_bytes > 64 << 20:
             raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")
-        if self.build_share > 1 or self.query_overlap_min > 1:
-            raise InvalidConfig("Config.build_share and query_overlap_min are shares, at most 1")
+        if max(self.build_share, self.query_overlap_min, self.records_kept_min) > 1:
+            raise InvalidConfig("Config.build_share, query_overlap_min and records_kept_min are shares, at most 1")
         if not isinstance(self.incoming, IncomingRules):
             raise InvalidConfig(f"Config.incoming must be IncomingRules, not {self.incoming!r:.80}")
         if not isinstance(self.published_path, str):

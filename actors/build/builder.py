@@ -32,6 +32,7 @@ from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.follower import Follow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.model import gate
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidTransition, ShadowSwitchError
 from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.shadow_state import Phase, ShadowState
@@ -321,9 +322,9 @@ class ShadowBuilder(EngineActor):
         failpoint("build.manifest")
         self._ended = self._handed_over = True
         self._pacing.end()
-        self._context.transact(
-            lambda commit: transitions.mark_built(commit, self._id, lsn, found.rows, found.size_bytes, written), "build"
-        )
+        missing = gate.of_fields((shard.absent, shard.fields) for shard in self._workers.progress.values())
+        what = (self._id, lsn, found.rows, found.size_bytes, written, missing)
+        self._context.transact(lambda commit: transitions.mark_built(commit, *what), "build")
         self._meter.finish()
         self._builds.ended(self._id)
         failpoint("build.built")

@@ -58,6 +58,8 @@ class Validation(msgspec.Struct, frozen=True):
     rows: int
     size_bytes: int
     closed_files: dict[str, ClosedFile] = {}
+    allowed: list[str] = []
+    """What the gate would have refused, and the request allows."""
     unchecked: str = ""
     """The checks that were asked for and could not be done, with the reason. Not a finding; the caller gets it."""
 
@@ -197,9 +199,7 @@ class ShadowValidator:
         self, generation: Generation, checks: list[str], queries: tuple[str, ...], deadline: float
     ) -> Validation:
         """Compare a generation with the live one, by its size and by what both answer. Raises Timeout."""
-        live = self._indexes.live(generation.row.branch, generation.row.index_type)
-        if live is generation:
-            live = None
+        live = self.live_beside(generation)
         findings: dict[str, list[str]] = {check: [] for check in checks}
         unchecked = ""
         if "SIZE_COMPARISON" in checks and live is not None:
@@ -209,6 +209,11 @@ class ShadowValidator:
         size = disk.directory_size_bytes(generation.path)
         found = _summary(Inspected(findings, [], 0, size))
         return msgspec.structs.replace(found, unchecked=unchecked)
+
+    def live_beside(self, generation: Generation) -> Generation | None:
+        """The live generation of the same index, if it is another one."""
+        live = self._indexes.live(generation.row.branch, generation.row.index_type)
+        return live if live is not generation else None
 
     def _compare_answers(
         self, generation: Generation, live: Generation | None, queries: tuple[str, ...], deadline: float

@@ -5,6 +5,7 @@
     samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
     comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index
     host        the checks that the host registered
+    gate        what the index would lack (`model.gate`); not in a rollback
 
 No row of the target is read for the proof: a worker process read and validated every row when it was BUILT, and the
 engine has applied each change since (rows and counters change together, IX-2). So a request for any other check of
@@ -20,14 +21,16 @@ from collections.abc import Callable
 import msgspec
 
 from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, ShadowValidator, Validation
-from shadowswitch.model.metrics import Metrics
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.model import gate
+from shadowswitch.model.gate import Surprises
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
 from shadowswitch.storage.generations.generation import Generation
 
 
 def examine(
+    context: EngineContext,
     validator: ShadowValidator,
-    metrics: Metrics,
     target: Generation,
     request: SwitchRequest,
     is_rollback: bool,
@@ -49,7 +52,7 @@ def examine(
             return msgspec.structs.replace(found, findings={"INTEGRITY_CHECK": problems}, errors=errors)
         differing = validator.differing(target, deadline)
         if differing:
-            metrics.count("buckets_repaired", len(differing))
+            context.metrics.count("buckets_repaired", len(differing))
             before_repair()
             validator.repair(target, differing)
             found = validator.validate(target, BUILD_CHECKS, deadline)
@@ -60,7 +63,39 @@ def examine(
     for check in checks:
         if check in validator.host_checks:
             found = validator.run_host_check(target, check, found)
-    return found
+    return found if is_rollback else _gated(found, _surprises(context, target, validator.live_beside(target)), request)
+
+
+def _surprises(context: EngineContext, target: Generation, live: Generation | None) -> Surprises:
+    catalog, row = context.catalog, target.row
+    shadow = catalog.shadow(row.shadow_id)
+    numbers = {name: number for number, name in catalog.types().items()}
+
+    def records(name: str) -> int:
+        return catalog.source_digest(row.branch, {numbers[name]})[1].count if name in numbers else 0
+
+    counts = {name: records(name) for name in row.resource_types}
+    lacking = [name for name, count in counts.items() if not count]
+    present = [name for name in numbers if records(name)] if lacking else []
+    accepted = live.row.resource_types if live is not None else []
+    held = sum(map(records, accepted))
+    others = shadow.surprises + gate.of_drop(sum(counts.values()), held, context.config.records_kept_min)
+    return Surprises(gate.of_types(shadow.branch_name, counts, present, accepted), others)
+
+
+def _gated(found: Validation, surprises: Surprises, request: SwitchRequest) -> Validation:
+    """With the surprises as the first findings of the count, unless the request allows them."""
+    problems = [*([] if request.allow_empty else surprises.absent), *surprises.others]
+    allowed = surprises.absent if request.allow_empty else []
+    if not problems:
+        return msgspec.structs.replace(found, allowed=allowed)
+    name = "RECORD_COUNT_VALIDATION"
+    return msgspec.structs.replace(
+        found,
+        findings={**found.findings, name: problems + found.findings.get(name, [])},
+        errors=[*(f"{name}: {problem}" for problem in problems), *found.errors],
+        allowed=allowed,
+    )
 
 
 def _joined(one: Validation, other: Validation) -> Validation:

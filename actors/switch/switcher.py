@@ -158,9 +158,7 @@ class Switcher(EngineActor):
         try:
             refuse = partial(self._refuse_live, target)
             deadline = validator.until(run.deadline)
-            run.validation = examine(
-                validator, self._context.metrics, target, request, run.message.rollback, deadline, refuse
-            )
+            run.validation = examine(self._context, validator, target, request, run.message.rollback, deadline, refuse)
         except ShadowSwitchError as error:
             run.validation, run.reason = Validation({}, [str(error)], [], 0, 0), str(error)
             return Failure.ERROR
@@ -202,7 +200,7 @@ class Switcher(EngineActor):
             "reason": request.reason,
             "forced": request.force_switch,
             "rollback": run.message.rollback or target is not run.target,
-            "overridden": list(run.validation.errors) if target is run.target else [],
+            "overridden": run.validation.errors + run.validation.allowed if target is run.target else [],
         }
         shadow = catalog.shadow(target.row.shadow_id)
 

@@ -39,6 +39,10 @@ Json = Annotated[
 By = Annotated[
     str, Parameter(show_default=False, help="The author, for the audit history. Default: the user, host and process.")
 ]
+AllowEmpty = Annotated[
+    bool, Parameter(negative="", show_default=False, help="An index, or a resource type of it, may have no records.")
+]
+Force = Annotated[bool, Parameter(negative="", show_default=False, help="Override advisory checks; never the digest.")]
 Reason = Annotated[str, Parameter(show_default=False, help="The reason, for the audit history.")]
 
 OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME})

@@ -12,7 +12,18 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import build_config, find_shadow, types_of, wait_until_built
-from shadowswitch.service.cli.directory import By, Data, Json, Reason, Refused, ShadowId, open_catalog, open_engine
+from shadowswitch.service.cli.directory import (
+    AllowEmpty,
+    By,
+    Data,
+    Force,
+    Json,
+    Reason,
+    Refused,
+    ShadowId,
+    open_catalog,
+    open_engine,
+)
 from shadowswitch.service.cli.joining import cut_off_build, start_or_join
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
@@ -113,6 +124,8 @@ def build(
     workers: Whole | None = None,
     option: Names = None,
     switch: Flag = False,
+    allow_empty: AllowEmpty = False,
+    force: Force = False,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -149,9 +162,8 @@ def build(
     with open_engine(data) as engine:
         shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config, by, reason)
         shadow = wait_until_built(engine, shadow, quiet=json)
-        result = (
-            engine.switch(shadow.shadow_index_id, SwitchRequest(performed_by=by, reason=reason)) if switch else None
-        )
+        request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
+        result = engine.switch(shadow.shadow_index_id, request) if switch else None
     text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
     if joined:
         text.append("it was begun by a command that was cut off, and went on from what was stored")
@@ -162,14 +174,24 @@ def build(
         raise Refused
 
 
-def switch(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
+def switch(
+    shadow_id: ShadowId,
+    *,
+    data: Data,
+    allow_empty: AllowEmpty = False,
+    force: Force = False,
+    by: By = "",
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
     """Make a BUILT shadow the live index.
 
     Example: `shadowswitch switch 5f0c... --data ./data`
     """
     shadow_id = _full_id(data, shadow_id)
     with open_engine(data) as engine:
-        _print_switch(engine.switch(shadow_id, SwitchRequest(performed_by=by, reason=reason)), json)
+        request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
+        _print_switch(engine.switch(shadow_id, request), json)
 
 
 def _full_id(data: Path, given: str) -> str:

@@ -57,6 +57,8 @@ class IndexReconciler(Part):
         self._wanted: dict[Key, IndexSettings] = {}
         self._errors: dict[Key, tuple[str, float]] = {}
         self._under_way: dict[Key, str] = {}
+        self._empty: set[Key] = set()
+        """Indexes that were refused because their branch has no record for them."""
         self._reached: dict[Key, str] = {}
         """The fingerprint that each index had, once it was as described."""
         self._edited: set[Key] = set()
@@ -72,6 +74,7 @@ class IndexReconciler(Part):
                     self._reached.pop(key, None)
             self._wanted = described
             self._errors.clear()
+            self._empty.clear()
         self._wake.set()
 
     def status(self) -> list[IndexStatus]:
@@ -93,6 +96,11 @@ class IndexReconciler(Part):
             wanted = list(self._wanted.items())
         for key, index in wanted:
             _, since = self._errors.get(key, ("", -self._retry_s))
+            if key in self._empty:  # nothing to build before its first record, and no wait after it
+                if not self._records(index):
+                    continue
+                self._empty.discard(key)
+                since = -self._retry_s
             if self._stopping.is_set() or time.monotonic() - since < self._retry_s or self._is_settled(key, index):
                 continue
             try:
@@ -106,9 +114,17 @@ class IndexReconciler(Part):
                 logger.error("%s of branch %r is not as described: %s", index.index_type, index.branch, error)
                 if self._wanted.get(key) == index:
                     self._errors[key] = (str(error), time.monotonic())
+                    if not self._records(index):
+                        self._empty.add(key)
             finally:
                 self._under_way.pop(key, None)
         return self._look_s
+
+    def _records(self, index: IndexSettings) -> int:
+        try:
+            return sum(self._engine.count(index.branch, name) for name in index.resource_types)
+        except ShadowSwitchError:
+            return 0
 
     def _is_as_described(self, index: IndexSettings) -> bool:
         try:
@@ -158,7 +174,8 @@ class IndexReconciler(Part):
                 if self._wanted.get(key) != index:
                     self._engine.cancel_build(id, "the settings changed")
                     return
-        result = self._engine.switch(id, SwitchRequest(performed_by="settings", reason="the settings changed"))
+        request = SwitchRequest(performed_by="settings", reason="the settings changed", allow_empty=index.allow_empty)
+        result = self._engine.switch(id, request)
         if not result.success:
             self._engine.cancel_build(id, result.message)
             raise ShadowSwitchError(result.message)

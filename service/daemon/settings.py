@@ -75,6 +75,8 @@ class IndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     index_type: str = "SEARCH_INDEX"
     resource_types: tuple[str, ...] = (RESOURCE_TYPE,)
     build_config: dict[str, Any] = {}
+    allow_empty: bool = False
+    """An index without records, or with a resource type that has none, is meant so."""
 
     @property
     def key(self) -> tuple[str, str]:

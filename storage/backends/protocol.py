@@ -205,6 +205,15 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Choosing(Protocol):
+    """What a backend has as well if its options name fields of the records."""
+
+    def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
+        """The fields that the index takes; empty where it takes whatever a record has."""
+        ...
+
+
+@runtime_checkable
 class Probing(Protocol):
     """What a backend has as well if a damaged file may end its reader by a signal, as a memory map does.
 

@@ -70,6 +70,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     track_ready: bool = False
     failed_at: Moment | None = None
     """The failure of a FAILED build: its files stay for `Config.failed_keep_s` from then on."""
+    surprises: list[str] = []
+    """What the gate says of the fields of a BUILT shadow, see `model.gate`."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

@@ -18,10 +18,12 @@ from pathlib import Path
 import msgspec
 
 from shadowswitch.model.digest import buckets_of_shard
+from shadowswitch.model.gate import FIELDS_MAX
 from shadowswitch.model.progress import Place, Rounds
+from shadowswitch.model.records import Item
 from shadowswitch.model.shadow_state import Phase
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.backends.protocol import ShardWriter
+from shadowswitch.storage.backends.protocol import Choosing, ShardWriter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import coalesce, read_records, read_slice
 from shadowswitch.storage.catalog.keys import RECORD_PREFIX
@@ -65,6 +67,10 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     applied_lsn: int
     row_rate: float
     change_rate: float
+    absent: list[str] = []
+    """Fields that the index takes, and that no copied record had. Empty after a resumed copy: it has not seen all."""
+    fields: list[str] = []
+    """Fields that the copied records had, while one was absent; at most `gate.FIELDS_MAX`."""
 
 
 PAUSE_POLL_S = 0.02
@@ -87,11 +93,15 @@ class ShardBuild:
         self.changes = 0
         self.copy_s = 0.0
         self.catchup_s = 0.0
+        self.absent: set[str] = set()
+        self.fields: set[str] = set()
 
     def run(self) -> Progress:
         """Finish the copy, catch up, force the shard to disk. Returns the last progress."""
         backend = registry.backend(self.task.backend)
         writer = backend.open_writer(Path(self.task.path), self.task.options)
+        if isinstance(backend, Choosing) and not (writer.state().loaded or writer.state().cursor):
+            self.absent.update(backend.chosen_fields(self.task.options))
         try:
             failpoint("build.shard_opened")
             if not writer.state().loaded:
@@ -102,7 +112,8 @@ class ShardBuild:
             self._catch_up(writer)
             writer.flush()
             state = writer.state()
-            return self._progress(Phase.CAUGHT_UP, state.digest.count, state.applied_lsn)
+            done = self._progress(Phase.CAUGHT_UP, state.digest.count, state.applied_lsn)
+            return msgspec.structs.replace(done, absent=sorted(self.absent), fields=sorted(self.fields))
         finally:
             writer.close()
 
@@ -127,6 +138,7 @@ class ShardBuild:
                 if part.items:
                     position = part.cursor
                 if items:
+                    self._note_fields(items)
                     writer.load(items, position)
                     self.rows += len(items)
                     unflushed += len(items)
@@ -141,6 +153,14 @@ class ShardBuild:
                 if part.done:
                     break
 
+    def _note_fields(self, items: list[Item]) -> None:
+        for item in items:
+            if not self.absent:
+                return
+            self.absent.difference_update(item.fields or ())
+            if len(self.fields) < FIELDS_MAX:
+                self.fields.update(item.fields or ())
+
     def _catch_up(self, writer: ShardWriter) -> None:
         begun = self.clock.monotonic()
         names = set(self.task.types.values())
@@ -153,6 +173,7 @@ class ShardBuild:
                 slice_begun = self.clock.monotonic()
                 entries, reached = read_slice(self.catalog, self.task.branch, applied, head, self.task.slice_rows)
                 items = coalesce(entries, names, self.task.shards)[self.task.shard]
+                self._note_fields(items)
                 writer.apply(items, reached)
                 applied = reached
                 self.changes += len(entries)

@@ -56,7 +56,9 @@ class Rebuilder(Client):
     def _switch(self, branch: str) -> None:
         shadow = self._shadow(branch, "BUILT")
         if shadow is not None:
-            request = SwitchRequest(backup_current=self._world.random.random() < 0.8, switch_timeout_seconds=3)
+            request = SwitchRequest(
+                backup_current=self._world.random.random() < 0.8, switch_timeout_seconds=3, allow_empty=True
+            )
             self._do(self._op("switch", branch), lambda: self.host.switch(shadow, request))
 
     def _read(self, branch: str) -> None:

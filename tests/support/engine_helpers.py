@@ -11,7 +11,7 @@ from typing import Any
 
 import pykka
 
-from shadowswitch import Delete, Engine, Put, ShadowIndex, ShadowSwitchError
+from shadowswitch import Delete, Engine, Put, ShadowIndex, ShadowSwitchError, SwitchRequest
 
 KIND = "SEARCH_INDEX"
 TYPES = ["object_type"]
@@ -40,8 +40,9 @@ def built(engine: Engine, branch: str = "main", **config: Any) -> ShadowIndex:
 
 
 def live(engine: Engine, branch: str = "main", **config: Any) -> int:
-    """Build an index and switch to it; returns its generation."""
-    result = engine.rebuild(branch, KIND, TYPES, {"parallel_workers": 1, **config}, timeout_s=60)
+    """Build an index, which may be empty, and switch to it; returns its generation."""
+    request = SwitchRequest(allow_empty=True)
+    result = engine.rebuild(branch, KIND, TYPES, {"parallel_workers": 1, **config}, request, timeout_s=60)
     assert result.success, result.message
     return result.generation
 

@@ -116,6 +116,7 @@ class SwitchOptions(Body, frozen=True):
     strategy: Name | None = None
     reason: Text = ""
     queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
+    allow_empty: bool = False
 
 
 class Switch(SwitchOptions, frozen=True):

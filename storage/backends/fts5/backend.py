@@ -35,6 +35,9 @@ class Fts5Backend:
     def project(self, options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         return Layout(options).project(fields)
 
+    def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
+        return list(options["columns"] or ())
+
     def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
         fts5_store.create(path, options)
 

@@ -52,6 +52,9 @@ class KvBackend:
             return dict(fields)
         return {name: fields[name] for name in kept if name in fields}
 
+    def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
+        return list(options["fields"] or ())
+
     def create_shard(self, path: Path, options: Mapping[str, Any]) -> None:
         kv_store.create(path, options)
 

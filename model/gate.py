@@ -1,0 +1,63 @@
+"""The gate against surprises: what an index would lack, in words, before it goes live.
+
+`absent` findings (a resource type without records, an index without records) may be meant: `SwitchRequest.allow_empty`
+lets them pass. The others (a field that no record has, far fewer records than the live index) need `force_switch`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+FIELDS_MAX = 1000
+"""Names of fields that are kept for a suggestion."""
+DROP_FLOOR = 100
+"""A live index with fewer records may lose all but one."""
+
+
+class Surprises(msgspec.Struct, frozen=True):
+    """What an index would lack."""
+
+    absent: list[str] = []
+    others: list[str] = []
+
+
+def of_types(branch: str, records: Mapping[str, int], present: Collection[str], accepted: Collection[str]) -> list[str]:
+    """The types of an index that have no records. `records` are counts by type of the index, `present` the types that
+    have records, `accepted` the types of the live index, which was switched to with them."""
+    if records and not any(records.values()):
+        names = ", ".join(records)
+        hint = "".join(_did_you_mean(name, present) for name in records)
+        return [f"the index would be empty: branch {branch!r} has no records of {names}{hint}"]
+    return [
+        f"branch {branch!r} has no records of {name!r}{_did_you_mean(name, present)}"
+        for name, count in records.items()
+        if not count and name not in accepted
+    ]
+
+
+def of_fields(shards: Iterable[tuple[Collection[str], Collection[str]]]) -> list[str]:
+    """The fields that an index takes and no record has. Each shard gives those that none of its records has, and the
+    fields that its records have."""
+    lacking: set[str] | None = None
+    present: set[str] = set()
+    for absent, fields in shards:
+        lacking = set(absent) if lacking is None else lacking & set(absent)
+        present.update(fields)
+    if not present:  # no record at all
+        return []
+    return [f"no record has the field {name!r}{_did_you_mean(name, present)}" for name in sorted(lacking or ())]
+
+
+def of_drop(count: int, live: int, kept_min: float) -> list[str]:
+    """Would the index have far fewer records than the live one? `kept_min` is the least share that is none."""
+    if live < DROP_FLOOR or count >= live * kept_min:
+        return []
+    return [f"the index would have {count:,} records, the live one has {live:,}"]
+
+
+def _did_you_mean(name: str, present: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(set(present) - {name})[:FIELDS_MAX], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,110 @@
+"""Nothing surprising goes live: types and fields that no record has, an empty index, far fewer records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shadowswitch import Config, Engine, InvalidConfig, Put, SwitchRequest
+from tests.support.engine_helpers import KIND, TYPES, fill, live
+
+
+@pytest.fixture
+def engine(open_engine: Callable[..., Engine]) -> Engine:
+    engine: Engine = open_engine()
+    engine.create_branch("main")
+    return engine
+
+
+def rebuild(engine: Engine, types: list[str], request: SwitchRequest | None = None, **config: Any) -> Any:
+    return engine.rebuild("main", KIND, types, config, request, timeout_s=60)
+
+
+def test_a_mistyped_type_replaces_no_index(engine: Engine) -> None:
+    fill(engine, 500)
+    first = live(engine)
+    result = rebuild(engine, ["object_typ"])
+    assert not result.success
+    assert "no records of object_typ (did you mean 'object_type'?)" in result.message
+    assert engine.index("main", KIND).generation == first
+    assert engine.shadows("main")[-1].state in ("CANCELLED", "CLEANUP"), "the next rebuild may begin"
+
+
+def test_the_report_s_empty_build_is_refused(engine: Engine) -> None:
+    """Its test 6, as printed there."""
+    shadow = engine.start_build("main", KIND, TYPES)
+    engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60)
+    request = SwitchRequest(validation_checks=("RECORD_COUNT_VALIDATION",), force_switch=False)
+    result = engine.switch(shadow.shadow_index_id, request)
+    assert result.success is False
+    assert "no records" in result.validation_errors[0]
+    assert engine.switch(shadow.shadow_index_id, SwitchRequest(validation_checks=())).success is False
+
+
+@pytest.mark.parametrize("way", [{"allow_empty": True}, {"force_switch": True}])
+def test_an_empty_index_goes_live_when_it_is_meant_and_the_audit_has_it(engine: Engine, way: dict[str, Any]) -> None:
+    result = rebuild(engine, TYPES, SwitchRequest(performed_by="me", reason="a new branch", **way))
+    assert result.success, result.message
+    (row,) = [row.data for row in engine.audit() if row.type == "switch.committed"]
+    assert (row["by"], row["reason"], row["forced"]) == ("me", "a new branch", "force_switch" in way)
+    assert any("no records of" in text for text in row["overridden"])
+
+
+def test_a_type_without_records_is_told_once(engine: Engine) -> None:
+    """A live index with the type was meant so: its next rebuild is no surprise."""
+    fill(engine, 10)
+    refused = rebuild(engine, ["object_type", "link_type"])
+    assert "branch 'main' has no records of 'link_type'" in refused.message
+    assert rebuild(engine, ["object_type", "link_type"], SwitchRequest(allow_empty=True)).success
+    assert rebuild(engine, ["object_type", "link_type"], tokenizer="porter").success
+
+
+@pytest.mark.parametrize(("backend", "option"), [("fts5", "columns"), ("kv", "fields")])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_field_that_no_record_has_is_refused(engine: Engine, backend: str, option: str, shards: int) -> None:
+    engine.write("main", [Put("object_type", str(n), {"title": f"t{n}", "text": "x"}) for n in range(50)])
+    config: dict[str, Any] = {"backend": backend, "shards": shards, option: ["titel", "text"]}
+    refused = rebuild(engine, TYPES, **config)
+    assert not refused.success
+    assert "no record has the field 'titel' (did you mean 'title'?)" in refused.validation_errors[0]
+    assert not rebuild(engine, TYPES, SwitchRequest(allow_empty=True), **config).success, "it is not empty"
+    assert rebuild(engine, TYPES, SwitchRequest(force_switch=True), **config).success
+
+
+def test_a_field_of_one_record_is_enough(engine: Engine) -> None:
+    engine.write("main", [Put("object_type", str(n), {"text": "x"}) for n in range(500)])
+    engine.write("main", [Put("object_type", "one", {"text": "x", "rare": "y"})])
+    assert rebuild(engine, TYPES, columns=["text", "rare"], shards=2).success
+
+
+def test_a_large_drop_is_refused_and_a_rollback_is_not(engine: Engine) -> None:
+    fill(engine, 300)
+    engine.write("main", [Put("link_type", str(n), {"text": "x"}) for n in range(20)])
+    live(engine)
+    refused = rebuild(engine, ["link_type"])
+    assert "the index would have 20 records, the live one has 300" in refused.message
+    assert rebuild(engine, ["link_type"], SwitchRequest(force_switch=True)).success
+    assert engine.rollback("main", KIND).success
+    assert engine.rollback("main", KIND).success, "to the smaller one: a way back is never refused for its size"
+
+
+def test_how_much_may_go_is_a_setting(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine(records_kept_min=0.0)
+    engine.create_branch("main")
+    fill(engine, 300)
+    engine.write("main", [Put("link_type", "1", {"text": "x"})])
+    live(engine)
+    assert rebuild(engine, ["link_type"]).success
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, True, "half"])
+def test_a_share_out_of_range_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidConfig, match="records_kept_min"):
+        Config(records_kept_min=value)
+
+
+def test_allow_empty_is_true_or_false() -> None:
+    with pytest.raises(InvalidConfig, match="allow_empty must be True or False"):
+        SwitchRequest(allow_empty="yes")  # type: ignore[arg-type]
