@@ -22,6 +22,8 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
 from shadowswitch.storage.clock import Clock, Moment
 
+SWITCH_S = 0.1
+"""The assumed time of the first switch of an engine."""
 RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
 FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
 """In these states the engine applies the changes of the branch to the shadow, so it has a lag."""
@@ -123,6 +125,7 @@ class Views:
         running_builds: RunningBuilds,
     ) -> None:
         self._root = context.root
+        self._clock = context.clock
         self._catalog = context.catalog
         self._metrics = context.metrics
         self._heads = heads
@@ -157,7 +160,9 @@ class Views:
         meter = self._running_builds.meters.get(row.id) if row.state in RUNNING else None
         opened = self._generations.get(row.generation)
         if meter is not None:
-            row = msgspec.structs.replace(row, progress=max(row.progress, meter.percent), eta_s=meter.eta_s)
+            percent, left_s = meter.read(self._clock.monotonic())
+            eta_s = left_s + self._switch_estimate_s() if left_s is not None else None
+            row = msgspec.structs.replace(row, progress=max(row.progress, percent), eta_s=eta_s)
         if opened is not None:
             row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
         if not row.error and row.state in RUNNING:
@@ -166,12 +171,9 @@ class Views:
         return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
 
     def _switch_estimate_s(self) -> float:
-        """The likely duration of the turn of a switch: the median of earlier ones, else of any commit."""
-        for name in ("sealed", "commit"):
-            known = self._metrics.histograms.get(name)
-            if known is not None and known.count:
-                return known.quantile_ms(0.5) / 1000
-        return 0.0
+        """The likely duration of the call of a switch: the median of earlier ones."""
+        known = self._metrics.histograms.get("switch")
+        return known.quantile_ms(0.5) / 1000 if known is not None and known.count else SWITCH_S
 
     def index(self, row: IndexRow) -> IndexInfo | None:
         """The live generation of an index; None when the index has none (any more)."""

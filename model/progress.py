@@ -1,9 +1,11 @@
 """How far a build is, how long it will take, and whether its replay gains on the writers.
 
 Percent and ETA (`ProgressMeter`). The work left is rows to copy at the measured row rate, changes to replay at the
-measured change rate less the rate of new changes, and the validation at the rate of the last one. Percent is time spent
-over time spent plus time left, so it moves evenly through all phases. Neither percent nor ETA goes backwards: when the
-work turns out longer than estimated, both stand still until the measurement reaches them again.
+measured change rate less the rate of new changes, and the validation. A validation reports no progress. It takes a
+share of the time of the copy, as it did in the last build of the index: machine and load slow both. Between two
+measurements, and during the validation, the time that passes is what is known. Percent is time spent over time spent
+plus time left, so it moves evenly through all phases, and it never goes back. The ETA rises when the work turns out
+longer.
 
 Convergence (`Rounds`). A round replays up to the head as it was when the round began; changes written meanwhile are the
 next round. A round gains if it was shorter than every round before. While writers are faster than the replay, each
@@ -16,20 +18,28 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-VALIDATION_ROWS_PER_S = 200_000.0
-"""The assumed rate of a validation."""
+VALIDATION_SHARE = 0.3
+"""The time of a validation by that of the copy, of an index that was never built here."""
+OVERDUE = 0.1
+"""Work that takes longer than estimated will take this share of the time since the estimate, still."""
+CATCH_UP_RATE = 20_000.0
+"""Changes per second, until the replay is measured."""
 CONVERGENCE_MIN = 1.0
 
 
 class ProgressMeter:
-    """Percent and ETA of one build. Pure: elapsed times are arguments."""
+    """Percent and ETA of one build. Pure: times are arguments, seconds of one clock."""
 
-    def __init__(self, percent: float = 0.0) -> None:
-        self.percent = percent
-        self.eta_s: float | None = None
+    def __init__(self, percent: float = 0.0, validation_share: float = VALIDATION_SHARE) -> None:
+        """`percent` is that of a build that goes on."""
+        self._percent = percent
+        self._share = validation_share
+        self._at = self._elapsed_s = self._copy_s = self._validating_since = 0.0
+        self._left_s: float | None = None
 
-    def update(
+    def measure(
         self,
+        at: float,
         elapsed_s: float,
         rows_total: int,
         rows_done: int,
@@ -37,24 +47,44 @@ class ProgressMeter:
         residual_changes: int,
         change_rate: float,
         write_rate: float,
-        validation_left: float = 1.0,
     ) -> None:
-        """Add a measurement. `validation_left` is the share of the validation still to do, 1 to 0."""
+        """Add a measurement of a copy or a catch-up. Rates are per second; `row_rate` is 0 after the copy."""
         rows_left = max(0, rows_total - rows_done)
         if rows_left and row_rate <= 0:
             return
+        if row_rate > 0:
+            self._copy_s = rows_total / row_rate
         copy_s = rows_left / row_rate if rows_left else 0.0
-        surplus = max(CONVERGENCE_MIN, change_rate - write_rate) if change_rate > 0 else 20_000.0
+        surplus = max(CONVERGENCE_MIN, change_rate - write_rate) if change_rate > 0 else CATCH_UP_RATE
         catchup_s = (residual_changes + write_rate * copy_s) / surplus
-        validation_s = validation_left * rows_total / VALIDATION_ROWS_PER_S
-        left_s = copy_s + catchup_s + validation_s
-        share = elapsed_s / (elapsed_s + left_s) if elapsed_s + left_s > 0 else 0.0
-        self.percent = max(self.percent, min(99.9, 100.0 * share))
-        self.eta_s = left_s if self.eta_s is None else min(self.eta_s, left_s)
+        self._expect(at, elapsed_s, copy_s + catchup_s + self._share * self._copy_s)
+
+    def validating(self, at: float, elapsed_s: float) -> None:
+        """The validation begins."""
+        self._validating_since = at
+        self._expect(at, elapsed_s, self._share * self._copy_s)
+
+    def validation_share(self, at: float) -> float | None:
+        """The share that the validation took, which ends; None if the copy was not measured."""
+        return (at - self._validating_since) / self._copy_s if self._copy_s > 0 else None
+
+    def read(self, at: float) -> tuple[float, float | None]:
+        """Percent, and the seconds left, None while unknown."""
+        if self._left_s is None:
+            return self._percent, None
+        since = at - self._at
+        left_s = max(self._left_s - since, OVERDUE * since)
+        whole_s = self._elapsed_s + since + left_s
+        if whole_s > 0:
+            self._percent = max(self._percent, min(99.9, 100.0 * (1.0 - left_s / whole_s)))
+        return self._percent, left_s
 
     def finish(self) -> None:
         """The build is BUILT."""
-        self.percent, self.eta_s = 100.0, 0.0
+        self._percent, self._left_s = 100.0, None
+
+    def _expect(self, at: float, elapsed_s: float, left_s: float) -> None:
+        self._at, self._elapsed_s, self._left_s = at, elapsed_s, left_s
 
 
 PART_S = 1.0

@@ -62,7 +62,11 @@ class ChangesHold(msgspec.Struct, frozen=True):
 
 
 class ShadowIndex(msgspec.Struct, frozen=True):
-    """The status of one shadow index. Percent and ETA are measured, and never go backwards within one build."""
+    """The status of one shadow index. Percent and ETA are measured. Percent never goes back within one build.
+
+    `estimated_completion_seconds` is the time to the end of a switch right behind the build;
+    `estimated_switch_duration_seconds` that of the call.
+    """
 
     shadow_index_id: str
     branch_name: str

@@ -35,7 +35,8 @@ class BuildProgress:
         percent, eta_s = (row.progress, row.eta_s) if row.state in BUILDING else (100.0, 0.0)
         meter = self._builds.meters.get(shadow_id)
         if meter is not None and row.state in BUILDING and not row.external:
-            percent, eta_s = max(percent, meter.percent), meter.eta_s
+            known, eta_s = meter.read(now)
+            percent = max(percent, known)
         return Progress(percent, at, percent, at, eta_s, message=row.phase)
 
     def with_progress(self, lock: Lock, now: float) -> Lock:

@@ -34,7 +34,6 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model import gate
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidTransition, ShadowSwitchError
-from shadowswitch.model.progress import ProgressMeter
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
@@ -114,7 +113,7 @@ class ShadowBuilder(EngineActor):
         self._builds = builds
         self._id = row.id
         self._row = row
-        self._meter = builds.meters.setdefault(row.id, ProgressMeter(row.progress))
+        self._meter = builds.meter_of(row, context.catalog)
         self._begun = self._noted = self._clock.monotonic()
         self._rows_total = self._head_at_start = self._residual = 0
         self._ended = False
@@ -212,33 +211,29 @@ class ShadowBuilder(EngineActor):
 
     # -- progress --------------------------------------------------------------------------------------------------
 
-    def _measure(self, validation_left: float = 1.0) -> None:
-        elapsed = self._clock.monotonic() - self._begun
+    def _measure(self) -> None:
+        now = self._clock.monotonic()
+        elapsed = now - self._begun
         progress = self._workers.progress.values()
         rows = sum(p.rows for p in progress)
-        copying = sum(p.row_rate for p in progress if p.phase is Phase.COPYING)
+        copying = self._workers.row_rate
         rates = [p.change_rate for p in progress if p.change_rate]
         head = self._heads.of(self._row.branch)
         applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
         if self._generation is not None:
             applied = self._generation.applied_lsn
         self._residual = max(0, head - applied)
-        self._meter.update(
-            elapsed,
-            max(self._rows_total, rows),
-            self._rows_total if not copying else rows,
-            copying,
-            self._residual,
-            sum(rates) / len(rates) if rates else 0.0,
-            (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0,
-            validation_left,
-        )
-        if self._clock.monotonic() - self._noted > NOTE_INTERVAL_S:
+        change_rate = sum(rates) / len(rates) if rates else 0.0
+        write_rate = (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0
+        total = max(self._rows_total, rows)
+        done = rows if copying else total
+        self._meter.measure(now, elapsed, total, done, copying, self._residual, change_rate, write_rate)
+        if now - self._noted > NOTE_INTERVAL_S:
             self._note(Phase.COPYING if copying else Phase.CATCHING_UP)
 
     def _note(self, phase: Phase) -> None:
         self._noted = self._clock.monotonic()
-        percent, eta = self._meter.percent, self._meter.eta_s
+        percent, eta = self._meter.read(self._noted)
         self._context.transact(lambda c: transitions.note_progress(c, self._id, phase, percent, eta), "note progress")
         self._builds.stuck.pop(self._id, None)
 
@@ -295,6 +290,8 @@ class ShadowBuilder(EngineActor):
             self._timers.after(worked_s * (1.0 - share) / share, lambda: self._send(Step()))
 
     def _validate(self, generation: Generation) -> None:
+        now = self._clock.monotonic()
+        self._meter.validating(now, now - self._begun)
         self._note(Phase.VALIDATING)
         look = partial(self._validator.validate_build, generation, self._stop_asked, self._workers.most)
         found = look()
@@ -323,8 +320,10 @@ class ShadowBuilder(EngineActor):
         self._ended = self._handed_over = True
         self._pacing.end()
         missing = gate.of_fields((shard.absent, shard.fields) for shard in self._workers.progress.values())
-        what = (self._id, lsn, found.rows, found.size_bytes, written, missing)
-        self._context.transact(lambda commit: transitions.mark_built(commit, *what), "build")
+        share = self._meter.validation_share(self._clock.monotonic())
+        mark = partial(transitions.mark_built, surprises=missing, validation_share=share)
+        what = (self._id, lsn, found.rows, found.size_bytes, written)
+        self._context.transact(lambda commit: mark(commit, *what), "build")
         self._meter.finish()
         self._builds.ended(self._id)
         failpoint("build.built")

@@ -6,6 +6,8 @@ import logging
 
 from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.model.progress import ProgressMeter
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.rows import ShadowRow
 
 logger = logging.getLogger("shadowswitch")
 
@@ -26,6 +28,14 @@ class RunningBuilds:
         """The delay in seconds of each write of a branch while a build of it cannot keep up, by branch number."""
         self.heard_at: dict[str, float] = {}
         """The (monotonic) time of the last message of an external builder since the start, by shadow id."""
+
+    def meter_of(self, row: ShadowRow, catalog: Catalog) -> ProgressMeter:
+        """The progress of a build. What the validation of the live index took is the estimate for the next one."""
+        index = catalog.index(row.branch, row.index_type)
+        last = catalog.generation(index.live) if index is not None else None
+        known = catalog.find_shadow(last.shadow_id) if last is not None else None
+        share = known.validation_share if known is not None else None
+        return self.meters.setdefault(row.id, ProgressMeter(row.progress, *([share] if share else [])))
 
     def waits(self, shadow_id: str, error: BaseException) -> bool:
         """A build failed: True if it lacks a resource and waits for that, False when it has waited too often."""

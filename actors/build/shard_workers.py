@@ -14,6 +14,7 @@ import msgspec
 
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.model.config import Config
+from shadowswitch.model.shadow_state import Phase
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress
@@ -69,6 +70,13 @@ class ShardWorkers:
     def are_done(self) -> bool:
         """Has every shard been copied and replayed?"""
         return not self._running and not self._waiting
+
+    @property
+    def row_rate(self) -> float:
+        """Rows per second of the copy by all workers that may run, also by one that only starts; 0 after the copy."""
+        rates = [one.row_rate for one in self.progress.values() if one.phase is Phase.COPYING and one.row_rate > 0]
+        past = sum(one.phase is not Phase.COPYING for one in self.progress.values())
+        return sum(rates) / len(rates) * min(self.most, len(self._tasks) - past) if rates else 0.0
 
     def begin(self, row: ShadowRow, spec: GenerationRow, types: dict[int, str]) -> None:
         """Start the tasks of all shards, as many as may run at a time."""

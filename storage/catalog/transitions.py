@@ -111,11 +111,11 @@ def note_progress(commit: Commit, shadow_id: str, phase: Phase, percent: float, 
 
 def mark_built(
     commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, manifest_hash: str,
-    surprises: list[str],
+    **more: Any,
 ) -> ShadowRow:  # fmt: skip
     """BUILT: whole, validated and caught up. From now on a follower keeps it caught up."""
     row = _move(
-        commit, commit.shadow(shadow_id), S.BUILT, phase=Phase.WAITING, progress=100.0, surprises=surprises, eta_s=0.0,
+        commit, commit.shadow(shadow_id), S.BUILT, phase=Phase.WAITING, progress=100.0, eta_s=0.0, **more,
         completed_at=commit.now(), applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
     )  # fmt: skip
     generation = commit.generation(row.generation)
@@ -141,7 +141,7 @@ def mark_delivered(
     """BUILT by an external builder and checked; or BUILT before, and now at a higher LSN."""
     row = commit.shadow(shadow_id)
     if row.state == S.BUILDING:
-        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes, manifest_hash, [])
+        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes, manifest_hash)
     elif row.state != S.BUILT:
         raise InvalidTransition(f"shadow {shadow_id} is {row.state}", operation="complete build", object=shadow_id)
     row = msgspec.structs.replace(

@@ -43,8 +43,7 @@ def test_the_progress_of_a_managed_build_is_that_of_its_meter(engine: Engine, ev
     shadow = engine.start_build("main", KIND, TYPES, {"parallel_workers": 1})
     engine.pause_build(shadow.shadow_index_id)
     lock = engine.acquire_lock("main", "INDEXING", "alice", shadow_index_id=shadow.shadow_index_id)
-    meter = inside.build_progress(engine, shadow.shadow_index_id)
-    meter.percent, meter.eta_s = 61.0, 42.0
+    inside.set_build_progress(engine, shadow.shadow_index_id, 61.0, 42.0)
     for blocked in (refused_lock(engine, "bob"), blocked_write(engine, put("a")), duplicate(engine)):
         assert blocked.progress_percent == pytest.approx(61, abs=39)
         assert blocked.eta_s is not None

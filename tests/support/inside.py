@@ -28,7 +28,7 @@ from shadowswitch.actors.switch.live_index import LiveIndex
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.soak import SoakCalls
-from shadowswitch.model.progress import ProgressMeter
+from shadowswitch.model.progress import CATCH_UP_RATE, ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.clock import Clock
@@ -320,9 +320,11 @@ def builds_running(engine: Engine) -> int:
     return engine._lifecycle.builds.running()
 
 
-def build_progress(engine: Engine, shadow_id: str) -> ProgressMeter:
-    """The progress of a build that runs."""
-    return engine._lifecycle.running_builds.meters[shadow_id]
+def set_build_progress(engine: Engine, shadow_id: str, percent: float, left_s: float) -> None:
+    """The progress of a build that runs is this, measured now."""
+    meter = ProgressMeter(percent)
+    meter.measure(engine._lifecycle.context.clock.monotonic(), 0.0, 0, 0, 0.0, int(left_s * CATCH_UP_RATE), 0.0, 0.0)
+    engine._lifecycle.running_builds.meters[shadow_id] = meter
 
 
 def write_delays(engine: Engine) -> Mapping[int, float]:
