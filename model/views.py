@@ -195,6 +195,9 @@ class SwitchResult(msgspec.Struct, frozen=True):
     backup_path: str | None = None
     index_size_change_bytes: int | None = None
     generation: int = 0
+    query_performance_improvement: float | None = None
+    """From QUERY_COMPARISON: the time of a query in the old index by that in the new one (1.2: a fifth more queries in
+    the same time). None where no query was compared."""
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -58,6 +58,8 @@ class Validation(msgspec.Struct, frozen=True):
     rows: int
     size_bytes: int
     closed_files: dict[str, ClosedFile] = {}
+    improvement: float | None = None
+    """The time of a query of the live index by that of this one, where queries were compared."""
     allowed: list[str] = []
     """What the gate would have refused, and the request allows."""
     unchecked: str = ""
@@ -201,14 +203,16 @@ class ShadowValidator:
         """Compare a generation with the live one, by its size and by what both answer. Raises Timeout."""
         live = self.live_beside(generation)
         findings: dict[str, list[str]] = {check: [] for check in checks}
-        unchecked = ""
+        unchecked, improvement = "", None
         if "SIZE_COMPARISON" in checks and live is not None:
             findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, self._context.config.size_ratio_max)
         if "QUERY_COMPARISON" in checks:
-            findings["QUERY_COMPARISON"], unchecked = self._compare_answers(generation, live, queries, deadline)
+            compared, unchecked = self._compare_answers(generation, live, queries, deadline)
+            if compared is not None:
+                findings["QUERY_COMPARISON"], improvement = compared.problems, compared.improvement
         size = disk.directory_size_bytes(generation.path)
         found = _summary(Inspected(findings, [], 0, size))
-        return msgspec.structs.replace(found, unchecked=unchecked)
+        return msgspec.structs.replace(found, unchecked=unchecked, improvement=improvement)
 
     def live_beside(self, generation: Generation) -> Generation | None:
         """The live generation of the same index, if it is another one."""
@@ -217,13 +221,13 @@ class ShadowValidator:
 
     def _compare_answers(
         self, generation: Generation, live: Generation | None, queries: tuple[str, ...], deadline: float
-    ) -> tuple[list[str], str]:
-        """The problems, and why the answers could not be compared."""
+    ) -> tuple[Compared | None, str]:
+        """The comparison, or why there is none."""
         if generation.row.opaque:  # its validation says so
-            return [], ""
+            return None, ""
         asked = list(queries or (live.asked if live is not None else ()))
         if live is None or live.row.opaque or not asked:
-            return [], "QUERY_COMPARISON, for there is nothing to compare with"
+            return None, "QUERY_COMPARISON, for there is nothing to compare with"
         row, config = generation.row, self._context.config
         task = Compare(
             path=str(generation.path),
@@ -239,12 +243,12 @@ class ShadowValidator:
             latency_ratio_max=config.query_latency_ratio_max,
         )
         try:
-            return self.answers.ask(task, Compared, deadline).problems, ""
+            return self.answers.ask(task, Compared, deadline), ""
         except CorruptData as error:
             if error.object != task.live_path:
                 raise
             logger.error("the live index cannot be compared with generation %d: %s", row.number, error)
-            return [], f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
+            return None, f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
 
     def _catch_up(self, generation: Generation, upto: int, deadline: float) -> None:
         """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one."""

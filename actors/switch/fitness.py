@@ -104,6 +104,7 @@ def _joined(one: Validation, other: Validation) -> Validation:
         findings={**one.findings, **other.findings},
         errors=[*one.errors, *other.errors],
         size_bytes=other.size_bytes,
+        improvement=other.improvement,
         unchecked="; ".join(filter(None, [one.unchecked, other.unchecked])),
     )
 

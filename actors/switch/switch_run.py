@@ -101,4 +101,5 @@ class SwitchRun:
             backup_path=old_path if success and message.request.backup_current else None,
             index_size_change_bytes=self.validation.size_bytes - old_size if old_size is not None else None,
             generation=self.target.row.number,
+            query_performance_improvement=self.validation.improvement,
         )

@@ -40,6 +40,8 @@ DELETES_CHECKED = 1000
 QUERY_HITS = 10
 LATENCY_FLOOR_S = 0.002
 """A ratio of shorter times would compare noise."""
+TICK_S = 1e-6
+"""No query is faster."""
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
@@ -84,6 +86,8 @@ class Compared(msgspec.Struct, frozen=True, tag=True):
     """What speaks against the shadow, one line each."""
 
     problems: list[str]
+    improvement: float
+    """The time of a query of the live index by that of the shadow."""
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
@@ -165,7 +169,8 @@ def compare(task: Compare, clock: Clock, reading: Note = no_note) -> Compared:
     slow, fast = (max(LATENCY_FLOOR_S, statistics.median(s for _, s in side)) for side in (new, old))
     if slow / fast > task.latency_ratio_max:
         problems.append(f"the shadow takes {slow * 1000:.1f} ms for a query, the live index {fast * 1000:.1f} ms")
-    return Compared(problems)
+    measured = [statistics.median(s for _, s in side) for side in (old, new)]
+    return Compared(problems, measured[0] / max(measured[1], TICK_S))
 
 
 def _answers(

@@ -151,12 +151,15 @@ def test_a_switch_is_refused_while_the_shadow_is_not_built(client: Client, branc
 
 
 def test_a_switch_that_fails_its_validation_says_why_and_can_be_forced(client: Client, branch: str) -> None:
-    switched(client, branch, tokenizer="porter")
+    first = client.post(f"shadow-index/{client.built(branch, tokenizer='porter')}/switch", {})
+    assert first["success"] is True
+    assert "query_performance_improvement" not in first, "nothing was compared"
     shadow_id = client.built(branch, tokenizer="ascii")
     request = {"validation_checks": ["QUERY_COMPARISON"], "queries": ["hellos"]}
     result = client.post(f"shadow-index/{shadow_id}/switch", request)
     assert (result["success"], result["validation_passed"]) == (False, False)
     assert result["validation_errors"]
+    assert result["query_performance_improvement"] > 0
     assert client.get(f"shadow-index/{shadow_id}/status")["state"] == "BUILT"
     forced = client.post(
         f"shadow-index/{shadow_id}/switch", {**request, "force_switch": True, "reason": "meant to differ"}

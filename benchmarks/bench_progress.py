@@ -1,0 +1,167 @@
+"""Benchmark 9, what is told of time: the ETA of builds, and the time of builds, switches and rollbacks by size.
+
+    python -m benchmarks.bench_progress [--sizes 20000,100000,400000] [--builds 4]
+
+A thread reads the status of each build every 20 ms. Its ETA is to *switched*; the error at 10, 50 and 90 % of the time
+from start to switched is |ETA - time left| / time left. The longest standstill is the longest time without a new
+percent, as a share of the whole. Quiet, and under 2 writers and 2 readers. Each index was built twice before, as a host
+has: the first build has no estimate for its validation but an assumed one. Switches and rollbacks are timed as calls,
+quiet: rollbacks in turns with the reading of every row that follows them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import common
+from benchmarks.bench_switch import READERS, WRITERS
+from benchmarks.common import BRANCH, KIND, TYPE, Report, quantile
+from benchmarks.contenders import ShadowSwitch
+from benchmarks.loops import Loops
+from shadowswitch.engine.engine import Engine
+
+POLL_S = 0.02
+BUILD_S = 600.0
+SHARES = (0.1, 0.5, 0.9)
+CONFIG = {"backend": "fts5", "tokenizer": "porter"}
+ROLLBACKS = 10
+READING_S = 120.0
+
+
+class Told(msgspec.Struct):
+    """One build: times in seconds since its start, and what its status said at some of them."""
+
+    whole_s: float
+    copy_s: float
+    switch_s: float
+    said: list[tuple[float, float, float | None]]
+    """Time, percent, ETA."""
+
+    def error(self, share: float) -> float | None:
+        """The error of the ETA at a share of the whole; None when none was said."""
+        at, _, eta = min(self.said, key=lambda one: abs(one[0] - share * self.whole_s))
+        left = self.whole_s - at
+        return None if eta is None or left <= 0 else abs(eta - left) / left
+
+    def standstill(self) -> float:
+        """The longest time without a new percent, as a share of the whole."""
+        longest, since, last = 0.0, 0.0, 0.0
+        for at, percent, _ in [*self.said, (self.whole_s, 100.0, None)]:
+            if percent > last:
+                longest, since, last = max(longest, at - since), at, percent
+        return longest / self.whole_s
+
+
+def build(engine: Engine) -> Told:
+    """A build with its switch, watched."""
+    said: list[tuple[float, float, float | None]] = []
+    copied: list[float] = []
+    over = threading.Event()
+    begun = time.perf_counter()
+    id = engine.start_build(BRANCH, KIND, [TYPE], CONFIG).shadow_index_id
+
+    def watch() -> None:
+        while not over.is_set():
+            status = engine.shadow(id)
+            at = time.perf_counter() - begun
+            if status.state in ("PREPARING", "BUILDING"):
+                said.append((at, status.build_progress_percent, status.estimated_completion_seconds))
+            if status.phase not in ("preparing", "copying") and not copied:
+                copied.append(at)
+            over.wait(POLL_S)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        engine.wait_for(id, "BUILT", timeout_s=BUILD_S)
+        asked = time.perf_counter()
+        result = engine.switch(id)
+        ended = time.perf_counter()
+    finally:
+        over.set()
+        watcher.join()
+    assert result.success, result.message
+    return Told(ended - begun, copied[0] if copied else ended - begun, ended - asked, said)
+
+
+def rollbacks(engine: Engine, times: int) -> list[float]:
+    """The seconds of each call. Each waits until the live index was read through."""
+    took = []
+    for _ in range(times):
+        before = engine.stats()["counters"].get("readings", 0)
+        begun = time.perf_counter()
+        result = engine.rollback(BRANCH, KIND)
+        took.append(time.perf_counter() - begun)
+        assert result.success, result.message
+        until = time.perf_counter() + READING_S
+        while engine.stats()["counters"].get("readings", 0) == before and time.perf_counter() < until:
+            time.sleep(0.05)
+    return took
+
+
+def measure(report: Report, folder: Path, size: int, builds: int) -> dict[str, list[Told]]:
+    """Builds of one size, quiet and under load."""
+    ours = ShadowSwitch(folder, size, CONFIG)
+    try:
+        quiet = [build(ours.engine) for _ in range(builds)]
+        took = rollbacks(ours.engine, ROLLBACKS)
+        with Loops(ours.write, ours.read, WRITERS, READERS) as loops:
+            loaded = [build(ours.engine) for _ in range(builds)]
+        report.problems += loops.errors + [str(finding) for finding in ours.engine.check()]
+    finally:
+        ours.close()
+    switches = [one.switch_s for one in quiet]
+    ratio = quantile([one.whole_s / one.copy_s for one in quiet], 0.5)
+    report.figure(f"start to switched, quiet, {size:,}", quantile([one.whole_s for one in quiet], 0.5), "s")
+    report.figure(f"by the copy alone, {size:,}", ratio, "times")
+    report.figure(f"call of a switch, quiet, {size:,}", quantile(switches, 0.5), "s", "p50")
+    report.figure(f"call of a rollback, quiet, {size:,}", quantile(took, 0.5), "s", "p50")
+    report.figure(f"call of a rollback, quiet, longest, {size:,}", max(took), "s")
+    return {"quiet": quiet, "under load": loaded}
+
+
+def main() -> int:
+    """Run and report."""
+    parser = common.arguments(__doc__)
+    parser.add_argument("--sizes", default="20000,100000,400000")
+    parser.add_argument("--builds", type=int, default=4)
+    options = parser.parse_args()
+    sizes = [int(size) for size in options.sizes.split(",")]
+    report = Report("What is told of time", f"fts5, porter; records {options.sizes}; {options.builds} builds of each")
+    errors: list[float] = []
+    standstills: list[float] = []
+    rows = ["| records | | ETA at 10 % | 50 % | 90 % | longest standstill |", "|---|---|---|---|---|---|"]
+    for size in sizes:
+        with common.scratch(options.folder) as folder:
+            for load, told in measure(report, folder, size, options.builds).items():
+                cells = []
+                for share in SHARES:
+                    found = [error for error in (one.error(share) for one in told) if error is not None]
+                    errors += found
+                    cells.append(f"{quantile(found, 0.5):.0%}" if found else "none said")
+                still = quantile([one.standstill() for one in told], 0.5)
+                standstills.append(still)
+                rows.append(f"| {size:,} | {load} | {' | '.join(cells)} | {still:.1%} |")
+    report.text = "Errors of the ETA, and the longest time without a new percent (medians):\n\n" + "\n".join(rows)
+    error, still = quantile(errors, 0.5), max(standstills)
+    report.figure("error of the ETA", error, "", "median over all builds, at 10, 50 and 90 %")
+    report.target("the median error of the ETA is at most 25 %", f"{error:.0%}", error <= 0.25)
+    report.target("no phase stands still for longer than 5 % of a build", f"{still:.1%}", still <= 0.05)
+    calls = {figure.name: figure.value for figure in report.figures}
+    for what, limit in (("switch", 0.5), ("rollback", 0.3)):
+        last = float(calls[f"call of a {what}, quiet, {sizes[-1]:,}"])
+        report.target(f"a {what} takes at most {limit} s at any size", f"{last:.3f} s", last <= limit)
+    ratio = float(calls[f"by the copy alone, {sizes[-1]:,}"])
+    report.target("start to switched is at most 2.5 times the copy", f"{ratio:.2f}", ratio <= 2.5)
+    return common.finish(report, options)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())
