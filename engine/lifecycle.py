@@ -199,6 +199,7 @@ class Lifecycle:
         timers.every(context.config.janitor_interval_s, lambda: self.janitor.tell(Tick()))
         timers.every(1.0, lambda: self.dispatcher.tell(Tick()))
         timers.every(1.0, self._supervise)
+        timers.every(1.0, self.readers.reclaim)
         if context.config.recheck_interval_s:
             timers.every(min(1.0, context.config.recheck_interval_s), partial(_tick_if_idle, self.scrubber))
 

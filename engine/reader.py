@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import weakref
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,7 @@ class Reader:
         self._trouble = trouble
         self._lock = threading.Lock()
         self._scans: list[Iterator[Record]] = []
+        self._forget: Callable[[], object] = lambda: None
         self._why = ("the reader is closed", "open another with engine.reader")
         self.generation = generation
         """The number of the pinned generation."""
@@ -120,9 +122,17 @@ class Reader:
             self._lock.release()
         return True
 
+    def when_dropped(self, note: Callable[[tuple[int, Callable[[], None]]], None]) -> None:
+        """Call `note` with generation and release when this is dropped without `close`. From the garbage collector: on
+        any thread, inside any call, so `note` takes no lock."""
+        finalizer = weakref.finalize(self, note, (self.generation, self._release))
+        finalizer.atexit = False
+        self._forget = finalizer.detach
+
     def _let_go(self) -> None:
         if self._reader is not None:
             self._reader = None
+            self._forget()
             while self._scans:
                 _end(self._scans.pop())
             self._release()
@@ -150,6 +160,7 @@ class OpenReaders:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[Reader] = weakref.WeakSet()
+        self._dropped: deque[tuple[int, Callable[[], None]]] = deque()
         self._closed = False
 
     def add(self, reader: Reader) -> None:
@@ -157,9 +168,20 @@ class OpenReaders:
         with self._lock:
             if not self._closed:
                 self._open.add(reader)
+                reader.when_dropped(self._dropped.append)
                 return
         reader.close()
         raise EngineClosed("the engine is closed", operation="read", hint="open it again with Engine.open")
+
+    def reclaim(self) -> None:
+        """Let go of what readers held that were dropped without `close`."""
+        dropped: Counter[int] = Counter()
+        while self._dropped:
+            generation, release = self._dropped.popleft()
+            release()
+            dropped[generation] += 1
+        for generation, times in dropped.items():
+            logger.warning("readers of generation %d dropped without close(): %d", generation, times)
 
     def shut(self, timeout_s: float) -> None:
         """Close all readers, each behind the call that runs in it, in `timeout_s` seconds together."""
@@ -170,6 +192,7 @@ class OpenReaders:
         for reader in readers:
             if not reader.shut(max(0.0, deadline - self._clock.monotonic())):
                 logger.warning("a reader of generation %d is still at work while the engine closes", reader.generation)
+        self.reclaim()
 
 
 RETRIES = 100
