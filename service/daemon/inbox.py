@@ -178,23 +178,27 @@ class Inbox(Part):
         """Move a file to `rejected`. Its reason is written first, so a rejected file always has one."""
         logger.warning("event file %s is rejected: %s", name, reason)
         with self._opened() as folder, self._opened(REJECTED) as rejected:
-            target, number = name, 1
-            while no_links.is_there(target, rejected) or no_links.is_there(_reason_file(target), rejected):
+            target, number = _end_of(name), 1
+            while no_links.is_there(target, rejected) or no_links.is_there(target + REASON, rejected):
                 number += 1
-                target = f"{number}-{name[-200:]}"
-            no_links.write_new(_reason_file(target), f"{reason}\n".encode(errors="replace"), rejected)
+                target = f"{number}-{_end_of(name)}"
+            no_links.write_new(target + REASON, f"{reason}\n".encode(errors="replace"), rejected)
             try:
                 os.rename(name, target, src_dir_fd=folder, dst_dir_fd=rejected)
             except FileNotFoundError:  # another program removed the file
-                os.unlink(_reason_file(target), dir_fd=rejected)
+                os.unlink(target + REASON, dir_fd=rejected)
             os.fsync(rejected)
         self._waiting.pop(name, None)
         self.rejected += 1
+
+
+NAME_BYTES_KEPT = 200
 
 
 class _Unfinished(InvalidEvent):
     """The file is no JSON object; its writer may be at work."""
 
 
-def _reason_file(name: str) -> str:
-    return name[-200:] + REASON
+def _end_of(name: str) -> str:
+    """So much of a name that another one made of it is short enough: file systems count bytes."""
+    return os.fsdecode(os.fsencode(name)[-NAME_BYTES_KEPT:])

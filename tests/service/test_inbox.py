@@ -96,6 +96,23 @@ def test_a_second_invalid_file_does_not_replace_the_first(inbox: Inbox) -> None:
     assert (inbox.folder / "rejected" / "event.json").read_bytes() == b"one"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["n" * 251, "가" * 83, "n" * 54 + "가" * 66, os.fsdecode(b"\xff" * 250)],
+    ids=["251 bytes", "3 bytes a character", "cut inside a character", "not UTF-8"],
+)
+def test_a_file_with_a_long_name_is_rejected_and_the_others_are_taken(engine: Engine, inbox: Inbox, name: str) -> None:
+    for number in (1, 2):  # the second one gets another name in `rejected`
+        (inbox.folder / name).write_bytes(b"hello")
+        wait_until(lambda number=number: inbox.rejected == number)  # type: ignore[misc]
+    event = incoming("com.oms.indexing.completed", indexed_resource_types=["link_type"])
+    engine.start_indexing("main", "funnel", ["link_type"])
+    drop(inbox, event)
+    wait_until(lambda: inbox.taken == 1)
+    assert len(os.listdir(inbox.folder / "rejected")) == 4, "each with its reason"
+    assert os.listdir(inbox.folder) == ["rejected"]
+
+
 def test_a_link_is_not_followed(engine: Engine, inbox: Inbox, tmp_path: Path) -> None:
     engine.start_indexing("main", "funnel")
     outside = tmp_path / "outside.json"
