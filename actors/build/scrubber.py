@@ -94,12 +94,12 @@ class Scrubber(EngineActor):
                 or self._context.changes.closing
             ):
                 continue
-            if generation.pin():
-                try:
-                    self._scrub(row, generation)
-                finally:
-                    generation.unpin()
-                    self._checked_at[row.generation] = self._clock.monotonic()
+            with generation.kept() as is_open:
+                if is_open:
+                    try:
+                        self._scrub(row, generation)
+                    finally:
+                        self._checked_at[row.generation] = self._clock.monotonic()
 
     def _scrub(self, row: ShadowRow, generation: Generation) -> None:
         try:
@@ -123,11 +123,10 @@ class Scrubber(EngineActor):
                 continue
             if generation is None or generation.row.opaque:
                 self._read.add(key)
-            elif self._not_before.get(row.live, 0.0) <= self._clock.monotonic() and generation.pin():
-                try:
-                    self._read_one(row, generation, key)
-                finally:
-                    generation.unpin()
+            elif self._not_before.get(row.live, 0.0) <= self._clock.monotonic():
+                with generation.kept() as is_open:
+                    if is_open:
+                        self._read_one(row, generation, key)
 
     def _read_one(self, row: IndexRow, generation: Generation, key: tuple[int, int]) -> None:
         try:

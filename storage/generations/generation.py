@@ -68,6 +68,8 @@ class Generation:
         self.backend = backend
         self.writer = writer
         self.pins = 0
+        """Of readers of this process, and of the threads that look for one."""
+        self._kept = 0
         self.closed = False
         self.asked: deque[str] = deque(maxlen=QUERIES_KEPT)
         """The last queries, for QUERY_COMPARISON."""
@@ -96,6 +98,19 @@ class Generation:
         """Let go of one hold."""
         with self._lock:
             self.pins -= 1
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[bool]:
+        """Keep the generation open, as a pin does, for work of the engine: nobody waits for a reader that is none.
+        False when it is closed already."""
+        with self._lock:
+            is_open = not self.closed
+            self._kept += is_open
+        try:
+            yield is_open
+        finally:
+            with self._lock:
+                self._kept -= is_open
 
     @contextlib.contextmanager
     def maintenance_lock(self, timeout_s: float) -> Iterator[None]:
@@ -202,7 +217,7 @@ class Generation:
     def close_if_unpinned(self) -> bool:
         """Close writer and readers unless a reader of this process pins the generation; True when it is closed."""
         with self._lock:
-            if self.pins and not self.closed:
+            if (self.pins or self._kept) and not self.closed:
                 return False
             self.closed = True
         self.close()

@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from shadowswitch import Config, Delete, Engine, Put, ShadowState, ShadowSwitchError
+from shadowswitch import Config, Delete, Engine, Put, ShadowState, ShadowSwitchError, SwitchRequest
 
 BRANCH, KIND, TYPE = "main", "SEARCH_INDEX", "object_type"
 CONFIGS = [{"tokenizer": "porter", "shards": 1}, {"shards": 2}, {"backend": "kv", "shards": 2}]
@@ -38,7 +38,7 @@ def perform(engine: Engine, name: str, arguments: list[Any]) -> Any:
         return [engine.cancel_build(shadow).state for shadow in under_way(engine)]
     if name == "switch":
         waiting = built(engine)
-        return engine.switch(waiting).success if waiting else None
+        return engine.switch(waiting, SwitchRequest(allow_empty=True)).success if waiting else None
     if name == "rollback":
         return engine.rollback(BRANCH, KIND).success
     if name == "clean_up":
