@@ -148,8 +148,8 @@ class Lifecycle:
         )
         stack.callback(self.journal.stop, STOP_TIMEOUT_S)
         stack.callback(_close_cleanly, self.generations, self.journal)
-        context = EngineContext(root, hold, config, catalog, metrics, clock, changes, self.journal, crashed)
-        self.context = context
+        self.context = EngineContext(root, hold, config, catalog, metrics, clock, changes, self.journal, crashed)
+        context = self.context
         self.timers = self._machine.start_timers()
         stack.callback(self.timers.close)
         self.pool = self._machine.start_workers(root, config)
@@ -164,19 +164,17 @@ class Lifecycle:
         self.dispatcher = Address(lambda: Dispatcher.start(context, self.subscribers))
         self._kicked.append(self.dispatcher)
         stack.callback(self.dispatcher.stop, STOP_TIMEOUT_S)
-        trimmer = Trimmer(context, self.heads, self.generations, self.pause)
         self.janitor = Address(
             lambda: Janitor.start(
                 context, self.router, self.external, self.generations, self.indexes, self.followers, self.publisher,
-                self.switches, trimmer,
+                self.switches, Trimmer(context, self.heads, self.generations, self.pause),
             )
         )  # fmt: skip
         stack.callback(self.janitor.stop, STOP_TIMEOUT_S)
         self.watcher = Address(lambda: Watcher.start(context, self.watches))
         stack.callback(self.watcher.stop, STOP_TIMEOUT_S)
-        self.scrubber = Address(
-            lambda: Scrubber.start(context, self.validator, self.generations, self.followers, self._leave)
-        )
+        scrub = partial(Scrubber.start, context, self.validator, self.generations, self.followers, self._leave)
+        self.scrubber = Address(scrub)
         stack.callback(self.scrubber.stop, STOP_TIMEOUT_S)
         self.builds = BuildRegistry(
             context, self.router, self.external, self.generations, self.followers, self.running_builds,
@@ -199,7 +197,6 @@ class Lifecycle:
         timers.every(context.config.janitor_interval_s, lambda: self.janitor.tell(Tick()))
         timers.every(1.0, lambda: self.dispatcher.tell(Tick()))
         timers.every(1.0, self._supervise)
-        timers.every(1.0, self.readers.reclaim)
         if context.config.recheck_interval_s:
             timers.every(min(1.0, context.config.recheck_interval_s), partial(_tick_if_idle, self.scrubber))
 
@@ -303,6 +300,7 @@ class Lifecycle:
         core |= {"watcher": self.watcher, "scrubber": self.scrubber}
         core |= {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
         self.supervisor.mend(core, self.builds.mend)
+        self.readers.reclaim()
 
 
 def _lock_directory(

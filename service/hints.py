@@ -32,6 +32,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
         "POST /branch-locks/force-unlock/{branch} frees it",
         "POST /branch-locks/force-unlock/{branch} frees it",
     ),
+    ("index()", "GET /indexes", "shadowswitch status"),
     ("retry_build", "POST /shadow-index/{id}/retry", "shadowswitch build"),
     ("scan()", "GET /branches/{name}/records", "shadowswitch search"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from shadowswitch.actors.build import gate
 from shadowswitch.actors.build.pacing import DISK_INTERVAL_S, Pacing
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.build.shard_workers import ShardWorkers, WorkerGone, WorkerSaid
@@ -32,7 +33,6 @@ from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.follower import Follow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.model import gate
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidTransition, ShadowSwitchError
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.storage import data_directory

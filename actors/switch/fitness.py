@@ -5,7 +5,7 @@
     samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
     comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index
     host        the checks that the host registered
-    gate        what the index would lack (`model.gate`); not in a rollback
+    gate        what the index would lack (`actors.build.gate`); not in a rollback
 
 No row of the target is read for the proof: a worker process read and validated every row when it was BUILT, and the
 engine has applied each change since (rows and counters change together, IX-2). So a request for any other check of
@@ -20,10 +20,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from shadowswitch.actors.build import gate
+from shadowswitch.actors.build.gate import Surprises
 from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, ShadowValidator, Validation
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.model import gate
-from shadowswitch.model.gate import Surprises
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
 from shadowswitch.storage.generations.generation import Generation
 

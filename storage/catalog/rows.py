@@ -71,7 +71,7 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     failed_at: Moment | None = None
     """The failure of a FAILED build: its files stay for `Config.failed_keep_s` from then on."""
     surprises: list[str] = []
-    """What the gate says of the fields of a BUILT shadow, see `model.gate`."""
+    """What the gate says of the fields of a BUILT shadow, see `actors.build.gate`."""
     validation_share: Annotated[float, msgspec.Meta(ge=0)] | None = None
     """The time of its validation by that of its copy, for the ETA of the next build."""
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from shadowswitch.model.digest import buckets_of_shard
-from shadowswitch.model.gate import FIELDS_MAX
 from shadowswitch.model.progress import Place, Rounds
 from shadowswitch.model.records import Item
 from shadowswitch.model.shadow_state import Phase
@@ -70,10 +69,12 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     absent: list[str] = []
     """Fields that the index takes, and that no copied record had. Empty after a resumed copy: it has not seen all."""
     fields: list[str] = []
-    """Fields that the copied records had, while one was absent; at most `gate.FIELDS_MAX`."""
+    """Fields that the copied records had, while one was absent; at most `FIELDS_MAX`."""
 
 
 PAUSE_POLL_S = 0.02
+FIELDS_MAX = 1000
+"""Names of fields that a copy keeps, for a suggestion."""
 STALLED_ROUNDS_MAX = 3
 """Rounds of catch-up without gain (`model.progress.Rounds`), after which the host decides."""
 

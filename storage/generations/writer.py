@@ -23,6 +23,8 @@ from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import check_manifest
 
+BESIDE_MAX = 2_000
+"""Changes that a comparison beside readers applies at once: meanwhile a switch waits."""
 APPLY_SLICE = 500
 """Changes applied in one transaction while people wait for nothing: a few milliseconds of work."""
 BUSY_SLICE = 4 * APPLY_SLICE
@@ -169,10 +171,10 @@ class GenerationWriter:
         self, source: Callable[[], tuple[int, Digest]], limit: Callable[[int], int]
     ) -> list[int] | None:
         """As `differing`, at the head of the branch, of a generation that readers hold. It is applied to as a follower
-        does, up to `limit`; None if that is less than the head, or the generation is paused."""
+        does, up to `limit`; None if that is less than the head, the generation is far behind, or it is paused."""
         with self.lock:
             lsn, expected = source()
-            if self._pauses or limit(lsn) < lsn:
+            if self._pauses or limit(lsn) < lsn or lsn - self.applied_lsn > BESIDE_MAX:
                 return None
             while self.applied_lsn < lsn:
                 self._apply(lsn, APPLY_SLICE)

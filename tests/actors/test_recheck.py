@@ -131,7 +131,7 @@ def test_the_engine_closes_during_a_scrub(open_engine: Any) -> None:
     engine.create_branch("main")
     fill(engine, 300)
     shadow: ShadowIndex = built(engine, shards=2)
-    wait_until(lambda: engine.stats()["pins"])
+    wait_until(lambda: inside.is_kept(engine, shadow.generation))
     closing = threading.Thread(target=engine.close)
     closing.start()
     closing.join(60)

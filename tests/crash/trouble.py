@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowswitch import Engine, ShadowState, ShadowSwitchError, UnknownBranch, UnknownIndex
+from shadowswitch import Engine, Reader, ShadowState, ShadowSwitchError, UnknownBranch, UnknownIndex
 from tests.crash.ledger import Change, Ledger, LedgerContent
 from tests.crash.oracle import RESTING, Demands
 from tests.crash.workload import BUILD, INDEX, PATIENCE_S, TYPES, Beside, Life, Scribe, config, patient
@@ -53,12 +53,16 @@ class Troubled:
             self.look()
         return True
 
+    def _shows_all(self, reader: Reader) -> bool:
+        """Is there anything to show, and was all of it applied?"""
+        return self.engine.count("main") > 0 and reader.applied_lsn() >= self.engine.head("main")
+
     def look(self) -> None:
         """The live index answers, if there was a switch."""
         try:
             with self.engine.reader("main", INDEX) as reader:
                 self.live = reader.generation
-                if not reader.count() and self.engine.count("main"):
+                if not reader.count() and self._shows_all(reader) and not reader.count():
                     self.ledger.enter("problem", text="the live index is empty")
         except (UnknownBranch, UnknownIndex):
             if self.live:

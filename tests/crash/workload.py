@@ -245,7 +245,7 @@ def refused(engine: Engine, shadow: str) -> None:
 
 
 def damaged_life(engine: Engine, ledger: Ledger) -> None:
-    """One row of a shadow gets another version than its source; the engine repairs the shadow before the switch."""
+    """One row of a shadow gets another version than its source; the engine repairs it once the shadow is live."""
     ledger.enter("damaging")
     life, scribe = Life(engine, ledger, {**BUILD, "shards": 1}), Scribe(engine, ledger, 1, 60)
     engine.create_branch("main")
@@ -256,11 +256,13 @@ def damaged_life(engine: Engine, ledger: Ledger) -> None:
     with closing(sqlite3.connect(file, timeout=PATIENCE_S)) as connection, connection:
         connection.execute("UPDATE docs SET lsn = lsn - 1 WHERE rowid = (SELECT min(rowid) FROM docs)")
     life.switch(shadow)
+    wait_until(lambda: engine.stats()["counters"].get("buckets_repaired", 0) > 0, "the reading of the live index")
 
 
 def patient(**changes: Any) -> SwitchRequest:
     """A request with budgets that a slow machine keeps."""
-    return SwitchRequest(**({"switch_timeout_seconds": PATIENCE_S} | changes))
+    defaults: dict[str, Any] = {"switch_timeout_seconds": PATIENCE_S, "allow_empty": True}
+    return SwitchRequest(**(defaults | changes))
 
 
 def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:

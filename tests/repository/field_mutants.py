@@ -37,7 +37,7 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
     ),
     "a generation closed without a look at its pins": (
         "test_outside_pins.py -k lets_go",
-        [("generation", "            if self.pins and not self.closed:\n", "            if False:\n")],
+        [("generation", "            if (self.pins or self._kept) and not self.closed:\n", "            if False:\n")],
     ),
     "a late pin of another process counts for a retiring generation": (
         "test_outside_pins.py -k late_pin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from shadowswitch import Engine, InvalidConfig
 from shadowswitch.service.daemon.index_reconciler import IndexReconciler
 from shadowswitch.service.daemon.settings import IndexSettings, load_settings
 from tests.support import inside
-from tests.support.engine_helpers import KIND, TYPES, fill, found, live, wait_until
+from tests.support.engine_helpers import KIND, TYPES, fill, found, live, put, wait_until
 
 GOOD = """
 [[mirror]]
@@ -233,6 +234,18 @@ def test_a_cancelled_build_is_tried_again(engine: Engine, reconciler: IndexRecon
 
 
 def test_an_index_waits_for_its_branch(engine: Engine, reconciler: IndexReconciler) -> None:
-    reconciler.want([IndexSettings("later", KIND, tuple(TYPES), {"parallel_workers": 1})])
+    reconciler.want([IndexSettings("later", KIND, tuple(TYPES), {"parallel_workers": 1}, allow_empty=True)])
     engine.create_branch("later")
+    wait_until(lambda: as_described(reconciler))
+
+
+def test_an_index_waits_for_its_first_record(engine: Engine, reconciler: IndexReconciler) -> None:
+    """It is refused once, with the reason, and not built again and again meanwhile."""
+    engine.create_branch("later")
+    reconciler.want([IndexSettings("later", KIND, tuple(TYPES), {"parallel_workers": 1})])
+    wait_until(lambda: "no records of object_type" in (reconciler.status()[0].error or ""))
+    built = len(engine.shadows("later"))
+    threading.Event().wait(1.5)
+    assert len(engine.shadows("later")) == built == 1
+    engine.write("later", [put("a")])
     wait_until(lambda: as_described(reconciler))

@@ -320,6 +320,11 @@ def builds_running(engine: Engine) -> int:
     return engine._lifecycle.builds.running()
 
 
+def is_kept(engine: Engine, number: int) -> bool:
+    """Is the generation read by the Scrubber now?"""
+    return generation(engine, number)._kept > 0
+
+
 def set_build_progress(engine: Engine, shadow_id: str, percent: float, left_s: float) -> None:
     """The progress of a build that runs is this, measured now."""
     meter = ProgressMeter(percent)

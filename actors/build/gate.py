@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-FIELDS_MAX = 1000
-"""Names of fields that are kept for a suggestion."""
+from shadowswitch.storage.generations.shard_build import FIELDS_MAX
+
 DROP_FLOOR = 100
 """A live index with fewer records may lose all but one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadowswitch.model import gate
+from shadowswitch.actors.build import gate
 
 
 def test_an_empty_index_is_told_with_the_likely_name() -> None:
