@@ -1,4 +1,4 @@
-"""Benchmark 9, what is told of time: the ETA of builds, and the time of builds, switches and rollbacks by size.
+"""Benchmark 9, what is said of time: the ETA of builds, and the time of builds, switches and rollbacks by size.
 
     python -m benchmarks.bench_progress [--sizes 20000,100000,400000] [--builds 4]
 
@@ -34,7 +34,7 @@ ROLLBACKS = 10
 READING_S = 120.0
 
 
-class Told(msgspec.Struct):
+class Watched(msgspec.Struct):
     """One build: times in seconds since its start, and what its status said at some of them."""
 
     whole_s: float
@@ -58,7 +58,7 @@ class Told(msgspec.Struct):
         return longest / self.whole_s
 
 
-def build(engine: Engine) -> Told:
+def build(engine: Engine) -> Watched:
     """A build with its switch, watched."""
     said: list[tuple[float, float, float | None]] = []
     copied: list[float] = []
@@ -87,7 +87,7 @@ def build(engine: Engine) -> Told:
         over.set()
         watcher.join()
     assert result.success, result.message
-    return Told(ended - begun, copied[0] if copied else ended - begun, ended - asked, said)
+    return Watched(ended - begun, copied[0] if copied else ended - begun, ended - asked, said)
 
 
 def rollbacks(engine: Engine, times: int) -> list[float]:
@@ -105,7 +105,7 @@ def rollbacks(engine: Engine, times: int) -> list[float]:
     return took
 
 
-def measure(report: Report, folder: Path, size: int, builds: int) -> dict[str, list[Told]]:
+def measure(report: Report, folder: Path, size: int, builds: int) -> dict[str, list[Watched]]:
     """Builds of one size, quiet and under load."""
     ours = ShadowSwitch(folder, size, CONFIG)
     try:
@@ -133,19 +133,19 @@ def main() -> int:
     parser.add_argument("--builds", type=int, default=4)
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    report = Report("What is told of time", f"fts5, porter; records {options.sizes}; {options.builds} builds of each")
+    report = Report("What is said of time", f"fts5, porter; records {options.sizes}; {options.builds} builds of each")
     errors: list[float] = []
     standstills: list[float] = []
     rows = ["| records | | ETA at 10 % | 50 % | 90 % | longest standstill |", "|---|---|---|---|---|---|"]
     for size in sizes:
         with common.scratch(options.folder) as folder:
-            for load, told in measure(report, folder, size, options.builds).items():
+            for load, builds_seen in measure(report, folder, size, options.builds).items():
                 cells = []
                 for share in SHARES:
-                    found = [error for error in (one.error(share) for one in told) if error is not None]
+                    found = [error for error in (one.error(share) for one in builds_seen) if error is not None]
                     errors += found
                     cells.append(f"{quantile(found, 0.5):.0%}" if found else "none said")
-                still = quantile([one.standstill() for one in told], 0.5)
+                still = quantile([one.standstill() for one in builds_seen], 0.5)
                 standstills.append(still)
                 rows.append(f"| {size:,} | {load} | {' | '.join(cells)} | {still:.1%} |")
     report.text = "Errors of the ETA, and the longest time without a new percent (medians):\n\n" + "\n".join(rows)

@@ -9,7 +9,7 @@ bad since the build, is found here, outside any lock and beside the Follower:
 A worker process reads one shard after the other: it recomputes the digest from the rows, then runs the check of the
 backend. The counters are compared with the source at a common LSN. Buckets that differ are repaired once from the
 source, and read again. A waiting shadow that is then unsound, or cannot be read, is FAILED with that reason. From a
-live generation the index goes back to the one before; without one it stays, and `index.unsound` tells the reason. What
+live generation the index goes back to the one before; without one it stays, and `index.unsound` has the reason. What
 is switched, cancelled or left meanwhile is not read to its end.
 """
 

@@ -353,7 +353,7 @@ def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
 
 
 def note_unsound(commit: Commit, shadow_id: str, reason: str) -> None:
-    """A live generation that nothing can replace yet is unsound: it is served on, and told."""
+    """A live generation that nothing can replace yet is unsound: it is served on, with an event."""
     _emit(commit, _note_error(commit, shadow_id, reason), "index.unsound", reason=reason)
     commit.audit("index.unsound", shadow_id, {"reason": reason})
 

@@ -101,7 +101,7 @@ class Generation:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[bool]:
-        """Keep the generation open, as a pin does, for work of the engine: nobody waits for a reader that is none.
+        """Keep the generation open, as a pin does, for work of the engine: it counts as no reader.
         False when it is closed already."""
         with self._lock:
             is_open = not self.closed

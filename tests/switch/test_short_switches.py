@@ -1,6 +1,6 @@
 """A switch and a rollback read no row of an index that was validated and followed; what is read later decides then.
 
-A finding of that reading lets the index go back, forward after a rollback, or is told where there is no way back.
+A finding of that reading lets the index go back, forward after a rollback, or is said where there is no way back.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def test_an_index_goes_back_when_the_reading_of_its_new_generation_finds_damage(
     second = engine.switch(shadow.shadow_index_id, UNSAMPLED)
     assert second.success
     wait_until(lambda: engine.index("main", KIND).generation == first, 60.0)
-    (condemned,) = audited(engine, "generation.condemned")
-    assert condemned["generation"] == second.generation
-    assert "terms" in condemned["reason"]
+    (unsound,) = audited(engine, "generation.condemned")
+    assert unsound["generation"] == second.generation
+    assert "terms" in unsound["reason"]
     assert found(engine, "word5") == {"5"}
 
 
@@ -114,9 +114,9 @@ def test_damage_of_the_only_generation_is_told_and_a_rebuild_ends_it(engine: Eng
     damage(shadow, ALTERED)
     assert engine.switch(shadow.shadow_index_id, UNSAMPLED).success
     wait_until(lambda: bool(audited(engine, "index.unsound")), 60.0)
-    (told,) = audited(engine, "index.unsound")
-    assert "rebuild the index" in told["reason"]
-    assert engine.shadow(shadow.shadow_index_id).error == told["reason"]
+    (said,) = audited(engine, "index.unsound")
+    assert "rebuild the index" in said["reason"]
+    assert engine.shadow(shadow.shadow_index_id).error == said["reason"]
     assert engine.index("main", KIND).generation == shadow.generation, "it is served on"
     assert live(engine) != shadow.generation
     wait_until(lambda: readings(engine) == 2, 60.0)
