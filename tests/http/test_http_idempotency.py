@@ -154,6 +154,8 @@ def test_a_failed_switch_is_not_replayed_when_its_cause_has_gone(tmp_path: Path)
         client = server.client()
         client.post("branches", {"name": "main"})
         client.post("branches/main/write", CHANGE)
+        kept = {"resource_type": "object_type", "id": "kept", "fields": {"text": "no match"}}
+        client.post("branches/main/write", {"changes": [kept]})  # an empty index is refused for another reason
         assert client.post(f"shadow-index/{client.built(tokenizer='porter')}/switch", {})["success"]
         path = f"shadow-index/{client.built(tokenizer='ascii')}/switch"
         request = {"validation_checks": ["QUERY_COMPARISON"], "queries": ["hellos"]}  # porter finds "hello" by it
