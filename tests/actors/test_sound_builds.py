@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, Put, ShadowIndex
+from shadowswitch import Delete, Engine, Put, ShadowIndex, SwitchRequest
 from tests.conftest import buckets_repaired
 from tests.support.engine_helpers import KIND, fill, put, wait_until
 
@@ -30,7 +30,7 @@ def switched_without_repair(engine: Engine, shadow: ShadowIndex) -> set[tuple[st
     """Switch to a shadow without any repair; the keys of the live generation."""
     built = engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=120)
     assert buckets_repaired(engine) == 0, "the validation repaired records that the build had lost"
-    assert engine.switch(built.shadow_index_id).success
+    assert engine.switch(built.shadow_index_id, SwitchRequest(allow_empty=True)).success
     return held(engine)
 
 
