@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.support.edited_library import Edits
 
+SWITCHES = "storage/catalog/transitions/switches.py"
+
 MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
     "done recorded before the effect": (
         "test_points.py -k named_point[retire.removed@1]",
@@ -64,11 +66,15 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
     ),
     "fence not checked": (
         "test_safety.py -k token",
-        {"storage/catalog/transitions.py": [("    if shadow.token != token:\n", "    if False:\n")]},
+        {SWITCHES: [("    if shadow.token != token:\n", "    if False:\n")]},
     ),
     "expected generation not checked": (
         "test_safety.py -k expects",
-        {"storage/catalog/transitions.py": [("    if live != expected_live or generation", "    if generation")]},
+        {
+            "storage/catalog/transitions/switches.py": [
+                ("    if live != expected_live or generation", "    if generation")
+            ]
+        },
     ),
 }
 

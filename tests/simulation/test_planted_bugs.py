@@ -200,10 +200,10 @@ BUILDING: Planted = {
     "a cancelled build keeps its generation": (
         "IX-6",
         {
-            "storage/catalog/transitions.py": [
+            "storage/catalog/transitions/builds.py": [
                 (
-                    '        _retire(commit, row.generation)\n    _emit(commit, row, "build.cancelled"',
-                    '        pass\n    _emit(commit, row, "build.cancelled"',
+                    '        retire(commit, row.generation)\n    emit(commit, row, "build.cancelled"',
+                    '        pass\n    emit(commit, row, "build.cancelled"',
                 )
             ]
         },
@@ -211,7 +211,7 @@ BUILDING: Planted = {
     "two builds of one index are claimed": (
         "IX-6: two builds of one index",
         {
-            "storage/catalog/transitions.py": [
+            "storage/catalog/transitions/builds.py": [
                 ("spec.index_type and other.state in UNDER_WAY:\n", "spec.index_type and not other.state:\n")
             ]
         },

@@ -1,0 +1,70 @@
+"""Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
+
+Each function runs inside a `Commit`, so all of it is on disk, or none of it. It checks before it changes.
+`commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` takes a live one away.
+
+A shadow's state and its generation's role belong together (IX-6):
+
+    PREPARING BUILDING FAILED   building      BUILT SWITCHING   standby
+    ACTIVE                      live, soaking CLEANUP CANCELLED retiring, then no row
+"""
+
+from shadowswitch.storage.catalog.transitions.builds import (
+    begin_building,
+    claim_build,
+    fail_waiting,
+    mark_built,
+    mark_cancelled,
+    mark_delivered,
+    mark_failed,
+    mark_retrying,
+    note_external,
+    note_progress,
+    note_refused,
+    resume_building,
+)
+from shadowswitch.storage.catalog.transitions.recovery import (
+    note_recovered,
+    note_recovery,
+)
+from shadowswitch.storage.catalog.transitions.retirement import (
+    forget_generation,
+    mark_unsound,
+    note_unsound,
+    retire_failed,
+    retire_previous,
+)
+from shadowswitch.storage.catalog.transitions.switches import (
+    begin_switching,
+    commit_switch,
+    finish_switch,
+    give_up_switching,
+    withdraw_live,
+)
+
+__all__ = [
+    "begin_building",
+    "begin_switching",
+    "claim_build",
+    "commit_switch",
+    "fail_waiting",
+    "finish_switch",
+    "forget_generation",
+    "give_up_switching",
+    "mark_built",
+    "mark_cancelled",
+    "mark_delivered",
+    "mark_failed",
+    "mark_retrying",
+    "mark_unsound",
+    "note_external",
+    "note_progress",
+    "note_recovered",
+    "note_recovery",
+    "note_refused",
+    "note_unsound",
+    "resume_building",
+    "retire_failed",
+    "retire_previous",
+    "withdraw_live",
+]

@@ -1,0 +1,211 @@
+"""The transitions of a build: claimed, building, built, delivered, failed, cancelled, begun again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import DuplicateBuild, InvalidTransition
+from shadowswitch.model.shadow_state import UNDER_WAY, GenerationRole, Phase, ShadowState
+from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transitions.moves import emit, move, note_error
+from shadowswitch.storage.catalog.transitions.retirement import retire
+from shadowswitch.storage.generations.build_spec import Spec
+from shadowswitch.storage.generations.directory import generation_path
+
+
+def claim_build(
+    commit: Commit,
+    shadow_id: str,
+    branch: BranchRow,
+    spec: Spec,
+    build_config: dict[str, Any],
+    external: bool,
+    service: str,
+    *,
+    track_ready: bool = False,
+) -> tuple[ShadowRow, GenerationRow]:
+    """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
+
+    Raises DuplicateBuild while another build of the index is under way. The builder makes the directory afterwards.
+    """
+    for other in commit.shadows():
+        if other.branch == branch.number and other.index_type == spec.index_type and other.state in UNDER_WAY:
+            raise DuplicateBuild(
+                f"{other.index_type} of branch {branch.name!r} is being built by shadow {other.id} ({other.state})",
+                shadow_index_id=other.id,
+                operation="start_build",
+                object=branch.name,
+                hint="wait for it, switch it or cancel it first",
+            )
+    for name in spec.resource_types:
+        commit.type_number(name)  # so that the index follows a type without records from its first record on
+    now = commit.now()
+    number = commit.next_number("generation")
+    path = generation_path(branch.name, spec.index_type, number)
+    generation = GenerationRow(
+        rows.FORMAT, number, branch.number, spec.index_type, shadow_id, spec.backend, spec.options, spec.fingerprint,
+        spec.shards, spec.resource_types, path, GenerationRole.BUILDING, now, durable_lsn=commit.head(branch.number)[0],
+        boot_id=commit.catalog.clock.boot(),
+    )  # fmt: skip
+    shadow = ShadowRow(
+        rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, ShadowState.PREPARING,
+        Phase.PREPARING, spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external,
+        service, number, path=path, track_ready=track_ready,
+    )  # fmt: skip
+    commit.put_generation(generation)
+    commit.put_shadow(shadow)
+    emit(commit, shadow, "build.claimed", resource_types=spec.resource_types)
+    return shadow, generation
+
+
+def begin_building(commit: Commit, shadow_id: str) -> ShadowRow:
+    """BUILDING: the directory exists. Capture begins at S, the head of the branch in this very transaction."""
+    row = commit.shadow(shadow_id)
+    start = commit.head(row.branch)[0]
+    row = move(
+        commit, row, ShadowState.BUILDING, phase=Phase.COPYING, start_lsn=start, started_at=commit.now(), error=None
+    )
+    commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=start))
+    emit(commit, row, "build.started", start_lsn=start)
+    return row
+
+
+def note_progress(commit: Commit, shadow_id: str, phase: Phase, percent: float, eta_s: float | None) -> ShadowRow:
+    """Store the progress of a build, so that it does not go backwards over a restart."""
+    row = commit.shadow(shadow_id)
+    if row.state != ShadowState.BUILDING:
+        return row
+    row = msgspec.structs.replace(row, phase=phase, progress=max(percent, row.progress), eta_s=eta_s)
+    commit.put_shadow(row)
+    return row
+
+
+def mark_built(
+    commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, manifest_hash: str,
+    **more: Any,
+) -> ShadowRow:  # fmt: skip
+    """BUILT: whole, validated and caught up. From now on a follower keeps it caught up."""
+    row = move(
+        commit, commit.shadow(shadow_id), ShadowState.BUILT, phase=Phase.WAITING, progress=100.0, eta_s=0.0, **more,
+        completed_at=commit.now(), applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes,
+    )  # fmt: skip
+    generation = commit.generation(row.generation)
+    assert generation.role is GenerationRole.BUILDING, (
+        f"IX-6 generation {generation.number} of {shadow_id} is {generation.role}"
+    )
+    durable = max(generation.durable_lsn, applied_lsn)
+    commit.put_generation(
+        msgspec.structs.replace(
+            generation, role=GenerationRole.STANDBY, durable_lsn=durable, manifest_hash=manifest_hash
+        )
+    )
+    what = {"record_count": record_count, "index_size_bytes": size_bytes, "applied_lsn": applied_lsn}
+    emit(commit, row, "build.completed", **what)
+    return row
+
+
+def mark_delivered(
+    commit: Commit,
+    shadow_id: str,
+    applied_lsn: int,
+    record_count: int,
+    size_bytes: int,
+    summary: dict[str, Any],
+    manifest_hash: str,
+) -> ShadowRow:
+    """BUILT by an external builder and checked; or BUILT before, and now at a higher LSN."""
+    row = commit.shadow(shadow_id)
+    if row.state == ShadowState.BUILDING:
+        row = mark_built(commit, shadow_id, applied_lsn, record_count, size_bytes, manifest_hash)
+    elif row.state != ShadowState.BUILT:
+        raise InvalidTransition(f"shadow {shadow_id} is {row.state}", operation="complete build", object=shadow_id)
+    row = msgspec.structs.replace(
+        row, applied_lsn=applied_lsn, record_count=record_count, size_bytes=size_bytes, summary=summary, error=None
+    )
+    commit.put_shadow(row)
+    commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=applied_lsn))
+    commit.audit("build.delivered", shadow_id, {"applied_lsn": applied_lsn, "record_count": record_count})
+    return row
+
+
+def note_external(
+    commit: Commit, shadow_id: str, percent: float, eta_s: float | None, record_count: int | None
+) -> None:
+    """Store the progress that an external builder reports; it never goes backwards."""
+    row = note_progress(commit, shadow_id, Phase.BUILDING, percent, eta_s)
+    if row.state == ShadowState.BUILDING and record_count is not None:
+        commit.put_shadow(msgspec.structs.replace(row, record_count=record_count))
+
+
+def note_refused(commit: Commit, shadow_id: str, problems: list[str]) -> None:
+    """Store the reasons why a completion was refused; the state of the shadow stays."""
+    row = commit.shadow(shadow_id)
+    if row.state == ShadowState.BUILDING:
+        row = note_error(commit, shadow_id, "; ".join(problems))
+    emit(commit, row, "build.refused", problems=problems)
+    commit.audit("build.refused", shadow_id, {"problems": problems})
+
+
+def mark_failed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """FAILED, with the reason. The files stay for a retry until `Config.failed_keep_s` has passed."""
+    row = move(
+        commit, commit.shadow(shadow_id), ShadowState.FAILED, phase=Phase.FAILED, error=reason,
+        completed_at=commit.now(), failed_at=commit.catalog.clock.moment(),
+    )  # fmt: skip
+    generation = commit.generation(row.generation)
+    commit.put_generation(msgspec.structs.replace(generation, role=GenerationRole.BUILDING, manifest_hash=""))
+    emit(commit, row, "build.failed", error=reason)
+    commit.audit("build.failed", shadow_id, {"reason": reason})
+    return row
+
+
+def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
+    """FAILED, for a BUILT shadow that turned out unsound; False if it is no longer BUILT."""
+    if commit.shadow(shadow_id).state != ShadowState.BUILT:
+        return False
+    mark_failed(commit, shadow_id, reason)
+    return True
+
+
+def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """CANCELLED; the generation retires."""
+    row = move(commit, commit.shadow(shadow_id), ShadowState.CANCELLED, phase=Phase.CANCELLED, error=reason or None)
+    if commit.find_generation(row.generation) is not None:  # the generation of a build that failed long ago was removed
+        retire(commit, row.generation)
+    emit(commit, row, "build.cancelled", reason=reason)
+    commit.audit("build.cancelled", shadow_id, {"reason": reason})
+    return row
+
+
+def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
+    """PREPARING again after FAILED, with a new fencing token."""
+    row = commit.shadow(shadow_id)
+    for other in commit.shadows():
+        same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
+        if same and other.state in UNDER_WAY:
+            text = f"another build of the index is under way: shadow {other.id}"
+            raise DuplicateBuild(text, shadow_index_id=other.id, operation="retry")
+    generation = commit.find_generation(row.generation)
+    if generation is None or generation.role is not GenerationRole.BUILDING:
+        raise InvalidTransition(
+            f"the files of shadow {shadow_id} are removed or being removed",
+            operation="retry",
+            hint="start a new build with start_build",
+        )
+    row = move(
+        commit, row, ShadowState.PREPARING, phase=Phase.PREPARING, token=commit.next_number("token"), completed_at=None,
+        retry_count=row.retry_count + 1,
+    )  # fmt: skip
+    emit(commit, row, "build.retried", retry_count=row.retry_count)
+    return row
+
+
+def resume_building(commit: Commit, shadow_id: str) -> ShadowRow:
+    """BUILDING again from the stored shards. S stays: the journal has kept every change after it."""
+    row = move(commit, commit.shadow(shadow_id), ShadowState.BUILDING, phase=Phase.COPYING, error=None)
+    emit(commit, row, "build.resumed", start_lsn=row.start_lsn)
+    return row
