@@ -73,6 +73,12 @@ SCRIPTS = (
         "bench_recovery", "--records 1000000 --branches 10000 --kills 5", "--records 300 --branches 10 --kills 1", 5.0
     ),
     Script(
+        "bench_scale",
+        "--records 3000000 --branches 100000 --types 5000",
+        "--records 300 --branches 20 --types 20 --writers 2 --seconds 0.1",
+        10.0,
+    ),
+    Script(
         "simulate",
         "--scenarios --developers 20 --records 20000 --expect-failures",
         "--developers 4 --branches 1 --minutes 0.005 --rebuilds 1 --records 60 --stale-s 30 --modes shadow",
