@@ -96,10 +96,11 @@ class BuildRegistry:
         config = plain("build_config", build_config or {})
         self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
+        heals = self._is_unserved(branch.number, index_type)
 
         def work(commit: Commit) -> ShadowRow:
             row, _ = transitions.claim_build(
-                commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready
+                commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals
             )
             what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
             commit.audit("build.claimed", shadow_id, {**what, "by": by, "reason": reason})
@@ -128,6 +129,11 @@ class BuildRegistry:
             with self._lock:
                 self._unanswered.add(shadow_id)
             raise
+
+    def _is_unserved(self, branch: int, index_type: str) -> bool:
+        """Has the index a live generation that cannot be served? A build heals it, also on an ARCHIVED branch."""
+        index = self._context.catalog.index(branch, index_type)
+        return index is not None and bool(index.live) and self._generations.get(index.live) is None
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
         """Is there room? The estimate is 1.2 times the size of the live index, or twice the size of the catalog."""
@@ -191,9 +197,10 @@ class BuildRegistry:
         """FAILED to PREPARING, and on."""
         row = self._context.catalog.shadow(shadow_id)
         branch = self._context.catalog.branch(row.branch_name)
+        heals = self._is_unserved(row.branch, row.index_type)
 
         def work(commit: Commit) -> ShadowRow:
-            row = transitions.mark_retrying(commit, shadow_id)
+            row = transitions.mark_retrying(commit, shadow_id, heals)
             commit.audit("build.retried", shadow_id, {"retry_count": row.retry_count, "by": by, "reason": reason})
             return row
 

@@ -70,7 +70,7 @@ class BuildCalls:
         With `external` a program outside builds it: the answer names its directory (`shadow_index_path`) and the LSN
         from which changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes
         READY when this shadow, and everything else that is indexed and tracked, is live and verified;
-        InvalidTransition if the branch is MERGED or ARCHIVED. The audit history keeps `by` (by default the user, host
+        InvalidTransition if the branch is MERGED, and in any case if it is ARCHIVED. The audit history keeps `by` (by default the user, host
         and process of the caller) and `reason`.
         """
         self._state.check()
@@ -174,7 +174,10 @@ class BuildCalls:
         return self._views.shadow(id)
 
     def retry_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
-        """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild."""
+        """Go on with a FAILED build from what its shards have stored. Raises InvalidTransition, DuplicateBuild.
+
+        An ARCHIVED branch refuses it, as it refuses `start_build`.
+        """
         self._state.check()
         return self._views.shadow_of(self._builds.retry(id, *author(by, reason)))
 

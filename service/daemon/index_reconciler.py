@@ -111,7 +111,8 @@ class IndexReconciler(Part):
             except UnknownBranch:
                 continue  # a mirror creates the branch
             except ShadowSwitchError as error:
-                logger.error("%s of branch %r is not as described: %s", index.index_type, index.branch, error)
+                if self._errors.get(key, ("",))[0] != str(error):
+                    logger.error("%s of branch %r is not as described: %s", index.index_type, index.branch, error)
                 if self._wanted.get(key) == index:
                     self._errors[key] = (str(error), time.monotonic())
                     if not self._records(index):

@@ -267,6 +267,12 @@ class Commit:
         """Store a branch row."""
         self.txn.put(keys.BRANCH.pack(row.number), rows.encode_row(row), db=self.db["branches"])
 
+    def branch(self, number: int) -> BranchRow:
+        """A branch row as of this transaction; it must exist."""
+        value = self.txn.get(keys.BRANCH.pack(number), db=self.db["branches"])
+        assert value is not None, f"ST-4 branch {number} has no row"
+        return rows.decode_branch(value)
+
     def shadow(self, shadow_id: str) -> ShadowRow:
         """A shadow row as of this transaction; it must exist."""
         value = self.txn.get(shadow_id.encode(), db=self.db["shadows"])

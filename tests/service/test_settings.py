@@ -169,6 +169,19 @@ def test_a_refused_switch_is_in_the_status_and_tried_again(engine: Engine, recon
     wait_until(lambda: as_described(reconciler))
 
 
+def test_an_archived_branch_gets_no_index_and_the_status_says_why(
+    engine: Engine, reconciler: IndexReconciler, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(engine, 10)
+    engine.archive_branch("main")
+    reconciler.want([described()])
+    wait_until(lambda: "ARCHIVED" in (reconciler.status()[0].error or ""))
+    reconciler._errors[("main", KIND)] = (reconciler.status()[0].error or "", 0.0)  # as after the time of a retry
+    reconciler._round()
+    assert engine.shadows() == []
+    assert sum("is not as described" in line for line in caplog.messages) == 1, "a refusal that stays is logged once"
+
+
 def test_a_rollback_holds_until_the_description_changes(engine: Engine, reconciler: IndexReconciler) -> None:
     fill(engine, 10)
     first = live(engine)

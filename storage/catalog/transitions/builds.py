@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import DuplicateBuild, InvalidTransition
+from shadowswitch.model.locks.branch_state import BranchState
 from shadowswitch.model.shadow_state import UNDER_WAY, GenerationRole, Phase, ShadowState
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, ShadowRow
@@ -27,11 +28,14 @@ def claim_build(
     service: str,
     *,
     track_ready: bool = False,
+    heals: bool = False,
 ) -> tuple[ShadowRow, GenerationRow]:
     """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
 
-    Raises DuplicateBuild while another build of the index is under way. The builder makes the directory afterwards.
+    Raises DuplicateBuild while another build of the index is under way; InvalidTransition on an ARCHIVED branch, unless
+    the build `heals` a live index that cannot be served. The builder makes the directory afterwards.
     """
+    _refuse_archived(commit, branch.number, "start_build", heals)
     for other in commit.shadows():
         if other.branch == branch.number and other.index_type == spec.index_type and other.state in UNDER_WAY:
             raise DuplicateBuild(
@@ -60,6 +64,18 @@ def claim_build(
     commit.put_shadow(shadow)
     emit(commit, shadow, "build.claimed", resource_types=spec.resource_types)
     return shadow, generation
+
+
+def _refuse_archived(commit: Commit, number: int, operation: str, heals: bool) -> None:
+    """An ARCHIVED branch begins no build. What was begun before comes to its end, and what is live stays readable."""
+    branch = commit.branch(number)
+    if branch.state == BranchState.ARCHIVED and not heals:
+        raise InvalidTransition(
+            f"branch {branch.name!r} is ARCHIVED and takes no new index",
+            operation=operation,
+            object=branch.name,
+            hint="its records and its live indexes stay readable; build on a branch that is not archived",
+        )
 
 
 def begin_building(commit: Commit, shadow_id: str) -> ShadowRow:
@@ -181,9 +197,10 @@ def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     return row
 
 
-def mark_retrying(commit: Commit, shadow_id: str) -> ShadowRow:
-    """PREPARING again after FAILED, with a new fencing token."""
+def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> ShadowRow:
+    """PREPARING again after FAILED, with a new fencing token. Raises as `claim_build`."""
     row = commit.shadow(shadow_id)
+    _refuse_archived(commit, row.branch, "retry", heals)
     for other in commit.shadows():
         same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
         if same and other.state in UNDER_WAY:
