@@ -70,8 +70,8 @@ class BuildCalls:
         With `external` a program outside builds it: the answer names its directory (`shadow_index_path`) and the LSN
         from which changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes
         READY when this shadow, and everything else that is indexed and tracked, is live and verified;
-        InvalidTransition if the branch is MERGED, and in any case if it is ARCHIVED. The audit history keeps `by` (by default the user, host
-        and process of the caller) and `reason`.
+        InvalidTransition if the branch is MERGED, and in any case if it is ARCHIVED. The audit history keeps `by` (by
+        default the user, host and process of the caller) and `reason`.
         """
         self._state.check()
         check_text("service_name", service_name, NAME_CHARS_MAX)
