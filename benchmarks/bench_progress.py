@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_progress [--sizes 20000,100000,400000] [--builds 4]
 
-A thread reads the status of each build every 20 ms. Its ETA is to *switched*; the error at 10, 50 and 90 % of the time
+A thread reads the status of each build every 10 ms. Its ETA is to *switched*; the error at 10, 50 and 90 % of the time
 from start to switched is |ETA - time left| / time left. The longest standstill is the longest time without a new
 percent, as a share of the whole. Quiet, and under 2 writers and 2 readers. Each index was built twice before, as a host
-has: the first build has no estimate for its validation but an assumed one. Switches and rollbacks are timed as calls,
+has: the first build has no last one to compare with. Switches and rollbacks are timed as calls,
 quiet: rollbacks in turns with the reading of every row that follows them.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.contenders import ShadowSwitch
 from benchmarks.loops import Loops
 from shadowswitch.engine.engine import Engine
 
-POLL_S = 0.02
+POLL_S = 0.01
 BUILD_S = 600.0
 SHARES = (0.1, 0.5, 0.9)
 CONFIG = {"backend": "fts5", "tokenizer": "porter"}

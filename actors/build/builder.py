@@ -113,8 +113,8 @@ class ShadowBuilder(EngineActor):
         self._builds = builds
         self._id = row.id
         self._row = row
-        self._meter = builds.meter_of(row, context.catalog)
         self._begun = self._noted = self._clock.monotonic()
+        self._meter = builds.meter_of(row, context.catalog, self._begun)
         self._rows_total = self._head_at_start = self._residual = 0
         self._ended = False
         self._handed_over = False
@@ -147,6 +147,7 @@ class ShadowBuilder(EngineActor):
         head, source = self._context.catalog.source_digest(row.branch, set(types))
         self._rows_total, self._head_at_start = source.count, head
         self._workers.begin(row, spec, types)
+        self._measure()
 
     def _prepare(self, row: ShadowRow, spec: GenerationRow) -> ShadowRow:
         path = data_directory.inside(self._context.root, spec.path)
@@ -200,6 +201,7 @@ class ShadowBuilder(EngineActor):
             return
         self._workers.tune(control)
         if was.paused != control.paused:
+            self._meter.pause(self._clock.monotonic(), control.paused)
             self._note(Phase.PAUSED if control.paused else Phase.COPYING)
             if not control.paused and self._generation is not None:
                 self._send(Step())
@@ -216,7 +218,7 @@ class ShadowBuilder(EngineActor):
         elapsed = now - self._begun
         progress = self._workers.progress.values()
         rows = sum(p.rows for p in progress)
-        copying = self._workers.row_rate
+        copying = self._workers.are_copying
         rates = [p.change_rate for p in progress if p.change_rate]
         head = self._heads.of(self._row.branch)
         applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
@@ -227,7 +229,7 @@ class ShadowBuilder(EngineActor):
         write_rate = (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0
         total = max(self._rows_total, rows)
         done = rows if copying else total
-        self._meter.measure(now, elapsed, total, done, copying, self._residual, change_rate, write_rate)
+        self._meter.measure(now, total, done, self._residual, change_rate, write_rate)
         if now - self._noted > NOTE_INTERVAL_S:
             self._note(Phase.COPYING if copying else Phase.CATCHING_UP)
 
@@ -290,8 +292,7 @@ class ShadowBuilder(EngineActor):
             self._timers.after(worked_s * (1.0 - share) / share, lambda: self._send(Step()))
 
     def _validate(self, generation: Generation) -> None:
-        now = self._clock.monotonic()
-        self._meter.validating(now, now - self._begun)
+        self._meter.validating(self._clock.monotonic())
         self._note(Phase.VALIDATING)
         look = partial(self._validator.validate_build, generation, self._stop_asked, self._workers.most)
         found = look()
@@ -320,8 +321,8 @@ class ShadowBuilder(EngineActor):
         self._ended = self._handed_over = True
         self._pacing.end()
         missing = gate.of_fields((shard.absent, shard.fields) for shard in self._workers.progress.values())
-        share = self._meter.validation_share(self._clock.monotonic())
-        mark = partial(transitions.mark_built, surprises=missing, validation_share=share)
+        pace = self._meter.pace(self._clock.monotonic())
+        mark = partial(transitions.mark_built, surprises=missing, pace=pace)
         what = (self._id, lsn, found.rows, found.size_bytes, written)
         self._context.transact(lambda commit: mark(commit, *what), "build")
         self._meter.finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from shadowswitch.model.errors import ResourceExhausted
-from shadowswitch.model.progress import ProgressMeter
+from shadowswitch.model.progress import Pace, ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
 
@@ -29,13 +29,15 @@ class RunningBuilds:
         self.heard_at: dict[str, float] = {}
         """The (monotonic) time of the last message of an external builder since the start, by shadow id."""
 
-    def meter_of(self, row: ShadowRow, catalog: Catalog) -> ProgressMeter:
-        """The progress of a build. What the validation of the live index took is the estimate for the next one."""
+    def meter_of(self, row: ShadowRow, catalog: Catalog, at: float) -> ProgressMeter:
+        """The progress of a build, of which a builder begins. It is expected to go as that of the live index went."""
         index = catalog.index(row.branch, row.index_type)
-        last = catalog.generation(index.live) if index is not None else None
-        known = catalog.find_shadow(last.shadow_id) if last is not None else None
-        share = known.validation_share if known is not None else None
-        return self.meters.setdefault(row.id, ProgressMeter(row.progress, *([share] if share else [])))
+        live = catalog.generation(index.live) if index is not None else None
+        last = catalog.find_shadow(live.shadow_id) if live is not None else None
+        pace = last.pace if last is not None and isinstance(last.pace, Pace) else None
+        meter = self.meters.setdefault(row.id, ProgressMeter(row.progress, pace))
+        meter.begin(at)
+        return meter
 
     def waits(self, shadow_id: str, error: BaseException) -> bool:
         """A build failed: True if it lacks a resource and waits for that, False when it has waited too often."""

@@ -72,11 +72,9 @@ class ShardWorkers:
         return not self._running and not self._waiting
 
     @property
-    def row_rate(self) -> float:
-        """Rows per second of the copy by all workers that may run, also by one that only starts; 0 after the copy."""
-        rates = [one.row_rate for one in self.progress.values() if one.phase is Phase.COPYING and one.row_rate > 0]
-        past = sum(one.phase is not Phase.COPYING for one in self.progress.values())
-        return sum(rates) / len(rates) * min(self.most, len(self._tasks) - past) if rates else 0.0
+    def are_copying(self) -> bool:
+        """Is a shard not copied yet?"""
+        return sum(one.phase is not Phase.COPYING for one in self.progress.values()) < len(self._tasks)
 
     def begin(self, row: ShadowRow, spec: GenerationRow, types: dict[int, str]) -> None:
         """Start the tasks of all shards, as many as may run at a time."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from shadowswitch.model.errors import CorruptData
+from shadowswitch.model.progress import Pace
 from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
 from shadowswitch.storage.clock import Moment
 
@@ -72,8 +73,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """The failure of a FAILED build: its files stay for `Config.failed_keep_s` from then on."""
     surprises: list[str] = []
     """What the gate says of the fields of a BUILT shadow, see `actors.build.gate`."""
-    validation_share: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """The time of its validation by that of its copy, for the ETA of the next build."""
+    pace: Pace | float | None = None
+    """How the time of its build was spent, for the ETA of the next one. A number is of an older version: not used."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

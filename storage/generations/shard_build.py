@@ -58,13 +58,12 @@ class Control(msgspec.Struct, frozen=True, tag=True):
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True):
-    """The progress of a shard. Rates are per second, measured since the task began."""
+    """The progress of a shard. `change_rate` is per second, measured since the task began."""
 
     shard: int
     phase: Phase
     rows: int
     applied_lsn: int
-    row_rate: float
     change_rate: float
     absent: list[str] = []
     """Fields that the index takes, and that no copied record had. Empty after a resumed copy: it has not seen all."""
@@ -208,6 +207,5 @@ class ShardBuild:
             phase,
             rows,
             applied,
-            self.rows / self.copy_s if self.copy_s else 0.0,
             self.changes / self.catchup_s if self.catchup_s else 0.0,
         )

@@ -2,88 +2,183 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from shadowswitch.model.progress import CATCH_UP_RATE, OVERDUE, VALIDATION_SHARE, ProgressMeter
+from shadowswitch.model.progress import ASSUMED, CATCH_UP_RATE, OVERDUE, TENTHS, Pace, ProgressMeter
 
 ROWS = 100_000
+SLOWING = [0.02, 0.05, 0.1, 0.16, 0.23, 0.31, 0.40, 0.50, 0.6, 0.7, 0.8]
+"""Each tenth takes longer than the one before."""
+EVEN = [tenth * 0.08 for tenth in range(1, TENTHS + 1)] + [0.8]
 
 
-def copying(meter: ProgressMeter, at: float, rate: float = 10_000.0) -> tuple[float, float | None]:
-    meter.measure(at, at, ROWS, int(at * rate), rate, 0, 0.0, 0.0)
-    return meter.read(at)
+def a_build(meter: ProgressMeter, pace: Pace, whole_s: float, until: float = 1.0) -> list[tuple[float, float, float]]:
+    """A build that takes as long and goes as `pace` says: time, percent and ETA, up to a share of its time."""
+    said = []
+    meter.begin(0.0)
+    steps = 200
+    for step in range(round(steps * until)):
+        share, at = step / steps, step / steps * whole_s
+        copied = next((tenth for tenth in range(TENTHS * 100) if pace.share_of(tenth / TENTHS / 100) >= share), None)
+        if share < pace.shares[-1]:
+            done = ROWS if copied is None else copied * ROWS // TENTHS // 100
+            meter.measure(at, ROWS, done, 0, 0.0, 0.0)
+        elif share - 1 / steps < pace.shares[-1]:
+            meter.validating(at)
+        percent, left_s = meter.read(at)
+        if left_s is not None:
+            said.append((at, percent, left_s))
+    return said
 
 
 def test_nothing_is_said_before_something_was_measured() -> None:
-    assert ProgressMeter().read(5.0) == (0.0, None)
     meter = ProgressMeter()
-    meter.measure(1.0, 1.0, ROWS, 0, 0.0, 0, 0.0, 0.0)
+    assert meter.read(5.0) == (0.0, None)
+    meter.measure(1.0, ROWS, 0, 0, 0.0, 0.0)
     assert meter.read(1.0) == (0.0, None)
 
 
-@pytest.mark.parametrize("share", [0.1, VALIDATION_SHARE, 1.5])
-def test_a_build_as_expected_has_an_eta_without_error(share: float) -> None:
-    """Ten seconds of copy, then the validation; nothing stands still."""
-    meter, whole = ProgressMeter(validation_share=share), 10.0 + share * 10.0
-    for at in (1.0, 5.0, 9.0):
-        percent, left = copying(meter, at)
-        assert left == pytest.approx(whole - at)
-        assert percent == pytest.approx(100.0 * at / whole)
-    meter.validating(10.0, 10.0)
-    for at in (10.0, 10.0 + share * 5.0, 10.0 + share * 8.0):
-        percent, left = meter.read(at)
-        assert left == pytest.approx(whole - at)
-        assert percent == pytest.approx(100.0 * at / whole)
-    assert meter.validation_share(whole) == pytest.approx(share)
+@pytest.mark.parametrize("shares", [SLOWING, EVEN, ASSUMED.shares])
+@pytest.mark.parametrize("whole_s", [10.0, 30.0])
+def test_a_build_that_goes_as_the_last_one_has_a_true_eta(shares: list[float], whole_s: float) -> None:
+    """Also when the machine is three times as slow: from the first third on."""
+    pace = Pace(ROWS, 10.0, shares)
+    said = a_build(ProgressMeter(pace=pace), pace, whole_s)
+    assert said
+    assert said[0][0] == 0.0, "the time of the last build is known at once"
+    for at, _, left_s in said:
+        if (whole_s == 10.0 or at > 0.45 * whole_s) and at < 0.95 * whole_s:
+            assert left_s == pytest.approx(whole_s - at, rel=0.1, abs=0.02 * whole_s)
+
+
+def test_the_time_of_the_last_build_counts_by_the_rows() -> None:
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
+    meter.measure(0.0, 3 * ROWS, 0, 0, 0.0, 0.0)
+    assert meter.read(0.0)[1] == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("known", [None, Pace(ROWS, 3.0, EVEN), Pace(ROWS, 100.0, EVEN)])
+def test_the_percent_moves_at_every_moment(known: Pace | None) -> None:
+    """Also when the build goes at another pace than the last one, or takes much more or less time."""
+    said = a_build(ProgressMeter(pace=known), Pace(ROWS, 10.0, SLOWING), 10.0)
+    percents = [percent for _, percent, _ in said]
+    steps = [after - before for before, after in itertools.pairwise(percents)]
+    assert min(steps) > 0.0
+    assert percents[-1] > 90.0
+
+
+@pytest.mark.parametrize("shares", [SLOWING, EVEN])
+def test_the_pace_of_a_build_is_the_time_of_its_tenths(shares: list[float]) -> None:
+    meter, pace = ProgressMeter(), Pace(ROWS, 10.0, shares)
+    a_build(meter, pace, 10.0)
+    found = meter.pace(10.0)
+    assert found is not None
+    assert (found.rows, found.whole_s) == (ROWS, 10.0)
+    assert found.shares == pytest.approx(shares, abs=0.02)
+
+
+def test_the_pace_is_smoothed_by_the_builds_before() -> None:
+    meter = ProgressMeter(pace=Pace(ROWS // 2, 15.0, EVEN))
+    a_build(meter, Pace(ROWS, 10.0, SLOWING), 10.0)
+    found = meter.pace(10.0)
+    assert found is not None
+    assert (found.rows, found.whole_s) == (ROWS, 20.0)
+    assert found.shares == pytest.approx([(a + b) / 2 for a, b in zip(EVEN, SLOWING, strict=True)], abs=0.02)
+
+
+def test_few_measurements_give_a_pace() -> None:
+    meter = ProgressMeter()
+    meter.begin(5.0)
+    meter.measure(6.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    meter.measure(7.0, ROWS, ROWS, 0, 0.0, 0.0)
+    meter.validating(8.0)
+    found = meter.pace(9.0)
+    assert found is not None
+    assert found.shares == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.75])
+
+
+def test_an_empty_build_has_a_pace() -> None:
+    meter = ProgressMeter()
+    meter.measure(1.0, 0, 0, 0, 0.0, 0.0)
+    meter.validating(1.0)
+    found = meter.pace(2.0)
+    assert found is not None
+    assert found.rows == 0
+    assert found.shares == pytest.approx([0.05 * tenth for tenth in range(1, TENTHS + 1)] + [0.5])
+    again = ProgressMeter(pace=found)
+    again.measure(1.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    assert again.read(1.0)[1] is not None
 
 
 def test_time_passes_between_two_measurements() -> None:
-    meter = ProgressMeter()
-    _, left = copying(meter, 2.0)
-    assert left is not None
-    assert meter.read(4.0)[1] == pytest.approx(left - 2.0)
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
+    meter.measure(2.0, ROWS, ROWS // 4, 0, 0.0, 0.0)
+    assert meter.read(4.0)[1] == pytest.approx(6.0)
 
 
 def test_work_that_is_overdue_is_not_about_to_end() -> None:
-    meter = ProgressMeter(validation_share=0.1)
-    copying(meter, 9.9)
-    meter.validating(10.0, 10.0)
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
+    meter.measure(7.9, ROWS, ROWS - 1, 0, 0.0, 0.0)
+    meter.validating(8.0)
     percents = []
-    for late in (1.0, 10.0, 100.0):
-        percent, left = meter.read(10.0 + late)
-        assert left == pytest.approx(OVERDUE * late)
+    for late_s in (3.0, 10.0, 100.0):
+        percent, left_s = meter.read(8.0 + late_s)
+        assert left_s == pytest.approx(OVERDUE * late_s)
         percents.append(percent)
     assert percents == sorted(percents)
-    assert percents[-1] < 99.9
+    assert percents[-1] < 99.95
 
 
-def test_the_eta_rises_and_the_percent_stands_when_the_copy_slows_down() -> None:
+def test_the_eta_rises_when_the_copy_slows_down() -> None:
     meter = ProgressMeter()
-    percent, left = copying(meter, 5.0)
-    meter.measure(10.0, 10.0, ROWS, 51_000, 200.0, 0, 0.0, 0.0)
-    again, more = meter.read(10.0)
-    assert left is not None
-    assert more is not None
-    assert again == percent
-    assert more > left
+    meter.measure(5.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    percent, left_s = meter.read(5.0)
+    meter.measure(10.0, ROWS, ROWS // 2 + 1_000, 0, 0.0, 0.0)
+    again, more_s = meter.read(10.0)
+    assert left_s is not None
+    assert more_s is not None
+    assert again > percent
+    assert more_s > left_s
 
 
 def test_a_backlog_counts_by_what_the_replay_gains_on_the_writers() -> None:
-    meter = ProgressMeter(validation_share=0.0)
-    meter.measure(10.0, 10.0, ROWS, ROWS, 0.0, 3_000, 1_000.0, 400.0)
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, [1.0] * (TENTHS + 1)))
+    meter.measure(10.0, ROWS, ROWS, 3_000, 1_000.0, 400.0)
     assert meter.read(10.0)[1] == pytest.approx(5.0)
-    meter.measure(10.0, 10.0, ROWS, ROWS, 0.0, 3_000, 0.0, 0.0)
+    meter.measure(10.0, ROWS, ROWS, 3_000, 0.0, 0.0)
     assert meter.read(10.0)[1] == pytest.approx(3_000 / CATCH_UP_RATE)
 
 
-def test_a_build_that_goes_on_has_its_percent() -> None:
+def test_a_build_that_goes_on_counts_its_speed_from_there() -> None:
+    """Its rows of before say nothing of how fast it is now; and its time is not that of a whole build."""
     meter = ProgressMeter(70.0)
-    assert copying(meter, 1.0)[0] == 70.0
+    meter.begin(100.0)
+    meter.measure(100.0, ROWS, 0, 0, 0.0, 0.0)
+    assert meter.read(100.0) == (70.0, None)
+    meter.measure(101.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    assert meter.read(101.0) == (70.0, None)
+    meter.measure(102.0, ROWS, ROWS, 0, 0.0, 0.0)
+    percent, left_s = meter.read(102.0)
+    half, whole = ASSUMED.shares[4], ASSUMED.shares[9]
+    assert left_s == pytest.approx(2.0 / (whole - half) * (1.0 - whole))
+    assert percent > 70.0
+    meter.validating(103.0)
+    assert meter.pace(104.0) is None
     meter.finish()
-    assert meter.read(1.0) == (100.0, None)
+    assert meter.read(104.0) == (100.0, None)
 
 
-def test_a_validation_of_a_copy_that_was_not_measured_tells_no_share() -> None:
-    meter = ProgressMeter()
-    meter.validating(1.0, 1.0)
-    assert meter.validation_share(2.0) is None
+def test_a_paused_build_has_no_eta_and_its_pause_does_not_count() -> None:
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
+    meter.measure(4.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    percent, left_s = meter.read(4.0)
+    meter.pause(4.0, True)
+    meter.pause(5.0, True)
+    assert meter.read(1_000.0) == (percent, None)
+    meter.pause(1_000.0, False)
+    meter.pause(1_001.0, False)
+    assert list(meter.read(1_000.0)) == pytest.approx([percent, left_s])
+    meter.measure(1_004.0, ROWS, ROWS, 0, 0.0, 0.0)
+    assert meter.read(1_004.0)[1] == pytest.approx(2.0)

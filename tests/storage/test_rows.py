@@ -60,6 +60,14 @@ def test_a_row_with_a_phase_of_another_version_is_read_and_stored_unchanged() ->
     assert msgspec.msgpack.decode(encode_row(row))[7] == "polishing"
 
 
+def test_a_share_of_a_validation_of_an_older_version_is_read() -> None:
+    """Rows of earlier commits end with the time of the validation by that of the copy, or before it."""
+    fields = plain(SHADOW)
+    pace = ShadowRow.__struct_fields__.index("pace")
+    assert decode_shadow(msgspec.msgpack.encode([*fields[:pace], 0.31])).pace == 0.31
+    assert decode_shadow(msgspec.msgpack.encode(fields[:pace])).pace is None
+
+
 @pytest.mark.parametrize("seconds", [-1.0, 1e300, math.nan, math.inf])
 def test_a_time_that_is_no_date_is_damage_of_its_row(seconds: float) -> None:
     """A flipped bit of a stored time; `datetime` would raise OverflowError wherever the row is shown."""

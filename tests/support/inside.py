@@ -328,7 +328,9 @@ def is_kept(engine: Engine, number: int) -> bool:
 def set_build_progress(engine: Engine, shadow_id: str, percent: float, left_s: float) -> None:
     """The progress of a build that runs is this, measured now."""
     meter = ProgressMeter(percent)
-    meter.measure(engine._lifecycle.context.clock.monotonic(), 0.0, 0, 0, 0.0, int(left_s * CATCH_UP_RATE), 0.0, 0.0)
+    now = engine._lifecycle.context.clock.monotonic()
+    meter.begin(now)
+    meter.measure(now, 0, 0, int(left_s * CATCH_UP_RATE), 0.0, 0.0)
     engine._lifecycle.running_builds.meters[shadow_id] = meter
 
 
