@@ -21,6 +21,45 @@ ENGINE: Final = "shadowswitch"
 NOT_GIVEN: Final = "not given"
 """The reason in the audit history where the caller gave none."""
 
+AUDIT_ACTIONS: Final = {
+    "branch.created": "a branch was created",
+    "branch.state": "the `operation` (recover, reopen, merge, archive) that changed the state of a branch",
+    "build.cancelled": "a build was ended, or a shadow discarded",
+    "build.claimed": "a build began",
+    "build.delivered": "an external build was accepted: `applied_lsn`, `record_count`",
+    "build.failed": "a build failed",
+    "build.paused": "a build was paused",
+    "build.refused": "an external build was refused: `problems`",
+    "build.resumed": "a paused build goes on",
+    "build.retried": "a failed build began again: `retry_count`",
+    "build.throttled": "a build works only a `share` of the time",
+    "catalog.repaired": "`check --repair`, or an open, derived something again",
+    "generation.condemned": "a generation turned out unsound",
+    "generation.retired": "a generation left: its soak ended, or the files of a failed build were kept long enough",
+    "hold.given_up": "a subscriber's hold kept too much of the journal",
+    "hold.made": "a subscriber holds the changes after `after_lsn`",
+    "hold.released": "a subscriber needs nothing any more",
+    "incoming.handled": "an event from outside was handled",
+    "index.unsound": "the live generation turned out unsound",
+    "indexing.completed": "indexing in place ended: `resource_types`, `owner`",
+    "indexing.failed": "indexing in place failed: `resource_types`, `owner`",
+    "indexing.started": "indexing in place began: `resource_types`, `owner`, `locks`",
+    "lock.forced": "every lock of a branch was taken away: `locks`",
+    "recovery.awaited": "an external build is awaited after a start",
+    "recovery.broken": "a generation could not be opened, or read",
+    "recovery.checked": "a generation that a power cut may have torn is sound",
+    "recovery.cleaned": "files of an interrupted publish were `removed`",
+    "recovery.locks_kept": "the `locks` of a branch stay held after a start",
+    "recovery.published": "the published path was made to agree with the live generation",
+    "recovery.resumed": "a build that a stop interrupted goes on",
+    "settings.applied": "the settings file changed and was applied",
+    "settings.refused": "the settings file changed and has an error: `error`",
+    "shadow.repaired": "buckets of a waiting shadow were replaced",
+    "switch.committed": "a switch, or a `rollback`",
+    "switch.given_up": "a switch was refused, or given up",
+}
+"""The actions of the audit history, each with `by` and `reason` (EV-4). `Commit.audit` refuses any other action."""
+
 EVENT_TYPES: Final = {
     "branch.created": "a branch was created",
     "branch.state": "a branch changed its state: `state`, `previous`, `by`, `reason`",

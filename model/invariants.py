@@ -39,6 +39,7 @@ INVARIANTS: Final = MappingProxyType(
         "EV-1": "events and audit rows are numbered without gaps, and the newest has the highest number given",
         "EV-2": "model.events lists the type of every event",
         "EV-3": "an event from outside has one outcome, as long as its row is kept",
+        "EV-4": "every row of the audit history has an author and a reason; a decision of the engine has its rule",
         "LK-1": "two exclusive locks that overlap are held only if the later was requested under the earlier",
         "LK-2": "the token of a grant is larger than every token granted before on its branch, also over restarts",
         "LK-3": "an expired lock blocks no request, and its token is not valid",

@@ -59,9 +59,9 @@ class RemoteEngine:
         """See Engine."""
         return self._call("GET", f"branches/{_segment(name)}", None, BranchInfo)
 
-    def create_branch(self, name: str) -> BranchInfo:
+    def create_branch(self, name: str, *, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine."""
-        return self._call("POST", "branches", {"name": name}, BranchInfo)
+        return self._call("POST", "branches", {"name": name}, BranchInfo, by=by, reason=reason)
 
     def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine. The server adds the name of the token to `by`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from shadowswitch.actors.branch.lock_progress import conflict_with_progress
-from shadowswitch.actors.branch.locks import BranchLocks, answer
+from shadowswitch.actors.branch.locks import Audit, BranchLocks, answer
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.model.errors import DuplicateBuild, LockConflict
+from shadowswitch.model.events import ENGINE
 from shadowswitch.model.locks.branch_state import (
     WHOLE,
     BranchOperation,
@@ -61,6 +62,8 @@ class StartIndexing(msgspec.Struct, frozen=True):
     track_ready: bool
     reason: str
     reply: Reply[tuple[Lock, ...]]
+    author: tuple[str, str]
+    """Author and reason, for the audit history."""
 
 
 class EndIndexing(msgspec.Struct, frozen=True):
@@ -74,7 +77,9 @@ class EndIndexing(msgspec.Struct, frozen=True):
     failed: bool
     reason: str
     reply: Reply[Completion]
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[int, ...]
+    author: tuple[str, str]
+    """Author and reason, for the audit history."""
 
 
 class TrackBuild(msgspec.Struct, frozen=True):
@@ -166,7 +171,9 @@ class BranchLife:
             for name in message.resource_types or (WHOLE,)
         ]
         status = start_indexing(status, wall, works, reason=message.reason)
-        self._locks.store(table, status, events, now, "start indexing", None)
+        what = {"locks": [lock.lock_id for lock in locks], "shadow": not locks}
+        audit = _audit("indexing.started", message, message.resource_types or (WHOLE,), what)
+        self._locks.store(table, status, events, now, "start indexing", audit)
         return tuple(lock_info(lock, now, wall) for lock in locks)
 
     def _end(self, message: EndIndexing) -> Completion:
@@ -182,7 +189,7 @@ class BranchLife:
         done = end(
             self._locks.held.status,
             wall,
-            by=message.owner,
+            by=message.owner or message.author[0],
             resource_types=message.resource_types,
             owner=message.owner or None,
             under=under,
@@ -197,7 +204,9 @@ class BranchLife:
             table, events = step.table, step.events
             status = after_locks(status, events, wall, held=table.locks.values())
         fence = partial(self._locks.fence, owner, message.tokens) if message.tokens else None
-        self._locks.store(table, status, events, now, "end indexing", None, fence)
+        action = "indexing.failed" if message.failed else "indexing.completed"
+        audit = _audit(action, message, done.completed, {"remaining": list(done.remaining)})
+        self._locks.store(table, status, events, now, "end indexing", audit, fence)
         return done
 
     def _track(self, message: TrackBuild) -> ShadowRow:
@@ -232,7 +241,8 @@ class BranchLife:
             return status
         end = complete_indexing if succeeded else fail_indexing
         locks = self._locks.held.table.locks.values()
-        return end(status, wall, by="shadowswitch", shadow_id=shadow_id, held=locks).status
+        reason = f"shadow {shadow_id} {'is live' if succeeded else 'did not go live'}"
+        return end(status, wall, by=ENGINE, reason=reason, shadow_id=shadow_id, held=locks).status
 
     def _refuse_duplicate(self, status: BranchStatus, message: TrackBuild) -> None:
         other = next((w for w in status.indexing if w.shadow_id and w.index_type == message.index_type), None)
@@ -244,6 +254,12 @@ class BranchLife:
                 object=status.branch,
                 hint="wait for it, switch it or cancel it first",
             )
+
+
+def _audit(action: str, message: StartIndexing | EndIndexing, types: Iterable[str], what: dict[str, Any]) -> Audit:
+    """An entry of the audit history. The owner did the work, the author said so."""
+    by, reason = message.author
+    return action, {"resource_types": list(types), "owner": message.owner, **what, "by": by, "reason": reason}
 
 
 def _owner_of(table: LockTable, tokens: tuple[int, ...]) -> str:

@@ -21,6 +21,8 @@ from shadowswitch.model.locks.records import LockRequest
 from shadowswitch.model.locks.targets import BRANCH, LockType, type_target
 from shadowswitch.model.names import check_new_branch, check_resource_type
 from shadowswitch.model.views import BranchInfo
+from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.transaction import Commit, signed
 
 
 class BranchCalls:
@@ -34,11 +36,17 @@ class BranchCalls:
         self._branches = branches
         self._views = views
 
-    def create_branch(self, name: str) -> BranchInfo:
+    def create_branch(self, name: str, *, by: str = "", reason: str = "") -> BranchInfo:
         """Make a branch. Raises InvalidName for a name that cannot be used, BranchExists for one that is taken."""
         check_new_branch(name)
         self._state.check()
-        row = self._context.transact(lambda commit: commit.create_branch(name, self._clock.wall()), "create branch")
+
+        def create(commit: Commit) -> BranchRow:
+            row = commit.create_branch(name, self._clock.wall())
+            commit.audit("branch.created", name, {"branch_name": name})
+            return row
+
+        row = self._context.transact(signed(create, *_author(by, reason)), "create branch")
         return self._views.branch(row)
 
     def branch(self, name: str) -> BranchInfo:
@@ -62,6 +70,7 @@ class BranchCalls:
         track_ready: bool = True,
         reason: str = "",
         shadow_index_id: str = "",
+        by: str = "",
     ) -> list[Lock]:
         """Begin indexing: of the whole branch, which locks it, or of some types, which locks only those.
 
@@ -71,7 +80,7 @@ class BranchCalls:
         """
         row = self._branches.row(branch)
         types = _types_of(resource_types)
-        reason = check_text("reason", reason, REASON_CHARS_MAX)
+        by, why = _author(by, reason)
         targets = [BRANCH] if types is None else [type_target(name) for name in types]
         build = build_of(self._catalog, row, shadow_index_id)
         requests = tuple(
@@ -80,7 +89,7 @@ class BranchCalls:
             if not shadow
         )
         owner = check_text("owner", owner, OWNER_CHARS_MAX)
-        message = StartIndexing(requests, types, owner, track_ready, reason, Reply())
+        message = StartIndexing(requests, types, owner, track_ready, reason, Reply(), (by, why))
         return list(self._branches.ask(row, message, "the start"))
 
     def complete_indexing(
@@ -92,6 +101,7 @@ class BranchCalls:
         failed: bool = False,
         reason: str = "",
         tokens: Iterable[int] = (),
+        by: str = "",
     ) -> Completion:
         """End the indexing of these types (None: of all, of this owner if given); its locks are released.
 
@@ -102,8 +112,8 @@ class BranchCalls:
         LockLost for a stale token.
         """
         row = self._branches.row(branch)
-        owner, reason = check_text("owner", owner, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX)
-        message = EndIndexing(_types_of(resource_types), owner, failed, reason, Reply(), lock_tokens(tokens))
+        owner, named = check_text("owner", owner, OWNER_CHARS_MAX), _author(by, reason)
+        message = EndIndexing(_types_of(resource_types), owner, failed, reason, Reply(), lock_tokens(tokens), named)
         completion: Completion = self._branches.ask(row, message, "the completion")
         return completion
 
@@ -135,10 +145,15 @@ class BranchCalls:
 
     def _move(self, branch: str, operation: BranchOperation, by: str, reason: str) -> BranchInfo:
         row = self._branches.row(branch)
-        by, reason = author(check_text("by", by, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX))
+        by, reason = _author(by, reason)
         self._branches.ask(row, MoveBranch(operation, by, reason, Reply()), "the change of state")
         self._state.check()
         return self._views.branch(row)
+
+
+def _author(by: str, reason: str) -> tuple[str, str]:
+    """Author and reason; the status of a branch keeps them, so they are shorter than those of a build."""
+    return author(check_text("by", by, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX))
 
 
 def _types_of(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -25,6 +25,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.transaction import signed
 
 ERROR_CHARS_MAX = 10_000
 NAME_CHARS_MAX = 1000
@@ -44,6 +45,7 @@ class BuildCalls:
         views: Views,
     ) -> None:
         self._catalog = context.catalog
+        self._transact = context.transact
         self._clock = context.clock
         self._changes = context.changes
         self._state = state
@@ -153,24 +155,28 @@ class BuildCalls:
         self._builds.cancel(id, check_text("reason", reason, ERROR_CHARS_MAX), named)
         return self._views.shadow(id)
 
-    def pause_build(self, id: str) -> ShadowIndex:
+    def pause_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
         """Let a running build stand still until `resume_build`. Raises InvalidTransition when none is running."""
-        return self._tune(id, paused=True)
+        return self._tune(id, "build.paused", author(by, reason), paused=True)
 
-    def resume_build(self, id: str) -> ShadowIndex:
+    def resume_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
         """Let a paused build go on."""
-        return self._tune(id, paused=False)
+        return self._tune(id, "build.resumed", author(by, reason), paused=False)
 
-    def throttle_build(self, id: str, share: float) -> ShadowIndex:
+    def throttle_build(self, id: str, share: float, by: str = "", reason: str = "") -> ShadowIndex:
         """Let a running build work only a share of the time, above 0 and at most 1."""
         if not isinstance(share, int | float) or not 0 < share <= 1:
             raise InvalidConfig(f"share must be above 0 and at most 1, not {share!r}")
-        return self._tune(id, share=float(share))
+        return self._tune(id, "build.throttled", author(by, reason), share=float(share))
 
-    def _tune(self, id: str, share: float | None = None, paused: bool | None = None) -> ShadowIndex:
+    def _tune(
+        self, id: str, action: str, named: tuple[str, str], share: float | None = None, paused: bool | None = None
+    ) -> ShadowIndex:
         self._state.check()
         self._catalog.shadow(id)
         self._builds.tune(id, share, paused)
+        what = {"share": share} if share is not None else {}
+        self._transact(signed(lambda commit: commit.audit(action, id, what), *named), action)
         return self._views.shadow(id)
 
     def retry_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:

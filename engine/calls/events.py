@@ -22,6 +22,7 @@ from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition
 from shadowswitch.model.views import Event, Finding
 from shadowswitch.storage.catalog.outbox import event_position, note_position
+from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.repair.repair import Repair
 
 NAME_CHARS_MAX = 2000
@@ -83,12 +84,17 @@ class EventCalls:
         self._dispatcher.tell(Kick())
         return lambda: self._subscribers.remove(subscriber)
 
-    def tell_settings(self, file: str, error: str | None) -> None:
+    def tell_settings(self, file: str, error: str | None, by: str = "", reason: str = "") -> None:
         """Emit an event: the settings of a host changed, or a file of settings is wrong and the old ones stay."""
         self._state.check()
         data = {"file": file} if error is None else {"file": file, "error": error}
         kind = "settings.applied" if error is None else "settings.refused"
-        self._context.transact(lambda commit: commit.emit(kind, file, data), "note settings")
+
+        def note(commit: Commit) -> None:
+            commit.emit(kind, file, data)
+            commit.audit(kind, file, data)
+
+        self._context.transact(signed(note, *author(by, reason)), "note settings")
 
     def event_position(self, name: str) -> int | None:
         """The last event that was noted under a name, or None."""

@@ -106,7 +106,7 @@ class InboundCalls:
 
     def _deal_with(self, incoming: Incoming, data: Mapping[str, Any], by: str) -> EventOutcome:
         try:
-            outcome = self._end_build(incoming, by) if incoming.for_shadow else self._end_indexing(incoming)
+            outcome = self._end_build(incoming, by) if incoming.for_shadow else self._end_indexing(incoming, by)
         except ShadowSwitchError as error:
             if error.recoverable or isinstance(error, InternalFailure) or self._state.closed:
                 raise
@@ -160,7 +160,7 @@ class InboundCalls:
 
     # -- indexing under locks -------------------------------------------------------------------------------------
 
-    def _end_indexing(self, incoming: Incoming) -> EventOutcome:
+    def _end_indexing(self, incoming: Incoming, by: str) -> EventOutcome:
         data = incoming.data
         types = data.indexed_resource_types or None
         done = self._branches.complete_indexing(
@@ -168,6 +168,7 @@ class InboundCalls:
             resource_types=types,
             failed=not incoming.succeeded,
             reason="indexing completed" if incoming.succeeded else incoming.error[:500],
+            by=by[:200],
         )
         if not incoming.succeeded:
             return self._outcome(incoming, "failed", f"indexing failed: {incoming.error}")

@@ -93,7 +93,7 @@ def build_config(
     return config
 
 
-def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: bool) -> ShadowIndex:
+def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: bool, by: str = "") -> ShadowIndex:
     """Show the progress of a build until it ends. Ctrl-C cancels the build. Raises BuildFailed, BuildCancelled."""
     id = shadow.shadow_index_id
     title = f"build {shadow.index_type} of {shadow.branch_name}"
@@ -104,7 +104,7 @@ def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: 
                 time.sleep(LOOK_S)
                 shadow = engine.shadow(id)
         except KeyboardInterrupt:
-            engine.cancel_build(id, "interrupted")
+            engine.cancel_build(id, "interrupted", by)
             raise
     if shadow.state == ShadowState.FAILED:
         raise BuildFailed(f"shadow {id} failed: {shadow.error}", object=id)

@@ -86,7 +86,7 @@ def demo(
         raise Refused
 
 
-def import_(branch: str, directory: Path, *, data: Data, json: Json = False) -> None:
+def import_(branch: str, directory: Path, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
     """Import a folder of text files as records of type `file`. Creates a missing data directory or branch.
 
     The import leaves out binary files, files too large for a record, symbolic links, and folders such as `.git`.
@@ -96,7 +96,7 @@ def import_(branch: str, directory: Path, *, data: Data, json: Json = False) -> 
     if not directory.is_dir():
         raise ValueError(f"{directory} is not a folder")
     with open_engine(data, create=True) as engine, steps(quiet=json) as show:
-        ensure_branch(engine, branch)
+        ensure_branch(engine, branch, by, reason)
 
         def progressed(done: int, total: int) -> None:
             show(f"import into {branch}", 100 * done / max(1, total), f"{output.size(done)} of {output.size(total)}")
@@ -161,7 +161,7 @@ def build(
         raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
     with open_engine(data) as engine:
         shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config, by, reason)
-        shadow = wait_until_built(engine, shadow, quiet=json)
+        shadow = wait_until_built(engine, shadow, json, by)
         request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
         result = engine.switch(shadow.shadow_index_id, request) if switch else None
     text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]

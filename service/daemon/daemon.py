@@ -23,7 +23,7 @@ from shadowswitch.service.daemon.delivery import Endpoint
 from shadowswitch.service.daemon.inbox import Inbox
 from shadowswitch.service.daemon.index_reconciler import IndexReconciler, IndexStatus
 from shadowswitch.service.daemon.mirror import Mirror, MirrorStatus
-from shadowswitch.service.daemon.part import Part
+from shadowswitch.service.daemon.part import AUTHOR, CHANGED, Part
 from shadowswitch.service.daemon.settings import (
     FILE_NAME,
     InboxSettings,
@@ -237,7 +237,7 @@ class Daemon(Part):
                 self._stamp = stamp
                 logger.error("the settings stay as they were: %s", error)
                 try:
-                    self._engine.tell_settings(str(self.settings_file), str(error))
+                    self._engine.tell_settings(str(self.settings_file), str(error), AUTHOR, CHANGED)
                 finally:
                     self._error = str(error)  # set after the event: a reader of the error finds the event
                 return RETRY_S
@@ -245,7 +245,7 @@ class Daemon(Part):
             if self._restart_needed():
                 logger.warning("%s: the rules for incoming events take effect at the next start", self.settings_file)
             self._indexes.want(self._settings.index)
-            self._engine.tell_settings(str(self.settings_file), None)
+            self._engine.tell_settings(str(self.settings_file), None, AUTHOR, CHANGED)
         self._apply()
         return RETRY_S
 

@@ -42,12 +42,12 @@ class Imported(msgspec.Struct):
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
 
 
-def ensure_branch(engine: Engine | RemoteEngine, branch: str) -> None:
+def ensure_branch(engine: Engine | RemoteEngine, branch: str, by: str = "", reason: str = "") -> None:
     """Create the branch unless it exists."""
     try:
         engine.branch(branch)
     except UnknownBranch:
-        engine.create_branch(branch)
+        engine.create_branch(branch, by=by, reason=reason)
 
 
 def import_folder(

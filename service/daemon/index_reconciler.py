@@ -23,7 +23,7 @@ from shadowswitch.model.errors import (
     UnknownIndex,
 )
 from shadowswitch.model.views import SwitchRequest
-from shadowswitch.service.daemon.part import Part
+from shadowswitch.service.daemon.part import AUTHOR, CHANGED, Part
 from shadowswitch.service.daemon.settings import IndexSettings
 from shadowswitch.storage.generations.build_spec import make_spec
 
@@ -173,12 +173,12 @@ class IndexReconciler(Part):
                 if self._stopping.is_set():
                     return
                 if self._wanted.get(key) != index:
-                    self._engine.cancel_build(id, "the settings changed")
+                    self._engine.cancel_build(id, CHANGED, AUTHOR)
                     return
-        request = SwitchRequest(performed_by="settings", reason="the settings changed", allow_empty=index.allow_empty)
+        request = SwitchRequest(performed_by=AUTHOR, reason=CHANGED, allow_empty=index.allow_empty)
         result = self._engine.switch(id, request)
         if not result.success:
-            self._engine.cancel_build(id, result.message)
+            self._engine.cancel_build(id, result.message, AUTHOR)
             raise ShadowSwitchError(result.message)
         self._reached[key] = index.fingerprint  # now, for a rollback may come before the next round
 
@@ -186,14 +186,15 @@ class IndexReconciler(Part):
         """Start the build, or return an equal build under way. A build for an older description is cancelled first."""
         try:
             shadow = self._engine.start_build(
-                index.branch, index.index_type, index.resource_types, index.build_config, service_name="settings"
-            )
+                index.branch, index.index_type, index.resource_types, index.build_config, service_name="settings",
+                by=AUTHOR, reason=CHANGED,
+            )  # fmt: skip
         except DuplicateBuild as error:
             shadow = self._engine.shadow(error.shadow_index_id)
             if shadow.external or shadow.service_name != "settings":
                 raise
             spec = make_spec(shadow.index_type, shadow.resource_types, shadow.build_config)
             if spec.fingerprint != index.fingerprint:
-                self._engine.cancel_build(shadow.shadow_index_id, "the settings changed")
+                self._engine.cancel_build(shadow.shadow_index_id, CHANGED, AUTHOR)
                 return self._start(index)
         return shadow.shadow_index_id

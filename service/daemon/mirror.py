@@ -23,10 +23,11 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed
+from shadowswitch.model.names import escaped
 from shadowswitch.model.records import Delete, Put
 from shadowswitch.service.daemon.ignore import GITIGNORE, IgnoreRules
 from shadowswitch.service.daemon.importer import BATCH_BYTES, BATCH_CHANGES, WRITE_TIMEOUT_S, ensure_branch
-from shadowswitch.service.daemon.part import Part
+from shadowswitch.service.daemon.part import AUTHOR, Part
 from shadowswitch.service.daemon.text_files import (
     LEFT_OUT,
     RESOURCE_TYPE,
@@ -105,7 +106,7 @@ class Mirror(Part):
 
     def start(self) -> None:
         """Create the branch unless it exists, and watch the folder. Raises InvalidConfig for a missing folder."""
-        ensure_branch(self._engine, self.branch)
+        ensure_branch(self._engine, self.branch, AUTHOR, f"it mirrors {escaped(str(self.folder))[:1000]}")
         self._watch()
         super().start()
 

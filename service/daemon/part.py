@@ -13,6 +13,10 @@ from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
 
+AUTHOR = "settings"
+"""The author, in the audit history, of what a settings file brings about."""
+CHANGED = "the settings changed"
+
 ROUND_RETRY_S = 5.0
 
 

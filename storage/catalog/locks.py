@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from shadowswitch.model.events import ENGINE
 from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.checks import lost
 from shadowswitch.model.locks.records import DURABLE, Lock, LockEvent, LockTableState
@@ -76,7 +77,9 @@ def save_locks(
         status = row.status
         commit.put_branch(msgspec.structs.replace(branch, state=str(status.state)))
         what = {"branch_name": branch.name, "state": str(status.state), "previous": state}
-        commit.emit("branch.state", branch.name, {**what, "by": status.by, "reason": status.reason})
+        what |= {"by": status.by or ENGINE, "reason": status.reason or "its locks changed"}
+        commit.emit("branch.state", branch.name, what)
+        audit = audit or ("branch.state", what)
     if audit is not None:
         commit.audit(audit[0], branch.name, audit[1])
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost
-from shadowswitch.model.events import ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
+from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog import journal_format, keys, rows
 from shadowswitch.storage.catalog.dirty import Changed
@@ -327,8 +327,10 @@ class Commit:
 
     def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
         """Add a decision to the audit history, with author and reason: of `data`, else of `signed`, else the engine."""
-        by, reason = self.author
-        named = {"by": data.get("by") or by or ENGINE, "reason": data.get("reason") or reason or NOT_GIVEN}
+        by, reason = data.get("by") or self.author[0], data.get("reason") or self.author[1]
+        assert action in AUDIT_ACTIONS, f"EV-4 {action} is not listed in model.events"
+        assert by or reason, f"EV-4 {action} has no author, and the engine no reason"
+        named = {"by": by or ENGINE, "reason": reason or NOT_GIVEN}
         self._put_event("audit", "audit", action, subject, {**data, **named})
 
     def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:

@@ -207,7 +207,7 @@ def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, da
     live(first)
     first.close()
     second = open_engine()
-    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["claimed", "committed"], (
+    assert [entry.type.rpartition(".")[2] for entry in second.audit()] == ["created", "claimed", "committed"], (
         "recovery had nothing to decide"
     )
     shadow = second.start_build("main", KIND, TYPES, external=True)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import getpass
+import inspect
 import os
+import re
 import socket
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from shadowswitch import Engine
 from shadowswitch.service.http.access import Scope
 from tests.support.cli_helpers import Cli, imported
+from tests.support.engine_helpers import ROOT
 from tests.support.http_helpers import serving, token_entry
 
 
@@ -32,12 +37,13 @@ def test_http_and_the_audit_command_show_actor_and_reason_of_a_forced_unlock(
         assert [(one["subject"], one["data"]["by"]) for one in forced] == [("main", "root"), ("feature/a", "root")]
         assert forced[0]["data"]["reason"] == "a drill on main"
         assert page["next_after"] == page["newest"] == page["entries"][-1]["sequence"]
-        assert root.get(f"audit?after={forced[0]['sequence']}&limit=1")["entries"] == [page["entries"][1]]
+        assert root.get(f"audit?after={forced[0]['sequence']}&limit=1")["entries"] == [page["entries"][2]]
         assert root.get(f"audit?after={page['newest']}")["entries"] == []
         root.refused(410, "GET", f"audit?after={page['newest'] + 1}")
+        assert [one["type"] for one in page["entries"]] == ["branch.created", "lock.forced"] * 2
         assert {one["subject"] for one in server.client(some).get("audit")["entries"]} == {"feature/a"}
         assert cli.json("audit", "--data", data) == page["entries"]
-    assert cli.json("audit", "--data", data, "--after", forced[0]["sequence"])[0] == page["entries"][1]
+    assert cli.json("audit", "--data", data, "--after", forced[0]["sequence"])[0] == page["entries"][2]
     assert "a drill on main" in cli("audit", "--data", data)
 
 
@@ -110,5 +116,57 @@ def test_over_http_headers_name_author_and_reason_and_the_token_stays_in_it(
         assert newest(cli, data)["lock.forced"] == ("álice (as ci)", "another drill")
         client.post("branches/main/archive", headers=said)
         assert newest(cli, data)["branch.state"] == ("álice (as ci)", "a drill")
+        client.post("branches", {"name": "new"}, headers=said)
+        assert newest(cli, data)["branch.created"] == ("álice (as ci)", "a drill")
+        client.post("branch-locks/indexing/new/start", {"reason": "a new schema"}, headers=said)
+        assert newest(cli, data)["indexing.started"] == ("álice (as ci)", "a new schema")
+        client.post("branch-locks/indexing/new/complete", {"reason": "all is in"}, headers=said)
+        assert newest(cli, data)["indexing.completed"] == ("álice (as ci)", "all is in")
         for wrong in ({"X-Audit-By": "%FF"}, {"X-Audit-By": "a" * 121}, {"X-Audit-Reason": "a" * 501}):
             client.refused(400, "POST", "shadow-index/start", body, headers=wrong)
+
+
+def test_an_import_names_the_author_of_a_new_branch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli, data = Cli(capsys), imported(tmp_path, capsys)
+    assert newest(cli, data)["branch.created"] == (HERE, "not given")
+    texts = tmp_path / "more"
+    texts.mkdir()
+    cli("import", "other", texts, "--data", data, "--by", "alice", "--reason", "a drill")
+    assert newest(cli, data)["branch.created"] == ("alice", "a drill")
+
+
+def calls_of_the_engine(path: Path) -> list[ast.Call]:
+    """The calls of a method of an engine in a file."""
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value).split(".")[-1] in ("engine", "_engine")
+    ]
+
+
+def takes_an_author(call: ast.Call) -> bool:
+    assert isinstance(call.func, ast.Attribute)
+    method = getattr(Engine, call.func.attr, None)
+    names = inspect.signature(method).parameters if callable(method) else {}
+    return bool({"by", "admin", "request"} & set(names)) and call.func.attr != "event_outcome"
+
+
+@pytest.mark.parametrize("folder", ["service/http/routes", "service/daemon", "service/cli"])
+def test_every_changing_call_of_the_service_says_for_which_author(folder: str) -> None:
+    """The name of the token over HTTP, `--by` and `--reason` of a command, the settings file."""
+    found = {path: calls_of_the_engine(path) for path in (ROOT / folder).rglob("*.py")}
+    calls = [(path, call) for path, every in found.items() for call in every if takes_an_author(call)]
+    assert calls
+    for path, call in calls:
+        given = ast.unparse(call)
+        assert re.search(r"caller\.(author|name)|caller\)|\bby\b|AUTHOR|request|\bhow\b", given), f"{path}: {given}"
+
+
+def test_every_command_that_changes_something_takes_an_author_and_a_reason() -> None:
+    source = ast.parse((ROOT / "service/cli/write_commands.py").read_text("utf-8"))
+    for command in (node for node in source.body if isinstance(node, ast.FunctionDef)):
+        options = {one.arg for one in command.args.kwonlyargs}
+        if "data" in options:
+            assert {"by", "reason"} <= options, command.name

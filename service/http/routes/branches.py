@@ -26,7 +26,7 @@ Limit = Annotated[int, Parameter(required=False, ge=1, le=10_000, description="T
 def create(data: bodies.NewBranch, host: Host, caller: Caller) -> BranchInfo:
     """Create a branch."""
     caller.require(Scope.WRITE, data.name)
-    return host.engine.create_branch(data.name)
+    return host.engine.create_branch(data.name, by=caller.author, reason=caller.reason)
 
 
 @reads(BASE)

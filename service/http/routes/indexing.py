@@ -36,8 +36,9 @@ def start(
     present = host.engine.resource_types(branch)
     types = None if data.force_branch_lock else data.resource_types or present or None
     locks = host.engine.start_indexing(
-        branch, caller.owner(service_name), types, ttl_s=data.ttl_s, heartbeat_s=data.heartbeat_s, reason=data.reason
-    )
+        branch, caller.owner(service_name), types, ttl_s=data.ttl_s, heartbeat_s=data.heartbeat_s, reason=data.reason,
+        by=caller.author,
+    )  # fmt: skip
     free = sorted(set(present) - set(types)) if types is not None else []
     what = ", ".join(types) if types is not None else "the whole branch"
     return bodies.IndexingStarted(
@@ -65,7 +66,9 @@ def complete(
     data = data or bodies.CompleteIndexing()
     completed: tuple[str, ...] = ()
     for owner, types in completable(host, caller, branch, data.resource_types, data.tokens).items():
-        done = host.engine.complete_indexing(branch, owner, types, tokens=data.tokens, reason=data.reason)
+        done = host.engine.complete_indexing(
+            branch, owner, types, tokens=data.tokens, reason=data.reason, by=caller.author
+        )
         completed += done.completed
     left = [lock for lock in host.engine.locks(branch) if lock.lock_type is LockType.INDEXING]
     return bodies.IndexingCompleted(

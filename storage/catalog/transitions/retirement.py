@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from shadowswitch.model.errors import InvalidTransition
+from shadowswitch.model.events import ENGINE
 from shadowswitch.model.shadow_state import GenerationRole, Phase, ShadowState
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.moves import emit, move, note_error
@@ -26,11 +27,12 @@ def retire(commit: Commit, number: int) -> None:
         move(commit, shadow, ShadowState.CLEANUP, phase=Phase.RETIRING)
 
 
-def retire_and_emit(commit: Commit, number: int) -> None:
-    """The generation retires, with its event."""
+def retire_and_emit(commit: Commit, number: int, reason: str) -> None:
+    """The generation retires, with its event and its entry in the audit history: the engine decides by this rule."""
     retire(commit, number)
     shadow = commit.shadow(commit.generation(number).shadow_id)
-    emit(commit, shadow, "generation.retired", generation=number)
+    emit(commit, shadow, "generation.retired", generation=number, reason=reason)
+    commit.audit("generation.retired", shadow.id, {"generation": number, "by": ENGINE, "reason": reason})
 
 
 def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
@@ -51,7 +53,7 @@ def note_unsound(commit: Commit, shadow_id: str, reason: str) -> None:
     commit.audit("index.unsound", shadow_id, {"reason": reason})
 
 
-def retire_previous(commit: Commit, generation_number: int) -> bool:
+def retire_previous(commit: Commit, generation_number: int, reason: str = "its soak is over") -> bool:
     """End the soak of the previous generation: no rollback to it is possible any more. False if it is not soaking."""
     generation = commit.generation(generation_number)
     index = commit.index(generation.branch, generation.index_type)
@@ -59,9 +61,7 @@ def retire_previous(commit: Commit, generation_number: int) -> bool:
         return False
     if index is not None and index.previous == generation_number:
         commit.put_index(msgspec.structs.replace(index, previous=0))
-    retire_and_emit(commit, generation_number)
-    what = {"generation": generation_number, "reason": "its soak is over"}
-    commit.audit("generation.retired", generation.shadow_id, what)
+    retire_and_emit(commit, generation_number, reason)
     return True
 
 
@@ -69,7 +69,7 @@ def retire_failed(commit: Commit, shadow_id: str) -> None:
     """The generation of a failed build retires once its files were kept for `Config.failed_keep_s`."""
     row = commit.shadow(shadow_id)
     if row.state == ShadowState.FAILED:
-        retire_and_emit(commit, row.generation)
+        retire_and_emit(commit, row.generation, "the files of its failed build were kept for Config.failed_keep_s")
 
 
 def forget_generation(commit: Commit, number: int) -> None:

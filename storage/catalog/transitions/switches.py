@@ -74,7 +74,7 @@ def commit_switch(
         msgspec.structs.replace(generation, role=GenerationRole.LIVE, switched_at=now, soak_ends=None)
     )
     if index is not None and index.previous not in (0, generation_number, live):
-        retire_and_emit(commit, index.previous)
+        retire_and_emit(commit, index.previous, f"generation {live} soaks in its place")
     if live:
         soak(commit, live, soak_s)
     epoch = (index.epoch if index is not None else 0) + 1
@@ -98,7 +98,7 @@ def withdraw_live(commit: Commit, generation_number: int, reason: str) -> IndexR
     if index is None or index.live != generation_number:
         raise StaleFence(f"generation {generation_number} is not live", operation="switch")
     if index.previous:
-        retire_previous(commit, index.previous)
+        retire_previous(commit, index.previous, "it followed the generation that is withdrawn")
     row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
     commit.put_index(row)
     mark_unsound(commit, generation_number, reason)
