@@ -23,7 +23,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, Shad
 from shadowswitch.storage.clock import Clock, Moment
 
 SWITCH_S = 0.1
-"""The assumed time of the first switch of an engine."""
+"""The assumed time of the first switch of an index."""
 RUNNING = (ShadowState.PREPARING, ShadowState.BUILDING)
 FOLLOWED = (ShadowState.BUILDING, ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
 """In these states the engine applies the changes of the branch to the shadow, so it has a lag."""
@@ -127,7 +127,6 @@ class Views:
         self._root = context.root
         self._clock = context.clock
         self._catalog = context.catalog
-        self._metrics = context.metrics
         self._heads = heads
         self._generations = generations
         self._locks = locks
@@ -161,19 +160,21 @@ class Views:
         opened = self._generations.get(row.generation)
         if meter is not None:
             percent, left_s = meter.read(self._clock.monotonic())
-            eta_s = left_s + self._switch_estimate_s() if left_s is not None else None
+            eta_s = left_s + self._switch_estimate_s(row) if left_s is not None else None
             row = msgspec.structs.replace(row, progress=max(row.progress, percent), eta_s=eta_s)
         if opened is not None:
             row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
         if not row.error and row.state in RUNNING:
             row = msgspec.structs.replace(row, error=self._running_builds.stuck.get(row.id))
-        switch_s = self._switch_estimate_s() if row.state == ShadowState.BUILT else None
+        switch_s = self._switch_estimate_s(row) if row.state == ShadowState.BUILT else None
         return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
 
-    def _switch_estimate_s(self) -> float:
-        """The likely duration of the call of a switch: the median of earlier ones."""
-        known = self._metrics.histograms.get("switch")
-        return known.quantile_ms(0.5) / 1000 if known is not None and known.count else SWITCH_S
+    def _switch_estimate_s(self, row: ShadowRow) -> float:
+        """The likely time of the call of a switch: that of the last one of the index."""
+        index = self._catalog.index(row.branch, row.index_type)
+        live = self._catalog.generation(index.live) if index is not None else None
+        last = self._catalog.find_shadow(live.shadow_id) if live is not None else None
+        return last.switch_s if last is not None and last.switch_s is not None else SWITCH_S
 
     def index(self, row: IndexRow) -> IndexInfo | None:
         """The live generation of an index; None when the index has none (any more)."""

@@ -372,7 +372,8 @@ class Switcher(EngineActor):
             "drained_changes": result.drained_changes,
             "message": result.message,
         }
-        self._transact_quietly(lambda c: transitions.finish_switch(c, message.shadow_id, figures))
+        finish = partial(transitions.finish_switch, shadow_id=message.shadow_id, figures=figures)
+        self._transact_quietly(partial(finish, took_s=result.switch_duration_ms / 1000))
 
     def _transact_quietly(self, work: Any) -> None:
         try:

@@ -75,6 +75,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """What the gate says of the fields of a BUILT shadow, see `actors.build.gate`."""
     pace: Pace | float | None = None
     """How the time of its build was spent, for the ETA of the next one. A number is of an older version: not used."""
+    switch_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    """The time of the last call that made it live, in seconds."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

@@ -30,9 +30,16 @@ def give_up_switching(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     return row
 
 
-def finish_switch(commit: Commit, shadow_id: str, figures: dict[str, Any]) -> None:
-    """Emit the figures of a switch or rollback that has ended, in success or not: they are known after the commit."""
-    emit(commit, commit.shadow(shadow_id), "switch.finished", **figures)
+def finish_switch(commit: Commit, shadow_id: str, figures: dict[str, Any], took_s: float) -> None:
+    """Emit the figures of a switch or rollback that has ended, in success or not: they are known after the commit.
+
+    The time of the call is kept with the shadow that is live now.
+    """
+    row = commit.shadow(shadow_id)
+    if figures["success"]:
+        row = msgspec.structs.replace(row, switch_s=took_s)
+        commit.put_shadow(row)
+    emit(commit, row, "switch.finished", **figures)
 
 
 def commit_switch(

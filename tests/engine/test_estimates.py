@@ -1,0 +1,53 @@
+"""Estimates of builds and switches are those of the last ones of the index, over restarts too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from shadowswitch import Engine
+from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.model.progress import Pace
+from tests.support import inside
+from tests.support.engine_helpers import built, fill
+
+Eventually = Callable[..., Any]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_estimate_of_a_switch_is_the_time_of_the_last_call(
+    engine: Engine, open_engine: Callable[..., Engine], eventually: Eventually, restarted: bool
+) -> None:
+    fill(engine, 100)
+    result = engine.switch(built(engine).shadow_index_id)
+    assert result.success, result.message
+    if restarted:
+        engine.close()
+        engine = open_engine()
+    eventually(lambda: inside.catalog(engine).shadow(result.shadow_index_id).switch_s is not None)
+    shadow = built(engine, columns=["title"])
+    assert shadow.estimated_switch_duration_seconds == pytest.approx(result.switch_duration_ms / 1000)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_build_knows_its_time_by_the_last_one(
+    engine: Engine, open_engine: Callable[..., Engine], restarted: bool
+) -> None:
+    """Before it has copied a row."""
+    fill(engine, 2000)
+    first = built(engine)
+    engine.switch(first.shadow_index_id)
+    pace = inside.catalog(engine).shadow(first.shadow_index_id).pace
+    assert isinstance(pace, Pace)
+    if restarted:
+        engine.close()
+        engine = open_engine()
+    shadow = built(engine, columns=["title"])
+    catalog = inside.catalog(engine)
+    begun = msgspec.structs.replace(catalog.shadow(shadow.shadow_index_id), progress=0.0)
+    meter = RunningBuilds().meter_of(begun, catalog, at=5.0)
+    meter.measure(5.0, 4000, 0, 0, 0.0, 0.0)
+    assert meter.read(5.0)[1] == pytest.approx(2 * pace.whole_s)
