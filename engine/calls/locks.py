@@ -15,7 +15,6 @@ from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.engine.arguments import check_text
 from shadowswitch.engine.branch_directory import ANSWER_TIMEOUT_S, BranchDirectory
-from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.encode import lock_tokens
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost, Timeout
@@ -184,8 +183,7 @@ class LockCalls:
 
     def force_unlock(self, branch: str, admin: str, reason: str) -> list[Lock]:
         """Take away every lock of a branch; their holders are fenced out. `audit` has admin and reason."""
-        check_text("admin", admin, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX)
-        admin, reason = author(admin, reason)
+        admin, reason = check_text("admin", admin, OWNER_CHARS_MAX), check_text("reason", reason, REASON_CHARS_MAX)
         row = self._branches.row(branch)
         return list(self._branches.ask(row, ForceUnlock(admin, reason, Reply()), "the unlocking"))
 

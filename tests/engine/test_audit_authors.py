@@ -129,11 +129,6 @@ CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] =
     "complete_indexing of what failed": (
         "indexing.failed", lambda e: indexed(e, failed=True), lambda e: indexed(e, failed=True, **ALICE)
     ),
-    "force_unlock": (
-        "lock.forced",
-        lambda e: e.force_unlock("main", "", ""),
-        lambda e: e.force_unlock("main", "alice", "a drill"),
-    ),
     "pause_build": (
         "build.paused", lambda e: e.pause_build(start(e)), lambda e: e.pause_build(start(e), **ALICE)
     ),
@@ -180,6 +175,7 @@ CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] =
 
 
 ELSEWHERE = {
+    "force_unlock": "takes no call without both: tests/engine/test_engine_locks.py",
     "fail_build": "its error is its reason: test_a_failure_and_a_refusal_have_their_own_reason",
     "receive_event": "the sender and the type of the event: test_no_row_is_without_author_and_reason",
     "check": "a repair: tests/storage/test_derived_again.py",

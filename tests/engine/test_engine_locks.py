@@ -189,7 +189,7 @@ def test_force_unlock_fences_out_and_is_audited(engine: Engine) -> None:
         engine.force_unlock("main", "root", " ")
     assert [taken.lock_id for taken in engine.force_unlock("main", "root", "alice is away")] == [lock.lock_id]
     expect_fenced_out(engine, lock)
-    (entry,) = engine.audit()
+    entry = engine.audit()[-1]
     assert (entry.type, entry.subject) == ("lock.forced", "main")
     assert (entry.data["by"], entry.data["reason"]) == ("root", "alice is away")
     assert entry.data["locks"][0]["lock_id"] == lock.lock_id
@@ -325,7 +325,7 @@ def test_an_archived_branch_admits_no_write_and_stays_readable(open_engine: Open
     assert [info.state for info in engine.branches()] == ["ARCHIVED"]
     with pytest.raises(InvalidTransition):
         engine.reopen_branch("main")
-    assert [entry.data["reason"] for entry in engine.audit()] == ["done"]
+    assert engine.audit()[-1].data["reason"] == "done"
 
 
 def test_indexing_in_parts_makes_a_branch_ready_when_the_last_is_done(engine: Engine) -> None:

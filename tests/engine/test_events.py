@@ -215,7 +215,7 @@ def test_decisions_of_recovery_are_audited_and_nothing_else(open_engine: Any, da
     second.close()
     (data_dir / "published" / ".staging" / "half").mkdir(parents=True)
     third = open_engine()
-    kept, awaited, cleaned = third.audit()[3:]
+    kept, awaited, cleaned = third.audit()[4:]
     assert [one.type for one in (kept, awaited, cleaned)] == [
         "recovery.locks_kept", "recovery.awaited", "recovery.cleaned"
     ]  # fmt: skip
