@@ -92,6 +92,7 @@ from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.manifest import refuse_foreign
+from shadowswitch.storage.reading import Death
 from shadowswitch.storage.shortages import NO_ROOM
 
 logger = logging.getLogger("shadowswitch")
@@ -152,7 +153,7 @@ class Lifecycle:
         context = self.context
         self.timers = self._machine.start_timers()
         stack.callback(self.timers.close)
-        self.pool = self._machine.start_workers(root, config)
+        self.pool = self._machine.start_workers(root, config, self._worker_was_silent)
         stack.callback(self.pool.close)
         self._make_bookkeeping(context)
         self.recovered = Recovery(
@@ -259,6 +260,12 @@ class Lifecycle:
 
     def _leave(self, generation: int, error: CorruptData) -> None:
         self.calls[SoakCalls].distrust(generation, error)
+
+    def _worker_was_silent(self, task: str, how: Death) -> None:
+        """On the thread that listened to it."""
+        what = {"task": task, "silent_s": round(how.silent_s, 3), "reason": str(how)}
+        subject = os.path.relpath(how.reading, self.context.root) if how.reading else ""
+        self.journal.tell(Transact(lambda commit: commit.emit("worker.killed", subject, what), Reply()))
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.actors.build.worker_pool import Silent, WorkerPool
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.model.config import Config
 from shadowswitch.storage import data_directory
@@ -36,6 +36,6 @@ class Machine:
         """Start the timers; the engine closes them."""
         return Timers(self.clock)
 
-    def start_workers(self, root: Path, config: Config) -> WorkerPool:
-        """Prepare the worker processes; the engine closes the pool."""
-        return WorkerPool(root, config.worker_nice, config.idle_workers, config.map_size_bytes)
+    def start_workers(self, root: Path, config: Config, silent: Silent) -> WorkerPool:
+        """Prepare the worker processes; the engine closes the pool. `silent` gets each that was killed for silence."""
+        return WorkerPool(root, config, self.clock, silent)

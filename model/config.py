@@ -86,6 +86,9 @@ class Config(msgspec.Struct, frozen=True):
     worker_nice: int = 10
     worker_retries: int = 3
     """The number of deaths of a shard's worker after which the build fails."""
+    worker_timeout_s: float = 60.0
+    """A worker process with a task that gives no sign of life for so long is killed, and counts as a death. Slow work
+    is a sign of life."""
     idle_workers: int = 2
     validation_timeout_s: float = 600.0
     validation_samples: int = 100

@@ -71,6 +71,7 @@ EVENT_TYPES: Final = {
     "build.cancelled": "shadow CANCELLED: `reason`",
     "build.retried": "shadow PREPARING again: `retry_count`",
     "build.resumed": "a retried build goes on from its stored progress",
+    "worker.killed": "a worker process gave no sign of life for `silent_s` and was killed: its `task`, `reason`",
     "switch.started": "shadow SWITCHING",
     "switch.given_up": "shadow BUILT again, and nothing has changed: `reason`",
     "switch.committed": "shadow ACTIVE: its `generation` is live instead of `previous`; `sealed_lsn`, `epoch`, `by`",

@@ -33,6 +33,8 @@ class Death(msgspec.Struct, frozen=True):
     status: int
     """As `Popen.returncode` has it: below 0 the signal."""
     reading: str = ""
+    silent_s: float = 0.0
+    """It was killed after it had given no sign of life for so long; 0: it ended otherwise."""
 
     @property
     def is_by_damage(self) -> bool:
@@ -46,6 +48,9 @@ class Death(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         place = f" while it read {self.reading}" if self.reading else ""
+        if self.silent_s:
+            why = f"it gave no sign of life for {self.silent_s:.3g} s (Config.worker_timeout_s)"
+            return f"worker process {self.pid} was killed{place}: {why}"
         return f"worker process {self.pid} ended by {self.cause}{place}"
 
 

@@ -104,8 +104,8 @@ def readable_in_workers(answers: WorkerAnswers, root: Path, clock: Clock) -> Rea
 
 def check_closed(root: Path) -> list[Finding]:
     """As `check_disk`, without an engine: for a process that does not have the directory open."""
-    config = Config()
-    pool = WorkerPool(root, nice=0, idle_max=1, map_size_bytes=config.map_size_bytes)
+    config = Config(worker_nice=0, idle_workers=1)
+    pool = WorkerPool(root, config, SYSTEM)
     try:
         return check_disk(WorkerAnswers(pool, config, SYSTEM, Metrics(), lambda: False), root, SYSTEM)
     finally:

@@ -1,7 +1,8 @@
 """The WorkerPool: worker processes, started on demand and kept for the next task.
 
 The end of its socket shows that a process died. Then the `gone` callback of its task decides on a replacement. A
-cancelled build has its processes killed at once.
+process that gives no sign of life for `Config.worker_timeout_s` (see `silence`) is killed, and so dies like any other.
+A cancelled build has its processes killed at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import select
 import socket
 import subprocess
 import threading
@@ -17,12 +19,15 @@ from pathlib import Path
 
 import msgspec
 
+from shadowswitch.actors.build.silence import Silence
 from shadowswitch.actors.kit.service_thread import ServiceThread
+from shadowswitch.model.config import Config
 from shadowswitch.model.errors import EngineClosed
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.disk import identity
 from shadowswitch.storage.disk_check import catalog_file
 from shadowswitch.storage.generations.shard_build import Control, Progress
-from shadowswitch.storage.generations.worker import Answer, Failed, Task, decode_answer
+from shadowswitch.storage.generations.worker import Answer, Beat, Failed, Task, decode_answer
 from shadowswitch.storage.interpreter import start_python
 from shadowswitch.storage.reading import Death, Reading
 from shadowswitch.storage.shortages import shortages
@@ -30,15 +35,21 @@ from shadowswitch.storage.shortages import shortages
 logger = logging.getLogger("shadowswitch")
 
 _MAIN = "from shadowswitch.storage.generations.worker import main; main()"
+RECEIVED_MAX = 1 << 16
+"""Bytes of one look into the socket."""
+BEATS = 10
+"""In the time after which a process counts as silent."""
 
 Said = Callable[[int, Answer], None]
 Gone = Callable[[int, Death], None]
+Silent = Callable[[str, Death], None]
+"""Gets the kind of the task, and the end, of a process that was killed for its silence."""
 
 
 class _Process(ServiceThread):
     """One worker process, and the thread that reads its answers."""
 
-    def __init__(self, data: Path, arguments: Sequence[int], pool: WorkerPool) -> None:
+    def __init__(self, data: Path, arguments: Sequence[int], pool: WorkerPool, limit_s: float, clock: Clock) -> None:
         ours, theirs = socket.socketpair()
         try:
             self.process = start_python(
@@ -58,8 +69,9 @@ class _Process(ServiceThread):
         super().__init__(f"worker-{self.process.pid}")
         self.channel = ours
         self.pool = pool
-        self.task: tuple[int, Said, Gone] | None = None
+        self.task: tuple[Task, int, Said, Gone] | None = None
         self.reading = ""
+        self._silence = Silence(self.process.pid, limit_s, clock)
         try:
             self.start()
         except BaseException:
@@ -77,23 +89,43 @@ class _Process(ServiceThread):
             self.channel.sendall(msgspec.json.encode(control) + b"\n")
 
     def run(self) -> None:
-        """Read answers until the socket ends, which is the end of the process."""
-        with contextlib.suppress(OSError, msgspec.DecodeError), self.channel.makefile("rb") as lines:
-            for line in lines:  # the last line of a killed worker may be cut off
-                self._heard(decode_answer(line))
+        """Read answers until the socket ends, which is the end of the process, or the process is silent for too long.
+
+        A process without a task owes no sign.
+        """
+        silent_s = 0.0
+        with contextlib.suppress(OSError, msgspec.DecodeError):  # the last line of a killed worker may be cut off
+            poll, line = select.poll(), b""
+            poll.register(self.channel, select.POLLIN)
+            while True:
+                if poll.poll(self._silence.look_s * 1000):
+                    received = self.channel.recv(RECEIVED_MAX)
+                    if not received:
+                        break
+                    *lines, line = (line + received).split(b"\n")
+                    for text in lines:
+                        self._heard(decode_answer(text))
+                    self._silence.ends()
+                elif self.task is None:
+                    self._silence.ends()
+                elif self._silence.goes_on():
+                    silent_s = self._silence.silent_s
+                    break
         self.kill()
         status = self.process.wait()
         self.channel.close()
-        self.pool.lost(self, Death(self.process.pid, status, self.reading))
+        self.pool.lost(self, Death(self.process.pid, status, self.reading, silent_s))
 
     def _heard(self, answer: Answer) -> None:
+        if isinstance(answer, Beat):
+            return
         if isinstance(answer, Reading):
             self.reading = answer.path
             return
         task = self.task
         if task is None:
             return
-        number, said, _ = task
+        _, number, said, _ = task
         if not isinstance(answer, Progress):
             self.task, self.reading = None, ""
             self.pool.finished(self, again=not (isinstance(answer, Failed) and answer.is_shortage))
@@ -107,16 +139,17 @@ class _Process(ServiceThread):
 class WorkerPool:
     """Gives tasks to worker processes. Any thread; callbacks come on the thread of the listener and must be quick."""
 
-    def __init__(self, data: Path, nice: int, idle_max: int, map_size_bytes: int) -> None:
-        """`map_size_bytes` is the size of the host's catalog map: a worker that maps less cannot read all of it.
+    def __init__(self, data: Path, config: Config, clock: Clock, silent: Silent = lambda task, how: None) -> None:
+        """A worker gets the size of the host's catalog map: one that maps less cannot read all of it.
 
         The host has the catalog open: its workers refuse another one at the same path. Raises OSError without one.
+        `silent` must be quick.
         """
         self._data = data
-        self._nice = nice
-        self._map_size_bytes = map_size_bytes
+        self._config = config
+        self._clock = clock
         self._identity = identity(str(catalog_file(data)))
-        self._idle_max = idle_max
+        self._silent = silent
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._idle: list[_Process] = []
@@ -136,14 +169,22 @@ class WorkerPool:
                 self._idle.pop()
             process = self._idle.pop() if self._idle else self._new_process()
             self._busy[number] = process
-            process.task = (number, said, gone)  # from now on `gone` gets its death, also before it has read the task
+            process.task = (
+                task,
+                number,
+                said,
+                gone,
+            )  # from now on `gone` gets its death, also before it has read the task
         process.tune(control or Control())
         process.give(task)
         return number
 
     def _new_process(self) -> _Process:
+        config, limit_s = self._config, self._config.worker_timeout_s
+        beat_ms = max(1, int(limit_s * 1000 / BEATS))
+        arguments = (config.worker_nice, config.map_size_bytes, *self._identity, beat_ms)
         with shortages("start a worker process"):
-            return _Process(self._data, (self._nice, self._map_size_bytes, *self._identity), self)
+            return _Process(self._data, arguments, self, limit_s, self._clock)
 
     def tune(self, number: int, control: Control) -> None:
         """Throttle, pause or continue a running task; no effect on a task that has ended."""
@@ -173,7 +214,7 @@ class WorkerPool:
         with self._lock:
             for number in [n for n, p in self._busy.items() if p is process]:
                 del self._busy[number]
-            if again and not self._closed and len(self._idle) < self._idle_max:
+            if again and not self._closed and len(self._idle) < self._config.idle_workers:
                 self._idle.append(process)
                 return
         process.kill()
@@ -187,8 +228,11 @@ class WorkerPool:
             for number in [n for n, p in self._busy.items() if p is process]:
                 del self._busy[number]
         if task is not None:
-            logger.warning("%s during task %d", how, task[0])
-            task[2](task[0], how)
+            work, number, _, gone = task
+            logger.warning("%s during task %d, %s", how, number, type(work).__name__)
+            if how.silent_s:
+                self._silent(type(work).__name__, how)
+            gone(number, how)
 
     def close(self) -> None:
         """Kill all. Idempotent."""

@@ -1,4 +1,4 @@
-"""The worker process: `main` with the arguments FD DATA NICE MAP_SIZE_BYTES DEVICE INODE.
+"""The worker process: `main` with the arguments FD DATA NICE MAP_SIZE_BYTES DEVICE INODE BEAT_MS.
 
 The worker reads one task at a time as a line of JSON from the socket FD, answers with progress lines and one last line,
 and exits when the host closes the socket. The host starts it with `subprocess`, not with `multiprocessing`: spawning
@@ -7,6 +7,9 @@ would run the host's `__main__` again, and forking would copy an open LMDB envir
 A worker does not outlive its host: a thread watches the socket and ends the process when the host closes it or dies.
 A worker holds an exclusive lock on the directory of its shard, so that the worker of a dead host and a worker of the
 next host never write the same files.
+
+While a task is under way, a thread beats every BEAT_MS, whatever the task waits for: the host kills a worker that it
+hears nothing of.
 
 DEVICE and INODE are those of the catalog's file that the host opened. Before each task the worker compares them: it
 goes by paths, and does nothing in a directory that took the place of the host's.
@@ -100,9 +103,13 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     progress: Progress
 
 
+class Beat(msgspec.Struct, frozen=True, tag=True):
+    """The process runs, and its task is under way."""
+
+
 Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckCatalog | CheckGeneration
 Line = Task | Control
-Answer = Progress | Reading | Done | Inspected | Compared | Delivered | ShardRead | Checked | Found | Failed
+Answer = Progress | Beat | Reading | Done | Inspected | Compared | Delivered | ShardRead | Checked | Found | Failed
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -143,6 +150,7 @@ class Worker:
         data: Path,
         map_size_bytes: int,
         identity: tuple[int, int],
+        beat_s: float,
         clock: Clock = SYSTEM,
     ) -> None:
         self._channel = channel
@@ -154,7 +162,11 @@ class Worker:
         self._tasks: queue.Queue[Task] = queue.Queue()
         self._control = Control()
         self._last_report = 0.0
+        self._sending = threading.Lock()
+        self._beat_s = beat_s
+        self._is_at_work = threading.Event()
         threading.Thread(target=self._listen, name="host", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def _listen(self) -> None:
         try:
@@ -172,11 +184,19 @@ class Worker:
         """Serve tasks for ever; the listening thread ends the process."""
         while True:
             task = self._tasks.get()
+            self._is_at_work.set()
             try:
                 answer: Answer = self._perform(task)
             except Exception as error:
                 answer = failure(error)
+            self._is_at_work.clear()
             self._send(answer)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(OSError):  # the host is gone: `_listen` ends the process
+            while self._is_at_work.wait():
+                self._send(Beat())
+                self._clock.sleep(self._beat_s)
 
     def _perform(self, task: Task) -> Answer:
         file = catalog_file(self._data)
@@ -223,18 +243,20 @@ class Worker:
             self._send(progress)
 
     def _send(self, answer: Answer) -> None:
-        self._channel.sendall(msgspec.json.encode(answer) + b"\n")
+        line = msgspec.json.encode(answer) + b"\n"
+        with self._sending:
+            self._channel.sendall(line)
 
 
 def main() -> None:
     """Entry point of the process."""
     descriptor, data = int(sys.argv[1]), Path(sys.argv[2])
-    nice, map_size_bytes, device, inode = map(int, sys.argv[3:])
+    nice, map_size_bytes, device, inode, beat_ms = map(int, sys.argv[3:])
     with contextlib.suppress(OSError):
         os.nice(nice)
     channel = socket.socket(fileno=descriptor)
     try:
-        worker = Worker(channel, data, map_size_bytes, (device, inode))
+        worker = Worker(channel, data, map_size_bytes, (device, inode), beat_ms / 1000)
     except Exception as error:
         if shortage(error) is None:
             raise

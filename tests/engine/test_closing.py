@@ -114,7 +114,7 @@ def test_a_rollback_that_a_close_ends_raises_engine_closed(open_engine: Any, mon
 
 
 def test_workers_that_were_closed_are_no_defect(engine: Engine, data_dir: Path) -> None:
-    pool = Machine().start_workers(data_dir, Config())
+    pool = Machine().start_workers(data_dir, Config(), lambda task, how: None)
     pool.close()
     with pytest.raises(EngineClosed):
         pool.submit(CheckDelivery("", ""), lambda *_: None, lambda *_: None)

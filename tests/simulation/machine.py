@@ -60,5 +60,5 @@ class VirtualMachine(Machine):
     def start_timers(self) -> Any:
         return VirtualTimers(present())
 
-    def start_workers(self, root: Path, config: Config) -> Any:
+    def start_workers(self, root: Path, config: Config, silent: Any) -> Any:
         return VirtualWorkers()

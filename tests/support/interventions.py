@@ -347,8 +347,9 @@ class HeldWrite:
 def map_in_workers(engine: Engine, size_bytes: int) -> Iterator[None]:
     """Meanwhile new workers map so much of the catalog."""
     pool = engine._lifecycle.pool
-    before, pool._map_size_bytes = pool._map_size_bytes, size_bytes
+    before = pool._config
+    pool._config = msgspec.structs.replace(before, map_size_bytes=size_bytes)
     try:
         yield
     finally:
-        pool._map_size_bytes = before
+        pool._config = before
