@@ -23,6 +23,7 @@ from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.indexes import IndexCalls
 from shadowswitch.engine.calls.locks import LockCalls
 from shadowswitch.engine.calls.records import RecordCalls
+from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.lifecycle import Lifecycle
@@ -65,7 +66,7 @@ class _Delegate(Generic[G]):
 _branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _Delegate(ChangeCalls)
 _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _Delegate(InboundCalls)
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
-_soak, _switches = _Delegate(SoakCalls), _Delegate(SwitchCalls)
+_soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
 class Engine:
@@ -172,6 +173,7 @@ class Engine:
     index = _indexes(IndexCalls.index)
     indexes = _indexes(IndexCalls.indexes)
     reader = _indexes(IndexCalls.reader)
+    drop_index = _removal(RemovalCalls.drop_index)
 
     # -- locks ---------------------------------------------------------------------------------------------------------
 

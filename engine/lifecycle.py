@@ -73,6 +73,7 @@ from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.indexes import IndexCalls
 from shadowswitch.engine.calls.locks import LockCalls
 from shadowswitch.engine.calls.records import RecordCalls
+from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.inspection import LiveChecks, Statistics
@@ -250,6 +251,9 @@ class Lifecycle:
             SwitchCalls: switches,
             SoakCalls: soak,
             IndexCalls: indexes,
+            RemovalCalls: RemovalCalls(
+                context, directory, self.router, self.indexes, generations, self.switches, broken
+            ),
             LockCalls: LockCalls(context, state, directory, self.router, self.locks),
             EventCalls: EventCalls(
                 context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks, self.answers

@@ -7,7 +7,7 @@
     |               UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
-    |- switching    InvalidTransition, StaleFence
+    |- switching    InvalidTransition (InUse), StaleFence
     |- locking      LockConflict, LockLost
     |- any time     Timeout, ResourceExhausted, CorruptData, InternalFailure
 
@@ -181,6 +181,14 @@ class NotConverging(BuildFailed):
 
 class InvalidTransition(ShadowSwitchError):
     """The state of the shadow or branch does not allow the operation."""
+
+
+class InUse(InvalidTransition):
+    """What is to be removed is in use; `uses` names everything that uses it."""
+
+    def __init__(self, message: str, *, uses: list[str] | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.uses = uses or []
 
 
 class StaleFence(ShadowSwitchError):

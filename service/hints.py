@@ -21,6 +21,11 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("branches()", "GET /branches", "shadowswitch status"),
     ("cancel_build", "DELETE /shadow-index/{id}", "shadowswitch cancel"),
     ("create_branch", "POST /branches", "shadowswitch import"),
+    (
+        "cancel_build ends a build, release_lock a lock",
+        "DELETE /shadow-index/{id} ends a build, DELETE /branch-locks/locks/{id} a lock",
+        "shadowswitch cancel ends a build, DELETE /branch-locks/locks/{id} a lock",
+    ),
     ("fail_build", "POST /shadow-index/{id}/fail", "shadowswitch cancel"),
     (  # the scope `force_unlock` of a token keeps its name
         "force_unlock first",

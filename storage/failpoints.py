@@ -59,6 +59,7 @@ POINTS = (
     "publish.staged",
     "publish.exchanged",
     "publish.done",
+    "withdraw.renamed",
     "follow.shard_applied",
     "follow.applied",
     "follow.flushed",

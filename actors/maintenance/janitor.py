@@ -189,6 +189,7 @@ class Janitor(EngineActor):
     def _remove(self, row: GenerationRow) -> None:
         path = data_directory.inside(self._context.root, os.path.dirname(row.path)) / os.path.basename(row.path)
         opened = self._generations.get(row.number)
+        self._publisher.withdraw(row, path)
         if self._publisher.leads_into(row, path):
             return
         if opened is not None:

@@ -48,6 +48,20 @@ class Publisher:
             self.pending.discard(key)
         return done
 
+    def withdraw(self, row: GenerationRow, path: Path) -> None:
+        """Remove a published path that leads to this generation, which retires, if its index has no live one any more.
+
+        Raises ShadowSwitchError or OSError; the Janitor tries again.
+        """
+        index = self._catalog.index(row.branch, row.index_type)
+        shadow = self._catalog.find_shadow(row.shadow_id)
+        if shadow is None or (index is not None and index.live):
+            return
+        with self._one_at_a_time:
+            self._hold.check()
+            mark = published_path.identity(self._catalog.uuid, row.number)
+            published_path.withdraw(self.folder, shadow.branch_name, row.index_type, path, mark)
+
     @property
     def is_busy(self) -> bool:
         """Is a path being made to agree at this moment?"""

@@ -41,7 +41,7 @@ def add_to(app: App) -> None:
     """Register the commands."""
     app.command(demo)
     app.command(import_, name="import")
-    for command in (build, switch, rollback, cancel, branch):
+    for command in (build, switch, rollback, cancel, branch, drop):
         app.command(command)
 
 
@@ -262,3 +262,19 @@ def branch(
         }
         found = operations[operation](name, by, reason)
     output.print_result(found, f"branch {found.name} is {found.state}", json)
+
+
+def drop(branch: str, index_type: str, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Drop an index. The records stay; open readers go on. Refused while a build or a switch of it is under way.
+
+    Example: `shadowswitch drop main SEARCH_INDEX --data ./data --reason "not used"`
+
+    Parameters
+    ----------
+    index_type
+        The index to drop. One that the settings file describes is built again.
+    """
+    with open_engine(data) as engine:
+        engine.drop_index(branch, index_type, by, reason)
+    text = f"{index_type} of branch {branch} is dropped"
+    output.print_result({"branch_name": branch, "index_type": index_type, "dropped": True}, text, json)

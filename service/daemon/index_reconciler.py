@@ -1,7 +1,8 @@
 """The index reconciler: it rebuilds an index in the shadow, and switches to it, when its description changes.
 
 Readers use the old index during the rebuild. A further change of the description cancels the build at hand. A rollback
-holds until the description changes. A failed build is tried again after `RETRY_S`, or when the settings change.
+holds until the description changes. An index that was dropped is built again while it is described. A failed build
+is tried again after `RETRY_S`, or when the settings change.
 """
 
 from __future__ import annotations
@@ -135,13 +136,19 @@ class IndexReconciler(Part):
         built = make_spec(index.index_type, live.resource_types, live.build_config, live.external)
         return built.fingerprint == index.fingerprint
 
+    def _is_live(self, index: IndexSettings) -> bool:
+        try:
+            return bool(self._engine.index(index.branch, index.index_type))
+        except (UnknownIndex, UnknownBranch):
+            return False
+
     def _is_settled(self, key: Key, index: IndexSettings) -> bool:
         """Is there nothing to build: is the index as described, or rolled back from its description?"""
         if self._is_as_described(index):
             self._reached[key] = index.fingerprint
             self._errors.pop(key, None)
             return True
-        before = self._reached.get(key) == index.fingerprint
+        before = self._reached.get(key) == index.fingerprint and self._is_live(index)
         if not before and (key in self._edited or not self._is_rolled_back(index)):
             return False
         self._errors[key] = ("the index was rolled back; another description starts a build", time.monotonic())

@@ -147,7 +147,7 @@ def problem(error: ShadowSwitchError, request_id: str = "") -> tuple[int, dict[s
         headers["Retry-After"] = str(RETRY_S)
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="shadowswitch"'
-    for name in ("shadow_index_id", "oldest_lsn", "problems"):
+    for name in ("shadow_index_id", "oldest_lsn", "problems", "uses"):
         if getattr(error, name, None):
             members[name] = getattr(error, name)
     return status, members, headers

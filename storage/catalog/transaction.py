@@ -16,6 +16,7 @@ from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost
 from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
 from shadowswitch.model.records import Receipt
+from shadowswitch.model.shadow_state import UNDER_WAY
 from shadowswitch.storage.catalog import journal_format, keys, rows
 from shadowswitch.storage.catalog.dirty import Changed
 from shadowswitch.storage.catalog.environment import Catalog, meta_key, name_key
@@ -45,6 +46,11 @@ class Counters:
         self.types = {name: number for number, name in catalog.types().items()}
         self.heads: dict[int, tuple[int, int]] = {}
         self.digests: dict[tuple[int, int], Digest] = {}
+        self.under_way: dict[tuple[int, str], str] = {}
+        """The shadow under way of each index, by branch and index type: a claim need not read all shadows."""
+        for row in catalog.shadows():
+            if row.state in UNDER_WAY:
+                self.under_way[row.branch, row.index_type] = row.id
 
     DIGESTS_MAX = 4096
     """Digests kept in memory (1 KiB each as stored); others are read again when needed."""
@@ -54,6 +60,11 @@ class Counters:
         self.last_lsn, self.txn_id = commit.last_lsn, commit.txn_id
         self.types.update(commit.new_types)
         self.heads.update(commit.heads)
+        for index, shadow_id in commit.moved.items():
+            if shadow_id:
+                self.under_way[index] = shadow_id
+            else:
+                self.under_way.pop(index, None)
         if len(self.digests) + len(commit.digests) > self.DIGESTS_MAX:
             self.digests.clear()
         self.digests.update(commit.digests)
@@ -87,6 +98,8 @@ class Commit:
         self.digests: dict[tuple[int, int], Digest] = {}
         self._unstored: dict[tuple[int, int], Digest] = {}
         """Digests that this transaction changed and has not stored, nor the heads of their branches."""
+        self.moved: dict[tuple[int, str], str] = {}
+        """The shadow under way of each index for which that changed in this transaction; "": none any more."""
         self.changes = 0
         self.txn_id = 0
         self.took_ms = 0.0
@@ -279,13 +292,20 @@ class Commit:
         assert value is not None, f"ST-4 shadow {shadow_id} has no row"
         return rows.decode_shadow(value)
 
-    def shadows(self) -> list[ShadowRow]:
-        """All shadow rows as of this transaction."""
-        return [rows.decode_shadow(value) for _, value in self.txn.cursor(self.db["shadows"])]
+    def under_way(self, branch: int, index_type: str) -> ShadowRow | None:
+        """The shadow under way of an index, as of this transaction. At most one is; no other row is read."""
+        index = (branch, index_type)
+        shadow_id = self.moved.get(index, self.counters.under_way.get(index, ""))
+        return self.shadow(shadow_id) if shadow_id else None
 
     def put_shadow(self, row: ShadowRow) -> None:
         """Store a shadow row."""
         self.dirty.shadows.add(row.id)
+        index = (row.branch, row.index_type)
+        if row.state in UNDER_WAY:
+            self.moved[index] = row.id
+        elif self.moved.get(index, self.counters.under_way.get(index)) == row.id:
+            self.moved[index] = ""
         self.txn.put(row.id.encode(), rows.encode_row(row), db=self.db["shadows"])
 
     def find_generation(self, number: int) -> GenerationRow | None:

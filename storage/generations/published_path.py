@@ -12,6 +12,7 @@ replaces it: two renames would leave a gap in which readers fail. Invariant: IX-
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -107,6 +108,25 @@ def publish(
         raise
     finally:
         _remove(staged)
+    return True
+
+
+def withdraw(root: Path, branch: str, index_type: str, generation: Path, mark: str) -> bool:
+    """Remove the published path of an index that has no live one any more; False if it leads elsewhere.
+
+    Idempotent, durable. The folder of a branch goes with its last path.
+    """
+    path = published_path(root, branch, index_type)
+    if not any(is_published(path, generation, mark, strategy) for strategy in PublishStrategy):
+        return False
+    aside = data_directory.make_directories(root, STAGING) / f"{directory_name(mark)}-{index_type}"
+    _remove(aside)
+    os.rename(path, aside)  # one system call: a program finds the whole copy, or none
+    disk.sync_directory(path.parent)
+    failpoint("withdraw.renamed")
+    _remove(aside)
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()
     return True
 
 

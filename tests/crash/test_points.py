@@ -54,7 +54,14 @@ SELDOM = {
     "retire.marked": 2,
     "retire.removed": 2,
 }
-SELDOM |= {"publish.done": 1, "retire.shard_removed": 2, "retire.forgotten": 2, "trim.noted": 1, "trim.events": 1}
+SELDOM |= {
+    "publish.done": 1,
+    "retire.shard_removed": 2,
+    "retire.forgotten": 2,
+    "trim.noted": 1,
+    "trim.events": 1,
+    "withdraw.renamed": 1,
+}
 SELDOM |= {"open.locked": 2, "open.directories": 2, "open.catalog": 2, "recover.cleaned": 2, "repair.bucket": 1}
 SELDOM |= dict.fromkeys(("build.failed", "build.cancelled", "switch.withdrawn", "switch.given_up"), 1)
 SELDOM |= dict.fromkeys(IN_WORKERS - {"copy.slice"}, 1)

@@ -34,6 +34,7 @@ from tests.crash.ledger import Change, Ledger
 from tests.crash.running import wait_until
 
 INDEX = "SEARCH_INDEX"
+SIDE_INDEX = "SIDE_INDEX"
 TYPES = ("link_type", "object_type")
 BRANCHES = ("main", "feature/가지")
 BUILD: dict[str, Any] = {"shards": 2, "parallel_workers": 2, "columns": ["title"]}
@@ -244,6 +245,14 @@ def refused(engine: Engine, shadow: str) -> None:
     assert not engine.switch(shadow, SwitchRequest(validation_checks=("NEVER",))).success
 
 
+def removals(engine: Engine) -> None:
+    """An index is built and dropped. The ledger has nothing of it: what was dropped is no promise."""
+    result = engine.rebuild("main", SIDE_INDEX, TYPES, {"backend": "kv", "parallel_workers": 1}, patient())
+    assert result.success, result.message
+    engine.drop_index("main", SIDE_INDEX)
+    engine.clean_up(PATIENCE_S)
+
+
 def damaged_life(engine: Engine, ledger: Ledger) -> None:
     """One row of a shadow gets another version than its source; the engine repairs it once the shadow is live."""
     ledger.enter("damaging")
@@ -293,6 +302,7 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
         thread.stop()
     life.switch(life.build(BRANCHES[1]), BRANCHES[1])
     scribe.seed("main", 2, 30 * scale)
+    removals(engine)
     with engine.reader("main", INDEX, min_lsn=engine.head("main"), timeout_s=PATIENCE_S):
         pass
     engine.clean_up(PATIENCE_S)

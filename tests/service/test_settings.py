@@ -201,6 +201,21 @@ def test_a_rollback_holds_until_the_description_changes(engine: Engine, reconcil
     wait_until(lambda: as_described(reconciler))
 
 
+def test_a_dropped_index_is_built_again_only_if_it_is_still_described(
+    engine: Engine, reconciler: IndexReconciler
+) -> None:
+    fill(engine, 10)
+    reconciler.want([described()])
+    wait_until(lambda: as_described(reconciler))
+    first = engine.index("main", KIND).generation
+    engine.drop_index("main", KIND)
+    wait_until(lambda: as_described(reconciler) and engine.index("main", KIND).generation > first)
+    reconciler.want([])
+    engine.drop_index("main", KIND)
+    reconciler._round()
+    assert engine.indexes() == []
+
+
 def test_a_rollback_right_behind_the_switch_holds(engine: Engine) -> None:
     """It comes before the reconciler has looked at the index again."""
     fill(engine, 10)

@@ -95,6 +95,15 @@ class Done(msgspec.Struct, frozen=True):
     shadow_index_id: str
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    """A dropped index; its files go once no reader pins them."""
+
+    success: bool
+    message: str
+    branch_name: str
+    index_type: str
+
+
 class Completed(msgspec.Struct, frozen=True):
     """A completed build: verified, and BUILT."""
 

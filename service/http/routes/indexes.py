@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Request
+from litestar.params import Parameter
 
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.routes.shadows import Branch, switch_answer
-from shadowswitch.service.http.routing import PREFIX, changes, reads
+from shadowswitch.service.http.routes.shadows import Branch, Reason, switch_answer
+from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 
 BASE = f"{PREFIX}/indexes"
 
@@ -35,4 +36,21 @@ def rollback(data: bodies.Rollback, host: Host, caller: Caller, request: Request
         return switch_answer(host.engine.rollback(data.branch_name, data.index_type, how), request)
 
 
-HANDLERS = (indexes, rollback)
+@removes(BASE, Scope.ADMIN)
+def drop(
+    host: Host,
+    caller: Caller,
+    branch_name: Annotated[str, Parameter(min_length=1, max_length=200)],
+    index_type: Annotated[str, Parameter(pattern="^[A-Z][A-Z0-9_]{0,63}$")],
+    reason: Reason = "",
+) -> bodies.Dropped:
+    """Drop an index; the records stay. 409 with `uses` while a build or a switch of it is under way.
+
+    Open readers go on. An index that the settings file describes is built again.
+    """
+    caller.require(Scope.ADMIN, branch_name)
+    host.engine.drop_index(branch_name, index_type, caller.author, reason or caller.reason)
+    return bodies.Dropped(True, f"{index_type} of branch {branch_name} is dropped", branch_name, index_type)
+
+
+HANDLERS = (indexes, rollback, drop)

@@ -1,7 +1,8 @@
 """Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
 
 Each function runs inside a `Commit`, so all of it is on disk, or none of it. It checks before it changes.
-`commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` takes a live one away.
+`commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` and
+`drop_index` take a live one away.
 
 A shadow's state and its generation's role belong together (IX-6):
 
@@ -27,6 +28,7 @@ from shadowswitch.storage.catalog.transitions.recovery import (
     note_recovered,
     note_recovery,
 )
+from shadowswitch.storage.catalog.transitions.removal import drop_index
 from shadowswitch.storage.catalog.transitions.retirement import (
     forget_generation,
     mark_unsound,
@@ -47,6 +49,7 @@ __all__ = [
     "begin_switching",
     "claim_build",
     "commit_switch",
+    "drop_index",
     "fail_waiting",
     "finish_switch",
     "forget_generation",

@@ -8,7 +8,7 @@ import msgspec
 
 from shadowswitch.model.errors import DuplicateBuild, InvalidTransition
 from shadowswitch.model.locks.branch_state import BranchState
-from shadowswitch.model.shadow_state import UNDER_WAY, GenerationRole, Phase, ShadowState
+from shadowswitch.model.shadow_state import GenerationRole, Phase, ShadowState
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -36,15 +36,15 @@ def claim_build(
     the build `heals` a live index that cannot be served. The builder makes the directory afterwards.
     """
     _refuse_archived(commit, branch.number, "start_build", heals)
-    for other in commit.shadows():
-        if other.branch == branch.number and other.index_type == spec.index_type and other.state in UNDER_WAY:
-            raise DuplicateBuild(
-                f"{other.index_type} of branch {branch.name!r} is being built by shadow {other.id} ({other.state})",
-                shadow_index_id=other.id,
-                operation="start_build",
-                object=branch.name,
-                hint="wait for it, switch it or cancel it first",
-            )
+    other = commit.under_way(branch.number, spec.index_type)
+    if other is not None:
+        raise DuplicateBuild(
+            f"{other.index_type} of branch {branch.name!r} is being built by shadow {other.id} ({other.state})",
+            shadow_index_id=other.id,
+            operation="start_build",
+            object=branch.name,
+            hint="wait for it, switch it or cancel it first",
+        )
     for name in spec.resource_types:
         commit.type_number(name)  # so that the index follows a type without records from its first record on
     now = commit.now()
@@ -201,11 +201,10 @@ def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> Shadow
     """PREPARING again after FAILED, with a new fencing token. Raises as `claim_build`."""
     row = commit.shadow(shadow_id)
     _refuse_archived(commit, row.branch, "retry", heals)
-    for other in commit.shadows():
-        same = other.branch == row.branch and other.index_type == row.index_type and other.id != row.id
-        if same and other.state in UNDER_WAY:
-            text = f"another build of the index is under way: shadow {other.id}"
-            raise DuplicateBuild(text, shadow_index_id=other.id, operation="retry")
+    other = commit.under_way(row.branch, row.index_type)
+    if other is not None and other.id != row.id:
+        text = f"another build of the index is under way: shadow {other.id}"
+        raise DuplicateBuild(text, shadow_index_id=other.id, operation="retry")
     generation = commit.find_generation(row.generation)
     if generation is None or generation.role is not GenerationRole.BUILDING:
         raise InvalidTransition(

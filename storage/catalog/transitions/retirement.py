@@ -7,6 +7,7 @@ import msgspec
 from shadowswitch.model.errors import InvalidTransition
 from shadowswitch.model.events import ENGINE
 from shadowswitch.model.shadow_state import GenerationRole, Phase, ShadowState
+from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.moves import emit, move, note_error
 
@@ -63,6 +64,16 @@ def retire_previous(commit: Commit, generation_number: int, reason: str = "its s
         commit.put_index(msgspec.structs.replace(index, previous=0))
     retire_and_emit(commit, generation_number, reason)
     return True
+
+
+def retire_index(commit: Commit, index: IndexRow) -> IndexRow:
+    """The index has no generation any more: the live one retires, and the one that soaks."""
+    row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
+    commit.put_index(row)
+    for number in (index.live, index.previous):
+        if number:
+            retire_and_emit(commit, number, "its index was dropped")
+    return row
 
 
 def retire_failed(commit: Commit, shadow_id: str) -> None:

@@ -1,0 +1,81 @@
+"""Removal: the calls that drop an index."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from shadowswitch.actors.branch.router import BranchRouter
+from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import CommitSwitch
+from shadowswitch.actors.kit.actor import result_of
+from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.switch.live_index import LiveIndexes
+from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.running_switches import RunningSwitches
+from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.authors import author
+from shadowswitch.model.names import check_index_type
+from shadowswitch.storage.catalog import transitions
+from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
+from shadowswitch.storage.catalog.transaction import signed
+from shadowswitch.storage.catalog.transitions.removal import in_use
+
+DROP_TIMEOUT_S = 30.0
+
+
+class RemovalCalls:
+    """Removal of indexes. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        branches: BranchDirectory,
+        router: BranchRouter,
+        indexes: LiveIndexes,
+        generations: OpenGenerations,
+        switches: RunningSwitches,
+        broken: dict[tuple[int, str], str],
+    ) -> None:
+        """An index that is dropped leaves `broken`: by branch and type, the reason why an index is not served."""
+        self._catalog = context.catalog
+        self._branches = branches
+        self._router = router
+        self._indexes = indexes
+        self._generations = generations
+        self._switches = switches
+        self._broken = broken
+
+    def drop_index(self, branch: str, index_type: str, by: str = "", reason: str = "") -> None:
+        """Remove an index of a branch; its records stay, and a new build of it may begin at once.
+
+        From now on it is unknown to every call. A reader that is open goes on to read what it has pinned; the files go
+        once no reader pins them. An index that a settings file describes is built again: take it out of the file first.
+        Raises UnknownIndex when nothing is live, InUse while a build, a switch or a rollback of it is under way.
+        """
+        row = self._branches.row(branch)
+        check_index_type(index_type)
+        named = author(by, reason)
+        what = f"{index_type} of branch {branch!r}"
+        uses = [text for kind, text in self._switched(row) if kind == index_type]
+        if uses:
+            raise in_use(what, uses, "drop_index", branch)
+        index = self._indexes.of(row.number, index_type)
+        reply: Reply[IndexRow] = Reply()
+        message = CommitSwitch(  # in the line of the switches, so that a switch is committed before it or behind it
+            lambda: None,
+            signed(partial(transitions.drop_index, branch=row, index_type=index_type), *named),
+            partial(index.agree, self._catalog, self._generations),
+            reply,
+        )
+        self._router.tell(row, message)
+        result_of(reply, DROP_TIMEOUT_S, "the drop of the index")
+        self._broken.pop((row.number, index_type), None)
+
+    def _switched(self, branch: BranchRow) -> list[tuple[str, str]]:
+        """The indexes of a branch that a Switcher is at work on, each with that as its use."""
+        shadows = [self._catalog.find_shadow(shadow_id) for shadow_id in self._switches.shadows()]
+        return [
+            (shadow.index_type, f"a switch of {shadow.index_type} to shadow {shadow.id} runs")
+            for shadow in shadows
+            if shadow is not None and shadow.branch == branch.number
+        ]
