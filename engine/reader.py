@@ -12,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
 from shadowswitch.model.records import Hit, Record
+from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
-from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 
 logger = logging.getLogger("shadowswitch")
@@ -42,11 +44,15 @@ class Reader:
         release: Callable[[], None],
         asked: Callable[[str], None] = lambda query: None,
         trouble: Callable[[CorruptData], None] = lambda error: None,
+        search_timeout_s: float = SEARCH_TIMEOUT_S,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._reader: IndexReader | None = reader
         self._release = release
         self._asked = asked
         self._trouble = trouble
+        self._search_timeout_s = search_timeout_s
+        self._clock = clock
         self._lock = threading.Lock()
         self._scans: list[Iterator[Record]] = []
         self._forget: Callable[[], object] = lambda: None
@@ -56,10 +62,21 @@ class Reader:
         self.lsn = lsn
         """Every change up to here was visible when the reader was opened."""
 
-    def search(self, query: str, limit: int = 10) -> list[Hit]:
-        """The best `limit` hits, best first. Raises InvalidConfig for a limit below 1."""
-        self._asked(query)
-        return self._use(lambda reader: reader.search(query, limit))
+    def search(self, query: str, limit: int = 10, *, timeout_s: float | None = None) -> list[Hit]:
+        """The best `limit` hits, best first.
+
+        Raises InvalidConfig for a limit below 1, and for a query of more than 4,000 characters or, in `fts5`, of more
+        than 256 tokens. Raises Timeout for a search of more than `timeout_s` (`Config.search_timeout_s` by default): it
+        is stopped, wherever it is.
+        """
+        timeout_s = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
+
+        def search(reader: IndexReader) -> list[Hit]:
+            return reader.search(query, limit, time_limit=TimeLimit(timeout_s, self._clock.monotonic))
+
+        found = self._use(search)
+        self._asked(query)  # only one with an answer: a comparison of queries asks it again
+        return found
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""

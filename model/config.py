@@ -8,6 +8,7 @@ import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.inbound_events import IncomingRules
+from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
 from shadowswitch.model.views import STRATEGIES
 
 
@@ -81,6 +82,8 @@ class Config(msgspec.Struct, frozen=True):
     records_kept_min: float = 0.5
     """A switch to an index with a smaller share of the records of the live one is refused, unless it is forced."""
     query_latency_ratio_max: float = 5.0
+    search_timeout_s: float = SEARCH_TIMEOUT_S
+    """The time that one search may take where its caller gives no other; then it is stopped, with Timeout."""
     health_interval_s: float = 1.0
     """Interval between calls of the host's health check for a soaking index."""
     worker_nice: int = 10

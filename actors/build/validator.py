@@ -241,6 +241,7 @@ class ShadowValidator:
             queries=asked,
             overlap_min=config.query_overlap_min,
             latency_ratio_max=config.query_latency_ratio_max,
+            search_timeout_s=config.search_timeout_s,
         )
         try:
             return self.answers.ask(task, Compared, deadline), ""

@@ -30,8 +30,12 @@ class ChangeCalls:
         self._branches = branches
         self._views = views
 
-    def changes(self, branch: str, after: int = 0, limit: int = 1000) -> list[Change]:
+    def changes(
+        self, branch: str, after: int = 0, limit: int = 1000, *, size_max_bytes: int | None = None
+    ) -> list[Change]:
         """The journal: up to `limit` changes after an LSN, in order.
+
+        With `size_max_bytes` fewer, once those found are as large: more follow while the last one is below `head`.
 
         Raises JournalTrimmed when they are gone; the message names a hold on them that was given up (see
         `hold_changes`).
@@ -39,8 +43,10 @@ class ChangeCalls:
         row = self._branches.row(branch)
         check_whole("after", after, 0)
         check_whole("limit", limit, 1)
+        if size_max_bytes is not None:
+            check_whole("size_max_bytes", size_max_bytes, 1)
         try:
-            return journal_changes(self._catalog, row.number, after, limit)
+            return journal_changes(self._catalog, row.number, after, limit, size_max_bytes)
         except JournalTrimmed as error:
             for hold in retention.holds(self._catalog, row.number):
                 if hold.given_up and hold.after_lsn < error.oldest_lsn:

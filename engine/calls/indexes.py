@@ -41,6 +41,8 @@ class IndexCalls:
         """`broken` gives the reason why an index is not served, by branch and type. A reader that meets damage calls
         `damaged` with the number of its generation."""
         self._catalog = context.catalog
+        self._clock = context.clock
+        self._search_timeout_s = context.config.search_timeout_s
         self._state = state
         self._branches = branches
         self._indexes = indexes
@@ -93,7 +95,10 @@ class IndexCalls:
             live.give_reader(index_reader)
             live.unpin()
 
-        reader = Reader(index_reader, number, lsn, release, live.asked.append, partial(self._damaged, number))
+        damaged = partial(self._damaged, number)
+        reader = Reader(
+            index_reader, number, lsn, release, live.asked.append, damaged, self._search_timeout_s, self._clock
+        )
         self._readers.add(reader)
         return reader
 

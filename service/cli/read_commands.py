@@ -20,6 +20,7 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
+from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
 from shadowswitch.model.views import Event, Finding
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
@@ -57,7 +58,14 @@ def add_to(app: App) -> None:
 
 
 def search(
-    branch: str, query: str, *, data: Data, index_type: str = "SEARCH_INDEX", limit: Limit = 10, json: Json = False
+    branch: str,
+    query: str,
+    *,
+    data: Data,
+    index_type: str = "SEARCH_INDEX",
+    limit: Limit = 10,
+    timeout: Annotated[float, Parameter(validator=Number(gt=0))] = SEARCH_TIMEOUT_S,
+    json: Json = False,
 ) -> None:
     """Search a live index. Works beside a running host.
 
@@ -69,9 +77,11 @@ def search(
     ----------
     index_type
         The index to search.
+    timeout
+        Stop a search that takes longer than so many seconds.
     """
     with open_catalog(data) as catalog, outside_reader(data, catalog, branch, index_type) as reader:
-        hits = reader.search(query, limit)
+        hits = reader.search(query, limit, timeout_s=timeout)
         lsn, generation = reader.lsn, reader.generation
     if json:
         output.print_json({"hits": hits, "lsn": lsn, "generation": generation})

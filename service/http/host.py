@@ -19,6 +19,7 @@ from shadowswitch.service.http.access import Access, Caller, now
 from shadowswitch.service.http.hub import Hub
 from shadowswitch.service.http.limits.connections import Connections
 from shadowswitch.service.http.limits.shares import Shares
+from shadowswitch.service.http.limits.turns import Turns
 from shadowswitch.service.http.token_source import TokenSource
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -39,6 +40,8 @@ class Options(msgspec.Struct, frozen=True):
     """Calls of the engine at once."""
     long_calls_max: Count = 12
     """Of these, long calls at once: switches, rollbacks, waits for a lock. One token has at most three quarters."""
+    searches_max: Count = 8
+    """Of the threads, searches at once; others wait, without a thread. One token has at most three quarters."""
     queue_max: Count = 1000
     """Requests that wait for a thread; one more is answered with 503."""
     streams_max: Count = 200
@@ -100,6 +103,8 @@ class Host:
         self.streams = Shares("event streams", options.streams_max, max(1, options.streams_max // 4))
         self.daemon_status: Callable[[], UpkeepStatus] = lambda: NOTHING
         """The status of the daemon beside the API; set once the daemon has started."""
+        searches = options.searches_max
+        self.searches = Turns("searches", searches, max(1, searches * 3 // 4), max(1, options.queue_max // 4))
         self._long = Shares("long calls", options.long_calls_max, max(1, options.long_calls_max * 3 // 4))
 
     @property

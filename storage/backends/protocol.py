@@ -14,7 +14,8 @@ The promises of a backend, checked by the conformance suite (`shadowswitch.stora
   opens at some `applied_lsn` between the last flushed one and the newest, with BK-1 to BK-3 intact.
 * BK-5 Readers, in this and other processes, never block the writer and are never blocked; a search sees whole
   transactions of each shard, and an open reader sees what `apply` committed at its next search.
-* BK-6 Every string is a query with an answer, or raises `InvalidConfig` and no other exception.
+* BK-6 Every string is a query with an answer, or raises `InvalidConfig` and no other exception but the `Timeout` of its
+  time limit. The cost of a query is bounded: by `QUERY_CHARS_MAX`, by the backend's own bounds, and by the time limit.
 
 Threads: one thread at a time uses a writer (its owner serialises), and likewise a reader, in any thread.
 """
@@ -29,6 +30,7 @@ import msgspec
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.records import Hit, Item, Record
+from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
 
 
 class ShardState(msgspec.Struct, frozen=True):
@@ -95,8 +97,12 @@ class ShardWriter(Protocol):
 class IndexReader(Protocol):
     """One reader over all shards of a generation."""
 
-    def search(self, query: str, limit: int) -> list[Hit]:
-        """The best `limit` hits over all shards, best first; ties broken by (resource_type, id)."""
+    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED) -> list[Hit]:
+        """The best `limit` hits over all shards, best first; ties broken by (resource_type, id).
+
+        Raises InvalidConfig for a query beyond the bounds (BK-6), and Timeout soon after `time_limit` is over: no
+        query, and no index, keeps the thread for longer.
+        """
         ...
 
     def get(self, resource_type: str, id: str) -> Record | None:

@@ -89,16 +89,21 @@ def _by_lsn(entry: Entry) -> int:
     return entry.lsn
 
 
-def changes(catalog: Catalog, branch: int, after: int, limit: int) -> list[Change]:
-    """Up to `limit` changes of a branch after an LSN, in order, each with the full image that it wrote."""
+def changes(catalog: Catalog, branch: int, after: int, limit: int, size_max_bytes: int | None = None) -> list[Change]:
+    """Up to `limit` changes of a branch after an LSN, in order, each with the full image that it wrote.
+
+    It ends early, at the end of a chunk, when the chunks are as large as `size_max_bytes`.
+    """
     found: list[Change] = []
+    size = 0
     with catalog.read() as txn:
         head, oldest = catalog.head_in(txn, branch)
         if after + 1 < oldest and after < head:
             raise trimmed(after, oldest)
         for last, value in chunks(txn, catalog, branch, after):
             found += [entry.change() for entry in entries_of(last, value)[0] if entry.lsn > after]
-            if len(found) >= limit:
+            size += len(value)
+            if len(found) >= limit or (size_max_bytes is not None and size >= size_max_bytes):
                 break
     return found[:limit]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import InvalidConfig, Timeout
+from shadowswitch.model.search.bounds import QUERY_CHARS_MAX, TimeLimit
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.conformance.base import Shards
 from shadowswitch.storage.conformance.expected import Expected, item
@@ -103,6 +104,30 @@ class Hostile(Shards):
         for shard in (writer, expected):
             shard.apply(changes, 200)
         self.assert_same(backend, options, path, writer, expected)
+
+    def test_a_query_beyond_the_bound_of_its_length_is_refused(self, writer: ShardWriter, reader: IndexReader) -> None:
+        writer.apply([item(1, "t", "elm", self.fields_for("elm"))], 1)
+        with pytest.raises(InvalidConfig, match=str(QUERY_CHARS_MAX)):
+            reader.search(self.query_for("t", "elm", "elm") + " " * QUERY_CHARS_MAX, 10)
+
+    def test_a_search_ends_when_its_time_is_over_and_the_next_one_is_answered(
+        self, writer: ShardWriter, reader: IndexReader
+    ) -> None:
+        names = [f"elm{number}" for number in range(600)]
+        writer.apply([item(lsn, "t", id, self.fields_for("elm")) for lsn, id in enumerate(names, 1)], len(names))
+        query = self.query_for("t", "elm", "elm")
+        everything = reader.search(query, 1000)
+        assert len(everything) == len(names)
+        stopped = 0
+        for looks in range(8):
+            clock = iter([0.0] * (looks + 1))
+            try:
+                found = reader.search(query, 1000, time_limit=TimeLimit(1, lambda: next(clock, 2.0)))  # noqa: B023
+                assert found == everything
+            except Timeout:
+                stopped += 1
+            assert reader.search(query, 1000) == everything
+        assert stopped
 
     def test_every_query_has_an_answer_or_raises_invalid_config(self, writer: ShardWriter, reader: IndexReader) -> None:
         names = ("elm", "fir", "elm fir", "日本語", "👍", "x")

@@ -12,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import random
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest
-from shadowswitch.model.errors import CorruptData, JournalTrimmed, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, JournalTrimmed, ShadowSwitchError, Timeout
+from shadowswitch.model.search.bounds import TimeLimit
 from shadowswitch.storage import disk
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
@@ -80,6 +82,7 @@ class Compare(msgspec.Struct, frozen=True, tag=True):
     queries: list[str]
     overlap_min: float
     latency_ratio_max: float
+    search_timeout_s: float
 
 
 class Compared(msgspec.Struct, frozen=True, tag=True):
@@ -156,8 +159,9 @@ def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
 
 def compare(task: Compare, clock: Clock, reading: Note = no_note) -> Compared:
     """QUERY_COMPARISON: both indexes have like hits and latencies on average. Single answers may differ."""
-    old = _answers(task.live_path, task.live_shards, task.live_backend, task.live_options, task.queries, clock, reading)
-    new = _answers(task.path, task.shards, task.backend, task.options, task.queries, clock, reading)
+    ask = partial(_answers, task, clock, reading)
+    old = ask(task.live_path, task.live_shards, task.live_backend, task.live_options)
+    new = ask(task.path, task.shards, task.backend, task.options)
     shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
     problems = []
     overlap = statistics.mean(shares) if shares else 1.0
@@ -174,21 +178,25 @@ def compare(task: Compare, clock: Clock, reading: Note = no_note) -> Compared:
 
 
 def _answers(
-    path: str, shards: int, backend: str, options: dict[str, Any], queries: list[str], clock: Clock, reading: Note
+    task: Compare, clock: Clock, reading: Note, path: str, shards: int, backend: str, options: dict[str, Any]
 ) -> list[tuple[set[tuple[str, str]], float]]:
     reading(Path(path))
     reader = registry.backend(backend).open_reader(shard_paths(Path(path), shards), options)
     try:
-        return [_answer(reader, query, clock) for query in queries]
+        return [_answer(reader, query, clock, task.search_timeout_s) for query in task.queries]
     except CorruptData as error:
         raise CorruptData(error.message, object=path, hint=error.hint) from error
     finally:
         reader.close()
 
 
-def _answer(reader: IndexReader, query: str, clock: Clock) -> tuple[set[tuple[str, str]], float]:
+def _answer(reader: IndexReader, query: str, clock: Clock, timeout_s: float) -> tuple[set[tuple[str, str]], float]:
+    """The keys of the hits, none for a search that was stopped, and the time that it took."""
     begun = clock.monotonic()
-    hits = reader.search(query, QUERY_HITS)
+    try:
+        hits = reader.search(query, QUERY_HITS, time_limit=TimeLimit(timeout_s, clock.monotonic))
+    except Timeout:
+        hits = []
     return {(hit.resource_type, hit.id) for hit in hits}, clock.monotonic() - begun
 
 

@@ -20,7 +20,7 @@ from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.fts5 import options as fts5_options
 from shadowswitch.storage.backends.fts5 import store as fts5_store
 from shadowswitch.storage.backends.fts5.options import Layout
-from shadowswitch.storage.backends.fts5.query import TERMS_MAX, parse
+from shadowswitch.storage.backends.fts5.query import TOKENS_MAX, parse
 from shadowswitch.storage.conformance.expected import rows_of
 from tests.support import inside
 from tests.support.fts5_index import BACKEND, Index, put
@@ -85,9 +85,9 @@ def test_no_query_reaches_the_query_language(query: str) -> None:
 
 def test_a_query_of_too_many_terms_is_refused(index: Index) -> None:
     index.add(a="word")
-    assert index.find("word " * TERMS_MAX) == ["a"]
+    assert index.find("word " * TOKENS_MAX) == ["a"]
     with pytest.raises(InvalidConfig):
-        index.find("word " * (TERMS_MAX + 1))
+        index.find("word " * (TOKENS_MAX + 1))
     with pytest.raises(InvalidConfig):
         index.find(None)  # type: ignore[arg-type]
 

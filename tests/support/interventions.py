@@ -137,9 +137,9 @@ def before_search(patch: Patch, reader: Any, then: Callable[[], object]) -> None
     opened = reader._reader
     search = opened.search
 
-    def searching(*given: Any) -> Any:
+    def searching(*given: Any, **more: Any) -> Any:
         then()
-        return search(*given)
+        return search(*given, **more)
 
     patch.setattr(opened, "search", searching)
 

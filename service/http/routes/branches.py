@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
+from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
 from shadowswitch.model.records import Receipt, RecordPage
+from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import branches as bodies
@@ -18,6 +20,9 @@ from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch,
 BASE = f"{PREFIX}/branches"
 ONE = f"{BASE}/{{name:str}}"
 READ_TIMEOUT_S = 5.0
+SEARCH_TIMEOUT_S_MAX = 3600.0
+CHANGES_BYTES_MAX = 8 << 20
+"""A page of changes ends early when they are large: it is decoded and encoded in one piece."""
 After = Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX, description="Begin after this one.")]
 Limit = Annotated[int, Parameter(required=False, ge=1, le=10_000, description="The most entries of a page.")]
 
@@ -86,7 +91,7 @@ def list_changes(name: str, host: Host, caller: Caller, after: After = 0, limit:
     """The journal after an LSN. 410 when it has been trimmed."""
     branch = permitted_branch(name, caller, Scope.READ)
     head = host.engine.head(branch)
-    found = host.engine.changes(branch, after, limit)
+    found = host.engine.changes(branch, after, limit, size_max_bytes=CHANGES_BYTES_MAX)
     next_after = found[-1].lsn if found else max(after, head)
     return bodies.Changes(branch, found, next_after, max(head, next_after if found else 0))
 
@@ -106,19 +111,30 @@ def list_records(
 
 
 @reads(f"{ONE}/search")
-def search(
+async def search(
     name: str,
     host: Host,
     caller: Caller,
-    q: Annotated[str, Parameter(max_length=4000)],
+    q: Annotated[str, Parameter(max_length=QUERY_CHARS_MAX)],
     index_type: Annotated[str, Parameter(required=False, pattern="^[A-Z][A-Z0-9_]{0,63}$")] = "SEARCH_INDEX",
     limit: Annotated[int, Parameter(required=False, ge=1, le=1000)] = 10,
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
+    timeout_s: Annotated[float | None, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = None,
 ) -> bodies.Found:
-    """Search a live index. With `min_lsn` (the LSN of a receipt) the answer shows at least that write."""
+    """Search a live index. With `min_lsn` (the LSN of a receipt) the answer shows at least that write.
+
+    503 after `timeout_s`, at most that of the server, and when no place for a search comes free.
+    """
     branch = permitted_branch(name, caller, Scope.READ)
-    with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
-        return bodies.Found(reader.search(q, limit), reader.lsn, reader.generation)
+    most_s = host.engine.config.search_timeout_s
+
+    def answer() -> bodies.Found:
+        with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
+            hits = reader.search(q, limit, timeout_s=min(most_s, timeout_s or most_s))
+            return bodies.Found(hits, reader.lsn, reader.generation)
+
+    async with host.searches.place(host.share_of(caller), READ_TIMEOUT_S):
+        return await sync_to_thread(answer)
 
 
 HANDLERS = (create, list_all, one, recover, reopen, merge, archive, write, list_records, list_changes, search)

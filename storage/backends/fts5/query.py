@@ -13,20 +13,29 @@ Every hit holds every term of the query that has a letter or a digit. Two tokeni
 from __future__ import annotations
 
 import re
+import sqlite3
 import unicodedata
+from contextlib import closing
 from itertools import product
 from typing import NamedTuple
 
 from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.search.bounds import check_query
 from shadowswitch.storage.backends.fts5.options import Layout
 
-TERMS_MAX = 256
-"""The most terms in one query; a hostile query stays cheap."""
+TOKENS_MAX = 256
+"""The most tokens in one query: FTS5 reads the list of each token, also where many make one word (`a.a.a`)."""
+TERMS_PLAIN = 16
+"""In a query of more terms, those with the same tokens count once: at each place of a term, bm25 looks at all terms."""
 GRAM = 3
 """The characters in a token of the trigram tokenizer."""
 _TERM = re.compile(r'"([^"]*)(?:"(\*?)|$)|([^\s"]+)')
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
 _LIKE_SPECIAL = re.compile(r"([\\%_])")
+
+
+Term = tuple[str, str]
+"""A text, and "*" if it is a prefix."""
 
 
 class Query(NamedTuple):
@@ -41,12 +50,8 @@ class Query(NamedTuple):
 
 
 def parse(query: str, layout: Layout) -> Query:
-    """Raises `InvalidConfig` for a query that is no string, or has more than `TERMS_MAX` terms."""
-    if not isinstance(query, str):
-        raise InvalidConfig(f"a query is a string, not {type(query).__name__}", operation="search")
-    terms = _terms(query, layout)
-    if len(terms) > TERMS_MAX:
-        raise InvalidConfig(f"a query of {len(terms)} terms", operation="search", hint=f"use at most {TERMS_MAX}")
+    """Raises `InvalidConfig` for a query that is no string, is too long, or has more than `TOKENS_MAX` tokens."""
+    terms = _bounded(_terms(check_query(query), layout), layout)
     if not layout.trigram:
         return Query(" ".join(f'"{text}"{star}' for text, star in terms), "", ())
     short = dict.fromkeys(text for text, _ in terms if len(text) < GRAM)
@@ -57,8 +62,8 @@ def parse(query: str, layout: Layout) -> Query:
     return Query(long, condition, tuple(spelling for spellings in texts for spelling in spellings))
 
 
-def _terms(query: str, layout: Layout) -> list[tuple[str, str]]:
-    """Each term with its star, or ""."""
+def _terms(query: str, layout: Layout) -> list[Term]:
+    """Each term of a query, in order."""
     clean = query.replace("\0", " ")
     if not clean.isascii():
         clean = clean.encode("utf-8", "replace").decode("utf-8")
@@ -71,6 +76,36 @@ def _terms(query: str, layout: Layout) -> list[tuple[str, str]]:
         if text.strip():
             terms.append((text, "*" if star else ""))
     return terms
+
+
+def _bounded(terms: list[Term], layout: Layout) -> list[Term]:
+    """The terms, without repetitions where there are many. Raises InvalidConfig for more than `TOKENS_MAX` tokens."""
+    characters = sum(len(text) + 1 for text, _ in terms)
+    fewest = 1 if layout.trigram else 2  # characters for a token: one, and another one behind it that is in no token
+    if len(terms) <= TERMS_PLAIN and characters <= TOKENS_MAX * fewest:
+        return terms
+    tokens = _tokens([text for text, _ in terms], layout)
+    count = sum(max(1, len(found)) for found in tokens)
+    if count > TOKENS_MAX:
+        raise InvalidConfig(
+            f"a query of {count} tokens", operation="search", hint=f"use at most {TOKENS_MAX}; a.b.c has three"
+        )
+    if len(terms) <= TERMS_PLAIN:
+        return terms
+    same = {(*found, term[1]) if found else term: term for found, term in zip(tokens, terms, strict=True)}
+    return list(same.values())
+
+
+def _tokens(texts: list[str], layout: Layout) -> list[list[str]]:
+    """The tokens that the tokenizer makes of each text."""
+    found: list[list[str]] = [[] for _ in texts]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"CREATE VIRTUAL TABLE query USING fts5(t, content='', tokenize='{layout.tokenizer}')")
+        connection.execute("CREATE VIRTUAL TABLE tokens USING fts5vocab(query, 'instance')")
+        connection.executemany("INSERT INTO query(rowid, t) VALUES(?, ?)", enumerate(texts))
+        for number, token in connection.execute("SELECT doc, term FROM tokens ORDER BY doc, offset").fetchall():
+            found[number].append(token)
+    return found
 
 
 def _spellings(text: str, layout: Layout) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.errors import EngineClosed, InvalidConfig
 from shadowswitch.model.records import Hit, Record
+from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.fts5.query import Query, parse
@@ -27,17 +28,21 @@ T = TypeVar("T")
 RECORDS_FETCHED = 8
 """Whole records held at a time by a scan: they may be large."""
 VERSIONS_FETCHED = 500
+STEPS = 20_000
+"""SQLite asks for the time limit after so many steps of its machine: about 2 ms of a search that sorts its hits, half a
+second of one for a phrase of many tokens. Each time it needs the GIL, so not more often."""
 _LIMIT_MAX = (1 << 31) - 1
 
 
 class Fts5Reader:
     """See `protocol.IndexReader`. One thread at a time, any thread. Scores are bm25 within each shard."""
 
-    def __init__(self, shards: Sequence[Path], options: Mapping[str, Any]) -> None:
+    def __init__(self, shards: Sequence[Path], options: Mapping[str, Any], steps: int = STEPS) -> None:
         self._paths = tuple(shards)
         self._options = options
         self._layout = layout = Layout(options)
         self._closed = False
+        self._running = _Running()
         self._connections: list[sqlite3.Connection] = []
         self._files: list[Identity] = []
         names = ", ".join(layout.columns)
@@ -56,20 +61,23 @@ class Fts5Reader:
         try:
             for path in self._paths:
                 self._connections.append(self._connect(path))
+                self._connections[-1].set_progress_handler(self._running.is_over, steps)
                 with store.translated("open shard", path):
                     self._files.append(identity(path / store.FILE))
         except BaseException:
             self.close()
             raise
 
-    def search(self, query: str, limit: int) -> list[Hit]:
+    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED) -> list[Hit]:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise InvalidConfig(f"limit is {limit!r}", operation="search", hint="ask for at least one hit")
-        parsed = parse(query, self._layout)
+        with store.translated("search", self._paths[0]):
+            parsed = parse(query, self._layout)
         if not (parsed.match or parsed.condition):
             return []
         wanted = min(limit, _LIMIT_MAX)
-        found = list(chain.from_iterable(self._best(shard, parsed, wanted) for shard in range(len(self._paths))))
+        shards = range(len(self._paths))
+        found = list(chain.from_iterable(self._best(shard, parsed, wanted, time_limit) for shard in shards))
         found.sort(key=_best_first)
         return [Hit(resource_type, id, 0.0 - score, lsn) for resource_type, id, score, lsn in found[:wanted]]
 
@@ -139,16 +147,21 @@ class Fts5Reader:
             raise
         return connection
 
-    def _best(self, shard: int, query: Query, limit: int) -> list[tuple[str, str, float, int]]:
+    def _best(self, shard: int, query: Query, limit: int, time_limit: TimeLimit) -> list[tuple[str, str, float, int]]:
         """The best hits of one shard."""
         path, connection = self._paths[shard], self._connections[shard]
+        time_limit.check()
         try:
             connection.execute("BEGIN")
             try:
+                self._running.limit = time_limit
                 rows = self._rows(connection, query, limit)
             finally:
+                self._running.limit = UNLIMITED
                 connection.execute("ROLLBACK")
         except store.SQLITE_ERRORS as error:
+            if time_limit.ended:  # whatever FTS5 made of the interruption: it is no damage
+                raise time_limit.error() from error
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and "fts5:" in str(error):
                 raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
             raise store.translate(error, "search", path) from error
@@ -173,6 +186,16 @@ class Fts5Reader:
 
     def _record(self, row: Sequence[Any]) -> Record:
         return Record(row[0], row[1], dict(zip(self._layout.names, row[3:], strict=True)), row[2])
+
+
+class _Running:
+    """The time limit of the search that runs; SQLite calls `is_over` beneath it, and stops when that is true."""
+
+    def __init__(self) -> None:
+        self.limit = UNLIMITED
+
+    def is_over(self) -> bool:
+        return self.limit.is_over()
 
 
 class _Snapshot(Iterator[T], Generic[T]):

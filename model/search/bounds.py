@@ -1,0 +1,55 @@
+"""What every search has, whatever the backend: the bound of its query, and the time that it may take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from shadowswitch.model.errors import InvalidConfig, Timeout
+
+QUERY_CHARS_MAX = 4000
+"""The longest query. A backend that splits it into tokens bounds these, too."""
+SEARCH_TIMEOUT_S = 10.0
+
+
+def check_query(query: str) -> str:
+    """A query of a bounded length. Raises InvalidConfig."""
+    if not isinstance(query, str):
+        raise InvalidConfig(f"a query is a string, not {type(query).__name__}", operation="search")
+    if len(query) > QUERY_CHARS_MAX:
+        raise InvalidConfig(
+            f"a query of {len(query)} characters", operation="search", hint=f"use at most {QUERY_CHARS_MAX}"
+        )
+    return query
+
+
+class TimeLimit:
+    """The time that one search may take. The thread of the search asks `is_over` now and then."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._end = monotonic() + seconds
+        self.ended = False
+        """`is_over` was true once: the search was stopped, whatever error came of it."""
+
+    def is_over(self) -> bool:
+        """Whether the time has passed."""
+        self.ended = self.ended or self._monotonic() >= self._end
+        return self.ended
+
+    def check(self) -> None:
+        """Raise Timeout when the time has passed."""
+        if self.is_over():
+            raise self.error()
+
+    def error(self) -> Timeout:
+        """The error of a search that was stopped."""
+        return Timeout(
+            f"the search took longer than {self._seconds:g} s and was stopped",
+            operation="search",
+            hint="use fewer or rarer words, or a longer prefix; timeout_s gives it more time",
+        )
+
+
+UNLIMITED = TimeLimit(math.inf, lambda: 0.0)
