@@ -61,7 +61,7 @@ def test_an_unknown_parameter_is_400_and_the_hint_names_the_known_ones(client: C
 def test_a_filter_that_search_does_not_have_is_refused(client: Client) -> None:
     problem = client.refused(400, "GET", "branches/main/search?q=hello&resource_type=user")
     assert "resource_type" in problem["detail"]
-    assert problem["hint"].endswith("index_type, limit, min_lsn, q")
+    assert problem["hint"].endswith("index_type, limit, min_lsn, q, timeout_s")
 
 
 def test_every_parameter_of_the_document_is_known(client: Client) -> None:
