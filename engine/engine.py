@@ -152,6 +152,7 @@ class Engine:
     pause_build = _builds(BuildCalls.pause_build)
     resume_build = _builds(BuildCalls.resume_build)
     throttle_build = _builds(BuildCalls.throttle_build)
+    set_priority = _builds(BuildCalls.set_priority)
     report_progress = _builds(BuildCalls.report_progress)
     complete_build = _builds(BuildCalls.complete_build)
     fail_build = _builds(BuildCalls.fail_build)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from shadowswitch.actors.branch.router import BranchRouter
-from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.supervisor import Supervisor
+from shadowswitch.actors.queue.builders import Builders
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
@@ -27,7 +27,7 @@ class Statistics:
         self,
         context: EngineContext,
         router: BranchRouter,
-        builds: BuildRegistry,
+        builders: Builders,
         pool: WorkerPool,
         admission: AdmissionQueue,
         generations: OpenGenerations,
@@ -37,7 +37,7 @@ class Statistics:
         self._catalog = context.catalog
         self._metrics = context.metrics
         self._router = router
-        self._builds = builds
+        self._builders = builders
         self._pool = pool
         self._admission = admission
         self._generations = generations
@@ -52,7 +52,8 @@ class Statistics:
             "catalog": self._catalog.statistics(),
             "journal": self._journal(),
             "branch_actors": self._router.running(),
-            "builds_running": self._builds.running(),
+            "builds_running": self._builders.count(),
+            "builds_queued": self._builders.queued(),
             "worker_pids": self._pool.pids(),
             "queued_changes": self._admission.queued,
             "pins": sum(generation.pins for generation in generations),
@@ -82,7 +83,7 @@ class Statistics:
         for row in self._catalog.generations():
             opened = self._generations.get(row.number)
             durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
-            if row.needs_journal:
+            if retention.keeps_journal(self._catalog, row):
                 lsn = max(durable, row.durable_lsn)
                 what = {"generation": row.number, "role": row.role, "durable_lsn": lsn}
                 holders.setdefault(row.branch, []).append(what | {"changes": max(0, self._heads.of(row.branch) - lsn)})

@@ -57,6 +57,7 @@ from shadowswitch.actors.maintenance.subscribers import Subscribers
 from shadowswitch.actors.maintenance.trimmer import Trimmer
 from shadowswitch.actors.maintenance.watcher import Watcher
 from shadowswitch.actors.maintenance.watches import Watches
+from shadowswitch.actors.queue.builders import Builders
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
@@ -178,11 +179,8 @@ class Lifecycle:
         scrub = partial(Scrubber.start, context, self.validator, self.generations, self.followers, self._leave)
         self.scrubber = Address(scrub)
         stack.callback(self.scrubber.stop, STOP_TIMEOUT_S)
-        self.builds = BuildRegistry(
-            context, self.router, self.external, self.generations, self.followers, self.running_builds,
-            self.build_progress, self._start_builder,
-        )  # fmt: skip
-        stack.callback(self.builds.close, STOP_TIMEOUT_S)
+        self._make_builds(context)
+        stack.callback(self.builders.close, STOP_TIMEOUT_S)
         self.readers = OpenReaders(clock)
         stack.callback(self.readers.shut, STOP_TIMEOUT_S)
         stack.callback(changes.close)
@@ -191,8 +189,7 @@ class Lifecycle:
     def _set_going(self, stack: ExitStack) -> None:
         """Last: builds go on, and the timers tick."""
         context, timers = self.context, self.timers
-        for row in self.recovered.resume:
-            self.builds.go_on(row)
+        self.builds.go_on(self.recovered.resume)
         stack.callback(timers.close)
         for follower in self.followers.addresses:
             timers.every(context.config.refresh_interval_ms / 1000, partial(_tick_if_idle, follower))
@@ -208,7 +205,7 @@ class Lifecycle:
         self.indexes = LiveIndexes(context.clock, context.changes)
         self.publisher = Publisher(context, self.indexes)
         self.pause = FollowerPause(context.clock, context.config.followers)
-        self.running_builds, self.switches = RunningBuilds(), RunningSwitches()
+        self.running_builds, self.switches = RunningBuilds(context.config.builds_max), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
         self.answers = WorkerAnswers(
             self.pool, context.config, context.clock, context.metrics, lambda: context.changes.closing
@@ -221,6 +218,13 @@ class Lifecycle:
         self.external = ExternalBuilds(
             context, self.validator, self.generations, self.heads, self.followers, self.running_builds
         )
+
+    def _make_builds(self, context: EngineContext) -> None:
+        self.builders = Builders(context, self.running_builds, self._start_builder)
+        self.builds = BuildRegistry(
+            context, self.router, self.external, self.generations, self.followers, self.running_builds,
+            self.build_progress, self.builders,
+        )  # fmt: skip
 
     def _make_calls(self, state: OpenState, stack: ExitStack) -> None:
         context, generations, validator = self.context, self.generations, self.validator
@@ -240,7 +244,7 @@ class Lifecycle:
             views,
         )  # fmt: skip
         statistics = Statistics(
-            context, self.router, self.builds, self.pool, self.admission, generations, self.heads, self.supervisor
+            context, self.router, self.builders, self.pool, self.admission, generations, self.heads, self.supervisor
         )  # fmt: skip
         checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
         self.calls: dict[type[Any], Any] = {
@@ -282,7 +286,7 @@ class Lifecycle:
     def _start_builder(self, row: ShadowRow, parallel_workers: int) -> Any:
         return ShadowBuilder.start(
             self.context, row, parallel_workers, self.pool, self.validator, self.generations, self.heads,
-            self.followers, self.timers, self.running_builds,
+            self.followers, self.timers, self.running_builds, self.builders.leave_place,
         )  # fmt: skip
 
     def _start_follower(self, number: int) -> Any:

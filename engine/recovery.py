@@ -3,6 +3,7 @@
     found                       meaning                                        action
     shadow PREPARING            the directory may be half made                 built again from the beginning
     shadow BUILDING             the workers died with the host                 goes on from what each shard has stored
+    shadow paused               a caller let it stand still                    stays paused
     shadow PREPARING, external  its builder does not know its directory yet    its directory is made
     shadow BUILDING, external   its builder is another process                 left as it is; its timeout begins anew
     shadow BUILT                complete, not switched to                      opened and followed
@@ -165,8 +166,9 @@ class Recovery:
             transact(lambda c: transitions.give_up_switching(c, shadow.id, reason), "recover")
         elif shadow.state == ShadowState.PREPARING or (shadow.state == ShadowState.BUILDING and not shadow.external):
             self._begin_again_if_ahead(shadow)
-            transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
-            self._found.resume.append(shadow)
+            if not shadow.paused_by:
+                transact(lambda c: transitions.note_recovery(c, "resumed", shadow), "recover")
+                self._found.resume.append(shadow)
         elif shadow.state == ShadowState.BUILDING:
             transact(lambda c: transitions.note_recovery(c, "awaited", shadow), "recover")
         elif shadow.state == ShadowState.FAILED:

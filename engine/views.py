@@ -16,7 +16,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.locks.branch_state import BranchState, BranchStatus
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
@@ -51,6 +51,13 @@ def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
     return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
 
 
+def paused_text(row: ShadowRow) -> str | None:
+    """Author and reason of a pause; None for a build that is not paused."""
+    if row.state not in RUNNING or not row.paused_by:
+        return None
+    return f"paused by {row.paused_by}: {row.paused_why}; resume_build lets it go on"
+
+
 def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | None = None) -> ShadowIndex:
     """The status of a shadow as its row has it. `switch_s` is the estimated time of a switch to it."""
     built = row.state == ShadowState.BUILT
@@ -69,6 +76,8 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | Non
         completed_at=moment(row.completed_at),
         switched_at=moment(row.switched_at),
         error=row.error or None,
+        paused_by=row.paused_by or None if row.state in RUNNING else None,
+        stands_still=paused_text(row),
         shadow_index_path=str(root / row.path),
     )
 
@@ -156,18 +165,41 @@ class Views:
 
     def shadow_of(self, row: ShadowRow) -> ShadowIndex:
         """The status of a shadow: the durable row, and the live progress of a running build."""
-        meter = self._running_builds.meters.get(row.id) if row.state in RUNNING else None
         opened = self._generations.get(row.generation)
-        if meter is not None:
-            percent, left_s = meter.read(self._clock.monotonic())
-            eta_s = left_s + self._switch_estimate_s(row) if left_s is not None else None
-            row = msgspec.structs.replace(row, progress=max(row.progress, percent), eta_s=eta_s)
         if opened is not None:
             row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
-        if not row.error and row.state in RUNNING:
-            row = msgspec.structs.replace(row, error=self._running_builds.stuck.get(row.id))
         switch_s = self._switch_estimate_s(row) if row.state == ShadowState.BUILT else None
-        return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
+        if row.state not in RUNNING or row.external:
+            return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
+        position = self._running_builds.queue.position(row.id)
+        stuck = self._running_builds.stuck.get(row.id)
+        if position is None and not row.paused_by:
+            row = self._with_progress(row)
+        else:  # it does not move, so no time to its end is known
+            phase = Phase.PAUSED if row.paused_by else Phase.QUEUED
+            row = msgspec.structs.replace(row, phase=phase, eta_s=None)
+        if not row.error:
+            row = msgspec.structs.replace(row, error=stuck)
+        view = shadow_view(row, self._root, self._heads.of(row.branch))
+        reason = view.stands_still or stuck or self._queued_text(position)
+        return msgspec.structs.replace(view, queue_position=position, stands_still=reason)
+
+    def _with_progress(self, row: ShadowRow) -> ShadowRow:
+        meter = self._running_builds.meters.get(row.id)
+        if row.phase == Phase.QUEUED:  # it has its place, and begins
+            phase = Phase.PREPARING if row.state == ShadowState.PREPARING else Phase.COPYING
+            row = msgspec.structs.replace(row, phase=phase)
+        if meter is None:
+            return row
+        percent, left_s = meter.read(self._clock.monotonic())
+        eta_s = left_s + self._switch_estimate_s(row) if left_s is not None else None
+        return msgspec.structs.replace(row, progress=max(row.progress, percent), eta_s=eta_s)
+
+    def _queued_text(self, position: int | None) -> str | None:
+        if position is None:
+            return None
+        places = self._running_builds.queue.places
+        return f"queued, number {position}: Config.builds_max lets {places} copy at once; see set_priority"
 
     def _switch_estimate_s(self, row: ShadowRow) -> float:
         """The likely time of the call of a switch: that of the last one of the index."""

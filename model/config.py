@@ -73,6 +73,9 @@ class Config(msgspec.Struct, frozen=True):
     """Rounds of catch-up without gain after which a build fails as not converging."""
     write_delay_max_ms: float = 20.0
     """The longest delay of a single write for a build that cannot keep up, before that build fails."""
+    builds_max: int = 0
+    """The most builds of the engine that copy at once; the others wait, see `set_priority`. 0: as many as there are
+    cores. What follows a copy, and an external build, does not count."""
     build_share: float = 1.0
     """The share of the time that a build may work, 0 to 1; `throttle_build` changes it for a running build."""
     disk_reserve_bytes: int = 256 << 20
@@ -114,7 +117,14 @@ class Config(msgspec.Struct, frozen=True):
                 continue
             if isinstance(_DEFAULTS[name], int) and not isinstance(value, int):
                 raise InvalidConfig(f"Config.{name} must be a whole number, not {value!r}")
-            zero_allowed = name in ("journal_keep_changes", "worker_nice", "idle_workers", "worker_retries", "soak_s")
+            zero_allowed = name in (
+                "journal_keep_changes",
+                "worker_nice",
+                "idle_workers",
+                "worker_retries",
+                "soak_s",
+                "builds_max",
+            )
             zero_allowed |= name in (
                 "failed_keep_s",
                 "recheck_interval_s",

@@ -27,9 +27,12 @@ class ShadowState(StrEnum):
 class Phase(StrEnum):
     """The present activity of a build or of the built index: finer than the state."""
 
+    QUEUED = "queued"
+    """A build that waits for a place among those that copy, see `Config.builds_max`."""
     PREPARING = "preparing"
     COPYING = "copying"
     PAUSED = "paused"
+    """A caller paused the build, or the disk is short of room."""
     CATCHING_UP = "catching_up"
     CAUGHT_UP = "caught_up"
     BUILDING = "building"
@@ -84,6 +87,10 @@ MOVES: dict[ShadowState, frozenset[ShadowState]] = {
 
 UNDER_WAY = frozenset({S.PREPARING, S.BUILDING, S.BUILT, S.SWITCHING})
 """While a shadow is in one of these, another build of the same branch and index type is a duplicate."""
+
+
+HEAVY = frozenset({Phase.QUEUED, Phase.PREPARING, Phase.COPYING, Phase.PAUSED})
+"""In these phases a build of the engine has its copy before it."""
 
 
 def check_move(shadow_id: str, present: ShadowState, wanted: ShadowState) -> None:

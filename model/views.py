@@ -94,6 +94,15 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     shadow_index_path: str
     retry_count: int
     generation: int
+    priority: int = 0
+    queue_position: int | None = None
+    """1 for the next build that begins to copy; None unless it waits for that."""
+    share: float | None = None
+    """The share of the time that `throttle_build` left it; None: `Config.build_share`."""
+    paused_by: str | None = None
+    """The author of a pause; None while it may work."""
+    stands_still: str | None = None
+    """Why a build does not work at the moment: paused, with author and reason; queued; short of a resource."""
 
 
 class IndexInfo(msgspec.Struct, frozen=True):

@@ -38,10 +38,15 @@ ROWS: tuple[tuple[str, str, str], ...] = (
         "POST /branch-locks/force-unlock/{branch} frees it",
     ),
     ("index()", "GET /indexes", "shadowswitch status"),
-    ("retry_build", "POST /shadow-index/{id}/retry", "shadowswitch build"),
+    ("pause_build", "POST /shadow-index/{id}/pause", "shadowswitch pause"),
+    ("resume_build", "POST /shadow-index/{id}/resume", "shadowswitch resume"),
+    ("retry_build", "POST /shadow-index/{id}/retry", "shadowswitch retry"),
     ("scan()", "GET /branches/{name}/records", "shadowswitch search"),
+    ("set_priority", "POST /shadow-index/{id}/priority", "shadowswitch priority"),
+    ("shadow()", "GET /shadow-index/{id}/status", "shadowswitch status"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),
     ("start_build", "POST /shadow-index/start", "shadowswitch build"),
+    ("throttle_build", "POST /shadow-index/{id}/throttle", "shadowswitch throttle"),
     ("wait_for", "GET /shadow-index/{id}/status", "shadowswitch status"),
 )
 

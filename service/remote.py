@@ -114,6 +114,7 @@ class RemoteEngine:
         service_name: str = "",
         by: str = "",
         reason: str = "",
+        priority: int = 0,
     ) -> ShadowIndex:
         """See Engine."""
         body = {
@@ -122,6 +123,7 @@ class RemoteEngine:
             "resource_types": list(resource_types),
             "build_config": build_config,
             "service_name": service_name,
+            "priority": priority,
         }
         started = self._call("POST", "shadow-index/start", body, dict[str, Any], by=by, reason=reason)
         return self.shadow(started["shadow_index_id"])
@@ -139,6 +141,30 @@ class RemoteEngine:
         path = f"shadow-index/{_segment(shadow_id)}?reason={quote(reason)}"
         self._call("DELETE", path, None, dict[str, Any], by=by)
         return self.shadow(shadow_id)
+
+    def retry_build(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        return self._operate(shadow_id, "retry", None, by, reason)
+
+    def pause_build(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        return self._operate(shadow_id, "pause", None, by, reason)
+
+    def resume_build(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        return self._operate(shadow_id, "resume", None, by, reason)
+
+    def throttle_build(self, shadow_id: str, share: float, by: str = "", reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        return self._operate(shadow_id, "throttle", {"share": share}, by, reason)
+
+    def set_priority(self, shadow_id: str, priority: int, by: str = "", reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        return self._operate(shadow_id, "priority", {"priority": priority}, by, reason)
+
+    def _operate(self, shadow_id: str, what: str, body: Any, by: str, reason: str) -> ShadowIndex:
+        path = f"shadow-index/{_segment(shadow_id)}/{what}"
+        return self._call("POST", path, body, ShadowIndex, by=by, reason=reason)
 
     def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """See Engine. Of the request only author and reason are sent."""

@@ -33,7 +33,8 @@ class BuildProgress:
             return None
         at = self._builds.heard_at.get(shadow_id) or now
         percent, eta_s = (row.progress, row.eta_s) if row.state in BUILDING else (100.0, 0.0)
-        meter = self._builds.meters.get(shadow_id)
+        stands = row.paused_by or self._builds.queue.position(shadow_id) is not None
+        meter = self._builds.meters.get(shadow_id) if not stands else None
         if meter is not None and row.state in BUILDING and not row.external:
             known, eta_s = meter.read(now)
             percent = max(percent, known)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import queue
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,7 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
-from shadowswitch.storage.catalog.transaction import signed
+from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
@@ -64,21 +65,18 @@ class Step(msgspec.Struct, frozen=True):
     """A ShadowBuilder to itself: the next small piece of work."""
 
 
-class Tune(msgspec.Struct, frozen=True):
-    """To a ShadowBuilder: throttle (share of the time it may work), pause or go on. Reply: None."""
+class Throttle(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: work so large a share of the time. It is stored before."""
 
-    share: float | None
-    paused: bool | None
+    share: float
+
+
+class StopBuild(msgspec.Struct, frozen=True):
+    """To a ShadowBuilder: end all work, then make the transition `work`. Reply: None, once it is made."""
+
+    work: Callable[[Commit], Any]
+    what: str
     reply: Reply[None]
-
-
-class CancelBuild(msgspec.Struct, frozen=True):
-    """To a ShadowBuilder: end the build. Reply: None, once the shadow is CANCELLED (or `failed`) and no worker runs."""
-
-    reason: str
-    reply: Reply[None]
-    failed: bool = False
-    by: str = ""
 
 
 class ShadowBuilder(EngineActor):
@@ -101,7 +99,9 @@ class ShadowBuilder(EngineActor):
         followers: FollowerPool,
         timers: Timers,
         builds: RunningBuilds,
+        leave_place: Callable[[str], None],
     ) -> None:
+        """`leave_place` gives the place of the build in the queue to the next one; again: no effect."""
         super().__init__(f"shadowswitch-build-{row.id[:8]}", context.crashed)
         self._context = context
         self._clock = context.clock
@@ -111,6 +111,7 @@ class ShadowBuilder(EngineActor):
         self._followers = followers
         self._timers = timers
         self._builds = builds
+        self._leave_place = leave_place
         self._id = row.id
         self._row = row
         self._begun = self._noted = self._clock.monotonic()
@@ -128,19 +129,25 @@ class ShadowBuilder(EngineActor):
         self.handles(WorkerSaid, self._worker_said)
         self.handles(WorkerGone, self._worker_gone)
         self.handles(Step, self._step)
-        self.handles(CancelBuild, self._cancel)
-        self.handles(Tune, self._tune)
+        self.handles(StopBuild, self._stop_build)
+        self.handles(Throttle, self._throttle)
 
     # -- preparing and copying -------------------------------------------------------------------------------------
 
     def _begin(self, _: BeginBuild) -> None:
         row = self._context.catalog.shadow(self._id)
+        if row.paused_by or row.state not in (ShadowState.PREPARING, ShadowState.BUILDING):
+            self._end()  # a caller came in between
+            self.stop()
+            return
         spec = self._context.catalog.generation(row.generation)
         assert spec is not None, f"IX-6 shadow {row.id} is {row.state} and has no generation"
         failpoint("build.claimed")
         self._context.hold.check()
         if row.state == ShadowState.PREPARING:
             row = self._prepare(row, spec)
+        elif row.waits_for_copy:
+            self._note(Phase.COPYING)
         self._row = row
         names = self._context.catalog.types()
         types = {number: name for number, name in names.items() if name in row.resource_types}
@@ -174,6 +181,8 @@ class ShadowBuilder(EngineActor):
             self._fail(failure)
             return
         self._measure()
+        if not self._workers.are_copying:
+            self._leave_place(self._id)
         if isinstance(message.answer, Progress):
             self._watch_disk()
         elif self._workers.are_done:
@@ -187,12 +196,10 @@ class ShadowBuilder(EngineActor):
         if failure:
             self._fail(failure)
 
-    def _tune(self, message: Tune) -> None:
-        if not message.reply.set_running_or_notify_cancel():
-            return
-        self._pacing.tune(message.share, message.paused)
-        self._apply_control()
-        message.reply.set_result(None)
+    def _throttle(self, message: Throttle) -> None:
+        if not self._ended:
+            self._pacing.share = message.share
+            self._apply_control()
 
     def _apply_control(self) -> None:
         """Give the workers a changed pace; a build that may go on does so."""
@@ -306,9 +313,9 @@ class ShadowBuilder(EngineActor):
         self._built(generation, found)
 
     def _stop_asked(self) -> bool:
-        """Is a cancellation (or the end of the engine) waiting in the mailbox?"""
+        """Is a StopBuild waiting in the mailbox, or does the engine close?"""
         return self._context.changes.closing or any(
-            isinstance(envelope.message, CancelBuild)
+            isinstance(envelope.message, StopBuild)
             for envelope in list(self.actor_inbox.queue)  # type: ignore[attr-defined]
         )
 
@@ -336,37 +343,30 @@ class ShadowBuilder(EngineActor):
 
     def _fail(self, reason: str) -> None:
         self._end()
-        self._note_failed(reason)
-        self.stop()
-
-    def _note_failed(self, reason: str, by: str = "") -> None:
-        work = signed(lambda commit: transitions.mark_failed(commit, self._id, reason), by)
-        self._context.transact(work, "fail build")
+        self._context.transact(lambda commit: transitions.mark_failed(commit, self._id, reason), "fail build")
         failpoint("build.failed")
         self._context.metrics.count("builds_failed")
+        self.stop()
 
-    def _cancel(self, message: CancelBuild) -> None:
+    def _stop_build(self, message: StopBuild) -> None:
         if not message.reply.set_running_or_notify_cancel():
             return
         if self._handed_over:  # the catalog decides
-            raise InvalidTransition(f"shadow {self._id} is BUILT", operation="cancel build", object=self._id)
+            raise InvalidTransition(f"shadow {self._id} is BUILT", operation="stop build", object=self._id)
         self._end()
         try:
-            if message.failed:
-                self._note_failed(message.reason, message.by)
-            else:
-                work = signed(lambda c: transitions.mark_cancelled(c, self._id, message.reason), message.by)
-                self._context.transact(work, "cancel build")
-                failpoint("build.cancelled")
+            self._context.transact(message.work, message.what)
+            failpoint("build.stopped")
             message.reply.set_result(None)
         finally:  # if that could not be recorded, the caller gets the error and the Supervisor starts the builder again
             self.stop()
 
     def _end(self) -> None:
-        """Stop all work: this build writes no file after this."""
+        """Stop all work: this build writes no file after this, and another one has its place."""
         self._ended = True
         self._pacing.end()
         self._workers.kill()
+        self._leave_place(self._id)
         if self._generation is not None:
             self._generations.forget(self._generation.row.number)
             self._generation.close()
@@ -376,8 +376,8 @@ class ShadowBuilder(EngineActor):
         """A step failed: the build fails with that reason. While the engine closes it only stops, and goes on at the
         next start; while a resource cannot be had it stops, and the Supervisor starts a builder again."""
         if isinstance(error, BuildCancelled) and not self._context.changes.closing:
-            return  # the CancelBuild that stopped the validation is next in the mailbox
-        if self._ended and not isinstance(message, CancelBuild):
+            return  # the StopBuild that stopped the validation is next in the mailbox
+        if self._ended and not isinstance(message, StopBuild):
             self.stop()
             return
         if self._context.changes.closing or isinstance(error, EngineClosed) or self._builds.waits(self._id, error):

@@ -1,4 +1,4 @@
-"""Pacing: how hard a build works. It has a share of the time, pauses, a watch over the disk, and measures for the case
+"""Pacing: how hard a build works. It has a share of the time, a watch over the disk, and measures for the case
 that writers outrun the build.
 
 The measures are judged by whole rounds, never by a momentary backlog (see `model.progress`, also for a round that
@@ -34,8 +34,7 @@ class Pacing:
         self._heads = heads
         self._builds = builds
         self._row = row
-        self.share = context.config.build_share
-        self._paused = False
+        self.share = row.share or context.config.build_share
         self._short_of_disk = False
         self._looked_at = 0.0
         self._rounds = Rounds(self._place(row.start_lsn))
@@ -43,17 +42,12 @@ class Pacing:
     @property
     def control(self) -> Control:
         """The pace of the workers."""
-        return Control(self.share, self._paused or self._short_of_disk)
+        return Control(self.share, self._short_of_disk)
 
     @property
     def behind(self) -> bool:
         """Did the last round gain nothing?"""
         return self._rounds.without_gain > 0
-
-    def tune(self, share: float | None, paused: bool | None) -> None:
-        """A caller asked for another share, or for a pause."""
-        self.share = self.share if share is None else share
-        self._paused = self._paused if paused is None else paused
 
     def watch_disk(self) -> bool:
         """True while the free space is below the reserve: the build stands still.

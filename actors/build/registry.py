@@ -1,28 +1,28 @@
-"""The BuildRegistry: the running ShadowBuilders, and the calls that start, tune, cancel, fail and retry builds."""
+"""The BuildRegistry: the calls that start, cancel, fail, retry and operate builds."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
-import pykka
 
 from shadowswitch.actors.branch.lifecycle import TrackBuild
 from shadowswitch.actors.branch.lock_progress import BuildProgress
 from shadowswitch.actors.branch.router import BranchRouter
-from shadowswitch.actors.build.builder import BeginBuild, CancelBuild, Tune
+from shadowswitch.actors.build.builder import Throttle
 from shadowswitch.actors.build.external import ExternalBuilds
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.actors.kit.actor import Address, result_of
+from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
+from shadowswitch.actors.queue.builders import Builders
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import (
     DuplicateBuild,
@@ -39,6 +39,7 @@ from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import BranchRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit, signed
+from shadowswitch.storage.catalog.transitions.operating import refuse_unworked
 from shadowswitch.storage.generations.build_spec import make_spec
 
 logger = logging.getLogger("shadowswitch")
@@ -47,12 +48,10 @@ S = ShadowState
 CANCEL_TIMEOUT_S = 30.0
 OWNER = "shadowswitch"
 """The owner of a build that names no service."""
-StartBuilder = Callable[[ShadowRow, int], pykka.ActorRef[Any]]
-"""Starts a ShadowBuilder for a shadow, with at most so many parallel workers."""
 
 
 class BuildRegistry:
-    """The running builds of an engine. Any thread."""
+    """What callers do with the builds of an engine. Any thread."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class BuildRegistry:
         followers: FollowerPool,
         builds: RunningBuilds,
         progress: BuildProgress,
-        start_builder: StartBuilder,
+        builders: Builders,
     ) -> None:
         self._context = context
         self._router = router
@@ -72,12 +71,10 @@ class BuildRegistry:
         self._followers = followers
         self._running = builds
         self._progress = progress
-        self._start_builder = start_builder
+        self._builders = builders
         self._lock = threading.Lock()
-        self._builders: dict[str, Address] = {}
         self._unanswered: set[str] = set()
-        """Shadows whose claim or retry got no answer, or no thread: `mend` starts the builder if the catalog has it."""
-        self._closed = False
+        """Shadows whose claim or retry got no answer: `mend` starts the builder if the catalog has it."""
 
     def claim(
         self,
@@ -90,8 +87,9 @@ class BuildRegistry:
         track_ready: bool = False,
         by: str = "",
         reason: str = "",
+        priority: int = 0,
     ) -> ShadowRow:
-        """Claim a build durably and start its builder."""
+        """Claim a build durably; its builder starts once there is a place for it."""
         spec = make_spec(index_type, resource_types, build_config, external)
         config = plain("build_config", build_config or {})
         self._preflight(branch, index_type)
@@ -100,8 +98,9 @@ class BuildRegistry:
 
         def work(commit: Commit) -> ShadowRow:
             row, _ = transitions.claim_build(
-                commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals
-            )
+                commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals,
+                priority=priority,
+            )  # fmt: skip
             what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
             commit.audit("build.claimed", shadow_id, {**what, "by": by, "reason": reason})
             return row
@@ -155,24 +154,12 @@ class BuildRegistry:
     def start(self, row: ShadowRow) -> ShadowRow:
         """Start (or go on with) the build of a PREPARING or BUILDING shadow; an external build is only prepared.
 
-        A build waits for a thread that cannot be had. An external build is given up instead: ResourceExhausted.
+        A build waits for a place, and for a thread that cannot be had. An external build is given up instead:
+        ResourceExhausted.
         """
         if row.external:
             return self._prepare_external(row)
-        workers = make_spec(row.index_type, row.resource_types, row.build_config).parallel_workers
-        with self._lock:
-            if self._closed:
-                return row
-            self._forget_ended()
-            try:
-                address = Address(partial(self._start_builder, row, workers))
-            except ResourceExhausted as error:  # the claim is durable: `mend` starts the builder once there is a thread
-                logger.warning("shadow %s waits for its builder: %s", row.id, error)
-                self._running.stuck[row.id] = str(error)
-                self._unanswered.add(row.id)
-                return row
-            self._builders[row.id] = address
-        address.tell(BeginBuild())
+        self._builders.start(row)
         return row
 
     def _prepare_external(self, row: ShadowRow) -> ShadowRow:
@@ -186,12 +173,16 @@ class BuildRegistry:
                 self._context.transact(lambda c: transitions.mark_cancelled(c, row.id, reason), "cancel build")
             raise
 
-    def go_on(self, row: ShadowRow) -> None:
-        """At an open: as `start`, but a full disk (no directory for an external build) does not fail the open."""
-        try:
-            self.start(row)
-        except ShadowSwitchError as error:
-            logger.error("shadow %s does not go on: %s", row.id, error)
+    def go_on(self, rows: Iterable[ShadowRow]) -> None:
+        """At an open: a full disk (no directory for an external build) does not fail the open."""
+        rows = list(rows)
+        for row in rows:
+            try:
+                if row.external:
+                    self._prepare_external(row)
+            except ShadowSwitchError as error:
+                logger.error("shadow %s does not go on: %s", row.id, error)
+        self._builders.start_all(rows)
 
     def retry(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowRow:
         """FAILED to PREPARING, and on."""
@@ -208,26 +199,14 @@ class BuildRegistry:
         track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Reply())
         return self.start(self._begin(shadow_id, branch, work, track if row.track_ready else None))
 
-    def tune(self, shadow_id: str, share: float | None, paused: bool | None) -> None:
-        """Throttle, pause or let go on a running build. Raises InvalidTransition when it is not running."""
-        with self._lock:
-            address = self._builders.get(shadow_id)
-        row = self._context.catalog.shadow(shadow_id)
-        if address is None or not address.ref.is_alive() or row.state not in (S.PREPARING, S.BUILDING):
-            raise InvalidTransition(f"shadow {shadow_id} is {row.state}, not being built", operation="tune build")
-        reply: Reply[None] = Reply()
-        address.tell(Tune(share, paused, reply))
-        result_of(reply, CANCEL_TIMEOUT_S, "the change")
-
     def cancel(self, shadow_id: str, reason: str, by: str = "") -> None:
         """End a build in any state; when this returns, it writes no file any more."""
         row = self._context.catalog.shadow(shadow_id)
         check_move(shadow_id, row.state, ShadowState.CANCELLED)
-        if self._ended_by_builder(shadow_id, CancelBuild(reason, Reply(), by=by), ShadowState.CANCELLED):
-            return
         # marked first: a switch that came in between keeps its shadow, and the Follower keeps a live generation
-        work = partial(transitions.mark_cancelled, shadow_id=shadow_id, reason=reason)
-        self._context.transact(signed(work, by), "cancel build")
+        work = signed(partial(transitions.mark_cancelled, shadow_id=shadow_id, reason=reason), by)
+        if self._builders.stop(shadow_id, work, "cancel build", lambda row: row.state == S.CANCELLED):
+            return
         unfollow: Reply[None] = Reply()
         self._followers.of(row.generation).tell(Unfollow(row.generation, unfollow))
         result_of(unfollow, CANCEL_TIMEOUT_S, "the cancellation")
@@ -235,34 +214,42 @@ class BuildRegistry:
     def fail(self, shadow_id: str, error: str, by: str = "") -> None:
         """FAILED with the reason of a caller; when this returns, the build writes no file any more."""
         self._check_under_way(self._context.catalog.shadow(shadow_id))
-        if self._ended_by_builder(shadow_id, CancelBuild(error, Reply(), failed=True, by=by), ShadowState.FAILED):
-            return
 
         def work(commit: Commit) -> None:
             self._check_under_way(commit.shadow(shadow_id))  # the shadow may have become BUILT meanwhile
             transitions.mark_failed(commit, shadow_id, error)
 
-        self._context.transact(signed(work, by), "fail build")
+        self._builders.stop(shadow_id, signed(work, by), "fail build", lambda row: row.state == S.FAILED)
         self._context.metrics.count("builds_failed")
 
-    def _ended_by_builder(self, shadow_id: str, message: CancelBuild, wanted: ShadowState) -> bool:
-        """Has the builder brought the shadow to this end? False when no builder runs."""
-        with self._lock:
-            address = self._builders.get(shadow_id)
-        if address is None or not address.ref.is_alive():
-            return False
-        address.tell(message)
-        try:
-            result_of(message.reply, CANCEL_TIMEOUT_S, "the failure" if message.failed else "the cancellation")
-        except InvalidTransition:
-            return False
-        except Exception:
-            if self._context.catalog.shadow(shadow_id).state == wanted:
-                return True
-            if address.ref.is_alive():
-                raise
-            return False
-        return True
+    # -- operating -----------------------------------------------------------------------------------------------------
+
+    def pause(self, shadow_id: str, by: str, reason: str) -> None:
+        """Let a build stand still, also over restarts. Its place is free for another one. Raises InvalidTransition."""
+        refuse_unworked(self._context.catalog.shadow(shadow_id), "pause build")
+        meter = self._running.meters.get(shadow_id)
+        percent, _ = meter.read(self._context.clock.monotonic()) if meter is not None else (0.0, None)
+        work = partial(transitions.pause, shadow_id=shadow_id, percent=percent, by=by, reason=reason)
+        self._builders.stop(shadow_id, work, "pause build", lambda row: bool(row.paused_by))
+
+    def resume(self, shadow_id: str, by: str, reason: str) -> None:
+        """Let a paused build go on, once it has a place again. Raises InvalidTransition."""
+        work = partial(transitions.unpause, shadow_id=shadow_id, by=by, reason=reason)
+        self._builders.start(self._context.transact(work, "resume build"))
+
+    def throttle(self, shadow_id: str, share: float, by: str, reason: str) -> None:
+        """Give a build a share of the time, also over restarts. Raises InvalidTransition."""
+        work = partial(transitions.set_share, shadow_id=shadow_id, share=share, by=by, reason=reason)
+        self._context.transact(work, "throttle build")
+        self._builders.tell(shadow_id, Throttle(share))
+
+    def set_priority(self, shadow_id: str, priority: int, by: str, reason: str) -> None:
+        """Give a build another place in the queue, also over restarts. Raises InvalidTransition."""
+        work = partial(transitions.set_priority, shadow_id=shadow_id, priority=priority, by=by, reason=reason)
+        self._context.transact(work, "set priority")
+        self._builders.set_priority(shadow_id, priority)
+
+    # -- mending -------------------------------------------------------------------------------------------------------
 
     def _check_under_way(self, row: ShadowRow) -> None:
         if row.state not in (S.PREPARING, S.BUILDING):
@@ -273,18 +260,6 @@ class BuildRegistry:
                 hint="cancel_build discards a shadow that is BUILT",
             )
 
-    def _forget_ended(self) -> None:
-        for shadow_id, address in list(self._builders.items()):
-            if not address.ref.is_alive():
-                del self._builders[shadow_id]
-                self._running.meters.pop(shadow_id, None)
-
-    def running(self) -> int:
-        """How many builders run."""
-        with self._lock:
-            self._forget_ended()
-            return len(self._builders)
-
     def mend(self) -> list[str]:
         """Start the builders that shadows under way need: a builder died, or its claim got no answer.
 
@@ -292,17 +267,7 @@ class BuildRegistry:
         """
         if self._context.catalog.failed is not None:
             return []
-        with self._lock:
-            dead = [i for i, address in self._builders.items() if not address.ref.is_alive()]
-        mended = []
-        for shadow_id in dead:
-            row = self._context.catalog.find_shadow(shadow_id)
-            if row is not None and row.state in (ShadowState.PREPARING, ShadowState.BUILDING):
-                self.go_on(row)
-                mended.append(shadow_id)
-        with self._lock:
-            self._forget_ended()
-        return mended + self._start_claimed()
+        return self._builders.mend() + self._start_claimed()
 
     def _start_claimed(self) -> list[str]:
         """Start the builders of claims and retries that got no answer and are durable."""
@@ -312,22 +277,12 @@ class BuildRegistry:
             if row is None or row.state == S.FAILED:  # not durable, or not yet
                 continue
             with self._lock:
-                resumed = row.state == S.BUILDING and not row.external
-                wanted = shadow_id in self._unanswered and (row.state == S.PREPARING or resumed)
+                wanted = shadow_id in self._unanswered and row.state == S.PREPARING
                 self._unanswered.discard(shadow_id)
             if wanted:
-                self.go_on(row)
+                self.go_on([row])
                 started.append(shadow_id)
         return started
-
-    def close(self, timeout_s: float) -> None:
-        """Stop all builders; their builds go on at the next start."""
-        with self._lock:
-            self._closed = True
-            builders, self._builders = list(self._builders.values()), {}
-        for address in builders:
-            if address.ref.is_alive():
-                address.stop(timeout_s)
 
 
 def plain(what: str, config: Mapping[str, Any]) -> dict[str, Any]:

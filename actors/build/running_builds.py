@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from shadowswitch.actors.queue.build_queue import BuildQueue
 from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.model.progress import Pace, ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
@@ -18,7 +19,9 @@ SHORTAGES_MAX = 60
 class RunningBuilds:
     """It outlives the ShadowBuilders, so the successor of a dead builder finds its state. Any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 0) -> None:
+        self.queue = BuildQueue(places)
+        """Which builds copy, and which wait for that. Changed by the BuildRegistry only."""
         self.meters: dict[str, ProgressMeter] = {}
         """The progress of running builds, by shadow id."""
         self.stuck: dict[str, str] = {}

@@ -80,7 +80,7 @@ class Trimmer:
             generation = self._generations.get(row.number)
             if generation is not None and not generation.closed:
                 durable[row.number] = generation.writer.durable_lsn
-            if row.needs_journal:
+            if retention.keeps_journal(self._catalog, row):
                 needed = min(needed, max(row.durable_lsn, durable.get(row.number, 0)))
         for hold in retention.holds(self._catalog, branch):
             if not hold.given_up:

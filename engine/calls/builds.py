@@ -25,10 +25,10 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
-from shadowswitch.storage.catalog.transaction import signed
 
 ERROR_CHARS_MAX = 10_000
 NAME_CHARS_MAX = 1000
+PRIORITY_MAX = 1_000_000
 
 
 class BuildCalls:
@@ -45,7 +45,6 @@ class BuildCalls:
         views: Views,
     ) -> None:
         self._catalog = context.catalog
-        self._transact = context.transact
         self._clock = context.clock
         self._changes = context.changes
         self._state = state
@@ -66,8 +65,12 @@ class BuildCalls:
         track_ready: bool = False,
         by: str = "",
         reason: str = "",
+        priority: int = 0,
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
+
+        While `Config.builds_max` builds copy, it waits with the phase `queued`: the highest `priority` goes first, then
+        the oldest. It is PREPARING then, and its ETA is None. An external build does not wait.
 
         With `external` a program outside builds it: the answer names its directory (`shadow_index_path`) and the LSN
         from which changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes
@@ -79,10 +82,11 @@ class BuildCalls:
         check_text("service_name", service_name, NAME_CHARS_MAX)
         if not isinstance(external, bool) or not isinstance(track_ready, bool):
             raise InvalidConfig("external and track_ready are True or False")
+        check_priority(priority)
         named = author(by, reason)
         row = self._branches.row(branch)
         claimed = self._builds.claim(
-            row, index_type, resource_types, build_config, external, service_name, track_ready, *named
+            row, index_type, resource_types, build_config, external, service_name, track_ready, *named, priority
         )
         return self._views.shadow_of(claimed)
 
@@ -156,27 +160,40 @@ class BuildCalls:
         return self._views.shadow(id)
 
     def pause_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
-        """Let a running build stand still until `resume_build`. Raises InvalidTransition when none is running."""
-        return self._tune(id, "build.paused", author(by, reason), paused=True)
+        """Let a build stand still until `resume_build`, also over restarts. It keeps what it has copied.
+
+        Its place in the queue is free for another build. `paused_by` of the status is the author. Raises
+        InvalidTransition for a build that has ended, and for an external one.
+        """
+        self._state.check()
+        self._builds.pause(id, *author(by, reason))
+        return self._views.shadow(id)
 
     def resume_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
-        """Let a paused build go on."""
-        return self._tune(id, "build.resumed", author(by, reason), paused=False)
+        """Let a paused build go on, as soon as it has a place again. Raises InvalidTransition, see `pause_build`."""
+        self._state.check()
+        self._builds.resume(id, *author(by, reason))
+        return self._views.shadow(id)
 
     def throttle_build(self, id: str, share: float, by: str = "", reason: str = "") -> ShadowIndex:
-        """Let a running build work only a share of the time, above 0 and at most 1."""
-        if not isinstance(share, int | float) or not 0 < share <= 1:
-            raise InvalidConfig(f"share must be above 0 and at most 1, not {share!r}")
-        return self._tune(id, "build.throttled", author(by, reason), share=float(share))
+        """Let a build work only a share of the time, above 0 and at most 1, also over restarts.
 
-    def _tune(
-        self, id: str, action: str, named: tuple[str, str], share: float | None = None, paused: bool | None = None
-    ) -> ShadowIndex:
+        Raises InvalidConfig, and InvalidTransition for a build that has ended, and for an external one.
+        """
         self._state.check()
-        self._catalog.shadow(id)
-        self._builds.tune(id, share, paused)
-        what = {"share": share} if share is not None else {}
-        self._transact(signed(lambda commit: commit.audit(action, id, what), *named), action)
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidConfig(f"share must be above 0 and at most 1, not {share!r}", hint="0.25 is a quarter")
+        self._builds.throttle(id, float(share), *author(by, reason))
+        return self._views.shadow(id)
+
+    def set_priority(self, id: str, priority: int, by: str = "", reason: str = "") -> ShadowIndex:
+        """Give a build another place in the queue, see `start_build`. A build that copies already is not stopped.
+
+        Raises InvalidConfig, and InvalidTransition for a build that has ended, and for an external one.
+        """
+        self._state.check()
+        check_priority(priority)
+        self._builds.set_priority(id, priority, *author(by, reason))
         return self._views.shadow(id)
 
     def retry_build(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
@@ -233,10 +250,19 @@ class BuildCalls:
         try:
             return self._changes.wait(arrived, deadline, what)
         except Timeout as error:
-            reason = self._running_builds.stuck.get(id)
+            reason = self._views.shadow(id).stands_still
             if reason is None:
                 raise
             raise Timeout(f"{error.message}; it stands still: {reason}", operation="wait") from None
+
+
+def check_priority(priority: object) -> None:
+    """Raise InvalidConfig unless it is a priority."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or abs(priority) > PRIORITY_MAX:
+        raise InvalidConfig(
+            f"a priority is a whole number from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority!r:.80}",
+            hint="0 is that of a build without one; the highest goes first",
+        )
 
 
 def _failure(row: ShadowRow) -> BuildFailed:

@@ -28,7 +28,7 @@ from shadowswitch.model.errors import (
     UnknownShadow,
 )
 from shadowswitch.model.names import escaped
-from shadowswitch.service.cli import manual, output, read_commands, server_commands, write_commands
+from shadowswitch.service.cli import manual, operate_commands, output, read_commands, server_commands, write_commands
 from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.cli.output import Failure
@@ -61,7 +61,7 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-for module in (write_commands, read_commands, server_commands, manual):
+for module in (write_commands, operate_commands, read_commands, server_commands, manual):
     module.add_to(app)
 
 

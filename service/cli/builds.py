@@ -1,21 +1,31 @@
-"""Builds as commands see them: the status of a shadow, the options of a build, and the wait for its end."""
+"""Builds as commands see them: the status of a shadow, the options of a build, and the wait for its end.
+
+A command that is killed leaves its shadow BUILDING. The next process that opens the directory goes on with it, and the
+next equal `build` joins it.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.engine.views import RUNNING, moment
-from shadowswitch.model.errors import BuildCancelled, BuildFailed, UnknownShadow
+from shadowswitch.engine.views import RUNNING, moment, paused_text
+from shadowswitch.model.errors import BuildCancelled, BuildFailed, DuplicateBuild, ShadowSwitchError, UnknownShadow
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
+from shadowswitch.service import host_file
+from shadowswitch.service.cli.directory import open_catalog
 from shadowswitch.service.cli.progress import build_details, steps
+from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.generations.build_spec import make_spec
 
 LOOK_S = 0.1
 PREFIX_CHARS_MIN = 4
@@ -23,6 +33,8 @@ PREFIX_CHARS_MIN = 4
 LISTED_MAX = 5
 STOPPED = "no process builds it; the same build command, or serve, goes on with it"
 EXTERNAL_STOPPED = "no process has the directory open; its builder cannot report until serve runs"
+SERVICE = "cli"
+"""The service name of a build of the command line."""
 
 
 def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
@@ -51,7 +63,11 @@ def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
         "completed_at": moment(row.completed_at),
         "switched_at": moment(row.switched_at),
         "error": row.error,
-        "stands_still": (EXTERNAL_STOPPED if row.external else STOPPED) if stopped else None,
+        "priority": row.priority,
+        "share": row.share,
+        "paused_by": row.paused_by or None if row.state in RUNNING else None,
+        "stands_still": in_commands(paused_text(row) or "")
+        or ((EXTERNAL_STOPPED if row.external else STOPPED) if stopped else None),
     }
 
 
@@ -69,11 +85,25 @@ def find_shadow(catalog: Catalog, given: str) -> ShadowRow:
     return found[0] if found else catalog.shadow(given)
 
 
+def full_id(data: Path, given: str) -> str:
+    """The id of a shadow. Raises UnknownShadow."""
+    with open_catalog(data) as catalog:
+        return find_shadow(catalog, given).id
+
+
 def types_of(catalog: Catalog, branch: str) -> list[str]:
     """The resource types with records on a branch. Raises UnknownBranch."""
     names = catalog.types()
     digests = catalog.digests(catalog.branch(branch).number)
     return sorted(names[number] for number, digest in digests.items() if digest.count)
+
+
+def types_to_build(catalog: Catalog, branch: str, given: list[str] | None) -> list[str]:
+    """The resource types of a build. Raises UnknownBranch; ShadowSwitchError for a branch without a record."""
+    found = given or types_of(catalog, branch)
+    if not found:
+        raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
+    return found
 
 
 def build_config(
@@ -111,3 +141,51 @@ def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: 
     if shadow.state == ShadowState.CANCELLED:
         raise BuildCancelled(f"shadow {id} was cancelled: {shadow.error or 'no reason given'}")
     return shadow
+
+
+def cut_off_build(catalog: Catalog, data: Path, branch: str, index_type: str) -> str:
+    """The id of a build of the index that a `build` may join; "" without one.
+
+    Where a server has the directory open, that is a build of the command line only.
+    """
+    served = host_file.read(data) is not None
+    for row in catalog.shadows():
+        same = row.branch_name == branch and row.index_type == index_type
+        if same and row.state in RUNNING and not row.external and (not served or row.service_name == SERVICE):
+            return row.id
+    return ""
+
+
+def start_or_join(
+    engine: Engine | RemoteEngine,
+    cut_off: str,
+    branch: str,
+    index_type: str,
+    resource_types: Sequence[str],
+    build_config: dict[str, Any],
+    by: str = "",
+    reason: str = "",
+    priority: int = 0,
+) -> tuple[ShadowIndex, bool]:
+    """Start a build, or join the equal one that was cut off; True if it was joined.
+
+    Raises DuplicateBuild while another build of the index is under way, or one with other options, or a paused one.
+    """
+    try:
+        shadow = engine.start_build(
+            branch, index_type, resource_types, build_config, service_name=SERVICE, by=by, reason=reason,
+            priority=priority,
+        )  # fmt: skip
+        return shadow, False
+    except DuplicateBuild as error:
+        if not cut_off or error.shadow_index_id != cut_off:
+            raise
+        shadow = engine.shadow(cut_off)
+        begun = make_spec(index_type, shadow.resource_types, shadow.build_config)
+        if begun.fingerprint != make_spec(index_type, resource_types, build_config).fingerprint:
+            error.message += f"; it was begun with other options: {shadow.build_config}, {shadow.resource_types}"
+            raise
+        if shadow.paused_by:
+            error.message += f"; it is {in_commands(shadow.stands_still or '')}"
+            raise
+        return shadow, True

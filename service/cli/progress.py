@@ -46,7 +46,11 @@ def steps(quiet: bool = False, title_width: int = 30) -> Iterator[Show]:
 def build_details(shadow: ShadowIndex) -> str:
     """Phase, ETA and lag of a build."""
     eta = shadow.estimated_completion_seconds
-    parts = [shadow.phase.replace("_", " "), f"ETA {eta:.0f} s" if eta is not None else "", f"lag {shadow.lag_changes}"]
+    parts = [
+        shadow.stands_still or shadow.phase.replace("_", " "),
+        f"ETA {eta:.0f} s" if eta is not None else "",
+        f"lag {shadow.lag_changes}",
+    ]
     return "  ".join(filter(None, parts))
 
 

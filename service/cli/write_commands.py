@@ -8,10 +8,16 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import build_config, find_shadow, types_of, wait_until_built
+from shadowswitch.service.cli.builds import (
+    build_config,
+    cut_off_build,
+    full_id,
+    start_or_join,
+    types_to_build,
+    wait_until_built,
+)
 from shadowswitch.service.cli.directory import (
     AllowEmpty,
     By,
@@ -24,7 +30,6 @@ from shadowswitch.service.cli.directory import (
     open_catalog,
     open_engine,
 )
-from shadowswitch.service.cli.joining import cut_off_build, start_or_join
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import counts_text
@@ -123,6 +128,7 @@ def build(
     column: Names = None,
     workers: Whole | None = None,
     option: Names = None,
+    priority: int = 0,
     switch: Flag = False,
     allow_empty: AllowEmpty = False,
     force: Force = False,
@@ -150,25 +156,23 @@ def build(
         The number of worker processes.
     option
         A further option of the backend, as `name=value` with a JSON value; may be repeated.
+    priority
+        Where many builds wait, the highest goes first.
     switch
         Switch to the index after the build.
     """
     config = build_config(backend, tokenizer, column, workers, option)
     with open_catalog(data) as catalog:
-        types = resource_type or types_of(catalog, branch)
+        types = types_to_build(catalog, branch, resource_type)
         cut_off = cut_off_build(catalog, data, branch, index_type)
-    if not types:
-        raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
     with open_engine(data) as engine:
-        shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config, by, reason)
+        shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config, by, reason, priority)
         shadow = wait_until_built(engine, shadow, json, by)
         request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
         result = engine.switch(shadow.shadow_index_id, request) if switch else None
     text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
-    if joined:
-        text.append("it was begun by a command that was cut off, and went on from what was stored")
-    if result is not None:
-        text.append(result.message)
+    text += ["it was begun by a command that was cut off, and went on from what was stored"] if joined else []
+    text += [result.message] if result is not None else []
     output.print_result({"shadow": shadow, "switch": result, "joined": joined}, text, json)
     if result is not None and not result.success:
         raise Refused
@@ -188,16 +192,10 @@ def switch(
 
     Example: `shadowswitch switch 5f0c... --data ./data`
     """
-    shadow_id = _full_id(data, shadow_id)
+    shadow_id = full_id(data, shadow_id)
     with open_engine(data) as engine:
         request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
         _print_switch(engine.switch(shadow_id, request), json)
-
-
-def _full_id(data: Path, given: str) -> str:
-    """The id of a shadow. Raises UnknownShadow."""
-    with open_catalog(data) as catalog:
-        return find_shadow(catalog, given).id
 
 
 def rollback(
@@ -228,7 +226,7 @@ def cancel(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "",
 
     Example: `shadowswitch cancel 5f0c... --data ./data --reason "wrong tokenizer"`
     """
-    shadow_id = _full_id(data, shadow_id)
+    shadow_id = full_id(data, shadow_id)
     with open_engine(data) as engine:
         shadow = engine.cancel_build(shadow_id, reason, by)
     output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state}", json)

@@ -26,6 +26,7 @@ from shadowswitch.service.http.routes import (
     indexing,
     locks,
     metrics,
+    operating,
     operations,
     shadows,
 )
@@ -34,7 +35,7 @@ from shadowswitch.service.http.schema import openapi
 
 TOKENS_S = 0.5
 """The pause between two looks at the token file. A request looks at once."""
-MODULES = (shadows, indexes, branches, locks, indexing, events, operations, metrics, dashboard)
+MODULES = (shadows, operating, indexes, branches, locks, indexing, events, operations, metrics, dashboard)
 
 
 def _handlers() -> list[Any]:

@@ -232,6 +232,9 @@ function drawBuilds() {
       busy && eta !== null && eta !== undefined && `about ${duration(eta)} left`,
       one.record_count && `${whole(one.record_count)} records`,
       one.lag_changes && `${whole(one.lag_changes)} changes behind`,
+      busy && one.priority && `priority ${one.priority}`,
+      busy && one.share && one.share < 1 && `${Math.round(one.share * 100)} % of the time`,
+      busy && one.stands_still,
     ];
     write(part(element, "facts"), facts.filter(Boolean).join(" · "));
     const error = one.error ? (one.error.message ?? String(one.error)) : "";
@@ -248,6 +251,17 @@ function actionsOf(one) {
   if (one.switch_ready) {
     found.push({ label: "Switch", name: `Switch ${named}`, act: () => act("Switch", `Make the new ${named} the live index. The present one is kept for a rollback.`, () => call("POST", `${path}/switch`, {})) });
   }
+  const operate = (label, text, what, body) =>
+    found.push({ label, name: `${label} the build of ${named}`, act: () => act(label, text, () => call("POST", `${path}/${what}`, body)) });
+  if (!one.external && (one.state === "PREPARING" || one.state === "BUILDING")) {
+    if (one.paused_by) operate("Resume", `The build of ${named} goes on as soon as it has a place.`, "resume");
+    else operate("Pause", `The build of ${named} stands still until it is resumed, and another one may copy meanwhile.`, "pause");
+    if (one.share && one.share < 1) operate("Full speed", `The build of ${named} works all the time.`, "throttle", { share: 1 });
+    else operate("Slow down", `The build of ${named} works a quarter of the time.`, "throttle", { share: 0.25 });
+    const highest = Math.max(0, ...state.shadows.filter((other) => other.queue_position).map((other) => other.priority));
+    if (one.queue_position > 1) operate("Put first", `The build of ${named} is the next one to copy.`, "priority", { priority: highest + 1 });
+  }
+  if (one.state === "FAILED") operate("Retry", `The build of ${named} goes on from what it has stored.`, "retry");
   if (one.state !== "SWITCHING") {
     const gone = one.state === "BUILT" || one.state === "FAILED" ? "Discard" : "Cancel";
     found.push({ label: gone, name: `${gone} the build of ${named}`, act: () => act(gone, `End the build of ${named} and remove its files. The live index stays.`, () => call("DELETE", `${path}?reason=dashboard`)) });

@@ -16,12 +16,13 @@ import lmdb
 import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.shadow_state import GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
 from shadowswitch.storage.catalog.journal import trimmed
 from shadowswitch.storage.catalog.keys import BRANCH
-from shadowswitch.storage.catalog.rows import BranchRow, HoldRow
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, HoldRow
 from shadowswitch.storage.catalog.transaction import Commit
 
 HOLDS_MAX = 100
@@ -103,6 +104,17 @@ def held_from(commit: Commit, branch: int) -> int | None:
     """The lowest LSN of the holds of a branch, as of this transaction; None without a hold."""
     held = (row.after_lsn for row in _holds_in(commit.txn, commit.catalog, branch) if not row.given_up)
     return min(held, default=None)
+
+
+def keeps_journal(catalog: Catalog, row: GenerationRow) -> bool:
+    """Must the journal keep every change above the durable LSN of a generation?
+
+    Not for a build that waits in the queue to begin: it takes the head of its branch as of its beginning.
+    """
+    if not row.needs_journal or row.role is not GenerationRole.BUILDING:
+        return row.needs_journal
+    shadow = catalog.find_shadow(row.shadow_id)
+    return shadow is None or shadow.state != ShadowState.PREPARING or shadow.started_at is not None
 
 
 def note_durable(commit: Commit, durable: dict[int, int]) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.progress import Pace
-from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
+from shadowswitch.model.shadow_state import HEAVY, GenerationRole, PublishStrategy, ShadowState
 from shadowswitch.storage.clock import Moment
 
 FORMAT = 1
@@ -77,6 +77,18 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """How the time of its build was spent, for the ETA of the next one. A number is of an older version: not used."""
     switch_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
     """The time of the last call that made it live, in seconds."""
+    priority: int = 0
+    """Among the builds that wait for a place; the highest goes first."""
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    """The share of the time that `throttle_build` left the build; None: `Config.build_share`."""
+    paused_by: str = ""
+    """The author of a pause; "" while the build may work."""
+    paused_why: str = ""
+
+    @property
+    def waits_for_copy(self) -> bool:
+        """Does the build have its copy before it? Then it needs a place, see `actors.queue.build_queue`."""
+        return self.state == ShadowState.PREPARING or self.phase in HEAVY
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

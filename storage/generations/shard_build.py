@@ -66,7 +66,7 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     applied_lsn: int
     change_rate: float
     absent: list[str] = []
-    """Fields that the index takes, and that no copied record had. Empty after a resumed copy: it has not seen all."""
+    """Fields that the index takes, and that no record had. Only in the last report."""
     fields: list[str] = []
     """Fields that the copied records had, while one was absent; at most `FIELDS_MAX`."""
 
@@ -100,7 +100,8 @@ class ShardBuild:
         """Finish the copy, catch up, force the shard to disk. Returns the last progress."""
         backend = registry.backend(self.task.backend)
         writer = backend.open_writer(Path(self.task.path), self.task.options)
-        if isinstance(backend, Choosing) and not (writer.state().loaded or writer.state().cursor):
+        resumed = writer.state().loaded or bool(writer.state().cursor)
+        if isinstance(backend, Choosing):
             self.absent.update(backend.chosen_fields(self.task.options))
         try:
             failpoint("build.shard_opened")
@@ -110,6 +111,8 @@ class ShardBuild:
                 writer.flush()
                 failpoint("copy.loaded")
             self._catch_up(writer)
+            if resumed:
+                self._look_again()
             writer.flush()
             state = writer.state()
             done = self._progress(Phase.CAUGHT_UP, state.digest.count, state.applied_lsn)
@@ -152,6 +155,20 @@ class ShardBuild:
                 self._rest(slice_begun)
                 if part.done:
                     break
+
+    def _look_again(self) -> None:
+        """After a resumed copy: look for the fields that are absent in the records which were copied before."""
+        buckets = buckets_of_shard(self.task.shard, self.task.shards)
+        for number, name in sorted(self.task.types.items()):
+            position, done = b"", False
+            while self.absent and not done:
+                begun = self.clock.monotonic()
+                part = read_records(
+                    self.catalog, self.task.branch, number, name, buckets, position, self.task.slice_rows
+                )
+                self._note_fields(part.items)
+                position, done = part.cursor, part.done
+                self._rest(begun)
 
     def _note_fields(self, items: list[Item]) -> None:
         for item in items:

@@ -280,7 +280,9 @@ def test_the_files_of_a_failed_build_go_after_a_while_and_then_no_retry_is_possi
 # -- several at once, under load -------------------------------------------------------------------------------------
 
 
-def test_builds_of_several_branches_and_types_run_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builds_of_several_branches_and_types_run_at_once(open_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_engine(builds_max=4)
+    engine.create_branch("main")
     engine.create_branch("other")
     for branch in ("main", "other"):
         fill(engine, 2000, branch, text=branch)
@@ -290,12 +292,8 @@ def test_builds_of_several_branches_and_types_run_at_once(engine: Engine, monkey
         for branch in ("main", "other")
         for kind in (KIND, "GRAPH_INDEX")
     ]
-    for shadow in shadows:
-        engine.pause_build(shadow.shadow_index_id)
     wait_until(lambda: len(engine.stats()["worker_pids"]) == 4)
     assert engine.stats()["builds_running"] == 4
-    for shadow in shadows:
-        engine.resume_build(shadow.shadow_index_id)
     for shadow in shadows:
         assert engine.wait_for(shadow.shadow_index_id, "BUILT", timeout_s=60).record_count == 2000
         assert engine.switch(shadow.shadow_index_id).success

@@ -63,7 +63,7 @@ SELDOM |= {
     "withdraw.renamed": 1,
 }
 SELDOM |= {"open.locked": 2, "open.directories": 2, "open.catalog": 2, "recover.cleaned": 2, "repair.bucket": 1}
-SELDOM |= dict.fromkeys(("build.failed", "build.cancelled", "switch.withdrawn", "switch.given_up"), 1)
+SELDOM |= dict.fromkeys(("build.failed", "build.stopped", "switch.withdrawn", "switch.given_up"), 1)
 SELDOM |= dict.fromkeys(IN_WORKERS - {"copy.slice"}, 1)
 """How often the workload passes a failpoint at least, if that is less than three times."""
 MORE_CASES = [(name, nth) for name in POINTS for nth in (2, 3) if nth <= SELDOM.get(name, 3)]

@@ -16,10 +16,10 @@ from tests.conftest import FAST, running
 from tests.support.engine_helpers import KIND, TYPES, fill, wait_until
 
 PARTS = """Catalog StateChanges JournalWriter.start Timers WorkerPool Publisher BranchRouter Recovery.run Follower.start
-Dispatcher.start Janitor.start Watcher.start Scrubber.start BuildRegistry OpenReaders SoakCalls FolderCalls
+Dispatcher.start Janitor.start Watcher.start Scrubber.start Builders BuildRegistry OpenReaders SoakCalls FolderCalls
 BuildRegistry.go_on Timers.every"""
 """The parts that the start makes or starts, in that order."""
-STOPS = """Timers.close SoakCalls.close BranchRouter.close StateChanges.close OpenReaders.shut BuildRegistry.close
+STOPS = """Timers.close SoakCalls.close BranchRouter.close StateChanges.close OpenReaders.shut Builders.close
 ShadowBuilder Scrubber Watcher Janitor Dispatcher Follower WorkerPool.close Timers.close JournalWriter Catalog.close"""
 """The parts that stop, in that order: methods, and actors."""
 
@@ -29,13 +29,14 @@ def open_fast(path: Path, **settings: Any) -> Engine:
 
 
 @pytest.fixture
-def under_way(data_dir: Path) -> Path:
+def under_way(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory with a live index, and a build that the next start goes on with."""
     with open_fast(data_dir) as engine:
         engine.create_branch("main")
         fill(engine, 100)
         engine.rebuild("main", KIND, TYPES)
-        engine.pause_build(engine.start_build("main", KIND, TYPES).shadow_index_id)
+        monkeypatch.setenv("SHADOWSWITCH_POINTS", "build.shard_opened=sleep:600")
+        engine.start_build("main", KIND, TYPES)
     return data_dir
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from shadowswitch import DuplicateBuild, Engine
 from shadowswitch.service import host_file
-from shadowswitch.service.cli.joining import cut_off_build, start_or_join
+from shadowswitch.service.cli.builds import cut_off_build, start_or_join
 from shadowswitch.service.remote import error_of
 from tests.support import inside
 from tests.support.cli_helpers import Cli, imported, spawn
@@ -96,11 +96,13 @@ def test_a_shadow_that_waits_is_no_build_to_join(cli: Cli, data: Path) -> None:
     assert "is being built by shadow" in cli.error("build", "main", "--data", data, status=1)
 
 
-def test_beside_a_server_only_builds_of_commands_are_joined(engine: Engine, data_dir: Path) -> None:
+def test_beside_a_server_only_builds_of_commands_are_joined(
+    engine: Engine, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(engine, 50)
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "build.shard_opened=sleep:600")
     for service, joins in (("cli", True), ("settings", False)):
         id = engine.start_build("main", KIND, TYPES, service_name=service).shadow_index_id
-        engine.pause_build(id)
         host_file.write(data_dir, host_file.HostFile("http://127.0.0.1:9", "", os.getpid()))
         assert cut_off_build(inside.catalog(engine), data_dir, "main", KIND) == (id if joins else "")
         if joins:

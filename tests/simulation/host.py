@@ -26,6 +26,7 @@ SETTINGS: dict[str, Any] = {
     "map_size_bytes": 16 << 20,
     "lock_grace_s": GRACE_S,
     "followers": 1,
+    "builds_max": 2,
     "disk_reserve_bytes": 1 << 20,
     "allow_remote_filesystem": True,
 }

@@ -317,7 +317,7 @@ def tracked_builds(engine: Engine) -> Mapping[int, tuple[str, ...]]:
 
 def builds_running(engine: Engine) -> int:
     """How many builds have an actor."""
-    return engine._lifecycle.builds.running()
+    return engine._lifecycle.builders.count()
 
 
 def is_kept(engine: Engine, number: int) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Config, Engine, InvalidConfig, Put, SwitchRequest
-from tests.support.engine_helpers import KIND, TYPES, fill, live
+from tests.support.engine_helpers import KIND, TYPES, fill, live, wait_until
 
 
 @pytest.fixture
@@ -71,6 +71,23 @@ def test_a_field_that_no_record_has_is_refused(engine: Engine, backend: str, opt
     assert "no record has the field 'titel' (did you mean 'title'?)" in refused.validation_errors[0]
     assert not rebuild(engine, TYPES, SwitchRequest(allow_empty=True), **config).success, "it is not empty"
     assert rebuild(engine, TYPES, SwitchRequest(force_switch=True), **config).success
+
+
+@pytest.mark.parametrize("point", ["copy.slice=sleep:600@2", "copy.loaded=sleep:600", "catchup.slice=sleep:600"])
+def test_a_field_that_no_record_has_is_refused_after_a_pause(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    engine.write("main", [Put("object_type", str(n), {"title": f"t{n}", "text": "x"}) for n in range(2500)])
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", point)
+    config = {"columns": ["titel", "text"], "parallel_workers": 1}
+    id = engine.start_build("main", KIND, TYPES, config).shadow_index_id
+    wait_until(lambda: engine.stats()["worker_pids"] and engine.shadow(id).start_lsn)
+    engine.write("main", [Put("object_type", "late", {"text": "x"})])
+    engine.pause_build(id)
+    monkeypatch.delenv("SHADOWSWITCH_POINTS")
+    engine.resume_build(id)
+    engine.wait_for(id, "BUILT", timeout_s=60)
+    assert "no record has the field 'titel'" in engine.switch(id).validation_errors[0]
 
 
 def test_a_field_of_one_record_is_enough(engine: Engine) -> None:

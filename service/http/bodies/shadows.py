@@ -21,6 +21,7 @@ from shadowswitch.model.views import (
     SwitchResult,
     derive,
 )
+from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Caller
 from shadowswitch.service.http.bodies.fields import (
     Body,
@@ -29,6 +30,7 @@ from shadowswitch.service.http.bodies.fields import (
     IndexType,
     Name,
     Percent,
+    PriorityNumber,
     Text,
     Types,
     Whole,
@@ -52,6 +54,8 @@ class StartBuild(Body, frozen=True):
     external: bool = False
     service_name: Name = ""
     track_ready: bool = False
+    priority: PriorityNumber = 0
+    """Among the builds that wait for a place; the highest goes first."""
 
 
 class StartedBuild(msgspec.Struct, frozen=True):
@@ -174,7 +178,7 @@ def switched(result: SwitchResult) -> Switched:
     )
 
 
-class Shadow(ShadowIndex, frozen=True):
+class Shadow(ShadowIndex, frozen=True, kw_only=True):
     """The status of a shadow index. Percent and ETA are measured."""
 
     build_progress_percent: int
@@ -195,6 +199,7 @@ def shadow(info: ShadowIndex) -> Shadow:
         estimated_completion_seconds=None if eta is None else math.ceil(eta),
         estimated_switch_duration_seconds=None if switch_s is None else math.ceil(switch_s),
         estimated_sealed_ms=None if switch_s is None else round(switch_s * 1000, 3),
+        stands_still=in_http(info.stands_still or "") or None,
         service_name=service,
         service_instance_id=instance or None,
     )

@@ -11,7 +11,7 @@ from litestar import Request
 from litestar.params import Parameter, QueryParameter
 
 from shadowswitch.model.errors import InvalidConfig, Timeout
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
@@ -37,7 +37,10 @@ Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 
 @changes(f"{BASE}/start", Scope.BUILD, status_code=201)
 def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.StartedBuild:
-    """Start a build in the shadow. 409 while a build of the same branch and type is under way."""
+    """Start a build in the shadow. 409 while a build of the same branch and type is under way.
+
+    While as many builds copy as may, it is queued, and its `start_lsn` is 0 until it begins.
+    """
     caller.require(Scope.BUILD, data.branch_name)
     _check_backend(host, (data.build_config or {}).get("backend"))
     service = data.service_name or caller.name
@@ -47,13 +50,19 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
         service = f"{service}{bodies.SERVICE_SEPARATOR}{data.service_instance_id}"
     found = host.engine.start_build(
         data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
-        track_ready=data.track_ready, by=caller.author, reason=caller.reason,
+        track_ready=data.track_ready, by=caller.author, reason=caller.reason, priority=data.priority,
     )  # fmt: skip
+    queued = found.phase == Phase.QUEUED
     with contextlib.suppress(Timeout):  # the build is claimed; its start LSN is known once it is BUILDING
-        found = host.engine.wait_for(
-            found.shadow_index_id, "BUILDING", "BUILT", "FAILED", "CANCELLED", timeout_s=START_TIMEOUT_S
+        found = (
+            found
+            if queued
+            else host.engine.wait_for(
+                found.shadow_index_id, "BUILDING", "BUILT", "FAILED", "CANCELLED", timeout_s=START_TIMEOUT_S
+            )
         )
-    message = f"the build of {found.index_type} of {found.branch_name} has begun"
+    what = f"the build of {found.index_type} of {found.branch_name}"
+    message = f"{what} is {found.stands_still}" if queued else f"{what} has begun"
     return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=_estimate(host, found))
 
 
@@ -74,7 +83,7 @@ def _estimate(host: Host, found: ShadowIndex) -> int:
     return math.ceil(records / pace / 60) or 1
 
 
-def _permitted(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> ShadowIndex:
+def permitted(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> ShadowIndex:
     """A shadow of a branch for which the caller has a scope. Raises Forbidden."""
     found = host.engine.shadow(decode_segment(shadow_id))
     caller.require(scope, found.branch_name)
@@ -84,7 +93,7 @@ def _permitted(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> Shad
 @changes(f"{BASE}/{{shadow_id:str}}/progress", Scope.BUILD)
 def progress(shadow_id: str, data: bodies.Progress, host: Host, caller: Caller) -> bodies.Done:
     """The heartbeat and progress of an external builder. The engine measures its own builds and notes nothing."""
-    found = _permitted(host, caller, shadow_id, Scope.BUILD)
+    found = permitted(host, caller, shadow_id, Scope.BUILD)
     if not found.external and found.state in RUNNING_OR_COMPLETED:
         return bodies.Done(True, "the engine builds this index and measures how far it is", found.shadow_index_id)
     host.engine.report_progress(
@@ -99,7 +108,7 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
 
     For a build of the engine itself the call waits until the shadow is BUILT, and ignores the claims of the body.
     """
-    found = _permitted(host, caller, shadow_id, Scope.BUILD)
+    found = permitted(host, caller, shadow_id, Scope.BUILD)
     with host.long_call(caller):
         if found.external:
             done = host.engine.complete_build(
@@ -115,7 +124,7 @@ def complete(shadow_id: str, data: bodies.Complete, host: Host, caller: Caller) 
 @changes(f"{BASE}/{{shadow_id:str}}/fail", Scope.BUILD)
 def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodies.Done:
     """The failure of a build, with its error. A build of the engine itself is stopped, and FAILED with that error."""
-    found = _permitted(host, caller, shadow_id, Scope.BUILD)
+    found = permitted(host, caller, shadow_id, Scope.BUILD)
     host.engine.fail_build(found.shadow_index_id, data.error, caller.author)
     return bodies.Done(True, "the build is FAILED", found.shadow_index_id)
 
@@ -123,7 +132,7 @@ def fail(shadow_id: str, data: bodies.Fail, host: Host, caller: Caller) -> bodie
 @changes(f"{BASE}/{{shadow_id:str}}/retry", Scope.BUILD)
 def retry(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
     """Resume a FAILED build from its stored progress."""
-    found = _permitted(host, caller, shadow_id, Scope.BUILD)
+    found = permitted(host, caller, shadow_id, Scope.BUILD)
     return bodies.shadow(host.engine.retry_build(found.shadow_index_id, caller.author, caller.reason))
 
 
@@ -132,7 +141,7 @@ def switch(
     shadow_id: str, host: Host, caller: Caller, request: Request[Any, Any, Any], data: bodies.Switch | None = None
 ) -> bodies.Switched:
     """Make a BUILT shadow the live index. 200 also for a switch that failed: see `success` and `message`."""
-    found = _permitted(host, caller, shadow_id, Scope.SWITCH)
+    found = permitted(host, caller, shadow_id, Scope.SWITCH)
     data = data or bodies.Switch()
     if data.shadow_index_id not in (None, found.shadow_index_id):
         raise InvalidConfig(
@@ -154,7 +163,7 @@ def switch_answer(result: SwitchResult, request: Request[Any, Any, Any]) -> bodi
 @reads(f"{BASE}/{{shadow_id:str}}/status")
 def status(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
     """The status of a shadow."""
-    return bodies.shadow(_permitted(host, caller, shadow_id, Scope.READ))
+    return bodies.shadow(permitted(host, caller, shadow_id, Scope.READ))
 
 
 @reads(f"{BASE}/list")
@@ -176,7 +185,7 @@ def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: Sta
 @removes(f"{BASE}/{{shadow_id:str}}", Scope.BUILD)
 def cancel(shadow_id: str, host: Host, caller: Caller, reason: Reason = "") -> bodies.Done:
     """Cancel a build, or discard a BUILT or FAILED shadow."""
-    found = _permitted(host, caller, shadow_id, Scope.BUILD)
+    found = permitted(host, caller, shadow_id, Scope.BUILD)
     why = reason or caller.reason or "Manual cancellation"
     host.engine.cancel_build(found.shadow_index_id, f"{why} (by {caller.name})", caller.author)
     return bodies.Done(True, "the shadow is CANCELLED", found.shadow_index_id)

@@ -24,6 +24,13 @@ from shadowswitch.storage.catalog.transitions.builds import (
     note_refused,
     resume_building,
 )
+from shadowswitch.storage.catalog.transitions.operating import (
+    note_queued,
+    pause,
+    set_priority,
+    set_share,
+    unpause,
+)
 from shadowswitch.storage.catalog.transitions.recovery import (
     note_recovered,
     note_recovery,
@@ -62,12 +69,17 @@ __all__ = [
     "mark_unsound",
     "note_external",
     "note_progress",
+    "note_queued",
     "note_recovered",
     "note_recovery",
     "note_refused",
     "note_unsound",
+    "pause",
     "resume_building",
     "retire_failed",
     "retire_previous",
+    "set_priority",
+    "set_share",
+    "unpause",
     "withdraw_live",
 ]

@@ -29,6 +29,7 @@ def claim_build(
     *,
     track_ready: bool = False,
     heals: bool = False,
+    priority: int = 0,
 ) -> tuple[ShadowRow, GenerationRow]:
     """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
 
@@ -57,8 +58,9 @@ def claim_build(
     )  # fmt: skip
     shadow = ShadowRow(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, ShadowState.PREPARING,
-        Phase.PREPARING, spec.backend, build_config, spec.fingerprint, commit.next_number("token"), now, external,
-        service, number, path=path, track_ready=track_ready,
+        Phase.PREPARING if external else Phase.QUEUED, spec.backend, build_config, spec.fingerprint,
+        commit.next_number("token"), now, external, service, number, path=path, track_ready=track_ready,
+        priority=priority,
     )  # fmt: skip
     commit.put_generation(generation)
     commit.put_shadow(shadow)
@@ -213,8 +215,9 @@ def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> Shadow
             hint="start a new build with start_build",
         )
     row = move(
-        commit, row, ShadowState.PREPARING, phase=Phase.PREPARING, token=commit.next_number("token"), completed_at=None,
-        retry_count=row.retry_count + 1,
+        commit, row, ShadowState.PREPARING, phase=Phase.PREPARING if row.external else Phase.QUEUED,
+        token=commit.next_number("token"), completed_at=None, eta_s=None, retry_count=row.retry_count + 1, paused_by="",
+        paused_why="",
     )  # fmt: skip
     emit(commit, row, "build.retried", retry_count=row.retry_count)
     return row

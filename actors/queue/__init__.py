@@ -1,0 +1,1 @@
+"""Which builds copy, and which wait."""

@@ -1,0 +1,86 @@
+"""The commands that operate a build: pause, resume, throttle, priority, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+
+from shadowswitch.engine.engine import Engine
+from shadowswitch.model.views import ShadowIndex
+from shadowswitch.service.cli import output
+from shadowswitch.service.cli.builds import full_id, wait_until_built
+from shadowswitch.service.cli.directory import By, Data, Json, Reason, ShadowId, open_engine
+from shadowswitch.service.hints import in_commands
+from shadowswitch.service.remote import RemoteEngine
+
+Share = Annotated[float, Parameter(validator=Number(gt=0, lte=1), help="Above 0 and at most 1; 0.25 is a quarter.")]
+Priority = Annotated[
+    int, Parameter(help="A whole number; the highest goes first, then the oldest.", allow_leading_hyphen=True)
+]
+
+
+def add_to(app: App) -> None:
+    """Register the commands."""
+    for command in (pause, resume, throttle, priority, retry):
+        app.command(command)
+
+
+def pause(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Let a build stand still until `resume`, also over restarts. It keeps what it has copied.
+
+    Example: `shadowswitch pause 5f0c... --data ./data --reason "the release is at noon"`
+    """
+    _operate(data, shadow_id, json, lambda engine, id: engine.pause_build(id, by, reason))
+
+
+def resume(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Let a paused build go on. Without a server, `build` or `serve` goes on with it.
+
+    Example: `shadowswitch resume 5f0c... --data ./data`
+    """
+    _operate(data, shadow_id, json, lambda engine, id: engine.resume_build(id, by, reason))
+
+
+def throttle(
+    shadow_id: ShadowId, share: Share, *, data: Data, by: By = "", reason: Reason = "", json: Json = False
+) -> None:
+    """Let a build work only a share of the time, also over restarts.
+
+    Example: `shadowswitch throttle 5f0c... 0.25 --data ./data`
+    """
+    _operate(data, shadow_id, json, lambda engine, id: engine.throttle_build(id, share, by, reason))
+
+
+def priority(
+    shadow_id: ShadowId, number: Priority, *, data: Data, by: By = "", reason: Reason = "", json: Json = False
+) -> None:
+    """Give a build another place in the queue, see `Config.builds_max`.
+
+    Example: `shadowswitch priority 5f0c... 10 --data ./data`
+    """
+    _operate(data, shadow_id, json, lambda engine, id: engine.set_priority(id, number, by, reason))
+
+
+def retry(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Go on with a FAILED build from what it has stored, and wait until it is BUILT. Ctrl-C cancels the build.
+
+    Example: `shadowswitch retry 5f0c... --data ./data`
+    """
+    shadow_id = full_id(data, shadow_id)
+    with open_engine(data) as engine:
+        shadow = wait_until_built(engine, engine.retry_build(shadow_id, by, reason), json, by)
+    output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records", json)
+
+
+def _operate(data: Path, given: str, json: bool, call: Callable[[Engine | RemoteEngine, str], ShadowIndex]) -> None:
+    shadow_id = full_id(data, given)
+    with open_engine(data) as engine:
+        shadow = call(engine, shadow_id)
+    text = f"{shadow.shadow_index_id} is {shadow.state}, {shadow.phase}"
+    if shadow.stands_still:
+        text += f": {in_commands(shadow.stands_still)}"
+    output.print_result(shadow, text, json)

@@ -1,0 +1,105 @@
+"""Pause, resume, throttle, priority and retry: by commands, beside a server and without one, and over HTTP."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli_helpers import Cli, imported, spawn
+from tests.support.engine_helpers import wait_until
+from tests.support.http_helpers import Client, serving
+
+STAND = "build.shard_opened=sleep:600"
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(capsys)
+
+
+@pytest.fixture
+def data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    return imported(tmp_path, capsys)
+
+
+def start(client: Client, index_type: str, **more: Any) -> dict[str, Any]:
+    body = {"branch_name": "main", "index_type": index_type, "resource_types": ["file"], **more}
+    body["build_config"] = {"backend": "fts5", "parallel_workers": 1}
+    started: dict[str, Any] = client.post("shadow-index/start", body)
+    return started
+
+
+def entries(client: Client, id: str) -> list[tuple[str, str, str]]:
+    found = client.get("audit?after=0&limit=1000")["entries"]
+    return [(one["type"], one["data"]["by"], one["data"]["reason"]) for one in found if one["subject"] == id]
+
+
+def test_beside_a_server_commands_and_routes_operate_builds(cli: Cli, data: Path) -> None:
+    with serving(data, SHADOWSWITCH_POINTS=STAND) as server:
+        client = server.client()
+        places = 0
+        ids: list[str] = []
+        while True:  # as many as there are places, and one more
+            started = start(client, f"KIND_{places}")
+            ids.append(started["shadow_index_id"])
+            if "queued, number 1" in started["message"]:
+                break
+            assert "has begun" in started["message"]
+            places += 1
+        waiting = ids[-1]
+        assert (started["start_lsn"], client.get(f"shadow-index/{waiting}/status")["phase"]) == (0, "queued")
+        ids.append(start(client, "URGENT", priority=3)["shadow_index_id"])
+        assert client.get(f"shadow-index/{waiting}/status")["queue_position"] == 2
+        assert "queued: queued, number 1" in cli("priority", waiting[:8], 7, "--data", data, "--by", "alice")
+        found = client.post(f"shadow-index/{ids[0]}/pause", {"reason": "noon"}, headers={"X-Audit-By": "bob"})
+        assert (found["phase"], found["estimated_completion_seconds"]) == ("paused", None)
+        assert "noon; POST /shadow-index/{id}/resume lets it go on" in found["stands_still"]
+        wait_until(lambda: client.get(f"shadow-index/{waiting}/status")["state"] == "BUILDING", what="its place")
+        (kind, by, why) = entries(client, ids[0])[-1]
+        assert (kind, "bob" in by, why) == ("build.paused", True, "noon")
+        shown = cli.json("status", ids[0], "--data", data)
+        assert "bob" in shown["paused_by"]
+        assert "shadowswitch resume" in shown["stands_still"]
+        assert cli.json("throttle", waiting, 0.25, "--data", data)["share"] == 0.25
+        assert client.post(f"shadow-index/{waiting}/throttle", {"share": 1})["share"] == 1
+        assert cli.json("resume", ids[0], "--data", data, "--reason", "after noon")["phase"] == "queued"
+        assert entries(client, ids[0])[-1][::2] == ("build.resumed", "after noon")
+        client.refused(400, "POST", f"shadow-index/{waiting}/throttle", {"share": 0})
+        client.refused(400, "POST", f"shadow-index/{waiting}/priority", {"priority": 10**9})
+        client.refused(404, "POST", "shadow-index/nothing/pause")
+        for id in ids:
+            client.ok("DELETE", f"shadow-index/{id}")
+        assert client.refused(409, "POST", f"shadow-index/{waiting}/pause")["hint"]
+
+
+def test_without_a_server_a_pause_lasts_until_the_build_is_resumed(cli: Cli, data: Path) -> None:
+    process = spawn("build", "main", "--data", data, points="build.begun=kill")
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    (shadow,) = cli.json("status", "--data", data)["shadows"]
+    id = shadow["shadow_index_id"]
+    cli("pause", id, "--data", data, "--by", "alice", "--reason", "the disk is replaced")
+    (shadow,) = cli.json("status", "--data", data)["shadows"]
+    assert shadow["stands_still"] == "paused by alice: the disk is replaced; shadowswitch resume lets it go on"
+    error = cli.error("build", "main", "--data", data, status=1)
+    assert "paused by alice: the disk is replaced; shadowswitch resume lets it go on" in error
+    assert cli.json("resume", id, "--data", data)["paused_by"] is None
+    assert cli.json("build", "main", "--data", data)["joined"] is True
+
+
+def test_a_failed_build_is_retried_to_its_end(cli: Cli, data: Path) -> None:
+    process = spawn("build", "main", "--data", data, points="copy.loaded=raise:EIO@1")
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    (shadow,) = cli.json("status", "--data", data)["shadows"]
+    assert shadow["state"] == "FAILED"
+    assert cli.json("retry", shadow["shadow_index_id"], "--data", data)["state"] == "BUILT"
+    assert "BUILT, not being built" in cli.error("pause", shadow["shadow_index_id"], "--data", data, status=1)
+
+
+@pytest.mark.parametrize(("command", "value"), [("throttle", "0"), ("throttle", "2"), ("priority", "high")])
+def test_a_wrong_value_is_a_wrong_call(cli: Cli, data: Path, command: str, value: str) -> None:
+    cli.error(command, "5f0c", value, "--data", data, status=2)
