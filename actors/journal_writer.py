@@ -21,10 +21,11 @@ from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.model.errors import CorruptData, DirectoryLost, InternalFailure, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.records import Receipt
+from shadowswitch.storage.catalog.counters import Counters
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.rows import IndexRow
-from shadowswitch.storage.catalog.transaction import Commit, Counters
+from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
 logger = logging.getLogger("shadowswitch")

@@ -47,8 +47,7 @@ def _moment(seconds: float) -> datetime:
 def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
     """A branch as the catalog has it, in a state."""
     head, oldest = catalog.head(row.number)
-    count = sum(digest.count for digest in catalog.digests(row.number).values())
-    return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at))
+    return BranchInfo(row.name, state, head, catalog.record_count(row.number), oldest, _moment(row.created_at))
 
 
 def paused_text(row: ShadowRow) -> str | None:
@@ -213,8 +212,7 @@ class Views:
         opened, head = self._generations.get(row.live), self._heads.of(row.branch)
         if opened is None:
             return index_view(self._catalog, row, self._root, head)
-        digests = self._catalog.digests(row.branch).items()
-        count = sum(digest.count for number, digest in digests if number in opened.writer.types)
+        count = self._catalog.source_digest(row.branch, opened.writer.types)[1].count
         return index_view(
             self._catalog, row, self._root, head, record_count=count, applied_lsn=opened.applied_lsn, pins=opened.pins
         )

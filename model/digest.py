@@ -155,3 +155,46 @@ class Digest:
 
     def __repr__(self) -> str:
         return f"Digest(count={self.count}, sum={sum(self.sums) & _MASK:016x})"
+
+
+_COUNTS = struct.Struct(f"<{BUCKETS}Q")
+_EVEN = int.from_bytes((b"\xff" * 8 + bytes(8)) * BUCKETS, "little")
+_WRAP = int.from_bytes((bytes(8) + b"\1" + bytes(7)) * BUCKETS, "little")
+
+
+class DigestSum:
+    """The sum of many encoded digests: `merge` of each, at a tenth of its cost. Not thread-safe.
+
+    Even and odd 64-bit values stand apart in two long integers, each with 64 bits of room above it. So one addition
+    adds 64 values, and no carry reaches the next one.
+    """
+
+    __slots__ = ("_even", "_odd")
+
+    def __init__(self) -> None:
+        self._even = self._odd = 0
+
+    def add(self, encoded: bytes | memoryview | None) -> None:
+        """Add a stored digest; nothing for None, and for a damaged one of another size (ST-3)."""
+        if encoded is not None and len(encoded) == _FORMAT.size:
+            values = int.from_bytes(encoded, "little")
+            self._even += values & _EVEN
+            self._odd += (values >> 64) & _EVEN
+
+    def remove(self, encoded: bytes | memoryview | None) -> None:
+        """Take away what was added."""
+        if encoded is not None and len(encoded) == _FORMAT.size:
+            values = int.from_bytes(encoded, "little")
+            self._even += _WRAP - (values & _EVEN)
+            self._odd += _WRAP - ((values >> 64) & _EVEN)
+
+    def digest(self) -> Digest:
+        """The sum as a digest."""
+        self._even &= _EVEN
+        self._odd &= _EVEN
+        return Digest.decode((self._even | self._odd << 64).to_bytes(_FORMAT.size, "little"))
+
+
+def count_of(encoded: bytes | memoryview) -> int:
+    """The number of records of a stored digest; 0 for a damaged one of another size."""
+    return sum(_COUNTS.unpack_from(encoded)) if len(encoded) == _FORMAT.size else 0

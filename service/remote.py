@@ -16,7 +16,6 @@ import msgspec
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.model import errors
 from shadowswitch.model.config import Config
-from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Delete, Put, Receipt, Record
@@ -84,15 +83,11 @@ class RemoteEngine:
 
     def count(self, branch: str, resource_type: str) -> int:
         """See Engine."""
-        digests: Mapping[int, Digest] = self._catalog.digests(self._catalog.branch(branch).number)
-        names = self._catalog.types()
-        return sum(digest.count for number, digest in digests.items() if names[number] == resource_type)
+        return self._catalog.count(self._catalog.branch(branch).number, resource_type)
 
     def get(self, branch: str, resource_type: str, id: str) -> Record | None:
         """See Engine."""
-        types = {name: number for number, name in self._catalog.types().items()}
-        number = self._catalog.branch(branch).number
-        return get_record(self._catalog, number, types, resource_type, check_id(id))
+        return get_record(self._catalog, self._catalog.branch(branch).number, resource_type, check_id(id))
 
     def write(self, branch: str, changes: Sequence[Put | Delete], owner: str = "", timeout_s: float = 10) -> Receipt:
         """See Engine."""

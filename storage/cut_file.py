@@ -137,3 +137,13 @@ def _read(descriptor: int, offset: int, length: int) -> bytes:
     if len(data) < length:
         raise _CutOffError
     return data
+
+
+def without_entries(data: Path) -> CorruptData:
+    """The error for a data file that `is_empty`."""
+    return CorruptData(
+        f"{data} has no entry",
+        operation="open",
+        object=str(data),
+        hint="put it back from a backup; where the first start of this directory was killed, start the host again",
+    )

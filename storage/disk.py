@@ -269,3 +269,16 @@ try:
     _identity = _by_statx()
 except (AttributeError, OSError):
     _identity = _by_stat
+
+
+def reserve(lock_file: Path) -> int:
+    """Give LMDB's lock file its blocks. It is sparse and mapped: on a full disk the first reader in a new page of it
+    would end the process with SIGBUS. The descriptor stays open as long as the environment, because closing any
+    descriptor of a file drops all POSIX locks that the process has on it, LMDB's too."""
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

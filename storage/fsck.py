@@ -102,7 +102,7 @@ def _check_journal(catalog: Catalog, branch: BranchRow) -> Iterator[Finding]:
     while True:
         with catalog.read() as txn:
             overtaken = overtaken or catalog.head_in(txn, branch.number)[1] > after + 1
-            numbers = {name: number for number, name in catalog.types_in(txn)}
+            numbers = catalog.types_in(txn).numbers
             batch = list(islice(chunks(txn, catalog, branch.number, after), SLICE_CHUNKS))
             for reached, value in batch:
                 try:
@@ -209,8 +209,8 @@ def _check_last_entry(catalog: Catalog, txn: Any, branch: BranchRow, lsn: int, w
 def _check_rows(catalog: Catalog) -> Iterator[Finding]:
     """IX-1, IX-6, ST-4: pointers, states and roles, all as of one transaction."""
     with catalog.read() as txn:
-        shadows = {r.id: r for r in _decoded(txn, catalog, "shadows", rows.decode_shadow)}
-        gens = {r.number: r for r in _decoded(txn, catalog, "generations", rows.decode_generation)}
+        shadows = {r.id: r for r in _decoded(txn, catalog, "shadows", catalog.lists.shadow)}
+        gens = {r.number: r for r in _decoded(txn, catalog, "generations", catalog.lists.generation)}
         indexes = list(_decoded(txn, catalog, "indexes", rows.decode_index))
         branches = {r.number for r in _decoded(txn, catalog, "branches", rows.decode_branch)}
     for shadow in shadows.values():
@@ -227,7 +227,7 @@ def _check_rows(catalog: Catalog) -> Iterator[Finding]:
 
 def _decoded(txn: Any, catalog: Catalog, database: str, decode: Any) -> Iterator[Any]:
     for _, value in txn.cursor(catalog.db[database]):
-        yield decode(value)
+        yield decode(value, txn) if database in ("shadows", "generations") else decode(value)
 
 
 def _check_shadow(shadow: ShadowRow, row: GenerationRow | None, branches: set[int]) -> Iterator[Finding]:

@@ -73,9 +73,8 @@ class BuildProgress:
 def known_types(catalog: Catalog, branch: int) -> Iterator[str]:
     """The resource types of which a branch has records. A generator: only a refusal reads the catalog."""
     types = catalog.types()
-    for number, digest in catalog.digests(branch).items():
-        if digest.count:
-            yield types[number]
+    for number in catalog.counts(branch):
+        yield types[number]
 
 
 def with_build_progress(

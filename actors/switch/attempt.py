@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 
 import msgspec
 
@@ -36,6 +37,7 @@ from shadowswitch.model.errors import InvalidTransition, StaleFence, Timeout
 from shadowswitch.model.switch_outcome import Failure
 from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.catalog.rows import IndexRow
+from shadowswitch.storage.catalog.source.kept_digest import KeptDigest
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
@@ -114,7 +116,8 @@ class Attempt:
                 self._catch_up()
                 with self._pause.paused(), self._target.writer.pause_apply():
                     self._come_near()
-                    return self._take_turn()
+                    with closing(self._kept_digest()) as self._source:
+                        return self._take_turn()
         except Timeout as error:
             return AttemptEnd(Failure.GAVE_UP, error.message)
 
@@ -128,6 +131,9 @@ class Attempt:
         for _ in range(NEAR_ROUNDS_MAX):
             if self._catch_up() <= NEAR_CHANGES:
                 break
+
+    def _kept_digest(self) -> KeptDigest:
+        return KeptDigest(self._context.catalog, self._index.branch, self._target.writer.types)
 
     def _take_turn(self) -> AttemptEnd:
         failpoint("switch.near")
@@ -149,7 +155,7 @@ class Attempt:
         self._begun = self._clock.monotonic()
         if self._begun > self._begin_by:
             return self._late()
-        self._head, source = self._context.catalog.source_digest(self._index.branch, set(self._target.writer.types))
+        self._head, source = self._source.look()
         if self._head - self._target.applied_lsn > self._drain_lsns:
             return AttemptEnd(Failure.GAVE_UP, "too many changes came just before the switch")
         ends = self._begun + self._drain_s

@@ -69,16 +69,13 @@ def examine(
 def _surprises(context: EngineContext, target: Generation, live: Generation | None) -> Surprises:
     catalog, row = context.catalog, target.row
     shadow = catalog.shadow(row.shadow_id)
-    numbers = {name: number for number, name in catalog.types().items()}
-
-    def records(name: str) -> int:
-        return catalog.source_digest(row.branch, {numbers[name]})[1].count if name in numbers else 0
-
-    counts = {name: records(name) for name in row.resource_types}
+    names = catalog.types()
+    records = {names[number]: count for number, count in catalog.counts(row.branch).items()}
+    counts = {name: records.get(name, 0) for name in row.resource_types}
     lacking = [name for name, count in counts.items() if not count]
-    present = [name for name in numbers if records(name)] if lacking else []
+    present = list(records) if lacking else []
     accepted = live.row.resource_types if live is not None else []
-    held = sum(map(records, accepted))
+    held = sum(records.get(name, 0) for name in accepted)
     others = shadow.surprises + gate.of_drop(sum(counts.values()), held, context.config.records_kept_min)
     return Surprises(gate.of_types(shadow.branch_name, counts, present, accepted), others)
 

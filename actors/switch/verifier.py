@@ -57,6 +57,5 @@ def _read(context: EngineContext, generation: Generation, reader: IndexReader, c
 
 def _is_still(context: EngineContext, generation: Generation, item: Item) -> bool:
     """Has the source that version? Between the two looks a writer may have deleted it, and the index followed."""
-    types = {name: number for number, name in generation.writer.types.items()}
-    found = get_record(context.catalog, generation.row.branch, types, item.resource_type, item.id.encode())
+    found = get_record(context.catalog, generation.row.branch, item.resource_type, item.id.encode())
     return found is not None and found.lsn == item.lsn

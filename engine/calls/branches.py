@@ -125,7 +125,7 @@ class BranchCalls:
         """The resource types of which a branch has records, sorted. Raises UnknownBranch."""
         row = self._branches.row(branch)
         names = self._catalog.types()
-        return sorted(names[number] for number, digest in self._catalog.digests(row.number).items() if digest.count)
+        return sorted(names[number] for number in self._catalog.counts(row.number))
 
     def archive_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """Close a branch for good; it stays readable. Raises InvalidTransition while it is locked."""

@@ -20,7 +20,7 @@ from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.model.records import Delete, Put, Receipt, Record, RecordPage
 from shadowswitch.storage.catalog import keys
-from shadowswitch.storage.catalog.journal import get_record, read_records
+from shadowswitch.storage.catalog.journal import get_record, read_records, types_with_records
 
 SCAN_SLICE = 500
 
@@ -83,21 +83,24 @@ class RecordCalls:
         """One record as of now, or None."""
         row = self._branches.row(branch)
         check_resource_type(resource_type)
-        return get_record(self._catalog, row.number, self._types(), resource_type, check_id(id))
-
-    def _types(self) -> dict[str, int]:
-        return {name: number for number, name in self._catalog.types().items()}
+        return get_record(self._catalog, row.number, resource_type, check_id(id))
 
     def scan(self, branch: str, resource_type: str | None = None) -> Iterator[Record]:
         """All records, read in slices; the order is the storage's. A record written meanwhile may or may not appear."""
         row = self._branches.row(branch)
         if resource_type is not None:
             check_resource_type(resource_type)
-        types = {number: name for name, number in self._types().items() if resource_type in (None, name)}
-        return self._scan(row.number, types)
+        names = self._catalog.types()
+        if resource_type is None:
+            return self._scan(row.number, types_with_records(self._catalog, row.number), names)
+        number = self._catalog.type_numbers().get(resource_type)
+        return self._scan(row.number, [] if number is None else [number], names)
 
-    def _scan(self, branch: int, types: dict[int, str]) -> Iterator[Record]:
-        for number, name in sorted(types.items()):
+    def _scan(self, branch: int, types: Iterable[int], names: dict[int, str]) -> Iterator[Record]:
+        for number in types:
+            name = names.get(number)
+            if name is None:  # it came since
+                continue
             cursor, done = b"", False
             while not done:
                 self._state.check()
@@ -113,7 +116,7 @@ class RecordCalls:
         """
         row = self._branches.row(branch)
         check_whole("limit", limit, 1)
-        number = self._types().get(check_resource_type(resource_type))
+        number = self._catalog.type_numbers().get(check_resource_type(resource_type))
         if number is None:
             return RecordPage([], None)
         begin = _position(cursor, row.number, number)
@@ -123,11 +126,10 @@ class RecordCalls:
 
     def count(self, branch: str, resource_type: str | None = None) -> int:
         """How many records a branch has, of one type or of all; O(1)."""
-        digests = self._catalog.digests(self._branches.row(branch).number)
+        number = self._branches.row(branch).number
         if resource_type is None:
-            return sum(digest.count for digest in digests.values())
-        digest = digests.get(self._types().get(check_resource_type(resource_type), 0))
-        return digest.count if digest is not None else 0
+            return self._catalog.record_count(number)
+        return self._catalog.count(number, check_resource_type(resource_type))
 
     def head(self, branch: str) -> int:
         """The LSN of the last change of a branch; 0 before the first."""

@@ -94,8 +94,7 @@ def full_id(data: Path, given: str) -> str:
 def types_of(catalog: Catalog, branch: str) -> list[str]:
     """The resource types with records on a branch. Raises UnknownBranch."""
     names = catalog.types()
-    digests = catalog.digests(catalog.branch(branch).number)
-    return sorted(names[number] for number, digest in digests.items() if digest.count)
+    return sorted(names[number] for number in catalog.counts(catalog.branch(branch).number))
 
 
 def types_to_build(catalog: Catalog, branch: str, given: list[str] | None) -> list[str]:

@@ -75,7 +75,7 @@ def _branch(catalog: Catalog, row: BranchRow, held: tuple[list[Lock], tuple[Lock
         "name": row.name,
         "state": row.state,
         "head_lsn": head,
-        "record_count": sum(digest.count for digest in catalog.digests(row.number).values()),
+        "record_count": catalog.record_count(row.number),
         "locks": len(locks),
         "waiting": len(waiters),
         "oldest_lsn": oldest,

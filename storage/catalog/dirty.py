@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -23,6 +24,7 @@ class DirtySet:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changed = Changed(set(), set(), set())
+        self._watches: tuple[set[tuple[int, int]], ...] = ()
 
     def add(self, changed: Changed) -> None:
         """A transaction that changed these has committed."""
@@ -37,3 +39,20 @@ class DirtySet:
         with self._lock:
             taken, self._changed = self._changed, Changed(set(), set(), set())
         return taken
+
+    def watch_digests(self) -> set[tuple[int, int]]:
+        """A set in which each transaction notes the digests that it may have changed: (branch, type). Any thread."""
+        made: set[tuple[int, int]] = set()
+        with self._lock:
+            self._watches = (*self._watches, made)
+        return made
+
+    def forget_watch(self, watch: set[tuple[int, int]]) -> None:
+        """Note nothing more in this set. Any thread."""
+        with self._lock:
+            self._watches = tuple(other for other in self._watches if other is not watch)
+
+    def note_digests(self, changed: Iterable[tuple[int, int]]) -> None:
+        """A transaction that may have changed these has ended. On the JournalWriter's thread."""
+        for watch in self._watches:
+            watch.update(changed)

@@ -5,7 +5,7 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     (unnamed)      `meta_key` of format, uuid, last_lsn, token, generation, branch, event, audit, received
     types          type number -> resource type name; numbers are never reused
     branches       branch number -> BranchRow             branch_names   BLAKE2b-128 of a name -> branch number
-    heads          branch number -> head LSN, oldest kept LSN; branch, type -> Digest of the live records
+    heads          branch number -> head LSN, oldest kept LSN, count of records; branch, type -> Digest
     records        see `keys`                              journal        see `entries`
     shadows        shadow id -> ShadowRow                  generations    number -> GenerationRow
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
@@ -24,15 +24,14 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from shadowswitch.model.digest import Digest
+from shadowswitch.model.digest import Digest, DigestSum, count_of
 from shadowswitch.model.errors import (
-    CorruptData,
     DirectoryLost,
     EngineClosed,
     ShadowSwitchError,
@@ -43,10 +42,12 @@ from shadowswitch.model.errors import (
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.dirty import DirtySet
-from shadowswitch.storage.catalog.keys import BRANCH, HEAD, SEQUENCE, TYPE_PREFIX
+from shadowswitch.storage.catalog.keys import BRANCH, COUNT, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.type_lists import TypeLists
+from shadowswitch.storage.catalog.source.type_table import UNREAD, VERSION, TypeTable
 from shadowswitch.storage.clock import SYSTEM, Clock
-from shadowswitch.storage.cut_file import is_empty, refuse_cut
+from shadowswitch.storage.cut_file import is_empty, refuse_cut, without_entries
 from shadowswitch.storage.data_directory import DATA_FILE
 from shadowswitch.storage.disk import disk_errors
 
@@ -85,12 +86,13 @@ class Catalog:
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
         self.dirty = DirtySet()
+        self._types = UNREAD
         self._lock_file = self._witness = -1
         self._closed = False
         with disk_errors("open"):
             refuse_cut(path / DATA_FILE)
             if readonly and is_empty(path / DATA_FILE):
-                raise _without_entries(path / DATA_FILE)
+                raise without_entries(path / DATA_FILE)
             self.env = lmdb.open(
                 str(path),
                 map_size=map_size_bytes,
@@ -102,7 +104,7 @@ class Catalog:
                 lib_version=0,
             )
             try:
-                self._lock_file = -1 if readonly else _reserve(path / LOCK_FILE)
+                self._lock_file = -1 if readonly else disk.reserve(path / LOCK_FILE)
                 self._witness = -1 if readonly else os.open(path / DATA_FILE, os.O_RDONLY | os.O_CLOEXEC)
                 self.stale_readers_cleared = 0 if readonly else self.env.reader_check()
                 self._open_databases()
@@ -122,6 +124,7 @@ class Catalog:
 
     def _open_databases(self) -> None:
         self.meta = self.env.open_db(None)
+        self.lists = TypeLists(self.meta)
         if self.readonly:
             with self.env.begin() as txn:
                 self._check_format(txn)
@@ -190,14 +193,19 @@ class Catalog:
             return self.number("last_lsn", txn)
 
     def types(self) -> dict[int, str]:
-        """Every resource type ever used, by number."""
+        """Every resource type ever used, by number. Shared: the caller does not change it."""
         with self.read() as txn:
-            return dict(self.types_in(txn))
+            return self.types_in(txn).names
 
-    def types_in(self, txn: lmdb.Transaction) -> Iterator[tuple[int, str]]:
-        """As `types`, inside a transaction."""
-        for key, value in txn.cursor(self.db["types"]):
-            yield BRANCH.unpack(key)[0], str(value, "utf-8", "replace")  # a damaged name must not hinder its repair
+    def type_numbers(self) -> dict[str, int]:
+        """The number of every resource type ever used, by name. Shared: the caller does not change it."""
+        with self.read() as txn:
+            return self.types_in(txn).numbers
+
+    def types_in(self, txn: lmdb.Transaction) -> TypeTable:
+        """The table of types, inside a transaction. It is kept in memory."""
+        table = self._types = self._types.at(self.number(VERSION, txn), txn, self.db["types"])
+        return table
 
     # -- branches --------------------------------------------------------------------------------------------------
 
@@ -230,31 +238,47 @@ class Catalog:
     def head_in(self, txn: lmdb.Transaction, branch: int) -> tuple[int, int]:
         """As `head`, inside a transaction."""
         value = txn.get(BRANCH.pack(branch), db=self.db["heads"])
-        head, oldest = HEAD.unpack(value) if value is not None else (0, 1)
+        head, oldest = HEAD.unpack_from(value) if value is not None else (0, 1)
         return head, oldest
 
-    # -- digests ---------------------------------------------------------------------------------------------------
-
-    def digests(self, branch: int) -> dict[int, Digest]:
-        """The digest of each resource type of a branch, by type number."""
+    def record_count(self, branch: int) -> int:
+        """How many records a branch has; O(1), except for a branch that was last written to by an older version."""
         with self.read() as txn:
-            return dict(self.digests_in(txn, branch))
+            return self.record_count_in(txn, branch)
 
-    def digests_in(self, txn: lmdb.Transaction, branch: int) -> Iterator[tuple[int, Digest]]:
-        """As `digests`, inside a transaction."""
-        prefix = BRANCH.pack(branch)
-        for key, value in scan_prefix(txn, self.db["heads"], prefix):
-            if len(key) == TYPE_PREFIX.size:
-                yield TYPE_PREFIX.unpack(key)[1], Digest.stored(value)
+    def record_count_in(self, txn: lmdb.Transaction, branch: int) -> int:
+        """As `record_count`, inside a transaction."""
+        value = txn.get(BRANCH.pack(branch), db=self.db["heads"])
+        if value is not None and len(value) > HEAD.size:
+            return int(COUNT.unpack_from(value, HEAD.size)[0])
+        return sum(self.counts_in(txn, branch).values())
 
-    def source_digest(self, branch: int, types: set[int]) -> tuple[int, Digest]:
-        """(head LSN, digest over these types), both as of one transaction."""
+    def count(self, branch: int, resource_type: str) -> int:
+        """How many records of a type a branch has; O(1)."""
+        with self.read() as txn:
+            number = self.types_in(txn).numbers.get(resource_type, 0)
+            value = txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"])
+            return count_of(value) if value is not None else 0
+
+    def counts(self, branch: int) -> dict[int, int]:
+        """The number of records by type, of the types that have some. Costs 2 us for each type of the branch."""
+        with self.read() as txn:
+            return self.counts_in(txn, branch)
+
+    def counts_in(self, txn: lmdb.Transaction, branch: int) -> dict[int, int]:
+        """As `counts`, inside a transaction."""
+        found = scan_prefix(txn, self.db["heads"], BRANCH.pack(branch))
+        counted = ((TYPE_PREFIX.unpack(key)[1], count_of(value)) for key, value in found if len(key) > BRANCH.size)
+        return {number: count for number, count in counted if count}
+
+    def source_digest(self, branch: int, types: Iterable[int]) -> tuple[int, Digest]:
+        """(head LSN, digest over these types), both as of one transaction. Costs 2 us for each type."""
         with self.read() as txn:
             head, _ = self.head_in(txn, branch)
-            total = Digest()
+            total = DigestSum()
             for number in types:
-                total.merge(Digest.stored(txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"])))
-            return head, total
+                total.add(txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"]))
+            return head, total.digest()
 
     # -- shadows, generations, indexes -----------------------------------------------------------------------------
 
@@ -265,7 +289,7 @@ class Catalog:
             return None
         with self.read() as txn:
             value = txn.get(key, db=self.db["shadows"])
-            return rows.decode_shadow(value) if value is not None else None
+            return self.lists.shadow(value, txn) if value is not None else None
 
     def shadow(self, shadow_id: str) -> ShadowRow:
         """The shadow index of that id; raises UnknownShadow."""
@@ -281,19 +305,19 @@ class Catalog:
     def shadows(self) -> list[ShadowRow]:
         """All shadow indexes, oldest first."""
         with self.read() as txn:
-            found = [rows.decode_shadow(value) for _, value in txn.cursor(self.db["shadows"])]
+            found = [self.lists.shadow(value, txn) for _, value in txn.cursor(self.db["shadows"])]
         return sorted(found, key=lambda row: (row.created_at, row.token))
 
     def generation(self, number: int) -> GenerationRow | None:
         """The generation of that number, or None once it was removed."""
         with self.read() as txn:
             value = txn.get(SEQUENCE.pack(number), db=self.db["generations"])
-            return rows.decode_generation(value) if value is not None else None
+            return self.lists.generation(value, txn) if value is not None else None
 
     def generations(self) -> list[GenerationRow]:
         """All generations, in the order of their creation."""
         with self.read() as txn:
-            return [rows.decode_generation(value) for _, value in txn.cursor(self.db["generations"])]
+            return [self.lists.generation(value, txn) for _, value in txn.cursor(self.db["generations"])]
 
     def index(self, branch: int, index_type: str) -> IndexRow | None:
         """What a branch serves for an index type, or None before its first switch."""
@@ -350,28 +374,6 @@ class Catalog:
                 for name, found in stats.items()
             },
         }
-
-
-def _without_entries(data: Path) -> CorruptData:
-    return CorruptData(
-        f"{data} has no entry",
-        operation="open",
-        object=str(data),
-        hint="put it back from a backup; where the first start of this directory was killed, start the host again",
-    )
-
-
-def _reserve(lock_file: Path) -> int:
-    """Give LMDB's lock file its blocks. It is sparse and mapped: on a full disk the first reader in a new page of it
-    would end the process with SIGBUS. The descriptor stays open as long as the environment, because closing any
-    descriptor of a file drops all POSIX locks that the process has on it, LMDB's too."""
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def meta_key(name: str) -> bytes:

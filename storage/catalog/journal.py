@@ -108,14 +108,14 @@ def changes(catalog: Catalog, branch: int, after: int, limit: int, size_max_byte
     return found[:limit]
 
 
-def get_record(catalog: Catalog, branch: int, types: dict[str, int], resource_type: str, id: bytes) -> Record | None:
+def get_record(catalog: Catalog, branch: int, resource_type: str, id: bytes) -> Record | None:
     """One record, or None."""
-    number = types.get(resource_type)
-    if number is None:
-        return None
     name = str(id, "utf-8")
     bucket = bucket_of(key_hash(resource_type, name))
     with catalog.read() as txn:
+        number = catalog.types_in(txn).numbers.get(resource_type)
+        if number is None:
+            return None
         key = keys.record_key(branch, number, bucket, id)
         value = txn.get(key, db=catalog.db["records"])
         if value is None:
@@ -181,6 +181,20 @@ def read_records(
                 if len(items) >= limit or size >= SLICE_BYTES_MAX:
                     return RecordSlice(items, cursor, False, size)
     return RecordSlice(items, cursor, True, size)
+
+
+def types_with_records(catalog: Catalog, branch: int) -> Iterator[int]:
+    """The numbers of the types of which a branch has records, in order, each looked for when it is asked for."""
+    number = 0
+    while True:
+        with catalog.read() as txn:
+            position = txn.cursor(catalog.db["records"])
+            there = position.set_range(keys.TYPE_PREFIX.pack(branch, number))
+            of, number = keys.TYPE_PREFIX.unpack_from(position.key()) if there else (0, 0)
+        if not there or of != branch:
+            return
+        yield number
+        number += 1
 
 
 def journal_begin(catalog: Catalog, txn: lmdb.Transaction, branch: int) -> int | None:

@@ -40,6 +40,8 @@ _BEGIN = _HEADER_BYTES + CHECKSUM.size
 JOURNAL_KEY = struct.Struct(">IQ")
 SEQUENCE = struct.Struct(">Q")
 HEAD = struct.Struct(">QQ")
+COUNT = struct.Struct(">Q")
+"""Behind a HEAD. An older version stored none."""
 
 _decode_fields = msgspec.msgpack.Decoder(dict[str, Any]).decode
 

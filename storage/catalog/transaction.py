@@ -18,10 +18,12 @@ from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.shadow_state import UNDER_WAY
 from shadowswitch.storage.catalog import journal_format, keys, rows
+from shadowswitch.storage.catalog.counters import Counters
 from shadowswitch.storage.catalog.dirty import Changed
 from shadowswitch.storage.catalog.environment import Catalog, meta_key, name_key
 from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.type_table import VERSION
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 
@@ -29,47 +31,6 @@ T = TypeVar("T")
 _record_value = keys.record_value
 _chunk_value = journal_format.chunk_value
 _journal_key = keys.JOURNAL_KEY.pack
-
-
-class Counters:
-    """The counters that the writer keeps in memory between transactions; always equal to those in the catalog."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.load(catalog)
-
-    def load(self, catalog: Catalog) -> None:
-        """Read what is durable."""
-        self.txn_id: int = catalog.last_txn_id()
-        """The id of the last transaction that these counters know of."""
-        with catalog.read() as txn:
-            self.last_lsn = catalog.number("last_lsn", txn)
-        self.types = {name: number for number, name in catalog.types().items()}
-        self.heads: dict[int, tuple[int, int]] = {}
-        self.digests: dict[tuple[int, int], Digest] = {}
-        self.under_way: dict[tuple[int, str], str] = {}
-        """The shadow under way of each index, by branch and index type: a claim need not read all shadows."""
-        for row in catalog.shadows():
-            if row.state in UNDER_WAY:
-                self.under_way[row.branch, row.index_type] = row.id
-
-    DIGESTS_MAX = 4096
-    """Digests kept in memory (1 KiB each as stored); others are read again when needed."""
-
-    def adopt(self, commit: Commit) -> None:
-        """Take over the counters of a committed transaction."""
-        self.last_lsn, self.txn_id = commit.last_lsn, commit.txn_id
-        self.types.update(commit.new_types)
-        self.heads.update(commit.heads)
-        for index, shadow_id in commit.moved.items():
-            if shadow_id:
-                self.under_way[index] = shadow_id
-            else:
-                self.under_way.pop(index, None)
-        if len(self.digests) + len(commit.digests) > self.DIGESTS_MAX:
-            self.digests.clear()
-        self.digests.update(commit.digests)
-        if len(self.heads) > 4 * self.DIGESTS_MAX:
-            self.heads.clear()
 
 
 def signed(work: Callable[[Commit], T], by: str, reason: str = "") -> Callable[[Commit], T]:
@@ -95,6 +56,7 @@ class Commit:
         self.last_lsn = counters.last_lsn
         self.new_types: dict[str, int] = {}
         self.heads: dict[int, tuple[int, int]] = {}
+        self.counts: dict[int, int] = {}
         self.digests: dict[tuple[int, int], Digest] = {}
         self._unstored: dict[tuple[int, int], Digest] = {}
         """Digests that this transaction changed and has not stored, nor the heads of their branches."""
@@ -130,11 +92,31 @@ class Commit:
         finally:  # the environment closes only when the last object of a transaction is gone
             for name in ("txn", "_records", "_journal"):
                 self.__dict__.pop(name, None)  # a transaction that could not begin has none
+            self.catalog.dirty.note_digests(self.digests)
         self.took_ms = (clock.monotonic() - begun) * 1000
         failpoint("journal.committed")
-        self.counters.adopt(self)
+        self._hand_over()
         self.dirty.branches.update(self.heads)
         self.catalog.dirty.add(self.dirty)
+
+    def _hand_over(self) -> None:
+        """The transaction is durable: its counters are those of the writer."""
+        counters = self.counters
+        counters.last_lsn, counters.txn_id = self.last_lsn, self.txn_id
+        counters.types.update(self.new_types)
+        counters.heads.update(self.heads)
+        for index, shadow_id in self.moved.items():
+            if shadow_id:
+                counters.under_way[index] = shadow_id
+            else:
+                counters.under_way.pop(index, None)
+        counters.counts.update(self.counts)
+        if len(counters.digests) + len(self.digests) > counters.DIGESTS_MAX:
+            counters.digests.clear()
+        counters.digests.update(self.digests)
+        if len(counters.heads) > 4 * counters.DIGESTS_MAX:
+            counters.heads.clear()
+            counters.counts.clear()
 
     def _refresh_counters(self, txn_id: int) -> None:
         """Another JournalWriter may have committed since: one that was stopped and comes to its end (ST-1, ST-3).
@@ -163,6 +145,7 @@ class Commit:
         """Give LSNs to the changes of a batch, which is not empty, and store them: all of them or none."""
         replace, pop = self._records.replace, self._records.pop
         first, lsn = self.last_lsn + 1, self.last_lsn
+        present = self.count(branch)
         of_type = batch.changes[0].resource_type
         number = self.type_number(of_type)
         digest = self._unstored[branch, number] = self.digest(branch, number)
@@ -177,12 +160,14 @@ class Commit:
             if change.fields:
                 old = replace(key, _record_value(key, lsn, id, change.fields, change.checksum))
                 if old is None:
+                    present += 1
                     digest.add(hashed, lsn)
                 else:
                     digest.replace(hashed, keys.claimed_lsn(old), lsn)
             else:
                 old = pop(key)
                 if old is not None:
+                    present -= 1
                     digest.remove(hashed, keys.claimed_lsn(old))
         last = first - 1
         for count, chunk, checksum in batch.chunks:
@@ -190,7 +175,7 @@ class Commit:
             self._journal.put(_journal_key(branch, last), _chunk_value(last, count, lsn, chunk, checksum))
         assert last == lsn, f"ST-2 the chunks have {last - first + 1} changes, the batch {len(batch)}"
         self.last_lsn = lsn
-        self.heads[branch] = (lsn, self.head(branch)[1])
+        self.heads[branch], self.counts[branch] = (lsn, self.head(branch)[1]), present
         self.changes += len(batch)
         return Receipt(lsn, len(batch))
 
@@ -199,13 +184,25 @@ class Commit:
         for (branch, number), digest in self._unstored.items():
             self.txn.put(keys.TYPE_PREFIX.pack(branch, number), digest.encode(), db=self.db["heads"])
         for branch in {branch for branch, _ in self._unstored}:
-            self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(*self.heads[branch]), db=self.db["heads"])
+            self._put_head(branch)
         self._unstored.clear()
+
+    def _put_head(self, branch: int) -> None:
+        count = self.count(branch) % (1 << 64)  # with a damaged digest it may be below 0
+        value = keys.HEAD.pack(*self.heads[branch]) + keys.COUNT.pack(count)
+        self.txn.put(keys.BRANCH.pack(branch), value, db=self.db["heads"])
 
     def head(self, branch: int) -> tuple[int, int]:
         """Head LSN and oldest kept LSN of a branch, as of this transaction."""
         known = self.heads.get(branch) or self.counters.heads.get(branch)
         return known or self.catalog.head_in(self.txn, branch)
+
+    def count(self, branch: int) -> int:
+        """How many records a branch has, as of this transaction."""
+        known = self.counts.get(branch)
+        if known is None:
+            known = self.counters.counts.get(branch)
+        return known if known is not None else self.catalog.record_count_in(self.txn, branch)
 
     def set_oldest(self, branch: int, oldest: int) -> None:
         """Record that changes below `oldest` are no longer kept."""
@@ -232,11 +229,18 @@ class Commit:
         digest.merge(gap)
         self.heads.setdefault(branch, self.head(branch))
         self._unstored[branch, type_number] = digest
+        self.count_again(branch)
 
     def set_head(self, branch: int, head: int, oldest: int) -> None:
         """Store a derived head, and a derived oldest kept LSN."""
         self.heads[branch] = (head, oldest)
-        self.txn.put(keys.BRANCH.pack(branch), keys.HEAD.pack(head, oldest), db=self.db["heads"])
+        self._put_head(branch)
+
+    def count_again(self, branch: int) -> None:
+        """Derive the number of records of a branch from its digests (ST-3)."""
+        self.store_heads()
+        self.counts[branch] = sum(self.catalog.counts_in(self.txn, branch).values())
+        self.set_head(branch, *self.head(branch))
 
     def source_digest(self, branch: int, types: Iterable[int]) -> Digest:
         """The digest over these types of a branch as of this transaction."""
@@ -251,8 +255,13 @@ class Commit:
         if number is None:
             number = len(self.counters.types) + len(self.new_types) + 1
             self.new_types[name] = number
-            self.txn.put(keys.BRANCH.pack(number), name.encode(), db=self.db["types"])
+            self.put_type(number, name)
         return number
+
+    def put_type(self, number: int, name: str) -> None:
+        """Store the name of a resource type."""
+        self.txn.put(keys.BRANCH.pack(number), name.encode(), db=self.db["types"])
+        self.put_number(VERSION, self.catalog.number(VERSION, self.txn) + 1)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
@@ -290,7 +299,7 @@ class Commit:
         """A shadow row as of this transaction; it must exist."""
         value = self.txn.get(shadow_id.encode(), db=self.db["shadows"])
         assert value is not None, f"ST-4 shadow {shadow_id} has no row"
-        return rows.decode_shadow(value)
+        return self.catalog.lists.shadow(value, self.txn)
 
     def under_way(self, branch: int, index_type: str) -> ShadowRow | None:
         """The shadow under way of an index, as of this transaction. At most one is; no other row is read."""
@@ -306,12 +315,14 @@ class Commit:
             self.moved[index] = row.id
         elif self.moved.get(index, self.counters.under_way.get(index)) == row.id:
             self.moved[index] = ""
-        self.txn.put(row.id.encode(), rows.encode_row(row), db=self.db["shadows"])
+        self.txn.put(
+            row.id.encode(), rows.encode_row(self.catalog.lists.shortened(row, self.txn)), db=self.db["shadows"]
+        )
 
     def find_generation(self, number: int) -> GenerationRow | None:
         """A generation row as of this transaction, or None once it was removed."""
         value = self.txn.get(keys.SEQUENCE.pack(number), db=self.db["generations"])
-        return rows.decode_generation(value) if value is not None else None
+        return self.catalog.lists.generation(value, self.txn) if value is not None else None
 
     def generation(self, number: int) -> GenerationRow:
         """A generation row as of this transaction; it must exist."""
@@ -322,7 +333,8 @@ class Commit:
     def put_generation(self, row: GenerationRow) -> None:
         """Store a generation row."""
         self.dirty.generations.add(row.number)
-        self.txn.put(keys.SEQUENCE.pack(row.number), rows.encode_row(row), db=self.db["generations"])
+        stored = rows.encode_row(self.catalog.lists.shortened(row, self.txn))
+        self.txn.put(keys.SEQUENCE.pack(row.number), stored, db=self.db["generations"])
 
     def delete_generation(self, number: int) -> None:
         """Forget a generation; its directory must be gone."""

@@ -5,6 +5,7 @@ meta: event, audit                   the number of the newest row of outbox, aud
 meta: branch, generation, token, received     not below any number in the rows
 heads: head LSN                      the last LSN of the branch's journal (ST-1)
 heads: oldest kept LSN               not above the first LSN of the branch's journal
+heads: count of records              the sum of the digests of the branch's types (ST-3)
 branch_names                         the names in `branches`
 branches: state                      the status in `locks`
 positions                            not above the newest event
@@ -22,6 +23,7 @@ from typing import Any
 import lmdb
 import msgspec
 
+from shadowswitch.model.digest import count_of
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import inbox, keys, locks, rows
@@ -41,6 +43,7 @@ def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     """Every number, name and state that differs from what it is derived from, as of one transaction."""
     branches = list(_decoded(catalog, txn, "branches", rows.decode_branch))
     yield from _heads(catalog, txn, branches)
+    yield from _counts(catalog, txn, branches)
     yield from _numbers(catalog, txn, branches)
     yield from _names(catalog, txn, branches)
     yield from _states(catalog, txn, {row.number: row for row in branches})
@@ -84,6 +87,24 @@ def _heads(catalog: Catalog, txn: lmdb.Transaction, branches: list[BranchRow]) -
     if given < highest:
         problem = f"the last LSN is {given}, the journal has {highest}"
         yield Fault(Finding("ST-1", "counter last_lsn", problem), "the journal", partial(_raise_lsn, lsn=highest))
+
+
+def _counts(catalog: Catalog, txn: lmdb.Transaction, branches: list[BranchRow]) -> Iterator[Fault]:
+    """The stored count of a branch, where there is one, beside the digests of its types."""
+    kept: dict[int, int] = {}
+    counted: dict[int, int] = {}
+    for key, value in txn.cursor(catalog.db["heads"]):
+        (branch,) = keys.BRANCH.unpack_from(key)
+        if len(key) > keys.BRANCH.size:
+            counted[branch] = counted.get(branch, 0) + count_of(value)
+        elif len(value) > keys.HEAD.size:
+            (kept[branch],) = keys.COUNT.unpack_from(value, keys.HEAD.size)
+    for row in branches:
+        has, right = kept.get(row.number), counted.get(row.number, 0)
+        if has is not None and (has - right) % (1 << 64):
+            problem = f"its count of records is {has}, the digests of its types have {right}"
+            found = Finding("ST-3", f"head of branch {row.name!r}", problem)
+            yield Fault(found, "the digests", partial(Commit.count_again, branch=row.number))
 
 
 def _journal_ends(catalog: Catalog, txn: lmdb.Transaction, branch: int) -> tuple[int, int] | None:

@@ -17,9 +17,10 @@ import lmdb
 from shadowswitch.model.digest import BUCKETS, Digest, key_hash
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.views import Finding
-from shadowswitch.storage.catalog import keys, rows
+from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog, scan_prefix
 from shadowswitch.storage.catalog.journal_format import entries_of
+from shadowswitch.storage.catalog.source.type_table import rows_from
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.repair.digests import stored_digest
 from shadowswitch.storage.repair.faults import Fault
@@ -30,7 +31,7 @@ CHUNKS_READ = 2_000
 
 def type_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     """Every type whose name does not give the digest of its records, while another name does."""
-    names = dict(catalog.types_in(txn))
+    names = dict(rows_from(txn, catalog.db["types"], 0))
     candidates: set[str] | None = None
     for branch, number in _first_of_each(catalog, txn):
         if _gives_digest(catalog, txn, branch, number, names.get(number, "")):
@@ -68,10 +69,10 @@ def _gives_digest(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: 
 
 def _candidates(catalog: Catalog, txn: lmdb.Transaction) -> set[str]:
     names: set[str] = set()
-    for database, decode in (("shadows", rows.decode_shadow), ("generations", rows.decode_generation)):
+    for database, decode in (("shadows", catalog.lists.shadow), ("generations", catalog.lists.generation)):
         for _, value in txn.cursor(catalog.db[database]):
-            with contextlib.suppress(ValueError):
-                names.update(decode(value).resource_types)
+            with contextlib.suppress(ValueError, CorruptData):
+                names.update(decode(value, txn).resource_types)
     for key, value in islice(txn.cursor(catalog.db["journal"]), CHUNKS_READ):
         last = keys.JOURNAL_KEY.unpack(key)[1]
         with contextlib.suppress(CorruptData):
@@ -80,5 +81,5 @@ def _candidates(catalog: Catalog, txn: lmdb.Transaction) -> set[str]:
 
 
 def _name(commit: Commit, number: int, name: str) -> None:
-    commit.txn.put(keys.BRANCH.pack(number), name.encode(), db=commit.db["types"])
+    commit.put_type(number, name)
     commit.counters.types = {known: at for known, at in commit.counters.types.items() if at != number} | {name: number}

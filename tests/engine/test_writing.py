@@ -37,8 +37,7 @@ from shadowswitch.storage.catalog.journal import get_record
 catalog = Catalog(Path(sys.argv[1]) / layout.CATALOG, readonly=True)
 number = catalog.branch("main").number
 for line in sys.stdin:
-    types = {name: number for number, name in catalog.types().items()}
-    record = get_record(catalog, number, types, "object_type", line.strip().encode())
+    record = get_record(catalog, number, "object_type", line.strip().encode())
     print(record.lsn if record else 0, flush=True)
 """
 

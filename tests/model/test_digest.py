@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from shadowswitch.model.digest import (
     BUCKETS,
     Digest,
+    DigestSum,
     bucket_of,
     buckets_of_shard,
+    count_of,
     key_hash,
     shard_of,
     version_hash,
@@ -157,3 +159,34 @@ def test_stored_digests_stay_readable_because_the_hashes_are_fixed_for_ever() ->
     assert key_hash("object_type", "User") == KEY_HASH_OF_USER
     assert version_hash(KEY_HASH_OF_USER, 42) == VERSION_HASH_OF_USER_AT_42
     assert bucket_of(KEY_HASH_OF_USER) == KEY_HASH_OF_USER >> 58
+
+
+@given(st.lists(ROWS, max_size=5), st.lists(ROWS, max_size=5))
+def test_a_sum_of_encoded_digests_is_their_merge(stay: list[dict[int, int]], leave: list[dict[int, int]]) -> None:
+    total, merged = DigestSum(), Digest()
+    kept = [digest_of(rows.items()) for rows in stay]
+    for digest in kept:
+        merged.merge(digest)
+        total.add(digest.encode())
+    gone = [digest_of(rows.items()).encode() for rows in leave]
+    for encoded in gone:
+        total.add(encoded)
+    for encoded in gone:
+        total.remove(encoded)
+    assert total.digest() == merged
+    assert total.digest() == merged, "a look changes nothing"
+    assert [count_of(digest.encode()) for digest in kept] == [digest.count for digest in kept]
+
+
+def test_a_sum_leaves_out_what_is_no_digest_and_wraps_as_merge_does() -> None:
+    total, merged, high = DigestSum(), Digest(), Digest()
+    high.sums = [2**64 - 1 - n for n in range(BUCKETS)]
+    for _ in range(3):
+        total.add(high.encode())
+        merged.merge(high)
+    total.add(None)
+    total.add(b"damage")
+    total.remove(high.encode())
+    merged.merge(Digest().minus(high))
+    assert total.digest() == merged
+    assert count_of(b"damage") == 0

@@ -15,8 +15,9 @@ from typing import Any
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.config import Config
+from shadowswitch.storage.catalog.counters import Counters
 from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.catalog.transaction import Commit, Counters
+from shadowswitch.storage.catalog.transaction import Commit
 from tests.simulation.machine import VirtualMachine
 from tests.support import inside
 

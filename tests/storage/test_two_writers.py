@@ -9,9 +9,10 @@ import pytest
 from shadowswitch import Put, Receipt
 from shadowswitch.engine.encode import prepare
 from shadowswitch.model.config import Config
+from shadowswitch.storage.catalog.counters import Counters
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import changes
-from shadowswitch.storage.catalog.transaction import Commit, Counters
+from shadowswitch.storage.catalog.transaction import Commit
 
 
 def written(catalog: Catalog, counters: Counters, branch: int, id: str) -> Receipt:

@@ -1,0 +1,1 @@
+"""The source of an index: names of resource types, digests over several types, counts of records."""
