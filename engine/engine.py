@@ -202,6 +202,7 @@ class Engine:
     audit = _events(EventCalls.audit)
     audit_span = _events(EventCalls.audit_span)
     check = _events(EventCalls.check)
+    checks = _events(EventCalls.checks)
     clean_up = _events(EventCalls.clean_up)
     stats = _events(EventCalls.stats)
     histograms = _events(EventCalls.histograms)

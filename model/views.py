@@ -221,6 +221,18 @@ class Event(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
+class CheckProgress(msgspec.Struct, frozen=True):
+    """How far a `check` is: the percent of the rows that it has to read, and the seconds left (None until measured).
+
+    The check is done in parts. A part is a range of records, the journals of some branches, or a shard of an index.
+    """
+
+    percent: float
+    eta_s: float | None
+    parts_done: int
+    parts: int
+
+
 class Finding(msgspec.Struct, frozen=True):
     """A violated invariant, found by `check`: its id (see `model.invariants`), the place, and the problem.
 

@@ -6,7 +6,9 @@ It has the methods of Engine that commands use. `get` and `count` read the disk 
 from __future__ import annotations
 
 import http.client
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -19,7 +21,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Delete, Put, Receipt, Record
-from shadowswitch.model.views import BranchInfo, Finding, ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.model.views import BranchInfo, CheckProgress, Finding, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.host_file import HostFile
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
@@ -32,6 +34,7 @@ LONG_TIMEOUT_S = 1800.0
 """A switch includes its validation; the server ends it by its own deadlines."""
 STATUS_TIMEOUT_S = 2.0
 """A status without the daemon's part is better than a long wait."""
+CHECKS_POLL_S = 0.5
 PROBLEM = "urn:shadowswitch:problem:"
 
 
@@ -45,6 +48,7 @@ class RemoteEngine:
     def __init__(self, found: HostFile, data: Path, catalog: Catalog) -> None:
         parts = urlsplit(found.url)
         self.path = data.absolute()
+        self._found = found
         self.config = Config()
         self._catalog = catalog
         self._token = found.token
@@ -178,9 +182,42 @@ class RemoteEngine:
         path = f"indexes?branch_name={quote(branch, safe='')}&index_type={quote(index_type, safe='')}"
         self._call("DELETE", path, None, dict[str, Any], by=by, reason=reason)
 
-    def check(self, repair: bool = False, by: str = "", reason: str = "") -> list[Finding]:
-        """See Engine. The server adds the name of the token to `by`."""
-        return self._call("POST", "check", {"repair": repair, "reason": reason}, list[Finding], LONG_TIMEOUT_S, by=by)
+    def check(
+        self,
+        repair: bool = False,
+        by: str = "",
+        reason: str = "",
+        *,
+        progress: Callable[[CheckProgress], None] | None = None,
+    ) -> list[Finding]:
+        """See Engine. The server adds the name of the token to `by`. `progress` is called on a thread of its own."""
+        body = {"repair": repair, "reason": reason}
+        with self._polled(progress) if progress is not None else nullcontext():
+            return self._call("POST", "check", body, list[Finding], LONG_TIMEOUT_S, by=by)
+
+    def checks(self) -> list[CheckProgress]:
+        """See Engine."""
+        return self._call("GET", "check", None, list[CheckProgress], STATUS_TIMEOUT_S)
+
+    @contextmanager
+    def _polled(self, progress: Callable[[CheckProgress], None]) -> Iterator[None]:
+        """Ask the server by another connection how far its newest check is, until the block ends."""
+        asking, ended = RemoteEngine(self._found, self.path, self._catalog), threading.Event()
+
+        def poll() -> None:
+            with closing(asking):
+                while not ended.wait(CHECKS_POLL_S):
+                    with suppress(ShadowSwitchError):  # the call under way says what is wrong
+                        for found in asking.checks()[-1:]:
+                            progress(found)
+
+        thread = threading.Thread(target=poll, name="check-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join(STATUS_TIMEOUT_S)
 
     def _call(
         self,

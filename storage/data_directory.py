@@ -81,6 +81,11 @@ def _open_or_make(above: int, name: str, path: Path) -> int:
         raise
 
 
+def catalog_file(root: Path) -> Path:
+    """The file of the catalog."""
+    return root / CATALOG / DATA_FILE
+
+
 def inside(root: Path, relative: str) -> Path:
     """The path of `relative` below `root`. Raises UnsupportedFilesystem if a part of it is a symbolic link."""
     path = root

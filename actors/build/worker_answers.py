@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import InvalidStateError
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.fsck.tasks import Looked
 from shadowswitch.storage.generations.worker import Answer, Failed, Task
 from shadowswitch.storage.reading import Death
 from shadowswitch.storage.shortages import shortages
@@ -65,40 +68,70 @@ class WorkerAnswers:
     ) -> list[A]:
         """The answers to tasks, of which `at_once` are worked on at a time; the first error ends all. See `ask`."""
         answers: dict[int, A] = {}
-        waiting, asked = deque(enumerate(tasks)), list[_Asked]()
+        with closing(self.as_they_come(tasks, expected, deadline, stop_asked, at_once)) as coming:
+            for place, answer in coming:
+                if isinstance(answer, ShadowSwitchError):
+                    raise answer
+                answers[place] = answer
+        return [answers[place] for place in range(len(tasks))]
+
+    def as_they_come(
+        self,
+        tasks: Sequence[Task],
+        expected: type[A],
+        deadline: float,
+        stop_asked: Callable[[], bool] = lambda: False,
+        at_once: int = 1,
+        heard: Callable[[int, int], None] = lambda place, rows: None,
+    ) -> Generator[tuple[int, A | ShadowSwitchError], None, None]:
+        """As `ask_each`: the place of each task with its answer or its error, in the order of the answers.
+
+        `heard` gets the place of a part of the check, and the rows that it has read since the last call, on the thread
+        of a listener. Raises BuildCancelled, Timeout, and what the start of a worker lacked.
+        """
+        waiting, asked, bell = deque(enumerate(tasks)), list[_Asked](), _Bell()
         try:
             while waiting or asked:
                 while waiting and len(asked) < at_once:
                     asked.append(_Asked(*waiting.popleft()))
-                    self._submit(asked[-1])
-                self._wait(asked[0], deadline, stop_asked)
+                    self._submit(asked[-1], bell, heard)
+                self._wait(bell, deadline, stop_asked)
                 for one in [one for one in asked if one.answer.done()]:
                     result = one.answer.result(0)
-                    if isinstance(result, expected):
-                        answers[one.place] = result
-                        asked.remove(one)
+                    answer: A | ShadowSwitchError | None = result if isinstance(result, expected) else None
+                    try:
+                        if answer is None:
+                            self._count(one, result)
+                    except ShadowSwitchError as error:
+                        answer = error
+                    if answer is None:
+                        self._submit(one, bell, heard)
                     else:
-                        self._count(one, result)
-                        self._submit(one)
+                        asked.remove(one)
+                        yield one.place, answer
         finally:
             for one in asked:
                 self._pool.kill(one.number)
-        return [answers[place] for place in range(len(tasks))]
 
-    def _submit(self, asked: _Asked) -> None:
+    def _submit(self, asked: _Asked, bell: _Bell, heard: Callable[[int, int], None]) -> None:
         answer = asked.answer = Reply()
 
         def said(_: int, message: Answer) -> None:
+            if isinstance(message, Looked):
+                heard(asked.place, message.rows)
+                return
             answer.set_result(message)
+            bell.ring()
 
         def gone(_: int, how: Death) -> None:
             answer.set_result(how)
+            bell.ring()
 
         asked.number = self._pool.submit(asked.task, said, gone)
 
-    def _wait(self, asked: _Asked, deadline: float, stop_asked: Callable[[], bool]) -> None:
+    def _wait(self, bell: _Bell, deadline: float, stop_asked: Callable[[], bool]) -> None:
         """Until the next look at the answers."""
-        if asked.answer.wait(POLL_S):
+        if bell.wait(POLL_S):
             return
         if stop_asked() or self._closing():
             raise BuildCancelled("the validation was cancelled", operation="validate")
@@ -125,6 +158,25 @@ class WorkerAnswers:
             raise InternalFailure(
                 f"the worker of the validation died {asked.deaths} times, at last: {result}", hint="try again"
             )
+
+
+class _Bell:
+    """Wakes the thread that waits for any of several answers."""
+
+    def __init__(self) -> None:
+        self._rung: Reply[None] = Reply()
+
+    def ring(self) -> None:
+        """There is an answer to look at."""
+        with suppress(InvalidStateError):  # it was rung before
+            self._rung.set_result(None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """True if it was rung since the last wait."""
+        if not self._rung.wait(timeout_s):
+            return False
+        self._rung = Reply()  # before the look: an answer after this rings again
+        return True
 
 
 class _Asked:

@@ -24,8 +24,9 @@ from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.data_directory import catalog_file
 from shadowswitch.storage.disk import identity
-from shadowswitch.storage.disk_check import catalog_file
+from shadowswitch.storage.fsck.tasks import Looked
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Beat, Failed, Task, decode_answer
 from shadowswitch.storage.interpreter import start_python
@@ -126,7 +127,7 @@ class _Process(ServiceThread):
         if task is None:
             return
         _, number, said, _ = task
-        if not isinstance(answer, Progress):
+        if not isinstance(answer, Progress | Looked):
             self.task, self.reading = None, ""
             self.pool.finished(self, again=not (isinstance(answer, Failed) and answer.is_shortage))
         said(number, answer)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
-from shadowswitch.actors.build.disk_check import check_disk, readable_in_workers
+from shadowswitch.actors.build.disk_check import OnProgress, check_disk, no_progress, readable_in_workers
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, result_of
@@ -20,7 +22,7 @@ from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.inspection import LiveChecks, Statistics
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition
-from shadowswitch.model.views import Event, Finding
+from shadowswitch.model.views import CheckProgress, Event, Finding
 from shadowswitch.storage.catalog.outbox import event_position, note_position
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.repair.repair import Repair
@@ -52,6 +54,8 @@ class EventCalls:
         self._live_checks = live_checks
         self._answers = answers
         self._repairing = threading.Lock()
+        self._numbers = count(1)
+        self._checks: dict[int, CheckProgress] = {}
 
     def events(self, after: int = 0, limit: int = 1000) -> list[Event]:
         """Up to `limit` events of the durable log after a sequence number, in order; see docs/events.md.
@@ -135,10 +139,13 @@ class EventCalls:
         failed = self._catalog.failed
         return str(failed) if failed is not None else ""
 
-    def check(self, repair: bool = False, by: str = "", reason: str = "") -> list[Finding]:
+    def check(
+        self, repair: bool = False, by: str = "", reason: str = "", *, progress: OnProgress | None = None
+    ) -> list[Finding]:
         """fsck: every invariant over everything on disk. Works beside writers and readers; may take long.
 
-        Worker processes read the files: one that ends its reader is a finding.
+        Worker processes read the files, as many as there are cores: one that ends its reader is a finding. `progress`
+        is called with a CheckProgress on this thread, at most ten times a second; what it raises ends the check.
 
         With `repair`, first derive again what the catalog holds twice: digests, numbers, names, and damaged records of
         which a proven copy exists. Each repair is in the audit history, and among the findings, with its source in
@@ -150,11 +157,30 @@ class EventCalls:
         by, reason = author(by, reason)
         try:
             repaired = self._repair(by, reason) if repair else []
-            findings = check_disk(self._answers, self._context.root, self._context.clock)
+            with self._noted(progress or no_progress) as note:
+                findings = check_disk(self._answers, self._context.root, self._context.clock, note)
         except BuildCancelled as error:
             text = "the engine was closed during the check"
             raise EngineClosed(text, operation="check", hint="open it again") from error
         return repaired + findings + self._live_checks.findings()
+
+    def checks(self) -> list[CheckProgress]:
+        """How far each check is that runs at this moment, the oldest first. A repair before it has no progress."""
+        self._state.check()
+        return list(self._checks.values())
+
+    @contextmanager
+    def _noted(self, progress: OnProgress) -> Iterator[OnProgress]:
+        number = next(self._numbers)
+
+        def note(found: CheckProgress) -> None:
+            self._checks[number] = found
+            progress(found)
+
+        try:
+            yield note
+        finally:
+            self._checks.pop(number, None)
 
     def _repair(self, by: str, reason: str) -> list[Finding]:
         if not self._repairing.acquire(blocking=False):

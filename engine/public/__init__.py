@@ -58,6 +58,7 @@ from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
     ChangesHold,
+    CheckProgress,
     Event,
     Finding,
     IndexInfo,
@@ -78,6 +79,7 @@ __all__ = [
     "Change",
     "ChangeKind",
     "ChangesHold",
+    "CheckProgress",
     "CloseInCallback",
     "CompletionRefused",
     "Config",

@@ -13,15 +13,15 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
-from shadowswitch.actors.build.disk_check import check_closed
+from shadowswitch.actors.build.disk_check import OnProgress, check_closed
 from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
-from shadowswitch.model.views import Event, Finding
+from shadowswitch.model.views import CheckProgress, Event, Finding
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import find_shadow, shadow_status
@@ -37,6 +37,7 @@ from shadowswitch.service.cli.directory import (
     require_data,
 )  # fmt: skip
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
+from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
@@ -47,6 +48,7 @@ Follow = Annotated[
     Parameter(negative="", show_default=False, help="Print new events, one on each line, until interrupted."),
 ]
 FOLLOW_PAGE = 1000
+CHECKING = "check"
 GUARDED = frozenset({"search", "status", "locks", "events", "audit"})
 """The commands that map files of the directory in their own process, see `service.cli.guard`."""
 
@@ -188,7 +190,7 @@ def check(
 ) -> None:
     """Verify every invariant over all data on disk. Works beside a running host.
 
-    Exit status 0: the data is sound. Exit status 1: the check has findings that stand.
+    The check runs on every core. Exit status 0: the data is sound. Exit status 1: the check has findings that stand.
 
     Example: `shadowswitch check --data ./data --repair`
 
@@ -198,10 +200,14 @@ def check(
         Derive again what the catalog holds twice: digests, numbers, names, and damaged records of which a proven copy
         exists. A running server does it; without one, this process. Each repair is in the audit history.
     """
-    console = Console(stderr=True)
-    waiting = contextlib.nullcontext() if json or not console.is_terminal else console.status("checking everything")
-    with waiting:
-        findings = _repaired(data, by, reason) if repair else _checked(data)
+    with steps(quiet=json) as show:
+
+        def shown(found: CheckProgress) -> None:
+            eta = f"ETA {found.eta_s:.0f} s" if found.eta_s is not None else ""
+            show(CHECKING, found.percent, f"part {found.parts_done} of {found.parts}  {eta}")
+
+        show(CHECKING, 0, "")
+        findings = _repaired(data, by, reason, shown) if repair else _checked(data, shown)
     standing = sum(not finding.repaired for finding in findings)
     counts = [f"{len(findings) - standing} repaired"] if standing < len(findings) else []
     counts.append(f"{standing} findings" if standing else "sound")
@@ -210,11 +216,11 @@ def check(
         raise Refused
 
 
-def _checked(data: Path) -> list[Finding]:
+def _checked(data: Path, progress: OnProgress) -> list[Finding]:
     require_data(data)
-    return check_closed(data.absolute())
+    return check_closed(data.absolute(), progress)
 
 
-def _repaired(data: Path, by: str, reason: str) -> list[Finding]:
+def _repaired(data: Path, by: str, reason: str, progress: OnProgress) -> list[Finding]:
     with open_engine(data) as engine:
-        return engine.check(repair=True, by=by, reason=reason)
+        return engine.check(repair=True, by=by, reason=reason, progress=progress)

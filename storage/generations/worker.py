@@ -34,14 +34,7 @@ from shadowswitch.model.errors import InternalFailure, ResourceExhausted, Shadow
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import SYSTEM, Clock
-from shadowswitch.storage.disk_check import (
-    CheckCatalog,
-    CheckGeneration,
-    Found,
-    catalog_file,
-    check_catalog,
-    check_generation,
-)
+from shadowswitch.storage.fsck.tasks import CheckTask, Found, Looked, Plan, perform
 from shadowswitch.storage.generations.adoption import Adopt, adopt
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
@@ -107,9 +100,11 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """The process runs, and its task is under way."""
 
 
-Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckCatalog | CheckGeneration
+Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask
 Line = Task | Control
-Answer = Progress | Beat | Reading | Done | Inspected | Compared | Delivered | ShardRead | Checked | Found | Failed
+UnderWay = Progress | Beat | Reading | Looked
+Ended = Done | Inspected | Compared | Delivered | ShardRead | Checked | Plan | Found | Failed
+Answer = UnderWay | Ended
 
 decode_line = msgspec.json.Decoder(Line).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
@@ -165,6 +160,8 @@ class Worker:
         self._sending = threading.Lock()
         self._beat_s = beat_s
         self._is_at_work = threading.Event()
+        self._rows = 0
+        """Rows that a part of the check has read since its last message."""
         threading.Thread(target=self._listen, name="host", daemon=True).start()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
@@ -199,7 +196,7 @@ class Worker:
                 self._clock.sleep(self._beat_s)
 
     def _perform(self, task: Task) -> Answer:
-        file = catalog_file(self._data)
+        file = data_directory.catalog_file(self._data)
         data_directory.refuse_another(file, self._identity, "build", first="nothing was written; ", missing=True)
         if isinstance(task, BuildShard):
             catalog = self._opened_catalog()
@@ -219,15 +216,14 @@ class Worker:
             return read_shard(task, self._reading)
         if isinstance(task, CheckShards):
             return check_shards(task, self._reading)
-        if isinstance(task, CheckCatalog):
-            return check_catalog(self._opened_catalog(), task)
-        if isinstance(task, CheckGeneration):
-            return check_generation(self._opened_catalog(), task, self._reading)
+        if isinstance(task, CheckTask):
+            self._rows = 0
+            return perform(self._opened_catalog(), task, self._reading, self._looked)
         raise InternalFailure(f"unknown task {task!r}")
 
     def _opened_catalog(self) -> Catalog:
         """The catalog, opened by the first task that reads it: a damaged one may end the process."""
-        self._reading(catalog_file(self._data))
+        self._reading(data_directory.catalog_file(self._data))
         if self._catalog is None:
             path = self._data / data_directory.CATALOG
             self._catalog = Catalog(path, readonly=True, map_size_bytes=self._map_size_bytes, clock=self._clock)
@@ -241,6 +237,14 @@ class Worker:
         if now - self._last_report >= PROGRESS_INTERVAL_S:
             self._last_report = now
             self._send(progress)
+
+    def _looked(self, rows: int) -> None:
+        self._rows += rows
+        now = self._clock.monotonic()
+        if now - self._last_report >= PROGRESS_INTERVAL_S:
+            self._last_report = now
+            self._send(Looked(self._rows))
+            self._rows = 0
 
     def _send(self, answer: Answer) -> None:
         line = msgspec.json.encode(answer) + b"\n"

@@ -42,3 +42,15 @@ def test_a_running_server_repairs(damaged: Path, capsys: pytest.CaptureFixture[s
         (finding,) = cli.json("check", "--repair", "--data", damaged)
         assert (finding["invariant"], finding["repaired"]) == ("ST-3", "the records")
         assert cli.json("check", "--data", damaged) == []
+
+
+def test_a_check_shows_its_progress_in_lines_and_a_server_to_its_clients(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = Cli(capsys)
+    cli("check", "--repair", "--data", damaged)
+    assert "check  0 %" in cli.err
+    with serving(damaged) as server:
+        assert server.client().get("check") == []
+        cli("check", "--repair", "--data", damaged)
+        assert "check  0 %" in cli.err

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.storage.disk_check import CheckCatalog, CheckGeneration, check_catalog, check_generation
+from shadowswitch.storage.fsck.tasks import CheckTask, perform
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, ShardBuild
 from shadowswitch.storage.generations.shard_reading import CheckShards, ReadShard, check_shards, read_shard
 from shadowswitch.storage.generations.validation import Inspect, inspect
 from shadowswitch.storage.generations.worker import Done, Failed
-from shadowswitch.storage.reading import Death, no_note
+from shadowswitch.storage.reading import Death
 from tests.simulation.world import Task, present
 
 
@@ -49,10 +49,8 @@ class VirtualWorkers:
         if isinstance(task, BuildShard):
             report = partial(said, number)
             return Done(ShardBuild(present().catalog, task, report, lambda: self._controls[number]).run())
-        if isinstance(task, CheckCatalog):
-            return check_catalog(present().catalog, task)
-        if isinstance(task, CheckGeneration):
-            return check_generation(present().catalog, task, no_note)
+        if isinstance(task, CheckTask):
+            return perform(present().catalog, task)
         if isinstance(task, ReadShard):
             return read_shard(task)
         if isinstance(task, CheckShards):

@@ -21,7 +21,7 @@ from shadowswitch.storage import cut_file
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
-from tests.support.damage_helpers import checked
+from shadowswitch.storage.fsck.tasks import check_all
 from tests.support.engine_helpers import KIND, TYPES, built, fill, live, outside_environment, put
 
 Open = Callable[..., Engine]
@@ -200,5 +200,5 @@ def test_a_row_that_does_not_decode_is_a_finding_and_does_not_end_the_check(
             first = next(iter(txn.cursor()))[0]
             txn.put(first, b"\xff\xfe")
     with contextlib.closing(Catalog(data / "catalog", readonly=True)) as catalog:
-        findings = checked(catalog, data)
+        findings = check_all(catalog, data)
     assert any("does not decode" in finding.problem for finding in findings)

@@ -15,13 +15,14 @@ import pytest
 
 from shadowswitch import Config, Delete, Engine, Finding, Put
 from shadowswitch.model.digest import bucket_of, key_hash
-from shadowswitch.storage import data_directory, fsck
+from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import DATABASES, Catalog
 from shadowswitch.storage.catalog.journal_format import entries_of
-from shadowswitch.storage.fsck import FINDINGS_MAX
+from shadowswitch.storage.fsck.found import FINDINGS_MAX
+from shadowswitch.storage.fsck.journal import check_journal
+from shadowswitch.storage.fsck.tasks import check_all
 from tests.support import inside
-from tests.support.damage_helpers import checked
 
 KIND = "SEARCH_INDEX"
 
@@ -45,7 +46,7 @@ def data(tmp_path: Path) -> Path:
 def check(data: Path) -> list[Finding]:
     catalog = Catalog(data / data_directory.CATALOG, readonly=True)
     try:
-        return checked(catalog, data)
+        return check_all(catalog, data)
     finally:
         catalog.close()
 
@@ -215,7 +216,7 @@ def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypat
         inside.patch_limit(monkeypatch, inside.Limit.FSCK_SLICE_CHUNKS, 1)
         inside.wrap(monkeypatch, inside.Step.FSCK_READ_JOURNAL, read_journal)
         catalog = inside.catalog(engine)
-        assert list(fsck._check_journal(catalog, catalog.branch("main"))) == []
+        assert list(check_journal(catalog, catalog.branch("main"))) == []
         assert calls[:4] == [0, 1, 2, 3]
         assert engine.branch("main").oldest_lsn == 8
 

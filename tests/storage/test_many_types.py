@@ -20,7 +20,7 @@ from shadowswitch.storage.catalog.source import type_table
 from shadowswitch.storage.catalog.source.kept_digest import KeptDigest
 from shadowswitch.storage.catalog.source.type_lists import INLINE_MAX
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.fsck import check_catalog
+from shadowswitch.storage.fsck.tasks import check_all
 from tests.support.damage import raw_catalog
 
 KIND = "SEARCH_INDEX"
@@ -218,6 +218,6 @@ def test_a_missing_list_of_types_is_found(data_dir: Path, open_engine: Any) -> N
         assert cursor.set_range(b":type list ")
         assert cursor.delete()
     catalog = Catalog(data_dir / "catalog", readonly=True)
-    found = check_catalog(catalog, data_dir)
+    found = check_all(catalog, data_dir)
     catalog.close()
     assert any("list of resource types" in finding.problem for finding in found)

@@ -8,11 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from shadowswitch.model.views import Finding
-from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.fsck import check_catalog, generations_to_check
-from shadowswitch.storage.fsck_generation import check_generation
-
 PAGE = 4096
 DEADLY = """
 import os
@@ -76,11 +71,3 @@ def shorten(file: Path) -> None:
 
 
 DAMAGES: list[Callable[[Path], None]] = [zero_leaves, cut, shorten]
-
-
-def checked(catalog: Catalog, root: Path) -> list[Finding]:
-    """Every finding of a check in this process."""
-    findings = check_catalog(catalog, root)
-    for row in generations_to_check(catalog, findings):
-        findings += check_generation(catalog, root, row)
-    return findings

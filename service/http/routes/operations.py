@@ -6,7 +6,7 @@ from typing import Any
 
 from litestar import Request, Response
 
-from shadowswitch.model.views import Finding
+from shadowswitch.model.views import CheckProgress, Finding
 from shadowswitch.service.daemon.daemon import UpkeepStatus
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies.operations import Check, Health
@@ -53,10 +53,17 @@ def check(data: Check, host: Host, caller: Caller) -> list[Finding]:
         return host.engine.check(data.repair, caller.author, data.reason or caller.reason)
 
 
+@reads(f"{PREFIX}/check", Scope.ADMIN)
+def checks(host: Host, caller: Caller) -> list[CheckProgress]:
+    """How far each check is that runs at this moment, the oldest first."""
+    caller.require(Scope.ADMIN)
+    return host.engine.checks()
+
+
 @reads(["/schema", f"{PREFIX}/schema"], PUBLIC, include_in_schema=False)
 def schema(request: Request[Any, Any, Any]) -> Response[bytes]:
     """OpenAPI 3.1."""
     return Response(request.app.state.schema, media_type="application/json")
 
 
-HANDLERS = (check, health, ready, upkeep, schema)
+HANDLERS = (check, checks, health, ready, upkeep, schema)

@@ -17,7 +17,7 @@ from shadowswitch.storage.backends.fts5 import check as fts5_check
 from shadowswitch.storage.backends.fts5 import options as fts5_options
 from shadowswitch.storage.backends.fts5 import store as fts5_store
 from shadowswitch.storage.backends.fts5.copy import Fts5Snapshot
-from shadowswitch.storage.backends.fts5.options import Layout
+from shadowswitch.storage.backends.fts5.options import Layout, layout_of
 from shadowswitch.storage.backends.fts5.reader import Fts5Reader
 from shadowswitch.storage.backends.fts5.writer import Fts5Writer
 
@@ -33,7 +33,7 @@ class Fts5Backend:
         return fts5_options.configure(build_config)
 
     def project(self, options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-        return Layout(options).project(fields)
+        return layout_of(options).project(fields)
 
     def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
         return list(options["columns"] or ())

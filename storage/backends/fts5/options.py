@@ -139,6 +139,18 @@ class Layout:
         return dict(zip(self.names, self.texts(fields), strict=True))
 
 
+_recent: tuple[Mapping[str, Any], Layout] | None = None
+
+
+def layout_of(options: Mapping[str, Any]) -> Layout:
+    """The layout of these options, kept for the next call with the same object: a check asks once for each row."""
+    global _recent
+    recent = _recent
+    if recent is None or recent[0] is not options:
+        recent = _recent = options, Layout(options)
+    return recent[1]
+
+
 def _composed(texts: Texts) -> Texts:
     def composed(fields: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple([_compose(text) for text in texts(fields)])

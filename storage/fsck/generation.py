@@ -1,14 +1,13 @@
-"""fsck of one generation: its files, and every row against its source.
+"""fsck of one shard of a generation: its files, and every row against its source.
 
-It reads each shard as of one transaction of the shard, at an LSN H, and compares it with the source; it skips records
-that changed after H.
+The shard is read as of one transaction of the shard, at an LSN H, and compared with the source; records that changed
+after H are skipped.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
-from shadowswitch.storage.fsck import FINDINGS_MAX, SLICE, readable
+from shadowswitch.storage.fsck.found import FINDINGS_MAX, Count, no_look, readable
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
@@ -33,14 +32,19 @@ from shadowswitch.storage.generations.shard_reading import probe
 from shadowswitch.storage.reading import Note, no_note
 from shadowswitch.storage.shortages import shortages
 
+SLICE = 2000
 
-def check_generation(catalog: Catalog, root: Path, row: GenerationRow, reading: Note = no_note) -> list[Finding]:
-    """Check one generation against its source.
+
+def check_generation(
+    catalog: Catalog, root: Path, row: GenerationRow, shard: int, reading: Note = no_note, looked: Count = no_look
+) -> list[Finding]:
+    """Check one shard of a generation against its source; with shard 0 also what belongs to all shards.
 
     Raises StorageFull, ResourceExhausted when the check has no room, or cannot have what it needs.
     """
     where = f"generation {row.number} ({row.role} {row.index_type})"
     path = root / row.path
+    is_whole = False
     try:
         data_directory.inside(root, row.path)
         with shortages("check", str(path)), shared_pin(path):
@@ -48,37 +52,37 @@ def check_generation(catalog: Catalog, root: Path, row: GenerationRow, reading: 
             if again is None or again.role not in OPEN_ROLES:
                 return []
             check_manifest(path, row, catalog.uuid)
-            changed = [Finding("IX-8", where, problem) for problem in check_closed_files(path, again.manifest_hash)]
+            is_whole = True
             if row.opaque:
                 found = check_delivery(CheckDelivery(str(path), row.shadow_id))
                 return [Finding("IX-4", where, problem) for problem in found.problems]
-            return changed + _check_shards(catalog, path, row, where, reading)
+            closed = check_closed_files(path, again.manifest_hash) if shard == 0 else []
+            findings = [Finding("IX-8", where, problem) for problem in closed]
+            return findings + _check_shard(catalog, path, row, shard, where, reading, looked)
     except (StorageFull, ResourceExhausted):
         raise  # the check had no room for its copy, or no descriptor: no finding about the generation
     except (ShadowSwitchError, OSError) as error:
         again = catalog.generation(row.number)
-        if again is None or again.role is GenerationRole.RETIRING:
+        if again is None or again.role is GenerationRole.RETIRING or (shard and not is_whole):
             return []
         return [Finding("IX-1", where, f"it is not whole: {error}")]
 
 
-def _check_shards(catalog: Catalog, path: Path, row: GenerationRow, where: str, reading: Note) -> list[Finding]:
+def _check_shard(
+    catalog: Catalog, path: Path, row: GenerationRow, shard: int, where: str, reading: Note, looked: Count
+) -> list[Finding]:
     backend = registry.backend(row.backend)
-    findings: list[Finding] = []
-    paths = shard_paths(path, row.shards)
-    for place in paths:
-        reading(place)
-        probed = probe(backend, place, row.options)
-        if probed:  # its rows cannot be read without danger
-            return findings + [Finding("IX-4", f"{where} {place.name}", text) for text in probed]
-        findings += [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
+    place = shard_paths(path, row.shards)[shard]
+    reading(place)
+    probed = probe(backend, place, row.options)
+    if probed:  # its rows cannot be read without danger
+        return [Finding("IX-4", f"{where} {place.name}", text) for text in probed]
+    findings = [Finding("IX-4", f"{where} {place.name}", text) for text in backend.check(place, row.options)]
     types = readable(catalog.types, []) or {}  # the check of the catalog reports it
     try:
-        with contextlib.closing(backend.open_reader(paths, row.options)) as reader:
-            for shard, place in enumerate(paths):
-                reading(place)
-                check = _ShardCheck(catalog, row, backend, shard, f"{where} shard {shard}", types)
-                findings += islice(check.run(reader), FINDINGS_MAX)
+        with contextlib.closing(backend.open_reader([place], row.options)) as reader:
+            check = _ShardCheck(catalog, row, backend, shard, f"{where} shard {shard}", types, looked)
+            findings += islice(check.run(reader), FINDINGS_MAX)
     except (CorruptData, ValueError, TypeError) as error:  # TypeError: a cut row has NULL where no NULL can be
         findings.append(Finding("IX-1", where, f"it is not whole: {error}"))
     return findings
@@ -88,16 +92,19 @@ class _ShardCheck:
     """IX-2, IX-3 and ST-6 for one shard."""
 
     def __init__(
-        self, catalog: Catalog, row: GenerationRow, backend: Backend, shard: int, where: str, types: dict[int, str]
-    ) -> None:
+        self, catalog: Catalog, row: GenerationRow, backend: Backend, shard: int, where: str, types: dict[int, str],
+        looked: Count,
+    ) -> None:  # fmt: skip
         self.catalog, self.row, self.backend, self.shard, self.where = catalog, row, backend, shard, where
+        self.looked = looked
         self.types = {number: name for number, name in types.items() if name in row.resource_types}
-        self.held: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self.held: dict[tuple[str, str], tuple[int, int]] = {}
+        """LSN and content of each row that no record was compared with yet."""
         self.damaged: list[str] = []
         """The ids of damaged records of the type that is compared."""
 
     def run(self, reader: IndexReader) -> Iterator[Finding]:
-        state, rows = reader.shard_snapshot(self.shard)
+        state, rows = reader.shard_snapshot(0)
         own = Digest()
         for record in rows:
             key = (record.resource_type, record.id)
@@ -108,6 +115,8 @@ class _ShardCheck:
             if key in self.held:
                 yield Finding("IX-3", self.where, f"{key} has two rows")
             self.held[key] = (record.lsn, _content(record.fields))
+            if len(self.held) % SLICE == 0:
+                self.looked(SLICE)
         if own != state.digest:
             yield Finding("IX-2", self.where, f"counters say {state.digest!r}, rows say {own!r}")
         head, oldest = self.catalog.head(self.row.branch)
@@ -128,6 +137,7 @@ class _ShardCheck:
                     self.catalog, self.row.branch, number, name, buckets, cursor, SLICE, self.damaged.append
                 )
                 cursor, done = part.cursor, part.done
+                self.looked(len(part.items))
                 for item in part.items:
                     held = self.held.pop((item.resource_type, item.id), None)
                     if item.lsn > lsn:
@@ -160,5 +170,5 @@ class _ShardCheck:
             )
 
 
-def _content(fields: dict[str, Any]) -> bytes:
-    return blake2b(msgspec.json.encode(fields, order="deterministic"), digest_size=8).digest()
+def _content(fields: dict[str, Any]) -> int:
+    return hash(msgspec.json.encode(fields, order="deterministic"))
