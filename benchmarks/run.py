@@ -79,6 +79,12 @@ SCRIPTS = (
         10.0,
     ),
     Script(
+        "bench_many_builds",
+        "--records 20000 --builds 8 --rounds 3",
+        "--records 100 --builds 2 --rounds 1 --quiet-s 0.1",
+        5.0,
+    ),
+    Script(
         "simulate",
         "--scenarios --developers 20 --records 20000 --expect-failures",
         "--developers 4 --branches 1 --minutes 0.005 --rebuilds 1 --records 60 --stale-s 30 --modes shadow",

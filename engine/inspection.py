@@ -54,6 +54,7 @@ class Statistics:
             "branch_actors": self._router.running(),
             "builds_running": self._builders.count(),
             "builds_queued": self._builders.queued(),
+            "build_share_given": self._builders.share_given(),
             "worker_pids": self._pool.pids(),
             "queued_changes": self._admission.queued,
             "pins": sum(generation.pins for generation in generations),

@@ -58,6 +58,7 @@ from shadowswitch.actors.maintenance.trimmer import Trimmer
 from shadowswitch.actors.maintenance.watcher import Watcher
 from shadowswitch.actors.maintenance.watches import Watches
 from shadowswitch.actors.queue.builders import Builders
+from shadowswitch.actors.queue.giving_way import GivingWay
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
@@ -205,7 +206,8 @@ class Lifecycle:
         self.indexes = LiveIndexes(context.clock, context.changes)
         self.publisher = Publisher(context, self.indexes)
         self.pause = FollowerPause(context.clock, context.config.followers)
-        self.running_builds, self.switches = RunningBuilds(context.config.builds_max), RunningSwitches()
+        way = GivingWay(context.metrics, context.config.commit_latency_budget)
+        self.running_builds, self.switches = RunningBuilds(context.config.builds_max, way), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
         self.answers = WorkerAnswers(
             self.pool, context.config, context.clock, context.metrics, lambda: context.changes.closing
@@ -315,6 +317,7 @@ class Lifecycle:
         core |= {"watcher": self.watcher, "scrubber": self.scrubber}
         core |= {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
         self.supervisor.mend(core, self.builds.mend)
+        self.running_builds.way.look(busy=self.builders.count() > 0)
         self.readers.reclaim()
 
 

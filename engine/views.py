@@ -181,7 +181,8 @@ class Views:
             row = msgspec.structs.replace(row, error=stuck)
         view = shadow_view(row, self._root, self._heads.of(row.branch))
         reason = view.stands_still or stuck or self._queued_text(position)
-        return msgspec.structs.replace(view, queue_position=position, stands_still=reason)
+        way = self._running_builds.way.text if reason is None else None
+        return msgspec.structs.replace(view, queue_position=position, gives_way=way, stands_still=reason)
 
     def _with_progress(self, row: ShadowRow) -> ShadowRow:
         meter = self._running_builds.meters.get(row.id)

@@ -76,6 +76,9 @@ class Config(msgspec.Struct, frozen=True):
     builds_max: int = 0
     """The most builds of the engine that copy at once; the others wait, see `set_priority`. 0: as many as there are
     cores. What follows a copy, and an external build, does not count."""
+    commit_latency_budget: float = 20.0
+    """Milliseconds by which the mean commit of a second may take longer than without builds, before builds work less,
+    down to a fifth of their time. 0: builds never give way."""
     build_share: float = 1.0
     """The share of the time that a build may work, 0 to 1; `throttle_build` changes it for a running build."""
     disk_reserve_bytes: int = 256 << 20
@@ -124,6 +127,7 @@ class Config(msgspec.Struct, frozen=True):
                 "worker_retries",
                 "soak_s",
                 "builds_max",
+                "commit_latency_budget",
             )
             zero_allowed |= name in (
                 "failed_keep_s",

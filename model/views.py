@@ -101,6 +101,8 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     """The share of the time that `throttle_build` left it; None: `Config.build_share`."""
     paused_by: str | None = None
     """The author of a pause; None while it may work."""
+    gives_way: str | None = None
+    """By how much it works less for the writers, and the measured reason; see `Config.commit_latency_budget`."""
     stands_still: str | None = None
     """Why a build does not work at the moment: paused, with author and reason; queued; short of a resource."""
 

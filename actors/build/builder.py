@@ -292,7 +292,7 @@ class ShadowBuilder(EngineActor):
         return False
 
     def _next_step(self, worked_s: float) -> None:
-        share = 1.0 if self._pacing.behind else self._pacing.share
+        share = 1.0 if self._pacing.behind else self._pacing.control.share
         if share >= 1.0:
             self._send(Step())
         else:

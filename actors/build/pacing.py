@@ -42,7 +42,7 @@ class Pacing:
     @property
     def control(self) -> Control:
         """The pace of the workers."""
-        return Control(self.share, self._short_of_disk)
+        return Control(self.share * self._builds.way.share, self._short_of_disk)
 
     @property
     def behind(self) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 
 from shadowswitch.actors.queue.build_queue import BuildQueue
+from shadowswitch.actors.queue.giving_way import GivingWay
 from shadowswitch.model.errors import ResourceExhausted
+from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import Pace, ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
@@ -19,7 +21,9 @@ SHORTAGES_MAX = 60
 class RunningBuilds:
     """It outlives the ShadowBuilders, so the successor of a dead builder finds its state. Any thread."""
 
-    def __init__(self, places: int = 0) -> None:
+    def __init__(self, places: int = 0, way: GivingWay | None = None) -> None:
+        self.way = way or GivingWay(Metrics(), 0.0)
+        """How far builds give way to writers."""
         self.queue = BuildQueue(places)
         """Which builds copy, and which wait for that. Changed by the BuildRegistry only."""
         self.meters: dict[str, ProgressMeter] = {}

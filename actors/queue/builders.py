@@ -141,6 +141,10 @@ class Builders:
         """How many builds wait for a place."""
         return len(self._queue.waiting())
 
+    def share_given(self) -> float:
+        """1, or less while builds give way to writers."""
+        return self._builds.way.share
+
     def mend(self) -> list[str]:
         """Start a builder in the place of each that died. Returns the ids of their shadows."""
         with self._lock:

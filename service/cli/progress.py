@@ -50,6 +50,7 @@ def build_details(shadow: ShadowIndex) -> str:
         shadow.stands_still or shadow.phase.replace("_", " "),
         f"ETA {eta:.0f} s" if eta is not None else "",
         f"lag {shadow.lag_changes}",
+        shadow.gives_way or "",
     ]
     return "  ".join(filter(None, parts))
 

@@ -234,7 +234,7 @@ function drawBuilds() {
       one.lag_changes && `${whole(one.lag_changes)} changes behind`,
       busy && one.priority && `priority ${one.priority}`,
       busy && one.share && one.share < 1 && `${Math.round(one.share * 100)} % of the time`,
-      busy && one.stands_still,
+      busy && (one.stands_still || one.gives_way),
     ];
     write(part(element, "facts"), facts.filter(Boolean).join(" · "));
     const error = one.error ? (one.error.message ?? String(one.error)) : "";
