@@ -90,10 +90,11 @@ def index_view(
     record_count: int = 0,
     applied_lsn: int | None = None,
     pins: int = 0,
+    hindered: str | None = None,
 ) -> IndexInfo | None:
     """A live index as the catalog has it; None when no generation is live.
 
-    `applied_lsn` is by default the LSN up to which the generation is durable.
+    `applied_lsn` is by default the LSN up to which the generation is durable, `hindered` the stored reason.
     """
     generation = catalog.generation(row.live)
     if generation is None:
@@ -118,6 +119,7 @@ def index_view(
         build_config=shadow.build_config,
         soak_until=_of_this_boot(catalog.clock, previous.soak_ends) if previous is not None else None,
         external=shadow.external,
+        error=(generation.hindered if hindered is None else hindered) or None,
     )
 
 
@@ -166,7 +168,9 @@ class Views:
         """The status of a shadow: the durable row, and the live progress of a running build."""
         opened = self._generations.get(row.generation)
         if opened is not None:
-            row = msgspec.structs.replace(row, applied_lsn=opened.applied_lsn)
+            row = msgspec.structs.replace(
+                row, applied_lsn=opened.applied_lsn, error=row.error or opened.hindered or None
+            )
         switch_s = self._switch_estimate_s(row) if row.state == ShadowState.BUILT else None
         if row.state not in RUNNING or row.external:
             return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
@@ -215,5 +219,6 @@ class Views:
             return index_view(self._catalog, row, self._root, head)
         count = self._catalog.source_digest(row.branch, opened.writer.types)[1].count
         return index_view(
-            self._catalog, row, self._root, head, record_count=count, applied_lsn=opened.applied_lsn, pins=opened.pins
-        )
+            self._catalog, row, self._root, head, record_count=count, applied_lsn=opened.applied_lsn, pins=opened.pins,
+            hindered=opened.hindered,
+        )  # fmt: skip

@@ -85,6 +85,8 @@ EVENT_TYPES: Final = {
     "index.dropped": "an index was dropped: its `generation` was live; files go once no reader pins them",
     "index.unsound": "the live generation turned out unsound, and there is none to go back to: `reason`",
     "generation.condemned": "a generation turned out unsound and will not be switched to again: `reason`",
+    "generation.hindered": "a generation cannot follow the journal, so its index lags: `reason`",
+    "generation.follows": "a generation that was hindered follows the journal again",
     "generation.retired": "shadow CLEANUP, or a failed build was kept long enough: files go once no reader pins them",
     "generation.removed": "the files of a generation are gone",
     "lock.granted": "a lock was granted: `owner`, `lock_type`, `scope`, `reason`; only its holder gets the token",

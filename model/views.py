@@ -127,6 +127,8 @@ class IndexInfo(msgspec.Struct, frozen=True):
     soak_until: datetime | None
     external: bool = False
     """Built by another process, perhaps in a format that only the builder knows."""
+    error: str | None = None
+    """Why it does not follow the journal at present; None while it does."""
 
 
 class SwitchRequest(msgspec.Struct, frozen=True):

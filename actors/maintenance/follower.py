@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
@@ -22,6 +23,7 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPause, Followe
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError
+from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 
@@ -79,6 +81,7 @@ class Follower(EngineActor):
         self._config = context.config
         self._metrics = context.metrics
         self._clock = context.clock
+        self._journal = context.journal
         self._written = followers.written[number]
         self._pause = pause
         self._at_work = pause.at_work[number]
@@ -166,7 +169,7 @@ class Follower(EngineActor):
         writer = generation.writer
         if writer.is_paused or writer.closed or self._clock.monotonic() < self._not_before.get(number, 0.0):
             return writer.closed
-        turn_ends = self._clock.monotonic() + TURN_S
+        before, turn_ends = writer.applied_lsn, self._clock.monotonic() + TURN_S
         target = partial(self._target, generation, head)
         try:
             while writer.applied_lsn < target() and self._clock.monotonic() < turn_ends and not writer.is_paused:
@@ -179,14 +182,26 @@ class Follower(EngineActor):
         except ShadowSwitchError as error:
             if writer.closed:
                 return True
-            logger.error("generation %d cannot follow the journal: %s", number, error)
+            if generation.hindered != str(error):
+                logger.error("generation %d cannot follow the journal: %s", number, error)
             self._metrics.count("follow_errors")
             self._not_before[number] = self._clock.monotonic() + RETRY_S
+            self._note(generation, str(error))
             return False
+        if generation.hindered and (writer.applied_lsn > before or writer.applied_lsn >= target()):
+            self._note(generation, "")
         if writer.applied_lsn < head:
             return False
         self._caught_up_at[number] = self._clock.monotonic()
         return True
+
+    def _note(self, generation: Generation, reason: str) -> None:
+        """Why a generation does not follow the journal; "" for one that follows again. The catalog has the first
+        reason, as far as it has room for it."""
+        if bool(generation.hindered) is not bool(reason):
+            work = partial(transitions.note_hindered, number=generation.row.number, reason=reason)
+            self._journal.tell(Transact(work, Reply()))
+        generation.hindered = reason
 
     def _compact(self) -> None:
         """Compact changed generations a little, while no switch is attempted. A generation that is behind catches up

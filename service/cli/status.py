@@ -32,7 +32,7 @@ COLUMNS = {
     "branches": ("name", "state", "record_count", "head_lsn", "locks", "waiting", "created_at"),
     "indexes": (
         "branch_name", "index_type", "generation", "previous_generation", "record_count", "lag_changes", "build_config",
-        "switched_at",
+        "switched_at", "error",
     ),
     "shadows": (
         "shadow_index_id", "branch_name", "index_type", "state", "phase", "build_progress_percent", "record_count",
@@ -84,7 +84,8 @@ def _branch(catalog: Catalog, row: BranchRow, held: tuple[list[Lock], tuple[Lock
 
 
 def _index(catalog: Catalog, data: Path, row: IndexRow, branch: str) -> dict[str, Any]:
-    """A live index. `lag_changes` counts from the LSN of its readers; `error` is the reason that it cannot be read."""
+    """A live index. `lag_changes` counts from the LSN of its readers; `error`: why it cannot be read,
+    or does not follow the journal."""
     head = catalog.head(row.branch)[0]
     generation = catalog.generation(row.live)
     shadow = catalog.find_shadow(generation.shadow_id) if generation is not None else None
@@ -99,6 +100,7 @@ def _index(catalog: Catalog, data: Path, row: IndexRow, branch: str) -> dict[str
         "switches": row.epoch,
         "switched_at": moment(row.switched_at),
         "build_config": shadow.build_config if shadow is not None else {},
+        "error": (generation.hindered if generation is not None else "") or None,
     }
     try:
         with outside_reader(data, catalog, branch, row.index_type) as reader:

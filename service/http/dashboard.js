@@ -279,6 +279,8 @@ function drawIndexes() {
       `since ${clock(one.switched_at)}`,
     ];
     write(part(element, "facts"), facts.filter(Boolean).join(" · "));
+    part(element, "error").hidden = !one.error;
+    write(part(element, "error"), one.error || "");
     const named = `${one.index_type} of ${one.branch_name}`;
     const text = `Go back to generation ${one.previous_generation} of ${named}. No write since then is lost, and a second rollback goes forward again.`;
     const back = () => act("Roll back", text, () => call("POST", "/indexes/rollback", { branch_name: one.branch_name, index_type: one.index_type }));

@@ -117,6 +117,8 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     manifest_hash: str = ""
     """The checksum of the manifest, taken when the build passed its validation; "" before."""
     soak_ends: Moment | None = None
+    hindered: str = ""
+    """Why it does not follow the journal at present; "" while it does."""
 
     @property
     def opaque(self) -> bool:

@@ -80,6 +80,8 @@ class Generation:
         self._attention = threading.Lock()
         self._idle: list[IndexReader] = []
         self._opened = disk.identity(path)
+        self.hindered = row.hindered
+        """Why it does not follow the journal at present; "" while it does. Set by its Follower."""
         self._is_short = False
         """The last reader that was to be opened lacked a resource."""
 
@@ -173,13 +175,15 @@ class Generation:
                     raise EngineClosed("the engine is closed", operation="read", hint="open it again")
                 remaining = deadline - self.writer.catalog.clock.monotonic()
                 if remaining <= 0:
-                    raise Timeout(
-                        f"the index shows LSN {self.applied_lsn}, LSN {lsn} was asked for",
-                        operation="read",
-                        hint="wait longer (timeout_s), or read without min_lsn",
-                    )
+                    raise self._late(lsn)
                 self.progress.wait(min(remaining, 1.0))
         return True
+
+    def _late(self, lsn: int) -> Timeout:
+        text, hint = f"the index shows LSN {self.applied_lsn}, LSN {lsn} was asked for", "wait longer (timeout_s)"
+        if self.hindered:
+            text, hint = f"{text}; it cannot follow the journal: {self.hindered}", "end the cause"
+        return Timeout(text, operation="read", hint=f"{hint}, or read without min_lsn")
 
     def advanced(self) -> None:
         """Wake the readers that wait for an LSN: it came nearer, or the live pointer moved."""

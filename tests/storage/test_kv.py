@@ -142,23 +142,6 @@ def test_a_snapshot_outlives_its_reader_and_then_releases_the_environment(path: 
     assert len(list(records)) == 49
 
 
-def test_a_full_map_is_storage_full_and_nothing_of_the_batch_is_kept(tmp_path: Path) -> None:
-    options = BACKEND.configure({"map_size_mib": 1})
-    path = tmp_path / "small"
-    BACKEND.create_shard(path, options)
-    with closing(BACKEND.open_writer(path, options)) as writer:
-        writer.apply([put(1, "t", "a", text="kept")], 1)
-        before = writer.state()
-        with pytest.raises(StorageFull) as full:
-            writer.apply([put(lsn, "t", f"id{lsn}", text="x" * 5000) for lsn in range(2, 500)], 500)
-        assert "map_size_mib" in full.value.hint
-        assert writer.state() == before
-        writer.apply([put(2, "t", "b", text="later")], 2)
-        with closing(BACKEND.open_reader([path], options)) as reader:
-            assert sorted(reader.shard_versions(0)[1]) == [("t", "a", 1), ("t", "b", 2)]
-    assert BACKEND.check(path, options) == []
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [

@@ -23,12 +23,12 @@ from shadowswitch.model.digest import Digest, key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.storage.backends.kv import store as kv_store
 from shadowswitch.storage.backends.kv.copy import KvSnapshot
+from shadowswitch.storage.backends.kv.growth import MAP_SIZE_MIB_MAX
 from shadowswitch.storage.backends.kv.reader import KvReader
 from shadowswitch.storage.backends.kv.writer import KvWriter
 
 MAP_SIZE_MIB = 4096
-"""Address space and upper bound of one shard; the file is sparse."""
-MAP_SIZE_MIB_MAX = 1 << 24
+"""Address space of one shard, which grows when it is full; the file is sparse."""
 FINDINGS_MAX = 20
 
 
@@ -116,7 +116,8 @@ def _walk_pages(environment: kv_store.Environment) -> list[str]:
     that would end a cursor with SIGABRT is an error there."""
     nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        environment.env.copyfd(nothing, compact=True)
+        with environment.map.used():
+            environment.env.copyfd(nothing, compact=True)
     finally:
         os.close(nothing)
     return []
@@ -126,7 +127,7 @@ def _check(environment: kv_store.Environment) -> list[str]:
     """Findings: every row decodes, lies under its own key, and is counted. Reads one transaction."""
     findings: list[str] = []
     digest = Digest()
-    with environment.env.begin() as transaction:
+    with environment.map.transaction() as transaction:
         stored = kv_store.state_of(environment.read_meta(transaction)).digest
         rows = 0
         for key, value in transaction.cursor(db=environment.rows):

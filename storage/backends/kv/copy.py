@@ -25,7 +25,7 @@ class KvSnapshot:
                 environment = store.open_environment(path, options)
                 try:
                     with store.translated("snapshot", path):
-                        self._sources.append((environment, environment.env.begin()))
+                        self._sources.append((environment, environment.map.begin(lasting=True)))
                 except BaseException:
                     store.release(environment)
                     raise
@@ -45,4 +45,5 @@ class KvSnapshot:
         while self._sources:
             environment, transaction = self._sources.pop()
             transaction.abort()
+            environment.map.ended(lasting=True)
             store.release(environment)

@@ -54,7 +54,7 @@ class KvReader:
         except UnicodeEncodeError:
             return None
         for environment in self._opened():
-            with store.translated("get", environment.path), environment.env.begin() as transaction:
+            with store.translated("get", environment.path), environment.map.transaction() as transaction:
                 value = transaction.get(key, db=environment.rows)
             if value is not None:
                 return _record(key, value)
@@ -81,11 +81,12 @@ class KvReader:
         environment = store.share(self._opened()[shard])
         try:
             with store.translated("scan", environment.path):
-                transaction = environment.env.begin()
+                transaction = environment.map.begin(lasting=True)
             try:
                 state = store.state_of(environment.read_meta(transaction))
             except BaseException:
                 transaction.abort()
+                environment.map.ended(lasting=True)
                 raise
         except BaseException:
             store.release(environment)
@@ -104,14 +105,14 @@ class KvReader:
 
     def _states(self) -> Iterator[ShardState]:
         for environment in self._opened():
-            with store.translated("read state", environment.path), environment.env.begin() as transaction:
+            with store.translated("read state", environment.path), environment.map.transaction() as transaction:
                 meta = environment.read_meta(transaction)
             yield store.state_of(meta)
 
     def _beginning_with(
         self, environment: store.Environment, prefix: bytes, limit: int, time_limit: TimeLimit
     ) -> list[Found]:
-        with store.translated("search", environment.path), environment.env.begin() as transaction:
+        with store.translated("search", environment.path), environment.map.transaction() as transaction:
             cursor = transaction.cursor(db=environment.rows)
             return list(islice(_walk(cursor, prefix, Slices(time_limit)), min(limit, 1 << 31)))
 
@@ -198,6 +199,7 @@ class _Snapshot(Iterator[T], Generic[T]):
         environment, self._environment = self._environment, None
         if environment is not None:
             self._transaction.abort()
+            environment.map.ended(lasting=True)
             store.release(environment)
 
     __del__ = close

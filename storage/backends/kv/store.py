@@ -8,6 +8,8 @@ A shard is the directory that holds `kv/data.mdb` and `kv/lock.mdb`, with two da
 
 UTF-8 holds no \\xff, so a shortened key is never the key of another record.
 
+The map of a shard grows by itself, see `growth`: every transaction goes through `Environment.map`.
+
 A process must not open one LMDB file twice: LMDB's locks belong to the process. `open_environment` therefore returns
 references to one environment for each data file. Other processes open their own.
 """
@@ -29,6 +31,7 @@ import msgspec
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, StorageFull
+from shadowswitch.storage.backends.kv.growth import GrowingMap
 from shadowswitch.storage.backends.protocol import ShardState
 from shadowswitch.storage.cut_file import refuse_cut
 from shadowswitch.storage.disk import sync_directory
@@ -74,6 +77,7 @@ class Environment:
             max_readers=READERS_MAX,
             lib_version=0,
         )
+        self.map = GrowingMap(self.env, path)
         try:
             if not create:
                 self._fit_file()
@@ -156,7 +160,7 @@ def release(environment: Environment) -> None:
 
 
 def _verify(environment: Environment, options: Mapping[str, Any]) -> None:
-    with environment.env.begin() as transaction:
+    with environment.map.transaction() as transaction:
         meta = environment.read_meta(transaction)
     if meta.format != FORMAT or meta.options != options_text(options):
         raise CorruptData(
@@ -174,7 +178,7 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
         (path / FOLDER).mkdir(mode=0o700)
         environment = Environment(path, options["map_size_mib"], create=True)
         try:
-            with environment.env.begin(write=True) as transaction:
+            with environment.map.transaction(write=True) as transaction:
                 empty = Meta(FORMAT, options_text(options), 0, b"", False, Digest().encode())
                 environment.write_meta(transaction, empty)
             environment.env.sync(True)
@@ -248,6 +252,16 @@ def split_key(full: bytes) -> tuple[str, str]:
     return resource_type, id
 
 
+def map_full(path: Path, operation: str, why: str) -> StorageFull:
+    """The error of a change that does not fit into the map, which cannot grow now, and why."""
+    return StorageFull(
+        f"the map of the index is full and cannot grow now: {why}",
+        operation=operation,
+        object=str(path),
+        hint="end the scans and copies of the index in this process; earlier changes are intact, this one is retried",
+    )
+
+
 @contextmanager
 def translated(operation: str, path: Path) -> Iterator[None]:
     """Turn the errors of LMDB and of the operating system into errors of this library."""
@@ -263,8 +277,7 @@ def _translate(error: Exception, operation: str, path: Path) -> ShadowSwitchErro
     at: dict[str, Any] = {"operation": operation, "object": str(path)}
     text = str(error)
     if isinstance(error, lmdb.MapFullError):
-        hint = "build the index again with a larger map_size_mib; earlier changes are intact"
-        return StorageFull("the map of the index is full", hint=hint, **at)
+        return map_full(path, operation, "it is being made")
     lack = shortage(error, operation, str(path))
     if lack is not None:
         return lack

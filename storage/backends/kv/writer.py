@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 import msgspec
@@ -15,6 +14,7 @@ from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.protocol import ShardState
 
+T = TypeVar("T")
 _SCAN_ROWS = 4096
 
 Project = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -27,7 +27,7 @@ class KvWriter:
         self._environment: store.Environment | None = environment
         self._path = environment.path
         self._project = project
-        with store.translated("open shard", self._path), environment.env.begin() as transaction:
+        with store.translated("open shard", self._path), environment.map.transaction() as transaction:
             self._meta = environment.read_meta(transaction)
         if len(self._meta.digest) != len(Digest().encode()):
             raise CorruptData("the digest of the shard is damaged", object=str(self._path))
@@ -36,25 +36,32 @@ class KvWriter:
         return store.state_of(self._meta)
 
     def load(self, items: Sequence[Item], cursor: bytes) -> None:
-        with self._transaction("load") as (transaction, digest):
+        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
             self._merge(transaction, digest, [item for item in items if item.fields is not None])
             self._save(transaction, digest, cursor=cursor)
 
+        self._commit("load", work)
+
     def finish_load(self, applied_lsn: int) -> None:
-        with self._transaction("finish load") as (transaction, digest):
+        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
             self._save(transaction, digest, applied_lsn=max(applied_lsn, self._meta.applied_lsn), loaded=True)
+
+        self._commit("finish load", work)
 
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
         before = self._meta.applied_lsn
-        with self._transaction("apply") as (transaction, digest):
+
+        def work(transaction: lmdb.Transaction, digest: Digest) -> int:
             changed = self._merge(transaction, digest, [item for item in items if item.lsn > before])
             self._save(transaction, digest, applied_lsn=max(applied_lsn, before))
-        return changed
+            return changed
+
+        return self._commit("apply", work)
 
     def flush(self) -> int:
         applied_lsn = self._meta.applied_lsn
         environment = self._opened()
-        with store.translated("flush", self._path):
+        with store.translated("flush", self._path), environment.map.used():
             environment.env.sync(True)
             environment.env.reader_check()
         return applied_lsn
@@ -65,10 +72,13 @@ class KvWriter:
 
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
         keys = list(self._keys_of(bucket))
-        with self._transaction("repair bucket") as (transaction, digest):
+
+        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
             self._empty(transaction, digest, bucket, keys)
             self._merge(transaction, digest, [item for item in items if item.fields is not None])
             self._save(transaction, digest)
+
+        self._commit("repair bucket", work)
 
     def close(self) -> None:
         if self._environment is not None:
@@ -80,15 +90,25 @@ class KvWriter:
             raise EngineClosed("the shard was closed", object=str(self._path), hint="open it again")
         return self._environment
 
-    @contextmanager
-    def _transaction(self, operation: str) -> Iterator[tuple[lmdb.Transaction, Digest]]:
-        """Outcomes: all of it committed and `_meta` renewed, or none of it."""
+    def _commit(self, operation: str, work: Callable[[lmdb.Transaction, Digest], T]) -> T:
+        """Outcomes: all of it committed and `_meta` renewed, or none of it. A full map grows, and `work` runs again.
+
+        Raises StorageFull when it cannot grow.
+        """
         environment = self._opened()
-        self._saved = self._meta
         with store.translated(operation, self._path):
-            with environment.env.begin(write=True) as transaction:
-                yield transaction, Digest.decode(self._meta.digest)
+            while True:
+                self._saved = self._meta
+                try:
+                    with environment.map.transaction(write=True) as transaction:
+                        result = work(transaction, Digest.decode(self._meta.digest))
+                    break
+                except lmdb.MapFullError as error:
+                    hindered = environment.map.grow()
+                    if hindered:
+                        raise store.map_full(self._path, operation, hindered) from error
         self._meta = self._saved
+        return result
 
     def _save(self, transaction: lmdb.Transaction, digest: Digest, **values: Any) -> None:
         self._saved = msgspec.structs.replace(self._meta, digest=digest.encode(), **values)
@@ -140,7 +160,7 @@ class KvWriter:
     def _page(self, start: bytes) -> list[tuple[bytes, bytes]]:
         environment = self._opened()
         page: list[tuple[bytes, bytes]] = []
-        with store.translated("scan", self._path), environment.env.begin() as transaction:
+        with store.translated("scan", self._path), environment.map.transaction() as transaction:
             cursor = transaction.cursor(db=environment.rows)
             found = cursor.set_range(start) if start else cursor.first()
             while found and len(page) < _SCAN_ROWS:

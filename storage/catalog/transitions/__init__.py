@@ -39,6 +39,7 @@ from shadowswitch.storage.catalog.transitions.removal import drop_index
 from shadowswitch.storage.catalog.transitions.retirement import (
     forget_generation,
     mark_unsound,
+    note_hindered,
     note_unsound,
     retire_failed,
     retire_previous,
@@ -68,6 +69,7 @@ __all__ = [
     "mark_retrying",
     "mark_unsound",
     "note_external",
+    "note_hindered",
     "note_progress",
     "note_queued",
     "note_recovered",

@@ -54,6 +54,16 @@ def note_unsound(commit: Commit, shadow_id: str, reason: str) -> None:
     commit.audit("index.unsound", shadow_id, {"reason": reason})
 
 
+def note_hindered(commit: Commit, number: int, reason: str) -> None:
+    """A generation cannot follow the journal, for a reason; or follows it again ("")."""
+    generation = commit.find_generation(number)
+    if generation is None or bool(generation.hindered) is bool(reason):
+        return
+    commit.put_generation(msgspec.structs.replace(generation, hindered=reason))
+    kind, what = ("generation.hindered", {"reason": reason}) if reason else ("generation.follows", {})
+    emit(commit, commit.shadow(generation.shadow_id), kind, generation=number, **what)
+
+
 def retire_previous(commit: Commit, generation_number: int, reason: str = "its soak is over") -> bool:
     """End the soak of the previous generation: no rollback to it is possible any more. False if it is not soaking."""
     generation = commit.generation(generation_number)
