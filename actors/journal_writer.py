@@ -44,7 +44,7 @@ class Append(msgspec.Struct, frozen=True):
     branch: int
     batch: Batch
     reply: Reply[Receipt]
-    fence: Callable[[Commit], None] | None = None
+    fence: Callable[[Commit], object] | None = None
 
 
 class Transact(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.engine.open_state import OpenState
-from shadowswitch.model.errors import InvalidName, UnknownBranch
+from shadowswitch.model.errors import InvalidName, UnknownBranch, no_branch
 from shadowswitch.model.names import check_branch
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow
@@ -16,7 +16,7 @@ ANSWER_TIMEOUT_S = 10.0
 
 
 class BranchDirectory:
-    """Finds the row of a branch. A branch is never renamed or removed, so a row stays valid. Any thread."""
+    """Finds the row of a branch, which stays valid until the branch is dropped. Any thread."""
 
     def __init__(self, state: OpenState, catalog: Catalog, router: BranchRouter) -> None:
         self._state = state
@@ -28,13 +28,23 @@ class BranchDirectory:
         """The row of a branch. Raises EngineClosed, UnknownBranch."""
         self._state.check()
         row = self._rows.get(name) if isinstance(name, str) else None
-        if row is None:
+        if row is None or row.number in self._router.dropped:
             try:
                 check_branch(name)
             except InvalidName as error:
                 raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
+            self._rows.pop(name, None)
             row = self._rows[name] = self._catalog.branch(name)
         return row
+
+    def check(self, row: BranchRow) -> None:
+        """Raise UnknownBranch if the branch was dropped since its row was read: its records may be half gone."""
+        if row.number in self._router.dropped:
+            raise no_branch(row.name)
+
+    def is_dropped(self, number: int) -> bool:
+        """Was the branch dropped?"""
+        return number in self._router.dropped
 
     def ask(self, row: BranchRow, message: Any, what: str) -> Any:
         """Send a message to the actor of a branch, and wait for the reply. Raises what the actor raises, or Timeout."""

@@ -129,6 +129,7 @@ class Engine:
     merge_branch = _branches(BranchCalls.merge_branch)
     reopen_branch = _branches(BranchCalls.reopen_branch)
     recover_branch = _branches(BranchCalls.recover_branch)
+    drop_branch = _removal(RemovalCalls.drop_branch)
 
     # -- records, and the journal of their changes ---------------------------------------------------------------------
 

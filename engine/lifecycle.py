@@ -53,6 +53,7 @@ from shadowswitch.actors.maintenance.dispatcher import Dispatcher
 from shadowswitch.actors.maintenance.follower import Follow, Follower
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.maintenance.janitor import Janitor
+from shadowswitch.actors.maintenance.remover import BranchRemover
 from shadowswitch.actors.maintenance.subscribers import Subscribers
 from shadowswitch.actors.maintenance.trimmer import Trimmer
 from shadowswitch.actors.maintenance.watcher import Watcher
@@ -172,6 +173,7 @@ class Lifecycle:
             lambda: Janitor.start(
                 context, self.router, self.external, self.generations, self.indexes, self.followers, self.publisher,
                 self.switches, Trimmer(context, self.heads, self.generations, self.pause),
+                BranchRemover(context, self.generations, self.indexes, self.pause),
             )
         )  # fmt: skip
         stack.callback(self.janitor.stop, STOP_TIMEOUT_S)

@@ -47,7 +47,8 @@ def _moment(seconds: float) -> datetime:
 def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
     """A branch as the catalog has it, in a state."""
     head, oldest = catalog.head(row.number)
-    return BranchInfo(row.name, state, head, catalog.record_count(row.number), oldest, _moment(row.created_at))
+    count = catalog.record_count(row.number)
+    return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at), row.number)
 
 
 def paused_text(row: ShadowRow) -> str | None:

@@ -234,3 +234,15 @@ class CorruptData(ShadowSwitchError):
 
 class InternalFailure(ShadowSwitchError):
     """A part of the engine failed with an unexpected exception, which is the cause."""
+
+
+def no_branch(name: str) -> UnknownBranch:
+    """The error for a branch that is not there, or not any more."""
+    hint = "create it with create_branch, or see branches()"
+    return UnknownBranch(f"there is no branch {name!r}", object=name, hint=hint)
+
+
+def no_shadow(shadow_id: object) -> UnknownShadow:
+    """The error for a shadow that is not there, or not any more."""
+    hint = "see shadows() for what there is"
+    return UnknownShadow(f"there is no shadow index {shadow_id!r:.80}", object=str(shadow_id)[:80], hint=hint)

@@ -23,6 +23,7 @@ NOT_GIVEN: Final = "not given"
 
 AUDIT_ACTIONS: Final = {
     "branch.created": "a branch was created",
+    "branch.dropped": "a branch was dropped, with its `indexes` and its `holds`",
     "branch.state": "the `operation` (recover, reopen, merge, archive) that changed the state of a branch",
     "build.cancelled": "a build was ended, or a shadow discarded",
     "build.claimed": "a build began",
@@ -64,6 +65,8 @@ AUDIT_ACTIONS: Final = {
 
 EVENT_TYPES: Final = {
     "branch.created": "a branch was created",
+    "branch.dropped": "a branch was dropped, with its `indexes`; its name is free",
+    "branch.removed": "the rows and the files of a dropped branch are gone",
     "branch.state": "a branch changed its state: `state`, `previous`, `by`, `reason`",
     "build.claimed": "a build was claimed: shadow PREPARING",
     "build.started": "shadow BUILDING; changes from `start_lsn` on are kept for it",

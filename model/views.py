@@ -45,6 +45,8 @@ class BranchInfo(msgspec.Struct, frozen=True):
     oldest_lsn: int
     """Changes with a smaller LSN have been trimmed from the journal."""
     created_at: datetime
+    number: int = 0
+    """Never given twice: a branch that is made again under the name of a dropped one has another number."""
 
 
 class ChangesHold(msgspec.Struct, frozen=True):

@@ -177,6 +177,11 @@ class RemoteEngine:
         by, reason = (request.performed_by, request.reason) if request is not None else ("", "")
         return self._call("POST", path, {**body, "reason": reason}, SwitchResult, LONG_TIMEOUT_S, by=by)
 
+    def drop_branch(self, name: str, cascade: bool = False, by: str = "", reason: str = "") -> None:
+        """See Engine. The server adds the name of the token to `by`."""
+        path = f"branches/{_segment(name)}?cascade={str(cascade).lower()}"
+        self._call("DELETE", path, None, dict[str, Any], by=by, reason=reason)
+
     def drop_index(self, branch: str, index_type: str, by: str = "", reason: str = "") -> None:
         """See Engine. The server adds the name of the token to `by`."""
         path = f"indexes?branch_name={quote(branch, safe='')}&index_type={quote(index_type, safe='')}"

@@ -8,17 +8,22 @@ branch closed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from shadowswitch.actors.branch.dropping import DROP_TIMEOUT_S, DropBranch, refuse_in_use
 from shadowswitch.actors.branch.lifecycle import BranchLife
 from shadowswitch.actors.branch.lock_queries import LockQueries
 from shadowswitch.actors.branch.lock_requests import LockRequests
-from shadowswitch.actors.branch.locks import BranchLocks, Write
+from shadowswitch.actors.branch.locks import BranchLocks, Write, answer
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import Append, CommitSwitch
-from shadowswitch.actors.kit.actor import EngineActor
+from shadowswitch.actors.kit.actor import EngineActor, fail_reply, result_of
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.running_switches import RunningSwitches
+from shadowswitch.model.errors import no_branch
+from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
 
@@ -39,8 +44,13 @@ class BranchActor(EngineActor):
         self._row = locks.row
         self._load = load
         self._locks = locks
+        self._catalog = context.catalog
+        self._switches = switches
+        self._fence: Callable[[Commit], object] | None = None
+        """Asked in the transaction of each write, once a drop has begun: its outcome may be unknown."""
         self.handles(Write, self._write)
         self.handles(CommitSwitch, self._commit_switch)
+        self.handles(DropBranch, partial(answer, self._drop))
         life = BranchLife(context.catalog, switches, locks)
         for part in (locks, LockRequests(context.metrics, locks), LockQueries(locks), life):
             for kind, handler in part.handlers().items():
@@ -56,7 +66,7 @@ class BranchActor(EngineActor):
     def _write(self, message: Write) -> None:
         self._locks.admit(message)
         failpoint("write.admitted")
-        fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else None
+        fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else self._fence
         self._journal.tell(Append(self._row.number, message.batch, message.reply, fence))
 
     def _commit_switch(self, message: CommitSwitch) -> None:
@@ -64,3 +74,16 @@ class BranchActor(EngineActor):
         (SW-3), every later one behind it. This actor does not wait."""
         failpoint("switch.sealed")
         self._journal.tell(message)
+
+    def _drop(self, message: DropBranch) -> None:
+        """Behind every write that was admitted before. From then on every message is refused."""
+        refuse_in_use(self._catalog, self._locks, self._switches, message.own)
+        self._fence = partial(Commit.branch, number=self._row.number)
+        reply: Reply[Any] = Reply()
+        self._journal.tell(CommitSwitch(lambda: None, message.work, message.settle, reply))
+        result_of(reply, DROP_TIMEOUT_S, "the drop of the branch")
+        for kind in list(self._handlers):
+            self.handles(kind, self._refuse)
+
+    def _refuse(self, message: Any) -> None:
+        fail_reply(message, no_branch(self._row.name))

@@ -55,6 +55,11 @@ class LockRegistry:
         """The branch has no lock, and its actor stops."""
         del self._branches[branch]
 
+    def discard(self, branch: int) -> None:
+        """The branch was dropped."""
+        self._branches.pop(branch, None)
+        self.tracked.pop(branch, None)
+
     def all(self) -> list[BranchLocks]:
         """The locks of every branch, by branch number."""
         return [locks for _, locks in sorted(self._branches.copy().items())]

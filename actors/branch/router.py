@@ -20,7 +20,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address, fail_reply
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.switch.running_switches import RunningSwitches
-from shadowswitch.model.errors import EngineClosed, ResourceExhausted
+from shadowswitch.model.errors import EngineClosed, ResourceExhausted, no_branch
 from shadowswitch.storage.catalog.rows import BranchRow
 
 STOPPED_AT_ONCE = 16
@@ -48,6 +48,8 @@ class BranchRouter:
         self._loads: dict[int, Load] = {}
         self._used: dict[int, float] = {}
         self._closed = False
+        self.dropped: set[int] = set()
+        """The branches that were dropped since the start, or before and are not removed yet. Only ever grows."""
         self._deferred: deque[tuple[BranchRow, Any]] = deque()
 
     def tell(self, row: BranchRow, message: Any) -> None:
@@ -59,6 +61,9 @@ class BranchRouter:
         """Under the lock."""
         if self._closed:
             fail_reply(message, EngineClosed("the engine is closed", hint="open it again"))
+            return
+        if row.number in self.dropped:  # a caller has its row from before the drop
+            fail_reply(message, no_branch(row.name))
             return
         address = self._actors.get(row.number)
         if address is None or not address.ref.is_alive():
@@ -133,6 +138,19 @@ class BranchRouter:
     def _is_idle(self, number: int) -> bool:
         load = self._loads[number]
         return load.sent == load.handled and not self.locks.get(number).waiters
+
+    def drop(self, number: int) -> None:
+        """The branch was dropped, durably: from now on no message reaches it. Its actor refuses what it has, and stops.
+
+        On the thread of the JournalWriter, behind the commit; for branches of an earlier engine at the start.
+        """
+        with self._lock:
+            self.dropped.add(number)
+            self._used.pop(number, None), self._loads.pop(number, None)
+            address = self._actors.pop(number, None)
+            if address is not None:
+                address.ref.stop(block=False)
+            self.locks.discard(number)
 
     def running(self) -> int:
         """How many branch actors run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import journal_begin
-from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.rows import DROPPING, GenerationRow, ShadowRow
 from shadowswitch.storage.clock import Moment
 
 S = ShadowState
@@ -34,21 +34,28 @@ class CleanupQueue:
         """Builds under way in another process."""
         self.long_journals: set[int] = set()
         """Branches with more journal than is kept for `changes()`."""
+        self.dropped: set[int] = set()
+        """Branches that were dropped and are not removed yet."""
         self._generations: dict[int, set[int]] = {}
         catalog.dirty.take()
         for shadow in catalog.shadows():
             self._shadow(shadow)
         for row in catalog.generations():
             self._generation(row)
-        self._branches({row.number for row in catalog.branches()})
+        stored = catalog.stored_branches()
+        self.dropped |= {row.number for row in stored if row.state == DROPPING}
+        self._branches({row.number for row in stored})
 
     def look(self) -> None:
         """Read the rows that were touched since the last call."""
         changed = self._catalog.dirty.take()
+        self.dropped |= changed.dropped
         for shadow_id in changed.shadows:
             shadow = self._catalog.find_shadow(shadow_id)
             if shadow is not None:
                 self._shadow(shadow)
+            else:
+                self._forget(shadow_id)
         for number in changed.generations:
             self.soak_ends.pop(number, None)
             self.retired.discard(number)
@@ -70,6 +77,11 @@ class CleanupQueue:
         if row.state == S.FAILED and row.failed_at is not None:
             self.failed_at[row.id] = row.failed_at
 
+    def _forget(self, shadow_id: str) -> None:
+        self.switches.discard(shadow_id)
+        self.external.discard(shadow_id)
+        self.failed_at.pop(shadow_id, None)
+
     def _generation(self, row: GenerationRow) -> None:
         if row.role == "retiring":
             self.retired.add(row.number)
@@ -79,6 +91,8 @@ class CleanupQueue:
 
     def _branches(self, numbers: set[int]) -> None:
         """Queue the branches with a journal that is worth a transaction, if nothing holds it back."""
+        self.long_journals -= self.dropped
+        numbers = numbers - self.dropped
         if not numbers:
             return
         with self._catalog.read() as txn:
@@ -95,6 +109,11 @@ class CleanupQueue:
         found = {number: self._catalog.generation(number) for number in self._generations.get(branch, ())}
         self._generations[branch] = {number for number, row in found.items() if row is not None}
         return [row for row in found.values() if row is not None]
+
+    def removed(self, branch: int) -> None:
+        """The last row of a dropped branch was removed."""
+        self.dropped.discard(branch)
+        self._generations.pop(branch, None)
 
     def trimmed(self, branch: int) -> None:
         """Some of the journal of a branch was removed."""

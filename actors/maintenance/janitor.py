@@ -23,6 +23,7 @@ from shadowswitch.actors.kit.signals import Tick
 from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
+from shadowswitch.actors.maintenance.remover import BranchRemover, remove_empty_folders
 from shadowswitch.actors.maintenance.trimmer import TRIM_SLICE, Trimmer
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
@@ -66,6 +67,7 @@ class Janitor(EngineActor):
         publisher: Publisher,
         switches: RunningSwitches,
         trimmer: Trimmer,
+        remover: BranchRemover,
     ) -> None:
         super().__init__("shadowswitch-janitor", context.crashed)
         self._context = context
@@ -78,6 +80,7 @@ class Janitor(EngineActor):
         self._publisher = publisher
         self._switches = switches
         self._trimmer = trimmer
+        self._remover = remover
         self._readers_checked = self._clock.monotonic()
         self._publish_not_before = 0.0
         self._queue: CleanupQueue | None = None
@@ -105,6 +108,7 @@ class Janitor(EngineActor):
             self._settle_tracked,
             self._publish_again,
             self._remove_retired,
+            self._remove_dropped,
             self._trim,
             self._trimmer.trim_events,
             self._idle,
@@ -126,6 +130,8 @@ class Janitor(EngineActor):
         config = self._context.config
         if self._queue is None:
             self._queue = CleanupQueue(self._context.catalog, config.journal_keep_changes, TRIM_SLICE)
+            for number in self._queue.dropped:
+                self._router.drop(number)
         self._queue.look()
 
     @property
@@ -186,6 +192,9 @@ class Janitor(EngineActor):
                 failpoint("retire.marked")
                 self._attempt(partial(self._remove, row))  # one that cannot be removed does not keep the others
 
+    def _remove_dropped(self) -> None:
+        self._remover.remove(self.queue, self._let_go)
+
     def _remove(self, row: GenerationRow) -> None:
         path = data_directory.inside(self._context.root, os.path.dirname(row.path)) / os.path.basename(row.path)
         opened = self._generations.get(row.number)
@@ -205,6 +214,8 @@ class Janitor(EngineActor):
         failpoint("retire.removed")
         self._context.transact(lambda commit: transitions.forget_generation(commit, row.number), "retire")
         failpoint("retire.forgotten")
+        if row.branch in self.queue.dropped:
+            remove_empty_folders(str(path))
         self._context.metrics.count("generations_removed")
 
     def _publish_again(self) -> None:

@@ -201,6 +201,16 @@ class LiveIndexes:
         """The LiveIndex that a generation belongs to."""
         return self.of(generation.row.branch, generation.row.index_type)
 
+    def of_branch(self, branch: int) -> list[LiveIndex]:
+        """The LiveIndexes of a branch that there are."""
+        return [index for (number, _), index in list(self._indexes.items()) if number == branch]
+
+    def forget(self, branch: int) -> None:
+        """The branch was dropped, and nothing of it is left."""
+        with self._lock:
+            for key in [key for key in self._indexes if key[0] == branch]:
+                del self._indexes[key]
+
     def live(self, branch: int, index_type: str) -> Generation | None:
         """The generation that new readers of an index get. A dict lookup; makes nothing."""
         found = self._indexes.get((branch, index_type))

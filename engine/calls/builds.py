@@ -21,6 +21,7 @@ from shadowswitch.model.errors import (
     InvalidConfig,
     NotConverging,
     Timeout,
+    no_shadow,
 )
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
@@ -207,7 +208,10 @@ class BuildCalls:
     def shadow(self, id: str) -> ShadowIndex:
         """The status of a shadow. Raises UnknownShadow."""
         self._state.check()
-        return self._views.shadow(id)
+        row = self._catalog.shadow(id)
+        if self._branches.is_dropped(row.branch):
+            raise no_shadow(id)
+        return self._views.shadow_of(row)
 
     def shadows(self, branch: str | None = None, state: str | ShadowState | None = None) -> list[ShadowIndex]:
         """All shadows, oldest first; of one branch, in one state."""
@@ -216,7 +220,7 @@ class BuildCalls:
             raise InvalidConfig(f"there is no state {state!r}", hint=f"states: {', '.join(ShadowState)}")
         number = self._branches.row(branch).number if branch is not None else None
         rows = [row for row in self._catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
-        return [self._views.shadow_of(row) for row in rows]
+        return [self._views.shadow_of(row) for row in rows if not self._branches.is_dropped(row.branch)]
 
     def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.

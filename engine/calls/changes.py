@@ -46,7 +46,9 @@ class ChangeCalls:
         if size_max_bytes is not None:
             check_whole("size_max_bytes", size_max_bytes, 1)
         try:
-            return journal_changes(self._catalog, row.number, after, limit, size_max_bytes)
+            found = journal_changes(self._catalog, row.number, after, limit, size_max_bytes)
+            self._branches.check(row)
+            return found
         except JournalTrimmed as error:
             for hold in retention.holds(self._catalog, row.number):
                 if hold.given_up and hold.after_lsn < error.oldest_lsn:

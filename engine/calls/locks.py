@@ -17,7 +17,7 @@ from shadowswitch.engine.arguments import check_text
 from shadowswitch.engine.branch_directory import ANSWER_TIMEOUT_S, BranchDirectory
 from shadowswitch.engine.encode import lock_tokens
 from shadowswitch.engine.open_state import OpenState
-from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost, Timeout
+from shadowswitch.model.errors import EngineClosed, InvalidConfig, LockConflict, LockLost, Timeout, UnknownBranch
 from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.locks.records import LockRequest, ProgressReport
 from shadowswitch.model.locks.refusal import WritePermission
@@ -213,7 +213,13 @@ class LockCalls:
         for row in rows:
             locks = self._locks.find(row.number)
             if locks is not None and not locks.quiet:
-                yield self._branches.ask(row, ListLocks(Reply()), "the list of locks")
+                try:
+                    found = self._branches.ask(row, ListLocks(Reply()), "the list of locks")
+                except UnknownBranch:  # it was dropped meanwhile
+                    if branch is not None:
+                        raise
+                    continue
+                yield found
 
     def check_write(
         self,

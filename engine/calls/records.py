@@ -21,6 +21,7 @@ from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.model.records import Delete, Put, Receipt, Record, RecordPage
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.journal import get_record, read_records, types_with_records
+from shadowswitch.storage.catalog.rows import BranchRow
 
 SCAN_SLICE = 500
 
@@ -83,7 +84,10 @@ class RecordCalls:
         """One record as of now, or None."""
         row = self._branches.row(branch)
         check_resource_type(resource_type)
-        return get_record(self._catalog, row.number, resource_type, check_id(id))
+        found = get_record(self._catalog, row.number, resource_type, check_id(id))
+        if found is None:
+            self._branches.check(row)
+        return found
 
     def scan(self, branch: str, resource_type: str | None = None) -> Iterator[Record]:
         """All records, read in slices; the order is the storage's. A record written meanwhile may or may not appear."""
@@ -92,11 +96,11 @@ class RecordCalls:
             check_resource_type(resource_type)
         names = self._catalog.types()
         if resource_type is None:
-            return self._scan(row.number, types_with_records(self._catalog, row.number), names)
+            return self._scan(row, types_with_records(self._catalog, row.number), names)
         number = self._catalog.type_numbers().get(resource_type)
-        return self._scan(row.number, [] if number is None else [number], names)
+        return self._scan(row, [] if number is None else [number], names)
 
-    def _scan(self, branch: int, types: Iterable[int], names: dict[int, str]) -> Iterator[Record]:
+    def _scan(self, branch: BranchRow, types: Iterable[int], names: dict[int, str]) -> Iterator[Record]:
         for number in types:
             name = names.get(number)
             if name is None:  # it came since
@@ -104,7 +108,8 @@ class RecordCalls:
             cursor, done = b"", False
             while not done:
                 self._state.check()
-                found = read_records(self._catalog, branch, number, name, range(BUCKETS), cursor, SCAN_SLICE)
+                found = read_records(self._catalog, branch.number, number, name, range(BUCKETS), cursor, SCAN_SLICE)
+                self._branches.check(branch)
                 cursor, done = found.cursor, found.done
                 for item in found.items:
                     yield Record(item.resource_type, item.id, item.fields or {}, item.lsn)
@@ -121,19 +126,26 @@ class RecordCalls:
             return RecordPage([], None)
         begin = _position(cursor, row.number, number)
         found = read_records(self._catalog, row.number, number, resource_type, range(BUCKETS), begin, limit)
+        self._branches.check(row)
         records = [Record(item.resource_type, item.id, item.fields or {}, item.lsn) for item in found.items]
         return RecordPage(records, None if found.done else found.cursor.hex())
 
     def count(self, branch: str, resource_type: str | None = None) -> int:
         """How many records a branch has, of one type or of all; O(1)."""
-        number = self._branches.row(branch).number
+        row = self._branches.row(branch)
         if resource_type is None:
-            return self._catalog.record_count(number)
-        return self._catalog.count(number, check_resource_type(resource_type))
+            count = self._catalog.record_count(row.number)
+        else:
+            count = self._catalog.count(row.number, check_resource_type(resource_type))
+        self._branches.check(row)
+        return count
 
     def head(self, branch: str) -> int:
         """The LSN of the last change of a branch; 0 before the first."""
-        return self._catalog.head(self._branches.row(branch).number)[0]
+        row = self._branches.row(branch)
+        head, _ = self._catalog.head(row.number)
+        self._branches.check(row)
+        return head
 
 
 def _position(cursor: str | None, branch: int, resource_type: int) -> bytes:

@@ -1,9 +1,10 @@
-"""Removal: the calls that drop an index."""
+"""Removal: the calls that drop an index, and a branch."""
 
 from __future__ import annotations
 
 from functools import partial
 
+from shadowswitch.actors.branch.dropping import DROP_TIMEOUT_S, DropBranch, switched
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import CommitSwitch
@@ -14,17 +15,16 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_index_type
 from shadowswitch.storage.catalog import transitions
-from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
+from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import signed
-from shadowswitch.storage.catalog.transitions.removal import in_use
-
-DROP_TIMEOUT_S = 30.0
+from shadowswitch.storage.catalog.transitions.removal import in_use, is_dropped
 
 
 class RemovalCalls:
-    """Removal of indexes. Any thread."""
+    """Removal of indexes and branches. Any thread."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RemovalCalls:
         check_index_type(index_type)
         named = author(by, reason)
         what = f"{index_type} of branch {branch!r}"
-        uses = [text for kind, text in self._switched(row) if kind == index_type]
+        uses = [text for kind, text in switched(self._catalog, row.number, self._switches) if kind == index_type]
         if uses:
             raise in_use(what, uses, "drop_index", branch)
         index = self._indexes.of(row.number, index_type)
@@ -71,11 +71,28 @@ class RemovalCalls:
         result_of(reply, DROP_TIMEOUT_S, "the drop of the index")
         self._broken.pop((row.number, index_type), None)
 
-    def _switched(self, branch: BranchRow) -> list[tuple[str, str]]:
-        """The indexes of a branch that a Switcher is at work on, each with that as its use."""
-        shadows = [self._catalog.find_shadow(shadow_id) for shadow_id in self._switches.shadows()]
-        return [
-            (shadow.index_type, f"a switch of {shadow.index_type} to shadow {shadow.id} runs")
-            for shadow in shadows
-            if shadow is not None and shadow.branch == branch.number
-        ]
+    def drop_branch(self, name: str, cascade: bool = False, by: str = "", reason: str = "") -> None:
+        """Remove a branch with its records, its journal, its indexes, its shadows and its holds.
+
+        From now on the branch is unknown to every call, and its name can be given again at once. Its rows and files go
+        in the background, in slices; a reader that is open goes on to read what it has pinned. With `cascade` the forks
+        of the branch go with it. A branch that a settings file mirrors into is made again: take it out of the file
+        first. Raises UnknownBranch, and InUse while a build, a switch, indexing, or a lock of another owner than `by`
+        uses it.
+        """
+        row = self._branches.row(name)
+        if not isinstance(cascade, bool):
+            raise InvalidConfig(f"cascade is True or False, not {cascade!r:.80}")
+        named = author(by, reason)
+        work = signed(partial(transitions.drop_branch, number=row.number), *named)
+        own = tuple(filter(None, (by.strip(), named[0])))
+        self._branches.ask(row, DropBranch(own, work, partial(self._settle, row.number), Reply()), "the drop")
+        for key in [key for key in self._broken if key[0] == row.number]:
+            self._broken.pop(key, None)
+
+    def _settle(self, number: int, _: object) -> None:
+        """Behind the transaction, on the thread of the JournalWriter: what is in memory agrees with the catalog."""
+        if is_dropped(self._catalog, number):
+            for index in self._indexes.of_branch(number):
+                index.agree(self._catalog, self._generations, None)
+            self._router.drop(number)

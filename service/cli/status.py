@@ -57,7 +57,7 @@ def status_of(catalog: Catalog, data: Path) -> output.View:
         "host": host,
         "branches": [_branch(catalog, row, held.get(row.number)) for row in branches.values()],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live],
-        "shadows": [shadow_status(row, host is not None) for row in catalog.shadows()],
+        "shadows": [shadow_status(row, host is not None) for row in catalog.shadows() if row.branch in branches],
         "locks": [lock for locks, _ in held.values() for lock in locks],
         "waiters": [
             {"branch": branches[number].name, **msgspec.structs.asdict(waiter)}

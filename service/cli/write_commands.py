@@ -262,17 +262,35 @@ def branch(
     output.print_result(found, f"branch {found.name} is {found.state}", json)
 
 
-def drop(branch: str, index_type: str, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
-    """Drop an index. The records stay; open readers go on. Refused while a build or a switch of it is under way.
+def drop(
+    branch: str,
+    index_type: str | None = None,
+    *,
+    data: Data,
+    cascade: Flag = False,
+    by: By = "",
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Drop a branch with everything that it has; with INDEX-TYPE, only that index of it.
 
-    Example: `shadowswitch drop main SEARCH_INDEX --data ./data --reason "not used"`
+    Refused while a build, a switch or a lock uses it, with what uses it. Open readers go on. The name of the branch is
+    free at once, and its rows and files go in the background.
+
+    Example: `shadowswitch drop feature/old --data ./data --reason "merged"`
 
     Parameters
     ----------
     index_type
-        The index to drop. One that the settings file describes is built again.
+        Drop this index only; the records stay. An index that the settings file describes is built again.
+    cascade
+        Drop the forks of the branch, too.
     """
     with open_engine(data) as engine:
-        engine.drop_index(branch, index_type, by, reason)
-    text = f"{index_type} of branch {branch} is dropped"
-    output.print_result({"branch_name": branch, "index_type": index_type, "dropped": True}, text, json)
+        if index_type is not None:
+            engine.drop_index(branch, index_type, by, reason)
+        else:
+            engine.drop_branch(branch, cascade, by, reason)
+    what = f"{index_type} of branch {branch}" if index_type is not None else f"branch {branch}"
+    found = {"branch_name": branch, "index_type": index_type, "dropped": True}
+    output.print_result(found, f"{what} is dropped", json)

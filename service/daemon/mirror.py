@@ -103,6 +103,8 @@ class Mirror(Part):
         self._batch_bytes = 0
         self._writes = self._deletes = self._scans = self._lsn = 0
         self._error: str | None = None
+        self._number = 0
+        """The number of the branch, see `BranchInfo`; 0 before the first round."""
 
     def start(self) -> None:
         """Create the branch unless it exists, and watch the folder. Raises InvalidConfig for a missing folder."""
@@ -162,7 +164,7 @@ class Mirror(Part):
 
     def _follow(self, pending: set[Path] | None) -> None:
         self._check_folder()
-        if pending is None:
+        if self._find_branch() or pending is None:
             self._scan()
         else:
             for path in sorted(pending):
@@ -170,6 +172,17 @@ class Mirror(Part):
                     self._visit(path)
         self._flush()
         self._log_left_out()
+
+    def _find_branch(self) -> bool:
+        """Make the branch if it was dropped. True if it is another one than before: nothing is known of its records."""
+        ensure_branch(self._engine, self.branch, AUTHOR, f"it mirrors {escaped(str(self.folder))[:1000]}")
+        before, self._number = self._number, self._engine.branch(self.branch).number
+        if before in (0, self._number):
+            return False
+        self._known.clear()
+        self._skipped.clear()
+        self._scans = 0
+        return True
 
     def _log_left_out(self) -> None:
         """Log the reasons for missing files when they change."""

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 
 class Changed(NamedTuple):
-    """Shadow ids, generation numbers, and numbers of branches that were written to."""
+    """Shadow ids, generation numbers, numbers of branches that were written to, and of those that were dropped."""
 
     shadows: set[str]
     generations: set[int]
     branches: set[int]
+    dropped: set[int]
 
 
 class DirtySet:
@@ -23,7 +24,7 @@ class DirtySet:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._changed = Changed(set(), set(), set())
+        self._changed = Changed(set(), set(), set(), set())
         self._watches: tuple[set[tuple[int, int]], ...] = ()
 
     def add(self, changed: Changed) -> None:
@@ -37,7 +38,7 @@ class DirtySet:
     def take(self) -> Changed:
         """All that was added since the last call."""
         with self._lock:
-            taken, self._changed = self._changed, Changed(set(), set(), set())
+            taken, self._changed = self._changed, Changed(set(), set(), set(), set())
         return taken
 
     def watch_digests(self) -> set[tuple[int, int]]:

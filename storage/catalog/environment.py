@@ -35,9 +35,9 @@ from shadowswitch.model.errors import (
     DirectoryLost,
     EngineClosed,
     ShadowSwitchError,
-    UnknownBranch,
-    UnknownShadow,
     UnsupportedFormat,
+    no_branch,
+    no_shadow,
 )
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import rows
@@ -220,13 +220,15 @@ class Catalog:
         """The branch of that name; raises UnknownBranch."""
         row = self.find_branch(name)
         if row is None:
-            raise UnknownBranch(
-                f"there is no branch {name!r}", object=name, hint="create it with create_branch, or see branches()"
-            )
+            raise no_branch(name)
         return row
 
     def branches(self) -> list[BranchRow]:
         """All branches, in the order of their creation."""
+        return [row for row in self.stored_branches() if row.state != rows.DROPPING]
+
+    def stored_branches(self) -> list[BranchRow]:
+        """As `branches`, with those that are being removed."""
         with self.read() as txn:
             return [rows.decode_branch(value) for _, value in txn.cursor(self.db["branches"])]
 
@@ -295,11 +297,7 @@ class Catalog:
         """The shadow index of that id; raises UnknownShadow."""
         row = self.find_shadow(shadow_id)
         if row is None:
-            raise UnknownShadow(
-                f"there is no shadow index {shadow_id!r:.80}",
-                object=str(shadow_id)[:80],
-                hint="see shadows() for what there is",
-            )
+            raise no_shadow(shadow_id)
         return row
 
     def shadows(self) -> list[ShadowRow]:

@@ -60,7 +60,11 @@ def save_locks(
     events: Iterable[LockEvent],
     audit: tuple[str, dict[str, Any]] | None,
 ) -> None:
-    """Store a row, the events of the step that made it and, if given, an entry of the audit history."""
+    """Store a row, the events of the step that made it and, if given, an entry of the audit history.
+
+    Raises UnknownBranch for a branch that was dropped.
+    """
+    commit.branch(row.branch)
     stored = commit.txn.get(BRANCH.pack(row.branch), db=commit.db["locks"])
     before = decode_locks(stored) if stored is not None else None
     assert row.revision == (before.revision if before is not None else 0) + 1, (

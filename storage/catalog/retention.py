@@ -43,6 +43,7 @@ def _holds_in(txn: lmdb.Transaction, catalog: Catalog, branch: int | None) -> It
 
 def hold(commit: Commit, branch: BranchRow, name: str, after_lsn: int) -> HoldRow:
     """Make a hold, or move it. Raises JournalTrimmed when changes after `after_lsn` are gone; InvalidConfig."""
+    commit.branch(branch.number)
     head, oldest = commit.head(branch.number)
     if after_lsn > head:
         raise InvalidConfig(f"LSN {after_lsn} is beyond the head of branch {branch.name!r}, {head}", operation="hold")

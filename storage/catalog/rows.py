@@ -26,6 +26,10 @@ EXTERNAL = "external"
 """The name of the backend for an index in a format that only its builder knows."""
 
 
+DROPPING = "DROPPING"
+"""The stored state of a branch that was dropped, while the Janitor removes its rows: no call knows it any more."""
+
+
 class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     """A branch. Every key refers to it by `number`."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost
+from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost, no_branch
 from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.shadow_state import UNDER_WAY
@@ -66,7 +66,7 @@ class Commit:
         self.txn_id = 0
         self.took_ms = 0.0
         """The duration of the transaction, until it was on disk."""
-        self.dirty = Changed(set(), set(), set())
+        self.dirty = Changed(set(), set(), set(), set())
         self.author = ("", "")
         """Author and reason of the work that is done now, for its rows in the audit history; see `signed`."""
 
@@ -290,10 +290,12 @@ class Commit:
         self.txn.put(keys.BRANCH.pack(row.number), rows.encode_row(row), db=self.db["branches"])
 
     def branch(self, number: int) -> BranchRow:
-        """A branch row as of this transaction; it must exist."""
+        """A branch row as of this transaction. Raises UnknownBranch for a branch that was dropped."""
         value = self.txn.get(keys.BRANCH.pack(number), db=self.db["branches"])
-        assert value is not None, f"ST-4 branch {number} has no row"
-        return rows.decode_branch(value)
+        row = rows.decode_branch(value) if value is not None else None
+        if row is None or row.state == rows.DROPPING:
+            raise no_branch(row.name if row is not None else str(number))
+        return row
 
     def shadow(self, shadow_id: str) -> ShadowRow:
         """A shadow row as of this transaction; it must exist."""
@@ -307,6 +309,12 @@ class Commit:
         shadow_id = self.moved.get(index, self.counters.under_way.get(index, ""))
         return self.shadow(shadow_id) if shadow_id else None
 
+    def all_under_way(self, branch: int) -> list[ShadowRow]:
+        """The shadows under way of a branch, as of this transaction."""
+        indexes = {*self.counters.under_way, *self.moved}
+        found = [self.under_way(*index) for index in sorted(indexes) if index[0] == branch]
+        return [row for row in found if row is not None]
+
     def put_shadow(self, row: ShadowRow) -> None:
         """Store a shadow row."""
         self.dirty.shadows.add(row.id)
@@ -318,6 +326,11 @@ class Commit:
         self.txn.put(
             row.id.encode(), rows.encode_row(self.catalog.lists.shortened(row, self.txn)), db=self.db["shadows"]
         )
+
+    def delete_shadow(self, shadow_id: str) -> None:
+        """Forget a shadow; its generation must be gone."""
+        self.dirty.shadows.add(shadow_id)
+        self.txn.delete(shadow_id.encode(), db=self.db["shadows"])
 
     def find_generation(self, number: int) -> GenerationRow | None:
         """A generation row as of this transaction, or None once it was removed."""

@@ -24,6 +24,7 @@ from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.catalog.transitions.removal import is_dropped
 from shadowswitch.storage.fsck.found import FINDINGS_MAX, Count, no_look, readable
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
@@ -58,7 +59,8 @@ def check_generation(
                 return [Finding("IX-4", where, problem) for problem in found.problems]
             closed = check_closed_files(path, again.manifest_hash) if shard == 0 else []
             findings = [Finding("IX-8", where, problem) for problem in closed]
-            return findings + _check_shard(catalog, path, row, shard, where, reading, looked)
+            findings += _check_shard(catalog, path, row, shard, where, reading, looked)
+            return [] if findings and is_dropped(catalog, row.branch) else findings  # its source goes meanwhile
     except (StorageFull, ResourceExhausted):
         raise  # the check had no room for its copy, or no descriptor: no finding about the generation
     except (ShadowSwitchError, OSError) as error:

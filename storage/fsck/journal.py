@@ -12,7 +12,8 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import chunks
 from shadowswitch.storage.catalog.journal_format import Entry, Fragment, entries_of, fragments_of
-from shadowswitch.storage.catalog.rows import BranchRow, decode_branch
+from shadowswitch.storage.catalog.rows import DROPPING, BranchRow, decode_branch
+from shadowswitch.storage.catalog.transitions.removal import is_dropped
 from shadowswitch.storage.fsck.found import UNREADABLE, Count, first, no_look
 
 SLICE_CHUNKS = 300
@@ -26,7 +27,8 @@ def check_journals(catalog: Catalog, begin: int, end: int, looked: Count = no_lo
     while begin < end:
         branches, begin = _branches(catalog, begin, end)
         for branch in branches:
-            findings += first(check_journal(catalog, branch, looked))
+            found = first(check_journal(catalog, branch, looked)) if branch.state != DROPPING else []
+            findings += [] if found and is_dropped(catalog, branch.number) else found  # its rows go meanwhile
     return findings
 
 

@@ -16,7 +16,7 @@ from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import first_lsn
-from shadowswitch.storage.catalog.rows import decode_branch
+from shadowswitch.storage.catalog.rows import DROPPING, decode_branch
 from shadowswitch.storage.fsck.found import UNREADABLE, Bounded, Count, no_look, undecoded
 
 SLICE = 2000
@@ -97,11 +97,12 @@ class _Slice:
         return place
 
     def _group(self, prefix: bytes) -> _Group | None:
-        """None without a row of the branch and a name of the type, which are checked elsewhere."""
+        """None for a branch that was dropped, and without a row of the branch and a name of the type, which are checked elsewhere."""
         branch, number = keys.TYPE_PREFIX.unpack(prefix)
         if self._branch_name[0] != branch:
             row = self._txn.get(prefix[: keys.BRANCH.size], db=self._catalog.db["branches"])
-            self._branch_name = branch, decode_branch(row).name if row is not None else None
+            stored = decode_branch(row) if row is not None else None
+            self._branch_name = branch, stored.name if stored is not None and stored.state != DROPPING else None
         name = self._txn.get(keys.BRANCH.pack(number), db=self._catalog.db["types"])
         if self._branch_name[1] is None or name is None:
             return None

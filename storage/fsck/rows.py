@@ -9,13 +9,14 @@ from typing import Any
 from shadowswitch.model.shadow_state import GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory
-from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.inbox import check_received
 from shadowswitch.storage.catalog.locks import check_locks
 from shadowswitch.storage.catalog.outbox import check_events
 from shadowswitch.storage.catalog.retention import check_holds
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.transitions.removal import IN_SLICES
 from shadowswitch.storage.fsck.found import first
 from shadowswitch.storage.repair.catalog import catalog_faults
 
@@ -36,7 +37,7 @@ def check_rows(catalog: Catalog, root: Path) -> list[Finding]:
     findings: list[Finding] = []
     with catalog.read() as txn:
         findings += first(fault.finding for fault in catalog_faults(catalog, txn))
-    for check in (_check_rows, check_locks, check_events, check_holds, check_received):
+    for check in (_check_rows, _check_left, check_locks, check_events, check_holds, check_received):
         findings += first(check(catalog))
     return findings + first(_check_directories(catalog, root))
 
@@ -58,6 +59,21 @@ def _check_rows(catalog: Catalog) -> Iterator[Finding]:
             yield Finding("IX-1", f"generation {row.number}", "its role is live, but no index points to it")
         if row.shadow_id not in shadows:
             yield Finding("ST-4", f"generation {row.number}", f"its shadow {row.shadow_id} has no row")
+
+
+def _check_left(catalog: Catalog) -> Iterator[Finding]:
+    """ST-4: no row of a branch that has none itself."""
+    with catalog.read() as txn:
+        branches = {bytes(key) for key, _ in txn.cursor(catalog.db["branches"])}
+        for database in IN_SLICES:
+            cursor = txn.cursor(catalog.db[database])
+            there = cursor.first()
+            while there:
+                prefix = bytes(cursor.key()[: keys.BRANCH.size])
+                number = keys.BRANCH.unpack(prefix)[0]
+                if prefix not in branches:
+                    yield Finding("ST-4", database, f"it has rows of branch {number}, which has no row")
+                there = number < (1 << 32) - 1 and cursor.set_range(keys.BRANCH.pack(number + 1))
 
 
 def _decoded(txn: Any, catalog: Catalog, database: str, decode: Any) -> Iterator[Any]:

@@ -41,7 +41,7 @@ UNREADABLE = (CorruptData, msgspec.MsgspecError, ValueError)
 
 def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     """Every number, name and state that differs from what it is derived from, as of one transaction."""
-    branches = list(_decoded(catalog, txn, "branches", rows.decode_branch))
+    branches = _known(catalog, txn)
     yield from _heads(catalog, txn, branches)
     yield from _counts(catalog, txn, branches)
     yield from _numbers(catalog, txn, branches)
@@ -54,11 +54,17 @@ def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
 
 def start_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     """Those with which no write may begin: numbers would be given twice, or the journal trimmed by a wrong head."""
-    branches = list(_decoded(catalog, txn, "branches", rows.decode_branch))
+    branches = _known(catalog, txn)
     given = catalog.number("last_lsn", txn)
     if any(catalog.head_in(txn, row.number)[0] > given for row in branches):
         yield from _heads(catalog, txn, branches)
     yield from _numbers(catalog, txn, branches)
+
+
+def _known(catalog: Catalog, txn: lmdb.Transaction) -> list[BranchRow]:
+    """The branches. Of one that was dropped, some rows are gone."""
+    stored = _decoded(catalog, txn, "branches", rows.decode_branch)
+    return [row for row in stored if row.state != rows.DROPPING]
 
 
 def _decoded(catalog: Catalog, txn: lmdb.Transaction, database: str, decode: Callable[[Any], Any]) -> Iterator[Any]:

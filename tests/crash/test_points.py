@@ -61,6 +61,8 @@ SELDOM |= {
     "trim.noted": 1,
     "trim.events": 1,
     "withdraw.renamed": 1,
+    "drop.emptied": 1,
+    "drop.forgotten": 1,
 }
 SELDOM |= {"open.locked": 2, "open.directories": 2, "open.catalog": 2, "recover.cleaned": 2, "repair.bucket": 1}
 SELDOM |= dict.fromkeys(("build.failed", "build.stopped", "switch.withdrawn", "switch.given_up"), 1)

@@ -246,10 +246,15 @@ def refused(engine: Engine, shadow: str) -> None:
 
 
 def removals(engine: Engine) -> None:
-    """An index is built and dropped. The ledger has nothing of it: what was dropped is no promise."""
+    """An index is built and dropped, and a branch. The ledger has nothing of it: what was dropped is no promise."""
     result = engine.rebuild("main", SIDE_INDEX, TYPES, {"backend": "kv", "parallel_workers": 1}, patient())
     assert result.success, result.message
     engine.drop_index("main", SIDE_INDEX)
+    engine.create_branch("gone")
+    for start in range(0, 600, 100):
+        engine.write("gone", [Put(TYPES[0], f"g{start + n}", {"title": "gone"}) for n in range(100)])
+    engine.drop_branch("gone")
+    engine.clean_up(PATIENCE_S)
     engine.clean_up(PATIENCE_S)
 
 

@@ -60,9 +60,9 @@ def test_a_published_copy_goes_too(engine: Engine) -> None:
 def test_a_reader_goes_on_to_read_what_it_has_pinned(engine: Engine) -> None:
     with engine.reader("main", KIND) as reader:
         engine.drop_index("main", KIND)
+        wait_until(lambda: [path.name for path in generations(engine)] == [f"{reader.generation:08d}"])
         engine.clean_up()
         assert len(reader.search("hello", limit=100)) == 20
-        assert [path.name for path in generations(engine)] == [f"{reader.generation:08d}"]
     wait_until(lambda: generations(engine) == [])
 
 

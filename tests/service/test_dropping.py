@@ -65,3 +65,32 @@ def test_an_index_is_dropped_on_the_command_line_beside_a_server(server: Server,
     (said,) = [entry for entry in client.get("audit")["entries"] if entry["type"] == "index.dropped"]
     assert said["data"]["by"].startswith("alice")
     assert said["data"]["reason"] == "not used"
+
+
+def test_a_branch_is_dropped_over_http(server: Server) -> None:
+    client = server.client()
+    wanted = {"branch_name": "main", "lock_type": "MANUAL", "owner": "bob", "reason": "care"}
+    lock = client.post("branch-locks/acquire", wanted)
+    problem = client.refused(409, "DELETE", "branches/main")
+    assert problem["type"].endswith("in-use")
+    assert "bob" in problem["uses"][0]
+    client.ok("DELETE", f"branch-locks/locks/{lock['lock_id']}")
+    answer = client.call("DELETE", "branches/main?cascade=true&reason=merged")
+    assert (answer.status, answer.body["branch_name"]) == (200, "main")
+    assert client.get("branches") == {"branches": [], "total_count": 0}
+    assert client.refused(404, "DELETE", "branches/main")["type"].endswith("unknown-branch")
+    (said,) = [entry for entry in client.get("audit")["entries"] if entry["type"] == "branch.dropped"]
+    assert said["data"]["reason"] == "merged"
+
+
+def test_a_branch_is_dropped_on_the_command_line(data: Path, cli: Cli) -> None:
+    found = cli.json("drop", "main", "--data", data, "--by", "alice", "--reason", "merged")
+    assert found == {"branch_name": "main", "index_type": None, "dropped": True}
+    assert "no branch" in cli.error("drop", "main", "--data", data, status=1)
+    status = cli.json("status", "--data", data)
+    assert (status["branches"], status["indexes"], status["shadows"]) == ([], [], [])
+
+
+def test_a_branch_is_dropped_on_the_command_line_beside_a_server(server: Server, data: Path, cli: Cli) -> None:
+    cli("drop", "main", "--data", data, "--by", "alice", "--reason", "merged")
+    assert server.client().get("branches")["branches"] == []

@@ -87,6 +87,18 @@ def test_creations_edits_moves_and_deletions_become_writes(engine: Engine, start
     becomes(engine, {"deeper/b.txt": "beta", "deeper/moved.txt": "new"})
 
 
+def test_a_dropped_branch_is_made_again_with_a_record_of_every_file(engine: Engine, start: Start, folder: Path) -> None:
+    start(rescan_s=600)
+    engine.drop_branch("main")
+    (folder / "a.txt").write_text("edited")
+    wait_until(lambda: "main" in [info.name for info in engine.branches()])
+    becomes(engine, {"a.txt": "edited", "deep/b.txt": "beta"})
+    engine.drop_branch("main")
+    engine.create_branch("main")  # by another program, before the mirror has noticed
+    (folder / "a.txt").write_text("again")
+    becomes(engine, {"a.txt": "again", "deep/b.txt": "beta"})
+
+
 def test_the_replacement_of_a_file_is_an_edit(engine: Engine, start: Start, folder: Path) -> None:
     start(rescan_s=600)
     (folder / ".a.txt.swp").write_text("saved")

@@ -27,6 +27,14 @@ class Branches(msgspec.Struct, frozen=True):
     total_count: int
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    """A dropped branch; its rows and files go in the background."""
+
+    success: bool
+    message: str
+    branch_name: str
+
+
 class MoveBranch(Body, frozen=True):
     """The reason; the audit keeps it with the caller."""
 

@@ -15,7 +15,7 @@ from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import branches as bodies
 from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch, reads
+from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch, reads, removes
 
 BASE = f"{PREFIX}/branches"
 ONE = f"{BASE}/{{name:str}}"
@@ -23,6 +23,7 @@ READ_TIMEOUT_S = 5.0
 SEARCH_TIMEOUT_S_MAX = 3600.0
 CHANGES_BYTES_MAX = 8 << 20
 """A page of changes ends early when they are large: it is decoded and encoded in one piece."""
+Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 After = Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX, description="Begin after this one.")]
 Limit = Annotated[int, Parameter(required=False, ge=1, le=10_000, description="The most entries of a page.")]
 
@@ -76,6 +77,17 @@ def _move(
 ) -> BranchInfo:
     branch = permitted_branch(name, caller, Scope.ADMIN)
     return operation(branch, caller.author, (data.reason if data is not None else "") or caller.reason)
+
+
+@removes(ONE, Scope.ADMIN)
+def drop(name: str, host: Host, caller: Caller, cascade: bool = False, reason: Reason = "") -> bodies.Dropped:
+    """Drop a branch with its records and indexes. 409 with `uses` while a build, a switch or a lock uses it.
+
+    The name is free at once; rows and files go in the background. With `cascade` its forks go with it.
+    """
+    branch = permitted_branch(name, caller, Scope.ADMIN)
+    host.engine.drop_branch(branch, cascade, caller.author, reason or caller.reason)
+    return bodies.Dropped(True, f"branch {branch} is dropped", branch)
 
 
 @changes(f"{ONE}/write", Scope.WRITE)
@@ -137,4 +149,4 @@ async def search(
         return await sync_to_thread(answer)
 
 
-HANDLERS = (create, list_all, one, recover, reopen, merge, archive, write, list_records, list_changes, search)
+HANDLERS = (create, list_all, one, recover, reopen, merge, archive, write, list_records, list_changes, search, drop)

@@ -35,7 +35,13 @@ from shadowswitch.storage.catalog.transitions.recovery import (
     note_recovered,
     note_recovery,
 )
-from shadowswitch.storage.catalog.transitions.removal import drop_index
+from shadowswitch.storage.catalog.transitions.removal import (
+    drop_branch,
+    drop_index,
+    forget_branch,
+    forget_shadows,
+    remove_slice,
+)
 from shadowswitch.storage.catalog.transitions.retirement import (
     forget_generation,
     mark_unsound,
@@ -57,10 +63,13 @@ __all__ = [
     "begin_switching",
     "claim_build",
     "commit_switch",
+    "drop_branch",
     "drop_index",
     "fail_waiting",
     "finish_switch",
+    "forget_branch",
     "forget_generation",
+    "forget_shadows",
     "give_up_switching",
     "mark_built",
     "mark_cancelled",
@@ -77,6 +86,7 @@ __all__ = [
     "note_refused",
     "note_unsound",
     "pause",
+    "remove_slice",
     "resume_building",
     "retire_failed",
     "retire_previous",

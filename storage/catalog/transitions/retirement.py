@@ -76,21 +76,24 @@ def retire_previous(commit: Commit, generation_number: int, reason: str = "its s
     return True
 
 
-def retire_index(commit: Commit, index: IndexRow) -> IndexRow:
+def retire_index(commit: Commit, index: IndexRow, reason: str) -> IndexRow:
     """The index has no generation any more: the live one retires, and the one that soaks."""
     row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
     commit.put_index(row)
     for number in (index.live, index.previous):
         if number:
-            retire_and_emit(commit, number, "its index was dropped")
+            retire_and_emit(commit, number, reason)
     return row
 
 
-def retire_failed(commit: Commit, shadow_id: str) -> None:
-    """The generation of a failed build retires once its files were kept for `Config.failed_keep_s`."""
+FAILED_LONG_AGO = "the files of its failed build were kept for Config.failed_keep_s"
+
+
+def retire_failed(commit: Commit, shadow_id: str, reason: str = FAILED_LONG_AGO) -> None:
+    """The generation of a failed build retires: its files were kept long enough, or its branch was dropped."""
     row = commit.shadow(shadow_id)
     if row.state == ShadowState.FAILED:
-        retire_and_emit(commit, row.generation, "the files of its failed build were kept for Config.failed_keep_s")
+        retire_and_emit(commit, row.generation, reason)
 
 
 def forget_generation(commit: Commit, number: int) -> None:
