@@ -212,7 +212,7 @@ BUILDING: Planted = {
         "IX-6: two builds of one index",
         {
             "storage/catalog/transitions/builds.py": [
-                ("spec.index_type and other.state in UNDER_WAY:\n", "spec.index_type and not other.state:\n")
+                ("other = commit.under_way(branch.number, spec.index_type)\n", "other: ShadowRow | None = None\n")
             ]
         },
     ),
