@@ -169,13 +169,7 @@ class Lifecycle:
         self.dispatcher = Address(lambda: Dispatcher.start(context, self.subscribers))
         self._kicked.append(self.dispatcher)
         stack.callback(self.dispatcher.stop, STOP_TIMEOUT_S)
-        self.janitor = Address(
-            lambda: Janitor.start(
-                context, self.router, self.external, self.generations, self.indexes, self.followers, self.publisher,
-                self.switches, Trimmer(context, self.heads, self.generations, self.pause),
-                BranchRemover(context, self.generations, self.indexes, self.pause),
-            )
-        )  # fmt: skip
+        self.janitor = Address(self._start_janitor)
         stack.callback(self.janitor.stop, STOP_TIMEOUT_S)
         self.watcher = Address(lambda: Watcher.start(context, self.watches))
         stack.callback(self.watcher.stop, STOP_TIMEOUT_S)
@@ -291,6 +285,14 @@ class Lifecycle:
         return ShadowBuilder.start(
             self.context, row, parallel_workers, self.pool, self.validator, self.generations, self.heads,
             self.followers, self.timers, self.running_builds, self.builders.leave_place,
+        )  # fmt: skip
+
+    def _start_janitor(self) -> Any:
+        trimmer = Trimmer(self.context, self.heads, self.generations, self.pause)
+        remover = BranchRemover(self.context, self.generations, self.indexes, self.pause)
+        return Janitor.start(
+            self.context, self.router, self.external, self.generations, self.indexes, self.followers, self.publisher,
+            self.switches, trimmer, remover,
         )  # fmt: skip
 
     def _start_follower(self, number: int) -> Any:
