@@ -309,12 +309,6 @@ class Commit:
         shadow_id = self.moved.get(index, self.counters.under_way.get(index, ""))
         return self.shadow(shadow_id) if shadow_id else None
 
-    def all_under_way(self, branch: int) -> list[ShadowRow]:
-        """The shadows under way of a branch, as of this transaction."""
-        indexes = {*self.counters.under_way, *self.moved}
-        found = [self.under_way(*index) for index in sorted(indexes) if index[0] == branch]
-        return [row for row in found if row is not None]
-
     def put_shadow(self, row: ShadowRow) -> None:
         """Store a shadow row."""
         self.dirty.shadows.add(row.id)

@@ -52,7 +52,8 @@ def drop_branch(commit: Commit, number: int) -> list[IndexRow]:
     Raises UnknownBranch, InUse while a build or a switch is under way.
     """
     branch = commit.branch(number)
-    uses = [use_of(shadow) for shadow in commit.all_under_way(number)]
+    may_be_built = sorted(index for index in {*commit.counters.under_way, *commit.moved} if index[0] == number)
+    uses = [use_of(shadow) for index in may_be_built if (shadow := commit.under_way(*index)) is not None]
     if uses:
         raise in_use(f"branch {branch.name!r}", uses, "drop_branch", branch.name)
     prefix = keys.BRANCH.pack(number)
