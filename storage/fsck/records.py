@@ -97,7 +97,7 @@ class _Slice:
         return place
 
     def _group(self, prefix: bytes) -> _Group | None:
-        """None for a branch that was dropped, and without a row of the branch and a name of the type, which are checked elsewhere."""
+        """None for a dropped branch, and without a row of the branch and a name of the type, which others check."""
         branch, number = keys.TYPE_PREFIX.unpack(prefix)
         if self._branch_name[0] != branch:
             row = self._txn.get(prefix[: keys.BRANCH.size], db=self._catalog.db["branches"])
