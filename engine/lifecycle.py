@@ -80,7 +80,7 @@ from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
 from shadowswitch.engine.inspection import LiveChecks, Statistics
-from shadowswitch.engine.log_lines import escape_arguments
+from shadowswitch.engine.log_lines import begin_story, escape_arguments
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
@@ -115,6 +115,7 @@ class Lifecycle:
         config = config if config is not None else Config()
         if not isinstance(config, Config):
             raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")
+        self._kicked: list[Address] = []
         with ExitStack() as stack:
             self._machine = machine
             root, hold = _lock_directory(path, config, machine, stack)
@@ -145,9 +146,11 @@ class Lifecycle:
         refuse_foreign(root, catalog)
         self.generations = OpenGenerations(root, catalog)
         stack.callback(_close_all, self.generations)
-        self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)
-        changes = StateChanges(catalog, clock)
-        self._kicked: list[Address] = []
+        self.heads, self.followers, changes = (
+            Heads(catalog),
+            FollowerPool(config.followers),
+            StateChanges(catalog, clock),
+        )
         self.journal = Address(
             lambda: JournalWriter.start(catalog, metrics, self._committed, crashed, hold.check_commit)
         )
@@ -160,6 +163,7 @@ class Lifecycle:
         self.pool = self._machine.start_workers(root, config, self._worker_was_silent)
         stack.callback(self.pool.close)
         self._make_bookkeeping(context)
+        begin_story(context, self.subscribers, stack)
         self.recovered = Recovery(
             context, self.generations, self.indexes, self.publisher, self.validator, self.locks
         ).run()  # fmt: skip

@@ -71,7 +71,7 @@ EVENT_TYPES: Final = {
     "build.claimed": "a build was claimed: shadow PREPARING",
     "build.started": "shadow BUILDING; changes from `start_lsn` on are kept for it",
     "build.refused": "a delivery did not pass its check: `problems`; the shadow stays BUILDING",
-    "build.completed": "shadow BUILT: `record_count`, `index_size_bytes`, `applied_lsn`",
+    "build.completed": "shadow BUILT: `record_count`, `index_size_bytes`, `applied_lsn`, `took_s`",
     "build.failed": "shadow FAILED: `error`",
     "build.cancelled": "shadow CANCELLED: `reason`",
     "build.retried": "shadow PREPARING again: `retry_count`",

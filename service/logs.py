@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shadowswitch.model.names import escaped
+from shadowswitch.model.operating.story import quoted
 
 TRACEBACK_INDENT = "    "
 
@@ -28,6 +29,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
+            **getattr(record, "story", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -39,19 +41,11 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """A record as a line."""
-        fields = "  ".join(f"{name}={_value(value)}" for name, value in getattr(record, "fields", {}).items())
+        fields = "  ".join(f"{name}={quoted(value)}" for name, value in getattr(record, "fields", {}).items())
         moment = datetime.fromtimestamp(record.created, UTC)
         line = f"{moment:%H:%M:%S} {record.levelname.lower():7} {escaped(record.getMessage())}"
         line = f"{line}  {fields}" if fields else line
         return f"{line}\n{_indented(self.formatException(record.exc_info))}" if record.exc_info else line
-
-
-def _value(value: object) -> str:
-    """The value of a field; in quotes if a space or a quote in it could be taken for the end of the field."""
-    text = str(value)
-    if any(one in text for one in (" ", '"', "\\")) or not text.isprintable():
-        return '"' + escaped(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
-    return text
 
 
 def _indented(traceback: str) -> str:

@@ -98,6 +98,7 @@ class LockRequests:
                 known_types=locks.known_types(),
             )
         except LockConflict as error:
+            locks.note_refusal("lock", message.owner, error.blocked)
             raise conflict_with_progress(error, locks.with_build_progress) from None
         if isinstance(step.value, Queued):
             locks.waiters.add(waiter_id, message)

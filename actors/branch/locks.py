@@ -28,8 +28,10 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import Barrier
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.story import note
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.model.errors import ShadowSwitchError, WriteBlocked
+from shadowswitch.model.events import ENGINE
 from shadowswitch.model.locks.branch_state import BranchState, BranchStatus, after_locks
 from shadowswitch.model.locks.records import Lock, LockEvent
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
@@ -50,6 +52,7 @@ SendSoon = Callable[[BranchRow, Any], None]
 """Sends a message without a reply to a BranchActor, later if too many branch actors run; any thread."""
 
 BARRIER_TIMEOUT_S = 10.0
+REFUSED_MAX = 1000
 
 
 class Write(msgspec.Struct, frozen=True):
@@ -90,6 +93,8 @@ class BranchLocks:
         self._progress = progress
         self._tracked = tracked
         self._doubt: Held | None = None
+        self._refused: set[tuple[str, str, str]] = set()
+        """The refusals that the log has."""
         self.waiters = LockWaiters(context.metrics, self.known_types, self.with_build_progress)
         self._alarm = LockTimer(timers, context.clock, partial(send_soon, row))
         self._noted = held.table
@@ -118,8 +123,21 @@ class BranchLocks:
         blocked = self.permission(now, wall, keys, message.owner, message.tokens).blocked
         if blocked is not None:
             self._context.metrics.count("writes_blocked")
+            self.note_refusal("write", message.owner, blocked)
             hint = blocked.alternatives[0] if blocked.alternatives else ""
             raise WriteBlocked(blocked.message, blocked=blocked, operation="write", object=self.row.name, hint=hint)
+
+    def note_refusal(self, what: str, owner: str, blocked: Blocked) -> None:
+        """Write to the log that a lock, or the state of the branch, refused a caller: once for each lock and caller."""
+        key = (what, owner, blocked.lock_id or "")
+        if key in self._refused:
+            return
+        if len(self._refused) >= REFUSED_MAX:
+            self._refused.clear()
+        self._refused.add(key)
+        fields = {"branch": self.row.name, "state": blocked.state, "lock_id": blocked.lock_id, "owner": owner or None}
+        fields |= {"holder": blocked.holder or None, "by": ENGINE, "reason": blocked.message}
+        note(f"{what} refused", fields, f"{what}.refused")
 
     def fence(self, owner: str, tokens: tuple[int, ...], commit: Commit) -> None:
         """In the transaction of a write that was admitted under these tokens: raise LockLost unless they still hold.

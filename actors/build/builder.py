@@ -30,6 +30,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
+from shadowswitch.actors.kit.story import note_build
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.maintenance.follower import Follow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
@@ -250,6 +251,7 @@ class ShadowBuilder(EngineActor):
 
     def _all_copied(self) -> None:
         self._note(Phase.CATCHING_UP)
+        note_build(self._row, "build.copied", record_count=sum(p.rows for p in self._workers.progress.values()))
         row = self._context.catalog.generation(self._row.generation)
         assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
         self._generation = self._generations.open(row)
@@ -320,6 +322,7 @@ class ShadowBuilder(EngineActor):
         )
 
     def _built(self, generation: Generation, found: Validation) -> None:
+        note_build(self._row, "build.validated", record_count=found.rows, index_size_bytes=found.size_bytes)
         failpoint("build.validated")
         lsn = generation.writer.flush()
         with disk_errors("build"):
@@ -328,10 +331,8 @@ class ShadowBuilder(EngineActor):
         self._ended = self._handed_over = True
         self._pacing.end()
         missing = gate.of_fields((shard.absent, shard.fields) for shard in self._workers.progress.values())
-        pace = self._meter.pace(self._clock.monotonic())
-        mark = partial(transitions.mark_built, surprises=missing, pace=pace)
-        what = (self._id, lsn, found.rows, found.size_bytes, written)
-        self._context.transact(lambda commit: mark(commit, *what), "build")
+        mark = partial(transitions.mark_built, surprises=missing, pace=self._meter.pace(self._clock.monotonic()))
+        self._context.transact(lambda c: mark(c, self._id, lsn, found.rows, found.size_bytes, written), "build")
         self._meter.finish()
         self._builds.ended(self._id)
         failpoint("build.built")

@@ -102,12 +102,13 @@ class BuildRegistry:
                 priority=priority,
             )  # fmt: skip
             what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
-            commit.audit("build.claimed", shadow_id, {**what, "by": by, "reason": reason})
+            commit.audit("build.claimed", shadow_id, what)
             return row
 
         types = tuple(spec.resource_types)
-        what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, work, Reply()) if track_ready else None
-        return self.start(self._begin(shadow_id, branch, work, what))
+        claim = signed(work, by, reason)
+        what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, claim, Reply()) if track_ready else None
+        return self.start(self._begin(shadow_id, branch, claim, what))
 
     def _begin(
         self, shadow_id: str, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None
@@ -192,12 +193,13 @@ class BuildRegistry:
 
         def work(commit: Commit) -> ShadowRow:
             row = transitions.mark_retrying(commit, shadow_id, heals)
-            commit.audit("build.retried", shadow_id, {"retry_count": row.retry_count, "by": by, "reason": reason})
+            commit.audit("build.retried", shadow_id, {"retry_count": row.retry_count})
             return row
 
         types = tuple(row.resource_types)
-        track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, work, Reply())
-        return self.start(self._begin(shadow_id, branch, work, track if row.track_ready else None))
+        again = signed(work, by, reason)
+        track = TrackBuild(shadow_id, row.index_type, types, row.service_name or OWNER, again, Reply())
+        return self.start(self._begin(shadow_id, branch, again, track if row.track_ready else None))
 
     def cancel(self, shadow_id: str, reason: str, by: str = "") -> None:
         """End a build in any state; when this returns, it writes no file any more."""

@@ -207,7 +207,6 @@ class Scrubber(EngineActor):
         reason = f"it was BUILT, and was found unsound while it waited for its switch: {reason}"
         if not self._context.transact(lambda c: transitions.fail_waiting(c, row.id, reason), "recheck"):
             return
-        logger.error("shadow %s failed: %s", row.id, reason)
         self._context.metrics.count("rechecks_failed")
         reply: Reply[None] = Reply()
         self._followers.of(row.generation).tell(Unfollow(row.generation, reply))

@@ -99,8 +99,6 @@ class Trimmer:
             if branch.number in late:
                 given_up = self._transact(partial(retention.give_up_holds, branch=branch, most=most), "give up holds")
                 self._metrics.count("holds_given_up", len(given_up))
-                for row in given_up:
-                    logger.warning("the hold %r of branch %r was given up: %s", row.name, branch.name, row.given_up)
 
     def trim_events(self) -> None:
         """Bound the outbox and the audit history (EV-1: only the oldest go)."""

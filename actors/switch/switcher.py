@@ -100,7 +100,8 @@ class Switcher(EngineActor):
         """Validate, attempt, verify, revert, as far as the table says; then record how it ended."""
         run = SwitchRun(message, self._context.clock.monotonic(), *self._live_before(message.target))
         if not message.rollback:
-            self._context.transact(lambda c: transitions.begin_switching(c, message.shadow_id), "switch")
+            begin = partial(transitions.begin_switching, shadow_id=message.shadow_id)
+            self._context.transact(signed(begin, message.request.performed_by, message.request.reason), "switch")
             failpoint("switch.begun")
         outcome = SwitchOutcome.NOT_SWITCHED
         try:
@@ -296,7 +297,7 @@ class Switcher(EngineActor):
 
     def _finish(self, run: SwitchRun, outcome: SwitchOutcome) -> SwitchResult:
         """What is done and said for each outcome."""
-        metrics, number = self._context.metrics, run.target.row.number
+        metrics = self._context.metrics
         if outcome == SwitchOutcome.SWITCHED:
             text = self._after_switch(run)
         elif outcome == SwitchOutcome.REVERTED:
@@ -308,7 +309,6 @@ class Switcher(EngineActor):
         else:
             metrics.count("switches_refused")
             text = run.reason if run.reason.startswith("validation failed") else f"not switched: {run.reason}"
-        logger.info("switch to generation %d: %s; %s", number, outcome, text)
         return run.result(outcome, text, self._context.clock.monotonic())
 
     def _after_switch(self, run: SwitchRun) -> str:
@@ -373,7 +373,12 @@ class Switcher(EngineActor):
             "message": result.message,
         }
         finish = partial(transitions.finish_switch, shadow_id=message.shadow_id, figures=figures)
-        self._transact_quietly(partial(finish, took_s=result.switch_duration_ms / 1000))
+        work = signed(
+            partial(finish, took_s=result.switch_duration_ms / 1000),
+            message.request.performed_by,
+            message.request.reason,
+        )
+        self._transact_quietly(work)
 
     def _transact_quietly(self, work: Any) -> None:
         try:

@@ -360,9 +360,13 @@ class Commit:
         )
 
     def emit(self, kind: str, subject: str, data: dict[str, Any]) -> None:
-        """Add an event of `EVENT_TYPES` to the outbox. It is delivered if, and only if, this transaction commits."""
+        """Add an event of `EVENT_TYPES` to the outbox. It is delivered if, and only if, this transaction commits.
+
+        It has author and reason of the work that is done (see `signed`), unless `data` has its own.
+        """
         assert kind in EVENT_TYPES, f"EV-2 {kind} is not listed in model.events"
-        self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, data)
+        named = {name: value for name, value in zip(("by", "reason"), self.author, strict=True) if value}
+        self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, named | data)
 
     def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
         """Add a decision to the audit history, with author and reason: of `data`, else of `signed`, else the engine."""

@@ -9,6 +9,7 @@ import pytest
 
 from shadowswitch import Engine, InvalidConfig, InvalidName, JournalTrimmed, UnknownBranch
 from shadowswitch.storage.catalog import retention
+from shadowswitch.storage.catalog.transaction import signed
 from tests.support import inside
 from tests.support.engine_helpers import crew, fill, put, wait_until
 
@@ -82,7 +83,7 @@ def test_a_hold_made_during_a_trim_is_kept_or_refused(engine: Engine) -> None:
     """The LSN of a trim is computed before its transaction, which takes a new hold into account."""
     write(engine, 2000)
     row = inside.catalog(engine).branch("main")
-    inside.transact(engine, lambda c: retention.hold(c, row, "late", 900), "test")
+    inside.transact(engine, signed(lambda c: retention.hold(c, row, "late", 900), "a test"), "test")
     from shadowswitch.actors.maintenance.trimmer import _trim_slice
 
     inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")

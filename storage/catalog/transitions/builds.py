@@ -102,6 +102,11 @@ def note_progress(commit: Commit, shadow_id: str, phase: Phase, percent: float, 
     return row
 
 
+def _took_s(commit: Commit, row: ShadowRow) -> float | None:
+    """Seconds since the build started, by the wall clock."""
+    return round(max(0.0, commit.now() - row.started_at), 3) if row.started_at is not None else None
+
+
 def mark_built(
     commit: Commit, shadow_id: str, applied_lsn: int, record_count: int, size_bytes: int, manifest_hash: str,
     **more: Any,
@@ -122,7 +127,7 @@ def mark_built(
         )
     )
     what = {"record_count": record_count, "index_size_bytes": size_bytes, "applied_lsn": applied_lsn}
-    emit(commit, row, "build.completed", **what)
+    emit(commit, row, "build.completed", **what, took_s=_took_s(commit, row))
     return row
 
 
