@@ -18,7 +18,14 @@ import msgspec
 
 from shadowswitch.actors.kit.actor import EngineActor, wrap
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.model.errors import CorruptData, DirectoryLost, InternalFailure, ShadowSwitchError
+from shadowswitch.model.errors import (
+    CorruptData,
+    DirectoryLost,
+    InternalFailure,
+    ResourceExhausted,
+    ShadowSwitchError,
+    StorageFull,
+)
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog.counters import Counters
@@ -232,6 +239,8 @@ class JournalWriter(EngineActor):
         self._metrics.observe("commit", (self._clock.monotonic() - begun) * 1000)
         self._metrics.count("commits")
         self._metrics.count("changes", commit.changes)
+        if commit.changes:
+            self._catalog.short = None
         metadata = any(isinstance(message, Transact | CommitSwitch) for message in group)
         self._committed({branch: head for branch, (head, _) in commit.heads.items()}, metadata)
         self._unanswered = list(zip(group, results, strict=True))
@@ -264,6 +273,7 @@ class JournalWriter(EngineActor):
             self._crashed(self.name, error)
             return error
         if isinstance(error, ShadowSwitchError) and not _is_of_the_disk(error):
+            self._note_short(error)
             return error
         if _is_of_the_disk(error):
             self._catalog.failed = CorruptData(
@@ -275,9 +285,14 @@ class JournalWriter(EngineActor):
             self._crashed(self.name, error)
             return self._catalog.failed
         found = wrap(error, self.name)
+        self._note_short(found)
         if isinstance(found, InternalFailure):
             self._crashed(self.name, error)
         return found
+
+    def _note_short(self, error: BaseException) -> None:
+        if isinstance(error, StorageFull | ResourceExhausted):
+            self._catalog.short = error
 
     def on_stop(self) -> None:
         """Commit what has gathered: its `Flush` may stand behind the stop."""

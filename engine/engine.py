@@ -208,6 +208,7 @@ class Engine:
     stats = _events(EventCalls.stats)
     histograms = _events(EventCalls.histograms)
     trouble = _events(EventCalls.trouble)
+    health = _events(EventCalls.health)
 
     # -- events from outside, and folders ------------------------------------------------------------------------------
 

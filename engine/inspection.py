@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.supervisor import Supervisor
+from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.queue.builders import Builders
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.engine.admission import AdmissionQueue
-from shadowswitch.model.views import Finding
+from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.views import Finding, Health
+from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import Catalog
+
+PROBE_S = 1.0
+ROOM_BYTES = 1 << 18
+"""Less free room than this is no room for writes."""
 
 
 class Statistics:
@@ -92,6 +102,83 @@ class Statistics:
             if not hold.given_up:
                 holders.setdefault(hold.branch, []).append(retention.hold_lag(hold, self._heads.of(hold.branch)))
         return holders
+
+
+class Readiness:
+    """Whether the engine does what it is there for, and if not, every reason. Any thread."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        indexes: LiveIndexes,
+        broken: Mapping[tuple[int, str], str],
+        core: Callable[[], Mapping[str, Address]],
+        timers: Timers,
+    ) -> None:
+        """`broken` has the reason why an index is not served; `core` gives the actors that always run."""
+        self._context = context
+        self._catalog = context.catalog
+        self._indexes = indexes
+        self._broken = broken
+        self._core = core
+        self._timers = timers
+        self._probed = float("-inf")
+        self._lock = threading.Lock()
+
+    def health(self) -> Health:
+        """The present reasons; see `Health`."""
+        reasons, unserved = (*self._of_writing(), *self._of_threads()), tuple(self._unserved())
+        return Health(not reasons and not unserved, reasons, unserved)
+
+    def _of_writing(self) -> Iterator[str]:
+        if self._catalog.failed is not None:
+            yield f"nothing is written until the directory is opened again: {self._catalog.failed}"
+            return
+        try:
+            self._context.hold.check()
+        except ShadowSwitchError as error:
+            yield f"nothing is written until the directory is opened again: {error}"
+            return
+        short = self._catalog.short
+        if short is not None and not self._has_room():
+            yield f"writes are refused: {short}"
+
+    def _has_room(self) -> bool:
+        """After a write for which there was no room: is there some now? Once a second an empty transaction tries."""
+        with self._lock:
+            now = self._context.clock.monotonic()
+            if now - self._probed < PROBE_S:
+                return False
+            self._probed = now
+        try:
+            if disk.free_bytes(self._context.root) < ROOM_BYTES:
+                return False
+            self._context.transact(lambda _: None, "look for room", PROBE_S)
+        except (ShadowSwitchError, OSError):
+            return False
+        self._catalog.short = None
+        return True
+
+    def _of_threads(self) -> Iterator[str]:
+        for name, address in self._core().items():
+            if not address.ref.is_alive():
+                yield f"the thread of the {name} has ended"
+        if not self._timers.is_alive():
+            yield "the thread of the timers has ended: nothing is followed, cleaned up or started again"
+
+    def _unserved(self) -> Iterator[str]:
+        """The indexes that had a live generation, and have none that is sound."""
+        for row in self._catalog.indexes():
+            live = self._indexes.live(row.branch, row.index_type)
+            reason = self._broken.get((row.branch, row.index_type))
+            if reason is None and row.live and live is None:
+                reason = "its live generation is not open"
+            if reason is None and live is not None:
+                shadow = self._catalog.find_shadow(live.row.shadow_id)
+                reason = shadow.error if shadow is not None else None
+            if reason is not None:
+                branch = next((b.name for b in self._catalog.branches() if b.number == row.branch), str(row.branch))
+                yield f"{row.index_type} of branch {branch!r}: {reason}"
 
 
 class LiveChecks:

@@ -79,7 +79,7 @@ from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
-from shadowswitch.engine.inspection import LiveChecks, Statistics
+from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, escape_arguments
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
@@ -249,6 +249,7 @@ class Lifecycle:
             context, self.router, self.builders, self.pool, self.admission, generations, self.heads, self.supervisor
         )  # fmt: skip
         checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
+        readiness = Readiness(context, self.indexes, broken, self._core, self.timers)
         self.calls: dict[type[Any], Any] = {
             BranchCalls: branches,
             RecordCalls: records,
@@ -262,7 +263,8 @@ class Lifecycle:
             ),
             LockCalls: LockCalls(context, state, directory, self.router, self.locks),
             EventCalls: EventCalls(
-                context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks, self.answers
+                context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks, readiness,
+                self.answers,
             ),
             InboundCalls: InboundCalls(context, state, branches, builds, switches),
             FolderCalls: FolderCalls(state, context.clock, self.timers, self.watches, self.watcher),
@@ -320,11 +322,13 @@ class Lifecycle:
             for address in self._kicked:
                 address.tell(Kick())
 
-    def _supervise(self) -> None:
+    def _core(self) -> dict[str, Address]:
         core = {"journal": self.journal, "dispatcher": self.dispatcher, "janitor": self.janitor}
         core |= {"watcher": self.watcher, "scrubber": self.scrubber}
-        core |= {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
-        self.supervisor.mend(core, self.builds.mend)
+        return core | {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
+
+    def _supervise(self) -> None:
+        self.supervisor.mend(self._core(), self.builds.mend)
         self.running_builds.way.look(busy=self.builders.count() > 0)
         self.readers.reclaim()
 

@@ -63,6 +63,17 @@ class ChangesHold(msgspec.Struct, frozen=True):
     """The reason it was given up; "" while it holds."""
 
 
+class Health(msgspec.Struct, frozen=True):
+    """`ready`: writes are taken, the threads run, and every index that had a live generation has a sound one.
+
+    `reasons` says what is wrong with the engine, `unserved` which indexes have no sound live generation, and why.
+    """
+
+    ready: bool
+    reasons: tuple[str, ...]
+    unserved: tuple[str, ...]
+
+
 class ShadowIndex(msgspec.Struct, frozen=True):
     """The status of one shadow index. Percent and ETA are measured. Percent never goes back within one build.
 

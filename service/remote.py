@@ -22,6 +22,7 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import check_id
 from shadowswitch.model.records import Delete, Put, Receipt, Record
 from shadowswitch.model.views import BranchInfo, CheckProgress, Finding, ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.service import host_file
 from shadowswitch.service.host_file import HostFile
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
@@ -35,6 +36,7 @@ LONG_TIMEOUT_S = 1800.0
 STATUS_TIMEOUT_S = 2.0
 """A status without the daemon's part is better than a long wait."""
 CHECKS_POLL_S = 0.5
+HEALTH_TIMEOUT_S = 5.0
 PROBLEM = "urn:shadowswitch:problem:"
 
 
@@ -258,6 +260,25 @@ class RemoteEngine:
         if response.status >= 300:
             raise error_of(text)
         return msgspec.json.decode(text, type=kind)
+
+
+def ready_of(data: Path) -> dict[str, Any]:
+    """The answer of `/health/ready` of the server of a data directory. Raises ServerGone without one."""
+    found = host_file.read(data)
+    if found is None:
+        raise ServerGone(f"{data} has no server", hint="start one with shadowswitch serve")
+    parts = urlsplit(found.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health/ready")
+        answer: dict[str, Any] = msgspec.json.decode(connection.getresponse().read(), type=dict[str, Any])
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise ServerGone(f"the server of {data} does not answer: {error!r:.200}", hint="see its log") from error
+    finally:
+        connection.close()
+    if "reasons" not in answer:  # a problem document
+        return {"ready": False, "reasons": [answer.get("detail", "the server refused to answer")]}
+    return answer
 
 
 def _segment(name: str) -> str:

@@ -41,6 +41,10 @@ class ServiceThread(ABC):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def is_alive(self) -> bool:
+        """Does `run` run? Any thread."""
+        return self._thread.is_alive()
+
     def _guarded(self) -> None:
         try:
             self.run()

@@ -19,10 +19,10 @@ from shadowswitch.actors.maintenance.janitor import Sweep
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
 from shadowswitch.engine.calls.authors import author
-from shadowswitch.engine.inspection import LiveChecks, Statistics
+from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition
-from shadowswitch.model.views import CheckProgress, Event, Finding
+from shadowswitch.model.views import CheckProgress, Event, Finding, Health
 from shadowswitch.storage.catalog.outbox import event_position, note_position
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.repair.repair import Repair
@@ -42,6 +42,7 @@ class EventCalls:
         janitor: Address,
         statistics: Statistics,
         live_checks: LiveChecks,
+        readiness: Readiness,
         answers: WorkerAnswers,
     ) -> None:
         self._context = context
@@ -52,6 +53,7 @@ class EventCalls:
         self._janitor = janitor
         self._statistics = statistics
         self._live_checks = live_checks
+        self._readiness = readiness
         self._answers = answers
         self._repairing = threading.Lock()
         self._numbers = count(1)
@@ -138,6 +140,15 @@ class EventCalls:
         self._state.check()
         failed = self._catalog.failed
         return str(failed) if failed is not None else ""
+
+    def health(self) -> Health:
+        """Whether writes are taken, threads run and indexes are served; if not, every reason. A closed engine is not.
+
+        After a write that found no room, an empty transaction looks for room, at most once a second.
+        """
+        if self._state.closed:
+            return Health(False, ("the engine is closed",), ())
+        return self._readiness.health()
 
     def check(
         self, repair: bool = False, by: str = "", reason: str = "", *, progress: OnProgress | None = None

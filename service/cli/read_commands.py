@@ -39,6 +39,7 @@ from shadowswitch.service.cli.directory import (
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
+from shadowswitch.service.remote import ready_of
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
 Limit = Annotated[int, Parameter(validator=Number(gte=1), help="Print at most this many.")]
@@ -55,7 +56,7 @@ GUARDED = frozenset({"search", "status", "locks", "events", "audit"})
 
 def add_to(app: App) -> None:
     """Register the commands."""
-    for command in (search, status, locks, events, audit, check):
+    for command in (search, status, health, locks, events, audit, check):
         app.command(command)
 
 
@@ -118,6 +119,20 @@ def status(shadow_id: ShadowId | None = None, *, data: Data, watch: Watch = Fals
 
     with open_catalog(data) as catalog:
         output.show(look, render, stable_part, watch=watch, json=json)
+
+
+def health(*, data: Data, json: Json = False) -> None:
+    """Ask the server of a data directory whether it is ready. Exit status 1, with every reason, if it is not.
+
+    For the health check of a container, or of a script. An engine that is no server has `Engine.health`.
+
+    Example: `shadowswitch health --data ./data`
+    """
+    found = ready_of(data)
+    reasons = [str(reason) for reason in found["reasons"]]
+    output.print_result(found, "ready" if found["ready"] else ["not ready", *reasons], json)
+    if not found["ready"]:
+        raise Refused
 
 
 def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) -> None:

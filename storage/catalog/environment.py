@@ -85,6 +85,8 @@ class Catalog:
         """The clock of every deadline and every stored time."""
         self.failed: ShadowSwitchError | None = None
         """Set by the JournalWriter when the disk failed: nothing is written until the engine is opened again."""
+        self.short: ShadowSwitchError | None = None
+        """The error of the last write, if there was no room for it, until one succeeds. Any thread."""
         self.dirty = DirtySet()
         self._types = UNREAD
         self._lock_file = self._witness = -1

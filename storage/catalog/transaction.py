@@ -360,21 +360,18 @@ class Commit:
         )
 
     def emit(self, kind: str, subject: str, data: dict[str, Any]) -> None:
-        """Add an event of `EVENT_TYPES` to the outbox. It is delivered if, and only if, this transaction commits.
-
-        It has author and reason of the work that is done (see `signed`), unless `data` has its own.
-        """
+        """Add an event to the outbox, with author and reason of `data`, else of `signed`; it exists if this commits."""
         assert kind in EVENT_TYPES, f"EV-2 {kind} is not listed in model.events"
         named = {name: value for name, value in zip(("by", "reason"), self.author, strict=True) if value}
         self._put_event("outbox", "event", EVENT_PREFIX + kind, subject, named | data)
 
     def audit(self, action: str, subject: str, data: dict[str, Any]) -> None:
-        """Add a decision to the audit history, with author and reason: of `data`, else of `signed`, else the engine."""
+        """Add a decision to the audit history, with author and reason of `data`, else of `signed`, else the engine."""
         by, reason = data.get("by") or self.author[0], data.get("reason") or self.author[1]
         assert action in AUDIT_ACTIONS, f"EV-4 {action} is not listed in model.events"
         assert by or reason, f"EV-4 {action} has no author, and the engine no reason"
-        named = {"by": by or ENGINE, "reason": reason or NOT_GIVEN}
-        self._put_event("audit", "audit", action, subject, {**data, **named})
+        named = data | {"by": by or ENGINE, "reason": reason or NOT_GIVEN}
+        self._put_event("audit", "audit", action, subject, named)
 
     def _put_event(self, database: str, counter: str, type: str, subject: str, data: dict[str, Any]) -> None:
         sequence = self.next_number(counter)

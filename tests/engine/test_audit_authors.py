@@ -200,9 +200,21 @@ NO_DECISION = {
 }
 """Calls that change something and are no decision, each with the reason."""
 
-READING = {"audit", "audit_span", "branch", "branch_of_lock", "branch_status", "branches", "changes", "changes_holds"}
+READING = {"audit", "audit_span", "branch", "branch_of_lock", "branch_status", "branches", "changes"}
+READING |= {"changes_holds", "checks"}
 READING |= {"config", "count", "event_outcome", "event_position", "event_span", "events", "find_lock", "get", "head"}
-READING |= {"histograms", "index", "indexes", "lock_waiters", "locks", "open", "path", "reader", "resource_types"}
+READING |= {
+    "health",
+    "histograms",
+    "index",
+    "indexes",
+    "lock_waiters",
+    "locks",
+    "open",
+    "path",
+    "reader",
+    "resource_types",
+}
 READING |= {"scan", "scan_page", "shadow", "shadows", "stats", "trouble", "wait_for"}
 
 

@@ -113,6 +113,9 @@ class VirtualTimers:
         self._world = world
         self._closed = False
 
+    def is_alive(self) -> bool:
+        return True
+
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         self._world.at(self._world.now + max(0.0, delay_s) + LATENCY_S, partial(self._call, call))
 

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Health(msgspec.Struct, frozen=True):
-    """`live`: the process answers. `ready`: it admits requests; if not, `reasons` says why."""
+    """`live`: the process answers. `ready`: writes are taken, threads run, indexes are served; else `reasons`."""
 
     live: bool
     ready: bool

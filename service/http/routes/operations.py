@@ -15,11 +15,14 @@ from shadowswitch.service.http.routing import PREFIX, PUBLIC, changes, reads
 
 
 def health_of(host: Host) -> Health:
-    """The health of the host."""
+    """The health of the host. A caller without a token gets no name of a branch from a server that knows tokens."""
+    found = host.engine.health()
     reasons = ["the server stops"] if host.draining.is_set() else []
-    failed = host.engine.trouble()
-    if failed:
-        reasons.append(failed)
+    reasons += found.reasons
+    if host.access.open:
+        reasons += found.unserved
+    elif found.unserved:
+        reasons.append(f"{len(found.unserved)} indexes have no sound live generation; `shadowswitch status` names them")
     return Health(True, not reasons, reasons, round(host.uptime_s(), 1))
 
 
@@ -31,7 +34,7 @@ def health(host: Host) -> Health:
 
 @reads("/health/ready", PUBLIC)
 def ready(host: Host) -> Response[Health]:
-    """200 while requests are admitted, else 503."""
+    """200 while writes are taken, threads run and indexes are served, else 503 with every reason."""
     found = health_of(host)
     return Response(found, status_code=200 if found.ready else 503)
 
