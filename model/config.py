@@ -59,7 +59,8 @@ class Config(msgspec.Struct, frozen=True):
     branch_idle_s: float = 30.0
     """A branch without work for so long gives its thread back."""
     branch_actors_max: int = 128
-    """Beyond so many branches at work, each with a thread, the least recently used give their threads back at once."""
+    """So many branches have a thread each. Beyond them a branch at rest is written to without a thread, and the least
+    recently used give their threads back when another branch needs one, for a lock or a switch."""
     lock_grace_s: float = 30.0
     """The time that the holder of a lock has for a heartbeat after a restart, even if it missed heartbeats before."""
     copy_slice_rows: int = 1000

@@ -14,6 +14,7 @@ from shadowswitch.model.errors import LockConflict
 from shadowswitch.model.locks.info import Lock, LockWaiter, lock_info, waiter_info
 from shadowswitch.model.locks.records import Grant, LockRequest
 from shadowswitch.model.locks.refusal import ALLOWED, WritePermission
+from shadowswitch.model.locks.table import ACTIONS
 
 
 class CheckWrite(msgspec.Struct, frozen=True):
@@ -26,6 +27,11 @@ class CheckWrite(msgspec.Struct, frozen=True):
     tokens: tuple[int, ...]
     reply: Reply[WritePermission]
     lease: LockRequest | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """It relies on no lock and asks for none: where nothing is locked, the answer is yes."""
+        return self.lease is None and not self.tokens and (self.action == "read" or self.action in ACTIONS)
 
 
 class ConfirmLock(msgspec.Struct, frozen=True):

@@ -3,6 +3,9 @@
 A message enters a mailbox only under the lock under which an idle actor leaves the map. So no message reaches an actor
 that is about to stop. An actor is idle when it has handled every message that it was sent, and no waiter is in line for
 a lock. So no message, no lock and no waiter is lost, and a branch never has two actors at once.
+
+When as many actors run as may, a write to a branch without an actor starts none, if no lock and no state of the branch
+stands against it: the lock of the router is then the line of that branch, and the sender's thread passes the write on.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from typing import Any
 
 from shadowswitch.actors.branch.actor import BranchActor, Load
 from shadowswitch.actors.branch.lock_progress import BuildProgress
+from shadowswitch.actors.branch.lock_queries import CheckWrite
 from shadowswitch.actors.branch.lock_registry import LockRegistry
+from shadowswitch.actors.branch.locks import Write
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.journal_writer import Append
 from shadowswitch.actors.kit.actor import Address, fail_reply
 from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.model.errors import EngineClosed, ResourceExhausted, no_branch
+from shadowswitch.model.locks.refusal import ALLOWED
 from shadowswitch.storage.catalog.rows import BranchRow
 
 STOPPED_AT_ONCE = 16
@@ -66,6 +73,8 @@ class BranchRouter:
             fail_reply(message, no_branch(row.name))
             return
         address = self._actors.get(row.number)
+        if address is None and self._is_full() and self._passed_on(row, message):
+            return
         if address is None or not address.ref.is_alive():
             self._make_room()
             load = self._loads[row.number] = Load()
@@ -75,6 +84,23 @@ class BranchRouter:
         self._used.pop(row.number, None)  # so that the map is in the order of use
         self._used[row.number] = self._clock.monotonic()
         address.tell(message)
+
+    def _passed_on(self, row: BranchRow, message: Any) -> bool:
+        """Do at once what the actor of a branch at rest would do. Under the lock; False if an actor has to look."""
+        locks = self.locks.find(row.number)
+        if locks is not None and not locks.quiet:
+            return False
+        if isinstance(message, Write) and not message.tokens:
+            self._context.journal.tell(Append(row.number, message.batch, message.reply))
+            return True
+        if isinstance(message, CheckWrite) and message.is_plain:
+            message.reply.set_result(ALLOWED)
+            return True
+        return False
+
+    def _is_full(self) -> bool:
+        """Do as many actors run as may?"""
+        return len(self._actors) >= self._context.config.branch_actors_max
 
     def _start(self, row: BranchRow, load: Load) -> Any:
         return BranchActor.start(self._context, self.locks.of(row), self._switches, load)
@@ -99,7 +125,7 @@ class BranchRouter:
         with self._lock:
             while self._deferred and not self._closed:
                 self._make_room()
-                if len(self._actors) >= self._context.config.branch_actors_max:
+                if self._is_full():
                     self._timers.after(DEFERRED_S, self._send_deferred)
                     return
                 try:
@@ -117,7 +143,7 @@ class BranchRouter:
 
     def _make_room(self) -> None:
         """Before one more actor starts: when there are too many, the idle actors with the oldest use stop early."""
-        if len(self._actors) >= self._context.config.branch_actors_max:
+        if self._is_full():
             self._stop_unused(lambda _: True, STOPPED_AT_ONCE)
 
     def _stop_unused(self, long_enough: Callable[[float], bool], most: int) -> int:

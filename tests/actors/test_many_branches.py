@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shadowswitch import Engine, LockConflict, Timeout
+from shadowswitch import Engine, InvalidConfig, LockConflict, Timeout, WriteBlocked
 from shadowswitch.engine.admission import AdmissionQueue
 from shadowswitch.model.locks.records import LockTableState
 from shadowswitch.model.locks.table import LockTable
@@ -123,6 +123,71 @@ def test_a_hundred_branches_with_locks_need_only_the_threads_that_are_allowed(op
         engine.write(f"b{n}", [put("b")])
     assert engine.stats()["branch_actors"] <= 4
     assert len(engine.locks()) == 100
+
+
+def test_writes_and_checks_beyond_the_allowed_actors_start_no_thread(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = Starts(monkeypatch)
+    engine = open_engine(branch_actors_max=2)
+    for n in range(40):
+        engine.create_branch(f"b{n}")
+    for turn in range(3):
+        for n in range(40):
+            engine.write(f"b{n}", [put(f"{turn}")])
+            assert engine.check_write(f"b{n}", "update", "object_type", "a").allowed
+    assert starts.count == 2
+    assert [engine.count(f"b{n}") for n in range(40)] == [3] * 40
+    with pytest.raises(InvalidConfig, match="unknown action"):
+        engine.check_write("b39", "polish", "object_type")
+    engine.archive_branch("b38", by="alice")
+    engine.acquire_lock("b37", "MANUAL", "alice", reason="mine")
+    for n in range(10):  # the actors of b37 and b38 stop
+        engine.acquire_lock(f"b{n}", "MANUAL", "alice")
+    for name in ("b37", "b38"):
+        assert not engine.check_write(name, "update", "object_type", "a").allowed
+        with pytest.raises(WriteBlocked):
+            engine.write(name, [put("late")])
+
+
+def test_a_write_beyond_the_allowed_actors_stands_in_the_line_of_its_branch(open_engine: OpenEngine) -> None:
+    """While a branch is locked as a whole, its head does not move: no write was admitted before and comes later."""
+    engine = open_engine(branch_actors_max=1)
+    names = [f"b{n}" for n in range(3)]
+    for name in names:
+        engine.create_branch(name)
+    over = threading.Event()
+    written = dict.fromkeys(range(4), 0)
+
+    def write(own: int) -> None:
+        chance = random.Random(own)
+        while not over.is_set():
+            try:
+                engine.write(chance.choice(names), [put(f"{own}-{written[own]}")], timeout_s=60)
+                written[own] += 1
+            except WriteBlocked:
+                threading.Event().wait(0.001)
+
+    def lock(own: int) -> None:
+        chance = random.Random(own)
+        for _ in range(40):
+            name = chance.choice(names)
+            held = engine.acquire_lock(name, "MANUAL", f"holder {own}", wait_s=60, heartbeat_s=60)
+            head = engine.head(name)
+            threading.Event().wait(chance.random() * 0.004)
+            assert engine.head(name) == head
+            engine.release_lock(held.lock_id, held.token)
+
+    with ThreadPoolExecutor(6) as pool:
+        writers = [pool.submit(write, own) for own in range(4)]
+        try:
+            for holder in [pool.submit(lock, 10 + own) for own in range(2)]:
+                holder.result(120)
+        finally:
+            over.set()
+        for writer in writers:
+            writer.result(60)
+    assert sum(engine.count(name) for name in names) == sum(written.values()) > 0
 
 
 def test_locks_of_many_branches_that_expire_at_one_moment_are_swept_with_few_threads(
