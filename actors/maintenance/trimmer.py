@@ -127,4 +127,4 @@ def _trim_slice(branch: int, below: int, commit: Commit) -> int:
     held = retention.held_from(commit, branch)  # read again in this transaction: a hold may have come since
     if held is not None:
         below = min(below, held + 1)
-    return commit.trim_journal(branch, below, TRIM_SLICE)
+    return retention.trim_journal(commit, branch, below, TRIM_SLICE)

@@ -15,10 +15,10 @@ from typing import Any
 import lmdb
 import msgspec
 
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.model.shadow_state import GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
-from shadowswitch.storage.catalog import rows
+from shadowswitch.storage.catalog import journal_format, keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
 from shadowswitch.storage.catalog.journal import trimmed
 from shadowswitch.storage.catalog.keys import BRANCH
@@ -116,6 +116,27 @@ def keeps_journal(catalog: Catalog, row: GenerationRow) -> bool:
         return row.needs_journal
     shadow = catalog.find_shadow(row.shadow_id)
     return shadow is None or shadow.state != ShadowState.PREPARING or shadow.started_at is not None
+
+
+def trim_journal(commit: Commit, branch: int, below: int, limit: int) -> int:
+    """Remove up to `limit` chunks whose LSNs are all under `below`; returns the number of changes removed."""
+    cursor = commit.txn.cursor(commit.db["journal"])
+    removed = oldest = 0
+    cursor.set_range(keys.BRANCH.pack(branch))
+    for _ in range(limit):
+        key = cursor.key()  # the key of the next chunk, or b"" behind the last one
+        number, last = keys.JOURNAL_KEY.unpack(key) if key else (0, 0)
+        if number != branch or last >= below:
+            break
+        oldest = last + 1
+        try:
+            removed += oldest - journal_format.first_lsn(last, cursor.value())
+        except CorruptData:  # a damaged chunk below `below` is removed as well
+            removed += 1
+        cursor.delete()
+    if oldest:
+        commit.set_oldest(branch, oldest)
+    return removed
 
 
 def note_durable(commit: Commit, durable: dict[int, int]) -> None:

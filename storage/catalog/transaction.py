@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import BranchExists, CorruptData, DirectoryLost, no_branch
+from shadowswitch.model.errors import BranchExists, DirectoryLost, no_branch
 from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.shadow_state import UNDER_WAY
@@ -378,23 +378,3 @@ class Commit:
         identity = f"{self.catalog.uuid[:12]}-{sequence}-{os.urandom(4).hex()}"
         row = EventRow(rows.FORMAT, sequence, identity, type, subject, self.now(), data)
         self.txn.put(keys.SEQUENCE.pack(sequence), rows.encode_row(row), db=self.db[database], append=True)
-
-    def trim_journal(self, branch: int, below: int, limit: int) -> int:
-        """Remove up to `limit` chunks whose LSNs are all under `below`; returns the number of changes removed."""
-        cursor = self.txn.cursor(self.db["journal"])
-        removed = oldest = 0
-        cursor.set_range(keys.BRANCH.pack(branch))
-        for _ in range(limit):
-            key = cursor.key()  # the key of the next chunk, or b"" behind the last one
-            number, last = keys.JOURNAL_KEY.unpack(key) if key else (0, 0)
-            if number != branch or last >= below:
-                break
-            oldest = last + 1
-            try:
-                removed += oldest - journal_format.first_lsn(last, cursor.value())
-            except CorruptData:  # a damaged chunk below `below` is removed as well
-                removed += 1
-            cursor.delete()
-        if oldest:
-            self.set_oldest(branch, oldest)
-        return removed

@@ -9,6 +9,7 @@ import pytest
 
 from shadowswitch import Engine, InvalidConfig, InvalidName, JournalTrimmed, UnknownBranch
 from shadowswitch.storage.catalog import retention
+from shadowswitch.storage.catalog.retention import trim_journal
 from shadowswitch.storage.catalog.transaction import signed
 from tests.support import inside
 from tests.support.engine_helpers import crew, fill, put, wait_until
@@ -146,5 +147,5 @@ def test_fsck_finds_a_journal_without_the_changes_of_a_hold(open_engine: Any) ->
     write(engine, 500)
     engine.hold_changes("mirror", "main", 100)
     row = inside.catalog(engine).branch("main")
-    inside.transact(engine, lambda c: c.trim_journal(row.number, 300, 1000), "test")
+    inside.transact(engine, lambda c: trim_journal(c, row.number, 300, 1000), "test")
     assert [finding.invariant for finding in engine.check()] == ["ST-6"]

@@ -19,6 +19,7 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import DATABASES, Catalog
 from shadowswitch.storage.catalog.journal_format import entries_of
+from shadowswitch.storage.catalog.retention import trim_journal
 from shadowswitch.storage.fsck.found import FINDINGS_MAX
 from shadowswitch.storage.fsck.journal import check_journal
 from shadowswitch.storage.fsck.tasks import check_all
@@ -210,7 +211,7 @@ def test_a_trim_that_overtakes_the_check_is_no_finding(tmp_path: Path, monkeypat
         def read_journal(ordinary: Any, txn: Any, catalog: Catalog, branch: int, after: int) -> Any:
             calls.append(after)
             if len(calls) == 3:  # the check has read the old changes, and not yet the later ones of the same records
-                inside.transact(engine, lambda commit: commit.trim_journal(branch, 8, 100), "trim")
+                inside.transact(engine, lambda commit: trim_journal(commit, branch, 8, 100), "trim")
             return ordinary(txn, catalog, branch, after)
 
         inside.patch_limit(monkeypatch, inside.Limit.FSCK_SLICE_CHUNKS, 1)
