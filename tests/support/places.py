@@ -32,6 +32,8 @@ class Limit(Enum):
     HOLDS_MAX = "shadowswitch.storage.catalog.retention.HOLDS_MAX"
     IMPORT_BATCH_BYTES = "shadowswitch.service.daemon.importer.BATCH_BYTES"
     IMPORT_BATCH_CHANGES = "shadowswitch.service.daemon.importer.BATCH_CHANGES"
+    KV_KEPT = "shadowswitch.storage.backends.kv.kept.KEPT"
+    KV_KEPT_MAX = "shadowswitch.storage.backends.kv.kept.KEPT_MAX"
     LOCKS_MAX = "shadowswitch.model.locks.table.LOCKS_MAX"
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
     SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"

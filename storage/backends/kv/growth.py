@@ -1,4 +1,6 @@
-"""A map that grows: LMDB changes the size of a map only while this process has no transaction in it.
+"""A map that grows, of an environment that closes while it is not used.
+
+LMDB changes the size of a map only while this process has no transaction in it.
 
 short     a transaction of one call: a change of the size waits for its end, for `WAIT_S` at most
 lasting   a scan or a copy, which its caller ends: there is no change meanwhile
@@ -10,12 +12,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lmdb
 
 from shadowswitch.model.errors import ResourceExhausted
+from shadowswitch.storage.backends.kv import kept
 
 MAP_SIZE_MIB_MAX = 1 << 24
 WAIT_S = 1.0
@@ -26,11 +29,14 @@ _OPEN_SCAN = "a scan or a copy of it is open in this process"
 
 
 class GrowingMap:
-    """The transactions of one open environment. Any thread."""
+    """The transactions of one environment, which is open while it has any. Any thread."""
 
-    def __init__(self, env: lmdb.Environment, path: Path) -> None:
-        self._env = env
+    def __init__(self, env: lmdb.Environment, path: Path, reopen: Callable[[int], lmdb.Environment]) -> None:
+        """`reopen` opens the environment again, with a map of so many bytes."""
+        self._env: lmdb.Environment | None = env
         self._path = path
+        self._reopen = reopen
+        self._size_bytes = int(env.info()["map_size"])
         self._changed = threading.Condition()
         self._running = self._lasting = 0
         self._is_resized = False
@@ -50,7 +56,7 @@ class GrowingMap:
         for _ in range(ADOPTIONS_MAX):
             self._enter(lasting)
             try:
-                return self._env.begin(write=write)
+                return self._opened().begin(write=write)
             except lmdb.MapResizedError:
                 self.ended(lasting)
                 hindered = self._resize(0)
@@ -86,8 +92,38 @@ class GrowingMap:
         with self._changed:
             while self._is_resized:  # for WAIT_S, and the time of a system call
                 self._changed.wait(WAIT_S)
+            if self._env is None:
+                self._env = self._reopen(self._size_bytes)
             self._running += 1
             self._lasting += lasting
+        kept.used(self)
+
+    def _opened(self) -> lmdb.Environment:
+        """With a transaction, or about to begin one."""
+        assert self._env is not None, "an environment with transactions is open"
+        return self._env
+
+    @property
+    def is_open(self) -> bool:
+        """Or about to be: True while it has transactions."""
+        return self._env is not None
+
+    def close_unused(self) -> bool:
+        """Close the environment until its next transaction; False while it has one. What is committed stays."""
+        with self._changed:
+            if self._env is None or self._running or self._is_resized:
+                return False
+            self._size_bytes = int(self._env.info()["map_size"])
+            self._env.close()
+            self._env = None
+            return True
+
+    def close(self) -> None:
+        """Close the environment for good."""
+        kept.forget(self)
+        with self._changed:
+            if self._env is not None:
+                self._env.close()
 
     def ended(self, lasting: bool = False) -> None:
         """A transaction of `begin` has ended."""
@@ -101,7 +137,9 @@ class GrowingMap:
 
         Raises MemoryError, OSError without the address space.
         """
-        size_bytes = 2 * int(self._env.info()["map_size"])
+        self._enter(False)
+        size_bytes = 2 * int(self._opened().info()["map_size"])
+        self.ended()
         if size_bytes > MAP_SIZE_MIB_MAX << 20:
             return f"no map is larger than {MAP_SIZE_MIB_MAX} MiB"
         return self._resize(size_bytes)
@@ -118,7 +156,10 @@ class GrowingMap:
                 if not self._changed.wait_for(lambda: not self._running, WAIT_S):
                     return "transactions of other threads last"
                 _refuse_without_room(size_bytes)
-                self._env.set_mapsize(size_bytes)
+                if self._env is not None:
+                    self._env.set_mapsize(size_bytes)
+                else:
+                    self._size_bytes = max(self._size_bytes, size_bytes)
                 return ""
             finally:
                 self._is_resized = False

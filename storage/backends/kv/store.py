@@ -34,10 +34,11 @@ from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchErr
 from shadowswitch.storage.backends.kv.growth import GrowingMap
 from shadowswitch.storage.backends.protocol import ShardState
 from shadowswitch.storage.cut_file import refuse_cut
-from shadowswitch.storage.disk import sync_directory
+from shadowswitch.storage.data_directory import refuse_another
+from shadowswitch.storage.disk import identity, sync_directory
 from shadowswitch.storage.shortages import full, no_room, shortage
 
-FOLDER = "kv"
+FOLDER, DATA = "kv", "data.mdb"
 FORMAT = 1
 KEY_BYTES_MAX = 500
 """LMDB allows 511."""
@@ -62,14 +63,26 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Environment:
-    """One open environment of this process, shared by reference. The count is guarded by `_guard`."""
+    """One environment of this process, shared by reference. The count is guarded by `_guard`.
+
+    It closes while it is not used (see `growth`), so `env`, `rows` and `meta` are those of a transaction of `map`.
+    """
 
     def __init__(self, path: Path, map_size_mib: int, create: bool) -> None:
         self.path = path
         self.references = 0
+        self._open(map_size_mib << 20, create)
+        try:
+            self._identity = identity(path / FOLDER / DATA)
+            self.map = GrowingMap(self.env, path, self._reopen)
+        except BaseException:
+            self.env.close()
+            raise
+
+    def _open(self, map_size_bytes: int, create: bool) -> None:
         self.env = lmdb.open(
-            os.fspath(path / FOLDER),
-            map_size=map_size_mib << 20,
+            os.fspath(self.path / FOLDER),
+            map_size=map_size_bytes,
             mode=0o600,
             create=create,
             sync=False,
@@ -77,7 +90,6 @@ class Environment:
             max_readers=READERS_MAX,
             lib_version=0,
         )
-        self.map = GrowingMap(self.env, path)
         try:
             if not create:
                 self._fit_file()
@@ -87,12 +99,27 @@ class Environment:
             self.env.close()
             raise
 
+    def _reopen(self, map_size_bytes: int) -> lmdb.Environment:
+        """Raises DirectoryLost for another file than the one that was opened first; CorruptData, and as LMDB."""
+        data = self.path / FOLDER / DATA
+        refuse_another(data, self._identity, "open shard")
+        refuse_cut(data)
+        self._open(map_size_bytes, create=False)
+        return self.env
+
+    def is_lost(self) -> bool:
+        """Is it closed, and another file at its path, or none? A new file may have got the number of the old one."""
+        try:
+            return not self.map.is_open and identity(self.path / FOLDER / DATA) != self._identity
+        except OSError:
+            return True
+
     def _fit_file(self) -> None:
         """Make the file as long as its header says. The gap reads as zeros, which LMDB refuses with an error.
 
         Without this, a file that a power cut left too short would end the whole process with SIGBUS.
         """
-        data = self.path / FOLDER / "data.mdb"
+        data = self.path / FOLDER / DATA
         size_bytes = (self.env.info()["last_pgno"] + 1) * self.env.stat()["psize"]
         if data.stat().st_size < size_bytes:
             os.truncate(data, size_bytes)
@@ -122,20 +149,20 @@ def open_environment(path: Path, options: Mapping[str, Any]) -> Environment:
     Raises `CorruptData` when there is none, or when it is of another format or other options.
     """
     with translated("open shard", path), _guard:
-        data = path / FOLDER / "data.mdb"
+        data = path / FOLDER / DATA
         status = data.stat()
-        identity = (os.getpid(), status.st_dev, status.st_ino)
-        environment = _open.get(identity)
-        if environment is None:
+        opened = (os.getpid(), status.st_dev, status.st_ino)
+        environment = _open.get(opened)
+        if environment is None or environment.is_lost():
             refuse_cut(data)
             environment = Environment(path, options["map_size_mib"], create=False)
             try:
                 environment.env.reader_check()
                 _verify(environment, options)
             except BaseException:
-                environment.env.close()
+                environment.map.close()
                 raise
-            _open[identity] = environment
+            _open[opened] = environment
         else:
             _verify(environment, options)
         environment.references += 1
@@ -154,9 +181,9 @@ def release(environment: Environment) -> None:
     with _guard:
         environment.references -= 1
         if environment.references == 0:
-            for identity in [key for key, value in _open.items() if value is environment]:
-                del _open[identity]
-            environment.env.close()
+            for opened in [key for key, value in _open.items() if value is environment]:
+                del _open[opened]
+            environment.map.close()
 
 
 def _verify(environment: Environment, options: Mapping[str, Any]) -> None:
@@ -181,9 +208,10 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
             with environment.map.transaction(write=True) as transaction:
                 empty = Meta(FORMAT, options_text(options), 0, b"", False, Digest().encode())
                 environment.write_meta(transaction, empty)
-            environment.env.sync(True)
+            with environment.map.used():
+                environment.env.sync(True)
         finally:
-            environment.env.close()
+            environment.map.close()
         for folder in (path / FOLDER, path, path.parent):
             sync_directory(folder)
 

@@ -11,7 +11,7 @@ import msgspec
 from shadowswitch.model.digest import Digest, bucket_of, key_hash
 from shadowswitch.model.errors import CorruptData, EngineClosed
 from shadowswitch.model.records import Item
-from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.kv import kept, store
 from shadowswitch.storage.backends.protocol import ShardState
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class KvWriter:
         with store.translated("flush", self._path), environment.map.used():
             environment.env.sync(True)
             environment.env.reader_check()
+        kept.give_back()  # here, where its caller waits for the disk
         return applied_lsn
 
     def compact(self) -> bool:
@@ -84,6 +85,7 @@ class KvWriter:
         if self._environment is not None:
             store.release(self._environment)
             self._environment = None
+            kept.give_back()
 
     def _opened(self) -> store.Environment:
         if self._environment is None:
