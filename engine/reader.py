@@ -7,19 +7,21 @@ import logging
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
 from shadowswitch.model.records import Hit, Record
-from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit
+from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
+from shadowswitch.model.search.where import check_types, parse_where
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.catalog.filtered_search import FilteredSearch, Versions
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 
@@ -42,17 +44,18 @@ class Reader:
         generation: int,
         lsn: int,
         release: Callable[[], None],
+        versions: Versions,
         asked: Callable[[str], None] = lambda query: None,
         trouble: Callable[[CorruptData], None] = lambda error: None,
         search_timeout_s: float = SEARCH_TIMEOUT_S,
-        clock: Clock = SYSTEM,
     ) -> None:
         self._reader: IndexReader | None = reader
         self._release = release
         self._asked = asked
         self._trouble = trouble
         self._search_timeout_s = search_timeout_s
-        self._clock = clock
+        self._versions = versions
+        self._clock = versions.clock
         self._lock = threading.Lock()
         self._scans: list[Iterator[Record]] = []
         self._forget: Callable[[], object] = lambda: None
@@ -62,21 +65,40 @@ class Reader:
         self.lsn = lsn
         """Every change up to here was visible when the reader was opened."""
 
-    def search(self, query: str, limit: int = 10, *, timeout_s: float | None = None) -> list[Hit]:
-        """The best `limit` hits, best first.
+    def search(
+        self,
+        query: str,
+        limit: int = 10,
+        *,
+        offset: int = 0,
+        resource_types: Sequence[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        """The best `limit` hits behind the first `offset`: by score, then by resource type and id.
 
-        Raises InvalidConfig for a limit below 1, and for a query of more than 4,000 characters or, in `fts5`, of more
-        than 256 tokens. Raises Timeout for a search of more than `timeout_s` (`Config.search_timeout_s` by default): it
-        is stopped, wherever it is.
+        `resource_types` and `where` (see `model.search.where`) leave out other records. A filter on a field that the
+        index does not hold is answered from the records, as of the version that the index shows.
+        A page costs a search for all hits before its end. Pages fit together while the index does not change.
+
+        Raises InvalidConfig for a limit below 1, a wrong filter, and a query of more than 4,000 characters or, in
+        `fts5`, of more than 256 tokens. Raises Timeout for a search of more than `timeout_s` (default:
+        `Config.search_timeout_s`): it is stopped, wherever it is.
         """
+        check_page(limit, offset)
+        types, condition = check_types(resource_types), parse_where(where)
         timeout_s = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
-
-        def search(reader: IndexReader) -> list[Hit]:
-            return reader.search(query, limit, time_limit=TimeLimit(timeout_s, self._clock.monotonic))
-
-        found = self._use(search)
+        time_limit = TimeLimit(timeout_s, self._clock.monotonic)
+        ask = partial(self._ask, query, resource_types=types, time_limit=time_limit)
+        if condition is None or self._use(lambda reader: all(map(reader.holds, condition.fields))):
+            found = ask(limit, offset=offset, where=condition)
+        else:
+            found = FilteredSearch(ask, self._versions, condition, time_limit).page(limit, offset)
         self._asked(query)  # only one with an answer: a comparison of queries asks it again
         return found
+
+    def _ask(self, query: str, limit: int, **how: Any) -> list[Hit]:
+        return self._use(lambda reader: reader.search(query, limit, **how))
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""
@@ -240,17 +262,14 @@ def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: s
                 backend = registry.backend(generation.backend)
                 reader = backend.open_reader(shard_paths(path, generation.shards), generation.options)
                 try:
-                    yield _reader_of(reader, generation)
+                    versions = Versions(catalog, branch.number, SYSTEM)
+                    yield Reader(reader, generation.number, reader.applied_lsn(), lambda: None, versions)
                 finally:
                     reader.close()
                 return
         except FileNotFoundError:
             continue
     raise no_index(branch_name, index_type)
-
-
-def _reader_of(reader: IndexReader, generation: GenerationRow) -> Reader:
-    return Reader(reader, generation.number, reader.applied_lsn(), lambda: None)
 
 
 def no_index(branch_name: str, index_type: str) -> UnknownIndex:

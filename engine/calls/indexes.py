@@ -18,6 +18,7 @@ from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.views import IndexInfo
+from shadowswitch.storage.catalog.filtered_search import Versions
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.generations.generation import Generation
 
@@ -96,8 +97,9 @@ class IndexCalls:
             live.unpin()
 
         damaged = partial(self._damaged, number)
+        versions = Versions(self._catalog, row.number, self._clock)
         reader = Reader(
-            index_reader, number, lsn, release, live.asked.append, damaged, self._search_timeout_s, self._clock
+            index_reader, number, lsn, release, versions, live.asked.append, damaged, self._search_timeout_s
         )
         self._readers.add(reader)
         return reader

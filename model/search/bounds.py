@@ -23,6 +23,13 @@ def check_query(query: str) -> str:
     return query
 
 
+def check_page(limit: int, offset: int) -> None:
+    """Raise InvalidConfig for a page without a hit, or before the first one."""
+    for name, value, least in (("limit", limit, 1), ("offset", offset, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidConfig(f"{name} is {value!r}", operation="search", hint=f"use a whole number from {least}")
+
+
 class TimeLimit:
     """The time that one search may take. The thread of the search asks `is_over` now and then."""
 

@@ -9,8 +9,9 @@ import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from rich.console import RenderableType
@@ -67,6 +68,9 @@ def search(
     data: Data,
     index_type: str = "SEARCH_INDEX",
     limit: Limit = 10,
+    offset: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    resource_types: Annotated[list[str] | None, Parameter(name="--type", negative="", show_default=False)] = None,
+    where: Annotated[str | None, Parameter(show_default=False)] = None,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = SEARCH_TIMEOUT_S,
     json: Json = False,
 ) -> None:
@@ -74,23 +78,41 @@ def search(
 
     A hit contains every word of the query. "..." is a phrase, and a trailing * matches every word with this prefix.
 
-    Example: `shadowswitch search main "event loop" --data ./data --limit 3`
+    Hits are ordered by score, then by resource type and id.
+
+    Example: `shadowswitch search main "event loop" --data ./data --limit 3 --where '{"size": {"gte": 1000}}'`
 
     Parameters
     ----------
     index_type
         The index to search.
+    offset
+        Leave out so many of the best hits.
+    resource_types
+        Only records of this resource type; may be repeated.
+    where
+        A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "in": [1, 2], "exists": true}}.
     timeout
         Stop a search that takes longer than so many seconds.
     """
     with open_catalog(data) as catalog, outside_reader(data, catalog, branch, index_type) as reader:
-        hits = reader.search(query, limit, timeout_s=timeout)
+        hits = reader.search(
+            query, limit, offset=offset, resource_types=resource_types, where=given_where(where), timeout_s=timeout
+        )
         lsn, generation = reader.lsn, reader.generation
     if json:
         output.print_json({"hits": hits, "lsn": lsn, "generation": generation})
         return
     rows = [[hit.resource_type, hit.id, f"{hit.score:.3f}", hit.lsn] for hit in hits]
     output.print_table(f"{len(hits)} hits, LSN {lsn}, generation {generation}", ["type", "id", "score", "lsn"], rows)
+
+
+def given_where(text: str | None) -> dict[str, Any] | None:
+    """A filter from its JSON. Raises ValueError."""
+    try:
+        return None if text is None else msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise ValueError(f"--where is no JSON object: {error}") from error
 
 
 def status(shadow_id: ShadowId | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:

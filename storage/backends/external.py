@@ -15,7 +15,6 @@ from typing import Any
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, InvalidConfig, InvalidTransition
 from shadowswitch.model.records import Hit, Item, Record
-from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
 from shadowswitch.storage.backends.protocol import ShardState
 from shadowswitch.storage.catalog.rows import EXTERNAL
 from shadowswitch.storage.disk import sync_directory
@@ -150,9 +149,13 @@ class ExternalReader:
         self._path = path
         self._manifest = _manifest(path)
 
-    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED) -> list[Hit]:
+    def search(self, query: str, limit: int, **how: Any) -> list[Hit]:
         """Raises InvalidConfig: only a program that knows the format can search."""
         raise self._elsewhere()
+
+    def holds(self, field: str) -> bool:
+        """Nothing is known of it."""
+        return False
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """Raises InvalidConfig."""

@@ -31,6 +31,7 @@ import msgspec
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.records import Hit, Item, Record
 from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
+from shadowswitch.model.search.where import Where
 
 
 class ShardState(msgspec.Struct, frozen=True):
@@ -97,12 +98,27 @@ class ShardWriter(Protocol):
 class IndexReader(Protocol):
     """One reader over all shards of a generation."""
 
-    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED) -> list[Hit]:
-        """The best `limit` hits over all shards, best first; ties broken by (resource_type, id).
+    def search(
+        self,
+        query: str,
+        limit: int,
+        *,
+        offset: int = 0,
+        resource_types: Sequence[str] | None = None,
+        where: Where | None = None,
+        time_limit: TimeLimit = UNLIMITED,
+    ) -> list[Hit]:
+        """The best `limit` hits over all shards behind the first `offset`, best first; ties broken by (resource_type,
+        id). With `resource_types` and `where`, of the records that pass; a filter changes no score.
 
+        The engine gives a `where` on fields that `holds` confirms, and filters by others itself.
         Raises InvalidConfig for a query beyond the bounds (BK-6), and Timeout soon after `time_limit` is over: no
         query, and no index, keeps the thread for longer.
         """
+        ...
+
+    def holds(self, field: str) -> bool:
+        """Whether the index has the values of a field exactly as the records have them, so that it can filter by it."""
         ...
 
     def get(self, resource_type: str, id: str) -> Record | None:

@@ -108,6 +108,17 @@ def changes(catalog: Catalog, branch: int, after: int, limit: int, size_max_byte
     return found[:limit]
 
 
+def read_version(catalog: Catalog, branch: int, resource_type: str, id: str, lsn: int) -> dict[str, Any] | None:
+    """The fields of a record as the change of an LSN wrote them; None when the journal does not hold that change."""
+    with catalog.read() as txn:
+        for last, value in chunks(txn, catalog, branch, lsn - 1):
+            for entry in entries_of(last, value)[0]:
+                if (entry.lsn, entry.resource_type, entry.id) == (lsn, resource_type, id):
+                    return entry.fields
+            return None
+    return None
+
+
 def get_record(catalog: Catalog, branch: int, resource_type: str, id: bytes) -> Record | None:
     """One record, or None."""
     name = str(id, "utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,21 @@ import pytest
 
 from shadowswitch.model.digest import bucket_of, shard_of
 from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.records import Item
+from shadowswitch.model.search.where import parse_where
 from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
 from shadowswitch.storage.conformance import process
 from shadowswitch.storage.conformance.base import Shards
-from shadowswitch.storage.conformance.expected import Batches, Expected, assert_reads, digest_of, item, rows_of
+from shadowswitch.storage.conformance.expected import (
+    TYPES,
+    Batches,
+    Expected,
+    Fields,
+    assert_reads,
+    digest_of,
+    item,
+    rows_of,
+)
 
 SHARDS = 3
 
@@ -154,6 +166,47 @@ class Reading(Shards):
         for limit in (1, 2, 3, 10):
             assert reader.search(query, limit) == everything[:limit]
 
+    def test_pages_and_filters_are_parts_of_the_whole_list(
+        self, backend: Backend, options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        items = [
+            item(lsn, TYPES[lsn % 3], f"id-{lsn % 40:02}" + "x" * (470 * (lsn % 5 == 0)), self._numbered(lsn))
+            for lsn in range(1, 101)
+        ]
+        for shards in (1, SHARDS):
+            paths = [tmp_path / f"of-{shards}-{number}" for number in range(shards)]
+            for number, path in enumerate(paths):
+                backend.create_shard(path, options)
+                with closing(backend.open_writer(path, options)) as writer:
+                    own = [one for one in items if shard_of(bucket_of(one.key_hash), shards) == number]
+                    writer.apply(own, len(items))
+            with closing(backend.open_reader(paths, options)) as reader:
+                self._assert_parts(reader, {one.lsn: one for one in items})
+
+    def _numbered(self, lsn: int) -> Fields:
+        return {**self.fields_for("elm"), "number": lsn}
+
+    def _assert_parts(self, reader: IndexReader, items: dict[int, Item]) -> None:
+        query = self.query_for("object_type", "id-", "elm")
+        everything = reader.search(query, 1000)
+        assert len(everything) > 50
+        where = parse_where({"number": {"gte": 20, "lt": 80}})
+        assert where is not None
+        wheres = [None, where] if reader.holds("number") else [None]
+        for types, condition in product((None, ["file"], ["file", "link_type"], ["none"]), wheres):
+            expected = [
+                hit
+                for hit in everything
+                if (types is None or hit.resource_type in types)
+                and (condition is None or condition.matches(items[hit.lsn].fields or {}))
+            ]
+            for offset, limit in ((0, 1000), (0, 3), (7, 5), (len(expected) - 1, 3), (len(expected), 3), (10**30, 1)):
+                found = reader.search(query, limit, offset=max(0, offset), resource_types=types, where=condition)
+                assert found == expected[max(0, offset) : max(0, offset) + limit], (types, offset, limit)
+        if not reader.holds("number"):
+            with pytest.raises(InvalidConfig):
+                reader.search(query, 10, where=where)
+
     def test_a_limit_below_one_is_refused_and_a_huge_one_is_allowed(
         self, writer: ShardWriter, reader: IndexReader
     ) -> None:
@@ -163,6 +216,8 @@ class Reading(Shards):
             with pytest.raises(InvalidConfig):
                 reader.search(query, limit)
         assert len(reader.search(query, 10**30)) == 1
+        with pytest.raises(InvalidConfig):
+            reader.search(query, 1, offset=-1)
 
     def test_get_of_an_absent_record_is_none(self, writer: ShardWriter, reader: IndexReader) -> None:
         writer.apply([item(1, "t", "a", self.fields_for("elm"))], 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -83,6 +86,42 @@ def test_the_time_limit_of_a_search_is_that_of_the_request_at_most_that_of_the_s
     assert "longer than 10 s" in client.refused(503, "GET", "branches/main/search?q=slow&timeout_s=100")["detail"]
     for wrong in ("0", "-1", "nan", "inf", "soon", "1e9"):
         assert client.call("GET", f"branches/main/search?q=x&timeout_s={wrong}").status == 400
+
+
+def test_a_search_over_http_has_filters_and_pages(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        for first in (0, 600):
+            changes = [
+                {"resource_type": ("user", "group")[n % 2], "id": f"{n:04}", "fields": {"text": "hello", "size": n}}
+                for n in range(first, first + 600)
+            ]
+            client.post("branches/main/write", {"changes": changes})
+        body = {"branch_name": "main", "index_type": "SEARCH_INDEX", "resource_types": ["user", "group"]}
+        shadow = client.post("shadow-index/start", body)["shadow_index_id"]
+        client.wait_for(shadow, "BUILT")
+        assert client.post(f"shadow-index/{shadow}/switch", {})["success"]
+
+        def found(**asked: Any) -> list[str]:
+            page = client.get("branches/main/search?" + urlencode({"q": "hello", "limit": 1000, **asked}, doseq=True))
+            return [f"{hit['resource_type']} {hit['id']}" for hit in page["hits"]]
+
+        users = [f"user {n:04}" for n in range(0, 1200, 2)]
+        groups = [f"group {n:04}" for n in range(1, 1200, 2)]
+        assert [*found(), *found(offset=1000)] == [*groups, *users]
+        assert found(resource_type="user") == users
+        assert found(resource_type=["user", "group"], offset=598, limit=4) == [*groups[-2:], *users[:2]]
+        assert found(resource_type="nothing") == []
+        where = json.dumps({"size": {"gte": 1190}})
+        assert found(resource_type="user", where=where) == users[-5:]
+        assert found(where=where, offset=4, limit=2) == [groups[-1], users[-5]]
+        for wrong in ("offset=-1", "offset=100001", "offset=x"):
+            client.refused(400, "GET", f"branches/main/search?q=hello&{wrong}")
+        for wrong in ("where=x", "where=[]", "where=null", "where=", "resource_type=", "resource_type=a%00"):
+            client.refused(422, "GET", f"branches/main/search?q=hello&{wrong}")
+        problem = client.refused(422, "GET", "branches/main/search?q=x&where=" + quote('{"size": {"near": 1}}'))
+        assert "exists" in problem["hint"]
 
 
 def test_a_page_of_large_changes_ends_early_and_the_next_one_goes_on(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ SPEC = f"{__name__}:SlowBackend"
 
 
 class SlowReader(KvReader):
-    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED) -> list[Hit]:
+    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED, **how: Any) -> list[Hit]:
         while query == "slow":
             time_limit.check()
             threading.Event().wait(0.01)
-        return super().search(query, limit, time_limit=time_limit)
+        return super().search(query, limit, time_limit=time_limit, **how)
 
 
 class SlowBackend(KvBackend):

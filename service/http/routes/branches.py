@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.records import Receipt, RecordPage
 from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import BranchInfo
@@ -21,6 +23,10 @@ BASE = f"{PREFIX}/branches"
 ONE = f"{BASE}/{{name:str}}"
 READ_TIMEOUT_S = 5.0
 SEARCH_TIMEOUT_S_MAX = 3600.0
+OFFSET_MAX = 100_000
+"""The hits before a page are found and sorted for each page, and for an index of several shards held in memory."""
+WHERE_CHARS_MAX = 8000
+WHERE = 'A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "in": [1, 2], "exists": true}}.'
 CHANGES_BYTES_MAX = 8 << 20
 """A page of changes ends early when they are large: it is decoded and encoded in one piece."""
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
@@ -130,23 +136,41 @@ async def search(
     q: Annotated[str, Parameter(max_length=QUERY_CHARS_MAX)],
     index_type: Annotated[str, Parameter(required=False, pattern="^[A-Z][A-Z0-9_]{0,63}$")] = "SEARCH_INDEX",
     limit: Annotated[int, Parameter(required=False, ge=1, le=1000)] = 10,
+    offset: Annotated[int, Parameter(required=False, ge=0, le=OFFSET_MAX, description="Hits to leave out.")] = 0,
+    resource_type: Annotated[list[str] | None, Parameter(required=False, description="Only of these types.")] = None,
+    where: Annotated[str | None, Parameter(required=False, max_length=WHERE_CHARS_MAX, description=WHERE)] = None,
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
     timeout_s: Annotated[float | None, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = None,
 ) -> bodies.Found:
     """Search a live index. With `min_lsn` (the LSN of a receipt) the answer shows at least that write.
 
+    Hits are ordered by score, then by resource type and id. Pages fit together while the index does not change.
     503 after `timeout_s`, at most that of the server, and when no place for a search comes free.
     """
     branch = permitted_branch(name, caller, Scope.READ)
+    condition = given_where(where)
     most_s = host.engine.config.search_timeout_s
 
     def answer() -> bodies.Found:
         with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
-            hits = reader.search(q, limit, timeout_s=min(most_s, timeout_s or most_s))
+            left_s = min(most_s, timeout_s or most_s)
+            hits = reader.search(
+                q, limit, offset=offset, resource_types=resource_type, where=condition, timeout_s=left_s
+            )
             return bodies.Found(hits, reader.lsn, reader.generation)
 
     async with host.searches.place(host.share_of(caller), READ_TIMEOUT_S):
         return await sync_to_thread(answer)
+
+
+def given_where(text: str | None) -> dict[str, Any] | None:
+    """A filter from its JSON. Raises InvalidConfig."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise InvalidConfig(f"where is no JSON object: {error}", hint=WHERE) from error
 
 
 HANDLERS = (create, list_all, one, recover, reopen, merge, archive, write, list_records, list_changes, search, drop)

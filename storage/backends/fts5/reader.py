@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
 
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.errors import EngineClosed, InvalidConfig
 from shadowswitch.model.records import Hit, Record
-from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
+from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit, check_page
+from shadowswitch.model.search.where import Where
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.fts5.query import Query, parse
@@ -24,6 +28,7 @@ from shadowswitch.storage.data_directory import refuse_another
 from shadowswitch.storage.disk import Identity, identity
 
 T = TypeVar("T")
+Row = tuple[str, str, float, int]
 
 RECORDS_FETCHED = 8
 """Whole records held at a time by a scan: they may be large."""
@@ -51,7 +56,8 @@ class Fts5Reader:
         self._versions = "SELECT type, id, lsn FROM docs NOT INDEXED ORDER BY rowid"
         score = f"bm25(fts, {', '.join(map(repr, layout.weights))})"
         best = f"SELECT rowid AS r, {score} AS s FROM fts WHERE fts MATCH ?"
-        joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id LIMIT ?"
+        joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id"
+        joined += " LIMIT ? OFFSET ?"
         self._search = joined.format(f"{best} ORDER BY s LIMIT ?", "")
         self._search_ties = joined.format(best, "WHERE s <= ?")
         text = " || char(10) || ".join(layout.columns)
@@ -68,18 +74,32 @@ class Fts5Reader:
             self.close()
             raise
 
-    def search(self, query: str, limit: int, *, time_limit: TimeLimit = UNLIMITED) -> list[Hit]:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidConfig(f"limit is {limit!r}", operation="search", hint="ask for at least one hit")
+    def search(
+        self,
+        query: str,
+        limit: int,
+        *,
+        offset: int = 0,
+        resource_types: Sequence[str] | None = None,
+        where: Where | None = None,
+        time_limit: TimeLimit = UNLIMITED,
+    ) -> list[Hit]:
+        check_page(limit, offset)
+        if where is not None:
+            raise InvalidConfig("an fts5 index holds texts, and no field to filter by", operation="search")
         with store.translated("search", self._paths[0]):
             parsed = parse(query, self._layout)
         if not (parsed.match or parsed.condition):
             return []
-        wanted = min(limit, _LIMIT_MAX)
-        shards = range(len(self._paths))
-        found = list(chain.from_iterable(self._best(shard, parsed, wanted, time_limit) for shard in shards))
-        found.sort(key=_best_first)
-        return [Hit(resource_type, id, 0.0 - score, lsn) for resource_type, id, score, lsn in found[:wanted]]
+        wanted, shards = min(offset + limit, _LIMIT_MAX), range(len(self._paths))
+        skipped = min(offset, wanted) if len(shards) == 1 else 0
+        best = partial(self._best, _Asked(parsed, resource_types, wanted, skipped), time_limit)
+        found = sorted(chain.from_iterable(map(best, shards)), key=_best_first)
+        page = found[offset - skipped : wanted - skipped]
+        return [Hit(resource_type, id, 0.0 - score, lsn) for resource_type, id, score, lsn in page]
+
+    def holds(self, field: str) -> bool:
+        return False  # the text of a column does not say what value it came from
 
     def get(self, resource_type: str, id: str) -> Record | None:
         try:
@@ -147,7 +167,7 @@ class Fts5Reader:
             raise
         return connection
 
-    def _best(self, shard: int, query: Query, limit: int, time_limit: TimeLimit) -> list[tuple[str, str, float, int]]:
+    def _best(self, asked: _Asked, time_limit: TimeLimit, shard: int) -> list[Row]:
         """The best hits of one shard."""
         path, connection = self._paths[shard], self._connections[shard]
         time_limit.check()
@@ -155,7 +175,7 @@ class Fts5Reader:
             connection.execute("BEGIN")
             try:
                 self._running.limit = time_limit
-                rows = self._rows(connection, query, limit)
+                return self._rows(connection, asked)
             finally:
                 self._running.limit = UNLIMITED
                 connection.execute("ROLLBACK")
@@ -165,19 +185,26 @@ class Fts5Reader:
             if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and "fts5:" in str(error):
                 raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
             raise store.translate(error, "search", path) from error
-        return rows[:limit]
 
-    def _rows(self, connection: sqlite3.Connection, query: Query, limit: int) -> list[tuple[str, str, float, int]]:
-        """If the cheap statement cuts a tie at the limit, the exact one decides."""
-        if query.condition:
+    def _rows(self, connection: sqlite3.Connection, asked: _Asked) -> list[Row]:
+        """If the cheap statement cuts a tie at the end of the page, the exact one decides."""
+        query, wanted, skipped = asked.query, asked.wanted, asked.skipped
+        if query.condition or asked.types is not None:
+            conditions = [query.condition] if query.condition else []
+            parameters = [*([query.match] if query.match else []), *query.patterns]
+            if asked.types is not None:
+                conditions.append("type IN (SELECT value FROM json_each(?))")
+                parameters.append(msgspec.json.encode(asked.types).decode())
             select = self._checked if query.match else self._scanned
-            parameters = [*([query.match] if query.match else []), *query.patterns, limit]
-            statement = f"{select}{query.condition} ORDER BY s, type, id LIMIT ?"
-            return connection.execute(statement, parameters).fetchall()
-        rows = connection.execute(self._search, (query.match, limit + 1, limit + 1)).fetchall()
-        if len(rows) > limit and rows[limit][2] == rows[limit - 1][2]:
-            rows = connection.execute(self._search_ties, (query.match, rows[limit][2], limit)).fetchall()
-        return rows
+            statement = f"{select}{' AND '.join(conditions)} ORDER BY s, type, id LIMIT ? OFFSET ?"
+            return connection.execute(statement, (*parameters, wanted - skipped, skipped)).fetchall()
+        more = wanted + 1
+        rows = connection.execute(self._search, (query.match, more, more - skipped, skipped)).fetchall()
+        last = wanted - skipped - 1
+        if len(rows) > last + 1 and rows[last + 1][2] == rows[last][2]:
+            ties = (query.match, rows[last][2], wanted - skipped, skipped)
+            return connection.execute(self._search_ties, ties).fetchall()
+        return rows[: last + 1]
 
     def _states(self) -> Iterator[ShardState]:
         for path, connection in zip(self._paths, self._connections, strict=True):
@@ -186,6 +213,15 @@ class Fts5Reader:
 
     def _record(self, row: Sequence[Any]) -> Record:
         return Record(row[0], row[1], dict(zip(self._layout.names, row[3:], strict=True)), row[2])
+
+
+class _Asked(NamedTuple):
+    """What a shard is asked: its best `wanted` rows, without the first `skipped` of them."""
+
+    query: Query
+    types: Sequence[str] | None
+    wanted: int
+    skipped: int
 
 
 class _Running:
@@ -235,5 +271,5 @@ class _Snapshot(Iterator[T], Generic[T]):
     __del__ = close
 
 
-def _best_first(row: tuple[str, str, float, int]) -> tuple[float, str, str]:
+def _best_first(row: Row) -> tuple[float, str, str]:
     return row[2], row[0], row[1]
