@@ -159,6 +159,7 @@ class Engine:
     fail_build = _builds(BuildCalls.fail_build)
     shadow = _builds(BuildCalls.shadow)
     shadows = _builds(BuildCalls.shadows)
+    count_shadows = _builds(BuildCalls.count_shadows)
     wait_for = _builds(BuildCalls.wait_for)
 
     # -- switches, and the soak of what was switched to ----------------------------------------------------------------

@@ -47,6 +47,9 @@ class Config(msgspec.Struct, frozen=True):
     """Interval between checks of a waiting BUILT shadow against its source; 0: never."""
     failed_keep_s: float = 3600.0
     """The time for which the files of a failed build stay for a retry."""
+    ended_keep_s: float = 7 * 24 * 3600.0
+    """The time for which the row of an ended shadow stays once its files are gone; its decisions are in the audit
+    history."""
     journal_keep_changes: int = 10_000
     """Changes of each branch that the journal keeps for `changes()` after every index has applied them."""
     hold_changes_max: int = 1_000_000
@@ -132,6 +135,7 @@ class Config(msgspec.Struct, frozen=True):
             )
             zero_allowed |= name in (
                 "failed_keep_s",
+                "ended_keep_s",
                 "recheck_interval_s",
                 "validation_samples",
                 "catchup_residual_changes",

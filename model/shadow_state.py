@@ -93,6 +93,10 @@ HEAVY = frozenset({Phase.QUEUED, Phase.PREPARING, Phase.COPYING, Phase.PAUSED})
 """In these phases a build of the engine has its copy before it."""
 
 
+ENDED = frozenset({S.CLEANUP, S.FAILED, S.CANCELLED})
+"""Nothing comes of a shadow in one of these once its files are gone; its row goes after `Config.ended_keep_s`."""
+
+
 def check_move(shadow_id: str, present: ShadowState, wanted: ShadowState) -> None:
     """Raise InvalidTransition unless a shadow may go from `present` to `wanted`."""
     if wanted not in MOVES[present]:

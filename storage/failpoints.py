@@ -67,6 +67,7 @@ POINTS = (
     "retire.shard_removed",
     "retire.removed",
     "retire.forgotten",
+    "ended.forgotten",
     "drop.slice",
     "drop.emptied",
     "drop.forgotten",

@@ -80,7 +80,9 @@ class Scrubber(EngineActor):
         self._read_live()
 
     def _scrub_waiting(self) -> None:
-        waiting = [row for row in self._context.catalog.shadows() if row.state == ShadowState.BUILT]
+        catalog = self._context.catalog
+        standing = [catalog.find_shadow(one.shadow_id) for one in catalog.generations() if one.role == "standby"]
+        waiting = [row for row in standing if row is not None and row.state == ShadowState.BUILT]
         self._checked_at = {
             row.generation: self._checked_at.get(row.generation, self._clock.monotonic()) for row in waiting
         }

@@ -6,7 +6,7 @@ queue. So a round costs as much as there is work, whatever the number of branche
 
 from __future__ import annotations
 
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.rows import DROPPING, GenerationRow, ShadowRow
@@ -34,12 +34,15 @@ class CleanupQueue:
         """Builds under way in another process."""
         self.long_journals: set[int] = set()
         """Branches with more journal than is kept for `changes()`."""
+        self.ended: dict[str, Moment | None] = {}
+        """Ended shadows whose files are gone, with the moment of that (None: not known), the oldest first."""
         self.dropped: set[int] = set()
         """Branches that were dropped and are not removed yet."""
         self._generations: dict[int, set[int]] = {}
         catalog.dirty.take()
         for shadow in catalog.shadows():
             self._shadow(shadow)
+        self.ended = dict(sorted(self.ended.items(), key=lambda item: item[1].at if item[1] is not None else 0.0))
         for row in catalog.generations():
             self._generation(row)
         stored = catalog.stored_branches()
@@ -73,6 +76,9 @@ class CleanupQueue:
                 ids.add(row.id)
             else:
                 ids.discard(row.id)
+        self.ended.pop(row.id, None)
+        if row.state in ENDED and (row.ended_at is not None or self._catalog.generation(row.generation) is None):
+            self.ended[row.id] = row.ended_at
         self.failed_at.pop(row.id, None)
         if row.state == S.FAILED and row.failed_at is not None:
             self.failed_at[row.id] = row.failed_at
@@ -81,6 +87,7 @@ class CleanupQueue:
         self.switches.discard(shadow_id)
         self.external.discard(shadow_id)
         self.failed_at.pop(shadow_id, None)
+        self.ended.pop(shadow_id, None)
 
     def _generation(self, row: GenerationRow) -> None:
         if row.role == "retiring":

@@ -21,6 +21,7 @@ from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Tick
 from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
+from shadowswitch.actors.maintenance.ended import forget_ended
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.maintenance.remover import BranchRemover, remove_empty_folders
@@ -109,6 +110,7 @@ class Janitor(EngineActor):
             self._publish_again,
             self._remove_retired,
             self._remove_dropped,
+            self._forget_ended,
             self._trim,
             self._trimmer.trim_events,
             self._idle,
@@ -191,6 +193,10 @@ class Janitor(EngineActor):
             if row is not None and row.role == "retiring":
                 failpoint("retire.marked")
                 self._attempt(partial(self._remove, row))  # one that cannot be removed does not keep the others
+
+    def _forget_ended(self) -> None:
+        if not self._trimmer.is_paused:
+            forget_ended(self._context, self.queue)
 
     def _remove_dropped(self) -> None:
         self._remover.remove(self.queue, self._let_go)

@@ -43,6 +43,11 @@ class Trimmer:
         self._pause = pause
         self._received = ReceivedNumbers(context.catalog)
 
+    @property
+    def is_paused(self) -> bool:
+        """Is a switch about to commit? Then nothing is removed."""
+        return self._pause.is_on
+
     def trim_journals(self, queue: CleanupQueue) -> None:
         """Remove journal entries that no generation needs. The newest of each branch stay for `changes()` (ST-6)."""
         slices = TRIM_SLICES_A_ROUND

@@ -213,14 +213,42 @@ class BuildCalls:
             raise no_shadow(id)
         return self._views.shadow_of(row)
 
-    def shadows(self, branch: str | None = None, state: str | ShadowState | None = None) -> list[ShadowIndex]:
-        """All shadows, oldest first; of one branch, in one state."""
+    def shadows(
+        self,
+        branch: str | None = None,
+        state: str | ShadowState | None = None,
+        limit: int | None = None,
+        after: int = 0,
+    ) -> list[ShadowIndex]:
+        """All shadows, oldest first; of one branch, in one state.
+
+        By page: up to `limit` of them whose `generation` is above `after`; for the next page, that of the last one. The
+        row of an ended shadow goes `Config.ended_keep_s` after its files; the audit history keeps its decisions.
+        """
+        rows = self._shadows(branch, state)
+        if limit is not None:
+            check_whole("limit", limit, 1)
+        check_whole("after", after, 0)
+        page = [row for row in rows if row.generation > after][:limit]
+        return [self._views.shadow_of(row) for row in page]
+
+    def count_shadows(
+        self, branch: str | None = None, state: str | ShadowState | None = None
+    ) -> dict[str, dict[str, int]]:
+        """How many shadows there are, by the name of the branch and the state."""
+        counts: dict[str, dict[str, int]] = {}
+        for row in self._shadows(branch, state):
+            of_branch = counts.setdefault(row.branch_name, {})
+            of_branch[str(row.state)] = of_branch.get(str(row.state), 0) + 1
+        return counts
+
+    def _shadows(self, branch: str | None, state: str | ShadowState | None) -> list[ShadowRow]:
         self._state.check()
         if state is not None and state not in set(ShadowState):
             raise InvalidConfig(f"there is no state {state!r}", hint=f"states: {', '.join(ShadowState)}")
         number = self._branches.row(branch).number if branch is not None else None
         rows = [row for row in self._catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
-        return [self._views.shadow_of(row) for row in rows if not self._branches.is_dropped(row.branch)]
+        return [row for row in rows if not self._branches.is_dropped(row.branch)]
 
     def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.

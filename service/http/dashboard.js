@@ -16,6 +16,7 @@ const SHOWN = new Set([...BUSY, "BUILT", "FAILED"]);
 const TONES = { BUILT: "good", ACTIVE: "good", READY: "good", FAILED: "bad", ERROR: "bad", SWITCHING: "warn", LOCKED_FOR_WRITE: "warn" };
 
 const $ = (id) => document.getElementById(id);
+const PAGES_MAX = 5;
 const state = { branches: [], indexes: [], shadows: [], locks: [], waiters: [], events: [], switches: [], last: null };
 
 // -- the present state --------------------------------------------------------------------------------------------
@@ -28,13 +29,24 @@ function refreshSoon(ms = SOON_MS) {
   again = setTimeout(refresh, ms);
 }
 
+// Every entry of a list that comes by page, up to PAGES_MAX pages.
+async function pages(path, name) {
+  const first = await call("GET", path);
+  let page = first;
+  for (let count = 1; page.next_after && count < PAGES_MAX; count++) {
+    page = await call("GET", `${path}?after=${page.next_after}`);
+    first[name].push(...page[name]);
+  }
+  return first;
+}
+
 async function refresh() {
   if (refreshing) return;
   try {
     refreshing = Promise.all([
-      call("GET", "/branches"),
+      pages("/branches", "branches"),
       call("GET", "/indexes"),
-      call("GET", "/shadow-index/list"),
+      pages("/shadow-index/list", "shadows"),
       call("GET", "/branch-locks/locks"),
       call("GET", "/branch-locks/waiters"),
       call("GET", "/upkeep"),

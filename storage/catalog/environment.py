@@ -306,7 +306,7 @@ class Catalog:
         """All shadow indexes, oldest first."""
         with self.read() as txn:
             found = [self.lists.shadow(value, txn) for _, value in txn.cursor(self.db["shadows"])]
-        return sorted(found, key=lambda row: (row.created_at, row.token))
+        return sorted(found, key=lambda row: row.generation)
 
     def generation(self, number: int) -> GenerationRow | None:
         """The generation of that number, or None once it was removed."""

@@ -88,6 +88,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     paused_by: str = ""
     """The author of a pause; "" while the build may work."""
     paused_why: str = ""
+    ended_at: Moment | None = None
+    """The removal of the files of an ended shadow: its row stays for `Config.ended_keep_s` from then on."""
 
     @property
     def waits_for_copy(self) -> bool:

@@ -9,7 +9,7 @@ leaves no trace in memory either. Invariants: ST-1, ST-2, ST-3, ST-5.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from shadowswitch.model.digest import Digest
@@ -242,13 +242,6 @@ class Commit:
         self.counts[branch] = sum(self.catalog.counts_in(self.txn, branch).values())
         self.set_head(branch, *self.head(branch))
 
-    def source_digest(self, branch: int, types: Iterable[int]) -> Digest:
-        """The digest over these types of a branch as of this transaction."""
-        total = Digest()
-        for number in types:
-            total.merge(self.digest(branch, number))
-        return total
-
     def type_number(self, name: str) -> int:
         """The number of a resource type; a new type gets one now."""
         number = self.counters.types.get(name) or self.new_types.get(name)
@@ -299,9 +292,14 @@ class Commit:
 
     def shadow(self, shadow_id: str) -> ShadowRow:
         """A shadow row as of this transaction; it must exist."""
+        row = self.find_shadow(shadow_id)
+        assert row is not None, f"ST-4 shadow {shadow_id} has no row"
+        return row
+
+    def find_shadow(self, shadow_id: str) -> ShadowRow | None:
+        """A shadow row as of this transaction, or None."""
         value = self.txn.get(shadow_id.encode(), db=self.db["shadows"])
-        assert value is not None, f"ST-4 shadow {shadow_id} has no row"
-        return self.catalog.lists.shadow(value, self.txn)
+        return self.catalog.lists.shadow(value, self.txn) if value is not None else None
 
     def under_way(self, branch: int, index_type: str) -> ShadowRow | None:
         """The shadow under way of an index, as of this transaction. At most one is; no other row is read."""
@@ -320,11 +318,6 @@ class Commit:
         self.txn.put(
             row.id.encode(), rows.encode_row(self.catalog.lists.shortened(row, self.txn)), db=self.db["shadows"]
         )
-
-    def delete_shadow(self, shadow_id: str) -> None:
-        """Forget a shadow; its generation must be gone."""
-        self.dirty.shadows.add(shadow_id)
-        self.txn.delete(shadow_id.encode(), db=self.db["shadows"])
 
     def find_generation(self, number: int) -> GenerationRow | None:
         """A generation row as of this transaction, or None once it was removed."""

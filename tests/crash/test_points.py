@@ -61,6 +61,7 @@ SELDOM |= {
     "trim.noted": 1,
     "trim.events": 1,
     "withdraw.renamed": 1,
+    "ended.forgotten": 1,
     "drop.emptied": 1,
     "drop.forgotten": 1,
 }

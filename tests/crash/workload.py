@@ -61,6 +61,7 @@ def config(**changes: Any) -> Config:
         "disk_reserve_bytes": 1 << 20,
         "seal_budget_ms": 2000.0,
         "audit_keep": 5,
+        "ended_keep_s": 0.0,
     }
     return Config(**(settings | changes))
 

@@ -206,12 +206,14 @@ def shadow(info: ShadowIndex) -> Shadow:
 
 
 class Shadows(msgspec.Struct, frozen=True):
-    """Shadows, oldest first."""
+    """A page of shadows, oldest first; the counts are of all pages."""
 
     shadows: list[Shadow]
     total_count: int
     active_builds: int
     ready_for_switch: int
+    next_after: int | None = None
+    """The `after` of the next page; None: this is the last one."""
 
 
 class Activity(msgspec.Struct, frozen=True):

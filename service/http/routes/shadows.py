@@ -15,6 +15,7 @@ from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
+from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
@@ -23,6 +24,8 @@ from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 
 BASE = f"{PREFIX}/shadow-index"
 RECENT = 10
+PAGE = 1000
+"""The entries of a page where the caller says nothing."""
 START_TIMEOUT_S = 10.0
 COMPLETE_WAIT_S = 25.0
 """Less than the usual timeout of HTTP clients."""
@@ -32,6 +35,8 @@ ROWS_PER_S = 10_000.0
 """The assumed pace, until a first build has been measured."""
 Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty: of all.")]
 State = Annotated[str, QueryParameter(name="state", required=False, schema_extra={"enum": ["", *ShadowState]})]
+After = Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX, description="Begin after this one.")]
+Limit = Annotated[int, Parameter(required=False, ge=1, le=10_000, description="The most entries of a page.")]
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 
 
@@ -167,19 +172,38 @@ def status(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
 
 
 @reads(f"{BASE}/list")
-def list_all(host: Host, caller: Caller, branch_name: Branch = "", in_state: State = "") -> bodies.Shadows:
-    """Shadows, oldest first; of one branch or of all, in one state or in any."""
+def list_all(
+    host: Host,
+    caller: Caller,
+    branch_name: Branch = "",
+    in_state: State = "",
+    after: After = 0,
+    limit: Limit = PAGE,
+) -> bodies.Shadows:
+    """Shadows, oldest first, by page; of one branch or of all, in one state or in any.
+
+    The counts are of all pages. `next_after` is the `after` of the next page; the last page has none.
+    """
     if branch_name:
         caller.require(Scope.READ, branch_name)
-    found = [
-        one for one in host.engine.shadows(branch_name or None, in_state or None) if caller.reaches(one.branch_name)
-    ]
+    counts = _counts(host, caller, branch_name, in_state)
+    page = host.engine.shadows(branch_name or None, in_state or None, limit, after)
     return bodies.Shadows(
-        shadows=[bodies.shadow(one) for one in found],
-        total_count=len(found),
-        active_builds=sum(one.state == ShadowState.BUILDING for one in found),
-        ready_for_switch=sum(one.state == ShadowState.BUILT for one in found),
+        shadows=[bodies.shadow(one) for one in page if caller.reaches(one.branch_name)],
+        total_count=counts.total(),
+        active_builds=counts[ShadowState.BUILDING],
+        ready_for_switch=counts[ShadowState.BUILT],
+        next_after=page[-1].generation if len(page) == limit else None,
     )
+
+
+def _counts(host: Host, caller: Caller, branch_name: str = "", in_state: str = "") -> Counter[str]:
+    """How many shadows the caller reaches, by state."""
+    counts = Counter[str]()
+    for name, of_branch in host.engine.count_shadows(branch_name or None, in_state or None).items():
+        if caller.reaches(name):
+            counts.update(of_branch)
+    return counts
 
 
 @removes(f"{BASE}/{{shadow_id:str}}", Scope.BUILD)

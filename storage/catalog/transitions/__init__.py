@@ -39,6 +39,7 @@ from shadowswitch.storage.catalog.transitions.removal import (
     drop_branch,
     drop_index,
     forget_branch,
+    forget_ended,
     forget_shadows,
     remove_slice,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "fail_waiting",
     "finish_switch",
     "forget_branch",
+    "forget_ended",
     "forget_generation",
     "forget_shadows",
     "give_up_switching",

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from shadowswitch.model.errors import InUse, UnknownIndex
-from shadowswitch.model.shadow_state import GenerationRole
+from shadowswitch.model.shadow_state import ENDED, GenerationRole
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow, ShadowRow
@@ -97,6 +97,12 @@ def _delete(commit: Commit, database: str, prefix: bytes, most: int = 1 << 30, u
     return count
 
 
+def _delete_shadow(commit: Commit, shadow_id: str) -> None:
+    """Forget a shadow; its generation must be gone."""
+    commit.dirty.shadows.add(shadow_id)
+    commit.txn.delete(shadow_id.encode(), db=commit.db["shadows"])
+
+
 def forget_shadows(commit: Commit, shadow_ids: Iterable[str]) -> int:
     """Remove the rows of ended shadows whose generation is gone; the generation of a failed one retires first."""
     removed = 0
@@ -104,10 +110,25 @@ def forget_shadows(commit: Commit, shadow_ids: Iterable[str]) -> int:
         shadow = commit.shadow(shadow_id)
         generation = commit.find_generation(shadow.generation)
         if generation is None:
-            commit.delete_shadow(shadow_id)
+            _delete_shadow(commit, shadow_id)
             removed += 1
         elif generation.role is GenerationRole.BUILDING:
             retire_failed(commit, shadow_id, "its branch was dropped")
+    return removed
+
+
+def forget_ended(commit: Commit, over: Iterable[str], unmarked: Iterable[str]) -> int:
+    """Remove the rows of shadows that ended long ago; for those without a moment of this boot the time begins now."""
+    removed = 0
+    for shadow_id in over:
+        shadow = commit.find_shadow(shadow_id)
+        if shadow is not None and shadow.state in ENDED and commit.find_generation(shadow.generation) is None:
+            _delete_shadow(commit, shadow_id)
+            removed += 1
+    for shadow_id in unmarked:
+        shadow = commit.find_shadow(shadow_id)
+        if shadow is not None:
+            commit.put_shadow(msgspec.structs.replace(shadow, ended_at=commit.catalog.clock.moment()))
     return removed
 
 

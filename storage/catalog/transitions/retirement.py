@@ -102,4 +102,6 @@ def forget_generation(commit: Commit, number: int) -> None:
     if generation.role is not GenerationRole.RETIRING:
         raise InvalidTransition(f"generation {number} is {generation.role}, not retiring", operation="retire")
     commit.delete_generation(number)
+    shadow = commit.shadow(generation.shadow_id)
+    commit.put_shadow(msgspec.structs.replace(shadow, ended_at=commit.catalog.clock.moment()))
     commit.emit("generation.removed", generation.shadow_id, {"generation": number})
