@@ -101,14 +101,8 @@ def test_many_ended_rows_go_in_batches_and_a_claim_reads_none_of_them(
 
     inside.transact(engine, copy)
     assert engine.count_shadows() == {"main": {"CANCELLED": 1001}}
-    decode, decoded = inside.catalog(engine).lists.shadow, []
-
-    def counted(value: Any, txn: Any) -> Any:
-        decoded.append(1)
-        return decode(value, txn)
-
     with monkeypatch.context() as patch:
-        patch.setattr(inside.catalog(engine).lists, "shadow", counted)
+        decoded = inside.count_decoded_shadows(patch, inside.catalog(engine))
         begin(engine)
     assert len(decoded) < 100
     engine.cancel_build(engine.shadows(state="BUILDING")[0].shadow_index_id)

@@ -12,6 +12,7 @@ import msgspec
 
 from shadowswitch import Engine
 from shadowswitch.model.digest import BUCKETS, bucket_of, shard_of
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
@@ -353,3 +354,16 @@ def map_in_workers(engine: Engine, size_bytes: int) -> Iterator[None]:
         yield
     finally:
         pool._config = before
+
+
+def count_decoded_shadows(patch: Patch, catalog: Catalog) -> list[str]:
+    """Note the id of every row of a shadow that is decoded from now on."""
+    decode, decoded = catalog.lists.shadow, list[str]()
+
+    def noted(value: Any, txn: Any) -> Any:
+        row = decode(value, txn)
+        decoded.append(row.id)
+        return row
+
+    patch.setattr(catalog.lists, "shadow", noted)
+    return decoded
