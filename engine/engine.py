@@ -25,7 +25,7 @@ from shadowswitch.engine.calls.locks import LockCalls
 from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
-from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.lifecycle import Lifecycle
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
@@ -66,6 +66,7 @@ class _Delegate(Generic[G]):
 _branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _Delegate(ChangeCalls)
 _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _Delegate(InboundCalls)
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
+_schedule = _Delegate(ScheduleCalls)
 _soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
@@ -167,6 +168,9 @@ class Engine:
     switch = _switches(SwitchCalls.switch)
     rollback = _switches(SwitchCalls.rollback)
     rebuild = _switches(SwitchCalls.rebuild)
+
+    schedule_switch = _schedule(ScheduleCalls.schedule_switch)
+    unschedule_switch = _schedule(ScheduleCalls.unschedule_switch)
 
     set_health_check = _soak(SoakCalls.set_health_check)
     add_validator = _soak(SoakCalls.add_validator)

@@ -58,12 +58,11 @@ from shadowswitch.actors.maintenance.subscribers import Subscribers
 from shadowswitch.actors.maintenance.trimmer import Trimmer
 from shadowswitch.actors.maintenance.watcher import Watcher
 from shadowswitch.actors.maintenance.watches import Watches
-from shadowswitch.actors.queue.builders import Builders
-from shadowswitch.actors.queue.giving_way import GivingWay
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.actors.switch.running_switches import RunningSwitches
+from shadowswitch.actors.switch.schedule import Plans, Schedule
 from shadowswitch.actors.switch.switcher import Switcher
 from shadowswitch.engine.admission import AdmissionQueue
 from shadowswitch.engine.branch_directory import BranchDirectory
@@ -78,7 +77,7 @@ from shadowswitch.engine.calls.locks import LockCalls
 from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
-from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, escape_arguments
 from shadowswitch.engine.machine import Machine
@@ -180,8 +179,11 @@ class Lifecycle:
         scrub = partial(Scrubber.start, context, self.validator, self.generations, self.followers, self._leave)
         self.scrubber = Address(scrub)
         stack.callback(self.scrubber.stop, STOP_TIMEOUT_S)
-        self._make_builds(context)
-        stack.callback(self.builders.close, STOP_TIMEOUT_S)
+        self.builds = BuildRegistry(
+            context, self.router, self.external, self.generations, self.followers, self.running_builds,
+            self.build_progress, self._start_builder,
+        )  # fmt: skip
+        stack.callback(self.builds.close, STOP_TIMEOUT_S)
         self.readers = OpenReaders(clock)
         stack.callback(self.readers.shut, STOP_TIMEOUT_S)
         stack.callback(changes.close)
@@ -197,6 +199,7 @@ class Lifecycle:
         timers.every(context.config.janitor_interval_s, lambda: self.janitor.tell(Tick()))
         timers.every(1.0, lambda: self.dispatcher.tell(Tick()))
         timers.every(1.0, self._supervise)
+        timers.every(1.0, lambda: _tick_if_idle(self.schedule) if self.plans.shadows else None)
         if context.config.recheck_interval_s:
             timers.every(min(1.0, context.config.recheck_interval_s), partial(_tick_if_idle, self.scrubber))
 
@@ -206,8 +209,7 @@ class Lifecycle:
         self.indexes = LiveIndexes(context.clock, context.changes)
         self.publisher = Publisher(context, self.indexes)
         self.pause = FollowerPause(context.clock, context.config.followers)
-        way = GivingWay(context.metrics, context.config.commit_latency_budget)
-        self.running_builds, self.switches = RunningBuilds(context.config.builds_max, way), RunningSwitches()
+        self.running_builds, self.switches = RunningBuilds(context.config, context.metrics), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
         self.answers = WorkerAnswers(
             self.pool, context.config, context.clock, context.metrics, lambda: context.changes.closing
@@ -221,18 +223,12 @@ class Lifecycle:
             context, self.validator, self.generations, self.heads, self.followers, self.running_builds
         )
 
-    def _make_builds(self, context: EngineContext) -> None:
-        self.builders = Builders(context, self.running_builds, self._start_builder)
-        self.builds = BuildRegistry(
-            context, self.router, self.external, self.generations, self.followers, self.running_builds,
-            self.build_progress, self.builders,
-        )  # fmt: skip
-
     def _make_calls(self, state: OpenState, stack: ExitStack) -> None:
         context, generations, validator = self.context, self.generations, self.validator
         broken = self.recovered.broken
         directory = BranchDirectory(state, self.catalog, self.router)
-        views = Views(context, self.heads, generations, self.locks, self.running_builds)
+        self.plans = Plans(self.catalog, context.clock, self.heads)
+        views = Views(context, self.heads, generations, self.locks, self.running_builds, self.plans)
         branches = BranchCalls(context, state, directory, views)
         records = RecordCalls(context, state, directory, self.router, self.admission, self.running_builds)
         builds = BuildCalls(context, state, directory, self.builds, self.external, self.running_builds, views)
@@ -241,12 +237,15 @@ class Lifecycle:
         )  # fmt: skip
         soak = SoakCalls(context, state, generations, validator, switches, views)
         stack.callback(soak.close, STOP_TIMEOUT_S)
+        self.schedule = Address(lambda: Schedule.start(context, self.plans, switches.switch))
+        stack.callback(self.schedule.stop, STOP_TIMEOUT_S)
         indexes = IndexCalls(
             context, state, directory, self.indexes, self.heads, self.followers, self.readers, broken, soak.distrust,
             views,
         )  # fmt: skip
         statistics = Statistics(
-            context, self.router, self.builders, self.pool, self.admission, generations, self.heads, self.supervisor
+            context, self.router, self.builds.builders, self.pool, self.admission, generations, self.heads,
+            self.supervisor,
         )  # fmt: skip
         checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
         readiness = Readiness(context, self.indexes, broken, self._core, self.timers)
@@ -257,6 +256,7 @@ class Lifecycle:
             BuildCalls: builds,
             SwitchCalls: switches,
             SoakCalls: soak,
+            ScheduleCalls: ScheduleCalls(context, state, validator, self.plans, views),
             IndexCalls: indexes,
             RemovalCalls: RemovalCalls(
                 context, directory, self.router, self.indexes, generations, self.switches, broken
@@ -290,7 +290,7 @@ class Lifecycle:
     def _start_builder(self, row: ShadowRow, parallel_workers: int) -> Any:
         return ShadowBuilder.start(
             self.context, row, parallel_workers, self.pool, self.validator, self.generations, self.heads,
-            self.followers, self.timers, self.running_builds, self.builders.leave_place,
+            self.followers, self.timers, self.running_builds, self.builds.builders.leave_place,
         )  # fmt: skip
 
     def _start_janitor(self) -> Any:
@@ -324,12 +324,12 @@ class Lifecycle:
 
     def _core(self) -> dict[str, Address]:
         core = {"journal": self.journal, "dispatcher": self.dispatcher, "janitor": self.janitor}
-        core |= {"watcher": self.watcher, "scrubber": self.scrubber}
+        core |= {"watcher": self.watcher, "scrubber": self.scrubber, "schedule": self.schedule}
         return core | {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
 
     def _supervise(self) -> None:
         self.supervisor.mend(self._core(), self.builds.mend)
-        self.running_builds.way.look(busy=self.builders.count() > 0)
+        self.running_builds.way.look(busy=self.builds.builders.count() > 0)
         self.readers.reclaim()
 
 

@@ -262,6 +262,9 @@ class Recovery:
         rows, shadows = self._catalog.generations(), self._catalog.shadows()
         soaking = [row.number for row in rows if row.role == "soaking" and is_foreign(row.soak_ends)]
         failed = [row.id for row in shadows if row.state == ShadowState.FAILED and is_foreign(row.failed_at)]
+        planned = [row.id for row in shadows if row.plan is not None and is_foreign(row.plan.latest)]
+        for shadow_id in planned:
+            self._context.transact(partial(transitions.carry_over_plan, shadow_id=shadow_id), "recover")
         if soaking or failed:
             soak_s = self._context.config.soak_s
             self._context.transact(lambda c: retention.carry_over(c, soaking, failed, soak_s), "recover")

@@ -15,9 +15,10 @@ from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.schedule import ENDED, Plans
 from shadowswitch.model.locks.branch_state import BranchState, BranchStatus
 from shadowswitch.model.shadow_state import Phase, ShadowState
-from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ShadowIndex, derive
+from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ScheduledSwitch, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
 from shadowswitch.storage.clock import Clock, Moment
@@ -58,6 +59,15 @@ def paused_text(row: ShadowRow) -> str | None:
     return f"paused by {row.paused_by}: {row.paused_why}; resume_build lets it go on"
 
 
+def scheduled_view(row: ShadowRow) -> ScheduledSwitch | None:
+    """The plan of a switch as its row has it."""
+    plan = row.plan
+    if plan is None or row.state in ENDED:
+        return None
+    by, reason = plan.request.get("performed_by", ""), plan.request.get("reason", "")
+    return derive(ScheduledSwitch, plan, by=by, reason=reason, error=plan.error or None)
+
+
 def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | None = None) -> ShadowIndex:
     """The status of a shadow as its row has it. `switch_s` is the estimated time of a switch to it."""
     built = row.state == ShadowState.BUILT
@@ -78,6 +88,7 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | Non
         error=row.error or None,
         paused_by=row.paused_by or None if row.state in RUNNING else None,
         stands_still=paused_text(row),
+        scheduled_switch=scheduled_view(row),
         shadow_index_path=str(root / row.path),
     )
 
@@ -134,6 +145,7 @@ class Views:
         generations: OpenGenerations,
         locks: LockRegistry,
         running_builds: RunningBuilds,
+        plans: Plans,
     ) -> None:
         self._root = context.root
         self._clock = context.clock
@@ -142,6 +154,7 @@ class Views:
         self._generations = generations
         self._locks = locks
         self._running_builds = running_builds
+        self._plans = plans
 
     def branch(self, row: BranchRow) -> BranchInfo:
         """A branch."""
@@ -174,7 +187,7 @@ class Views:
             )
         switch_s = self._switch_estimate_s(row) if row.state == ShadowState.BUILT else None
         if row.state not in RUNNING or row.external:
-            return shadow_view(row, self._root, self._heads.of(row.branch), switch_s)
+            return self._with_plan(row, shadow_view(row, self._root, self._heads.of(row.branch), switch_s))
         position = self._running_builds.queue.position(row.id)
         stuck = self._running_builds.stuck.get(row.id)
         if position is None and not row.paused_by:
@@ -187,7 +200,16 @@ class Views:
         view = shadow_view(row, self._root, self._heads.of(row.branch))
         reason = view.stands_still or stuck or self._queued_text(position)
         way = self._running_builds.way.text if reason is None else None
-        return msgspec.structs.replace(view, queue_position=position, gives_way=way, stands_still=reason)
+        view = msgspec.structs.replace(view, queue_position=position, gives_way=way, stands_still=reason)
+        return self._with_plan(row, view)
+
+    def _with_plan(self, row: ShadowRow, view: ShadowIndex) -> ShadowIndex:
+        """The status with the times of its scheduled switch, as they are now."""
+        if row.plan is None or view.scheduled_switch is None:
+            return view
+        latest, quiet_s = _of_this_boot(self._clock, row.plan.latest), round(self._plans.quiet_s(row), 3)
+        scheduled = msgspec.structs.replace(view.scheduled_switch, latest_at=latest, quiet_s=quiet_s)
+        return msgspec.structs.replace(view, scheduled_switch=scheduled)
 
     def _with_progress(self, row: ShadowRow) -> ShadowRow:
         meter = self._running_builds.meters.get(row.id)

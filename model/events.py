@@ -60,6 +60,9 @@ AUDIT_ACTIONS: Final = {
     "shadow.repaired": "buckets of a waiting shadow were replaced",
     "switch.committed": "a switch, or a `rollback`",
     "switch.given_up": "a switch was refused, or given up",
+    "switch.postponed": "a scheduled switch was refused, and is tried again after `retry_s`: `reason`, `refusals`",
+    "switch.scheduled": "a switch was scheduled: `quiet_for_s`, `within_s`",
+    "switch.unscheduled": "a scheduled switch was taken back",
 }
 """The actions of the audit history, each with `by` and `reason` (EV-4). `Commit.audit` refuses any other action."""
 
@@ -80,6 +83,9 @@ EVENT_TYPES: Final = {
     "build.paused": "a build stands still until it is resumed: `by`, `reason`",
     "build.throttled": "a build works a `share` of the time: `by`, `reason`",
     "build.priority": "a build has another `priority` in the queue: `by`, `reason`",
+    "switch.scheduled": "a switch comes after `quiet_for_s` of quiet, at the latest after `within_s`: `by`, `reason`",
+    "switch.unscheduled": "a scheduled switch was taken back: `by`, `reason`",
+    "switch.postponed": "a scheduled switch was refused, and is tried again after `retry_s`: `reason`, `refusals`",
     "switch.started": "shadow SWITCHING",
     "switch.given_up": "shadow BUILT again, and nothing has changed: `reason`",
     "switch.committed": "shadow ACTIVE: its `generation` is live instead of `previous`; `sealed_lsn`, `epoch`, `by`",

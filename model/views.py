@@ -74,6 +74,22 @@ class Health(msgspec.Struct, frozen=True):
     unserved: tuple[str, ...]
 
 
+class ScheduledSwitch(msgspec.Struct, frozen=True):
+    """A switch at the first quiet moment of a branch, see `schedule_switch`."""
+
+    quiet_for_s: float
+    within_s: float
+    by: str
+    reason: str
+    latest_at: datetime | None = None
+    """The latest moment, by the wall clock of now; None from outside the engine."""
+    quiet_s: float | None = None
+    """For how long the branch has been quiet; None from outside the engine."""
+    refusals: int = 0
+    error: str | None = None
+    """The last refusal; it is tried again."""
+
+
 class ShadowIndex(msgspec.Struct, frozen=True):
     """The status of one shadow index. Percent and ETA are measured. Percent never goes back within one build.
 
@@ -116,6 +132,7 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     """The author of a pause; None while it may work."""
     gives_way: str | None = None
     """By how much it works less for the writers, and the measured reason; see `Config.commit_latency_budget`."""
+    scheduled_switch: ScheduledSwitch | None = None
     stands_still: str | None = None
     """Why a build does not work at the moment: paused, with author and reason; queued; short of a resource."""
 

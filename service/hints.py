@@ -42,6 +42,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("resume_build", "POST /shadow-index/{id}/resume", "shadowswitch resume"),
     ("retry_build", "POST /shadow-index/{id}/retry", "shadowswitch retry"),
     ("scan()", "GET /branches/{name}/records", "shadowswitch search"),
+    ("schedule_switch", "POST /shadow-index/{id}/schedule", "shadowswitch schedule"),
     ("set_priority", "POST /shadow-index/{id}/priority", "shadowswitch priority"),
     ("shadow()", "GET /shadow-index/{id}/status", "shadowswitch status"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),

@@ -163,6 +163,20 @@ class RemoteEngine:
         """See Engine."""
         return self._operate(shadow_id, "priority", {"priority": priority}, by, reason)
 
+    def schedule_switch(
+        self, shadow_id: str, quiet_for_s: float = 900, within_s: float = 86400, request: SwitchRequest | None = None
+    ) -> ShadowIndex:
+        """See Engine."""
+        request = request or SwitchRequest()
+        body = {"quiet_for_s": quiet_for_s, "within_s": within_s, "force_switch": request.force_switch}
+        body["allow_empty"] = request.allow_empty
+        return self._operate(shadow_id, "schedule", body, request.performed_by, request.reason)
+
+    def unschedule_switch(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
+        """See Engine."""
+        path = f"shadow-index/{_segment(shadow_id)}/schedule"
+        return self._call("DELETE", path, None, ShadowIndex, by=by, reason=reason)
+
     def _operate(self, shadow_id: str, what: str, body: Any, by: str, reason: str) -> ShadowIndex:
         path = f"shadow-index/{_segment(shadow_id)}/{what}"
         return self._call("POST", path, body, ShadowIndex, by=by, reason=reason)

@@ -22,7 +22,7 @@ from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
-from shadowswitch.actors.queue.builders import Builders
+from shadowswitch.actors.queue.builders import Builders, StartBuilder
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.model.errors import (
     DuplicateBuild,
@@ -62,7 +62,7 @@ class BuildRegistry:
         followers: FollowerPool,
         builds: RunningBuilds,
         progress: BuildProgress,
-        builders: Builders,
+        start_builder: StartBuilder,
     ) -> None:
         self._context = context
         self._router = router
@@ -71,7 +71,7 @@ class BuildRegistry:
         self._followers = followers
         self._running = builds
         self._progress = progress
-        self._builders = builders
+        self.builders = Builders(context, builds, start_builder)
         self._lock = threading.Lock()
         self._unanswered: set[str] = set()
         """Shadows whose claim or retry got no answer: `mend` starts the builder if the catalog has it."""
@@ -160,7 +160,7 @@ class BuildRegistry:
         """
         if row.external:
             return self._prepare_external(row)
-        self._builders.start(row)
+        self.builders.start(row)
         return row
 
     def _prepare_external(self, row: ShadowRow) -> ShadowRow:
@@ -183,7 +183,7 @@ class BuildRegistry:
                     self._prepare_external(row)
             except ShadowSwitchError as error:
                 logger.error("shadow %s does not go on: %s", row.id, error)
-        self._builders.start_all(rows)
+        self.builders.start_all(rows)
 
     def retry(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowRow:
         """FAILED to PREPARING, and on."""
@@ -207,7 +207,7 @@ class BuildRegistry:
         check_move(shadow_id, row.state, ShadowState.CANCELLED)
         # marked first: a switch that came in between keeps its shadow, and the Follower keeps a live generation
         work = signed(partial(transitions.mark_cancelled, shadow_id=shadow_id, reason=reason), by)
-        if self._builders.stop(shadow_id, work, "cancel build", lambda row: row.state == S.CANCELLED):
+        if self.builders.stop(shadow_id, work, "cancel build", lambda row: row.state == S.CANCELLED):
             return
         unfollow: Reply[None] = Reply()
         self._followers.of(row.generation).tell(Unfollow(row.generation, unfollow))
@@ -221,7 +221,7 @@ class BuildRegistry:
             self._check_under_way(commit.shadow(shadow_id))  # the shadow may have become BUILT meanwhile
             transitions.mark_failed(commit, shadow_id, error)
 
-        self._builders.stop(shadow_id, signed(work, by), "fail build", lambda row: row.state == S.FAILED)
+        self.builders.stop(shadow_id, signed(work, by), "fail build", lambda row: row.state == S.FAILED)
         self._context.metrics.count("builds_failed")
 
     # -- operating -----------------------------------------------------------------------------------------------------
@@ -232,24 +232,24 @@ class BuildRegistry:
         meter = self._running.meters.get(shadow_id)
         percent, _ = meter.read(self._context.clock.monotonic()) if meter is not None else (0.0, None)
         work = partial(transitions.pause, shadow_id=shadow_id, percent=percent, by=by, reason=reason)
-        self._builders.stop(shadow_id, work, "pause build", lambda row: bool(row.paused_by))
+        self.builders.stop(shadow_id, work, "pause build", lambda row: bool(row.paused_by))
 
     def resume(self, shadow_id: str, by: str, reason: str) -> None:
         """Let a paused build go on, once it has a place again. Raises InvalidTransition."""
         work = partial(transitions.unpause, shadow_id=shadow_id, by=by, reason=reason)
-        self._builders.start(self._context.transact(work, "resume build"))
+        self.builders.start(self._context.transact(work, "resume build"))
 
     def throttle(self, shadow_id: str, share: float, by: str, reason: str) -> None:
         """Give a build a share of the time, also over restarts. Raises InvalidTransition."""
         work = partial(transitions.set_share, shadow_id=shadow_id, share=share, by=by, reason=reason)
         self._context.transact(work, "throttle build")
-        self._builders.tell(shadow_id, Throttle(share))
+        self.builders.tell(shadow_id, Throttle(share))
 
     def set_priority(self, shadow_id: str, priority: int, by: str, reason: str) -> None:
         """Give a build another place in the queue, also over restarts. Raises InvalidTransition."""
         work = partial(transitions.set_priority, shadow_id=shadow_id, priority=priority, by=by, reason=reason)
         self._context.transact(work, "set priority")
-        self._builders.set_priority(shadow_id, priority)
+        self.builders.set_priority(shadow_id, priority)
 
     # -- mending -------------------------------------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class BuildRegistry:
         """
         if self._context.catalog.failed is not None:
             return []
-        return self._builders.mend() + self._start_claimed()
+        return self.builders.mend() + self._start_claimed()
 
     def _start_claimed(self) -> list[str]:
         """Start the builders of claims and retries that got no answer and are durable."""
@@ -285,6 +285,10 @@ class BuildRegistry:
                 self.go_on([row])
                 started.append(shadow_id)
         return started
+
+    def close(self, timeout_s: float) -> None:
+        """Stop all builders; their builds go on at the next start."""
+        self.builders.close(timeout_s)
 
 
 def plain(what: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 
 from shadowswitch.actors.queue.build_queue import BuildQueue
 from shadowswitch.actors.queue.giving_way import GivingWay
+from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import Pace, ProgressMeter
@@ -21,10 +22,10 @@ SHORTAGES_MAX = 60
 class RunningBuilds:
     """It outlives the ShadowBuilders, so the successor of a dead builder finds its state. Any thread."""
 
-    def __init__(self, places: int = 0, way: GivingWay | None = None) -> None:
-        self.way = way or GivingWay(Metrics(), 0.0)
+    def __init__(self, config: Config, metrics: Metrics) -> None:
+        self.way = GivingWay(metrics, config.commit_latency_budget)
         """How far builds give way to writers."""
-        self.queue = BuildQueue(places)
+        self.queue = BuildQueue(config.builds_max)
         """Which builds copy, and which wait for that. Changed by the BuildRegistry only."""
         self.meters: dict[str, ProgressMeter] = {}
         """The progress of running builds, by shadow id."""

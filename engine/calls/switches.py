@@ -1,9 +1,10 @@
-"""Switches: the calls that switch, roll back and rebuild."""
+"""Switches: the calls that switch, roll back and rebuild, and that schedule a switch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,13 +15,15 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.open_generations import OpenGenerations
+from shadowswitch.actors.switch.schedule import Plans
 from shadowswitch.actors.switch.switch_run import RunSwitch
-from shadowswitch.engine.arguments import check_seconds
+from shadowswitch.engine.arguments import check_number, check_seconds
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.builds import ERROR_CHARS_MAX, BuildCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
+from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import (
     EngineClosed,
     InvalidConfig,
@@ -31,9 +34,12 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
-from shadowswitch.model.views import SwitchRequest, SwitchResult, check_known
+from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult, check_known
+from shadowswitch.storage.catalog import transitions
 
 logger = logging.getLogger("shadowswitch")
+
+PLAN_MAX_S = 86_400.0 * 365
 
 SWITCH_GRACE_S = 5.0
 """For what follows the commit: reading from the new generation, its published path."""
@@ -208,3 +214,55 @@ class SwitchCalls:
             logger.warning("the shadow %s of a rebuild that ended was not cancelled: %s", id, error)
             return False
         return True
+
+
+class ScheduleCalls:
+    """Plans of switches. Any thread."""
+
+    def __init__(
+        self, context: EngineContext, state: OpenState, validator: ShadowValidator, plans: Plans, views: Views
+    ) -> None:
+        self._transact = context.transact
+        self._state = state
+        self._validator = validator
+        self._plans = plans
+        self._views = views
+
+    def schedule_switch(
+        self, id: str, quiet_for_s: float = 900, within_s: float = 86400, request: SwitchRequest | None = None
+    ) -> ShadowIndex:
+        """Switch to a shadow at the first moment after so much quiet on its branch, at the latest after `within_s`.
+
+        Quiet: no change was acknowledged. It is counted from this call on, and anew after a restart. A shadow that is
+        still being built is switched to once it is BUILT and either is reached. The plan outlives restarts and kills;
+        `scheduled_switch` of the status shows it. A second call replaces it. It ends with any switch to the shadow and
+        with the shadow. A refused switch is tried again after a minute, then less and less often. Raises InvalidConfig,
+        and InvalidTransition for a shadow that is past BUILT.
+        """
+        self._state.check()
+        check_number("quiet_for_s", quiet_for_s, PLAN_MAX_S)
+        check_number("within_s", within_s, PLAN_MAX_S)
+        if within_s < quiet_for_s:
+            raise InvalidConfig(
+                f"within_s ({within_s:g}) is less than quiet_for_s ({quiet_for_s:g}): no quiet could be long enough",
+                hint="the switch comes after quiet_for_s of quiet, at the latest after within_s",
+            )
+        request = request if request is not None else SwitchRequest()
+        if not isinstance(request, SwitchRequest):
+            raise InvalidConfig(f"a switch takes a SwitchRequest, not {request!r:.80}", hint="say SwitchRequest()")
+        check_known(request, self._validator.host_checks)
+        request = accountable(request)
+        work = partial(
+            transitions.schedule, shadow_id=id, quiet_for_s=float(quiet_for_s), within_s=float(within_s),
+            request=msgspec.to_builtins(request), by=request.performed_by, reason=request.reason,
+        )  # fmt: skip
+        self._plans.add(self._transact(work, "schedule switch"))
+        return self._views.shadow(id)
+
+    def unschedule_switch(self, id: str, by: str = "", reason: str = "") -> ShadowIndex:
+        """Take the plan of `schedule_switch` back. Raises InvalidTransition without one."""
+        self._state.check()
+        by, reason = author(by, reason)
+        self._transact(partial(transitions.unschedule, shadow_id=id, by=by, reason=reason), "unschedule switch")
+        self._plans.drop(id)
+        return self._views.shadow(id)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.engine.views import RUNNING, moment, paused_text
+from shadowswitch.engine.views import RUNNING, moment, paused_text, scheduled_view
 from shadowswitch.model.errors import BuildCancelled, BuildFailed, DuplicateBuild, ShadowSwitchError, UnknownShadow
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
@@ -64,6 +64,7 @@ def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
         "switched_at": moment(row.switched_at),
         "error": row.error,
         "priority": row.priority,
+        "scheduled_switch": scheduled_view(row),
         "share": row.share,
         "paused_by": row.paused_by or None if row.state in RUNNING else None,
         "stands_still": in_commands(paused_text(row) or "")

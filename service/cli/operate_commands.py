@@ -1,4 +1,4 @@
-"""The commands that operate a build: pause, resume, throttle, priority, retry."""
+"""The commands that operate a build: pause, resume, throttle, priority, retry, and the schedule of its switch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from shadowswitch.engine.calls.switches import PLAN_MAX_S
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.views import ShadowIndex
+from shadowswitch.model.views import ShadowIndex, SwitchRequest
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import full_id, wait_until_built
-from shadowswitch.service.cli.directory import By, Data, Json, Reason, ShadowId, open_engine
+from shadowswitch.service.cli.directory import AllowEmpty, By, Data, Force, Json, Reason, ShadowId, open_engine
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 
@@ -25,7 +26,7 @@ Priority = Annotated[
 
 def add_to(app: App) -> None:
     """Register the commands."""
-    for command in (pause, resume, throttle, priority, retry):
+    for command in (pause, resume, throttle, priority, retry, schedule, unschedule):
         app.command(command)
 
 
@@ -76,11 +77,49 @@ def retry(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", 
     output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records", json)
 
 
+def schedule(
+    shadow_id: ShadowId,
+    *,
+    data: Data,
+    quiet_for: Annotated[float, Parameter(validator=Number(gte=0, lte=PLAN_MAX_S))] = 900,
+    within: Annotated[float, Parameter(validator=Number(gte=0, lte=PLAN_MAX_S))] = 86_400,
+    allow_empty: AllowEmpty = False,
+    force: Force = False,
+    by: By = "",
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Switch to a shadow at the first quiet moment of its branch. It happens while `serve` has the directory open.
+
+    Example: `shadowswitch schedule 5f0c... --quiet-for 600 --within 43200 --data ./data`
+
+    Parameters
+    ----------
+    quiet_for
+        Seconds without a change of the branch.
+    within
+        Seconds after which the switch comes without quiet, too.
+    """
+    request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
+    _operate(data, shadow_id, json, lambda engine, id: engine.schedule_switch(id, quiet_for, within, request))
+
+
+def unschedule(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
+    """Take a scheduled switch back.
+
+    Example: `shadowswitch unschedule 5f0c... --data ./data`
+    """
+    _operate(data, shadow_id, json, lambda engine, id: engine.unschedule_switch(id, by, reason))
+
+
 def _operate(data: Path, given: str, json: bool, call: Callable[[Engine | RemoteEngine, str], ShadowIndex]) -> None:
     shadow_id = full_id(data, given)
     with open_engine(data) as engine:
         shadow = call(engine, shadow_id)
     text = f"{shadow.shadow_index_id} is {shadow.state}, {shadow.phase}"
+    if shadow.scheduled_switch is not None:
+        plan = shadow.scheduled_switch
+        text += f"; its switch comes after {plan.quiet_for_s:g} s of quiet, at the latest after {plan.within_s:g} s"
     if shadow.stands_still:
         text += f": {in_commands(shadow.stands_still)}"
     output.print_result(shadow, text, json)

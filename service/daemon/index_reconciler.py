@@ -104,6 +104,8 @@ class IndexReconciler(Part):
                 since = -self._retry_s
             if self._stopping.is_set() or time.monotonic() - since < self._retry_s or self._is_settled(key, index):
                 continue
+            if self._waits_for_quiet(index):
+                continue
             try:
                 self._build(key, index)
                 self._errors.pop(key, None)
@@ -183,11 +185,25 @@ class IndexReconciler(Part):
                     self._engine.cancel_build(id, CHANGED, AUTHOR)
                     return
         request = SwitchRequest(performed_by=AUTHOR, reason=CHANGED, allow_empty=index.allow_empty)
+        if index.switch == "quiet":
+            self._engine.schedule_switch(id, index.quiet_for_s, index.within_s, request)
+            return
         result = self._engine.switch(id, request)
         if not result.success:
             self._engine.cancel_build(id, result.message, AUTHOR)
             raise ShadowSwitchError(result.message)
         self._reached[key] = index.fingerprint  # now, for a rollback may come before the next round
+
+    def _waits_for_quiet(self, index: IndexSettings) -> bool:
+        """Does an equal shadow wait for the switch that was scheduled as the settings say?"""
+        for shadow in self._engine.shadows(index.branch, "BUILT") if index.switch == "quiet" else ():
+            plan, same = shadow.scheduled_switch, shadow.index_type == index.index_type
+            if plan is None or not same or (plan.quiet_for_s, plan.within_s) != (index.quiet_for_s, index.within_s):
+                continue
+            spec = make_spec(shadow.index_type, shadow.resource_types, shadow.build_config, shadow.external)
+            if spec.fingerprint == index.fingerprint:
+                return True
+        return False
 
     def _start(self, index: IndexSettings) -> str:
         """Start the build, or return an equal build under way. A build for an older description is cancelled first."""

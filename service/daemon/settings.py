@@ -11,6 +11,9 @@ ignore = ["*.log"]
 branch = "main"
 index_type = "SEARCH_INDEX"
 resource_types = ["file"]
+switch = "quiet"                   # or "built": as soon as it is built
+quiet_for_s = 900
+within_s = 86400
 [index.build_config]
 tokenizer = "porter"
 
@@ -30,7 +33,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -77,6 +80,10 @@ class IndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build_config: dict[str, Any] = {}
     allow_empty: bool = False
     """An index without records, or with a resource type that has none, is meant so."""
+    switch: Literal["built", "quiet"] = "built"
+    """When to switch: as soon as it is BUILT, or at the first quiet moment of the branch, see `schedule_switch`."""
+    quiet_for_s: Seconds = 900.0
+    within_s: Seconds = 86_400.0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -228,6 +235,8 @@ def _check_index(index: IndexSettings) -> None:
     check_branch(index.branch)
     if not index.fingerprint:
         raise InvalidConfig("the index cannot be built")
+    if index.within_s < index.quiet_for_s:
+        raise InvalidConfig("within_s is less than quiet_for_s", hint="no quiet could be long enough")
 
 
 def _check_webhook(webhook: WebhookSettings) -> None:

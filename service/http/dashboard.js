@@ -247,6 +247,8 @@ function drawBuilds() {
       busy && one.priority && `priority ${one.priority}`,
       busy && one.share && one.share < 1 && `${Math.round(one.share * 100)} % of the time`,
       busy && (one.stands_still || one.gives_way),
+      one.scheduled_switch && `switch after ${duration(one.scheduled_switch.quiet_for_s)} of quiet, at the latest ${clock(one.scheduled_switch.latest_at)}`,
+      one.scheduled_switch && one.scheduled_switch.error && `refused: ${one.scheduled_switch.error}`,
     ];
     write(part(element, "facts"), facts.filter(Boolean).join(" · "));
     const error = one.error ? (one.error.message ?? String(one.error)) : "";
@@ -273,6 +275,8 @@ function actionsOf(one) {
     const highest = Math.max(0, ...state.shadows.filter((other) => other.queue_position).map((other) => other.priority));
     if (one.queue_position > 1) operate("Put first", `The build of ${named} is the next one to copy.`, "priority", { priority: highest + 1 });
   }
+  if (one.scheduled_switch) found.push({ label: "Unschedule", name: `Unschedule the switch of ${named}`, act: () => act("Unschedule", `The switch of ${named} is by hand again.`, () => call("DELETE", `${path}/schedule`)) });
+  else if (one.switch_ready || one.state === "PREPARING" || one.state === "BUILDING") operate("Switch when quiet", `The new ${named} becomes the live index after 15 minutes without a change of the branch, at the latest in a day.`, "schedule", {});
   if (one.state === "FAILED") operate("Retry", `The build of ${named} goes on from what it has stored.`, "retry");
   if (one.state !== "SWITCHING") {
     const gone = one.state === "BUILT" || one.state === "FAILED" ? "Discard" : "Cancel";

@@ -40,6 +40,20 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     created_at: WallTime
 
 
+class SwitchPlan(msgspec.Struct, array_like=True, frozen=True):
+    """A switch that is scheduled, see `actors.switch.schedule`."""
+
+    quiet_for_s: float
+    within_s: float
+    latest: Moment
+    request: dict[str, Any]
+    refusals: int = 0
+    error: str = ""
+    """The last refusal."""
+    not_before: Moment | None = None
+    """After a refusal: the next try."""
+
+
 class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """One build and its result; `generation` is 0 until the build has claimed a directory."""
 
@@ -90,6 +104,7 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     paused_why: str = ""
     ended_at: Moment | None = None
     """The removal of the files of an ended shadow: its row stays for `Config.ended_keep_s` from then on."""
+    plan: SwitchPlan | None = None
 
     @property
     def waits_for_copy(self) -> bool:

@@ -10,6 +10,8 @@ import pytest
 
 from shadowswitch import Engine
 from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.model.config import Config
+from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import Pace
 from tests.support import inside
 from tests.support.engine_helpers import built, fill
@@ -48,6 +50,6 @@ def test_a_build_knows_its_time_by_the_last_one(
     shadow = built(engine, columns=["title"])
     catalog = inside.catalog(engine)
     begun = msgspec.structs.replace(catalog.shadow(shadow.shadow_index_id), progress=0.0)
-    meter = RunningBuilds().meter_of(begun, catalog, at=5.0)
+    meter = RunningBuilds(Config(), Metrics()).meter_of(begun, catalog, at=5.0)
     meter.measure(5.0, 4000, 0, 0, 0.0, 0.0)
     assert meter.read(5.0)[1] == pytest.approx(2 * pace.whole_s)

@@ -16,11 +16,12 @@ from tests.conftest import FAST, running
 from tests.support.engine_helpers import KIND, TYPES, fill, wait_until
 
 PARTS = """Catalog StateChanges JournalWriter.start Timers WorkerPool Publisher BranchRouter Recovery.run Follower.start
-Dispatcher.start Janitor.start Watcher.start Scrubber.start Builders BuildRegistry OpenReaders SoakCalls FolderCalls
-BuildRegistry.go_on Timers.every"""
+Dispatcher.start Janitor.start Watcher.start Scrubber.start BuildRegistry OpenReaders SoakCalls Schedule.start
+FolderCalls BuildRegistry.go_on Timers.every"""
 """The parts that the start makes or starts, in that order."""
-STOPS = """Timers.close SoakCalls.close BranchRouter.close StateChanges.close OpenReaders.shut Builders.close
-ShadowBuilder Scrubber Watcher Janitor Dispatcher Follower WorkerPool.close Timers.close JournalWriter Catalog.close"""
+STOPS = """Timers.close Schedule SoakCalls.close BranchRouter.close StateChanges.close OpenReaders.shut
+BuildRegistry.close ShadowBuilder Scrubber Watcher Janitor Dispatcher Follower WorkerPool.close Timers.close
+JournalWriter Catalog.close"""
 """The parts that stop, in that order: methods, and actors."""
 
 

@@ -11,6 +11,7 @@ import pytest
 from shadowswitch import BuildFailed, Config, NotConverging
 from shadowswitch.actors.build.pacing import Pacing
 from shadowswitch.actors.build.running_builds import RunningBuilds
+from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import Place, Rounds
 
 
@@ -81,8 +82,8 @@ def test_the_verdict_names_both_rates_and_comes_after_the_milder_measures() -> N
     clock = types.SimpleNamespace(monotonic=lambda: now[0])
     context: Any = types.SimpleNamespace(root=Path(), config=config, clock=clock)
     heads: Any = types.SimpleNamespace(of=lambda branch: round(500 * now[0]))
-    row: Any = types.SimpleNamespace(id="s", branch=1, start_lsn=0)
-    builds = RunningBuilds()
+    row: Any = types.SimpleNamespace(id="s", branch=1, start_lsn=0, share=None)
+    builds = RunningBuilds(Config(), Metrics())
     paced = Pacing(context, heads, builds, row)
     measures = []
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shadowswitch import Engine
+from shadowswitch.service.daemon.index_reconciler import IndexReconciler
+from shadowswitch.service.daemon.settings import IndexSettings
 from tests.support.cli_helpers import Cli, imported, spawn
-from tests.support.engine_helpers import wait_until
+from tests.support.engine_helpers import TYPES, fill, wait_until
 from tests.support.http_helpers import Client, serving
 
 STAND = "build.shard_opened=sleep:600"
@@ -73,6 +77,40 @@ def test_beside_a_server_commands_and_routes_operate_builds(cli: Cli, data: Path
         for id in ids:
             client.ok("DELETE", f"shadow-index/{id}")
         assert client.refused(409, "POST", f"shadow-index/{waiting}/pause")["hint"]
+
+
+def test_a_switch_is_scheduled_and_taken_back_beside_a_server(cli: Cli, data: Path) -> None:
+    with serving(data) as server:
+        client = server.client()
+        id = start(client, "SEARCH_INDEX")["shadow_index_id"]
+        client.wait_for(id, "BUILT")
+        text = cli("schedule", id[:8], "--quiet-for", 600, "--within", 3600, "--data", data, "--by", "alice")
+        assert "its switch comes after 600 s of quiet, at the latest after 3600 s" in text
+        plan = client.get(f"shadow-index/{id}/status")["scheduled_switch"]
+        assert (plan["quiet_for_s"], plan["within_s"], "alice" in plan["by"]) == (600, 3600, True)
+        assert cli.json("status", id, "--data", data)["scheduled_switch"]["within_s"] == 3600
+        assert cli.json("unschedule", id, "--data", data)["scheduled_switch"] is None
+        client.refused(409, "DELETE", f"shadow-index/{id}/schedule")
+        client.refused(422, "POST", f"shadow-index/{id}/schedule", {"quiet_for_s": 10, "within_s": 5})
+        soon = {"quiet_for_s": 0, "reason": "now"}
+        assert client.post(f"shadow-index/{id}/schedule", soon)["scheduled_switch"]["reason"] == "now"
+        client.wait_for(id, "ACTIVE")
+
+
+def test_the_settings_switch_at_a_quiet_moment(engine: Engine, eventually: Callable[..., None]) -> None:
+    fill(engine, 20)
+    described = IndexSettings(resource_types=tuple(TYPES), switch="quiet", quiet_for_s=1.0, within_s=3600.0)
+    reconciler = IndexReconciler(engine, look_s=0.05)
+    reconciler.want([described])
+    reconciler.start()
+    try:
+        eventually(lambda: engine.indexes(), 60)
+    finally:
+        reconciler.stop()
+    (entry,) = [one for one in engine.audit() if one.type == "switch.scheduled"]
+    assert "settings" in entry.data["by"]
+    (shadow,) = engine.shadows()
+    assert (shadow.state, shadow.scheduled_switch) == ("ACTIVE", None)
 
 
 def test_without_a_server_a_pause_lasts_until_the_build_is_resumed(cli: Cli, data: Path) -> None:

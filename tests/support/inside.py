@@ -80,6 +80,7 @@ from tests.support.running import (
     crashes,
     is_closed,
     is_closing,
+    look_at_plans,
     mark_closed,
     publish,
     publish_lock,
@@ -117,6 +118,7 @@ __all__ = [
     "is_closed",
     "is_closing",
     "is_in_turn",
+    "look_at_plans",
     "lose_a_record",
     "map_in_workers",
     "mark_closed",
@@ -330,7 +332,7 @@ def tracked_builds(engine: Engine) -> Mapping[int, tuple[str, ...]]:
 
 def builds_running(engine: Engine) -> int:
     """How many builds have an actor."""
-    return engine._lifecycle.builders.count()
+    return engine._lifecycle.builds.builders.count()
 
 
 def is_kept(engine: Engine, number: int) -> bool:

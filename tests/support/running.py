@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,3 +86,15 @@ def are_actors_alive(engine: Engine) -> bool:
     lifecycle = engine._lifecycle
     addresses = [*lifecycle.followers.addresses, lifecycle.janitor, lifecycle.journal]
     return all(address.ref.is_alive() for address in addresses)
+
+
+def look_at_plans(engine: Engine, deadline_s: float = WAIT_S) -> None:
+    """Let the Schedule look at its plans, and wait until it has."""
+    schedule = engine._lifecycle.schedule
+    schedule.tell(Tick())
+    pause = threading.Event()
+    for _ in range(int(deadline_s / 0.05)):
+        if schedule.ref.actor_inbox.empty():
+            break
+        pause.wait(0.05)
+    pause.wait(0.2)

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import msgspec
 
+from shadowswitch.engine.calls.switches import PLAN_MAX_S
 from shadowswitch.service.http.access import Caller
 from shadowswitch.service.http.bodies.fields import Body, PriorityNumber, Text
+from shadowswitch.service.http.bodies.shadows import SwitchOptions
 
 
 class Why(Body, frozen=True):
@@ -26,6 +28,13 @@ class Priority(Why, frozen=True, kw_only=True):
     """The priority of the build."""
 
     priority: PriorityNumber
+
+
+class Schedule(SwitchOptions, frozen=True, kw_only=True):
+    """When to switch: after so much quiet on the branch, at the latest after `within_s`; and how."""
+
+    quiet_for_s: Annotated[float, msgspec.Meta(ge=0, le=PLAN_MAX_S)] = 900
+    within_s: Annotated[float, msgspec.Meta(ge=0, le=PLAN_MAX_S)] = 86_400
 
 
 def reason_of(body: Why | None, caller: Caller) -> str:

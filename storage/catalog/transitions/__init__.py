@@ -51,6 +51,12 @@ from shadowswitch.storage.catalog.transitions.retirement import (
     retire_failed,
     retire_previous,
 )
+from shadowswitch.storage.catalog.transitions.schedule import (
+    carry_over_plan,
+    postpone,
+    schedule,
+    unschedule,
+)
 from shadowswitch.storage.catalog.transitions.switches import (
     begin_switching,
     commit_switch,
@@ -62,6 +68,7 @@ from shadowswitch.storage.catalog.transitions.switches import (
 __all__ = [
     "begin_building",
     "begin_switching",
+    "carry_over_plan",
     "claim_build",
     "commit_switch",
     "drop_branch",
@@ -88,12 +95,15 @@ __all__ = [
     "note_refused",
     "note_unsound",
     "pause",
+    "postpone",
     "remove_slice",
     "resume_building",
     "retire_failed",
     "retire_previous",
+    "schedule",
     "set_priority",
     "set_share",
     "unpause",
+    "unschedule",
     "withdraw_live",
 ]

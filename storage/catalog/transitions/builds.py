@@ -196,7 +196,9 @@ def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
 
 def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
     """CANCELLED; the generation retires."""
-    row = move(commit, commit.shadow(shadow_id), ShadowState.CANCELLED, phase=Phase.CANCELLED, error=reason or None)
+    row = move(
+        commit, commit.shadow(shadow_id), ShadowState.CANCELLED, phase=Phase.CANCELLED, error=reason or None, plan=None
+    )
     if commit.find_generation(row.generation) is not None:  # the generation of a build that failed long ago was removed
         retire(commit, row.generation)
     emit(commit, row, "build.cancelled", reason=reason)

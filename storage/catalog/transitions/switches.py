@@ -73,7 +73,7 @@ def commit_switch(
         raise StaleFence(text, operation="switch")
     now = commit.now()
     if generation.role is GenerationRole.STANDBY:
-        shadow = move(commit, shadow, ShadowState.ACTIVE, phase=Phase.LIVE, switched_at=now)
+        shadow = move(commit, shadow, ShadowState.ACTIVE, phase=Phase.LIVE, switched_at=now, plan=None)
     else:
         shadow = msgspec.structs.replace(shadow, phase=Phase.LIVE, switched_at=now)
         commit.put_shadow(shadow)
