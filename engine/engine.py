@@ -122,6 +122,7 @@ class Engine:
     create_branch = _branches(BranchCalls.create_branch)
     branch = _branches(BranchCalls.branch)
     branches = _branches(BranchCalls.branches)
+    count_branches = _branches(BranchCalls.count_branches)
     branch_status = _branches(BranchCalls.branch_status)
     resource_types = _branches(BranchCalls.resource_types)
     start_indexing = _branches(BranchCalls.start_indexing)

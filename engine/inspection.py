@@ -24,10 +24,14 @@ from shadowswitch.model.views import Finding, Health
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages, branch_rows
 
 PROBE_S = 1.0
 ROOM_BYTES = 1 << 18
 """Less free room than this is no room for writes."""
+
+
+JOURNALS_MAX = 100
 
 
 class Statistics:
@@ -75,11 +79,16 @@ class Statistics:
     def _journal(self) -> list[dict[str, Any]]:
         """For each branch: the length of its journal in LSNs, and the generations and subscribers that hold it.
 
-        The lowest of these and of `Config.journal_keep_changes` decides what the Janitor trims.
+        The lowest of these and of `Config.journal_keep_changes` decides what the Janitor trims. With more than
+        `JOURNALS_MAX` branches only of those that are held: the other journals are as long as that setting says.
         """
         holders = self._journal_holders()
+        if branch_count(self._catalog) <= JOURNALS_MAX:
+            branches = list(branch_pages(self._catalog))
+        else:
+            branches = list(branch_rows(self._catalog, holders).values())
         figures = []
-        for branch in self._catalog.branches():
+        for branch in branches:
             head, oldest = self._catalog.head(branch.number)
             held = sorted(holders.get(branch.number, []), key=lambda holder: int(holder["durable_lsn"]))
             length = max(0, head - oldest + 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from shadowswitch.actors.branch.lifecycle import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.engine.arguments import check_text
+from shadowswitch.engine.arguments import check_text, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX, REASON_CHARS_MAX, build_of, new_lock_id
@@ -22,6 +23,7 @@ from shadowswitch.model.locks.targets import BRANCH, LockType, type_target
 from shadowswitch.model.names import check_new_branch, check_resource_type
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages
 from shadowswitch.storage.catalog.transaction import Commit, signed
 
 
@@ -53,10 +55,24 @@ class BranchCalls:
         """A branch. Raises UnknownBranch."""
         return self._views.branch(self._branches.row(name))
 
-    def branches(self) -> list[BranchInfo]:
-        """All branches, in the order of their creation."""
+    def branches(self, limit: int | None = None, after: int = 0) -> list[BranchInfo]:
+        """All branches, in the order of their creation.
+
+        By page: up to `limit` of them whose `number` is above `after`; for the next page, that of the last one. A page
+        takes as long as its branches, however many there are.
+        """
         self._state.check()
-        return [self._views.branch(row) for row in self._catalog.branches()]
+        if limit is not None:
+            check_whole("limit", limit, 1)
+        check_whole("after", after, 0)
+        return [self._views.branch(row) for row in islice(branch_pages(self._catalog, after), limit)]
+
+    def count_branches(self, wanted: Callable[[str], bool] | None = None) -> int:
+        """How many branches there are; O(1). With `wanted`, how many have a name of which it is true."""
+        self._state.check()
+        if wanted is None:
+            return branch_count(self._catalog)
+        return sum(wanted(row.name) for row in branch_pages(self._catalog))
 
     def start_indexing(
         self,

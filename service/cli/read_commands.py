@@ -39,7 +39,7 @@ from shadowswitch.service.cli.directory import (
 )  # fmt: skip
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.progress import steps
-from shadowswitch.service.cli.status import render_shadow, render_status, stable_status, status_of
+from shadowswitch.service.cli.status import PAGE, render_shadow, render_status, stable_status, status_of
 from shadowswitch.service.remote import ready_of
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
@@ -115,7 +115,15 @@ def given_where(text: str | None) -> dict[str, Any] | None:
         raise ValueError(f"--where is no JSON object: {error}") from error
 
 
-def status(shadow_id: ShadowId | None = None, *, data: Data, watch: Watch = False, json: Json = False) -> None:
+def status(
+    shadow_id: ShadowId | None = None,
+    *,
+    data: Data,
+    limit: Limit = PAGE,
+    after: Annotated[int, Parameter(validator=Number(gte=0), help="Show branches after this number.")] = 0,
+    watch: Watch = False,
+    json: Json = False,
+) -> None:
     """Show the host process, branches, live indexes, shadows and locks. Works beside a running host.
 
     A running server adds its mirrored folders, the reasons for files that they leave out, and its errors.
@@ -126,11 +134,13 @@ def status(shadow_id: ShadowId | None = None, *, data: Data, watch: Watch = Fals
     ----------
     shadow_id
         Show only the shadow of this id, or of the beginning of its id, with every value.
+    limit
+        Show at most so many branches, and so many of the newest shadows. `next_after` of `--json` begins the next page.
     """
 
     def look() -> output.View:
         if shadow_id is None:
-            return status_of(catalog, data)
+            return status_of(catalog, data, limit, after)
         return shadow_status(find_shadow(catalog, shadow_id), host_file.holder_of(data) is not None)
 
     def render(found: output.View) -> RenderableType:

@@ -8,6 +8,7 @@ the view comes from the server, and is absent without an answer.
 from __future__ import annotations
 
 import contextlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import all_locks
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
+from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages, branch_rows
 
 COLUMNS = {
     "branches": ("name", "state", "record_count", "head_lsn", "locks", "waiting", "created_at"),
@@ -46,18 +48,26 @@ HEADINGS = {
 }  # fmt: skip
 
 
-def status_of(catalog: Catalog, data: Path) -> output.View:
-    """The view of the whole data directory."""
-    branches = {row.number: row for row in catalog.branches()}
-    live = (row for row in catalog.indexes() if row.live)
+PAGE = 1000
+
+
+def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -> output.View:
+    """The view of the whole data directory: `limit` branches with a number above `after`, and the newest shadows."""
+    page = list(islice(branch_pages(catalog, after), limit))
+    live = [row for row in catalog.indexes() if row.live]
+    shadows = catalog.shadows()
     host = host_file.holder_of(data)
     stored = {row.branch: row for row in all_locks(catalog)}
     held = {number: held_and_waiting(catalog, row, hosted=host is not None) for number, row in stored.items()}
+    branches = branch_rows(catalog, [*(row.branch for row in live), *(row.branch for row in shadows), *stored])
+    shadows = [row for row in shadows if row.branch in branches]
     return {
         "host": host,
-        "branches": [_branch(catalog, row, held.get(row.number)) for row in branches.values()],
-        "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live],
-        "shadows": [shadow_status(row, host is not None) for row in catalog.shadows() if row.branch in branches],
+        "branches": [_branch(catalog, row, held.get(row.number)) for row in page],
+        "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live if row.branch in branches],
+        "shadows": [shadow_status(row, host is not None) for row in shadows[-limit:]],
+        "counts": {"branches": branch_count(catalog), "shadows": len(shadows)},
+        "next_after": page[-1].number if len(page) == limit else None,
         "locks": [lock for locks, _ in held.values() for lock in locks],
         "waiters": [
             {"branch": branches[number].name, **msgspec.structs.asdict(waiter)}
@@ -142,6 +152,9 @@ def render_status(found: output.View) -> RenderableType:
     host = found["host"]
     holder = f"open in process {host['pid']}: {host['command']}" if host else "not open in any process"
     parts: list[RenderableType] = [output.plain(holder)]
+    for name, count in found["counts"].items():
+        if count > len(found[name]):
+            parts.append(output.plain(f"{len(found[name])} of {count} {name}; --limit and --after show others"))
     for title, columns in COLUMNS.items():
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
         cells = [[output.cell(_with_reason(row)[name]) for name in columns] for row in found[title]]

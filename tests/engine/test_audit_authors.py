@@ -215,7 +215,7 @@ READING |= {
     "reader",
     "resource_types",
 }
-READING |= {"count_shadows", "scan", "scan_page", "shadow", "shadows", "stats", "trouble", "wait_for"}
+READING |= {"count_branches", "count_shadows", "scan", "scan_page", "shadow", "shadows", "stats", "trouble", "wait_for"}
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_a_branch_is_dropped_over_http(server: Server) -> None:
     client.ok("DELETE", f"branch-locks/locks/{lock['lock_id']}")
     answer = client.call("DELETE", "branches/main?cascade=true&reason=merged")
     assert (answer.status, answer.body["branch_name"]) == (200, "main")
-    assert client.get("branches") == {"branches": [], "total_count": 0}
+    assert client.get("branches")["total_count"] == 0
     assert client.refused(404, "DELETE", "branches/main")["type"].endswith("unknown-branch")
     (said,) = [entry for entry in client.get("audit")["entries"] if entry["type"] == "branch.dropped"]
     assert said["data"]["reason"] == "merged"

@@ -367,3 +367,15 @@ def count_decoded_shadows(patch: Patch, catalog: Catalog) -> list[str]:
 
     patch.setattr(catalog.lists, "shadow", noted)
     return decoded
+
+
+def count_heads_read(patch: Patch, catalog: Catalog) -> list[int]:
+    """Note the number of each branch whose head is read from now on."""
+    head, looked = catalog.head, list[int]()
+
+    def noted(branch: int) -> tuple[int, int]:
+        looked.append(branch)
+        return head(branch)
+
+    patch.setattr(catalog, "head", noted)
+    return looked

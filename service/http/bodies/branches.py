@@ -21,10 +21,12 @@ class NewBranch(Body, frozen=True):
 
 
 class Branches(msgspec.Struct, frozen=True):
-    """Branches in the order of their creation."""
+    """A page of branches in the order of their creation; `total_count` is that of all pages."""
 
     branches: list[BranchInfo]
     total_count: int
+    next_after: int | None = None
+    """The `after` of the next page; None: this is the last one."""
 
 
 class Dropped(msgspec.Struct, frozen=True):

@@ -22,6 +22,8 @@ from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch,
 BASE = f"{PREFIX}/branches"
 ONE = f"{BASE}/{{name:str}}"
 READ_TIMEOUT_S = 5.0
+PAGE = 1000
+"""The entries of a page where the caller says nothing."""
 SEARCH_TIMEOUT_S_MAX = 3600.0
 OFFSET_MAX = 100_000
 """The hits before a page are found and sorted for each page, and for an index of several shards held in memory."""
@@ -42,10 +44,18 @@ def create(data: bodies.NewBranch, host: Host, caller: Caller) -> BranchInfo:
 
 
 @reads(BASE)
-def list_all(host: Host, caller: Caller) -> bodies.Branches:
-    """The branches that the token reaches."""
-    found = [one for one in host.engine.branches() if caller.reaches(one.name)]
-    return bodies.Branches(found, len(found))
+def list_all(host: Host, caller: Caller, after: After = 0, limit: Limit = PAGE) -> bodies.Branches:
+    """The branches that the token reaches, by page, in the order of their creation.
+
+    `total_count` is that of all pages. `next_after` is the `after` of the next page; the last page has none.
+    """
+    page = host.engine.branches(limit, after)
+    found = [one for one in page if caller.reaches(one.name)]
+    next_after = page[-1].number if len(page) == limit else None
+    if "*" in caller.branches:
+        return bodies.Branches(found, host.engine.count_branches(), next_after)
+    whole = len(found) if after == 0 and next_after is None else host.engine.count_branches(caller.reaches)
+    return bodies.Branches(found, whole, next_after)
 
 
 @reads(ONE)
