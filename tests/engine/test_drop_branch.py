@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shadowswitch import Engine, InUse, InvalidTransition, SwitchRequest, UnknownBranch, UnknownShadow
+from shadowswitch.storage.catalog import transitions
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, built, crew, fill, found, live, put, wait_until
 from tests.support.external_helpers import begin
@@ -237,7 +239,7 @@ def test_the_check_understands_a_branch_that_is_half_gone(open_engine: OpenEngin
     number = engine.branch("main").number
     engine.drop_branch("main")
     for _ in range(3):
-        inside.remove_slice(engine, number)
+        inside.transact(engine, partial(transitions.remove_slice, number=number))
         assert engine.check() == []
     assert rows(engine)["records"] + rows(engine)["journal"] > 0
     engine.close()
@@ -250,5 +252,5 @@ def test_rows_that_are_left_of_a_branch_are_found(open_engine: OpenEngine, data_
     engine = open_engine(sound=False)
     engine.create_branch("main")
     fill(engine, 10)
-    inside.forget_branch_row(engine, engine.branch("main").number)
+    inside.transact(engine, partial(transitions.forget_branch, number=engine.branch("main").number))
     assert {finding.where for finding in engine.check()} >= {"records", "journal", "heads"}

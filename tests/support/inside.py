@@ -29,7 +29,6 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.model.progress import CATCH_UP_RATE, ProgressMeter
-from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.clock import Clock
@@ -161,16 +160,6 @@ def catalog(engine: Engine) -> Catalog:
 def transact(engine: Engine, work: Callable[[Commit], T], what: str = "test", timeout_s: float = WAIT_S) -> T:
     """Run `work` in a write transaction of the JournalWriter and wait until it is durable."""
     return engine._lifecycle.context.transact(work, what, timeout_s)
-
-
-def remove_slice(engine: Engine, branch: int) -> bool:
-    """One slice of the removal of a dropped branch; True when more is to be removed."""
-    return transact(engine, lambda commit: transitions.remove_slice(commit, branch))
-
-
-def forget_branch_row(engine: Engine, branch: int) -> None:
-    """Remove the row of a branch, and nothing else of it."""
-    transact(engine, lambda commit: transitions.forget_branch(commit, branch))
 
 
 def hold_journal_writer(engine: Engine, hold: Callable[[], object]) -> None:
