@@ -58,6 +58,9 @@ FOLLOWED = (
     f" from a module, and {FOLLOWED_INDEXES_MAX} at most; name the file with --settings to use all of it"
 )
 
+AT_START = ("incoming", "builds_max", "commit_latency_budget")
+"""The fields of Config that the settings have."""
+
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400 * 365)]
 
 
@@ -115,6 +118,13 @@ class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Allow loopback, private and link-local addresses, and http without TLS."""
 
 
+class BuildSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many builds copy at once, and when they give way to writers: see Config."""
+
+    builds_max: Annotated[int, msgspec.Meta(ge=0)] = Config().builds_max
+    commit_latency_budget: Annotated[float, msgspec.Meta(ge=0)] = Config().commit_latency_budget
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A settings file; the folders are absolute."""
 
@@ -124,10 +134,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     webhook: tuple[WebhookSettings, ...] = ()
     incoming: IncomingRules = IncomingRules()
     """The rules for incoming events; a change takes effect at the next start."""
+    builds: BuildSettings = BuildSettings()
+    """As `incoming`, a change takes effect at the next start."""
 
     def config(self) -> Config:
         """The configuration of the engine."""
-        return Config(incoming=self.incoming)
+        return Config(incoming=self.incoming, **msgspec.structs.asdict(self.builds))
+
+    def starts_as(self, config: Config) -> bool:
+        """Has an engine with that configuration what counts at its start?"""
+        ours = self.config()
+        return all(getattr(ours, name) == getattr(config, name) for name in AT_START)
 
 
 def load_settings(path: Path) -> Settings:

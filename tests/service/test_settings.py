@@ -32,6 +32,9 @@ enabled = false
 url = "https://example.org/hook"
 types = ["com.shadowswitch.switch.*"]
 
+[builds]
+builds_max = 3
+commit_latency_budget = 5.5
 [incoming]
 auto_switch = false
 validation_checks = ["DIGEST"]
@@ -62,6 +65,9 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         '[[webhook]]\nurl = "https://a.b"\nsecret_env = "NOT_SET"\n',
         "'NOT_SET' is not",
     ),
+    "a negative number of builds": ("[builds]\nbuilds_max = -1\n", r"\[builds\], builds_max"),
+    "no quiet long enough": ("[[index]]\nquiet_for_s = 10.0\nwithin_s = 5.0\n", "within_s is less than quiet_for_s"),
+    "an unknown moment": ('[[index]]\nswitch = "never"\n', r"\[\[index\]\] number 1, switch"),
     "an unknown rule": ("[incoming]\nforce = true\n", r"\[incoming\].*unknown field `force`"),
     "a rule out of range": ("[incoming]\nswitch_timeout_seconds = 0\n", "switch_timeout_seconds"),
     "a time of none": ('[[mirror]]\nfolder = "docs"\nrescan_s = 0\n', "number 1, rescan_s"),
@@ -83,6 +89,7 @@ def test_the_folders_of_a_valid_file_become_absolute(file: Path) -> None:
     assert not settings.inbox.enabled
     assert settings.webhook[0].types == ("com.shadowswitch.switch.*",)
     config = settings.config()
+    assert (config.builds_max, config.commit_latency_budget) == (3, 5.5)
     assert (config.incoming.auto_switch, config.incoming.validation_checks) == (False, ("DIGEST",))
 
 

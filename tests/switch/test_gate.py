@@ -90,6 +90,20 @@ def test_a_field_that_no_record_has_is_refused_after_a_pause(
     assert "no record has the field 'titel'" in engine.switch(id).validation_errors[0]
 
 
+def test_a_field_of_records_that_were_copied_before_a_pause_is_seen(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.write("main", [Put("object_type", str(n), {"title": f"t{n}", "text": "x"}) for n in range(50)])
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.loaded=sleep:600")
+    id = engine.start_build("main", KIND, TYPES, {"columns": ["title"], "parallel_workers": 1}).shadow_index_id
+    wait_until(lambda: engine.stats()["worker_pids"] and engine.shadow(id).start_lsn)
+    engine.pause_build(id)
+    monkeypatch.delenv("SHADOWSWITCH_POINTS")
+    engine.resume_build(id)
+    engine.wait_for(id, "BUILT", timeout_s=60)
+    assert engine.switch(id).success
+
+
 def test_a_field_of_one_record_is_enough(engine: Engine) -> None:
     engine.write("main", [Put("object_type", str(n), {"text": "x"}) for n in range(500)])
     engine.write("main", [Put("object_type", "one", {"text": "x", "rare": "y"})])
