@@ -26,7 +26,7 @@ def measure(sizes: Sizes, folder: Path, report: Report) -> None:
     many = min(sizes.branches, MANY)
     few = min(FEW, many)
     with Engine.open(folder / "data", BENCH_CONFIG) as engine:
-        _make(engine, many)
+        make_branches(engine, many)
         rates: dict[int, list[float]] = {few: [], many: []}
         took: dict[int, list[float]] = {few: [], many: []}
         for _ in range(ROUNDS):
@@ -51,7 +51,9 @@ def _name(number: int) -> str:
     return f"feature/{number:05d}"
 
 
-def _make(engine: Engine, branches: int) -> None:
+def make_branches(engine: Engine, branches: int) -> None:
+    """Make branches, each with a record."""
+
     def make(numbers: range) -> None:
         for number in numbers:
             engine.create_branch(_name(number))
