@@ -4,6 +4,10 @@ The first operation of an empty group makes the actor send itself `Flush`; the o
 same transaction and share one fsync. A write is acknowledged only after that commit (ST-5). When an operation of a
 group fails, the transaction is aborted as if it had never been, and each operation is tried alone: only the one at
 fault fails. The transaction of a switch is a group of its own, see `CommitSwitch`.
+
+So is each large batch. Small batches that stand before it are committed and answered first. Small batches of other
+branches that arrive meanwhile come before the next large one. So a small batch waits for one large batch at most.
+Writes of one branch keep their order, and metadata its place behind all that was sent before.
 """
 
 from __future__ import annotations
@@ -41,6 +45,10 @@ GROUP_CHANGES_MAX = 5_000
 """A group is committed at the latest with so many changes: beyond, one more fsync costs less than the waiting."""
 
 
+LARGE_BYTES = 4 << 20
+"""A batch of so many bytes takes longer to write than one more fsync."""
+
+
 class Append(msgspec.Struct, frozen=True):
     """To the JournalWriter: commit a batch of changes of a branch. Reply: Receipt, or what `fence` raised.
 
@@ -74,6 +82,10 @@ class Barrier(msgspec.Struct, frozen=True):
 
 class Flush(msgspec.Struct, frozen=True):
     """The JournalWriter to itself: commit what has gathered."""
+
+
+class CommitLarge(msgspec.Struct, frozen=True):
+    """The JournalWriter to itself: commit what has gathered, then one large batch."""
 
 
 class CommitSwitch(msgspec.Struct, frozen=True):
@@ -117,7 +129,9 @@ class JournalWriter(EngineActor):
         self._counters = Counters(catalog)
         self._pending: list[Append | Transact] = []
         self._pending_changes = 0
-        self._flush_sent = False
+        self._flush_sent = self._large_sent = False
+        self._large: list[Append] = []
+        """Large batches, and what came behind them on their branches; the first is a large one."""
         self._unanswered: list[tuple[Operation, Any]] = []
         self._unsettled: list[CommitSwitch] = []
         self.handles(Append, self._append)
@@ -125,6 +139,7 @@ class JournalWriter(EngineActor):
         self.handles(Barrier, self._barrier)
         self.handles(CommitSwitch, self._commit_switch)
         self.handles(Flush, self._flush)
+        self.handles(CommitLarge, self._commit_large)
 
     def on_receive(self, message: Any) -> None:
         """Handle one message. A caller without an answer, while the next group gathers, is answered by its commit."""
@@ -135,23 +150,52 @@ class JournalWriter(EngineActor):
             self._answer()
 
     def _append(self, message: Append) -> None:
+        several = len(message.batch.chunks) > 1  # one chunk, as of a single edit, needs no look at its size
+        if (several and _is_large(message.batch)) or (self._large and _is_behind(message, self._large)):
+            self._large.append(message)
+            self._send_large()
+            return
         self._pending_changes += len(message.batch)
         self._gather(message)
 
+    def _send_large(self) -> None:
+        if self._large and not self._large_sent:
+            self._large_sent = True
+            self.actor_ref.tell(CommitLarge())
+
+    def _commit_large(self, _: CommitLarge) -> None:
+        self._large_sent = False
+        self._commit_gathered()
+        self._commit_first_large()
+        self._send_large()
+
+    def _commit_first_large(self) -> None:
+        """Commit it alone. What stood behind it, and behind no other, gathers."""
+        if not self._large:  # a Barrier has committed them
+            return
+        self._answer()  # the writers of the small ones do not wait for it
+        self._pending = [self._large.pop(0)]
+        self._commit_gathered()
+        behind, self._large = self._large, []
+        for message in behind:
+            self._append(message)
+
     def _transact(self, message: Transact) -> None:
+        if self._large:
+            self._commit_pending()
         self._gather(message)
 
     def _gather(self, message: Append | Transact) -> None:
         self._pending.append(message)
         if self._pending_changes >= GROUP_CHANGES_MAX:
-            self._commit_pending()
+            self._commit_gathered()
         elif not self._flush_sent:
             self._flush_sent = True
             self.actor_ref.tell(Flush())
 
     def _flush(self, _: Flush) -> None:
         self._flush_sent = False
-        self._commit_pending()
+        self._commit_gathered()
 
     def _barrier(self, message: Barrier) -> None:
         self._commit_pending()
@@ -184,6 +228,13 @@ class JournalWriter(EngineActor):
             self._unsettled.append(message)
 
     def _commit_pending(self) -> None:
+        """Commit everything that was sent before."""
+        self._commit_gathered()
+        while self._large:
+            self._commit_first_large()
+            self._commit_gathered()
+
+    def _commit_gathered(self) -> None:
         group, self._pending, self._pending_changes = self._pending, [], 0
         group = [message for message in group if message.reply.set_running_or_notify_cancel()]
         if not group or self._catalog.failed is not None:
@@ -302,11 +353,20 @@ class JournalWriter(EngineActor):
 
     def recover(self, message: Any, error: BaseException) -> None:
         """Read the counters again from what is durable; refuse what had gathered."""
-        pending, self._pending, self._pending_changes = self._pending, [], 0
+        pending, self._pending, self._pending_changes, self._large = self._pending + self._large, [], 0, []
         self._refuse([m for m in pending if m.reply.set_running_or_notify_cancel()], wrap(error, self.name))
         self._flush_sent = False
         self._answer()
         self._counters = Counters(self._catalog)
+
+
+def _is_large(batch: Batch) -> bool:
+    return batch.size_bytes >= LARGE_BYTES or len(batch) >= GROUP_CHANGES_MAX
+
+
+def _is_behind(message: Append, waiting: list[Append]) -> bool:
+    """Is a write of its branch among those that wait?"""
+    return any(one.branch == message.branch for one in waiting)
 
 
 def _is_of_the_disk(error: BaseException) -> bool:

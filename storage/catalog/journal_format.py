@@ -65,6 +65,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.changes)
 
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of its journal, about as many as those of its records."""
+        return sum(len(body) for _, body, _ in self.chunks)
+
 
 def _chunks(changes: list[Prepared]) -> Iterator[tuple[int, bytes, int]]:
     gathered: list[Fragment] = []
