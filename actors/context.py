@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.actors.kit.actor import Address, Crash, result_of
+from shadowswitch.actors.kit.attention import Attention
 from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.model.config import Config
@@ -34,6 +35,7 @@ class EngineContext:
     catalog: Catalog
     metrics: Metrics
     clock: Clock
+    attention: Attention
     changes: StateChanges
     journal: Address
     """The JournalWriter."""

@@ -44,6 +44,7 @@ from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import JournalWriter, Transact
 from shadowswitch.actors.kit.actor import Address
+from shadowswitch.actors.kit.attention import Attention
 from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.reply import Reply
@@ -155,7 +156,9 @@ class Lifecycle:
         )
         stack.callback(self.journal.stop, STOP_TIMEOUT_S)
         stack.callback(_close_cleanly, self.generations, self.journal)
-        self.context = EngineContext(root, hold, config, catalog, metrics, clock, changes, self.journal, crashed)
+        self.context = EngineContext(
+            root, hold, config, catalog, metrics, clock, Attention(clock), changes, self.journal, crashed
+        )
         context = self.context
         self.timers = self._machine.start_timers()
         stack.callback(self.timers.close)
@@ -212,7 +215,12 @@ class Lifecycle:
         self.running_builds, self.switches = RunningBuilds(context.config, context.metrics), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
         self.answers = WorkerAnswers(
-            self.pool, context.config, context.clock, context.metrics, lambda: context.changes.closing
+            self.pool,
+            context.config,
+            context.clock,
+            context.attention,
+            context.metrics,
+            lambda: context.changes.closing,
         )
         self.validator = ShadowValidator(context, self.answers, self.indexes)
         self.admission = AdmissionQueue(context.clock)
@@ -328,6 +336,7 @@ class Lifecycle:
         return core | {f"follower {number}": address for number, address in enumerate(self.followers.addresses)}
 
     def _supervise(self) -> None:
+        self.context.attention.look()
         self.supervisor.mend(self._core(), self.builds.mend)
         self.running_builds.way.look(busy=self.builds.builders.count() > 0)
         self.readers.reclaim()

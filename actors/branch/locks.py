@@ -90,6 +90,9 @@ class BranchLocks:
         self.held = held
         self._context = context
         self._clock = context.clock
+        self._attention = context.attention
+        self._pauses = self._attention.look()
+        """As many are forgiven in `held`."""
         self._progress = progress
         self._tracked = tracked
         self._doubt: Held | None = None
@@ -146,7 +149,7 @@ class BranchLocks:
         clock says whether the time of the tokens is over. Heartbeats are known only in memory.
         """
         check_fence(commit, self.row.number, owner, tokens)
-        self.held.table.opened_by(owner, tokens, self._clock.monotonic())
+        self._table_now().opened_by(owner, tokens, self._clock.monotonic())
 
     def permission(
         self,
@@ -195,9 +198,24 @@ class BranchLocks:
     def moment(self) -> tuple[float, datetime]:
         """Now, with the table brought up to now: expired locks are stored as such, and the next waiters are granted."""
         self._resolve()
+        self._forgive()
         now, wall = self._now()
         self.take(self.held.table.expire_due(now, wall), now, wall, "expire locks")
         return now, wall
+
+    def _table_now(self) -> LockTable:
+        """The table, in which a pause of this process forgives missed heartbeats. Any thread."""
+        table = self.held.table
+        if self._attention.look() == self._pauses:
+            return table
+        return table.forgiven(self._clock.monotonic(), self._context.config.lock_grace_s)
+
+    def _forgive(self) -> None:
+        pauses, table = self._attention.look(), self._table_now()
+        if table is not self.held.table:
+            self._adopt(Held(self.held.revision, table, self.held.status))
+            self._alarm.plan_note()
+        self._pauses = pauses  # behind the table: `fence` may forgive twice, but not too early
 
     def _now(self) -> tuple[float, datetime]:
         return self._clock.monotonic(), datetime.fromtimestamp(self._clock.wall(), UTC)
@@ -297,7 +315,7 @@ class BranchLocks:
         """The state of the branch, as if every expired lock were swept already. Any thread."""
         held = self.held
         now, wall = self._now()
-        step = held.table.expire_due(now, wall)
+        step = self._table_now().expire_due(now, wall)
         return after_locks(held.status, step.events, wall, held=step.table.locks.values()).state
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.actors.kit.attention import Attention
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import (
     CorruptData,
@@ -189,6 +190,8 @@ def check_closed(root: Path, on_progress: OnProgress = no_progress) -> list[Find
     config = Config(worker_nice=0, idle_workers=WORKERS_MAX)
     pool = WorkerPool(root, config, SYSTEM)
     try:
-        return check_disk(WorkerAnswers(pool, config, SYSTEM, Metrics(), lambda: False), root, SYSTEM, on_progress)
+        return check_disk(
+            WorkerAnswers(pool, config, SYSTEM, Attention(SYSTEM), Metrics(), lambda: False), root, SYSTEM, on_progress
+        )
     finally:
         pool.close()

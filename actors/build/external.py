@@ -89,6 +89,7 @@ class ExternalBuilds:
         self._heads = heads
         self._followers = followers
         self._heard_at = builds.heard_at
+        self._pauses = context.attention.look()
         self._lock = threading.Lock()
         self._completing: dict[str, Claim] = {}
 
@@ -128,7 +129,12 @@ class ExternalBuilds:
         self._context.metrics.count("builds_failed")
 
     def fail_silent(self, shadow_ids: Iterable[str]) -> None:
-        """For the Janitor: fail the builds that are silent for too long. A start of the engine begins the time anew."""
+        """For the Janitor: fail the builds that are silent for too long. A start of the engine begins the time anew,
+        and so does a pause of its process."""
+        pauses = self._context.attention.look()
+        if pauses != self._pauses:
+            self._pauses = pauses
+            self._heard_at.clear()
         limit = self._context.config.external_timeout_s
         for row in map(self._context.catalog.shadow, shadow_ids):
             if not row.external or row.state not in (S.PREPARING, S.BUILDING) or row.id in self._completing:

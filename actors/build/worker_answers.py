@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shadowswitch.actors.build.worker_pool import WorkerPool
+from shadowswitch.actors.kit.attention import Attention
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.model import errors
 from shadowswitch.model.config import Config
@@ -41,12 +42,19 @@ class WorkerAnswers:
     """Any thread; a call blocks until its answer."""
 
     def __init__(
-        self, pool: WorkerPool, config: Config, clock: Clock, metrics: Metrics, closing: Callable[[], bool]
+        self,
+        pool: WorkerPool,
+        config: Config,
+        clock: Clock,
+        attention: Attention,
+        metrics: Metrics,
+        closing: Callable[[], bool],
     ) -> None:
         """`closing` becomes true when the owner of the pool ends: no answer is waited for then."""
         self._pool = pool
         self._config = config
         self._clock = clock
+        self._attention = attention
         self._metrics = metrics
         self._closing = closing
 
@@ -90,12 +98,13 @@ class WorkerAnswers:
         of a listener. Raises BuildCancelled, Timeout, and what the start of a worker lacked.
         """
         waiting, asked, bell = deque(enumerate(tasks)), list[_Asked](), _Bell()
+        away_s = self._attention.away_s()
         try:
             while waiting or asked:
                 while waiting and len(asked) < at_once:
                     asked.append(_Asked(*waiting.popleft()))
                     self._submit(asked[-1], bell, heard)
-                self._wait(bell, deadline, stop_asked)
+                self._wait(bell, deadline + self._attention.away_s() - away_s, stop_asked)
                 for one in [one for one in asked if one.answer.done()]:
                     result = one.answer.result(0)
                     answer: A | ShadowSwitchError | None = result if isinstance(result, expected) else None

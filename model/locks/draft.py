@@ -169,6 +169,12 @@ def _why_expired(lock: Lock) -> str:
     return "its time to live is over"
 
 
+def forgiven(lock: Lock, now: float, grace_s: float) -> Lock:
+    """A lock after a time in which no heartbeat could arrive: one grace interval for the next one. The TTL stays."""
+    beat = lock.heartbeat_by
+    return lock if beat is None else msgspec.structs.replace(lock, heartbeat_by=max(beat, now + grace_s))
+
+
 def revived(lock: Lock, *, now: float, shift_s: float, same_clock: bool, grace_s: float) -> Lock:
     """A lock after a restart: its times on the present clock, and one grace interval for the next heartbeat.
 
@@ -176,6 +182,7 @@ def revived(lock: Lock, *, now: float, shift_s: float, same_clock: bool, grace_s
     time of the save remains, and the grace interval at least. A heartbeat that was missed while no engine was open
     is forgiven for the grace interval.
     """
+    lock = forgiven(lock, now - shift_s, grace_s)
     expires_at = lock.expires_at
     if expires_at is not None and not same_clock:
         expires_at = max(expires_at + shift_s, now + grace_s)
@@ -185,7 +192,7 @@ def revived(lock: Lock, *, now: float, shift_s: float, same_clock: bool, grace_s
         lock,
         granted_at=lock.granted_at + shift_s,
         expires_at=expires_at,
-        heartbeat_by=None if beat is None else max(beat + shift_s, now + grace_s),
+        heartbeat_by=None if beat is None else beat + shift_s,
         last_heartbeat=None if lock.last_heartbeat is None else lock.last_heartbeat + shift_s,
         progress=progress
         and msgspec.structs.replace(progress, at=progress.at + shift_s, first_at=progress.first_at + shift_s),

@@ -9,7 +9,7 @@ import msgspec
 
 from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.checks import lost
-from shadowswitch.model.locks.draft import clash, revived
+from shadowswitch.model.locks.draft import clash, forgiven, revived
 from shadowswitch.model.locks.index import LockIndex
 from shadowswitch.model.locks.records import Ending, Lock, LockRequest, LockTableState, Waiter
 from shadowswitch.model.locks.refusal import (
@@ -85,6 +85,17 @@ class LockView:
         locks = [revived(lock, now=now, shift_s=shift_s, same_clock=same, grace_s=grace_s) for lock in state.locks]
         endings = [msgspec.structs.replace(ending, at=ending.at + shift_s) for ending in state.endings]
         return cls(state.branch, next_token=state.next_token, clock_id=clock_id, locks=locks, endings=endings)
+
+    def forgiven(self, now: float, grace_s: float) -> Self:
+        """The table after a time in which no heartbeat could arrive: holders have a grace interval for the next one."""
+        return type(self)(
+            self.branch,
+            next_token=self.next_token,
+            clock_id=self.clock_id,
+            locks=[forgiven(lock, now, grace_s) for lock in self.locks.values()],
+            waiters=self.waiters,
+            endings=self.endings,
+        )
 
     def next_due(self) -> float | None:
         """The moment of the next expiry or waiter's deadline: call `expire_due` then."""
