@@ -203,8 +203,7 @@ class Lifecycle:
         timers.every(1.0, lambda: self.dispatcher.tell(Tick()))
         timers.every(1.0, self._supervise)
         timers.every(1.0, lambda: _tick_if_idle(self.schedule) if self.plans.shadows else None)
-        if context.config.recheck_interval_s:
-            timers.every(min(1.0, context.config.recheck_interval_s), partial(_tick_if_idle, self.scrubber))
+        timers.every(min(1.0, context.config.recheck_interval_s or 1.0), partial(_tick_if_idle, self.scrubber))
 
     # -- parts that start nothing --------------------------------------------------------------------------------------
 
@@ -215,13 +214,9 @@ class Lifecycle:
         self.running_builds, self.switches = RunningBuilds(context.config, context.metrics), RunningSwitches()
         self.subscribers, self.watches = Subscribers(), Watches()
         self.answers = WorkerAnswers(
-            self.pool,
-            context.config,
-            context.clock,
-            context.attention,
-            context.metrics,
+            self.pool, context.config, context.clock, context.attention, context.metrics,
             lambda: context.changes.closing,
-        )
+        )  # fmt: skip
         self.validator = ShadowValidator(context, self.answers, self.indexes)
         self.admission = AdmissionQueue(context.clock)
         self.build_progress = BuildProgress(context.catalog, self.running_builds)

@@ -44,7 +44,8 @@ class Config(msgspec.Struct, frozen=True):
     external_timeout_s: float = 900.0
     """An external build fails after so long without a call of its builder."""
     recheck_interval_s: float = 3600.0
-    """Interval between checks of a waiting BUILT shadow against its source; 0: never."""
+    """Interval between checks of a waiting BUILT shadow against its source; 0: never. A new live generation is
+    read once, whatever this is."""
     failed_keep_s: float = 3600.0
     """The time for which the files of a failed build stay for a retry."""
     ended_keep_s: float = 7 * 24 * 3600.0

@@ -3,7 +3,7 @@
 A switch and a rollback read no row, see `actors.switch.fitness`. What only a reading finds, such as a page that went
 bad since the build, is found here, outside any lock and beside the Follower:
 
-    a waiting shadow    every `Config.recheck_interval_s`
+    a waiting shadow    every `Config.recheck_interval_s`; 0: never
     a live generation   once, as soon as it is live
 
 A worker process reads one shard after the other: it recomputes the digest from the rows, then runs the check of the
@@ -76,7 +76,8 @@ class Scrubber(EngineActor):
         self.handles(Tick, self._tick)
 
     def _tick(self, _: Tick) -> None:
-        self._scrub_waiting()
+        if self._context.config.recheck_interval_s:
+            self._scrub_waiting()
         self._read_live()
 
     def _scrub_waiting(self) -> None:

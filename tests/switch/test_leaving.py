@@ -51,9 +51,12 @@ def settled(engine: Engine) -> None:
 
 
 def test_a_rollback_does_not_wait_for_a_slow_index(open_engine: OpenEngine) -> None:
-    engine = open_engine(validation_timeout_s=20.0, recheck_interval_s=0.0)  # else the Scrubber holds the slow one
+    engine = open_engine(validation_timeout_s=20.0, recheck_interval_s=0.1)
     engine.create_branch("main")
-    first, second = live(engine), live(engine)
+    first = live(engine)
+    wait_until(lambda: engine.stats()["counters"].get("readings") == 1)
+    second = live(engine)
+    wait_until(lambda: engine.stats()["counters"].get("readings") == 2)  # else the Scrubber holds the slow one
     in_turn: list[int] = []
 
     def hindrance(writer: GenerationWriter, upto: int) -> object:

@@ -67,6 +67,19 @@ def test_a_rollback_gives_no_task_to_a_worker_before_it_is_committed(
     assert tasks, "it is read afterwards"
 
 
+def test_what_became_live_is_read_also_where_nothing_is_rechecked(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine(recheck_interval_s=0.0)
+    engine.create_branch("main")
+    fill(engine, 300)
+    live_and_read(engine)
+    live_and_read(engine)
+    waiting = built(engine, shards=1)
+    assert engine.rollback("main", KIND).success
+    wait_until(lambda: readings(engine) == 3, 60.0)
+    assert engine.shadow(waiting.shadow_index_id).state == "BUILT"
+    assert "rechecks" not in engine.stats()["counters"]
+
+
 def test_a_switch_reads_samples_only(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     shadow = built(engine)
     checks: list[list[str]] = []
