@@ -208,7 +208,7 @@ class BranchLocks:
         table = self.held.table
         if self._attention.look() == self._pauses:
             return table
-        return table.forgiven(self._clock.monotonic(), self._context.config.lock_grace_s)
+        return table.forgiven(self._attention.resumed_at, self._context.config.lock_grace_s)
 
     def _forgive(self) -> None:
         pauses, table = self._attention.look(), self._table_now()

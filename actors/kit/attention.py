@@ -27,6 +27,8 @@ class Attention:
         self._looked_at = clock.monotonic()
         self._pauses = 0
         self._away_s = 0.0
+        self.resumed_at = self._looked_at
+        """When the last pause was found to have ended."""
 
     def look(self) -> int:
         """How many pauses there were, the one that ends now included. The first to look after a pause finds it."""
@@ -36,6 +38,7 @@ class Attention:
             if passed_s >= PAUSE_S:
                 self._pauses += 1
                 self._away_s += passed_s
+                self.resumed_at = now
             return self._pauses
 
     def away_s(self) -> float:

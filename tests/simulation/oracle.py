@@ -22,6 +22,7 @@ from shadowswitch.model.locks.records import Lock, LockEvent, LockEventKind
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.model.locks.targets import BRANCH, DEFAULT_TTL_S, LockType, resource_target
 from shadowswitch.storage.catalog.locks import LocksRow
+from tests.simulation.host import GRACE_S
 from tests.simulation.ops import Op, number_of, overlap
 from tests.simulation.world import Violation, World
 from tests.support import inside
@@ -49,8 +50,9 @@ class Fact:
     alive_at_most: float
     ended: float = math.inf
 
-    def over_before(self, moment: float) -> bool:
-        return self.ended < moment or min(self.at_most_until, self.alive_at_most) < moment
+    def over_before(self, moment: float, forgiven_until: float) -> bool:
+        alive = max(self.alive_at_most, forgiven_until)
+        return self.ended < moment or min(self.at_most_until, alive) < moment
 
     def surely_lives(self, moment: float) -> bool:
         return self.ended > moment and min(self.surely_until, self.alive_surely) > moment
@@ -77,6 +79,7 @@ class Oracle:
     def __init__(self, world: World, branches: dict[str, int]) -> None:
         self.world = world
         self.ops: list[Op] = []
+        self.engine: Engine | None = None
         self._queued: set[int] = set()
         self.branches = {number: Branch() for number in branches.values()}
         self.numbers = branches
@@ -140,7 +143,7 @@ class Oracle:
             self.fail("LK-3", f"{op} was committed while the branch is {branch.state}")
         for token in op.tokens:
             fact = branch.facts.get(token)
-            if fact is None or fact.over_before(at) or fact.op.client != op.client:
+            if fact is None or fact.over_before(at, self.forgiven_until) or fact.op.client != op.client:
                 self.fail("LK-3", f"{op} was committed with the stale token {token}")
         for token, fact in branch.facts.items():
             foreign = token not in op.tokens and not fact.lock.shared and fact.surely_lives(at)
@@ -282,7 +285,9 @@ class Oracle:
             granted = self.of(op).facts.get(lock.token)
             if granted is None or granted.op is not op:
                 self.fail("LK-2", f"{op} was given token {lock.token}, which is not stored")
-        if op.kind in ("heartbeat", "extend", "release", "confirm") and (fact is None or fact.over_before(op.called)):
+        if op.kind in ("heartbeat", "extend", "release", "confirm") and (
+            fact is None or fact.over_before(op.called, self.forgiven_until)
+        ):
             self.fail("LK-3", f"{op} was let through after its lock was over")
         if op.kind == "release" and (fact is None or fact.ended > op.ended):
             self.fail("LK-3", f"{op} was acknowledged and not stored")
@@ -321,7 +326,7 @@ class Oracle:
             self.fail("LK-6", f"{op} gave up early: {error}")
         if blocked.cause == "LOCK":
             fact = next((f for f in branch.facts.values() if f.lock.lock_id == blocked.lock_id), None)
-            if fact is None or fact.over_before(op.called):
+            if fact is None or fact.over_before(op.called, self.forgiven_until):
                 self.fail("LK-3", f"{op} was refused for a lock that was over: {error}")
 
     # -- the process -----------------------------------------------------------------------------------------------
@@ -334,7 +339,12 @@ class Oracle:
             if not op.over:
                 self.answer(op)
 
-    def reopened(self, grace_s: float) -> None:
+    @property
+    def forgiven_until(self) -> float:
+        """The engine that is open now forgives missed heartbeats until then: the machine stood still before."""
+        return inside.resumed_at(self.engine) + self.world.booted + GRACE_S if self.engine is not None else -math.inf
+
+    def reopened(self) -> None:
         """The engine is open again: each holder has the grace interval for its next heartbeat.
 
         After a reboot the time that passed is unknown: a lock has as much time left as when it was stored.
@@ -343,10 +353,10 @@ class Oracle:
         for branch in self.branches.values():
             rebooted = branch.row is not None and branch.row.table.clock_id != self.world.boot
             for fact in branch.facts.values():
-                fact.alive_surely = min(fact.alive_surely, now + grace_s) if fact.alive_surely < math.inf else math.inf
-                fact.alive_at_most = max(fact.alive_at_most, now + grace_s)
+                fact.alive_surely = min(fact.alive_surely, now + GRACE_S) if fact.alive_surely < math.inf else math.inf
+                fact.alive_at_most = max(fact.alive_at_most, now + GRACE_S)
                 if rebooted:
-                    fact.at_most_until = now + max(fact.at_most_until - fact.granted, grace_s)
+                    fact.at_most_until = now + max(fact.at_most_until - fact.granted, GRACE_S)
 
     def look(self, engine: Engine) -> None:
         """After each step: memory and disk agree, and every waiter has something in its way."""

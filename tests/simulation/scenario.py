@@ -11,7 +11,7 @@ from shadowswitch.storage.catalog import locks as lock_rows
 from tests.simulation import host as hosts
 from tests.simulation import seams
 from tests.simulation.clients import Client
-from tests.simulation.host import GRACE_S, Host, Store
+from tests.simulation.host import Host, Store
 from tests.simulation.oracle import Oracle
 from tests.simulation.rebuilders import Rebuilder
 from tests.simulation.switches import Switches
@@ -40,7 +40,7 @@ class Faults:
         self.closed = random.choice((0, 0, 0, 0.002))
         self.delayed = random.choice((0, 0.2, 0.6))
         self.worker_dies = random.choice((0, 0, 0.1))
-        world.period_s = random.choice((3.0, 10.0))
+        world.period_s = random.choice((3.0, 4.0))  # within the time after which the host takes itself for paused
         world.dawdling = random.choice((0, 0.1, 0.5))
         world.freezing = random.choice((0, 0, 0.004, 0.02))
         world.slow = frozenset(random.choice(((), (), ("shadowswitch-journal",), ("shadowswitch-branch-1",))))
@@ -99,9 +99,10 @@ class Run:
             world.spawn("opening", self._open)
             return
         if self.counts["restarts"]:
-            self.oracle.reopened(GRACE_S)
+            self.oracle.reopened()
         world.note("the engine is open")
         self._engine(host)
+        self.oracle.engine = host
         for client in self.clients:
             client.host = host
             world.spawn(client.name, client.run)
