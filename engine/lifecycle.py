@@ -39,6 +39,7 @@ from shadowswitch.actors.build.external import ExternalBuilds
 from shadowswitch.actors.build.registry import BuildRegistry
 from shadowswitch.actors.build.running_builds import RunningBuilds
 from shadowswitch.actors.build.scrubber import Scrubber
+from shadowswitch.actors.build.silence import note_killed
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
@@ -96,7 +97,6 @@ from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.manifest import refuse_foreign
-from shadowswitch.storage.reading import Death
 from shadowswitch.storage.shortages import NO_ROOM
 
 logger = logging.getLogger("shadowswitch")
@@ -162,7 +162,7 @@ class Lifecycle:
         context = self.context
         self.timers = self._machine.start_timers()
         stack.callback(self.timers.close)
-        self.pool = self._machine.start_workers(root, config, self._worker_was_silent)
+        self.pool = self._machine.start_workers(root, config, partial(note_killed, self.journal, root))
         stack.callback(self.pool.close)
         self._make_bookkeeping(context)
         begin_story(context, self.subscribers, stack)
@@ -275,12 +275,6 @@ class Lifecycle:
 
     def _leave(self, generation: int, error: CorruptData) -> None:
         self.calls[SoakCalls].distrust(generation, error)
-
-    def _worker_was_silent(self, task: str, how: Death) -> None:
-        """On the thread that listened to it."""
-        what = {"task": task, "silent_s": round(how.silent_s, 3), "reason": str(how)}
-        subject = os.path.relpath(how.reading, self.context.root) if how.reading else ""
-        self.journal.tell(Transact(lambda commit: commit.emit("worker.killed", subject, what), Reply()))
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

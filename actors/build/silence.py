@@ -11,9 +11,14 @@ does not count: it may have been stopped itself.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from shadowswitch.actors.journal_writer import Transact
+from shadowswitch.actors.kit.actor import Address
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.storage.clock import Clock
+from shadowswitch.storage.reading import Death
 
 LISTEN_S = 5.0
 """The longest time between two looks."""
@@ -64,3 +69,10 @@ class Silence:
             return False
         before, self._ticks = self._ticks, ticks
         return ticks > before or bool(states & _AT_WORK)
+
+
+def note_killed(journal: Address, root: Path, task: str, how: Death) -> None:
+    """Have the event of a worker process that was killed for its silence stored. Any thread."""
+    what = {"task": task, "silent_s": round(how.silent_s, 3), "reason": str(how)}
+    subject = os.path.relpath(how.reading, root) if how.reading else ""
+    journal.tell(Transact(lambda commit: commit.emit("worker.killed", subject, what), Reply()))

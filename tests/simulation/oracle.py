@@ -26,6 +26,7 @@ from tests.simulation.host import GRACE_S
 from tests.simulation.ops import Op, number_of, overlap
 from tests.simulation.world import Violation, World
 from tests.support import inside
+from tests.support.interventions import resumed_at
 
 MOVES = {
     ("ACTIVE", "LOCKED_FOR_WRITE"), ("READY", "LOCKED_FOR_WRITE"), ("ERROR", "LOCKED_FOR_WRITE"),
@@ -342,7 +343,7 @@ class Oracle:
     @property
     def forgiven_until(self) -> float:
         """The engine that is open now forgives missed heartbeats until then: the machine stood still before."""
-        return inside.resumed_at(self.engine) + self.world.booted + GRACE_S if self.engine is not None else -math.inf
+        return resumed_at(self.engine) + self.world.booted + GRACE_S if self.engine is not None else -math.inf
 
     def reopened(self) -> None:
         """The engine is open again: each holder has the grace interval for its next heartbeat.

@@ -370,11 +370,6 @@ def branch_locks(engine: Engine) -> list[BranchLocks]:
     return engine._lifecycle.locks.all()
 
 
-def resumed_at(engine: Engine) -> float:
-    """When the engine last found that its process had stood still (monotonic); at first when it was opened."""
-    return engine._lifecycle.context.attention.resumed_at
-
-
 def locks_in_doubt(of: BranchLocks) -> bool:
     """Is it unknown whether the last change of these locks was stored?"""
     return of._doubt is not None

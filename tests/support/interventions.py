@@ -379,3 +379,8 @@ def count_heads_read(patch: Patch, catalog: Catalog) -> list[int]:
 
     patch.setattr(catalog, "head", noted)
     return looked
+
+
+def resumed_at(engine: Engine) -> float:
+    """When the engine last found that its process had stood still (monotonic); at first when it was opened."""
+    return engine._lifecycle.context.attention.resumed_at
