@@ -124,6 +124,7 @@ class Engine:
     branches = _branches(BranchCalls.branches)
     count_branches = _branches(BranchCalls.count_branches)
     branch_status = _branches(BranchCalls.branch_status)
+    quiet_hours = _branches(BranchCalls.quiet_hours)
     resource_types = _branches(BranchCalls.resource_types)
     start_indexing = _branches(BranchCalls.start_indexing)
     complete_indexing = _branches(BranchCalls.complete_indexing)

@@ -90,6 +90,35 @@ class ScheduledSwitch(msgspec.Struct, frozen=True):
     """The last refusal; it is tried again."""
 
 
+class QuietHours(msgspec.Struct, frozen=True):
+    """When to switch on a branch, learned from its past, and the backtest of that advice; see docs/operating.md.
+
+    `advised` is False where the quiet rule of the same mean wait is as good; then `switch_at` is None.
+    """
+
+    branch_name: str
+    advised: bool
+    switch_at: datetime | None
+    """The begin of the quietest hour within `within_s` from now."""
+    message: str
+    within_s: float
+    calm_s: float
+    """A switch is a hit if no commit comes for so long behind it."""
+    weeks: int
+    moments: int
+    """The moments of the backtest, in so many weeks."""
+    adviser_hits: float
+    rule_hits: float
+    """The shares of hits of the adviser, and of the quiet rule that waits as long on average."""
+    error: float
+    """The standard error of their difference."""
+    mean_wait_s: float
+    rule_for_s: float
+    """The `for_s` of that quiet rule."""
+    hours: list[float]
+    """The share of each hour of the week in the activity, UTC, Monday 00:00 first; recent weeks weigh more."""
+
+
 class ShadowIndex(msgspec.Struct, frozen=True):
     """The status of one shadow index. Percent and ETA are measured. Percent never goes back within one build.
 

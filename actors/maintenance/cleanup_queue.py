@@ -38,6 +38,8 @@ class CleanupQueue:
         """Ended shadows whose files are gone, with the moment of that (None: not known), the oldest first."""
         self.dropped: set[int] = set()
         """Branches that were dropped and are not removed yet."""
+        self.written: set[int] = set()
+        """Branches that were written to since the Janitor looked; trimmed ones are among them."""
         self._generations: dict[int, set[int]] = {}
         catalog.dirty.take()
         for shadow in catalog.shadows():
@@ -66,6 +68,7 @@ class CleanupQueue:
             if row is not None:
                 self._generation(row)
         self._branches(changed.branches)
+        self.written |= changed.branches - self.dropped
 
     def _shadow(self, row: ShadowRow) -> None:
         for ids, is_so in (

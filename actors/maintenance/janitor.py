@@ -20,6 +20,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Tick
+from shadowswitch.actors.maintenance.activity import ActivityLog
 from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.maintenance.ended import forget_ended
 from shadowswitch.actors.maintenance.follower import Unfollow
@@ -81,6 +82,7 @@ class Janitor(EngineActor):
         self._publisher = publisher
         self._switches = switches
         self._trimmer = trimmer
+        self._activity = ActivityLog(context)
         self._remover = remover
         self._readers_checked = self._clock.monotonic()
         self._publish_not_before = 0.0
@@ -111,6 +113,7 @@ class Janitor(EngineActor):
             self._remove_retired,
             self._remove_dropped,
             self._forget_ended,
+            self._note_activity,
             self._trim,
             self._trimmer.trim_events,
             self._idle,
@@ -251,6 +254,10 @@ class Janitor(EngineActor):
         except TimeoutError:
             return False
         return True
+
+    def _note_activity(self) -> None:
+        written, self.queue.written = self.queue.written, set()
+        self._activity.look(written)
 
     def _trim(self) -> None:
         self._trimmer.give_up_holds()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 
 from shadowswitch.actors.branch.lifecycle import EndIndexing, MoveBranch, StartIndexing
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.engine.arguments import check_text, check_whole
+from shadowswitch.engine.arguments import check_number, check_text, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX, REASON_CHARS_MAX, build_of, new_lock_id
@@ -21,10 +22,13 @@ from shadowswitch.model.locks.info import Lock
 from shadowswitch.model.locks.records import LockRequest
 from shadowswitch.model.locks.targets import BRANCH, LockType, type_target
 from shadowswitch.model.names import check_new_branch, check_resource_type
-from shadowswitch.model.views import BranchInfo
+from shadowswitch.model.views import BranchInfo, QuietHours
+from shadowswitch.storage.activity import quiet_hours
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages
 from shadowswitch.storage.catalog.transaction import Commit, signed
+
+WITHIN_S_MAX = 7 * 86400.0
 
 
 class BranchCalls:
@@ -136,6 +140,18 @@ class BranchCalls:
     def branch_status(self, branch: str) -> BranchStatus:
         """The state of a branch with its time, author and reason, and its tracked indexing. Raises UnknownBranch."""
         return self._views.branch_status(self._branches.row(branch))
+
+    def quiet_hours(self, branch: str, within_s: float = 86400, calm_s: float = 3600) -> QuietHours:
+        """The quietest hour of a branch within `within_s`, advised only where that beats the quiet rule on its past.
+
+        The answer describes the backtest. The past is known in slots of five minutes, for half a year, without the slot
+        that runs. Takes up to a second for a busy branch. Raises UnknownBranch, InvalidConfig.
+        """
+        row = self._branches.row(branch)
+        check_number("within_s", within_s, WITHIN_S_MAX)
+        check_number("calm_s", calm_s, WITHIN_S_MAX)
+        now, pause = self._clock.wall(), partial(self._clock.sleep, 0.0)
+        return quiet_hours(self._catalog, row, now, float(within_s), float(calm_s), pause)
 
     def resource_types(self, branch: str) -> list[str]:
         """The resource types of which a branch has records, sorted. Raises UnknownBranch."""

@@ -41,6 +41,7 @@ from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.cli.status import PAGE, render_shadow, render_status, stable_status, status_of
 from shadowswitch.service.remote import ready_of
+from shadowswitch.storage.activity import quiet_hours
 
 After = Annotated[int, Parameter(validator=Number(gte=0), help="Start after this sequence number.")]
 Limit = Annotated[int, Parameter(validator=Number(gte=1), help="Print at most this many.")]
@@ -57,7 +58,7 @@ GUARDED = frozenset({"search", "status", "locks", "events", "audit"})
 
 def add_to(app: App) -> None:
     """Register the commands."""
-    for command in (search, status, health, locks, events, audit, check):
+    for command in (search, status, health, quiet, locks, events, audit, check):
         app.command(command)
 
 
@@ -165,6 +166,33 @@ def health(*, data: Data, json: Json = False) -> None:
     output.print_result(found, "ready" if found["ready"] else ["not ready", *reasons], json)
     if not found["ready"]:
         raise Refused
+
+
+def quiet(
+    branch: str,
+    *,
+    data: Data,
+    within: Annotated[float, Parameter(validator=Number(gte=0))] = 86400,
+    calm: Annotated[float, Parameter(validator=Number(gte=0))] = 3600,
+    json: Json = False,
+) -> None:
+    """Say when a switch would meet no commit, if that is better known than by waiting for quiet. Works beside a host.
+
+    Example: `shadowswitch quiet main --data ./data`
+
+    Parameters
+    ----------
+    within
+        The quietest hour of so many seconds from now.
+    calm
+        A switch is a hit if no commit comes for so many seconds behind it.
+    """
+    with open_catalog(data) as catalog:
+        found = quiet_hours(catalog, catalog.branch(branch), time.time(), within, calm, lambda: None)
+    text = [found.message]
+    if found.switch_at is not None:
+        text.insert(0, f"switch at {found.switch_at:%Y-%m-%d %H:%M} UTC")
+    output.print_result(found, text, json)
 
 
 def locks(branch: str, *, data: Data, watch: Watch = False, json: Json = False) -> None:

@@ -6,6 +6,7 @@ import { askEvents, call, eventsOf, Refused } from "/dashboard-link.js";
 const EVENTS_KEPT = 200;
 const SWITCHES_KEPT = 60;
 const BRANCHES_SHOWN = 50;
+const QUIET_MS = 600000;
 const BUSY_MS = 1000;
 const IDLE_MS = 5000;
 const SOON_MS = 150;
@@ -333,6 +334,24 @@ function drawBranches() {
   const more = found.length - BRANCHES_SHOWN;
   $("more").hidden = more <= 0 && found.length > 0;
   write($("more"), more > 0 ? `and ${whole(more)} more` : wanted ? "No branch name contains this." : "There is no branch yet.");
+  drawQuiet(found.length === 1 ? found[0].name : "");
+}
+
+const quiet = { branch: "", at: 0 };
+
+async function drawQuiet(branch) {
+  // when to switch, of the one branch that is shown; a busy past takes the server up to a second, so seldom
+  if (branch === quiet.branch && Date.now() - quiet.at < QUIET_MS) return;
+  Object.assign(quiet, { branch, at: Date.now() });
+  $("quiet").hidden = !branch;
+  if (!branch) return;
+  try {
+    const found = await call("GET", `/branches/${encodeURIComponent(branch)}/quiet-hours`);
+    const at = found.switch_at ? `Switch at ${new Date(found.switch_at).toLocaleString()}: ` : "When to switch: ";
+    if (quiet.branch === branch) write($("quiet"), `${at}${found.message}.`);
+  } catch (error) {
+    $("quiet").hidden = true;
+  }
 }
 
 function drawFolders(mirrors) {

@@ -215,7 +215,8 @@ READING |= {
     "reader",
     "resource_types",
 }
-READING |= {"count_branches", "count_shadows", "scan", "scan_page", "shadow", "shadows", "stats", "trouble", "wait_for"}
+READING |= {"count_branches", "count_shadows", "scan", "scan_page", "shadow", "shadows"}
+READING |= {"quiet_hours", "stats", "trouble", "wait_for"}
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import msgspec
 from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
+from shadowswitch.engine.calls.branches import WITHIN_S_MAX
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.records import Receipt, RecordPage
 from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
-from shadowswitch.model.views import BranchInfo
+from shadowswitch.model.views import BranchInfo, QuietHours
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import branches as bodies
 from shadowswitch.service.http.bodies.fields import WHOLE_MAX
@@ -62,6 +63,18 @@ def list_all(host: Host, caller: Caller, after: After = 0, limit: Limit = PAGE) 
 def one(name: str, host: Host, caller: Caller) -> BranchInfo:
     """A branch."""
     return host.engine.branch(permitted_branch(name, caller, Scope.READ))
+
+
+@reads(f"{ONE}/quiet-hours")
+def quiet(
+    name: str,
+    host: Host,
+    caller: Caller,
+    within_s: Annotated[float, Parameter(required=False, ge=0, le=WITHIN_S_MAX)] = 86400,
+    calm_s: Annotated[float, Parameter(required=False, ge=0, le=WITHIN_S_MAX)] = 3600,
+) -> QuietHours:
+    """The quietest hour of a branch, advised only where it beats the quiet rule on the past of the branch."""
+    return host.engine.quiet_hours(permitted_branch(name, caller, Scope.READ), within_s, calm_s)
 
 
 @changes(f"{ONE}/recover", Scope.ADMIN)
@@ -183,4 +196,18 @@ def given_where(text: str | None) -> dict[str, Any] | None:
         raise InvalidConfig(f"where is no JSON object: {error}", hint=WHERE) from error
 
 
-HANDLERS = (create, list_all, one, recover, reopen, merge, archive, write, list_records, list_changes, search, drop)
+HANDLERS = (
+    create,
+    list_all,
+    one,
+    quiet,
+    recover,
+    reopen,
+    merge,
+    archive,
+    write,
+    list_records,
+    list_changes,
+    search,
+    drop,
+)

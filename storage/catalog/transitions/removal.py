@@ -11,6 +11,7 @@ import msgspec
 
 from shadowswitch.model.errors import InUse, UnknownIndex
 from shadowswitch.model.shadow_state import ENDED, GenerationRole
+from shadowswitch.storage.activity import forget_activity
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow, ShadowRow
@@ -137,6 +138,7 @@ def forget_branch(commit: Commit, number: int) -> None:
     value = commit.txn.get(keys.BRANCH.pack(number), db=commit.db["branches"])
     if value is not None:
         name = rows.decode_branch(value).name
+        forget_activity(commit, number)
         commit.txn.delete(keys.BRANCH.pack(number), db=commit.db["branches"])
         commit.emit("branch.removed", name, {"branch_name": name})
 
