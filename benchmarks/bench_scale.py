@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.common import Report
-from benchmarks.scale import dropping, lists, types, writers
+from benchmarks.scale import dropping, journal, lists, types, writers
 from benchmarks.scale.sizes import Row, Sizes
 
 RECORDS, BRANCHES, TYPES, WRITERS, SECONDS = 3_000_000, 100_000, 5_000, 16, 5.0
@@ -25,6 +25,7 @@ ROWS: dict[str, Row] = {
     "writers": writers.measure,
     "lists": lists.measure,
     "dropping": dropping.measure,
+    "journal": journal.measure,
 }
 
 

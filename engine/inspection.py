@@ -79,8 +79,8 @@ class Statistics:
     def _journal(self) -> list[dict[str, Any]]:
         """For each branch: the length of its journal in LSNs, and the generations and subscribers that hold it.
 
-        The lowest of these and of `Config.journal_keep_changes` decides what the Janitor trims. With more than
-        `JOURNALS_MAX` branches only of those that are held: the other journals are as long as that setting says.
+        The lowest of these, and `Config.journal_keep_changes` and `journal_keep_bytes`, decide what the Janitor trims.
+        With more than `JOURNALS_MAX` branches only of those that are held: the others are as long as the settings say.
         """
         holders = self._journal_holders()
         if branch_count(self._catalog) <= JOURNALS_MAX:

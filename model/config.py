@@ -53,6 +53,8 @@ class Config(msgspec.Struct, frozen=True):
     history."""
     journal_keep_changes: int = 10_000
     """Changes of each branch that the journal keeps for `changes()` after every index has applied them."""
+    journal_keep_bytes: int = 16 << 20
+    """As `journal_keep_changes`, by their size: of large records fewer changes stay."""
     hold_changes_max: int = 1_000_000
     """The most LSNs by which a subscriber's hold (`hold_changes`) may lag; beyond them it is given up."""
     events_keep: int = 100_000

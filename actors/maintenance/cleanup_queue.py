@@ -6,9 +6,9 @@ queue. So a round costs as much as there is work, whatever the number of branche
 
 from __future__ import annotations
 
+from shadowswitch.actors.maintenance.long_journals import LongJournals
 from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.rows import DROPPING, GenerationRow, ShadowRow
 from shadowswitch.storage.clock import Moment
 
@@ -18,10 +18,10 @@ S = ShadowState
 class CleanupQueue:
     """On the thread of the Janitor."""
 
-    def __init__(self, catalog: Catalog, keep_changes: int, slice_changes: int) -> None:
+    def __init__(self, catalog: Catalog, journals: LongJournals) -> None:
+        """`journals` is informed of the branches that were written to; at the start, of all."""
         self._catalog = catalog
-        self._keep = keep_changes
-        self._slice = slice_changes
+        self.journals = journals
         self.soak_ends: dict[int, Moment] = {}
         """Soaking generations, with the end of the soak."""
         self.retired: set[int] = set()
@@ -32,8 +32,8 @@ class CleanupQueue:
         """Shadows that are SWITCHING."""
         self.external: set[str] = set()
         """Builds under way in another process."""
-        self.long_journals: set[int] = set()
-        """Branches with more journal than is kept for `changes()`."""
+        self.grown: set[int] = set()
+        """Branches that were written to since `take_grown`; at the start, all."""
         self.ended: dict[str, Moment | None] = {}
         """Ended shadows whose files are gone, with the moment of that (None: not known), the oldest first."""
         self.dropped: set[int] = set()
@@ -98,21 +98,19 @@ class CleanupQueue:
         elif row.role == "soaking" and row.soak_ends is not None:
             self.soak_ends[row.number] = row.soak_ends
         self._generations.setdefault(row.branch, set()).add(row.number)
+        self.journals.written([row.branch])
 
     def _branches(self, numbers: set[int]) -> None:
-        """Queue the branches with a journal that is worth a transaction, if nothing holds it back."""
-        self.long_journals -= self.dropped
         numbers = numbers - self.dropped
-        if not numbers:
-            return
-        with self._catalog.read() as txn:
-            for number in numbers:
-                head, _ = self._catalog.head_in(txn, number)
-                begin = journal_begin(self._catalog, txn, number)
-                if begin is not None and head - self._keep + 1 - begin >= self._slice:
-                    self.long_journals.add(number)
-                else:
-                    self.long_journals.discard(number)
+        self.journals.written(numbers)
+        self.grown |= numbers
+        for number in self.dropped:
+            self.journals.forget(number)
+
+    def take_grown(self) -> set[int]:
+        """The branches that were written to since the last call."""
+        taken, self.grown = self.grown, set()
+        return taken
 
     def generations_of(self, branch: int) -> list[GenerationRow]:
         """The generations of a branch at this moment."""
@@ -124,7 +122,3 @@ class CleanupQueue:
         """The last row of a dropped branch was removed."""
         self.dropped.discard(branch)
         self._generations.pop(branch, None)
-
-    def trimmed(self, branch: int) -> None:
-        """Some of the journal of a branch was removed."""
-        self._branches({branch})

@@ -25,8 +25,9 @@ from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.maintenance.ended import forget_ended
 from shadowswitch.actors.maintenance.follower import Unfollow
 from shadowswitch.actors.maintenance.follower_pool import FollowerPool
+from shadowswitch.actors.maintenance.long_journals import LongJournals
 from shadowswitch.actors.maintenance.remover import BranchRemover, remove_empty_folders
-from shadowswitch.actors.maintenance.trimmer import TRIM_SLICE, Trimmer
+from shadowswitch.actors.maintenance.trimmer import Trimmer
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
@@ -93,6 +94,8 @@ class Janitor(EngineActor):
     def _sweep(self, message: Sweep) -> None:
         if not message.reply.set_running_or_notify_cancel():
             return
+        if self._queue is not None:
+            self._queue.journals.wake_all()
         self._round()
         message.reply.set_result(None)
 
@@ -134,7 +137,10 @@ class Janitor(EngineActor):
     def _look(self) -> None:
         config = self._context.config
         if self._queue is None:
-            self._queue = CleanupQueue(self._context.catalog, config.journal_keep_changes, TRIM_SLICE)
+            self._queue = CleanupQueue(
+                self._context.catalog,
+                LongJournals(self._context.catalog, config.journal_keep_changes, config.journal_keep_bytes),
+            )
             for number in self._queue.dropped:
                 self._router.drop(number)
         self._queue.look()
@@ -260,7 +266,7 @@ class Janitor(EngineActor):
         self._activity.look(written)
 
     def _trim(self) -> None:
-        self._trimmer.give_up_holds()
+        self._trimmer.give_up_holds(self.queue)
         self._trimmer.trim_journals(self.queue)
 
     def _idle(self) -> None:

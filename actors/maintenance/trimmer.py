@@ -25,7 +25,12 @@ logger = logging.getLogger("shadowswitch")
 
 TRIM_SLICE = 200
 """Journal entries that one transaction removes: a few milliseconds of the JournalWriter."""
+TRIM_SLICE_MAX = 20_000
+"""Beside writers of large batches: their transactions take longer than the removal of so many."""
+TRIM_BRANCHES, TRIM_LEAST = 20, 10
+"""Branches that share a transaction, and the chunks that each of them may lose in it at least."""
 TRIM_SLICES_A_ROUND = 100
+TRIM_ROUND_S = 1.0
 
 
 class Trimmer:
@@ -41,6 +46,8 @@ class Trimmer:
         self._heads = heads
         self._generations = generations
         self._pause = pause
+        self._clock = context.clock
+        self._last_lsn = context.catalog.last_lsn()
         self._received = ReceivedNumbers(context.catalog)
 
     @property
@@ -49,31 +56,62 @@ class Trimmer:
         return self._pause.is_on
 
     def trim_journals(self, queue: CleanupQueue) -> None:
-        """Remove journal entries that no generation needs. The newest of each branch stay for `changes()` (ST-6)."""
-        slices = TRIM_SLICES_A_ROUND
-        for branch in sorted(queue.long_journals):
-            durable, needed = self._needed(branch, queue)
-            head = self._catalog.head(branch)[0]
-            below = min(needed, head - self._config.journal_keep_changes) + 1
-            if not self._trimmable(branch, below):
-                continue
+        """Remove journal entries that no generation needs. The newest of each branch stay for `changes()` (ST-6).
+
+        One slice of one branch after the other. A round ends after its time, so that the others have theirs.
+        """
+        journals = queue.journals
+        journals.look()
+        ends = self._clock.monotonic() + TRIM_ROUND_S
+        bounds: dict[int, int] = {}
+        for _ in range(TRIM_SLICES_A_ROUND):
+            if self._pause.is_on or self._clock.monotonic() > ends:
+                return
+            taken = journals.next(TRIM_BRANCHES)
+            if not taken:
+                return
+            try:
+                self._trim(taken, queue, bounds)
+            except BaseException:
+                for branch in taken:
+                    journals.wait(branch)
+                raise
+
+    def _trim(self, branches: list[int], queue: CleanupQueue, bounds: dict[int, int]) -> None:
+        """One transaction. `bounds` has the first LSN that stays of each branch that was looked at in this round."""
+        for branch in branches:
+            if branch not in bounds:
+                bounds[branch] = self._bound(branch, queue)
+        chosen = [(branch, bounds[branch]) for branch in branches if queue.journals.is_worth(branch, bounds[branch])]
+        if chosen:
+            removed = self._transact(partial(_trim_slice, chosen, self._slice()), "trim")
+            failpoint("trim.slice")
+            self._metrics.count("journal_trimmed", removed)
+        for branch, below in chosen:
+            queue.journals.trimmed(branch, self._begin(branch) or below)
+        for branch in set(branches) - dict(chosen).keys():
+            queue.journals.wait(branch)
+
+    def _bound(self, branch: int, queue: CleanupQueue) -> int:
+        """The first LSN of a branch that stays; what was durable until then is noted."""
+        durable, needed = self._needed(branch, queue)
+        below = min(needed + 1, queue.journals.begin(branch))
+        if durable and queue.journals.is_worth(branch, below):
             self._transact(partial(retention.note_durable, durable=durable), "note durable")
             failpoint("trim.noted")
-            removed = 1
-            while removed and slices > 0 and not self._pause.is_on and self._trimmable(branch, below):
-                removed = self._transact(partial(_trim_slice, branch, below), "trim")
-                failpoint("trim.slice")
-                slices -= 1
-                self._metrics.count("journal_trimmed", removed)
-            queue.trimmed(branch)
-            if slices <= 0:
-                return
+        return below
 
-    def _trimmable(self, branch: int, below: int) -> bool:
-        """Is the number of changes below that LSN worth a transaction?"""
+    def _slice(self) -> int:
+        """How many chunks the next transaction may remove: in proportion to what was written since the last one.
+
+        So the journal shrinks beside any writers, and a single write waits for little.
+        """
+        last, self._last_lsn = self._last_lsn, self._catalog.last_lsn()
+        return max(TRIM_SLICE, min(TRIM_SLICE_MAX, 2 * (self._last_lsn - last)))
+
+    def _begin(self, branch: int) -> int | None:
         with self._catalog.read() as txn:
-            begin = journal_begin(self._catalog, txn, branch)
-        return begin is not None and below - begin >= TRIM_SLICE
+            return journal_begin(self._catalog, txn, branch)
 
     def _needed(self, branch: int, queue: CleanupQueue) -> tuple[dict[int, int], int]:
         """The durable LSN of each open generation of a branch, and the LSN up to which no generation or hold needs its
@@ -92,12 +130,12 @@ class Trimmer:
                 needed = min(needed, hold.after_lsn)
         return durable, needed
 
-    def give_up_holds(self) -> None:
+    def give_up_holds(self, queue: CleanupQueue) -> None:
         """Bound the journal that a hold keeps: its subscriber may never come back."""
         most = self._config.hold_changes_max
         late = {
             row.branch
-            for row in retention.holds(self._catalog)
+            for row in retention.holds_of(self._catalog, queue.take_grown())
             if not row.given_up and self._heads.of(row.branch) - row.after_lsn > most
         }
         for branch in self._catalog.branches() if late else ():
@@ -128,8 +166,12 @@ def _trim_events(database: str, keep: int, commit: Commit) -> int:
     return trim_events(commit, database, keep, TRIM_SLICE)
 
 
-def _trim_slice(branch: int, below: int, commit: Commit) -> int:
-    held = retention.held_from(commit, branch)  # read again in this transaction: a hold may have come since
-    if held is not None:
-        below = min(below, held + 1)
-    return retention.trim_journal(commit, branch, below, TRIM_SLICE)
+def _trim_slice(bounds: list[tuple[int, int]], limit: int, commit: Commit) -> int:
+    """Remove about `limit` chunks below the bounds of these branches; returns how many changes they had."""
+    removed = 0
+    for branch, below in bounds:
+        held = retention.held_from(commit, branch)  # read again in this transaction: a hold may have come since
+        if held is not None:
+            below = min(below, held + 1)
+        removed += retention.trim_journal(commit, branch, below, max(TRIM_LEAST, limit // len(bounds)))
+    return removed

@@ -9,7 +9,9 @@ A generation keeps every change above its `durable_lsn`, which `note_durable` st
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import lmdb
@@ -20,7 +22,7 @@ from shadowswitch.model.shadow_state import GenerationRole, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import journal_format, keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
-from shadowswitch.storage.catalog.journal import trimmed
+from shadowswitch.storage.catalog.journal import chunks, trimmed
 from shadowswitch.storage.catalog.keys import BRANCH
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, HoldRow
 from shadowswitch.storage.catalog.transaction import Commit
@@ -33,6 +35,14 @@ def holds(catalog: Catalog, branch: int | None = None) -> list[HoldRow]:
     """All holds, of one branch or of all."""
     with catalog.read() as txn:
         return list(_holds_in(txn, catalog, branch))
+
+
+def holds_of(catalog: Catalog, branches: set[int]) -> list[HoldRow]:
+    """The holds of these branches. Costs as much as there are branches or holds, whichever is less."""
+    with catalog.read() as txn:
+        if txn.stat(catalog.db["holds"])["entries"] <= len(branches):
+            return [row for row in _holds_in(txn, catalog, None) if row.branch in branches]
+        return [row for branch in branches for row in _holds_in(txn, catalog, branch)]
 
 
 def _holds_in(txn: lmdb.Transaction, catalog: Catalog, branch: int | None) -> Iterator[HoldRow]:
@@ -129,10 +139,7 @@ def trim_journal(commit: Commit, branch: int, below: int, limit: int) -> int:
         if number != branch or last >= below:
             break
         oldest = last + 1
-        try:
-            removed += oldest - journal_format.first_lsn(last, cursor.value())
-        except CorruptData:  # a damaged chunk below `below` is removed as well
-            removed += 1
+        removed += oldest - _first(last, cursor.value())  # a damaged chunk below `below` is removed as well
         cursor.delete()
     if oldest:
         commit.set_oldest(branch, oldest)
@@ -173,10 +180,12 @@ def _key(row: HoldRow) -> bytes:
 
 
 def _put(commit: Commit, row: HoldRow) -> None:
+    commit.dirty.branches.add(row.branch)
     commit.txn.put(_key(row), rows.encode_row(row), db=commit.db["holds"])
 
 
 def _delete(commit: Commit, row: HoldRow) -> None:
+    commit.dirty.branches.add(row.branch)
     commit.txn.delete(_key(row), db=commit.db["holds"])
 
 
@@ -192,3 +201,64 @@ def carry_over(commit: Commit, soaking: list[int], failed: list[str], soak_s: fl
         commit.put_generation(msgspec.structs.replace(commit.generation(number), soak_ends=clock.moment(soak_s)))
     for shadow_id in failed:
         commit.put_shadow(msgspec.structs.replace(commit.shadow(shadow_id), failed_at=clock.moment()))
+
+
+class Tail(msgspec.Struct):
+    """The newest changes of a branch, which stay for `changes()`. On the thread of the Janitor.
+
+    LSNs number the changes of all branches, so a tail is counted: once from the oldest chunk on, then what came since,
+    after the LSN `upto`. Nothing is stored: the next process counts again.
+    """
+
+    upto: int = 0
+    oldest: int = 0
+    """The LSN of the oldest change that the journal holds; 0 before the first look."""
+    begin: int = 0
+    """The LSN of the oldest change of the tail."""
+    changes: int = 0
+    size_bytes: int = 0
+    surplus_bytes: int = 0
+    """The size of what lies before the tail."""
+
+    def follow(
+        self, txn: lmdb.Transaction, catalog: Catalog, branch: int, keep_changes: int, keep_bytes: int, limit: int
+    ) -> int:
+        """Count up to `limit` chunks more, and move the begin; returns how many were counted.
+
+        The tail has whole chunks: at least `keep_changes` changes, unless these have more than `keep_bytes`.
+        """
+        counted = 0
+        for last, value in islice(chunks(txn, catalog, branch, self.upto), limit):
+            counted += 1
+            first = _first(last, value)
+            if not self.oldest:
+                self.oldest = self.begin = first
+            self.changes += last - first + 1
+            self.size_bytes += len(value)
+            self.upto = last
+        if self.changes > keep_changes or self.size_bytes > keep_bytes:
+            self._shed(txn, catalog, branch, keep_changes, keep_bytes)
+        return counted
+
+    def _shed(self, txn: lmdb.Transaction, catalog: Catalog, branch: int, keep_changes: int, keep_bytes: int) -> None:
+        for last, value in chunks(txn, catalog, branch, self.begin - 1):
+            changes = last - _first(last, value) + 1
+            if last > self.upto or (self.changes - changes < keep_changes and self.size_bytes <= keep_bytes):
+                break
+            self.changes -= changes
+            self.size_bytes -= len(value)
+            self.surplus_bytes += len(value)
+            self.begin = last + 1
+
+    def trimmed(self, oldest: int) -> None:
+        """The journal begins at that LSN now."""
+        self.oldest = oldest
+        if oldest >= self.begin:
+            self.surplus_bytes = 0
+
+
+def _first(last: int, value: bytes | memoryview) -> int:
+    """The LSN of the first change of a chunk; a damaged one counts as one change."""
+    with contextlib.suppress(CorruptData):
+        return journal_format.first_lsn(last, value)
+    return last

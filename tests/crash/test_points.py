@@ -164,7 +164,7 @@ RECOVERIES = [
     ("build.prepared@2", "journal.committed@2"),
     ("build.validated@2", "build.built@1"),
     ("retire.removed", "retire.marked@1"),
-    ("trim.slice", "trim.slice@1"),
+    ("trim.noted", "trim.slice@1"),
     ("open.catalog", "open.catalog@1"),
     ("lock.stored", "recover.step@1"),
     ("lock.before_store@3", "lock.stored@1"),

@@ -87,9 +87,9 @@ def test_a_hold_made_during_a_trim_is_kept_or_refused(engine: Engine) -> None:
     inside.transact(engine, signed(lambda c: retention.hold(c, row, "late", 900), "a test"), "test")
     from shadowswitch.actors.maintenance.trimmer import _trim_slice
 
-    inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")
+    inside.transact(engine, lambda c: _trim_slice([(row.number, 2001)], 200, c), "test")
     for _ in range(20):
-        inside.transact(engine, lambda c: _trim_slice(row.number, 2001, c), "test")
+        inside.transact(engine, lambda c: _trim_slice([(row.number, 2001)], 200, c), "test")
     assert engine.branch("main").oldest_lsn == 901
 
 

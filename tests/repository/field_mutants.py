@@ -29,7 +29,7 @@ Edits = list[tuple[str, str, str]]
 MUTANTS: dict[str, tuple[str, Edits]] = {
     "the journal trimmed one LSN too far": (
         "test_trim_bounds.py -k oldest_that_is_kept",
-        [("trimmer", "self._config.journal_keep_changes) + 1\n", "self._config.journal_keep_changes) + 2\n")],
+        [("trimmer", "min(needed + 1, queue", "min(needed + 2, queue")],
     ),
     "durable LSNs not noted before the journal is trimmed": (
         "test_trim_bounds.py -k calls_durable",
