@@ -94,9 +94,13 @@ def test_a_field_of_records_that_were_copied_before_a_pause_is_seen(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.write("main", [Put("object_type", str(n), {"title": f"t{n}", "text": "x"}) for n in range(50)])
-    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.loaded=sleep:600")
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "build.shard_opened=sleep:0.5;catchup.slice=sleep:0.5")
     id = engine.start_build("main", KIND, TYPES, {"columns": ["title"], "parallel_workers": 1}).shadow_index_id
-    wait_until(lambda: engine.stats()["worker_pids"] and engine.shadow(id).start_lsn)
+    wait_until(lambda: engine.shadow(id).start_lsn)
+    late = [Put("object_type", f"late{n}", {"text": "x"}) for n in range(20_000)]
+    for first in range(0, len(late), 1000):
+        engine.write("main", late[first : first + 1000])
+    wait_until(lambda: engine.shadow(id).phase == "catching_up", what="the replay")
     engine.pause_build(id)
     monkeypatch.delenv("SHADOWSWITCH_POINTS")
     engine.resume_build(id)
