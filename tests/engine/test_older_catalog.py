@@ -150,11 +150,13 @@ def test_a_build_that_goes_on_begins_again_where_it_is_ahead_of_its_branch(open_
     backed_up(engine)
     engine = open_engine(sound=False)
     engine.write("main", [put("lost", "lost")])
+    engine.resume_build(shadow)
     engine.wait_for(shadow, "BUILT", timeout_s=60)
     engine.close()
     put_back(data_dir)
     again = open_engine()
     again.write("main", [put("lost", "given again")])
+    again.resume_build(shadow)
     again.wait_for(shadow, "BUILT", timeout_s=60)
     assert again.switch(shadow).success
     with again.reader("main", KIND, min_lsn=again.head("main")) as reader:

@@ -1,6 +1,6 @@
 """The only access of the tests to private parts of the product.
 
-A test names its meaning: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.CANCEL_TIMEOUT_S, 1)`.
+A test names its meaning: `inside.live(engine)`, `inside.patch_limit(monkeypatch, inside.Limit.BUILD_STOP_S, 1)`.
 Only these four files have private names of the product; `tests/repository/test_tidy.py` checks that. When the product
 is reorganised, these files change and the tests stay. The files:
 

@@ -18,8 +18,8 @@ Patch = pytest.MonkeyPatch
 class Limit(Enum):
     """The limits of the product that a test may change."""
 
+    BUILD_STOP_S = "shadowswitch.actors.queue.builders.STOP_TIMEOUT_S"
     BUILT_WAIT_S = "shadowswitch.engine.calls.inbound.BUILT_WAIT_S"
-    CANCEL_TIMEOUT_S = "shadowswitch.actors.build.registry.CANCEL_TIMEOUT_S"
     COMMIT_GRACE_S = "shadowswitch.actors.kit.actor.COMMIT_GRACE_S"
     COMMIT_TIMEOUT_S = "shadowswitch.actors.switch.attempt.COMMIT_TIMEOUT_S"
     DRAIN_FIRST_S = "shadowswitch.actors.switch.attempt.DRAIN_FIRST_S"

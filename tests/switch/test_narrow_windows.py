@@ -110,7 +110,7 @@ def test_a_change_of_pace_that_was_given_up_is_not_made_and_does_not_end_the_bui
             noting.set()
             assert go_on.wait(HELD_S)
 
-    inside.patch_limit(monkeypatch, inside.Limit.CANCEL_TIMEOUT_S, 0.05)
+    inside.patch_limit(monkeypatch, inside.Limit.BUILD_STOP_S, 0.05)
     inside.before_build_phase(monkeypatch, held)
     engine = start(open_engine)
     shadow = engine.start_build("main", KIND, TYPES).shadow_index_id
