@@ -88,6 +88,8 @@ class Janitor(EngineActor):
         self._readers_checked = self._clock.monotonic()
         self._publish_not_before = 0.0
         self._queue: CleanupQueue | None = None
+        self._failing: dict[str, str] = {}
+        """The error of each step, or generation, that did not finish in its last try."""
         self.handles(Tick, self._tick)
         self.handles(Sweep, self._sweep)
 
@@ -126,12 +128,17 @@ class Janitor(EngineActor):
                 return  # the queue could not be read
             self._attempt(step)
 
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _attempt(self, step: Callable[[], None], name: str = "") -> None:
+        """Do a step. The log has an error once, and again when it changes: each round tries the step again."""
+        name = name or getattr(step, "__name__", "")
         try:
             step()
+            self._failing.pop(name, None)
         except (ShadowSwitchError, OSError) as error:
             if not self._context.changes.closing:
-                logger.warning("clean-up did not finish: %s", error)
+                if self._failing.get(name) != str(error):
+                    logger.warning("clean-up did not finish: %s", error)
+                self._failing[name] = str(error)
                 self._context.metrics.count("cleanup_errors")
 
     def _look(self) -> None:
@@ -201,7 +208,9 @@ class Janitor(EngineActor):
             row = self._context.catalog.generation(number)
             if row is not None and row.role == "retiring":
                 failpoint("retire.marked")
-                self._attempt(partial(self._remove, row))  # one that cannot be removed does not keep the others
+                self._attempt(
+                    partial(self._remove, row), f"generation {number}"
+                )  # one that cannot be removed does not keep the others
 
     def _forget_ended(self) -> None:
         if not self._trimmer.is_paused:

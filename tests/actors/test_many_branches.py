@@ -16,10 +16,11 @@ from shadowswitch import Engine, InvalidConfig, LockConflict, Timeout, WriteBloc
 from shadowswitch.engine.admission import AdmissionQueue
 from shadowswitch.model.locks.records import LockTableState
 from shadowswitch.model.locks.table import LockTable
+from shadowswitch.storage import failpoints
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import SYSTEM
 from tests.support import inside
-from tests.support.engine_helpers import wait_until
+from tests.support.engine_helpers import fill, live, wait_until
 from tests.support.engine_lock_helpers import Eventually, OpenEngine, put
 
 
@@ -319,3 +320,26 @@ def test_a_round_of_the_janitor_looks_only_at_branches_that_are_due(
     assert engine.branch("b6").oldest_lsn == 1
     assert engine.stats()["counters"].get("cleanup_errors", 0) == 0
     assert engine.stats()["crashes"] == []
+
+
+def test_what_cannot_be_removed_is_in_the_log_once_until_the_reason_changes(
+    open_engine: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine(janitor_interval_s=3600.0, soak_s=0.0)
+    engine.create_branch("main")
+    fill(engine, 10)
+    live(engine)
+    failpoints.plan_points("retire.removed=raise:EIO")
+    live(engine)
+    for _ in range(4):
+        engine.clean_up()
+    said = [entry.getMessage() for entry in caplog.records if "clean-up did not finish" in entry.getMessage()]
+    assert len(said) == 1, said
+    assert engine.stats()["counters"]["cleanup_errors"] >= 4
+    failpoints.plan_points("retire.removed=raise:EACCES")
+    engine.clean_up()
+    said = [entry.getMessage() for entry in caplog.records if "clean-up did not finish" in entry.getMessage()]
+    assert len(said) == 2, said
+    failpoints.plan_points("")
+    engine.clean_up()
+    assert engine.stats()["counters"]["generations_removed"] == 1
