@@ -336,7 +336,7 @@ def _lock_directory(
 ) -> tuple[Path, data_directory.DirectoryLock]:
     with disk_errors("open"), _usable(path):
         root = Path(path).absolute()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_folder(root, 0o700)
         if not config.allow_remote_filesystem:
             disk.refuse_remote(root)
         exposed = data_directory.written_by_others(root, data_directory.EXPOSED)

@@ -173,3 +173,20 @@ def test_a_flush_forces_applied_changes_to_disk_before_it_returns(tmp_path: Path
         forced = [n for n in range(flush, flushed) if calls[n].name in FORCING and written in calls[n].paths]
         assert forced, f"a flush returned, and {log} was not forced to disk"
         begin = flushed
+
+
+OPENING = """
+import sys
+from shadowswitch import Engine
+
+with Engine.open(sys.argv[1] + "/new/host") as engine:
+    engine.create_branch("main")
+"""
+
+
+def test_a_new_data_directory_is_on_disk_with_each_folder_above_it(tmp_path: Path) -> None:
+    calls, made = calls_of(tmp_path, OPENING), tmp_path / "data" / "new"
+    for folder in (made, made / "host"):
+        at = next(n for n, call in enumerate(calls) if call.name == "mkdir" and str(folder) in call.paths)
+        forced = [call for call in calls[at:] if call.name in FORCING and call.paths[0] == str(folder.parent)]
+        assert forced, f"the name of {folder} is not on disk"
