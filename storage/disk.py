@@ -43,7 +43,7 @@ def disk_errors(operation: str, fell_short: Callable[[], OSError | None] = lambd
         raise StorageFull(
             "the catalog's memory map is full",
             operation=operation,
-            hint="open the engine with a larger Config.map_size_bytes, or remove branches",
+            hint="close the engine and open it with a larger Config.map_size_bytes: a removal needs room, too",
         ) from error
     except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError) as error:
         raise CorruptData(
