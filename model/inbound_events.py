@@ -38,6 +38,11 @@ Name = Annotated[str, msgspec.Meta(max_length=BRANCH_CHARS_MAX)]
 Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
+_SWITCHES = (
+    "auto_switch", "backup_before_switch", "auto_merge", "require_validation", "require_no_conflicts", "allow_empty",
+)  # fmt: skip
+
+
 class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The effects that an event from outside may have. Raises InvalidConfig if its switch request would be invalid."""
 
@@ -54,11 +59,13 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A condition of the merge: `no_conflicts` is registered (`Engine.add_merge_condition`) and returns True."""
     sources: tuple[str, ...] = ()
     """The accepted sources; () accepts every source."""
+    allow_empty: bool = False
+    """The switch may make an index live that has no records, or has a resource type without any."""
 
     def __post_init__(self) -> None:
         if isinstance(self.sources, str):
             raise InvalidConfig("IncomingRules.sources is a list of strings")
-        for name in ("auto_switch", "backup_before_switch", "auto_merge", "require_validation", "require_no_conflicts"):
+        for name in _SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise InvalidConfig(f"IncomingRules.{name} is True or False, not {getattr(self, name)!r:.80}")
         self.switch_request("")
@@ -71,6 +78,7 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             switch_timeout_seconds=self.switch_timeout_seconds,
             performed_by=by,
             reason="indexing completed",
+            allow_empty=self.allow_empty,
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, StorageFull, Timeout
 from shadowswitch.storage import failpoints
 from tests.support import inside
-from tests.support.engine_helpers import KIND, fill, live, put
+from tests.support.engine_helpers import KIND, built, fill, live, put
 from tests.support.external_helpers import begin, delivered, incoming
 
 OpenEngine = Callable[..., Engine]
@@ -67,6 +67,18 @@ def test_without_auto_switch_the_shadow_waits(open_engine: OpenEngine) -> None:
     outcome = engine.receive_event(shadow_event(engine))
     assert outcome.outcome == "built"
     assert engine.shadow(outcome.shadow_index_id).state == "BUILT"
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(False, "ready_for_manual_switch"), (True, "switched")])
+def test_an_index_without_records_becomes_live_where_the_rules_allow_it(
+    open_engine: OpenEngine, allowed: bool, expected: str
+) -> None:
+    engine = open_engine(incoming=IncomingRules(allow_empty=allowed))
+    engine.create_branch("main")
+    id = built(engine).shadow_index_id
+    event = incoming("com.oms.shadow.indexing.completed", shadow_index_id=id, status="success")
+    assert engine.receive_event(event).outcome == expected
+    assert len(engine.indexes()) == allowed
 
 
 def test_a_refused_switch_leaves_the_shadow_for_a_manual_switch(open_engine: OpenEngine) -> None:
