@@ -275,6 +275,7 @@ def check(
         Derive again what the catalog holds twice: digests, numbers, names, and damaged records of which a proven copy
         exists. A running server does it; without one, this process. Each repair is in the audit history.
     """
+    require_data(data)
     with steps(quiet=json) as show:
 
         def shown(found: CheckProgress) -> None:
@@ -292,7 +293,6 @@ def check(
 
 
 def _checked(data: Path, progress: OnProgress) -> list[Finding]:
-    require_data(data)
     return check_closed(data.absolute(), progress)
 
 

@@ -106,6 +106,7 @@ def test_a_worker_that_was_stopped_while_it_waits_for_a_task_gets_none_that_stan
     engine.create_branch("main")
     fill(engine, 100)
     live(engine)
+    wait_until(lambda: engine.stats()["counters"].get("readings", 0) == 1, 60.0)  # no worker starts from now on
     idle = worker_processes()
     assert idle
     for pid in idle:

@@ -209,7 +209,8 @@ def test_a_branch_is_merged_when_every_condition_is_met(engine: Engine) -> None:
     assert engine.branch("main").state == "MERGED"
     assert asked[0][0] == "main"
     considered = [event for event in engine.events() if event.type.endswith("merge_considered")]
-    assert considered[-1].data == {"branch_name": "main", "merged": True, "unmet": []}
+    signed = {"by": "funnel-service", "reason": "event com.oms.indexing.completed"}
+    assert considered[-1].data == {"branch_name": "main", "merged": True, "unmet": [], **signed}
 
 
 def test_an_unknown_condition_is_unmet(engine: Engine) -> None:
