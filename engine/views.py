@@ -16,6 +16,7 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.schedule import ENDED, Plans
+from shadowswitch.model.events import NOT_GIVEN
 from shadowswitch.model.locks.branch_state import BranchState, BranchStatus
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ScheduledSwitch, ShadowIndex, derive
@@ -56,7 +57,8 @@ def paused_text(row: ShadowRow) -> str | None:
     """Author and reason of a pause; None for a build that is not paused."""
     if row.state not in RUNNING or not row.paused_by:
         return None
-    return f"paused by {row.paused_by}: {row.paused_why}; resume_build lets it go on"
+    why = f" ({row.paused_why})" if row.paused_why != NOT_GIVEN else ""
+    return f"paused by {row.paused_by}{why}; resume_build lets it go on"
 
 
 def scheduled_view(row: ShadowRow) -> ScheduledSwitch | None:

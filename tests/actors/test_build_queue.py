@@ -130,7 +130,7 @@ def test_a_paused_build_gives_its_place_and_waits_for_another(
     wait_until(lambda: copying(one_place) == ["a"])
     paused = one_place.pause_build(first, by="alice", reason="the demo at noon")
     assert (paused.phase, paused.paused_by, paused.estimated_completion_seconds) == ("paused", "alice", None)
-    assert paused.stands_still == "paused by alice: the demo at noon; resume_build lets it go on"
+    assert paused.stands_still == "paused by alice (the demo at noon); resume_build lets it go on"
     wait_until(lambda: copying(one_place) == ["b"])
     again = one_place.pause_build(first, by="bob")
     assert again.paused_by == "alice", "it was paused already"

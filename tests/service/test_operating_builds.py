@@ -121,9 +121,9 @@ def test_without_a_server_a_pause_lasts_until_the_build_is_resumed(cli: Cli, dat
     id = shadow["shadow_index_id"]
     cli("pause", id, "--data", data, "--by", "alice", "--reason", "the disk is replaced")
     (shadow,) = cli.json("status", "--data", data)["shadows"]
-    assert shadow["stands_still"] == "paused by alice: the disk is replaced; shadowswitch resume lets it go on"
+    assert shadow["stands_still"] == "paused by alice (the disk is replaced); shadowswitch resume lets it go on"
     error = cli.error("build", "main", "--data", data, status=1)
-    assert "paused by alice: the disk is replaced; shadowswitch resume lets it go on" in error
+    assert "paused by alice (the disk is replaced); shadowswitch resume lets it go on" in error
     assert cli.json("resume", id, "--data", data)["paused_by"] is None
     assert cli.json("build", "main", "--data", data)["joined"] is True
 
