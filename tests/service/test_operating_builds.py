@@ -60,7 +60,7 @@ def test_beside_a_server_commands_and_routes_operate_builds(cli: Cli, data: Path
         assert "queued: queued, number 1" in cli("priority", waiting[:8], 7, "--data", data, "--by", "alice")
         found = client.post(f"shadow-index/{ids[0]}/pause", {"reason": "noon"}, headers={"X-Audit-By": "bob"})
         assert (found["phase"], found["estimated_completion_seconds"]) == ("paused", None)
-        assert "noon; POST /shadow-index/{id}/resume lets it go on" in found["stands_still"]
+        assert "(noon); POST /shadow-index/{id}/resume lets it go on" in found["stands_still"]
         wait_until(lambda: client.get(f"shadow-index/{waiting}/status")["state"] == "BUILDING", what="its place")
         (kind, by, why) = entries(client, ids[0])[-1]
         assert (kind, "bob" in by, why) == ("build.paused", True, "noon")
