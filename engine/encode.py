@@ -12,12 +12,11 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.errors import InvalidChange, InvalidConfig
 from shadowswitch.model.names import check_id, check_resource_type
-from shadowswitch.model.records import Delete, Put
+from shadowswitch.model.records import DEPTH_MAX, Delete, Put
 from shadowswitch.storage.catalog.journal_format import Batch, Prepared
 from shadowswitch.storage.catalog.keys import body_checksum
 
 _encode = msgspec.msgpack.Encoder().encode
-DEPTH_MAX = 64
 _INTEGER_MIN, _INTEGER_MAX = -(1 << 63), (1 << 64) - 1
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from shadowswitch.model.errors import InvalidConfig, InvalidEvent
 from shadowswitch.model.names import BRANCH_CHARS_MAX
+from shadowswitch.model.records import DEPTH_MAX, is_deeper
 from shadowswitch.model.views import DEFAULT_CHECKS, SwitchRequest
 
 ACCEPTED: Final = frozenset(
@@ -163,6 +164,8 @@ def parse_incoming(event: Mapping[str, Any]) -> Incoming:
     """Check an event in the JSON form of CloudEvents 1.0. Raises InvalidEvent, with a message for the sender."""
     if not isinstance(event, Mapping):
         raise InvalidEvent(f"an event must be a JSON object, not {type(event).__name__}")
+    if is_deeper(event):
+        raise InvalidEvent(f"the event is nested deeper than {DEPTH_MAX} levels", hint="send flatter data")
     if event.get("specversion") != "1.0":
         raise InvalidEvent(f"specversion must be '1.0', not {event.get('specversion')!r:.40}")
     id = _text(event, "id", ID_CHARS_MAX)

@@ -34,6 +34,7 @@ from shadowswitch.model.errors import (
     StorageFull,
     Timeout,
 )
+from shadowswitch.model.records import DEPTH_MAX, is_deeper
 from shadowswitch.model.shadow_state import ShadowState, check_move
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
@@ -292,7 +293,9 @@ class BuildRegistry:
 
 
 def plain(what: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A build_config or summary in its stored form; raises InvalidConfig when it is not JSON-like."""
+    """A build_config or summary in its stored form; raises InvalidConfig if it is not JSON-like, or nested too deep."""
+    if is_deeper(config):
+        raise InvalidConfig(f"{what} is nested deeper than {DEPTH_MAX} levels", hint="use flatter values")
     try:
         found: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(dict(config)))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

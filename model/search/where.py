@@ -18,6 +18,7 @@ import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_resource_type
+from shadowswitch.model.records import DEPTH_MAX, is_deeper
 
 CONDITIONS_MAX = 100
 VALUES_MAX = 1000
@@ -55,6 +56,8 @@ def parse_where(where: Mapping[str, Any] | None) -> Where | None:
         return None
     if not isinstance(where, Mapping) or not all(isinstance(field, str) for field in where):
         raise _wrong("where is not an object of fields")
+    if is_deeper(where):
+        raise _wrong(f"where is nested deeper than {DEPTH_MAX} levels")
     try:
         text = msgspec.json.encode(where)
         where = msgspec.json.decode(text, type=dict[str, Any])

@@ -16,6 +16,7 @@ import msgspec
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.views import RUNNING, moment, paused_text, scheduled_view
 from shadowswitch.model.errors import BuildCancelled, BuildFailed, DuplicateBuild, ShadowSwitchError, UnknownShadow
+from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.service import host_file
@@ -116,6 +117,8 @@ def build_config(
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ValueError(f"--option {text!r} is not name=value")
+        if nests_too_deep(value.encode("utf-8", "surrogateescape")):
+            raise ValueError(f"--option {name} is nested deeper than {JSON_DEPTH_MAX} levels")
         try:
             config[name] = msgspec.json.decode(value.encode())
         except msgspec.DecodeError:

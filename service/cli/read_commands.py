@@ -21,6 +21,7 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
+from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
 from shadowswitch.model.views import CheckProgress, Event, Finding
 from shadowswitch.service import host_file
@@ -111,8 +112,10 @@ def search(
 def given_where(text: str | None) -> dict[str, Any] | None:
     """A filter from its JSON. Raises ValueError."""
     try:
+        if text is not None and nests_too_deep(text.encode()):
+            raise ValueError(f"--where is nested deeper than {JSON_DEPTH_MAX} levels")
         return None if text is None else msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise ValueError(f"--where is no JSON object: {error}") from error
 
 

@@ -29,6 +29,7 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import EngineClosed, InvalidEvent, ShadowSwitchError
+from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.service.daemon.part import Part
 from shadowswitch.service.daemon.text_files import FileStamp, stamp_of
 from shadowswitch.storage import data_directory, no_links
@@ -163,6 +164,8 @@ class Inbox(Part):
             data = no_links.read(descriptor, FILE_BYTES_MAX + 1)
         if len(data) > FILE_BYTES_MAX:
             raise InvalidEvent(f"it has more than {FILE_BYTES_MAX} bytes")
+        if nests_too_deep(data):
+            raise InvalidEvent(f"it is nested deeper than {JSON_DEPTH_MAX} levels")
         try:
             return msgspec.json.decode(data, type=dict[str, object])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

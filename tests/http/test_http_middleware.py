@@ -59,6 +59,25 @@ def test_a_wrong_or_too_long_body_is_answered_with_a_problem(open_server: Server
     for deep in ("[" * 20_000 + "]" * 20_000, '{"a":' * 5000 + "1" + "}" * 5000):
         text = '{"changes": [{"resource_type": "a", "id": "5", "fields": {"x": ' + deep + "}}]}"
         client.refused(400, "POST", write, raw=text.encode(), headers=json_)
+    for depth, status in (
+        (60, 201),
+        (70, 422),
+        (95, 422),
+        (105, 400),
+        (900, 400),
+        (1100, 400),
+        (5000, 400),
+        (50_000, 400),
+    ):
+        deep = "[" * depth + "]" * depth
+        text = '{"changes": [{"resource_type": "a", "id": "5", "fields": {"x": ' + deep + "}}]}"
+        answer = client.call("POST", write, raw=text.encode(), headers=json_)
+        assert answer.status in ((200, 201) if status == 201 else (status,)), (depth, answer)
+        started = (
+            '{"branch_name": "main", "index_type": "A", "resource_types": ["a"], "build_config": {"x": ' + deep + "}}"
+        )
+        if depth > 60:
+            assert client.call("POST", "shadow-index/start", raw=started.encode(), headers=json_).status == status
     for wrong in ("9" * 5000, "NaN", "1e400", '"\\ud800"'):
         text = '{"changes": [{"resource_type": "a", "id": "5", "fields": {"x": ' + wrong + "}}]}"
         client.refused(400, "POST", write, raw=text.encode(), headers=json_)

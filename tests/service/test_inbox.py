@@ -19,6 +19,7 @@ from tests.support.external_helpers import begin, delivered, incoming
 
 OpenEngine = Callable[..., Engine]
 REASONS: dict[str, tuple[bytes, str]] = {
+    "nested too deep": (b"[" * 5000 + b"]" * 5000, "nested deeper than 100 levels"),
     "no JSON": (b"hello", "it is not one JSON object"),
     "half of it": (json.dumps(incoming("com.oms.indexing.completed"))[:-1].encode(), "it is not one JSON object"),
     "a list": (b"[]", "it is not one JSON object"),

@@ -20,6 +20,7 @@ from typing import Any
 from litestar import Litestar
 
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.service.http.access import Unauthorized
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.limits.connections import WAITS_FOR_CLIENT, client_of
@@ -123,6 +124,8 @@ class Bodies:
                 raise BadRequest(
                     f"the body is not UTF-8: {error.reason} at byte {error.start}", hint="send JSON in UTF-8"
                 ) from error
+            if nests_too_deep(body):
+                raise BadRequest(f"the JSON is nested deeper than {JSON_DEPTH_MAX} levels", hint="send flatter fields")
         return body
 
     async def _gather(self, receive: Any, reading: _Reading) -> bytes | None:

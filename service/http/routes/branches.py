@@ -11,7 +11,7 @@ from litestar.params import Parameter
 
 from shadowswitch.engine.calls.branches import WITHIN_S_MAX
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.records import Receipt, RecordPage
+from shadowswitch.model.records import JSON_DEPTH_MAX, Receipt, RecordPage, nests_too_deep
 from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import BranchInfo, QuietHours
 from shadowswitch.service.http.access import Caller, Scope
@@ -191,8 +191,10 @@ def given_where(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
+        if nests_too_deep(text.encode()):
+            raise InvalidConfig(f"where is nested deeper than {JSON_DEPTH_MAX} levels", hint=WHERE)
         return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidConfig(f"where is no JSON object: {error}", hint=WHERE) from error
 
 
