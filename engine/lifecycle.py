@@ -236,7 +236,8 @@ class Lifecycle:
         records = RecordCalls(context, state, directory, self.router, self.admission, self.running_builds)
         builds = BuildCalls(context, state, directory, self.builds, self.external, self.running_builds, views)
         switches = SwitchCalls(
-            context, state, directory, generations, validator, broken, self._start_switcher, builds
+            context, state, directory, generations, validator, broken, self._start_switcher, builds,
+            {row.id for row in self.recovered.resume},
         )  # fmt: skip
         soak = SoakCalls(context, state, generations, validator, switches, views)
         stack.callback(soak.close, STOP_TIMEOUT_S)

@@ -25,6 +25,7 @@ from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import (
+    DuplicateBuild,
     EngineClosed,
     InvalidConfig,
     InvalidTransition,
@@ -36,6 +37,7 @@ from shadowswitch.model.names import check_index_type
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult, check_known
 from shadowswitch.storage.catalog import transitions
+from shadowswitch.storage.generations.build_spec import refuse_other_options
 
 logger = logging.getLogger("shadowswitch")
 
@@ -65,8 +67,12 @@ class SwitchCalls:
         broken: dict[tuple[int, str], str],
         start_switcher: Callable[[], pykka.ActorRef[Any]],
         builds: BuildCalls,
+        resumed: set[str],
     ) -> None:
-        """A switch removes its index from `broken`: by branch and type, the reason why an index is not served."""
+        """A switch removes its index from `broken`: by branch and type, the reason why an index is not served.
+
+        `resumed` has the builds that go on since the start of the engine.
+        """
         self._config = context.config
         self._catalog = context.catalog
         self._metrics = context.metrics
@@ -77,6 +83,7 @@ class SwitchCalls:
         self._broken = broken
         self._start_switcher = start_switcher
         self._builds = builds
+        self._resumed = resumed
 
     def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
@@ -181,6 +188,7 @@ class SwitchCalls:
 
         A rebuild that does not switch leaves nothing behind: when `timeout_s` passes first, when the validation says
         no, or when the caller is interrupted, the shadow is cancelled, and the next rebuild may begin. To keep a
+        A build of equal options that a stop of the host cut off, and that goes on since, is joined instead. To keep a
         refused shadow for a look, or for another switch, call `start_build`, `wait_for` and `switch`. Raises
         DuplicateBuild, InvalidConfig, BuildFailed, Timeout.
         """
@@ -189,10 +197,13 @@ class SwitchCalls:
             check_seconds("timeout_s", timeout_s)
         builds = self._builds
         by, reason = request.performed_by, request.reason
-        shadow = builds.start_build(
-            branch, index_type, resource_types, build_config, track_ready=track_ready, by=by, reason=reason
-        )
-        id = shadow.shadow_index_id
+        try:
+            shadow = builds.start_build(
+                branch, index_type, resource_types, build_config, track_ready=track_ready, by=by, reason=reason
+            )
+            id = shadow.shadow_index_id
+        except DuplicateBuild as error:
+            id = self._resumed_build(error, resource_types, build_config)
         try:
             builds.wait_for(id, "BUILT", timeout_s=timeout_s)
             result = self.switch(id, request)
@@ -203,6 +214,22 @@ class SwitchCalls:
         if not result.success and self._discard(id, result.message, by):
             result = msgspec.structs.replace(result, message=f"{result.message}; the shadow was discarded")
         return result
+
+    def _resumed_build(
+        self, error: DuplicateBuild, resource_types: Sequence[str], build_config: Mapping[str, Any] | None
+    ) -> str:
+        """The build that stands in the way, if it is the rest of an equal one that a stop of the host cut off."""
+        id = error.shadow_index_id
+        row = self._catalog.find_shadow(id)
+        if id not in self._resumed or row is None or row.external or row.service_name or row.paused_by:
+            raise error
+        begun = (row.resource_types, row.build_config)
+        refuse_other_options(error, row.index_type, begun, (resource_types, build_config))
+        try:
+            self._resumed.remove(id)
+        except KeyError:  # another rebuild has joined it
+            raise error from None
+        return id
 
     def _discard(self, id: str, reason: str, by: str) -> bool:
         """Cancel the shadow of a rebuild, if it still stands in the way of the next; True if it was cancelled."""

@@ -26,7 +26,7 @@ from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
-from shadowswitch.storage.generations.build_spec import make_spec
+from shadowswitch.storage.generations.build_spec import refuse_other_options
 
 LOOK_S = 0.1
 PREFIX_CHARS_MIN = 4
@@ -184,10 +184,8 @@ def start_or_join(
         if not cut_off or error.shadow_index_id != cut_off:
             raise
         shadow = engine.shadow(cut_off)
-        begun = make_spec(index_type, shadow.resource_types, shadow.build_config)
-        if begun.fingerprint != make_spec(index_type, resource_types, build_config).fingerprint:
-            error.message += f"; it was begun with other options: {shadow.build_config}, {shadow.resource_types}"
-            raise
+        begun = (shadow.resource_types, shadow.build_config)
+        refuse_other_options(error, index_type, begun, (resource_types, build_config))
         if shadow.paused_by:
             error.message += f"; it is {in_commands(shadow.stands_still or '')}"
             raise

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.digest import BUCKETS
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import DuplicateBuild, InvalidConfig
 from shadowswitch.model.names import check_index_type, check_resource_type
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog.rows import EXTERNAL
@@ -62,3 +62,16 @@ def _whole(config: Mapping[str, Any], key: str, default: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise InvalidConfig(f"build_config[{key!r}] must be a whole number from 1 to {most}, not {value!r}")
     return value
+
+
+def refuse_other_options(
+    error: DuplicateBuild,
+    index_type: str,
+    begun: tuple[Sequence[str], Mapping[str, Any]],
+    asked: tuple[Sequence[str], Mapping[str, Any] | None],
+) -> None:
+    """Raise `error` unless a build that is under way was begun with the types and options that are asked for, so that
+    the caller may join it."""
+    if make_spec(index_type, *begun).fingerprint != make_spec(index_type, *asked).fingerprint:
+        error.message += f"; it was begun with other options: {begun[1]}, {begun[0]}"
+        raise error

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import BuildFailed, Engine, SwitchRequest, Timeout
+from shadowswitch import BuildFailed, DuplicateBuild, Engine, SwitchRequest, Timeout
 from shadowswitch.storage import failpoints
 from tests.support import inside
-from tests.support.engine_helpers import KIND, TYPES, fill
+from tests.support.engine_helpers import KIND, TYPES, fill, wait_until
 
 NEVER = SwitchRequest(validation_checks=("NEVER",))
 
@@ -79,3 +79,26 @@ def test_a_rebuild_that_was_reverted_is_not_called_discarded(some: Engine) -> No
     assert result.rolled_back
     assert "discarded" not in result.message
     assert some.rebuild("main", KIND, TYPES).success
+
+
+def test_a_rebuild_joins_the_equal_build_that_a_stop_of_its_host_cut_off(
+    open_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(copy_slice_rows=50)
+    engine.create_branch("main")
+    fill(engine, 1000)
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.2")
+    options = {"parallel_workers": 1, "shards": 1}
+    cut_off = engine.start_build("main", KIND, TYPES, options).shadow_index_id
+    wait_until(lambda: engine.stats()["worker_pids"])
+    engine.close()
+    again = open_engine()
+    monkeypatch.delenv("SHADOWSWITCH_POINTS")
+    with pytest.raises(DuplicateBuild, match="begun with other options"):
+        again.rebuild("main", KIND, TYPES, {**options, "shards": 2}, timeout_s=60)
+    assert again.rebuild("main", KIND, TYPES, options, timeout_s=60).success
+    assert again.index("main", KIND).shadow_index_id == cut_off
+    waits = again.start_build("main", KIND, TYPES, options).shadow_index_id
+    with pytest.raises(DuplicateBuild) as caught:
+        again.rebuild("main", KIND, TYPES, options, timeout_s=60)
+    assert caught.value.shadow_index_id == waits, "a build of another caller is not taken over"
