@@ -28,7 +28,7 @@ MUTANTS_OF_SAFETY: dict[str, tuple[str, Edits]] = {
         "test_safety.py -k trimmed",
         {
             "actors/maintenance/trimmer.py": [
-                ("            below = min(needed, head - ", "            below = min(head, head - "),
+                ("min(needed + 1, queue", "min(self._catalog.head(branch)[0] + 1, queue"),
             ]
         },
     ),
