@@ -88,14 +88,8 @@ class LockView:
 
     def forgiven(self, now: float, grace_s: float) -> Self:
         """The table after a time in which no heartbeat could arrive: holders have a grace interval for the next one."""
-        return type(self)(
-            self.branch,
-            next_token=self.next_token,
-            clock_id=self.clock_id,
-            locks=[forgiven(lock, now, grace_s) for lock in self.locks.values()],
-            waiters=self.waiters,
-            endings=self.endings,
-        )
+        locks = tuple(forgiven(lock, now, grace_s) for lock in self.locks.values())
+        return self.resume(msgspec.structs.replace(self.dump(now), locks=locks))
 
     def next_due(self) -> float | None:
         """The moment of the next expiry or waiter's deadline: call `expire_due` then."""
