@@ -69,7 +69,7 @@ MUTANTS: Planted = {
     ),
     "tokens begin anew: the next one is not stored": (
         "was granted after",
-        {"model/locks/view.py": [("            next_token=self.next_token,\n", "            next_token=1,\n")]},
+        {"model/locks/view.py": [("now,\n            next_token=self.next_token", "now,\n            next_token=1")]},
     ),
     "the last comes first: a new request is not compared with the waiting ones": (
         "was served before",
