@@ -7,8 +7,8 @@ from typing import Any
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.engine.open_state import OpenState
-from shadowswitch.model.errors import InvalidName, UnknownBranch, no_branch
-from shadowswitch.model.names import check_branch
+from shadowswitch.model.errors import no_branch
+from shadowswitch.model.names import check_named_branch
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow
 
@@ -29,10 +29,7 @@ class BranchDirectory:
         self._state.check()
         row = self._rows.get(name) if isinstance(name, str) else None
         if row is None or row.number in self._router.dropped:
-            try:
-                check_branch(name)
-            except InvalidName as error:
-                raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
+            check_named_branch(name)
             self._rows.pop(name, None)
             row = self._rows[name] = self._catalog.branch(name)
         return row

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.actors.kit.story import Story, note
+from shadowswitch.actors.kit.story import Story, note, remember
 from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.actors.maintenance.subscribers import Subscriber, Subscribers
 from shadowswitch.model.events import EVENT_PREFIX
@@ -62,6 +62,7 @@ def begin_story(context: EngineContext, subscribers: Subscribers, stack: ExitSta
         },
         "engine.opened",
     )
+    remember(catalog.shadows())
     subscriber = Subscriber(story.take, newest)
     subscribers.add(subscriber)
     stack.callback(note, "engine closed", {"data": str(context.root)}, "engine.closed")

@@ -11,7 +11,7 @@ import unicodedata
 from functools import lru_cache
 from hashlib import blake2b
 
-from shadowswitch.model.errors import InvalidName
+from shadowswitch.model.errors import InvalidName, UnknownBranch
 
 BRANCH_CHARS_MAX = 200
 RESOURCE_TYPE_CHARS_MAX = 100
@@ -78,6 +78,14 @@ def check_branch(name: str) -> str:
     if name != name.strip():
         raise InvalidName(f"branch name {name!r} begins or ends with a space", hint="strip the name")
     return name
+
+
+def check_named_branch(name: str) -> str:
+    """Return the name if there may be a branch of it, else raise UnknownBranch, with what is wrong with the name."""
+    try:
+        return check_branch(name)
+    except InvalidName as error:
+        raise UnknownBranch(f"there is no branch {name!r}: {error.message}", hint=error.hint) from error
 
 
 def check_new_branch(name: str) -> str:

@@ -47,6 +47,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("shadow()", "GET /shadow-index/{id}/status", "shadowswitch status"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),
     ("start_build", "POST /shadow-index/start", "shadowswitch build"),
+    ("timeout_s gives it more time", "timeout_s gives it more time", "--timeout gives it more time"),
     ("throttle_build", "POST /shadow-index/{id}/throttle", "shadowswitch throttle"),
     ("wait_for", "GET /shadow-index/{id}/status", "shadowswitch status"),
 )

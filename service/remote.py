@@ -19,7 +19,13 @@ from shadowswitch.engine.calls.authors import author
 from shadowswitch.model import errors
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.model.names import check_id
+from shadowswitch.model.names import (
+    check_id,
+    check_index_type,
+    check_named_branch,
+    check_new_branch,
+    check_resource_type,
+)
 from shadowswitch.model.records import Delete, Put, Receipt, Record
 from shadowswitch.model.views import BranchInfo, CheckProgress, Finding, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service import host_file
@@ -62,11 +68,11 @@ class RemoteEngine:
 
     def branch(self, name: str) -> BranchInfo:
         """See Engine."""
-        return self._call("GET", f"branches/{_segment(name)}", None, BranchInfo)
+        return self._call("GET", f"branches/{_branch(name)}", None, BranchInfo)
 
     def create_branch(self, name: str, *, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine."""
-        return self._call("POST", "branches", {"name": name}, BranchInfo, by=by, reason=reason)
+        return self._call("POST", "branches", {"name": check_new_branch(name)}, BranchInfo, by=by, reason=reason)
 
     def recover_branch(self, branch: str, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine. The server adds the name of the token to `by`."""
@@ -85,7 +91,7 @@ class RemoteEngine:
         return self._move("archive", branch, reason, by)
 
     def _move(self, operation: str, branch: str, reason: str, by: str) -> BranchInfo:
-        return self._call("POST", f"branches/{_segment(branch)}/{operation}", {"reason": reason}, BranchInfo, by=by)
+        return self._call("POST", f"branches/{_branch(branch)}/{operation}", {"reason": reason}, BranchInfo, by=by)
 
     def count(self, branch: str, resource_type: str) -> int:
         """See Engine."""
@@ -104,7 +110,7 @@ class RemoteEngine:
             for one in changes
         ]
         body = {"changes": sent, "owner": owner, "timeout_s": timeout_s}
-        return self._call("POST", f"branches/{_segment(branch)}/write", body, Receipt)
+        return self._call("POST", f"branches/{_branch(branch)}/write", body, Receipt)
 
     def start_build(
         self,
@@ -119,9 +125,9 @@ class RemoteEngine:
     ) -> ShadowIndex:
         """See Engine."""
         body = {
-            "branch_name": branch,
-            "index_type": index_type,
-            "resource_types": list(resource_types),
+            "branch_name": check_named_branch(branch),
+            "index_type": check_index_type(index_type),
+            "resource_types": [check_resource_type(name) for name in resource_types],
             "build_config": build_config,
             "service_name": service_name,
             "priority": priority,
@@ -168,8 +174,7 @@ class RemoteEngine:
     ) -> ShadowIndex:
         """See Engine."""
         request = request or SwitchRequest()
-        body = {"quiet_for_s": quiet_for_s, "within_s": within_s, "force_switch": request.force_switch}
-        body["allow_empty"] = request.allow_empty
+        body = {"quiet_for_s": quiet_for_s, "within_s": within_s, **_options(request)}
         return self._operate(shadow_id, "schedule", body, request.performed_by, request.reason)
 
     def unschedule_switch(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
@@ -182,25 +187,27 @@ class RemoteEngine:
         return self._call("POST", path, body, ShadowIndex, by=by, reason=reason)
 
     def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
-        """See Engine. Of the request only author and reason are sent."""
+        """See Engine."""
         return self._switch(f"shadow-index/{_segment(shadow_id)}/switch", {}, request)
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
-        """See Engine. Of the request only author and reason are sent."""
-        return self._switch("indexes/rollback", {"branch_name": branch, "index_type": index_type}, request)
+        """See Engine."""
+        what = {"branch_name": check_named_branch(branch), "index_type": check_index_type(index_type)}
+        return self._switch("indexes/rollback", what, request)
 
     def _switch(self, path: str, body: dict[str, Any], request: SwitchRequest | None) -> SwitchResult:
-        by, reason = (request.performed_by, request.reason) if request is not None else ("", "")
-        return self._call("POST", path, {**body, "reason": reason}, SwitchResult, LONG_TIMEOUT_S, by=by)
+        request = request or SwitchRequest()
+        sent = {**body, **_options(request)}
+        return self._call("POST", path, sent, SwitchResult, LONG_TIMEOUT_S, by=request.performed_by)
 
     def drop_branch(self, name: str, cascade: bool = False, by: str = "", reason: str = "") -> None:
         """See Engine. The server adds the name of the token to `by`."""
-        path = f"branches/{_segment(name)}?cascade={str(cascade).lower()}"
+        path = f"branches/{_branch(name)}?cascade={str(cascade).lower()}"
         self._call("DELETE", path, None, dict[str, Any], by=by, reason=reason)
 
     def drop_index(self, branch: str, index_type: str, by: str = "", reason: str = "") -> None:
         """See Engine. The server adds the name of the token to `by`."""
-        path = f"indexes?branch_name={quote(branch, safe='')}&index_type={quote(index_type, safe='')}"
+        path = f"indexes?branch_name={_branch(branch)}&index_type={check_index_type(index_type)}"
         self._call("DELETE", path, None, dict[str, Any], by=by, reason=reason)
 
     def check(
@@ -293,6 +300,17 @@ def ready_of(data: Path) -> dict[str, Any]:
     if "reasons" not in answer:  # a problem document
         return {"ready": False, "reasons": [answer.get("detail", "the server refused to answer")]}
     return answer
+
+
+def _options(request: SwitchRequest) -> dict[str, Any]:
+    """A request as fields of a body. Its author is a header."""
+    fields: dict[str, Any] = msgspec.to_builtins(request)
+    del fields["performed_by"]
+    return fields
+
+
+def _branch(name: str) -> str:
+    return _segment(check_named_branch(name))
 
 
 def _segment(name: str) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.operating.story import Author, Line, line, line_of
+from shadowswitch.model.shadow_state import UNDER_WAY
 from shadowswitch.model.views import Event
 from shadowswitch.storage.catalog.rows import ShadowRow
 
@@ -37,9 +38,17 @@ class Story:
             _authors[event.subject] = Author(by, event.data.get("reason", ""))
             if len(_authors) > AUTHORS_MAX:
                 _authors.popitem(last=False)
-        write(line_of(kind, event.subject, event.data, _authors.get(event.subject)))
+        begun = _authors.get(event.subject) if not kind.startswith("recovery.") else None
+        write(line_of(kind, event.subject, event.data, begun))
         if kind in ENDED:
             _authors.pop(event.subject, None)
+
+
+def remember(rows: Iterable[ShadowRow]) -> None:
+    """Learn the authors of builds that an earlier engine began. Any thread."""
+    for row in rows:
+        if row.begun_by and row.state in UNDER_WAY:
+            _authors.setdefault(row.id, Author(row.begun_by, row.begun_why))
 
 
 def note_build(row: ShadowRow, kind: str, **figures: Any) -> None:

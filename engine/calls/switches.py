@@ -34,9 +34,10 @@ from shadowswitch.model.errors import (
     UnknownIndex,
 )
 from shadowswitch.model.names import check_index_type
-from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
+from shadowswitch.model.shadow_state import ENDED, UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult, check_known
 from shadowswitch.storage.catalog import transitions
+from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.build_spec import refuse_other_options
 
 logger = logging.getLogger("shadowswitch")
@@ -46,6 +47,18 @@ PLAN_MAX_S = 86_400.0 * 365
 SWITCH_GRACE_S = 5.0
 """For what follows the commit: reading from the new generation, its published path."""
 GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
+
+
+def _unswitchable(row: ShadowRow) -> str:
+    """The next step for a shadow that is not BUILT."""
+    says = f"it says: {row.error or row.phase}"
+    if row.state == ShadowState.FAILED:
+        return f"retry_build goes on with it; {says}"
+    if row.state == ShadowState.ACTIVE:
+        return f"it has been switched to, and a rollback goes to the previous generation; {says}"
+    if row.state in ENDED:
+        return f"start a new build with start_build; {says}"
+    return f"wait for it with wait_for; {says}"
 
 
 def accountable(request: SwitchRequest) -> SwitchRequest:
@@ -101,7 +114,7 @@ class SwitchCalls:
                 f"shadow {id} is {row.state}, only a BUILT one can be switched to",
                 operation="switch",
                 object=id,
-                hint=f"wait for it with wait_for; it says: {row.error or row.phase}",
+                hint=_unswitchable(row),
             )
         return self._run(RunSwitch(row.branch_name, target, id, request, False, Reply()))
 

@@ -19,7 +19,7 @@ from shadowswitch.service.cli import output
 from shadowswitch.service.cli.directory import Data, Json, require_free
 from shadowswitch.service.logs import log_to_stderr
 
-EXTRA = frozenset({"cloudevents", "litestar", "prometheus_client", "uvicorn"})
+EXTRA = frozenset({"cloudevents", "h11", "litestar", "prometheus_client", "uvicorn"})
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535), help="The port; 0 takes a free one.")]
 Rate = Annotated[float, Parameter(validator=Number(gt=0), help="Requests per second of one token or address.")]
 BodyMb = Annotated[int, Parameter(validator=Number(gte=1, lte=1024), help="The limit of a request body, in MiB.")]

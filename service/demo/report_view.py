@@ -16,9 +16,10 @@ def print_report(report: Report) -> None:
     """Print the tables, then the verdict."""
     imported = report.imported
     output.say(
-        f"\n{imported.files} files of {report.corpus} written as records ({output.size(imported.size_bytes)},"
+        "",
+        f"{imported.files} files of {report.corpus} written as records ({output.size(imported.size_bytes)},"
         f" {report.import_s:.1f} s{f', {imported.unchanged} unchanged' if imported.unchanged else ''});"
-        f" skipped: {counts_text(imported.skipped) or 'none'}"
+        f" skipped: {counts_text(imported.skipped) or 'none'}",
     )
     _print_builds(report)
     _print_stalls(report)

@@ -105,6 +105,9 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     ended_at: Moment | None = None
     """The removal of the files of an ended shadow: its row stays for `Config.ended_keep_s` from then on."""
     plan: SwitchPlan | None = None
+    begun_by: str = ""
+    """The author of the build, or of its last retry; "" in rows of older versions."""
+    begun_why: str = ""
 
     @property
     def waits_for_copy(self) -> bool:

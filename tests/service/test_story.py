@@ -142,6 +142,7 @@ def test_a_build_that_a_kill_cut_off_goes_on_in_the_story(tmp_path: Path) -> Non
     assert words[:2] == ["build claimed", "build started"]
     assert words[-3:] == ["build copied every record", "build validated", "build is BUILT"]
     assert "recovery: the build goes on" in words
+    assert {(one.fields["by"], one.fields["reason"]) for one in story[-3:]} == {("carol (as local)", "nightly")}
 
 
 SILENT = """

@@ -60,7 +60,7 @@ def claim_build(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, ShadowState.PREPARING,
         Phase.PREPARING if external else Phase.QUEUED, spec.backend, build_config, spec.fingerprint,
         commit.next_number("token"), now, external, service, number, path=path, track_ready=track_ready,
-        priority=priority,
+        priority=priority, begun_by=commit.author[0], begun_why=commit.author[1],
     )  # fmt: skip
     commit.put_generation(generation)
     commit.put_shadow(shadow)
@@ -214,6 +214,13 @@ def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> Shadow
     if other is not None and other.id != row.id:
         text = f"another build of the index is under way: shadow {other.id}"
         raise DuplicateBuild(text, shadow_index_id=other.id, operation="retry")
+    if row.state not in (ShadowState.FAILED, ShadowState.CANCELLED):
+        raise InvalidTransition(
+            f"shadow {shadow_id} is {row.state}, only a FAILED one can be retried",
+            operation="retry",
+            object=shadow_id,
+            hint="see its status with shadow()",
+        )
     generation = commit.find_generation(row.generation)
     if generation is None or generation.role is not GenerationRole.BUILDING:
         raise InvalidTransition(
@@ -224,7 +231,7 @@ def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> Shadow
     row = move(
         commit, row, ShadowState.PREPARING, phase=Phase.PREPARING if row.external else Phase.QUEUED,
         token=commit.next_number("token"), completed_at=None, eta_s=None, retry_count=row.retry_count + 1, paused_by="",
-        paused_why="",
+        paused_why="", begun_by=commit.author[0], begun_why=commit.author[1],
     )  # fmt: skip
     emit(commit, row, "build.retried", retry_count=row.retry_count)
     return row
