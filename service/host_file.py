@@ -8,17 +8,24 @@ The file is valid while its process holds the lock of the directory. The file of
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from shadowswitch.model.errors import StorageFull
 from shadowswitch.storage import data_directory, no_links
+from shadowswitch.storage.shortages import shortage
 
 NAME = "HOST"
 BYTES_MAX = 4096
+AGAIN_S = 1.0
+
+logger = logging.getLogger("shadowswitch")
 
 
 class HostFile(msgspec.Struct, frozen=True):
@@ -41,6 +48,44 @@ def write(data: Path, found: HostFile) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+class Announcement:
+    """The file of a running server. A disk without room delays it, and not the server: reads need no room."""
+
+    def __init__(self, data: Path, found: HostFile) -> None:
+        self._data = data
+        self._found = found
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Write the file; without room, try again until there is some. Raises OSError for any other reason."""
+        if not self._wrote():
+            logger.warning("no room for the file %s: commands do not find this server until there is", NAME)
+            self._thread = threading.Thread(target=self._try_again, name="host-file", daemon=True)
+            self._thread.start()
+
+    def end(self) -> None:
+        """Remove the file."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        remove(self._data)
+
+    def _wrote(self) -> bool:
+        try:
+            write(self._data, self._found)
+        except OSError as error:
+            if not isinstance(shortage(error), StorageFull):
+                raise
+            return False
+        return True
+
+    def _try_again(self) -> None:
+        with contextlib.suppress(OSError):
+            while not self._ended.wait(AGAIN_S) and not self._wrote():
+                pass
 
 
 def remove(data: Path) -> None:

@@ -147,7 +147,7 @@ class BuildRegistry:
         free, reserve = disk.free_bytes(self._context.root), self._context.config.disk_reserve_bytes
         if free < estimate + reserve:
             raise StorageFull(
-                f"the build may need {estimate} bytes, and {free} are free, of which {reserve} stay in reserve",
+                f"the build may need {estimate} bytes, and {free} are free; {reserve} must stay in reserve",
                 operation="start_build",
                 object=branch.name,
                 hint="free space, or lower Config.disk_reserve_bytes",

@@ -135,8 +135,10 @@ def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: To
     host = Host(engine, tokens.access, options, tokens)
     url = url_of(listener, options)
 
+    announcement = host_file.Announcement(engine.path, host_file.HostFile(url, tokens.secret, os.getpid()))
+
     def listening() -> None:
-        host_file.write(engine.path, host_file.HostFile(url, tokens.secret, os.getpid()))
+        announcement.begin()
         host.daemon_status = ready(engine, url)
 
     settings = uvicorn.Config(
@@ -158,7 +160,7 @@ def _serve(engine: Engine, listener: socket.socket, options: Options, tokens: To
     try:
         server.run([listener])
     finally:
-        host_file.remove(engine.path)
+        announcement.end()
 
 
 def _exit_after(after_s: float) -> None:

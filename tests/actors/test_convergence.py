@@ -106,7 +106,7 @@ def test_a_build_is_refused_when_there_is_no_room_for_it(open_engine: Any) -> No
     engine = open_engine(disk_reserve_bytes=1 << 60)
     engine.create_branch("main")
     assert engine.write("main", [Put("object_type", "a", {"text": "x"})]).lsn == 1  # writes are still accepted
-    with pytest.raises(StorageFull, match="stay in reserve"):
+    with pytest.raises(StorageFull, match="must stay in reserve"):
         engine.start_build("main", KIND, ["object_type"])
     assert engine.shadows() == []
 

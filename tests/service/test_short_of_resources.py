@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, ResourceExhausted
+from shadowswitch.service import host_file
 from shadowswitch.service.daemon.daemon import read_settings
 from shadowswitch.service.daemon.ignore import IgnoreRules
 from shadowswitch.service.daemon.inbox import Inbox
@@ -152,3 +153,23 @@ def test_a_client_is_asked_to_try_again() -> None:
     assert (status, body["recoverable"]) == (503, True)
     assert body["type"].endswith(":resource-exhausted")
     assert headers["Retry-After"]
+
+
+def test_a_full_disk_delays_the_file_of_a_server_and_not_the_server(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = host_file.HostFile("http://127.0.0.1:1", "", os.getpid())
+
+    announcement = host_file.Announcement(engine.path, found)
+    for number in (errno.EACCES, errno.ENOSPC):
+        refused = lacking(1, number, os.replace, lambda _, to: Path(to).name == host_file.NAME)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refused)
+            with pytest.raises(PermissionError) if number == errno.EACCES else contextlib.nullcontext():
+                announcement.begin()
+            assert host_file.read(engine.path) is None
+    try:
+        wait_until(lambda: host_file.read(engine.path) == found, what="the file, once there is room")
+    finally:
+        announcement.end()
+    assert host_file.read(engine.path) is None
