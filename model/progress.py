@@ -7,8 +7,8 @@ all of that is in the pace. The time of the build so far, by the share that the 
 machine and load slow every phase. Early in a build that says little, so the time of the last build, by the rows, has
 weight until a share `TRUSTED` of the build has passed. Changes to replay count by the rate of the replay less the rate
 of new changes, as far as they take longer than in the pace. Between two measurements the time that passes is what is
-known. The percent moves at each moment at the speed that brings it to 100 in the time left. So it never stands still
-and never goes back; the ETA rises when the work turns out longer.
+known. A throttled build takes so much longer. The percent moves at each moment at the speed that brings it to 100 in
+the time left. So it never stands still and never goes back; the ETA rises when the work turns out longer.
 
 Convergence (`Rounds`). A round replays up to the head as it was when the round began; changes written meanwhile are the
 next round. A round gains if it was shorter than every round before. While writers are faster than the replay, each
@@ -68,12 +68,15 @@ class ProgressMeter:
         self._percent = percent
         self._expected = pace or ASSUMED
         self._left_s: float | None = None
-        """The seconds left as of `_at`."""
+        """The seconds of work left as of `_at`."""
+        self._end_s = 0.0
+        """The last of them, which no share slows: the validation."""
         self.begin(0.0)
 
     def begin(self, at: float) -> None:
         """A builder begins, maybe with rows that an earlier one has copied: these say nothing of its speed."""
-        self._begun = self._at = self._read_at = at
+        self._begun = self._at = self._worked_s = self._share_at = self._read_at = at
+        self._share = 1.0
         self._goes_on = self._percent > 0
         self._first_share = 0.0
         self._rows_total = 0
@@ -81,26 +84,23 @@ class ProgressMeter:
         """Seconds since the begin at which each tenth of the rows was copied, and at which the validation began."""
         self._last = (0.0, 0.0)
         """The share of the rows, and the seconds, of the last measurement."""
-        self._paused_at: float | None = None
         self._copied_whole_s: float | None = None
         """The seconds of the whole build as they were known at the end of the copy."""
 
-    def pause(self, at: float, paused: bool) -> None:
-        """The build stands still, or goes on."""
-        if paused == (self._paused_at is not None):
-            return
-        if paused:
-            self.read(at)
-            self._paused_at = at
-            return
-        stood_s = at - (self._paused_at or at)
-        self._begun, self._at, self._read_at = self._begun + stood_s, self._at + stood_s, self._read_at + stood_s
-        self._paused_at = None
+    def work(self, at: float, share: float) -> None:
+        """From now on the build works so large a share of the time; 0: it stands still."""
+        self.read(at)
+        self._worked_s, self._share_at, self._read_at, self._share = self._work_time(at), at, at, share
+
+    def _work_time(self, at: float) -> float:
+        """Time as it is without throttle and pauses. All seconds of the pace are of it."""
+        return self._worked_s + (at - self._share_at) * self._share
 
     def measure(
         self, at: float, rows_total: int, rows_done: int, residual_changes: int, change_rate: float, write_rate: float
     ) -> None:
         """Add a measurement of a copy or a catch-up. Rates are in changes per second, 0 while unknown."""
+        now, at = at, self._work_time(at)
         pace, rows_share = self._expected, min(1.0, rows_done / rows_total) if rows_total else 1.0
         share = pace.share_of(rows_share)
         if self._goes_on and not self._first_share:
@@ -120,14 +120,17 @@ class ProgressMeter:
         copy_s = whole_s * max(0.0, pace.shares[-2] - share)
         catch_up_s = whole_s * (pace.shares[-1] - max(share, pace.shares[-2]))
         late_s = max(0.0, (residual_changes + write_rate * copy_s) / surplus - catch_up_s)
-        self._expect(at, whole_s * (1.0 - share) + late_s)
+        self._end_s = whole_s * (1.0 - pace.shares[-1])
+        self._expect(now, whole_s * (1.0 - share) + late_s)
 
     def validating(self, at: float) -> None:
-        """The validation begins."""
-        self._note_tenths(1.0, at - self._begun)
-        self._spent.append(at - self._begun)
+        """The validation begins, at full speed."""
+        self.work(at, 1.0)
+        worked_s = self._work_time(at) - self._begun
+        self._note_tenths(1.0, worked_s)
+        self._spent.append(worked_s)
         share = self._expected.shares[-1]
-        whole_s = self._whole_s(share, at)
+        whole_s = self._whole_s(share, self._work_time(at))
         if whole_s is not None:
             self._expect(at, whole_s * (1.0 - share))
 
@@ -136,7 +139,7 @@ class ProgressMeter:
 
         None for a build that went on from a stored copy.
         """
-        whole_s = at - self._begun
+        whole_s = self._work_time(at) - self._begun
         if self._goes_on or len(self._spent) != TENTHS + 1 or whole_s <= 0:
             return None
         shares = [min(1.0, spent_s / whole_s) for spent_s in self._spent]
@@ -147,11 +150,13 @@ class ProgressMeter:
         return Pace(self._rows_total, (whole_s + by_last) / 2, shares)
 
     def read(self, at: float) -> tuple[float, float | None]:
-        """Percent, and the seconds left, None while unknown."""
-        if self._left_s is None or self._paused_at is not None:
+        """Percent, and the seconds left, None while unknown or while the build stands still."""
+        if self._left_s is None or self._share <= 0:
             return self._percent, None
-        since_s, passed_s = at - self._at, max(0.0, at - self._read_at)
-        left_s = max(self._left_s - since_s, OVERDUE * since_s)
+        since_s, passed_s = self._work_time(at) - self._at, max(0.0, at - self._read_at)
+        work_s = max(self._left_s - since_s, OVERDUE * since_s)
+        end_s = min(work_s, self._end_s)
+        left_s = (work_s - end_s) / self._share + end_s
         if left_s + passed_s > 0:
             self._percent = min(99.9, 100.0 - (100.0 - self._percent) * left_s / (left_s + passed_s))
         self._read_at = at
@@ -180,10 +185,12 @@ class ProgressMeter:
         self._last = rows_share, elapsed_s
 
     def _expect(self, at: float, left_s: float) -> None:
+        """So many seconds of work are left now."""
+        now = self._work_time(at)
         if self._left_s is None:  # nothing was known so far: all time until now is time spent
-            self._left_s, self._at = left_s + at - self._read_at, self._read_at
+            self._left_s, self._at = left_s + now - self._begun, self._begun
         self.read(at)
-        self._at, self._left_s = at, left_s
+        self._at, self._left_s = now, left_s
 
 
 PART_S = 1.0

@@ -122,6 +122,7 @@ class ShadowBuilder(EngineActor):
         self._handed_over = False
         """The shadow is BUILT, or will be: a switch may begin, and the generation is not this actor's any more."""
         self._pacing = Pacing(context, heads, builds, row)
+        self._meter.work(self._begun, self._pacing.control.share)
         self._workers = ShardWorkers(
             context.config, context.root, pool, parallel_workers, self._pacing.control, self._send
         )
@@ -208,8 +209,8 @@ class ShadowBuilder(EngineActor):
         if control == was:
             return
         self._workers.tune(control)
+        self._meter.work(self._clock.monotonic(), 0.0 if control.paused else control.share)
         if was.paused != control.paused:
-            self._meter.pause(self._clock.monotonic(), control.paused)
             self._note(Phase.PAUSED if control.paused else Phase.COPYING)
             if not control.paused and self._generation is not None:
                 self._send(Step())
@@ -236,8 +237,7 @@ class ShadowBuilder(EngineActor):
         change_rate = sum(rates) / len(rates) if rates else 0.0
         write_rate = (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0
         total = max(self._rows_total, rows)
-        done = rows if copying else total
-        self._meter.measure(now, total, done, self._residual, change_rate, write_rate)
+        self._meter.measure(now, total, rows if copying else total, self._residual, change_rate, write_rate)
         if now - self._noted > NOTE_INTERVAL_S:
             self._note(Phase.COPYING if copying else Phase.CATCHING_UP)
 

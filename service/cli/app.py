@@ -45,7 +45,7 @@ HINTS: dict[type[ShadowSwitchError], str] = {
     UnknownShadow: "shadowswitch status lists the shadows",
     UnknownIndex: "shadowswitch build ... --switch creates one",
     BuildFailed: "shadowswitch events shows the course of the build; remove the cause and build again",
-    DuplicateBuild: "switch to it, or discard it with shadowswitch cancel",
+    DuplicateBuild: "wait for it, switch to it, or discard it with shadowswitch cancel",
 }
 """The hints of these errors on the command line; `hints` translates the hint of any other error."""
 

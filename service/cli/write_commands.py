@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from shadowswitch.model.views import SwitchRequest, SwitchResult
+from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import (
     build_config,
@@ -35,6 +35,7 @@ from shadowswitch.service.daemon.importer import Imported, ensure_branch, import
 from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report_view import print_report
+from shadowswitch.storage.backends.registry import likely_index_type
 
 PLAN = Plan()
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -170,12 +171,22 @@ def build(
         shadow = wait_until_built(engine, shadow, json, by)
         request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
         result = engine.switch(shadow.shadow_index_id, request) if switch else None
-    text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
-    text += ["it was begun by a command that was cut off, and went on from what was stored"] if joined else []
-    text += [result.message] if result is not None else []
+    text = _built_text(shadow, joined, result)
     output.print_result({"shadow": shadow, "switch": result, "joined": joined}, text, json)
     if result is not None and not result.success:
         raise Refused
+
+
+def _built_text(shadow: ShadowIndex, joined: bool, result: SwitchResult | None) -> list[str]:
+    text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
+    text += ["it was begun by a command that was cut off, and went on from what was stored"] if joined else []
+    likely = likely_index_type(shadow.index_type)
+    text += [f"{shadow.index_type} is an index type of its own: did you mean {likely}?"] if likely else []
+    if result is not None:
+        text.append(result.message)
+    elif not shadow.record_count:
+        text.append("it has no records: a switch to it is refused without --allow-empty")
+    return text
 
 
 def switch(

@@ -7,6 +7,7 @@ worker processes, a backend from outside this library needs the second form.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import threading
 from collections.abc import Callable
@@ -23,6 +24,8 @@ _BUILT_IN = {
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }
 _DEFAULTS = {"SEARCH_INDEX": "fts5"}
+SIMILAR = 0.85
+"""The least similarity of a mistyped name: one or two letters."""
 _registered: dict[str, Backend] = {}
 _guard = threading.Lock()
 
@@ -53,6 +56,12 @@ def register(backend: Backend) -> None:
 def default_backend(index_type: str) -> str:
     """The name of the backend for an index type when the build names none."""
     return _DEFAULTS.get(index_type, "kv")
+
+
+def likely_index_type(index_type: str) -> str:
+    """The well-known index type that a name was likely meant to be; "" for one that is like none, or is one."""
+    close = [] if index_type in _DEFAULTS else difflib.get_close_matches(index_type, _DEFAULTS, 1, SIMILAR)
+    return close[0] if close else ""
 
 
 def load(spec: str) -> Backend:

@@ -174,11 +174,28 @@ def test_a_paused_build_has_no_eta_and_its_pause_does_not_count() -> None:
     meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
     meter.measure(4.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
     percent, left_s = meter.read(4.0)
-    meter.pause(4.0, True)
-    meter.pause(5.0, True)
+    meter.work(4.0, 0.0)
+    meter.work(5.0, 0.0)
     assert meter.read(1_000.0) == (percent, None)
-    meter.pause(1_000.0, False)
-    meter.pause(1_001.0, False)
+    meter.work(1_000.0, 1.0)
     assert list(meter.read(1_000.0)) == pytest.approx([percent, left_s])
     meter.measure(1_004.0, ROWS, ROWS, 0, 0.0, 0.0)
     assert meter.read(1_004.0)[1] == pytest.approx(2.0)
+
+
+def test_a_throttled_build_takes_so_much_longer_but_for_its_validation() -> None:
+    """The ETA knows at once; and the pace is that of full speed."""
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
+    meter.measure(4.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    meter.work(4.0, 0.25)
+    assert meter.read(4.0)[1] == pytest.approx(4.0 / 0.25 + 2.0)
+    assert meter.read(8.0)[1] == pytest.approx(3.0 / 0.25 + 2.0)
+    meter.measure(8.0, ROWS, ROWS * 5 // 8, 0, 0.0, 0.0)
+    assert meter.read(8.0)[1] == pytest.approx(3.0 / 0.25 + 2.0)
+    meter.measure(20.0, ROWS, ROWS, 0, 0.0, 0.0)
+    meter.validating(20.0)
+    assert meter.read(20.0)[1] == pytest.approx(2.0)
+    found = meter.pace(22.0)
+    assert found is not None
+    assert found.whole_s == pytest.approx(10.0)
+    assert found.shares == pytest.approx(EVEN, abs=0.02)

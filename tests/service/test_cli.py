@@ -64,6 +64,14 @@ def test_import_build_switch_search_and_roll_back(cli: Cli, tmp_path: Path) -> N
     assert cli.json("check", "--data", data) == []
 
 
+def test_a_build_says_what_was_likely_mistyped(cli: Cli, live: Path) -> None:
+    typo = cli("build", "main", "SERCH_INDEX", "--data", live)
+    assert "SERCH_INDEX is an index type of its own: did you mean SEARCH_INDEX?" in typo
+    empty = cli("build", "main", "GRAPH_INDEX", "--resource-type", "fil", "--data", live)
+    assert "did you mean" not in empty
+    assert "it has no records: a switch to it is refused without --allow-empty" in empty
+
+
 def test_commands_print_tables_and_sentences_without_json(cli: Cli, live: Path, tmp_path: Path) -> None:
     assert "40 unchanged" in cli("import", "main", tmp_path / "texts", "--data", live)
     built = cli("build", "main", "--data", live, "--tokenizer", "porter")
