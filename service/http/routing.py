@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from litestar import Litestar, Request, delete, get, post
 from litestar.connection import ASGIConnection
@@ -56,13 +57,17 @@ def _route(kind: Callable[..., Any], path: str | list[str], scope: Scope | str, 
 
 
 def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Refuse a caller without the scope of the route, and a query with a parameter that the route does not have.
+    """Refuse a caller without the scope of the route, and a query that is no UTF-8 or has an unknown parameter.
 
     The route itself checks the branch. Raises Unauthorized, Forbidden, BadRequest.
     """
     caller: Caller | None = connection.scope.get(CALLER)  # type: ignore[assignment]
     check_scope(caller, handler)
     if connection.scope["query_string"]:
+        try:
+            unquote_to_bytes(connection.scope["query_string"]).decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest("the query is not valid UTF-8", hint="percent-encode its values as UTF-8") from error
         known = query_parameters(handler, connection.path_params)
         unknown = sorted(set(connection.query_params) - known)
         if unknown:

@@ -64,6 +64,11 @@ def test_a_filter_that_search_does_not_have_is_refused(client: Client) -> None:
     assert problem["hint"].endswith("index_type, limit, min_lsn, offset, q, resource_type, timeout_s, where")
 
 
+def test_a_query_that_is_not_utf_8_is_refused(client: Client) -> None:
+    problem = client.refused(400, "GET", "branches/main/search?q=%ff")
+    assert problem["detail"] == "the query is not valid UTF-8"
+
+
 def test_every_parameter_of_the_document_is_known(client: Client) -> None:
     for method, path, operation in operations(client):
         for one in in_query(operation, False) if method == "GET" and "stream" not in path else ():
