@@ -43,7 +43,7 @@ POINTS = (
     "build.manifest",
     "build.built",
     "build.failed",
-    "build.cancelled",
+    "build.stopped",
     "switch.begun",
     "switch.validated",
     "switch.near",

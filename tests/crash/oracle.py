@@ -159,7 +159,8 @@ class Demands:
         live = live_generations(self.engine).get((branch, INDEX), 0)
         if live not in allowed:
             self.no(f"generation {live} is live on {branch}, expected was one of {sorted(allowed)}")
-        serving = [s.generation for s in self.engine.shadows() if s.branch_name == branch and s.phase == "live"]
+        shadows = [s for s in self.engine.shadows(branch) if s.index_type == INDEX]
+        serving = [s.generation for s in shadows if s.phase == "live"]
         if serving != ([live] if live else []):
             self.no(f"on {branch} the shadows of generations {serving} say that they are live, the index says {live}")
         if live:

@@ -43,7 +43,7 @@ MUTANTS: Planted = {
         },
     ),
     "lost waiter: the actor of a branch stops although a request waits": (
-        "ended in a timeout although nothing went wrong",
+        "was refused although its locks are held",
         {
             "actors/branch/router.py": [
                 (
