@@ -84,7 +84,7 @@ def test_a_second_server_of_one_directory_is_refused_and_names_the_first(tmp_pat
         assert second.returncode == 1
         assert f"process {server.process.pid}" in error
         assert error.count("\n") == 1
-        assert server.client().get("branches") == {"branches": [], "total_count": 0}
+        assert server.client().get("branches") == {"branches": [], "total_count": 0, "next_after": None}
 
 
 def test_a_public_address_without_tokens_and_a_used_port_are_refused_in_one_line(
