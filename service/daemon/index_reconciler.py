@@ -23,6 +23,7 @@ from shadowswitch.model.errors import (
     UnknownBranch,
     UnknownIndex,
 )
+from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import SwitchRequest
 from shadowswitch.service.daemon.part import AUTHOR, CHANGED, Part
 from shadowswitch.service.daemon.settings import IndexSettings
@@ -102,9 +103,9 @@ class IndexReconciler(Part):
                     continue
                 self._empty.discard(key)
                 since = -self._retry_s
-            if self._stopping.is_set() or time.monotonic() - since < self._retry_s or self._is_settled(key, index):
+            if self._stopping.is_set() or time.monotonic() - since < self._retry_s:
                 continue
-            if self._waits_for_quiet(index):
+            if self._waits_for_quiet(index) or self._is_settled(key, index):  # in the order of the states
                 continue
             try:
                 self._build(key, index)
@@ -195,8 +196,10 @@ class IndexReconciler(Part):
         self._reached[key] = index.fingerprint  # now, for a rollback may come before the next round
 
     def _waits_for_quiet(self, index: IndexSettings) -> bool:
-        """Does an equal shadow wait for the switch that was scheduled as the settings say?"""
-        for shadow in self._engine.shadows(index.branch, "BUILT") if index.switch == "quiet" else ():
+        """Does an equal shadow wait for the switch that was scheduled as the settings say, or is in it?"""
+        for shadow in self._engine.shadows(index.branch) if index.switch == "quiet" else ():
+            if shadow.state not in (ShadowState.BUILT, ShadowState.SWITCHING):
+                continue
             plan, same = shadow.scheduled_switch, shadow.index_type == index.index_type
             if plan is None or not same or (plan.quiet_for_s, plan.within_s) != (index.quiet_for_s, index.within_s):
                 continue
