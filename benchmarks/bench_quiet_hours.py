@@ -8,11 +8,12 @@ Both wait as long on average, see `model/operating/quiet_hours.py`. A hit is a s
 
 from __future__ import annotations
 
-import argparse
 import lzma
 from itertools import accumulate
 from pathlib import Path
 
+from benchmarks import common
+from benchmarks.common import Report
 from shadowswitch.model.operating.quiet_hours import Backtest, backtest
 
 DATA = Path(__file__).parent / "data"
@@ -34,21 +35,26 @@ def judged(name: str, calm_s: float = CALM_S, within_s: float = WITHIN_S) -> Bac
 
 
 def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run and report."""
+    parser = common.arguments(__doc__)
     parser.add_argument("--calm", type=float, default=CALM_S / 60, help="minutes")
     parser.add_argument("--within", type=float, default=WITHIN_S / 3600, help="hours")
     options = parser.parse_args()
-    print("history        moments  weeks  quietest hour  quiet rule  difference  error  mean wait  rule for  verdict")
+    report = Report("The quietest hour and the quiet rule", "commits of four public repositories")
+    rows = [
+        "| history | moments | weeks | quietest hour | quiet rule | error | mean wait | verdict |",
+        "|" + "---|" * 8,
+    ]
     for name in HISTORIES:
         found = judged(name, options.calm * 60, options.within * 3600)
         verdict = "beats the rule" if found.beats else "does not beat the rule"
-        print(
-            f"{name:13}  {found.moments:7}  {found.weeks:5}  {found.adviser:13.1%}  {found.rule:10.1%}"
-            f"  {found.adviser - found.rule:+10.1%}  {found.error:5.1%}  {found.wait_s / 3600:7.1f} h"
-            f"  {found.rule_for_s / 3600:8.1f} h  {verdict}"
+        rows.append(
+            f"| {name} | {found.moments} | {found.weeks} | {found.adviser:.1%} | {found.rule:.1%} | {found.error:.1%}"
+            f" | {found.wait_s / 3600:.1f} h | {verdict} |"
         )
-    return 0
+        report.figure(f"{name}: quietest hour less quiet rule", found.adviser - found.rule, "", "share of hits")
+    report.text = "\n".join(rows)
+    return common.finish(report, options)
 
 
 if __name__ == "__main__":

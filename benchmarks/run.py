@@ -84,6 +84,7 @@ SCRIPTS = (
         "--records 100 --builds 2 --rounds 1 --quiet-s 0.1",
         5.0,
     ),
+    Script("bench_quiet_hours", "", "", 1.0),
     Script(
         "simulate",
         "--scenarios --developers 20 --records 20000 --expect-failures",
