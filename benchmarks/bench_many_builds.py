@@ -4,7 +4,8 @@
 
 Each branch has as many records, and its index is built by one worker. Writers of another branch write single records in
 closed loops and note what each write takes: without a build, beside one, beside eight. Rounds take turns. `builds_max`
-is its default, the number of cores; `commit_latency_budget` too. A target compares the 99th percentiles of all writes.
+is its default, half the number of cores; `commit_latency_budget` too. A target compares the 99th percentiles of all
+writes.
 """
 
 from __future__ import annotations

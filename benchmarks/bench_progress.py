@@ -4,9 +4,9 @@
 
 A thread reads the status of each build every 10 ms. Its ETA is to *switched*; the error at 10, 50 and 90 % of the time
 from start to switched is |ETA - time left| / time left. The longest standstill is the longest time without a new
-percent, as a share of the whole. Quiet, and under 2 writers and 2 readers. Each index was built twice before, as a host
-has: the first build has no last one to compare with. Switches and rollbacks are timed as calls,
-quiet: rollbacks in turns with the reading of every row that follows them.
+percent, from the first status to BUILT, as a share of the whole. Quiet, and under 2 writers and 2 readers. Each index
+was built twice before, as a host has: the first build has no last one to compare with. Switches and rollbacks are timed
+as calls, quiet: rollbacks in turns with the reading of every row that follows them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ class Watched(msgspec.Struct):
     whole_s: float
     copy_s: float
     switch_s: float
+    built_s: float
     said: list[tuple[float, float, float | None]]
-    """Time, percent, ETA."""
+    """Time, percent, ETA; from the return of `start_build` until BUILT."""
 
     def error(self, share: float) -> float | None:
         """The error of the ETA at a share of the whole; None when none was said."""
@@ -51,8 +52,8 @@ class Watched(msgspec.Struct):
 
     def standstill(self) -> float:
         """The longest time without a new percent, as a share of the whole."""
-        longest, since, last = 0.0, 0.0, 0.0
-        for at, percent, _ in [*self.said, (self.whole_s, 100.0, None)]:
+        longest, since, last = 0.0, self.said[0][0], 0.0
+        for at, percent, _ in [*self.said, (self.built_s, 100.0, None)]:
             if percent > last:
                 longest, since, last = max(longest, at - since), at, percent
         return longest / self.whole_s
@@ -87,7 +88,8 @@ def build(engine: Engine) -> Watched:
         over.set()
         watcher.join()
     assert result.success, result.message
-    return Watched(ended - begun, copied[0] if copied else ended - begun, ended - asked, said)
+    copy_s = copied[0] if copied else ended - begun
+    return Watched(ended - begun, copy_s, ended - asked, asked - begun, said)
 
 
 def rollbacks(engine: Engine, times: int) -> list[float]:

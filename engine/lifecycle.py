@@ -81,7 +81,7 @@ from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
-from shadowswitch.engine.log_lines import begin_story, escape_arguments
+from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
@@ -111,7 +111,7 @@ class Lifecycle:
 
     def __init__(self, path: str | os.PathLike[str], config: Config | None, state: OpenState, machine: Machine) -> None:
         """Take the directory's lock, recover, start. Raises as `Engine` says; then nothing is left running."""
-        escape_arguments()
+        prepare_log()
         config = config if config is not None else Config()
         if not isinstance(config, Config):
             raise InvalidConfig(f"config must be a Config, not {config!r:.80}", hint="say Config(soak_s=60)")

@@ -35,12 +35,18 @@ def _escaped(argument: object) -> object:
     return argument if argument is None or isinstance(argument, int | float) else escaped(str(argument))
 
 
-def escape_arguments() -> None:
-    """Escape the arguments of every record of this library from now on. Idempotent."""
-    logging.getLogger("shadowswitch").addFilter(_FILTER)
+def prepare_log() -> None:
+    """Escape the arguments of every record of this library from now on. Idempotent.
+
+    The handler that does nothing keeps records of a host without logging off its standard error.
+    """
+    logger = logging.getLogger("shadowswitch")
+    logger.addFilter(_FILTER)
+    logger.addHandler(_NOWHERE)
 
 
 _FILTER = _EscapedArguments()
+_NOWHERE = logging.NullHandler()
 
 
 def begin_story(context: EngineContext, subscribers: Subscribers, stack: ExitStack) -> None:

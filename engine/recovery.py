@@ -120,6 +120,8 @@ class Recovery:
         failpoint("recover.cleaned")
         for index in self._catalog.indexes():
             live = self._generations.get(index.live)
+            if index.withdrawn:
+                self._found.broken[index.branch, index.index_type] = index.withdrawn
             if live is not None:
                 head = self._catalog.head(index.branch)[0]
                 self._indexes.of(index.branch, index.index_type).set_live(live, index.epoch, head)
@@ -325,7 +327,7 @@ class Recovery:
         if row.role == "live":
             self._found.broken[row.branch, row.index_type] = reason
             if is_ahead:
-                transact(lambda c: transitions.withdraw_live(c, row.number, reason), "recover")
+                transact(lambda c: transitions.withdraw_live(c, row.number, reason, served=True), "recover")
             shadow = self._catalog.shadow(row.shadow_id)
             transact(lambda c: transitions.note_recovery(c, "broken", shadow, reason=reason), "recover")
         elif row.role == "soaking":

@@ -228,7 +228,7 @@ class Views:
         if position is None:
             return None
         places = self._running_builds.queue.places
-        return f"queued, number {position}: Config.builds_max lets {places} copy at once; see set_priority"
+        return f"queued, number {position}: Config.builds_max lets {places} work at once; see set_priority"
 
     def _switch_estimate_s(self, row: ShadowRow) -> float:
         """The likely time of the call of a switch: that of the last one of the index."""

@@ -81,8 +81,8 @@ class Config(msgspec.Struct, frozen=True):
     write_delay_max_ms: float = 20.0
     """The longest delay of a single write for a build that cannot keep up, before that build fails."""
     builds_max: int = 0
-    """The most builds of the engine that copy at once; the others wait, see `set_priority`. 0: as many as there are
-    cores. What follows a copy, and an external build, does not count."""
+    """The most builds of the engine that work at once, from their copy until they are BUILT; the others wait, see
+    `set_priority`. 0: half as many as there are cores, at least one. An external build does not count."""
     commit_latency_budget: float = 20.0
     """Milliseconds by which the mean commit of a second may take longer than without builds, before builds work less,
     down to a fifth of their time. 0: builds never give way."""

@@ -86,6 +86,8 @@ class ProgressMeter:
         """The share of the rows, and the seconds, of the last measurement."""
         self._copied_whole_s: float | None = None
         """The seconds of the whole build as they were known at the end of the copy."""
+        if self._left_s is None and self._expected.whole_s and not self._goes_on:  # by the rows of then, until measured
+            self._left_s, self._end_s = self._expected.whole_s, self._expected.whole_s * (1 - self._expected.shares[-1])
 
     def work(self, at: float, share: float) -> None:
         """From now on the build works so large a share of the time; 0: it stands still."""

@@ -28,7 +28,7 @@ class Phase(StrEnum):
     """The present activity of a build or of the built index: finer than the state."""
 
     QUEUED = "queued"
-    """A build that waits for a place among those that copy, see `Config.builds_max`."""
+    """A build that waits for a place among those that work, see `Config.builds_max`."""
     PREPARING = "preparing"
     COPYING = "copying"
     PAUSED = "paused"
@@ -87,10 +87,6 @@ MOVES: dict[ShadowState, frozenset[ShadowState]] = {
 
 UNDER_WAY = frozenset({S.PREPARING, S.BUILDING, S.BUILT, S.SWITCHING})
 """While a shadow is in one of these, another build of the same branch and index type is a duplicate."""
-
-
-HEAVY = frozenset({Phase.QUEUED, Phase.PREPARING, Phase.COPYING, Phase.PAUSED})
-"""In these phases a build of the engine has its copy before it."""
 
 
 ENDED = frozenset({S.CLEANUP, S.FAILED, S.CANCELLED})

@@ -148,7 +148,7 @@ class ShadowBuilder(EngineActor):
         self._context.hold.check()
         if row.state == ShadowState.PREPARING:
             row = self._prepare(row, spec)
-        elif row.waits_for_copy:
+        elif row.phase in (Phase.QUEUED, Phase.PAUSED):
             self._note(Phase.COPYING)
         self._row = row
         names = self._context.catalog.types()
@@ -183,8 +183,6 @@ class ShadowBuilder(EngineActor):
             self._fail(failure)
             return
         self._measure()
-        if not self._workers.are_copying:
-            self._leave_place(self._id)
         if isinstance(message.answer, Progress):
             self._watch_disk()
         elif self._workers.are_done:
@@ -335,6 +333,7 @@ class ShadowBuilder(EngineActor):
         self._context.transact(lambda c: mark(c, self._id, lsn, found.rows, found.size_bytes, written), "build")
         self._meter.finish()
         self._builds.ended(self._id)
+        self._leave_place(self._id)
         failpoint("build.built")
         self._followers.of(generation.row.number).tell(Follow(generation))
         self._context.metrics.count("builds")

@@ -19,6 +19,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import InvalidStateError
 from typing import Any
 
 import pykka
@@ -110,14 +111,14 @@ def wrap(error: BaseException, where: str) -> ShadowSwitchError:
 
 
 def fail_reply(message: Any, error: BaseException) -> bool:
-    """Answer a message with an error; False if the message has no reply, or its reply was given or cancelled."""
+    """Answer a message with an error, unless its sender has given up; False if it has no reply, or has one already."""
     reply = getattr(message, "reply", None)
-    if not isinstance(reply, Reply) or reply.done():
+    if not isinstance(reply, Reply):
         return False
     try:
         reply.set_exception(error)
-    except Exception:
-        return False
+    except InvalidStateError:
+        return reply.cancelled()
     return True
 
 

@@ -74,6 +74,10 @@ class Reply(Generic[T]):
         """Was the reply given or cancelled?"""
         return self._state > _RUNNING
 
+    def cancelled(self) -> bool:
+        """Has the sender stopped waiting before the reply was claimed?"""
+        return self._state == _CANCELLED
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until the reply is given or cancelled; False at the timeout."""
         if self._state > _RUNNING:

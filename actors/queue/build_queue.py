@@ -1,8 +1,8 @@
-"""The BuildQueue: which builds copy, and which wait for a place. Pure, but for the lock of its owner.
+"""The BuildQueue: which builds work, and which wait for a place. Pure, but for the lock of its owner.
 
-A build needs a place while its copy is before it or under way. What follows (catching up, validation, the wait for a
-switch) is light, and takes none: so one heavy copy goes on beside many tails. The highest priority goes first, then the
-oldest claim. A build that copies keeps its place: a higher priority does not stop it.
+A build needs a place until it is BUILT: its copy and its validation take whole cores, and the writers' commits wait for
+the disk behind what it forces out. The highest priority goes first, then the oldest claim. A build that works keeps its
+place: a higher priority does not stop it.
 
 Nothing of the queue is stored but what the rows of the shadows have: after a restart the order is the same. A build
 that held a place then is ahead of all that waited. An external build takes no place.
@@ -16,25 +16,27 @@ from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.storage.catalog.rows import ShadowRow
 
 Rank = tuple[bool, int, int]
+CORES_EACH = 2
+"""The parallel workers of a build by default: more builds at once are no faster, and writers wait longer for them."""
 
 
 class BuildQueue:
     """Its owner changes it under a lock; `position` may be asked on any thread."""
 
     def __init__(self, places: int) -> None:
-        """`places` builds copy at once; 0: as many as the machine has cores for this process."""
-        self.places = places or len(os.sched_getaffinity(0))
-        self._copying: set[str] = set()
+        """`places` builds work at once; 0: one for each `CORES_EACH` cores that this process may use, at least one."""
+        self.places = places or max(1, len(os.sched_getaffinity(0)) // CORES_EACH)
+        self._working: set[str] = set()
         self._waiting: dict[str, Rank] = {}
 
     def join(self, row: ShadowRow, held_place: bool = False) -> None:
         """Ask for a place; with `held_place` the build had one before a restart. Again: no change."""
-        if row.id not in self._copying:
+        if row.id not in self._working:
             self._waiting.setdefault(row.id, (not held_place, -row.priority, row.generation))
 
     def leave(self, shadow_id: str) -> None:
         """Give the place back, or stop waiting for one."""
-        self._copying.discard(shadow_id)
+        self._working.discard(shadow_id)
         self._waiting.pop(shadow_id, None)
 
     def set_priority(self, shadow_id: str, priority: int) -> None:
@@ -45,11 +47,11 @@ class BuildQueue:
 
     def next(self) -> str | None:
         """Give the first of those that wait a place; None when no place is free, or no build waits."""
-        if not self._waiting or len(self._copying) >= self.places:
+        if not self._waiting or len(self._working) >= self.places:
             return None
         first = min(self._waiting, key=self._waiting.__getitem__)
         del self._waiting[first]
-        self._copying.add(first)
+        self._working.add(first)
         return first
 
     def waiting(self) -> list[str]:
@@ -63,5 +65,5 @@ class BuildQueue:
 
 
 def held_place(row: ShadowRow) -> bool:
-    """Did the build copy when the engine stopped?"""
+    """Did the build work when the engine stopped?"""
     return row.state == ShadowState.BUILDING and row.phase not in (Phase.QUEUED, Phase.PAUSED)

@@ -70,7 +70,7 @@ class Builders:
             self._fill_places()
 
     def leave_place(self, shadow_id: str) -> None:
-        """A build does not copy any more, or does not wait any more: the next one has its place. Again: no effect."""
+        """A build does not work any more, or does not wait any more: the next one has its place. Again: no effect."""
         with self._lock:
             self._queue.leave(shadow_id)
             self._fill_places()
@@ -168,13 +168,9 @@ class Builders:
     # -- under the lock ------------------------------------------------------------------------------------------------
 
     def _enter(self, row: ShadowRow, held: bool = False) -> None:
-        """Into the queue. A build with its copy behind it needs no place."""
-        if self._closed or row.external or row.paused_by or row.state not in UNDER_BUILD:
-            return
-        if row.waits_for_copy:
+        """Into the queue. An external build needs no place."""
+        if not (self._closed or row.external or row.paused_by) and row.state in UNDER_BUILD:
             self._queue.join(row, held)
-        else:
-            self._begin(row)
 
     def _fill_places(self) -> None:
         self._forget_ended()

@@ -28,6 +28,8 @@ def measure(sizes: Sizes, folder: Path, report: Report) -> None:
     took_s: list[float] = []
     with Engine.open(folder / "data", BENCH_CONFIG) as engine:
         engine.create_branch("other")
+        for _ in range(2 * BENCH_CONFIG.journal_keep_changes // BATCH):  # as much as its journal keeps
+            engine.write("other", [Put(TYPE, str(n % 100), {"text": "beside"}) for n in range(BATCH)])
         quiet = _written(engine, threading.Event(), 300)
         beside: list[float] = []
         for _ in range(ROUNDS):

@@ -70,8 +70,8 @@ class BuildCalls:
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
 
-        While `Config.builds_max` builds copy, it waits with the phase `queued`: the highest `priority` goes first, then
-        the oldest. It is PREPARING then, and its ETA is None. An external build does not wait.
+        While `Config.builds_max` builds are under way, it waits with the phase `queued`: the highest `priority` goes
+        first, then the oldest. It is PREPARING then, and its ETA is None. An external build does not wait.
 
         With `external` a program outside builds it: the answer names its directory (`shadow_index_path`) and the LSN
         from which changes are kept (`start_lsn`). See docs/external-builds.md. With `track_ready` the branch becomes

@@ -134,7 +134,7 @@ def _line(error: Exception) -> str:
         hint = _hint(error)
         text = " ".join(f"{error.message}; {hint}".split() if hint else error.message.split())
     if isinstance(error, CycloptsError):
-        return f"{text} See shadowswitch --help."
+        return f"{text} See {' '.join(('shadowswitch', *(error.command_chain or ()), '--help'))}."
     if isinstance(error, ShadowSwitchError | ValueError | OSError):
         return text
     return f"unforeseen {type(error).__name__}: {text}; {DEBUG} shows the traceback"

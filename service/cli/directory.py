@@ -14,6 +14,7 @@ from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import escaped
 from shadowswitch.service import host_file
+from shadowswitch.service.daemon.settings import engine_config
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
@@ -116,5 +117,5 @@ def open_engine(data: Path, create: bool = False) -> Iterator[Engine | RemoteEng
             _warn_of_others(data)
     else:
         require_data(data)
-    with Engine.open(data) as own:
+    with Engine.open(data, engine_config(data)) as own:
         yield own

@@ -74,7 +74,7 @@ def retry(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "", 
     shadow_id = full_id(data, shadow_id)
     with open_engine(data) as engine:
         shadow = wait_until_built(engine, engine.retry_build(shadow_id, by, reason), json, by)
-    output.print_result(shadow, f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records", json)
+    output.print_result(shadow, output.built(shadow), json)
 
 
 def schedule(
@@ -116,10 +116,11 @@ def _operate(data: Path, given: str, json: bool, call: Callable[[Engine | Remote
     shadow_id = full_id(data, given)
     with open_engine(data) as engine:
         shadow = call(engine, shadow_id)
-    text = f"{shadow.shadow_index_id} is {shadow.state}, {shadow.phase}"
+    paused = shadow.stands_still is not None  # its text says so, too
+    text = f"{shadow.shadow_index_id} is {shadow.state}" + ("" if paused else f", {shadow.phase}")
     if shadow.scheduled_switch is not None:
         plan = shadow.scheduled_switch
         text += f"; its switch comes after {plan.quiet_for_s:g} s of quiet, at the latest after {plan.within_s:g} s"
     if shadow.stands_still:
-        text += f": {in_commands(shadow.stands_still)}"
+        text += f", {in_commands(shadow.stands_still)}"
     output.print_result(shadow, text, json)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowswitch.model.names import escaped
+from shadowswitch.model.views import ShadowIndex
 
 WIDTH_WITHOUT_TERMINAL = 140
 """The width of a table in a pipe: every table of these commands fits."""
@@ -98,6 +99,16 @@ def cell(value: Any) -> str:
     if hasattr(value, "isoformat"):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 hit`, `2 hits`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def built(shadow: ShadowIndex) -> str:
+    """The end of a build."""
+    return f"{shadow.shadow_index_id} is {shadow.state} with {counted(shadow.record_count or 0, 'record')}"
 
 
 def size(bytes_: int | None) -> str:

@@ -41,6 +41,7 @@ from shadowswitch.service.cli.directory import (
 from shadowswitch.service.cli.locks import locks_of, render_locks, stable_locks
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.cli.status import PAGE, render_shadow, render_status, stable_status, status_of
+from shadowswitch.service.reached import check_reached
 from shadowswitch.service.remote import ready_of
 from shadowswitch.storage.activity import quiet_hours
 
@@ -106,7 +107,8 @@ def search(
         output.print_json({"hits": hits, "lsn": lsn, "generation": generation})
         return
     rows = [[hit.resource_type, hit.id, f"{hit.score:.3f}", hit.lsn] for hit in hits]
-    output.print_table(f"{len(hits)} hits, LSN {lsn}, generation {generation}", ["type", "id", "score", "lsn"], rows)
+    title = f"{output.counted(len(hits), 'hit')}, LSN {lsn}, generation {generation}"
+    output.print_table(title, ["type", "id", "score", "lsn"], rows)
 
 
 def given_where(text: str | None) -> dict[str, Any] | None:
@@ -231,6 +233,7 @@ def audit(*, data: Data, after: After = 0, limit: Limit = 1000, json: Json = Fal
 
 def _print_events(title: str, database: str, data: Data, after: int, limit: int, json: bool) -> None:
     with open_catalog(data) as catalog:
+        check_reached(after, catalog.span(database), "event" if database == "outbox" else "entry")
         found = [event_of(row, catalog.uuid) for row in catalog.events(after, limit, database)]
     if json:
         output.print_json(found)
@@ -240,6 +243,7 @@ def _print_events(title: str, database: str, data: Data, after: int, limit: int,
 
 def _follow_events(data: Data, after: int, json: bool) -> None:
     with open_catalog(data) as catalog:
+        check_reached(after, catalog.span())
         while True:
             for row in catalog.events(after, FOLLOW_PAGE):
                 event = event_of(row, catalog.uuid)
@@ -289,7 +293,7 @@ def check(
         findings = _repaired(data, by, reason, shown) if repair else _checked(data, shown)
     standing = sum(not finding.repaired for finding in findings)
     counts = [f"{len(findings) - standing} repaired"] if standing < len(findings) else []
-    counts.append(f"{standing} findings" if standing else "sound")
+    counts.append(output.counted(standing, "finding") if standing else "sound")
     output.print_result(findings, [*map(str, findings), ", ".join(counts)], json)
     if standing:
         raise Refused

@@ -190,7 +190,7 @@ def _render_daemon(found: dict[str, Any] | None) -> list[RenderableType]:
     if found["error"]:
         errors.append(f"the settings stay as they were: {found['error']}")
     if found["restart_needed"]:
-        errors.append("[incoming] and [builds] of the settings take effect at the next start")
+        errors.append("[incoming] and [engine] of the settings take effect at the next start")
     return [*parts, *map(output.plain, errors)]
 
 

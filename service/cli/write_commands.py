@@ -178,7 +178,7 @@ def build(
 
 
 def _built_text(shadow: ShadowIndex, joined: bool, result: SwitchResult | None) -> list[str]:
-    text = [f"{shadow.shadow_index_id} is {shadow.state} with {shadow.record_count} records"]
+    text = [output.built(shadow)]
     text += ["it was begun by a command that was cut off, and went on from what was stored"] if joined else []
     likely = likely_index_type(shadow.index_type)
     text += [f"{shadow.index_type} is an index type of its own: did you mean {likely}?"] if likely else []

@@ -64,7 +64,7 @@ class UpkeepStatus(msgspec.Struct, frozen=True):
     webhooks: list[WebhookStatus]
     inbox: InboxStatus | None
     restart_needed: bool
-    """The settings have another [incoming] or [builds] than the open engine."""
+    """The settings have another [incoming] or [engine] than the open engine."""
     not_started: dict[str, str]
     """The parts that could not be started, each with its error. The daemon tries again."""
 
@@ -208,7 +208,7 @@ class Daemon(Part):
 
     def _restart_needed(self) -> bool:
         """Is the engine to start with other settings than at the start, and than a host gave it?"""
-        return not any(map(self._settings.starts_as, (self._at_start.config(), self._engine.config)))
+        return self._settings.restart_needed(self._at_start, self._engine.config)
 
     # -- settings --------------------------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ class Daemon(Part):
                 return RETRY_S
             self._error = None
             if self._restart_needed():
-                logger.warning("%s: [incoming] and [builds] take effect at the next start", self.settings_file)
+                logger.warning("%s: [incoming] and [engine] take effect at the next start", self.settings_file)
             self._indexes.want(self._settings.index)
             self._engine.tell_settings(str(self.settings_file), None, AUTHOR, CHANGED)
         self._apply()

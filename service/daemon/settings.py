@@ -20,6 +20,9 @@ tokenizer = "porter"
 [inbox]
 enabled = true
 
+[engine]                           # fields of Config
+disk_reserve_bytes = 1073741824
+
 [[webhook]]
 url = "https://example.org/hook"
 secret_env = "HOOK_SECRET"         # the name of an environment variable, never the secret itself
@@ -28,6 +31,7 @@ types = ["com.shadowswitch.switch.*"]
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -58,8 +62,8 @@ FOLLOWED = (
     f" from a module, and {FOLLOWED_INDEXES_MAX} at most; name the file with --settings to use all of it"
 )
 
-AT_START = ("incoming", "builds_max", "commit_latency_budget")
-"""The fields of Config that the settings have."""
+OF_ENGINE = frozenset(Config.__struct_fields__) - {"incoming"}
+"""The fields of Config that the table [engine] may have; `incoming` is a table of its own."""
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400 * 365)]
 
@@ -118,13 +122,6 @@ class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Allow loopback, private and link-local addresses, and http without TLS."""
 
 
-class BuildSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many builds copy at once, and when they give way to writers: see Config."""
-
-    builds_max: Annotated[int, msgspec.Meta(ge=0)] = Config().builds_max
-    commit_latency_budget: Annotated[float, msgspec.Meta(ge=0)] = Config().commit_latency_budget
-
-
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A settings file; the folders are absolute."""
 
@@ -134,17 +131,22 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     webhook: tuple[WebhookSettings, ...] = ()
     incoming: IncomingRules = IncomingRules()
     """The rules for incoming events; a change takes effect at the next start."""
-    builds: BuildSettings = BuildSettings()
-    """As `incoming`, a change takes effect at the next start."""
+    engine: dict[str, Any] = {}
+    """Fields of Config; a change takes effect at the next start."""
 
     def config(self) -> Config:
-        """The configuration of the engine."""
-        return Config(incoming=self.incoming, **msgspec.structs.asdict(self.builds))
+        """The configuration of the engine. Raises InvalidConfig."""
+        for name in self.engine.keys() - OF_ENGINE:
+            near = difflib.get_close_matches(name, OF_ENGINE, 1)
+            hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists them"
+            raise InvalidConfig(f"the engine has no setting {name!r}", hint=hint)
+        return Config(incoming=self.incoming, **self.engine)
 
-    def starts_as(self, config: Config) -> bool:
-        """Has an engine with that configuration what counts at its start?"""
-        ours = self.config()
-        return all(getattr(ours, name) == getattr(config, name) for name in AT_START)
+    def restart_needed(self, earlier: Settings, running: Config) -> bool:
+        """Has an engine that runs, or was started with earlier settings, another configuration than these settings?"""
+        names = {"incoming", *earlier.engine, *self.engine}
+        ours = [getattr(self.config(), name) for name in names]
+        return all(ours != [getattr(config, name) for name in names] for config in (earlier.config(), running))
 
 
 def load_settings(path: Path) -> Settings:
@@ -154,6 +156,19 @@ def load_settings(path: Path) -> Settings:
     if exposed:
         logger.warning("%s", exposed)
     return check_settings(settings, path.parent.absolute(), path.name)
+
+
+def engine_config(data: Path) -> Config:
+    """The configuration of an engine without a daemon: [engine] and [incoming] of the file in its data directory.
+
+    Raises InvalidConfig.
+    """
+    try:
+        settings = _decode(data / FILE_NAME, follow=True)
+    except FileNotFoundError:
+        return Config()
+    config: Config = _checked(FILE_NAME, settings.config)
+    return config
 
 
 def load_followed(path: Path) -> tuple[Settings, dict[str, str]]:
@@ -209,6 +224,7 @@ def _where(message: str) -> str:
 
 def check_settings(settings: Settings, base: Path, name: str = FILE_NAME) -> Settings:
     """Check the rules beyond the types, and resolve folders against `base`. Raises InvalidConfig."""
+    _checked(f"{name}: [engine]", settings.config)
     mirrors = tuple(
         _checked(f"{name}: [[mirror]] number {n}", _check_mirror, mirror, base)
         for n, mirror in enumerate(settings.mirror, 1)

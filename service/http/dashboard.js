@@ -270,11 +270,11 @@ function actionsOf(one) {
     found.push({ label, name: `${label} the build of ${named}`, act: () => act(label, text, () => call("POST", `${path}/${what}`, body)) });
   if (!one.external && (one.state === "PREPARING" || one.state === "BUILDING")) {
     if (one.paused_by) operate("Resume", `The build of ${named} goes on as soon as it has a place.`, "resume");
-    else operate("Pause", `The build of ${named} stands still until it is resumed, and another one may copy meanwhile.`, "pause");
+    else operate("Pause", `The build of ${named} stands still until it is resumed, and another one may work meanwhile.`, "pause");
     if (one.share && one.share < 1) operate("Full speed", `The build of ${named} works all the time.`, "throttle", { share: 1 });
     else operate("Slow down", `The build of ${named} works a quarter of the time.`, "throttle", { share: 0.25 });
     const highest = Math.max(0, ...state.shadows.filter((other) => other.queue_position).map((other) => other.priority));
-    if (one.queue_position > 1) operate("Put first", `The build of ${named} is the next one to copy.`, "priority", { priority: highest + 1 });
+    if (one.queue_position > 1) operate("Put first", `The build of ${named} is the next one to begin.`, "priority", { priority: highest + 1 });
   }
   if (one.scheduled_switch) found.push({ label: "Unschedule", name: `Unschedule the switch of ${named}`, act: () => act("Unschedule", `The switch of ${named} is by hand again.`, () => call("DELETE", `${path}/schedule`)) });
   else if (one.switch_ready || one.state === "PREPARING" || one.state === "BUILDING") operate("Switch when quiet", `The new ${named} becomes the live index after 15 minutes without a change of the branch, at the latest in a day.`, "schedule", {});
@@ -301,7 +301,13 @@ function drawIndexes() {
     const named = `${one.index_type} of ${one.branch_name}`;
     const text = `Go back to generation ${one.previous_generation} of ${named}. No write since then is lost, and a second rollback goes forward again.`;
     const back = () => act("Roll back", text, () => call("POST", "/indexes/rollback", { branch_name: one.branch_name, index_type: one.index_type }));
-    buttons(element, one.previous_generation ? [{ label: "Roll back", name: `Roll back ${named}`, act: back }] : []);
+    const where = `branch_name=${encodeURIComponent(one.branch_name)}&index_type=${encodeURIComponent(one.index_type)}`;
+    const gone = `Remove ${named}, which has ${whole(one.record_count)} records. Searches of it fail from now on. The records stay, and it can be built again.`;
+    const drop = () => act("Drop", gone, () => call("DELETE", `/indexes?${where}&reason=dashboard`));
+    buttons(element, [
+      one.previous_generation && { label: "Roll back", name: `Roll back ${named}`, act: back },
+      { label: "Drop", name: `Drop ${named}`, act: drop },
+    ].filter(Boolean));
   });
 }
 

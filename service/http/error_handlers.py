@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, SerializationException
 
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.service.http.middleware import REQUEST_ID
@@ -38,6 +38,8 @@ def from_http(request: Request[Any, Any, Any], error: HTTPException) -> Response
     if error.status_code == 400:
         fields = [one for one in error.extra or [] if isinstance(one, dict)]
         parts = [_of_body(one) or ": ".join(str(one[k]) for k in ("key", "message") if one.get(k)) for one in fields]
+        if isinstance(error.__cause__, SerializationException):  # Litestar says this of bodies alone
+            detail = f"the body is not JSON: {detail}"
         detail = "; ".join([detail.partition(" for ")[0].strip(), *parts])
         more["errors"] = fields
     hint = HINTS.get(error.status_code, "GET /schema describes every request")

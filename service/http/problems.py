@@ -21,6 +21,7 @@ from shadowswitch.model.locks.refusal import Blocked
 from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Forbidden, Unauthorized
 from shadowswitch.service.http.limits.shares import Overloaded
+from shadowswitch.service.reached import PlaceLost
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:shadowswitch:problem:"
@@ -59,10 +60,6 @@ class RequestHeaderFieldsTooLarge(ShadowSwitchError):
 
 class NoSuchLock(ShadowSwitchError, LookupError):
     """No lock of that id is held."""
-
-
-class PlaceLost(ShadowSwitchError):
-    """A sequence number that the event log never reached: the client read it from another data directory."""
 
 
 class KeyReused(ShadowSwitchError):

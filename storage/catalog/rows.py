@@ -16,7 +16,7 @@ import msgspec
 
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.progress import Pace
-from shadowswitch.model.shadow_state import HEAVY, GenerationRole, PublishStrategy, ShadowState
+from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
 from shadowswitch.storage.clock import Moment
 
 FORMAT = 1
@@ -109,11 +109,6 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """The author of the build, or of its last retry; "" in rows of older versions."""
     begun_why: str = ""
 
-    @property
-    def waits_for_copy(self) -> bool:
-        """Does the build have its copy before it? Then it needs a place, see `actors.queue.build_queue`."""
-        return self.state == ShadowState.PREPARING or self.phase in HEAVY
-
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     """One built copy of an index."""
@@ -170,6 +165,8 @@ class IndexRow(msgspec.Struct, array_like=True, frozen=True):
     switched_at: WallTime
     strategy: PublishStrategy = PublishStrategy.ATOMIC_RENAME
     """How `published/<branch>/<INDEX_TYPE>` is made to agree with this row, also after a crash."""
+    withdrawn: str = ""
+    """Why an index that was served has no live generation; until the next switch, or until the index is dropped."""
 
 
 class EventRow(msgspec.Struct, array_like=True, frozen=True):

@@ -1,4 +1,4 @@
-"""Which builds copy, and which wait: `Config.builds_max`, priorities, pauses; the same over restarts and kills."""
+"""Which builds work, and which wait: `Config.builds_max`, priorities, pauses; the same over restarts and kills."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from shadowswitch import Config, Engine, InvalidConfig, InvalidTransition, ShadowIndex, Timeout
 from shadowswitch.actors.queue.build_queue import BuildQueue
 from shadowswitch.model.shadow_state import Phase, ShadowState
+from shadowswitch.storage import failpoints
 from shadowswitch.storage.catalog.rows import ShadowRow
 from tests.conftest import FAST
 from tests.support.engine_helpers import KIND, TYPES, fill, found, wait_until
@@ -25,7 +26,7 @@ ONE: dict[str, Any] = {"parallel_workers": 1}
 
 @pytest.fixture
 def one_place(open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """One build copies at a time, and stands in its copy until `let_go`."""
+    """One build works at a time, and stands in its copy until `let_go`."""
     engine = open_engine(builds_max=1)
     for branch in BRANCHES:
         engine.create_branch(branch)
@@ -66,14 +67,17 @@ def test_the_highest_priority_goes_first_then_the_oldest() -> None:
     assert (queue.position("late"), queue.position("young"), queue.position("old")) == (1, 2, None)
     queue.join(row("held", 9, -9), held_place=True)
     queue.leave("old")
-    assert queue.next() == "held", "it copied when the engine stopped"
+    assert queue.next() == "held", "it worked when the engine stopped"
     queue.join(row("urgent", 3, 5))
-    assert queue.waiting() == ["late", "young"], "one that copies does not wait"
+    assert queue.waiting() == ["late", "young"], "one that works does not wait"
 
 
-def test_without_a_number_as_many_copy_as_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
-    assert BuildQueue(0).places == 3
+@pytest.mark.parametrize(("cores", "places"), [(1, 1), (2, 1), (3, 1), (8, 4)])
+def test_without_a_number_half_as_many_work_as_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, places: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert BuildQueue(0).places == places
 
 
 def test_builds_beyond_the_places_wait_in_order_and_a_queued_one_is_cancelled(
@@ -84,7 +88,7 @@ def test_builds_beyond_the_places_wait_in_order_and_a_queued_one_is_cancelled(
     assert queue_of(one_place) == {"c": 1, "b": 2, "d": 3}
     waiting = one_place.shadow(ids[1])
     assert (waiting.state, waiting.estimated_completion_seconds, waiting.start_lsn) == ("PREPARING", None, 0)
-    assert "Config.builds_max lets 1 copy at once" in (waiting.stands_still or "")
+    assert "Config.builds_max lets 1 work at once" in (waiting.stands_still or "")
     assert one_place.stats()["builds_queued"] == 3
     assert not Path(waiting.shadow_index_path).exists(), "a queued build has nothing"
     one_place.set_priority(ids[3], 9)
@@ -100,20 +104,20 @@ def test_builds_beyond_the_places_wait_in_order_and_a_queued_one_is_cancelled(
     assert c.started_at < b.started_at, "the higher priority began first"
 
 
-def test_tails_and_external_builds_take_no_place(open_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_external_build_takes_no_place_and_another_keeps_its_place_until_it_is_built(open_engine: Any) -> None:
     engine = open_engine(builds_max=1)
     for branch in BRANCHES:
         engine.create_branch(branch)
         fill(engine, 20, branch)
     engine.start_build("d", KIND, TYPES, {"backend": "fts5"}, external=True, service_name="other")
-    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.loaded=sleep:1;catchup.slice=sleep:600")
-    light = start(engine, "a")
-    wait_until(lambda: engine.shadow(light).start_lsn)
-    fill(engine, 20, "a", "again")  # the worker has this to replay, and stands in it
-    monkeypatch.delenv("SHADOWSWITCH_POINTS")
-    heavy = start(engine, "b")
-    assert engine.wait_for(heavy, "BUILT", timeout_s=60).record_count == 20
-    assert engine.shadow(light).state == "BUILDING", "it goes on with its tail"
+    failpoints.plan_points("build.validated=sleep:2@1")
+    first, second = start(engine, "a"), start(engine, "b")
+    wait_until(lambda: engine.shadow(first).phase == "validating")
+    assert queue_of(engine) == {"b": 1}
+    for id in (first, second):
+        assert engine.wait_for(id, "BUILT", timeout_s=60).record_count == 20
+    a, b = engine.shadow(first), engine.shadow(second)
+    assert a.completed_at <= b.started_at
 
 
 def test_a_rebuild_that_waits_in_the_queue_keeps_its_deadline(one_place: Engine) -> None:
@@ -182,7 +186,7 @@ def test_after_a_kill_the_order_is_the_same(
         assert host.stdout.readline() == "ready\n"
         host.send_signal(signal.SIGKILL)
     engine = open_engine(builds_max=2)
-    wait_until(lambda: copying(engine) == ["a", "b"], what="the builds that copied go on")
+    wait_until(lambda: copying(engine) == ["a", "b"], what="the builds that worked go on")
     assert queue_of(engine) == {"d": 1, "c": 2, "e": 3}
     paused = by_branch(engine)["f"]
     assert (paused.phase, paused.paused_by) == ("paused", "alice")
@@ -190,7 +194,7 @@ def test_after_a_kill_the_order_is_the_same(
     engine.close()
     fewer = open_engine(builds_max=1)
     wait_until(lambda: copying(fewer) == ["a"])
-    assert queue_of(fewer) == {"b": 1, "d": 2, "c": 3, "e": 4}, "b copied when the engine stopped"
+    assert queue_of(fewer) == {"b": 1, "d": 2, "c": 3, "e": 4}, "b worked when the engine stopped"
     monkeypatch.delenv("SHADOWSWITCH_POINTS")
     fewer.close()
     last = open_engine()

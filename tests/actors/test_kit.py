@@ -1,4 +1,4 @@
-"""Timers, the Supervisor and service threads, on a clock that the test moves. Pacing: test_rounds.py."""
+"""Actors, timers, the Supervisor and service threads, on a clock that the test moves. Pacing: test_rounds.py."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import logging
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 
+from shadowswitch.actors.kit.actor import EngineActor
+from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.service_thread import ServiceThread
 from shadowswitch.actors.kit.supervisor import PAUSE_MAX_S, RESTARTS_MAX, Supervisor
 from shadowswitch.actors.kit.timers import Timers
+from shadowswitch.model.errors import InvalidTransition
 from shadowswitch.storage.clock import Clock
 
 
@@ -112,3 +116,43 @@ def test_a_service_thread_whose_run_raises_ends_and_is_logged(caplog: pytest.Log
     assert not thread.joined_itself, "a thread cannot wait for its own end"
     assert "shadowswitch-failing ended with an error" in caplog.text
     assert "boom" in caplog.text
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """To `Refusing`: always refused."""
+
+    reply: Reply[None]
+
+
+class Tell(msgspec.Struct, frozen=True):
+    """As `Ask`; no caller waits for an answer."""
+
+
+class Refusing(EngineActor):
+    """Refuses every message."""
+
+    def __init__(self) -> None:
+        super().__init__("refusing", lambda *_: None)
+        self.handles(Ask, self._refuse)
+        self.handles(Tell, self._refuse)
+
+    def _refuse(self, _: Any) -> None:
+        raise InvalidTransition("refused")
+
+
+def test_a_refusal_for_which_no_caller_waits_any_more_is_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    actor = Refusing.start()
+    try:
+        with caplog.at_level(logging.DEBUG, "shadowswitch"):
+            given_up: Reply[None] = Reply()
+            assert given_up.cancel()
+            actor.tell(Ask(given_up))
+            waiting: Reply[None] = Reply()
+            actor.tell(Ask(waiting))
+            with pytest.raises(InvalidTransition):
+                waiting.result(30)
+            assert caplog.text == ""
+            actor.tell(Tell())
+    finally:
+        actor.stop()
+    assert "refusing could not do Tell: refused" in caplog.text

@@ -136,7 +136,7 @@ def test_a_rebuild_is_shown_from_start_to_switch_and_a_button_rolls_back(browser
         client.close()
 
 
-def test_a_button_cancels_a_build_and_an_unconfirmed_click_changes_nothing(
+def test_buttons_cancel_a_build_and_drop_an_index_and_an_unconfirmed_click_changes_nothing(
     browser: Any, server: Server, client: Client
 ) -> None:
     shadow_id = client.built()
@@ -148,6 +148,11 @@ def test_a_button_cancels_a_build_and_an_unconfirmed_click_changes_nothing(
     clicked(page, f"Discard the build of {KIND} of main")
     wait_until(lambda: client.get(f"shadow-index/{shadow_id}/status")["state"] == "CANCELLED")
     discard.wait_for(state="detached")
+    client.post(f"shadow-index/{client.built()}/switch", {})
+    clicked(page, f"Drop {KIND} of main")
+    shows(page, "#said", "SEARCH_INDEX of branch main is dropped")
+    page.get_by_role("button", name=f"Drop {KIND} of main").wait_for(state="detached")
+    assert client.get("indexes")["indexes"] == []
     assert page.complaints == []
 
 

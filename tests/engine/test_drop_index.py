@@ -78,6 +78,18 @@ def test_it_is_built_again_and_its_epoch_goes_on(engine: Engine) -> None:
         engine.rollback("main", KIND)
 
 
+def test_a_first_build_that_waits_for_its_switch_is_named(open_engine: OpenEngine) -> None:
+    engine = open_engine()
+    engine.create_branch("main")
+    fill(engine, 20)
+    shadow = built(engine)
+    with pytest.raises(InUse, match="cancel_build"):
+        engine.drop_index("main", KIND)
+    engine.cancel_build(shadow.shadow_index_id)
+    with pytest.raises(UnknownIndex):
+        engine.drop_index("main", KIND)
+
+
 @pytest.mark.parametrize("state", ["BUILDING", "BUILT"])
 def test_it_is_refused_while_a_build_is_under_way(engine: Engine, state: str) -> None:
     shadow = built(engine) if state == "BUILT" else begin(engine)

@@ -87,14 +87,37 @@ def test_an_index_ahead_of_its_branch_is_not_served_either_when_new_writes_have_
     again.write("main", [put(f"new{number}", "fresh") for number in range(300)])
     again.close()
     last = open_engine()
-    with pytest.raises(UnknownIndex):
+    with pytest.raises(CorruptData, match="the catalog is older than the index"):
         last.reader("main", KIND)
+    assert "the catalog is older than the index" in str(last.health().unserved), "also after a further start"
     assert "generation.condemned" in [entry.type for entry in last.audit()]
     assert last.rebuild("main", KIND, TYPES, {"backend": backend}).success
+    assert last.health().ready
     with last.reader("main", KIND, min_lsn=last.head("main")) as reader:
         assert reader.count() == 350
         assert reader.get("object_type", "lost0") is None
         assert reader.get("object_type", "new0") is not None
+
+
+def test_an_index_that_is_not_served_any_more_can_be_dropped(
+    begun: Callable[[str], Engine], open_engine: Open, data_dir: Path
+) -> None:
+    engine = begun("fts5")
+    engine.close()
+    backed_up(engine)
+    engine = open_engine(sound=False)
+    write_on(engine)
+    engine.close()
+    put_back(data_dir)
+    open_engine().close()
+    last = open_engine()
+    assert not last.health().ready
+    last.drop_index("main", KIND)
+    assert last.health().ready
+    with pytest.raises(UnknownIndex):
+        last.reader("main", KIND)
+    last.close()
+    assert open_engine().health().ready
 
 
 @BACKENDS

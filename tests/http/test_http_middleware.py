@@ -49,6 +49,7 @@ def test_a_wrong_or_too_long_body_is_answered_with_a_problem(open_server: Server
     json_ = {"Content-Type": "application/json"}
     for raw in (b"", b"{", b"[]", b"null", b'"x"', b'{"changes": 1}', b'{"changes": [{}]}', b"\xff\xfe", b"{}"):
         client.refused(400, "POST", write, raw=raw, headers=json_)
+    assert client.refused(400, "POST", write, raw=b"{", headers=json_)["detail"].startswith("the body is not JSON")
     for raw in (b"{", b"[1]"):
         client.refused(400, "POST", "shadow-index/x/switch", raw=raw, headers=json_)
     client.refused(400, "POST", write, {**CHANGE, "unknown": 1})

@@ -40,6 +40,15 @@ def test_nothing_is_said_before_something_was_measured() -> None:
     assert meter.read(1.0) == (0.0, None)
 
 
+def test_the_last_build_says_something_before_the_first_measurement() -> None:
+    meter = ProgressMeter(pace=Pace(ROWS, 10.0, EVEN))
+    meter.begin(3.0)
+    assert list(meter.read(3.0)) == pytest.approx([0.0, 10.0])
+    assert list(meter.read(4.0)) == pytest.approx([10.0, 9.0])
+    meter.measure(4.0, 2 * ROWS, 0, 0, 0.0, 0.0)
+    assert list(meter.read(4.0)) == pytest.approx([10.0, 20.0]), "the percent does not go back"
+
+
 @pytest.mark.parametrize("shares", [SLOWING, EVEN, ASSUMED.shares])
 @pytest.mark.parametrize("whole_s", [10.0, 30.0])
 def test_a_build_that_goes_as_the_last_one_has_a_true_eta(shares: list[float], whole_s: float) -> None:

@@ -80,7 +80,7 @@ def test_commands_print_tables_and_sentences_without_json(cli: Cli, live: Path, 
     assert "switched to generation" in cli("switch", shadow, "--data", live)
     assert "rolled back to generation" in cli("rollback", "main", "--data", live)
     found = cli("search", "main", "unique7", "--data", live)
-    assert "1 hits" in found
+    assert "1 hit," in found
     assert "part1/file7.txt" in found
     status = cli("status", "--data", live)
     assert "not open in any process" in status

@@ -39,13 +39,18 @@ def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (["status", "0123"], "no shadow index '0123'"),
         (["rollback", "main"], "has no previous generation"),
         (["rollback", "nowhere"], "no branch 'nowhere'"),
+        (["events", "--after", "9999"], "there is no event 9999, the newest is"),
+        (["events", "--after", "9999", "--follow"], "there is no event 9999"),
+        (["audit", "--after", "9999"], "there is no entry 9999"),
     ],
 )
 def test_an_unknown_name_is_status_1_and_one_line(cli: Cli, live: Path, call: list[str], says: str) -> None:
     assert says in cli.error(*call, "--data", live, status=1)
     failure = cli.failure(*call, "--data", live, status=1)
     assert says in failure["message"]
-    assert failure["kind"] in ("UnknownBranch", "UnknownIndex", "UnknownShadow", "InvalidTransition")
+    assert failure["kind"] in (
+        "UnknownBranch", "UnknownIndex", "UnknownShadow", "InvalidTransition", "PlaceLost",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,11 @@ def test_an_unknown_name_is_status_1_and_one_line(cli: Cli, live: Path, call: li
 def test_a_wrong_call_is_status_2_and_one_line(cli: Cli, live: Path, call: list[str], says: str) -> None:
     assert says in cli.error(*call, "--data", live, status=2)
     assert says in cli.failure(*call, "--data", live, status=2)["message"]
+
+
+def test_a_wrong_call_names_the_help_of_its_command(cli: Cli, live: Path) -> None:
+    assert cli.error("search", "main", "--data", live, status=2).strip().endswith("See shadowswitch search --help.")
+    assert cli.error("frobnicate", status=2).strip().endswith("See shadowswitch --help.")
 
 
 def test_an_unknown_command_and_a_missing_data_directory_are_wrong_calls(cli: Cli) -> None:
@@ -101,6 +111,22 @@ def test_a_second_build_of_an_index_is_refused(cli: Cli, data: Path) -> None:
     assert "cancel" in cli.error("build", "main", "--data", data, status=1)
     failure = cli.failure("build", "main", "--data", data, status=1)
     assert (failure["kind"], "cancel" in failure["hint"]) == ("DuplicateBuild", True)
+
+
+def test_a_built_shadow_cannot_be_paused_and_the_hint_is_what_can_be_done(cli: Cli, data: Path) -> None:
+    shadow = cli("build", "main", "--data", data).split()[0]
+    said = cli.error("pause", shadow, "--data", data, status=1)
+    assert "is BUILT, not being built; switch to it, or discard it with shadowswitch cancel" in said
+
+
+def test_the_settings_of_the_engine_count_without_a_server(cli: Cli, data: Path) -> None:
+    settings = data / "shadowswitch.toml"
+    settings.write_text("[engine]\ndisk_reserve_bytes = 1000000000000000\n")
+    assert "free" in cli.error("build", "main", "--data", data, status=1)
+    settings.write_text("[engine]\ndisk_reserve = 1\n")
+    assert "shadowswitch.toml" in cli.error("build", "main", "--data", data, status=2)
+    settings.write_text("[engine]\ndisk_reserve_bytes = 0\n")
+    assert "is BUILT" in cli("build", "main", "--data", data)
 
 
 def test_a_refused_switch_is_status_1_with_its_reason(cli: Cli, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

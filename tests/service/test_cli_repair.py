@@ -27,7 +27,7 @@ def damaged(data_dir: Path, open_engine: Any) -> Path:
 
 def test_a_repair_prints_what_it_repaired_and_from_what(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli = Cli(capsys)
-    assert "1 findings" in cli("check", "--data", damaged, status=1)
+    assert "1 finding" in cli("check", "--data", damaged, status=1)
     out = cli("check", "--repair", "--data", damaged)
     assert "repaired from the records" in out
     assert out.endswith("1 repaired, sound\n")

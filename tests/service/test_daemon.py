@@ -189,7 +189,7 @@ def test_the_inbox_and_webhooks_start_and_stop_with_the_settings(engine: Engine,
         file.write_text("[inbox]\nenabled = false\n[incoming]\nauto_merge = false\n")
         wait_until(lambda: (daemon.status().inbox, daemon.status().webhooks) == (None, []))
         assert daemon.status().restart_needed
-        file.write_text("[builds]\nbuilds_max = 1\n")
+        file.write_text("[engine]\nbuilds_max = 1\n")
         wait_until(lambda: daemon.status().inbox is not None)
         assert daemon.status().restart_needed
         server.shutdown()

@@ -57,7 +57,7 @@ def test_beside_a_server_commands_and_routes_operate_builds(cli: Cli, data: Path
         assert (started["start_lsn"], client.get(f"shadow-index/{waiting}/status")["phase"]) == (0, "queued")
         ids.append(start(client, "URGENT", priority=3)["shadow_index_id"])
         assert client.get(f"shadow-index/{waiting}/status")["queue_position"] == 2
-        assert "queued: queued, number 1" in cli("priority", waiting[:8], 7, "--data", data, "--by", "alice")
+        assert "is PREPARING, queued, number 1" in cli("priority", waiting[:8], 7, "--data", data, "--by", "alice")
         found = client.post(f"shadow-index/{ids[0]}/pause", {"reason": "noon"}, headers={"X-Audit-By": "bob"})
         assert (found["phase"], found["estimated_completion_seconds"]) == ("paused", None)
         assert "(noon); POST /shadow-index/{id}/resume lets it go on" in found["stands_still"]

@@ -32,7 +32,7 @@ enabled = false
 url = "https://example.org/hook"
 types = ["com.shadowswitch.switch.*"]
 
-[builds]
+[engine]
 builds_max = 3
 commit_latency_budget = 5.5
 [incoming]
@@ -65,7 +65,10 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         '[[webhook]]\nurl = "https://a.b"\nsecret_env = "NOT_SET"\n',
         "'NOT_SET' is not",
     ),
-    "a negative number of builds": ("[builds]\nbuilds_max = -1\n", r"\[builds\], builds_max"),
+    "a negative number of builds": ("[engine]\nbuilds_max = -1\n", r"\[engine\].*builds_max must be at least 0"),
+    "a typo of the engine": ("[engine]\ndisk_reserve = 1\n", r"\[engine\].*did you mean disk_reserve_bytes"),
+    "a size as text": ('[engine]\nmap_size_bytes = "1 GiB"\n', r"\[engine\].*map_size_bytes must be a"),
+    "rules in the wrong table": ("[engine]\nincoming = 1\n", r"\[engine\].*no setting 'incoming'"),
     "no quiet long enough": ("[[index]]\nquiet_for_s = 10.0\nwithin_s = 5.0\n", "within_s is less than quiet_for_s"),
     "an unknown moment": ('[[index]]\nswitch = "never"\n', r"\[\[index\]\] number 1, switch"),
     "an unknown rule": ("[incoming]\nforce = true\n", r"\[incoming\].*unknown field `force`"),

@@ -155,6 +155,8 @@ with Engine.open(sys.argv[1]) as engine:
     engine.create_branch("main")
     fill(engine, 10)
     live(engine)
+    logger.error("no handler listens")
+before[1].extend(one for one in logger.handlers if type(one) is logging.NullHandler)
 assert before == (logger.level, logger.handlers, logger.propagate, logging.getLogger().handlers)
 """
 

@@ -29,10 +29,11 @@ from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.limits.body import is_json
 from shadowswitch.service.http.middleware import CLEANUP
-from shadowswitch.service.http.problems import BadRequest, PlaceLost
+from shadowswitch.service.http.problems import BadRequest
 from shadowswitch.service.http.routes.branches import After, Limit
 from shadowswitch.service.http.routes.indexing import check_own, under_way
 from shadowswitch.service.http.routing import PREFIX, changes, reads
+from shadowswitch.service.reached import check_reached
 
 BASE = f"{PREFIX}/events"
 PAGE = 500
@@ -53,17 +54,6 @@ def may_see(caller: Caller, event: Event) -> bool:
         return True
     named = event.data.get("branch_name", event.data.get("branch", event.subject))
     return isinstance(named, str) and caller.reaches(named)
-
-
-def check_reached(after: int, span: tuple[int, int], what: str = "event") -> tuple[int, int]:
-    """The oldest and the newest entry of a log. Raises PlaceLost for a number beyond them."""
-    oldest, newest = span
-    if after > newest:
-        raise PlaceLost(
-            f"there is no {what} {after}, the newest is {newest}: the number is from another data directory",
-            hint=f"begin again with after={oldest - 1}, and read the present state of what you keep",
-        )
-    return span
 
 
 @reads(BASE)

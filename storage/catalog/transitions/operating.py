@@ -12,6 +12,11 @@ from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.moves import emit
 
+_NEXT = {
+    ShadowState.BUILT: "switch to it, or discard it with cancel_build",
+    ShadowState.FAILED: "retry_build goes on with it",
+}
+
 
 def refuse_unworked(row: ShadowRow, operation: str) -> None:
     """Raise InvalidTransition unless the engine itself works on this build, or is to begin."""
@@ -27,7 +32,7 @@ def refuse_unworked(row: ShadowRow, operation: str) -> None:
             f"shadow {row.id} is {row.state}, not being built",
             operation=operation,
             object=row.id,
-            hint="see its status with shadow(); retry_build goes on with a FAILED one",
+            hint=_NEXT.get(row.state, "see its status with shadow()"),
         )
 
 

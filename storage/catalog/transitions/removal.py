@@ -32,14 +32,14 @@ def drop_index(commit: Commit, branch: BranchRow, index_type: str) -> IndexRow:
 
     Raises UnknownIndex when nothing is live, InUse while a build or a switch of the index is under way.
     """
-    index = commit.index(branch.number, index_type)
-    if index is None or not index.live:
-        raise UnknownIndex(
-            f"branch {branch.name!r} has no live {index_type}", operation="drop_index", object=branch.name
-        )
     shadow = commit.under_way(branch.number, index_type)
     if shadow is not None:
         raise in_use(f"{index_type} of branch {branch.name!r}", [use_of(shadow)], "drop_index", branch.name)
+    index = commit.index(branch.number, index_type)
+    if index is None or not (index.live or index.withdrawn):
+        raise UnknownIndex(
+            f"branch {branch.name!r} has no live {index_type}", operation="drop_index", object=branch.name
+        )
     row = retire_index(commit, index, "its index was dropped")
     what = {"branch_name": branch.name, "index_type": index_type, "generation": index.live}
     commit.emit("index.dropped", branch.name, what)

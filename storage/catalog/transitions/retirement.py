@@ -78,7 +78,7 @@ def retire_previous(commit: Commit, generation_number: int, reason: str = "its s
 
 def retire_index(commit: Commit, index: IndexRow, reason: str) -> IndexRow:
     """The index has no generation any more: the live one retires, and the one that soaks."""
-    row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
+    row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1, withdrawn="")
     commit.put_index(row)
     for number in (index.live, index.previous):
         if number:

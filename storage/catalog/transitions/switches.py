@@ -98,15 +98,19 @@ def commit_switch(
     return row
 
 
-def withdraw_live(commit: Commit, generation_number: int, reason: str) -> IndexRow:
-    """The index has no live generation any more, and none that soaks, which has followed as far."""
+def withdraw_live(commit: Commit, generation_number: int, reason: str, served: bool = False) -> IndexRow:
+    """The index has no live generation any more, and none that soaks, which has followed as far.
+
+    The reason stays with an index that was `served`.
+    """
     generation = commit.generation(generation_number)
     index = commit.index(generation.branch, generation.index_type)
     if index is None or index.live != generation_number:
         raise StaleFence(f"generation {generation_number} is not live", operation="switch")
     if index.previous:
         retire_previous(commit, index.previous, "it followed the generation that is withdrawn")
-    row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1)
+    withdrawn = reason if served else ""
+    row = msgspec.structs.replace(index, live=0, previous=0, epoch=index.epoch + 1, withdrawn=withdrawn)
     commit.put_index(row)
     mark_unsound(commit, generation_number, reason)
     return row
