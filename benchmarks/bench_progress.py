@@ -96,22 +96,42 @@ def rollbacks(engine: Engine, times: int) -> list[float]:
     """The seconds of each call. Each waits until the live index was read through."""
     took = []
     for _ in range(times):
-        before = engine.stats()["counters"].get("readings", 0)
+        before = readings(engine)
         begun = time.perf_counter()
         result = engine.rollback(BRANCH, KIND)
         took.append(time.perf_counter() - begun)
         assert result.success, result.message
-        until = time.perf_counter() + READING_S
-        while engine.stats()["counters"].get("readings", 0) == before and time.perf_counter() < until:
-            time.sleep(0.05)
+        wait_for_reading(engine, before)
     return took
+
+
+def readings(engine: Engine) -> int:
+    """How often a live index was read through behind a switch."""
+    return int(engine.stats()["counters"].get("readings", 0))
+
+
+def wait_for_reading(engine: Engine, before: int) -> None:
+    """Until one more was read through."""
+    until = time.perf_counter() + READING_S
+    while readings(engine) == before and time.perf_counter() < until:
+        time.sleep(0.05)
+
+
+def quiet_builds(engine: Engine, times: int) -> list[Watched]:
+    """Builds with nothing beside them, not even the reading of the last one."""
+    watched = []
+    for _ in range(times):
+        before = readings(engine)
+        watched.append(build(engine))
+        wait_for_reading(engine, before)
+    return watched
 
 
 def measure(report: Report, folder: Path, size: int, builds: int) -> dict[str, list[Watched]]:
     """Builds of one size, quiet and under load."""
     ours = ShadowSwitch(folder, size, CONFIG)
     try:
-        quiet = [build(ours.engine) for _ in range(builds)]
+        quiet = quiet_builds(ours.engine, builds)
         took = rollbacks(ours.engine, ROLLBACKS)
         with Loops(ours.write, ours.read, WRITERS, READERS) as loops:
             loaded = [build(ours.engine) for _ in range(builds)]
