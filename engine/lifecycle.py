@@ -237,7 +237,7 @@ class Lifecycle:
         builds = BuildCalls(context, state, directory, self.builds, self.external, self.running_builds, views)
         switches = SwitchCalls(
             context, state, directory, generations, validator, broken, self._start_switcher, builds,
-            {row.id for row in self.recovered.resume},
+            {row.id for row in (*self.recovered.resume, *self.recovered.left)},
         )  # fmt: skip
         soak = SoakCalls(context, state, generations, validator, switches, views)
         stack.callback(soak.close, STOP_TIMEOUT_S)

@@ -65,6 +65,8 @@ class Recovered:
 
     resume: list[ShadowRow] = field(default_factory=list)
     """Builds to go on with."""
+    left: list[ShadowRow] = field(default_factory=list)
+    """Built by a `rebuild` whose host stopped before the switch."""
     broken: dict[tuple[int, str], str] = field(default_factory=dict)
     """By branch and index type, the reason why an index is not served."""
 
@@ -175,6 +177,8 @@ class Recovery:
             transact(lambda c: transitions.note_recovery(c, "awaited", shadow), "recover")
         elif shadow.state == ShadowState.FAILED:
             self._begin_again_if_ahead(shadow)
+        if shadow.of_rebuild and shadow.state in (ShadowState.BUILT, ShadowState.SWITCHING):
+            self._found.left.append(shadow)
 
     def _begin_again_if_ahead(self, shadow: ShadowRow) -> None:
         """A build, or a retry, goes on from what its shards have stored, unless its branch does not have that."""

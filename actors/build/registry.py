@@ -89,6 +89,7 @@ class BuildRegistry:
         by: str = "",
         reason: str = "",
         priority: int = 0,
+        of_rebuild: bool = False,
     ) -> ShadowRow:
         """Claim a build durably; its builder starts once there is a place for it."""
         spec = make_spec(index_type, resource_types, build_config, external)
@@ -100,7 +101,7 @@ class BuildRegistry:
         def work(commit: Commit) -> ShadowRow:
             row, _ = transitions.claim_build(
                 commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals,
-                priority=priority,
+                priority=priority, of_rebuild=of_rebuild,
             )  # fmt: skip
             what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
             commit.audit("build.claimed", shadow_id, what)

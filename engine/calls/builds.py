@@ -91,6 +91,21 @@ class BuildCalls:
         )
         return self._views.shadow_of(claimed)
 
+    def start_for_rebuild(
+        self,
+        branch: str,
+        index_type: str,
+        what: tuple[Sequence[str], Mapping[str, Any] | None],
+        track_ready: bool,
+        named: tuple[str, str],
+    ) -> str:
+        """Begin a build of resource types and options that `rebuild` ends. Returns its id; raises as `start_build`."""
+        self._state.check()
+        if not isinstance(track_ready, bool):
+            raise InvalidConfig(f"track_ready is True or False, not {track_ready!r:.80}")
+        row = self._branches.row(branch)
+        return self._builds.claim(row, index_type, *what, False, "", track_ready, *named, of_rebuild=True).id
+
     def report_progress(
         self,
         id: str,

@@ -200,8 +200,9 @@ class SwitchCalls:
         """Start, wait, switch; with `track_ready` the branch is READY then, see `start_build`.
 
         A rebuild that does not switch leaves nothing behind: when `timeout_s` passes first, when the validation says
-        no, or when the caller is interrupted, the shadow is cancelled, and the next rebuild may begin. To keep a
-        A build of equal options that a stop of the host cut off, and that goes on since, is joined instead. To keep a
+        no, or when the caller is interrupted, the shadow is cancelled, and the next rebuild may begin. A rebuild that a
+        stop of the host cut off is ended by the next one: joined if the options are equal, else discarded. A build by
+        `start_build` that was cut off, and goes on since, is joined if the options are equal. To keep a
         refused shadow for a look, or for another switch, call `start_build`, `wait_for` and `switch`. Raises
         DuplicateBuild, InvalidConfig, BuildFailed, Timeout.
         """
@@ -209,14 +210,13 @@ class SwitchCalls:
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
         builds = self._builds
-        by, reason = request.performed_by, request.reason
+        by, what = request.performed_by, (resource_types, build_config)
+        named = author(by, request.reason)
+        begin = partial(builds.start_for_rebuild, branch, index_type, what, track_ready, named)
         try:
-            shadow = builds.start_build(
-                branch, index_type, resource_types, build_config, track_ready=track_ready, by=by, reason=reason
-            )
-            id = shadow.shadow_index_id
+            id = begin()
         except DuplicateBuild as error:
-            id = self._resumed_build(error, resource_types, build_config)
+            id = self._resumed_build(error, *what, by) or begin()
         try:
             builds.wait_for(id, "BUILT", timeout_s=timeout_s)
             result = self.switch(id, request)
@@ -229,15 +229,23 @@ class SwitchCalls:
         return result
 
     def _resumed_build(
-        self, error: DuplicateBuild, resource_types: Sequence[str], build_config: Mapping[str, Any] | None
-    ) -> str:
-        """The build that stands in the way, if it is the rest of an equal one that a stop of the host cut off."""
+        self, error: DuplicateBuild, resource_types: Sequence[str], build_config: Mapping[str, Any] | None, by: str
+    ) -> str | None:
+        """The build that stands in the way, if it is the rest of an equal one that a stop of the host cut off.
+
+        None when it was the rest of another rebuild, and is discarded. Raises `error`.
+        """
         id = error.shadow_index_id
         row = self._catalog.find_shadow(id)
         if id not in self._resumed or row is None or row.external or row.service_name or row.paused_by:
             raise error
         begun = (row.resource_types, row.build_config)
-        refuse_other_options(error, row.index_type, begun, (resource_types, build_config))
+        try:
+            refuse_other_options(error, row.index_type, begun, (resource_types, build_config))
+        except DuplicateBuild:
+            if row.of_rebuild and self._discard(id, "its host stopped, and another rebuild takes its place", by):
+                return None
+            raise
         try:
             self._resumed.remove(id)
         except KeyError:  # another rebuild has joined it

@@ -108,6 +108,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     begun_by: str = ""
     """The author of the build, or of its last retry; "" in rows of older versions."""
     begun_why: str = ""
+    of_rebuild: bool = False
+    """Begun by `rebuild`, which switches to it or discards it. When its host has stopped, the next rebuild does."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

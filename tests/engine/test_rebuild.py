@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from shadowswitch import BuildFailed, DuplicateBuild, Engine, SwitchRequest, Timeout
 from shadowswitch.storage import failpoints
 from tests.support import inside
-from tests.support.engine_helpers import KIND, TYPES, fill, wait_until
+from tests.support.engine_helpers import KIND, TYPES, fill, outside_environment, wait_until
 
 NEVER = SwitchRequest(validation_checks=("NEVER",))
 
@@ -102,3 +106,38 @@ def test_a_rebuild_joins_the_equal_build_that_a_stop_of_its_host_cut_off(
     with pytest.raises(DuplicateBuild) as caught:
         again.rebuild("main", KIND, TYPES, options, timeout_s=60)
     assert caught.value.shadow_index_id == waits, "a build of another caller is not taken over"
+
+
+KILLED = """
+import os, sys
+from shadowswitch import Engine, Put
+from shadowswitch.storage import failpoints
+engine = Engine.open(sys.argv[1])
+engine.create_branch("main")
+engine.write("main", [Put("object_type", str(n), {"text": "hello"}) for n in range(50)])
+failpoints.plan_points(f"{sys.argv[2]}=kill")
+engine.rebuild("main", "SEARCH_INDEX", ["object_type"], {"parallel_workers": 1}, timeout_s=60)
+"""
+
+
+@pytest.mark.parametrize("point", ["build.begun", "build.built", "switch.near"])
+@pytest.mark.parametrize("equal", [True, False], ids=["equal options", "other options"])
+def test_a_killed_rebuild_is_not_in_the_way_of_the_next(
+    open_engine: Any, data_dir: Path, point: str, equal: bool
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(data_dir), point]
+    assert subprocess.run(command, timeout=120, env=outside_environment()).returncode == -signal.SIGKILL
+    engine = open_engine()
+    (cut_off,) = [one.shadow_index_id for one in engine.shadows()]
+    options = {"parallel_workers": 1} if equal else {"parallel_workers": 1, "tokenizer": "porter"}
+    result = engine.rebuild("main", KIND, TYPES, options, timeout_s=60)
+    assert result.success, result.message
+    assert (result.shadow_index_id == cut_off) is equal
+    assert engine.shadow(cut_off).state == ("ACTIVE" if equal else "CANCELLED")
+    waits = engine.start_build("main", KIND, TYPES, options).shadow_index_id
+    engine.wait_for(waits, "BUILT", timeout_s=60)
+    engine.close()
+    again = open_engine()
+    with pytest.raises(DuplicateBuild):
+        again.rebuild("main", KIND, TYPES, options, timeout_s=60)
+    assert again.shadow(waits).state == "BUILT", "a build that waits for its own switch is not taken over"

@@ -30,6 +30,7 @@ def claim_build(
     track_ready: bool = False,
     heals: bool = False,
     priority: int = 0,
+    of_rebuild: bool = False,
 ) -> tuple[ShadowRow, GenerationRow]:
     """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
 
@@ -60,7 +61,7 @@ def claim_build(
         rows.FORMAT, shadow_id, branch.number, branch.name, spec.index_type, spec.resource_types, ShadowState.PREPARING,
         Phase.PREPARING if external else Phase.QUEUED, spec.backend, build_config, spec.fingerprint,
         commit.next_number("token"), now, external, service, number, path=path, track_ready=track_ready,
-        priority=priority, begun_by=commit.author[0], begun_why=commit.author[1],
+        priority=priority, begun_by=commit.author[0], begun_why=commit.author[1], of_rebuild=of_rebuild,
     )  # fmt: skip
     commit.put_generation(generation)
     commit.put_shadow(shadow)
