@@ -14,7 +14,10 @@ import pytest
 from shadowswitch import BuildFailed, Delete, Engine, Event, Put
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import meta_key, name_key
+from shadowswitch.storage.repair import repair
+from shadowswitch.storage.repair.digests import measure_gaps
 from tests.support.damage import digest_key, flip, raw_catalog, without_checksums
+from tests.support.engine_helpers import wait_until
 
 KIND = "SEARCH_INDEX"
 OBJECT = "object_type"
@@ -72,6 +75,26 @@ def test_writes_beside_a_repair_keep_the_digest_right(data: Path, open_engine: A
     engine.write("main", [Delete(OBJECT, str(n)) for n in range(0, 300, 3)])
     repaired(engine, "ST-3")
     engine.write("main", [Put(OBJECT, str(n), {"text": "later"}) for n in range(0, 300, 5)])
+    assert engine.check() == []
+
+
+def test_a_branch_that_is_dropped_beside_its_repair_gets_no_row_back(
+    data: Path, open_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(data, "heads", digest_key(), 64 * 8 + 8 * 5 + 3)
+    engine = open_engine(sound=False)
+    measure = measure_gaps
+
+    def measured(*given: Any) -> Any:
+        found = measure(*given)
+        engine.drop_branch("main")
+        wait_until(lambda: engine.stats()["catalog"]["entries"]["branches"] == 0)
+        return found
+
+    monkeypatch.setattr(repair, "measure_gaps", measured)
+    assert engine.check(repair=True) == []
+    assert repairs(engine) == []
+    assert engine.stats()["catalog"]["entries"]["heads"] == 0
     assert engine.check() == []
 
 
