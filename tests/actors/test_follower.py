@@ -107,6 +107,18 @@ def test_applied_changes_are_forced_to_disk_after_a_while(open_engine: Any) -> N
     wait_until(lambda: inside.generation(engine, number).writer.durable_lsn >= receipt.lsn)
 
 
+def test_what_another_thread_has_applied_is_forced_to_disk_too(open_engine: Any) -> None:
+    """As an attempt does, and the Scrubber: no follower applies these changes, and no change comes behind them."""
+    engine = open_engine(flush_interval_s=0.05)
+    engine.create_branch("main")
+    number = live(engine)
+    writer = inside.generation(engine, number).writer
+    with inside.pause_apply(engine, number):
+        receipt = engine.write("main", [put("a", "edited")])
+        writer.apply_slice(receipt.lsn)
+    wait_until(lambda: writer.durable_lsn >= receipt.lsn)
+
+
 def test_many_changes_are_forced_to_disk_long_before_a_few(open_engine: Any) -> None:
     engine = open_engine(flush_interval_s=3600.0, flush_changes=10)
     engine.create_branch("main")
