@@ -113,8 +113,7 @@ class ShadowBuilder(EngineActor):
         self._timers = timers
         self._builds = builds
         self._leave_place = leave_place
-        self._id = row.id
-        self._row = row
+        self._id, self._row = row.id, row
         self._begun = self._noted = self._clock.monotonic()
         self._meter = builds.meter_of(row, context.catalog, self._begun)
         self._rows_total = self._head_at_start = self._residual = 0
@@ -271,6 +270,8 @@ class ShadowBuilder(EngineActor):
         while writer.applied_lsn < target and self._clock.monotonic() < ends:
             self._round_changes += writer.apply_slice(target, BUSY_SLICE if self._pacing.behind else APPLY_SLICE)
         self._measure()
+        if self._pacing.behind:
+            self._leave_place(self._id)  # writers outrun it, maybe for long: it holds up no other build
         if self._round_ended(writer.applied_lsn):
             self._validate(self._generation)
         else:

@@ -1,8 +1,8 @@
 """The BuildQueue: which builds work, and which wait for a place. Pure, but for the lock of its owner.
 
 A build needs a place until it is BUILT: its copy and its validation take whole cores, and the writers' commits wait for
-the disk behind what it forces out. The highest priority goes first, then the oldest claim. A build that works keeps its
-place: a higher priority does not stop it.
+the disk behind what it forces out (decision 0015). A build that writers outrun gives its place away. The highest
+priority goes first, then the oldest claim. A build that works keeps its place: a higher priority does not stop it.
 
 Nothing of the queue is stored but what the rows of the shadows have: after a restart the order is the same. A build
 that held a place then is ahead of all that waited. An external build takes no place.

@@ -57,15 +57,21 @@ class Flood:
 
 
 def test_a_build_that_cannot_keep_up_slows_writers_a_little_and_then_says_so(open_engine: Any) -> None:
-    engine = open_engine(catchup_rounds_max=6, catchup_residual_changes=10)
-    engine.create_branch("main")
-    engine.write("main", [Put("object_type", "a", {"text": "x"})])
+    engine = open_engine(catchup_rounds_max=6, catchup_residual_changes=10, builds_max=1)
+    for branch in ("main", "other"):
+        engine.create_branch(branch)
+        engine.write(branch, [Put("object_type", "a", {"text": "x"})])
     failpoints.plan_points("follow.applied=sleep:0.15")  # slows the catch-up of the host; workers are at full speed
     with Flood(engine):
         shadow = engine.start_build("main", KIND, ["object_type"], {"parallel_workers": 1})
+        waiting = engine.start_build("other", KIND, ["object_type"], {"parallel_workers": 1})
         with pytest.raises(NotConverging, match="NOT_CONVERGING") as caught:
             engine.wait_for(shadow.shadow_index_id, timeout_s=100)
     failpoints.plan_points("")
+    failed_at = next(event.time for event in engine.events() if event.type.endswith("build.failed"))
+    begun_at = engine.wait_for(waiting.shadow_index_id, timeout_s=60).started_at
+    assert begun_at is not None
+    assert begun_at < failed_at, "it has given its place to the next one"
     assert re.search(r" \d+ changes a second still come in, \d+ a second are replayed", str(caught.value))
     assert engine.stats()["counters"]["writes_slowed"] > 0
     assert inside.write_delays(engine) == {}
