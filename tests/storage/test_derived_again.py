@@ -14,8 +14,7 @@ import pytest
 from shadowswitch import BuildFailed, Delete, Engine, Event, Put
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import meta_key, name_key
-from shadowswitch.storage.repair import repair
-from shadowswitch.storage.repair.digests import measure_gaps
+from tests.support import inside
 from tests.support.damage import digest_key, flip, raw_catalog, without_checksums
 from tests.support.engine_helpers import wait_until
 
@@ -83,15 +82,12 @@ def test_a_branch_that_is_dropped_beside_its_repair_gets_no_row_back(
 ) -> None:
     flip(data, "heads", digest_key(), 64 * 8 + 8 * 5 + 3)
     engine = open_engine(sound=False)
-    measure = measure_gaps
 
-    def measured(*given: Any) -> Any:
-        found = measure(*given)
+    def drop() -> None:
         engine.drop_branch("main")
         wait_until(lambda: engine.stats()["catalog"]["entries"]["branches"] == 0)
-        return found
 
-    monkeypatch.setattr(repair, "measure_gaps", measured)
+    inside.after(monkeypatch, inside.Step.REPAIR_MEASURE, drop)
     assert engine.check(repair=True) == []
     assert repairs(engine) == []
     assert engine.stats()["catalog"]["entries"]["heads"] == 0

@@ -88,6 +88,7 @@ class Step(Enum):
     LIST_SHADOWS = "shadowswitch.storage.catalog.environment.Catalog.shadows"
     BRANCH_HEAD = "shadowswitch.actors.kit.heads.Heads.of"
     FSCK_READ_JOURNAL = "shadowswitch.storage.fsck.journal.chunks"
+    REPAIR_MEASURE = "shadowswitch.storage.repair.repair.measure_gaps"
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
     STORE_LOCKS = "shadowswitch.actors.branch.locks.BranchLocks.store"
