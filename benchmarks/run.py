@@ -1,15 +1,17 @@
 """All benchmarks and the simulation, one after the other; writes RESULTS.md and the plots. This is `make bench`.
 
-    python -m benchmarks.run [--minutes 29] [--only switch,writing] [--tiny] [--out FOLDER] [--folder WHERE]
+    python -m benchmarks.run [--minutes 60] [--only switch,writing] [--tiny] [--out FOLDER] [--folder WHERE]
 
-Each script runs in a process of its own with its share of the time; one that does not end in time is killed and named
-in the results. Exit status 1 when a script failed, found a wrong result, or did not end; a target that was not met is
-no failure. With --only the other sections of RESULTS.md are kept as they are.
+Each script runs in a process of its own and has its own limit; one that does not end in time is killed and named in the
+results. All of them together have the sum of their limits, or --minutes: then a script whose limit no longer fits does
+not start, and the results name it as not run. Exit status 1 when a script failed, found a wrong result, did not end or
+did not start; a target that was not met is no failure. With --only, RESULTS.md keeps the other sections.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import subprocess
@@ -26,13 +28,17 @@ from benchmarks.results import Section
 
 
 class Script(msgspec.Struct, frozen=True):
-    """A script, its arguments at full size and in tests, and the most minutes it may take."""
+    """A script, its arguments at full size and in tests, and its limit in minutes: a quiet run ends well before it."""
 
     name: str
     full: str
     tiny: str
     minutes: float
     plots: bool = False
+
+    def arguments(self, tiny: bool) -> list[str]:
+        """The module and its arguments."""
+        return [f"benchmarks.{self.name}", *(self.tiny if tiny else self.full).split()]
 
 
 SCRIPTS = (
@@ -76,7 +82,7 @@ SCRIPTS = (
         "bench_scale",
         "--records 3000000 --branches 100000 --types 5000",
         "--records 300 --branches 20 --types 20 --writers 2 --seconds 0.1",
-        10.0,
+        25.0,
     ),
     Script(
         "bench_many_builds",
@@ -95,16 +101,13 @@ SCRIPTS = (
 )
 
 
-def run_script(script: Script, tiny: bool, out: Path, folder: Path, limit_s: float) -> Section:
+def run_script(script: Script, tiny: bool, out: Path, folder: Path) -> Section:
     """Run one script. Its failure, too, is in the section."""
     written = out / f"{script.name}.json"
-    command = [sys.executable, "-m", f"benchmarks.{script.name}", "--json", str(written)]
-    command += (script.tiny if tiny else script.full).split()
-    command += ["--folder", str(folder)]
+    command = [sys.executable, "-m", *script.arguments(tiny), "--json", str(written), "--folder", str(folder)]
     command += ["--plots", str(out / "plots")] if script.plots else []
-    shown = " ".join(["python -m", f"benchmarks.{script.name}", *(script.tiny if tiny else script.full).split()])
     begun = time.perf_counter()
-    failure = _run(command, limit_s)
+    failure = _run(command, script.minutes * 60)
     took_s = time.perf_counter() - begun
     report = Report(script.name)
     try:
@@ -115,14 +118,24 @@ def run_script(script: Script, tiny: bool, out: Path, folder: Path, limit_s: flo
         written.unlink(missing_ok=True)
     if failure and not report.problems:
         report.problems = [failure]
-    return Section(script.name, shown, took_s, report)
+    return Section(script.name, _shown(script, tiny), took_s, report)
+
+
+def _shown(script: Script, tiny: bool) -> str:
+    return " ".join(["python -m", *script.arguments(tiny)])
+
+
+def not_run(script: Script, tiny: bool, left_s: float) -> Section:
+    """The section of a script that did not start."""
+    why = f"**Not run**: {max(0.0, left_s) / 60:.1f} minutes were left, and it may take {script.minutes:g}."
+    return Section(script.name, _shown(script, tiny), 0.0, Report(script.name, text=why))
 
 
 def _run(command: list[str], limit_s: float) -> str:
     """Run to the end or to the limit; "" or what went wrong. The script's own children die with it."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr, start_new_session=True)
     try:
-        status = process.wait(timeout=max(1.0, limit_s))
+        status = process.wait(timeout=limit_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -148,7 +161,7 @@ def chosen(only: str) -> list[Script]:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=29.0, help="for everything together")
+    parser.add_argument("--minutes", type=float, help="for everything together (default: the sum of the limits)")
     parser.add_argument("--only", default="", help="names, separated by commas")
     parser.add_argument("--tiny", action="store_true", help="the sizes of the tests; the figures mean nothing")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks", help="where RESULTS.md and plots/ go")
@@ -157,18 +170,23 @@ def main() -> int:
     scripts = chosen(options.only)
     out: Path = options.out
     (out / "plots").mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + options.minutes * 60
+    deadline = time.monotonic() + options.minutes * 60 if options.minutes is not None else math.inf
     with common.scratch(options.folder) as place:
         machine = common.machine(place)
-    sections = []
+    sections, complete = [], True
     for script in scripts:
-        print(f"== {script.name}", file=sys.stderr, flush=True)
-        limit_s = min(script.minutes * 60, deadline - time.monotonic())
-        with common.scratch(options.folder) as place:  # so that nothing is left of a script that is killed
-            sections.append(run_script(script, options.tiny, out, place, limit_s))
+        left_s = deadline - time.monotonic()
+        if left_s < script.minutes * 60:
+            print(f"== {script.name}: not run, the time is over", file=sys.stderr, flush=True)
+            sections.append(not_run(script, options.tiny, left_s))
+            complete = False
+        else:
+            print(f"== {script.name}", file=sys.stderr, flush=True)
+            with common.scratch(options.folder) as place:  # so that nothing is left of a script that is killed
+                sections.append(run_script(script, options.tiny, out, place))
         results.write(out / "RESULTS.md", sections, machine, datetime.now(UTC), keep=bool(options.only))
     print((out / "RESULTS.md").read_text(), flush=True)
-    return 1 if any(section.report.problems for section in sections) else 0
+    return 0 if complete and not any(section.report.problems for section in sections) else 1
 
 
 if __name__ == "__main__":

@@ -67,6 +67,32 @@ def test_every_benchmark_runs_and_writes_its_targets_and_figures_into_the_result
     assert not list(tmp_path.glob("shadowswitch-bench-*")), "a script removes its working files"
 
 
+def test_a_script_whose_limit_no_longer_fits_does_not_start_and_is_named(tmp_path: Path) -> None:
+    names = ["--only", "scale,quiet_hours", "--minutes", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.run",
+        "--tiny",
+        *names,
+        "--out",
+        str(tmp_path),
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=outside_environment(), capture_output=True, text=True, timeout=200, check=False
+    )
+    scale, quiet_hours = (tmp_path / "RESULTS.md").read_text().split("<!-- end of bench_scale -->")
+    assert (done.returncode, "2.0 minutes were left" in scale) == (1, True), done.stderr
+    assert "| figure |" in quiet_hours
+
+
+def test_every_script_has_its_whole_limit_by_default_and_the_documentation_says_how_long() -> None:
+    minutes = sum(script.minutes for script in run.chosen(""))
+    assert f"# everything, {minutes:g} minutes at most;" in (ROOT / "docs/performance.md").read_text()
+
+
 def test_results_of_other_scripts_are_kept_when_one_runs_alone(tmp_path: Path) -> None:
     report = Report("Title", "data")
     report.figure("speed", 1234567.0, "rows/s", "how")
