@@ -156,6 +156,83 @@ def test_buttons_cancel_a_build_and_drop_an_index_and_an_unconfirmed_click_chang
     assert page.complaints == []
 
 
+def begun_and_waiting(client: Client) -> tuple[str, list[str]]:
+    """Start builds until every place is taken and two wait; the kind of one at work, and those of the two."""
+    for number in range(100):
+        body: dict[str, Any] = {"branch_name": "main", "index_type": f"KIND_{number}", "resource_types": TYPES}
+        body["build_config"] = {"parallel_workers": 1}
+        if "queued, number 2" in client.post("shadow-index/start", body)["message"]:
+            return "KIND_0", [f"KIND_{number - 1}", f"KIND_{number}"]
+    raise AssertionError("a hundred builds have a place")
+
+
+def test_buttons_operate_builds_at_work_and_in_the_queue(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", SHADOWSWITCH_POINTS="build.shard_opened=sleep:600") as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        working, (second, third) = begun_and_waiting(client)
+        ids = {one["index_type"]: one["shadow_index_id"] for one in client.get("shadow-index/list")["shadows"]}
+        page = opened(browser, server.url)
+
+        def press(button: str, kind: str, then: str) -> dict[str, Any]:
+            """Click a button of a build; when the other button is there in its place, the status of the build."""
+            clicked(page, f"{button} the {'switch' if button == 'Unschedule' else 'build'} of {kind} of main")
+            page.get_by_role("button", name=then).wait_for()
+            found: dict[str, Any] = client.get(f"shadow-index/{ids[kind]}/status")
+            return found
+
+        def card(kind: str, text: str) -> None:
+            page.locator("#builds li").filter(has_text=f"main · {kind}").filter(has_text=text).wait_for()
+
+        card(third, "queued")
+        found = press("Put first", third, f"Put first the build of {second} of main")
+        assert (found["queue_position"], found["priority"]) == (1, 1)
+        card(third, "priority 1")
+        found = press("Pause", working, f"Resume the build of {working} of main")
+        assert (found["phase"], bool(found["paused_by"])) == ("paused", True)
+        card(working, "paused")
+        card(third, "BUILDING")
+        assert client.get(f"shadow-index/{ids[third]}/status")["state"] == "BUILDING"
+        found = press("Resume", working, f"Pause the build of {working} of main")
+        assert (found["phase"], found["paused_by"]) == ("queued", None)
+        assert press("Slow down", third, f"Full speed the build of {third} of main")["share"] == 0.25
+        card(third, "25 % of the time")
+        assert press("Full speed", third, f"Slow down the build of {third} of main")["share"] == 1
+        plan = press("Switch when quiet", third, f"Unschedule the switch of {third} of main")["scheduled_switch"]
+        assert (plan["quiet_for_s"], plan["within_s"]) == (900, 86_400)
+        card(third, "switch after 15 min of quiet")
+        found = press("Unschedule", third, f"Switch when quiet the build of {third} of main")
+        assert found["scheduled_switch"] is None
+        for kind in (second, third):
+            clicked(page, f"Cancel the build of {kind} of main")
+            page.get_by_role("button", name=f"Cancel the build of {kind} of main").wait_for(state="detached")
+            assert client.get(f"shadow-index/{ids[kind]}/status")["state"] == "CANCELLED"
+        assert page.complaints == []
+        for id in ids.values():
+            client.call("DELETE", f"shadow-index/{id}")
+        client.close()
+
+
+def test_a_button_retries_a_failed_build_from_what_it_has_stored(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "once").mkdir()
+    once = str(tmp_path / "once")
+    points = "copy.loaded=raise:EIO"
+    with serving(tmp_path / "data", SHADOWSWITCH_POINTS=points, SHADOWSWITCH_POINTS_ONCE=once) as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        fields = {"resource_type": TYPES[0], "id": "1", "fields": {"text": "hello"}}
+        client.post("branches/main/write", {"changes": [fields]})
+        shadow_id = start(client, parallel_workers=1)
+        page = opened(browser, server.url)
+        shows(page, "#builds .state", "FAILED")
+        assert client.get(f"shadow-index/{shadow_id}/status")["state"] == "FAILED"
+        clicked(page, f"Retry the build of {KIND} of main")
+        shows(page, "#builds .state", "BUILT")
+        assert client.get(f"shadow-index/{shadow_id}/status")["state"] == "BUILT"
+        assert page.complaints == []
+        client.close()
+
+
 def test_a_lost_connection_is_restored_without_a_missed_event(browser: Any, tmp_path: Path) -> None:
     first = Server(tmp_path / "data")
     page = opened(browser, first.url)
