@@ -15,7 +15,7 @@ from tests.support.http_helpers import API, Server, serving
 
 STREAM = f"{API}/events/stream?after=0"
 LINES_MAX = 12
-"""An event has four lines; a silent stream sends two lines in each `HEARTBEAT_S`."""
+"""An event has four lines; a silent stream sends one line in each `HEARTBEAT_S`."""
 
 
 @contextlib.contextmanager

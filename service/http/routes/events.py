@@ -147,9 +147,12 @@ def first_place(last_id: str | None, after: int) -> int:
 
 
 async def stream_events(host: Host, caller: Caller, after: int) -> AsyncIterator[bytes]:
-    """Events after a number as they come, until the client disconnects, the server stops or the token is not valid."""
+    """Events after a number as they come, until the client disconnects, the server stops or the token is not valid.
+
+    No empty line but behind an event: some clients take one behind a `retry` field or a comment for an empty event.
+    """
     with host.hub.subscription() as woken:
-        yield b"retry: 1000\n\n"
+        yield b"retry: 1000\n"
         while not host.hub.closed:
             try:
                 found = await sync_to_thread(host.engine.events, after, PAGE)
@@ -161,7 +164,7 @@ async def stream_events(host: Host, caller: Caller, after: int) -> AsyncIterator
             if not found:
                 await host.hub.wait(woken, min(HEARTBEAT_S, caller.seconds_left(now())))
                 if not woken.is_set():
-                    yield b": alive\n\n"
+                    yield b": alive\n"
                 continue
             for event in found:
                 if may_see(caller, event):
