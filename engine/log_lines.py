@@ -62,7 +62,7 @@ def begin_story(context: EngineContext, subscribers: Subscribers, stack: ExitSta
         {
             "data": str(context.root),
             "branches": catalog.statistics()["entries"]["branches"],
-            "indexes": len(catalog.indexes()),
+            "indexes": sum(index.live > 0 for index in catalog.indexes()),
             "last_event": last[-1].type.removeprefix(EVENT_PREFIX) if last else None,
             "last_subject": last[-1].subject if last else None,
         },

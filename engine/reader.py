@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
+from shadowswitch.model.names import check_index_type
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
 from shadowswitch.model.search.where import check_types, parse_where
@@ -245,9 +246,10 @@ def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: s
 
     Looks up the live generation, pins it, and looks again: a generation that was marked for removal before the pin is
     not used.
-    Raises UnknownBranch or UnknownIndex.
+    Raises InvalidName, UnknownBranch or UnknownIndex.
     """
     branch = catalog.branch(branch_name)
+    check_index_type(index_type)
     for _ in range(RETRIES):
         row = catalog.index(branch.number, index_type)
         generation = catalog.generation(row.live) if row is not None and row.live else None

@@ -200,7 +200,8 @@ class Views:
         if not row.error:
             row = msgspec.structs.replace(row, error=stuck)
         view = shadow_view(row, self._root, self._heads.of(row.branch))
-        reason = view.stands_still or stuck or self._queued_text(position)
+        short = self._running_builds.short_of_disk.get(row.id)
+        reason = view.stands_still or stuck or short or self._queued_text(position)
         way = self._running_builds.way.text if reason is None else None
         view = msgspec.structs.replace(view, queue_position=position, gives_way=way, stands_still=reason)
         return self._with_plan(row, view)

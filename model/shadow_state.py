@@ -97,8 +97,11 @@ def check_move(shadow_id: str, present: ShadowState, wanted: ShadowState) -> Non
     """Raise InvalidTransition unless a shadow may go from `present` to `wanted`."""
     if wanted not in MOVES[present]:
         allowed = ", ".join(sorted(MOVES[present])) or "none, the state is final"
+        hint = f"possible from here: {allowed}"
+        if present == ShadowState.ACTIVE:
+            hint = "it was switched to: drop_index removes the index"
         raise InvalidTransition(
             f"shadow {shadow_id} is {present} and cannot become {wanted}",
             object=shadow_id,
-            hint=f"possible from here: {allowed}",
+            hint=hint,
         )

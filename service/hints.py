@@ -16,6 +16,13 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ),
     ("open it again with Engine.open", "try again when the server is back", "try again when the server is back"),
     ("changes(after=head)", "GET /branches/{name}/changes?after=", "shadowswitch events --after"),
+    ("Config.builds_max", "builds_max of [engine]", "builds_max of [engine] in shadowswitch.toml"),
+    (
+        "Config.disk_reserve_bytes",
+        "disk_reserve_bytes of [engine]",
+        "disk_reserve_bytes of [engine] in shadowswitch.toml",
+    ),
+    ("drop_index", "DELETE /indexes", "shadowswitch drop"),
     ("external=True", '"external": true', "external=True"),
     ("acquire_lock", "POST /branch-locks/acquire", "POST /branch-locks/acquire"),
     ("branches()", "GET /branches", "shadowswitch status"),

@@ -88,7 +88,7 @@ def full(error: BaseException, operation: str, object: str = "") -> StorageFull:
     elif code == errno.EFBIG:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         what = f"the disk is full for this process, a file may have {limit} bytes (RLIMIT_FSIZE)"
-        hint = "raise the limit (ulimit -f), or free disk space inside the file; nothing was stored"
+        hint = "raise the limit (ulimit -f), and try again; what did not fit was not stored"
     return StorageFull(f"{what}: {error}", operation=operation, object=object, hint=hint, cause=error)
 
 

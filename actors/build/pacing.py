@@ -69,6 +69,10 @@ class Pacing:
         if short != self._short_of_disk:
             logger.warning("shadow %s %s: %d bytes free", self._row.id, "stands still" if short else "goes on", free)
             self._short_of_disk = short
+            self._builds.short_of_disk.pop(self._row.id, None)
+            if short:
+                text = f"paused: {free} bytes are free, and {reserve} must stay free (Config.disk_reserve_bytes)"
+                self._builds.short_of_disk[self._row.id] = text
         return short
 
     def begin(self, applied: int) -> None:
@@ -110,4 +114,5 @@ class Pacing:
 
     def end(self) -> None:
         """The build ends: no write of the branch is delayed for it."""
+        self._builds.short_of_disk.pop(self._row.id, None)
         self._builds.delays.pop(self._row.branch, None)

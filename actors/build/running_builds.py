@@ -31,6 +31,8 @@ class RunningBuilds:
         """The progress of running builds, by shadow id."""
         self.stuck: dict[str, str] = {}
         """Why a build stands still when its failure cannot be recorded, by shadow id."""
+        self.short_of_disk: dict[str, str] = {}
+        """Why a build pauses although no caller paused it, by shadow id."""
         self._shortages: dict[str, int] = {}
         self.delays: dict[int, float] = {}
         """The delay in seconds of each write of a branch while a build of it cannot keep up, by branch number."""

@@ -24,7 +24,6 @@ from shadowswitch.model.errors import (
     InvalidName,
     ShadowSwitchError,
     UnknownBranch,
-    UnknownIndex,
     UnknownShadow,
 )
 from shadowswitch.model.names import escaped
@@ -43,8 +42,7 @@ WRONG_CALL = (InvalidChange, InvalidConfig, InvalidName)
 HINTS: dict[type[ShadowSwitchError], str] = {
     UnknownBranch: "shadowswitch status lists the branches",
     UnknownShadow: "shadowswitch status lists the shadows",
-    UnknownIndex: "shadowswitch build ... --switch creates one",
-    BuildFailed: "shadowswitch events shows the course of the build; remove the cause and build again",
+    BuildFailed: "shadowswitch events shows its course; once the cause is removed, shadowswitch retry goes on with it",
     DuplicateBuild: "wait for it, switch to it, or discard it with shadowswitch cancel",
 }
 """The hints of these errors on the command line; `hints` translates the hint of any other error."""
@@ -132,7 +130,8 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ShadowSwitchError):
         hint = _hint(error)
-        text = " ".join(f"{error.message}; {hint}".split() if hint else error.message.split())
+        message = in_commands(error.message) if isinstance(error, BuildFailed) else error.message  # it quotes a hint
+        text = " ".join(f"{message}; {hint}".split() if hint else message.split())
     if isinstance(error, CycloptsError):
         return f"{text} See {' '.join(('shadowswitch', *(error.command_chain or ()), '--help'))}."
     if isinstance(error, ShadowSwitchError | ValueError | OSError):

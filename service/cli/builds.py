@@ -52,7 +52,7 @@ def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
         "state": str(row.state),
         "phase": row.phase,
         "build_progress_percent": round(row.progress, 1),
-        "estimated_completion_seconds": row.eta_s,
+        "estimated_completion_seconds": None if stopped else row.eta_s,
         "switch_ready": row.state == ShadowState.BUILT,
         "index_size_bytes": row.size_bytes,
         "record_count": row.record_count,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from shadowswitch.model.names import escaped
 from shadowswitch.model.views import ShadowIndex
+from shadowswitch.service.hints import in_commands
 
 LINE_INTERVAL_S = 2.0
 """Without a terminal: a line at the start of each step, then a line at this interval."""
@@ -47,7 +48,7 @@ def build_details(shadow: ShadowIndex) -> str:
     """Phase, ETA and lag of a build."""
     eta = shadow.estimated_completion_seconds
     parts = [
-        shadow.stands_still or shadow.phase.replace("_", " "),
+        in_commands(shadow.stands_still or "") or shadow.phase.replace("_", " "),
         f"ETA {eta:.0f} s" if eta is not None else "",
         f"lag {shadow.lag_changes}",
         shadow.gives_way or "",

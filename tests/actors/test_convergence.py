@@ -127,9 +127,13 @@ def test_a_build_stands_still_on_a_full_disk_and_goes_on_when_there_is_room(
     # tests/crash/test_io_errors.py uses a disk that is really full
     inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda path: reserve - 1)
     eventually(lambda: engine.shadow(shadow.shadow_index_id).phase == "paused")
+    stands = engine.shadow(shadow.shadow_index_id)
+    assert f"{reserve - 1} bytes are free, and {reserve} must stay free" in (stands.stands_still or "")
+    assert stands.paused_by is None, "no caller paused it"
     engine.write("main", [Put("object_type", "meanwhile", {"text": "y"})])
     inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda path: 10 * reserve)
-    assert engine.wait_for(shadow.shadow_index_id, timeout_s=60).state == ShadowState.BUILT
+    done = engine.wait_for(shadow.shadow_index_id, timeout_s=60)
+    assert (done.state, done.stands_still) == (ShadowState.BUILT, None)
 
 
 def test_a_build_is_given_up_when_the_disk_is_nearly_full(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,11 @@ def test_a_first_build_that_waits_for_its_switch_is_named(open_engine: OpenEngin
     with pytest.raises(InUse, match="cancel_build"):
         engine.drop_index("main", KIND)
     engine.cancel_build(shadow.shadow_index_id)
-    with pytest.raises(UnknownIndex):
+    with pytest.raises(UnknownIndex, match="it has no index at all"):
         engine.drop_index("main", KIND)
+    live(engine)
+    with pytest.raises(UnknownIndex, match=f"it has {KIND}"):
+        engine.drop_index("main", "SEARCH_INDX")
 
 
 @pytest.mark.parametrize("state", ["BUILDING", "BUILT"])

@@ -37,8 +37,14 @@ def drop_index(commit: Commit, branch: BranchRow, index_type: str) -> IndexRow:
         raise in_use(f"{index_type} of branch {branch.name!r}", [use_of(shadow)], "drop_index", branch.name)
     index = commit.index(branch.number, index_type)
     if index is None or not (index.live or index.withdrawn):
+        prefix = keys.BRANCH.pack(branch.number)
+        others = [rows.decode_index(value) for _, value in scan_prefix(commit.txn, commit.db["indexes"], prefix)]
+        live = ", ".join(other.index_type for other in others if other.live)
         raise UnknownIndex(
-            f"branch {branch.name!r} has no live {index_type}", operation="drop_index", object=branch.name
+            f"branch {branch.name!r} has no live {index_type}",
+            operation="drop_index",
+            object=branch.name,
+            hint=f"it has {live}" if live else "it has no index at all",
         )
     row = retire_index(commit, index, "its index was dropped")
     what = {"branch_name": branch.name, "index_type": index_type, "generation": index.live}
