@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import random
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from benchmarks import common
-from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, ROOT, TYPE, Report, fill, quantile
+from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill, quantile
 from benchmarks.paths import BACKEND, OPTIONS, SHARD
+from benchmarks.processes import run_and_kill, say_and_wait
 from shadowswitch.engine.engine import Engine
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
@@ -73,24 +71,7 @@ def raw(data: Path, index: Path) -> dict[str, Any]:
 
 def in_process(folder: Path, what: str, *more: str) -> dict[str, Any]:
     """Run one of the three in a process, which is killed by SIGKILL once it has said what it found."""
-    with (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bench_recovery", "--as", what, *more],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-    finally:
-        process.kill()
-        process.wait()
-    if not line:
-        raise RuntimeError(f"{what} failed: {(folder / 'stderr').read_text()[-2000:]}")
-    found: dict[str, Any] = msgspec.json.decode(line)
-    return found
+    return run_and_kill("benchmarks.bench_recovery", folder / "stderr", "--as", what, *more)
 
 
 def play(arguments: list[str]) -> None:
@@ -102,9 +83,7 @@ def play(arguments: list[str]) -> None:
         found = reopen(Path(data))
     else:
         found = raw(Path(data), Path(more[0]))
-    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
-    sys.stdout.flush()
-    sys.stdin.read()
+    say_and_wait(found)
 
 
 def measure(report: Report, folder: Path, records: int, branches: int, kills: int) -> None:

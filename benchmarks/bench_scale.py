@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import common
 from benchmarks.common import Report
-from benchmarks.scale import checks, dropping, edits, journal, lists, memory, types, writers
+from benchmarks.scale import checks, copy, dropping, edits, flat, journal, lists, memory, types, writers
 from benchmarks.scale.sizes import Row, Sizes
 
 RECORDS, BRANCHES, TYPES, WRITERS, SECONDS = 3_000_000, 100_000, 5_000, 16, 5.0
@@ -29,6 +29,8 @@ ROWS: dict[str, Row] = {
     "checks": checks.measure,
     "memory": memory.measure,
     "edits": edits.measure,
+    "copy": copy.measure,
+    "flat": flat.measure,
 }
 
 

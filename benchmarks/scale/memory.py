@@ -9,7 +9,7 @@ from benchmarks.scale.sizes import Sizes
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.records import Put
 
-INDEXES = 300
+INDEXES = 1000
 KIND = "GRAPH_INDEX"
 RECORDS = 20
 MIB_MAX = 0.3
