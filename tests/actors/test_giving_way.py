@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from shadowswitch import Config, Engine, InvalidConfig
+from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.queue.giving_way import SHARE_MIN, GivingWay
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import failpoints
+from shadowswitch.storage.generations.shard_build import Control
 from tests.support.engine_helpers import KIND, TYPES, crew, fill, put, wait_until
 
 
@@ -78,14 +80,21 @@ def test_a_second_in_which_a_build_ended_is_not_quiet() -> None:
     assert second(30.0, busy=True) < 1
 
 
-def test_the_status_of_a_build_says_that_it_gives_way(
+def test_the_workers_of_a_build_get_less_of_their_time_and_all_of_it_again(
     open_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = open_engine(commit_latency_budget=5.0)
+    """And the status says so."""
+    engine = open_engine(commit_latency_budget=40.0, copy_slice_rows=20)
     engine.create_branch("main")
-    fill(engine, 2000)
+    fill(engine, 4000)
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.1")
-    pause = threading.Event()
+    pause, given, tune = threading.Event(), list[float](), WorkerPool.tune
+
+    def note(pool: WorkerPool, number: int, control: Control) -> None:
+        given.append(control.share)
+        tune(pool, number, control)
+
+    monkeypatch.setattr(WorkerPool, "tune", note)
 
     def write() -> None:
         engine.write("main", [put("x")])
@@ -97,12 +106,15 @@ def test_the_status_of_a_build_says_that_it_gives_way(
         pause.wait(4)  # seconds without a build
         failpoints.plan_points("journal.before_commit=sleep:0.15")
         id = engine.start_build("main", KIND, TYPES, {"parallel_workers": 1}).shadow_index_id
-        engine.throttle_build(id, 0.05)
         wait_until(lambda: engine.shadow(id).gives_way, what="giving way")
         assert engine.stats()["build_share_given"] < 1
+        wait_until(lambda: given and given[-1] < 1, what="a smaller share for the workers")
+        least = given[-1]
         failpoints.plan_points("")
-        engine.throttle_build(id, 1)
-        assert engine.wait_for(id, "BUILT", timeout_s=120).gives_way is None
+        wait_until(lambda: given[-1] == 1, what="the whole share for the workers")
+        assert min(given) <= least < 1
+        assert (engine.shadow(id).state, engine.shadow(id).gives_way) == ("BUILDING", None)
+        engine.cancel_build(id, "seen")
 
 
 @pytest.mark.parametrize("value", [-1, True, "much"])

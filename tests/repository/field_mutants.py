@@ -15,6 +15,7 @@ PLACES = {
     "live index": "actors/switch/live_index.py",
     "locks of a branch": "actors/branch/locks.py",
     "locks of all branches": "actors/branch/lock_registry.py",
+    "pace of a build": "actors/build/pacing.py",
     "publishing": "storage/generations/published_path.py",
     "readers": "engine/reader.py",
     "recovery": "engine/recovery.py",
@@ -94,6 +95,10 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
     "a resumed copy skips the rest of a type": (
         "test_sound_builds.py -k resumed",
         [("copy and catch-up", "            if number < resume_type:\n", "            if number <= resume_type:\n")],
+    ),
+    "a build that says it gives way, and works on": (
+        "test_giving_way.py -k workers",
+        [("pace of a build", "Control(self.share * self._builds.way.share, ", "Control(self.share, ")],
     ),
     "a repair that does nothing": (
         "test_validation.py -k repaired_once",
