@@ -5,9 +5,10 @@ Percent and ETA (`ProgressMeter`). A build is expected to go as the last build o
 down while its index grows, its last part is bigger than a share of the rows says, and a validation reports no progress;
 all of that is in the pace. The time of the build so far, by the share that the pace gives it, is the time of the whole:
 machine and load slow every phase. Early in a build that says little, so the time of the last build, by the rows, has
-weight until a share `TRUSTED` of the build has passed. Changes to replay count by the rate of the replay less the rate
-of new changes, as far as they take longer than in the pace. Between two measurements the time that passes is what is
-known. A throttled build takes so much longer. The percent moves at each moment at the speed that brings it to 100 in
+weight until a share `TRUSTED` of the build has passed. A first build is expected to go as the last build of another
+index of the same backend, by the rows; where there is none, as `ASSUMED`, until a share `TRUSTED_COLD` has passed.
+Changes to replay count by the rate of the replay less the rate of new changes, as far as they take longer than in the
+pace. Between two measurements the time that passes is what is known. A throttled build takes so much longer. The percent moves at each moment at the speed that brings it to 100 in
 the time left. So it never stands still and never goes back; the ETA rises when the work turns out longer.
 
 Convergence (`Rounds`). A round replays up to the head as it was when the round began; changes written meanwhile are the
@@ -26,6 +27,8 @@ import msgspec
 TENTHS = 10
 TRUSTED = 0.3
 """From this share of its time on, the ETA of a build is by its own speed alone."""
+TRUSTED_COLD = 0.1
+"""As `TRUSTED`, where no build of the backend is known."""
 OVERDUE = 0.2
 """Work that takes longer than estimated will take this share of the time since the estimate, still."""
 CATCH_UP_RATE = 20_000.0
@@ -56,17 +59,20 @@ class Pace(msgspec.Struct, array_like=True, frozen=True):
         return below + (at - tenth) * (self.shares[tenth] - below)
 
 
-ASSUMED = Pace(0, 0.0, [0.08, 0.14, 0.2, 0.26, 0.32, 0.38, 0.45, 0.51, 0.58, 0.64, 0.66])
-"""The pace of an index that was never built here, as measured with FTS5 and 100,000 records."""
+ASSUMED = Pace(100_000, 2.0, [0.08, 0.14, 0.2, 0.26, 0.32, 0.38, 0.45, 0.51, 0.58, 0.64, 0.66])
+"""The pace where no build of the backend is known, as measured with FTS5 and 100,000 records."""
 
 
 class ProgressMeter:
     """Percent and ETA of one build. Pure: times are arguments, seconds of one clock."""
 
-    def __init__(self, percent: float = 0.0, pace: Pace | None = None) -> None:
-        """`percent` is that of a build that goes on; `pace` that of the last build of the index."""
+    def __init__(self, percent: float = 0.0, pace: Pace | None = None, other: Pace | None = None) -> None:
+        """`percent` is that of a build that goes on; `pace` that of the last build of the index; `other` that of a
+        build of another index, which counts where there is no `pace`."""
         self._percent = percent
-        self._expected = pace or ASSUMED
+        self._expected = pace or other or ASSUMED
+        self._is_first = pace is None
+        self._trusted = TRUSTED if pace or other else TRUSTED_COLD
         self._left_s: float | None = None
         """The seconds of work left as of `_at`."""
         self._end_s = 0.0
@@ -86,7 +92,8 @@ class ProgressMeter:
         """The share of the rows, and the seconds, of the last measurement."""
         self._copied_whole_s: float | None = None
         """The seconds of the whole build as they were known at the end of the copy."""
-        if self._left_s is None and self._expected.whole_s and not self._goes_on:  # by the rows of then, until measured
+        known = self._expected.whole_s and not self._is_first
+        if self._left_s is None and known and not self._goes_on:  # by the rows of then, until measured
             self._left_s, self._end_s = self._expected.whole_s, self._expected.whole_s * (1 - self._expected.shares[-1])
 
     def work(self, at: float, share: float) -> None:
@@ -146,7 +153,7 @@ class ProgressMeter:
             return None
         shares = [min(1.0, spent_s / whole_s) for spent_s in self._spent]
         by_last = self._expected.seconds_of(self._rows_total)
-        if by_last is None:
+        if by_last is None or self._is_first:
             return Pace(self._rows_total, whole_s, shares)
         shares = [(now + before) / 2 for now, before in zip(shares, self._expected.shares, strict=True)]
         return Pace(self._rows_total, (whole_s + by_last) / 2, shares)
@@ -175,7 +182,7 @@ class ProgressMeter:
         by_last = self._expected.seconds_of(self._rows_total)
         if by_speed is None or by_last is None:
             return by_speed if by_last is None else by_last
-        weight = min(1.0, done / TRUSTED)
+        weight = min(1.0, done / self._trusted)
         return weight * by_speed + (1.0 - weight) * by_last
 
     def _note_tenths(self, rows_share: float, elapsed_s: float) -> None:

@@ -15,6 +15,8 @@ from shadowswitch.storage.catalog.rows import ShadowRow
 
 logger = logging.getLogger("shadowswitch")
 
+GENERATIONS_MAX = 100
+"""So many numbers of generations are looked at for the pace of another index, the newest first."""
 SHORTAGES_MAX = 60
 """A build waits so often for a resource that cannot be had, a second or two each time. Then it fails, for a retry."""
 
@@ -40,12 +42,14 @@ class RunningBuilds:
         """The (monotonic) time of the last message of an external builder since the start, by shadow id."""
 
     def meter_of(self, row: ShadowRow, catalog: Catalog, at: float) -> ProgressMeter:
-        """The progress of a build, of which a builder begins. It is expected to go as that of the live index went."""
+        """The progress of a build, of which a builder begins. It is expected to go as that of the live index went, or
+        as the last one of the backend."""
         index = catalog.index(row.branch, row.index_type)
         live = catalog.generation(index.live) if index is not None else None
         last = catalog.find_shadow(live.shadow_id) if live is not None else None
         pace = last.pace if last is not None and isinstance(last.pace, Pace) else None
-        meter = self.meters.setdefault(row.id, ProgressMeter(row.progress, pace))
+        other = _pace_of_another(row, catalog) if pace is None else None
+        meter = self.meters.setdefault(row.id, ProgressMeter(row.progress, pace, other))
         meter.begin(at)
         return meter
 
@@ -65,3 +69,15 @@ class RunningBuilds:
         """A build has ended, or fails: its next one waits as long."""
         self._shortages.pop(shadow_id, None)
         self.stuck.pop(shadow_id, None)
+
+
+def _pace_of_another(row: ShadowRow, catalog: Catalog) -> Pace | None:
+    """The pace of the last build of the same backend, of any index; None where none of the newest has one."""
+    for number in range(row.generation - 1, max(0, row.generation - GENERATIONS_MAX), -1):
+        generation = catalog.generation(number)
+        if generation is None or generation.backend != row.backend:
+            continue
+        built = catalog.find_shadow(generation.shadow_id)
+        if built is not None and isinstance(built.pace, Pace) and built.pace.rows:
+            return built.pace
+    return None

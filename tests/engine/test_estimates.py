@@ -14,7 +14,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import Pace
 from tests.support import inside
-from tests.support.engine_helpers import built, fill
+from tests.support.engine_helpers import KIND, TYPES, built, fill
 
 Eventually = Callable[..., Any]
 
@@ -53,3 +53,19 @@ def test_a_build_knows_its_time_by_the_last_one(
     meter = RunningBuilds(Config(), Metrics()).meter_of(begun, catalog, at=5.0)
     meter.measure(5.0, 4000, 0, 0, 0.0, 0.0)
     assert meter.read(5.0)[1] == pytest.approx(2 * pace.whole_s)
+
+
+def test_a_first_build_knows_its_time_by_one_of_another_branch(engine: Engine) -> None:
+    engine.create_branch("other")
+    fill(engine, 2000)
+    fill(engine, 1000, "other")
+    first = built(engine)
+    catalog = inside.catalog(engine)
+    pace = catalog.shadow(first.shadow_index_id).pace
+    assert isinstance(pace, Pace)
+    id = engine.start_build("other", KIND, TYPES, {"columns": ["title"]}).shadow_index_id
+    engine.wait_for(id, "BUILT", timeout_s=60)
+    begun = msgspec.structs.replace(catalog.shadow(id), progress=0.0)
+    meter = RunningBuilds(Config(), Metrics()).meter_of(begun, catalog, at=5.0)
+    meter.measure(5.0, 1000, 0, 0, 0.0, 0.0)
+    assert meter.read(5.0)[1] == pytest.approx(pace.whole_s / 2)

@@ -34,10 +34,42 @@ def a_build(meter: ProgressMeter, pace: Pace, whole_s: float, until: float = 1.0
 
 
 def test_nothing_is_said_before_something_was_measured() -> None:
+    for meter in (ProgressMeter(), ProgressMeter(other=Pace(ROWS, 10.0, EVEN))):
+        assert meter.read(5.0) == (0.0, None)
+
+
+def test_a_first_build_is_expected_to_go_as_another_one_by_its_rows() -> None:
+    meter, assumed = ProgressMeter(other=Pace(ROWS, 10.0, EVEN)), ProgressMeter()
+    meter.measure(0.0, 3 * ROWS, 0, 0, 0.0, 0.0)
+    assert meter.read(0.0)[1] == pytest.approx(30.0)
+    assumed.measure(0.0, 3 * ROWS, 0, 0, 0.0, 0.0)
+    assert assumed.read(0.0)[1] == pytest.approx(3 * ROWS * ASSUMED.whole_s / ASSUMED.rows)
+
+
+def test_the_first_rows_of_a_first_build_say_little() -> None:
+    """Its workers take a moment to start: by its speed alone it would take 100 s."""
     meter = ProgressMeter()
-    assert meter.read(5.0) == (0.0, None)
-    meter.measure(1.0, ROWS, 0, 0, 0.0, 0.0)
-    assert meter.read(1.0) == (0.0, None)
+    meter.measure(0.5, ROWS, ROWS // 160, 0, 0.0, 0.0)
+    left_s = meter.read(0.5)[1]
+    assert left_s is not None
+    assert left_s < 8.0
+
+
+@pytest.mark.parametrize("whole_s", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("other", [None, Pace(ROWS, 3.0, EVEN)])
+def test_a_first_build_is_known_by_its_own_speed_soon(whole_s: float, other: Pace | None) -> None:
+    pace = Pace(ROWS, whole_s, EVEN if other else ASSUMED.shares)
+    for at, _, left_s in a_build(ProgressMeter(other=other), pace, whole_s):
+        if 0.35 * whole_s < at < 0.9 * whole_s:
+            assert left_s == pytest.approx(whole_s - at, rel=0.1, abs=0.02 * whole_s)
+
+
+def test_the_pace_of_a_first_build_is_its_own() -> None:
+    meter = ProgressMeter(other=Pace(ROWS // 2, 15.0, EVEN))
+    a_build(meter, Pace(ROWS, 10.0, SLOWING), 10.0)
+    found = meter.pace(10.0)
+    assert found is not None
+    assert (found.rows, found.whole_s) == (ROWS, 10.0)
 
 
 def test_the_last_build_says_something_before_the_first_measurement() -> None:
@@ -167,7 +199,7 @@ def test_a_build_that_goes_on_counts_its_speed_from_there() -> None:
     meter.measure(100.0, ROWS, 0, 0, 0.0, 0.0)
     assert meter.read(100.0) == (70.0, None)
     meter.measure(101.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
-    assert meter.read(101.0) == (70.0, None)
+    assert meter.read(101.0)[1] == pytest.approx(ASSUMED.whole_s * (1 - ASSUMED.shares[4]))
     meter.measure(102.0, ROWS, ROWS, 0, 0.0, 0.0)
     percent, left_s = meter.read(102.0)
     half, whole = ASSUMED.shares[4], ASSUMED.shares[9]
