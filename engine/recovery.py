@@ -248,8 +248,7 @@ class Recovery:
 
     def _read_first(self, row: GenerationRow, probe: bool) -> str:
         """What a worker process finds in the shards of a generation."""
-        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
-        return read_first(self._validator.answers, self._context.root, row, deadline, probe)
+        return read_first(self._validator.answers, self._context.root, row, probe=probe)
 
     def _note_boot(self) -> None:
         """Note the boot in which a generation is open, before it can be torn by the end of this boot."""

@@ -107,6 +107,7 @@ class Config(msgspec.Struct, frozen=True):
     is a sign of life."""
     idle_workers: int = 2
     validation_timeout_s: float = 600.0
+    """A validation that makes no progress for so long fails. There is no limit for its whole time."""
     validation_samples: int = 100
     size_ratio_max: float = 10.0
     publish_strategy: str = "ATOMIC_RENAME"

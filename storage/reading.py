@@ -20,10 +20,20 @@ Note = Callable[[Path], None]
 """Called with the file or shard that is read from now on."""
 
 
+Count = Callable[[int], None]
+"""Called with the number of rows that were read since the last call; 0 where what was read has no rows."""
+
+
 class Reading(msgspec.Struct, frozen=True, tag=True):
     """From a worker: it reads this file or shard from now on."""
 
     path: str
+
+
+class Looked(msgspec.Struct, frozen=True, tag=True):
+    """From a worker: it has read so many rows since the last message. 0: it has read on in what has no rows."""
+
+    rows: int
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -56,3 +66,7 @@ class Death(msgspec.Struct, frozen=True):
 
 def no_note(path: Path) -> None:
     """For a reader in the process of its caller."""
+
+
+def no_look(rows: int) -> None:
+    """For a reading without progress."""

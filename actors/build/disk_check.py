@@ -105,7 +105,7 @@ def check_disk(
     BuildCancelled, InternalFailure.
     """
     try:
-        plan = answers.ask(PlanCheck(str(root)), Plan, clock.monotonic() + PART_TIMEOUT_S)
+        plan = answers.ask(PlanCheck(str(root)), Plan, patience_s=PART_TIMEOUT_S)
         parts = [*plan.catalog, *plan.generations]
         meter = CheckMeter(clock, [part.rows for part in parts], on_progress)
         findings = plan.findings + _found(answers, clock, parts, range(len(plan.catalog)), meter)
@@ -126,8 +126,11 @@ def _found(answers: WorkerAnswers, clock: Clock, parts: list[Part], places: rang
         meter.read(places[place], rows)
 
     found: dict[int, list[Finding]] = {}
-    tasks, deadline = [parts[place].task for place in places], clock.monotonic() + PART_TIMEOUT_S
-    with closing(answers.as_they_come(tasks, Found, deadline, tell, _workers(parts), heard)) as coming:
+    tasks = [parts[place].task for place in places]
+    asked = answers.as_they_come(
+        tasks, Found, stop_asked=tell, at_once=_workers(parts), heard=heard, patience_s=PART_TIMEOUT_S
+    )
+    with closing(asked) as coming:
         for place, answer in coming:
             found[place] = answer.findings if isinstance(answer, Found) else [_finding(tasks[place], answer)]
             meter.ended(places[place])
@@ -148,14 +151,16 @@ def _workers(parts: list[Part]) -> int:
     return min(worth, WORKERS_MAX, len(os.sched_getaffinity(0)))
 
 
-def read_first(answers: WorkerAnswers, root: Path, row: GenerationRow, deadline: float, probe: bool = True) -> str:
+def read_first(
+    answers: WorkerAnswers, root: Path, row: GenerationRow, patience_s: float | None = None, probe: bool = True
+) -> str:
     """What a worker process finds in the shards of a generation; "" when they are sound.
 
     Raises as `WorkerAnswers.ask`: CorruptData for a file that ends its readers.
     """
     paths = shard_paths(data_directory.inside(root, row.path), row.shards)
     task = CheckShards([str(path) for path in paths], row.backend, row.options, probe)
-    return "; ".join(answers.ask(task, Checked, deadline).problems)
+    return "; ".join(answers.ask(task, Checked, patience_s=patience_s).problems)
 
 
 def readable_in_workers(answers: WorkerAnswers, root: Path, clock: Clock) -> Readable:
@@ -170,7 +175,7 @@ def readable_in_workers(answers: WorkerAnswers, root: Path, clock: Clock) -> Rea
             problems = ""
             try:
                 if isinstance(registry.backend(row.backend), Probing):
-                    problems = read_first(answers, root, row, clock.monotonic() + PART_TIMEOUT_S)
+                    problems = read_first(answers, root, row, PART_TIMEOUT_S)
             except NO_SOURCE as error:
                 problems = error.message
             except ResourceExhausted as error:

@@ -202,13 +202,12 @@ class ExternalBuilds:
                 self._completing.pop(shadow_id, None)
 
     def _inspected(self, row: ShadowRow, claim: Claim, opaque: bool) -> Delivered:
-        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
         path = self._context.root / row.path
         if not opaque:
             adoption.put_back(path)
         task = CheckDelivery(str(path), row.id, copied=not opaque)
         try:
-            found = self._validator.answers.ask(task, Delivered, deadline)
+            found = self._validator.answers.ask(task, Delivered)
         except BaseException:
             self._end_copy(path, opaque)
             raise
@@ -270,7 +269,7 @@ class ExternalBuilds:
         head is not compared."""
         try:
             lsn, source = self._context.catalog.source_digest(generation.row.branch, set(generation.writer.types))
-            generation.writer.apply_until(lsn, self._clock.monotonic() + self._context.config.validation_timeout_s)
+            generation.writer.apply_until(lsn, self._validator.until())
         except InvalidTransition:
             return []  # changes came since; the switch compares again
         if found.record_count == source.count:
@@ -312,9 +311,8 @@ class ExternalBuilds:
 
     def _adopted(self, spec: GenerationRow, path: Path) -> Generation:
         """The delivered shards, opened. A worker is the first reader of their private copies."""
-        deadline = self._clock.monotonic() + self._context.config.validation_timeout_s
         task = Adopt(str(path), spec.shards, spec.backend, spec.options)
-        problems = self._validator.answers.ask(task, Checked, deadline).problems
+        problems = self._validator.answers.ask(task, Checked).problems
         if problems:
             raise CorruptData("; ".join(problems), object=str(path))
         return self._generations.open(spec)

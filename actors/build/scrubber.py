@@ -183,7 +183,7 @@ class Scrubber(EngineActor):
         paths = [str(path) for path in shard_paths(generation.path, generation.row.shards)]
         row = generation.row
         task = CheckShards(paths, row.backend, row.options, manifest_hash=self._validator.manifest_hash(generation))
-        problems = self._validator.answers.ask(task, Checked, self._validator.until(), is_over).problems
+        problems = self._validator.answers.ask(task, Checked, stop_asked=is_over).problems
         if problems:
             raise CorruptData("; ".join(problems), object=str(generation.path))
 
@@ -192,7 +192,7 @@ class Scrubber(EngineActor):
         differing: set[int] = set()
         for path in shard_paths(generation.path, generation.row.shards):
             task = ReadShard(str(path), generation.row.backend, generation.row.options)
-            found = self._validator.answers.ask(task, ShardRead, self._validator.until(), is_over)
+            found = self._validator.answers.ask(task, ShardRead, stop_asked=is_over)
             if found.damage:
                 raise CorruptData(found.damage, object=str(path))
             differing.update(Digest.decode(found.rows).differing(Digest.decode(found.counters)))

@@ -111,8 +111,9 @@ class ShadowValidator:
     ) -> Validation:
         """Hold the generation at the head of its branch and check it in worker processes, outside any lock.
 
-        `checks` are of BUILD_CHECKS. SAMPLE_READ_BACK alone visits no other row. `deadline` is monotonic, see `until`.
-        Raises BuildCancelled when `stop_asked` becomes true, Timeout at the deadline. The generation must not be live.
+        `checks` are of BUILD_CHECKS. SAMPLE_READ_BACK alone visits no other row. `deadline` is monotonic.
+        Raises BuildCancelled when `stop_asked` becomes true, Timeout at the deadline and after
+        `Config.validation_timeout_s` without progress. The generation must not be live.
         """
         if generation.row.opaque:
             return self._validate_opaque(generation, checks, deadline, stop_asked)
@@ -144,10 +145,10 @@ class ShadowValidator:
 
     def validate_build(self, generation: Generation, stop_asked: Callable[[], bool], workers: int) -> Validation:
         """What a shadow must pass to be BUILT, in as many workers as its build has."""
-        return self.validate(generation, BUILD_CHECKS, self.until(), stop_asked, workers)
+        return self.validate(generation, BUILD_CHECKS, math.inf, stop_asked, workers)
 
     def until(self, deadline: float = math.inf) -> float:
-        """The deadline of a validation that begins now: by `Config.validation_timeout_s`, or an earlier one."""
+        """The deadline of a step that begins now: by `Config.validation_timeout_s`, or an earlier one."""
         return min(deadline, self._context.clock.monotonic() + self._context.config.validation_timeout_s)
 
     def probe(self, generation: Generation, deadline: float) -> list[str]:
@@ -192,7 +193,7 @@ class ShadowValidator:
         """Meanwhile the generation stands still at an LSN, the head of its branch a moment ago; the digest of its
         source there."""
         writer = generation.writer
-        with writer.pause_apply(deadline - self._context.clock.monotonic()):
+        with writer.pause_apply(self.until(deadline) - self._context.clock.monotonic()):
             lsn, source = self._context.catalog.source_digest(generation.row.branch, set(writer.types))
             self._catch_up(generation, lsn, deadline)
             yield lsn, source
@@ -252,12 +253,17 @@ class ShadowValidator:
             return None, f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
 
     def _catch_up(self, generation: Generation, upto: int, deadline: float) -> None:
-        """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one."""
+        """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one.
+
+        Raises Timeout at the deadline, and for a turn that takes `Config.validation_timeout_s`.
+        """
         index, live_until = self._indexes.of_generation(generation), self._context.clock.monotonic() + LIVE_S
         while index.is_exposed(generation) and generation.applied_lsn < upto:
-            with index.switch_lock(deadline - self._context.clock.monotonic()):
-                index.catch_up(generation, min(upto, generation.applied_lsn + TURN_CHANGES), deadline, live_until)
-        generation.writer.apply_until(upto, deadline)
+            until = self.until(deadline)
+            with index.switch_lock(until - self._context.clock.monotonic()):
+                index.catch_up(generation, min(upto, generation.applied_lsn + TURN_CHANGES), until, live_until)
+        while generation.applied_lsn < upto:
+            generation.writer.apply_until(min(upto, generation.applied_lsn + TURN_CHANGES), self.until(deadline))
 
     def _validate_opaque(
         self, generation: Generation, checks: list[str], deadline: float, stop_asked: Callable[[], bool]
@@ -268,7 +274,7 @@ class ShadowValidator:
         no check can make the index fit for a switch then.
         """
         lsn, source = self._context.catalog.source_digest(generation.row.branch, set(generation.writer.types))
-        generation.writer.apply_until(lsn, deadline)
+        generation.writer.apply_until(lsn, self.until(deadline))
         delivered = self.answers.ask(
             CheckDelivery(str(generation.path), generation.row.shadow_id), Delivered, deadline, stop_asked
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import InvalidStateError
@@ -25,9 +26,8 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.clock import Clock
-from shadowswitch.storage.fsck.tasks import Looked
 from shadowswitch.storage.generations.worker import Answer, Failed, Task
-from shadowswitch.storage.reading import Death
+from shadowswitch.storage.reading import Death, Looked
 from shadowswitch.storage.shortages import shortages
 
 A = TypeVar("A")
@@ -58,39 +58,46 @@ class WorkerAnswers:
         self._metrics = metrics
         self._closing = closing
 
-    def ask(self, task: Task, expected: type[A], deadline: float, stop_asked: Callable[[], bool] = lambda: False) -> A:
+    def ask(
+        self,
+        task: Task,
+        expected: type[A],
+        deadline: float = math.inf,
+        stop_asked: Callable[[], bool] = lambda: False,
+        patience_s: float | None = None,
+    ) -> A:
         """The answer of a worker to a task. A process that dies is replaced, as often as that of a shard.
 
-        Raises the error of the task, BuildCancelled, Timeout; CorruptData for a file that ends its readers;
+        Raises the error of the task, BuildCancelled; Timeout at the (monotonic) deadline, or when the worker has made
+        no progress for `patience_s`, None: `Config.validation_timeout_s`; CorruptData for a file that ends its readers;
         StorageFull, ResourceExhausted when the worker, or its start, lacked something.
         """
-        return self.ask_each([task], expected, deadline, stop_asked)[0]
+        coming = self.as_they_come([task], expected, deadline, stop_asked, patience_s=patience_s)
+        return _each(coming, 1)[0]
 
     def ask_each(
         self,
         tasks: Sequence[Task],
         expected: type[A],
-        deadline: float,
+        deadline: float = math.inf,
         stop_asked: Callable[[], bool] = lambda: False,
         at_once: int = 1,
     ) -> list[A]:
-        """The answers to tasks, of which `at_once` are worked on at a time; the first error ends all. See `ask`."""
-        answers: dict[int, A] = {}
-        with closing(self.as_they_come(tasks, expected, deadline, stop_asked, at_once)) as coming:
-            for place, answer in coming:
-                if isinstance(answer, ShadowSwitchError):
-                    raise answer
-                answers[place] = answer
-        return [answers[place] for place in range(len(tasks))]
+        """The answers to tasks, of which `at_once` are worked on at a time; the first error ends all. See `ask`.
+
+        The progress of one worker is the progress of all.
+        """
+        return _each(self.as_they_come(tasks, expected, deadline, stop_asked, at_once), len(tasks))
 
     def as_they_come(
         self,
         tasks: Sequence[Task],
         expected: type[A],
-        deadline: float,
+        deadline: float = math.inf,
         stop_asked: Callable[[], bool] = lambda: False,
         at_once: int = 1,
         heard: Callable[[int, int], None] = lambda place, rows: None,
+        patience_s: float | None = None,
     ) -> Generator[tuple[int, A | ShadowSwitchError], None, None]:
         """As `ask_each`: the place of each task with its answer or its error, in the order of the answers.
 
@@ -98,13 +105,19 @@ class WorkerAnswers:
         of a listener. Raises BuildCancelled, Timeout, and what the start of a worker lacked.
         """
         waiting, asked, bell = deque(enumerate(tasks)), list[_Asked](), _Bell()
-        away_s = self._attention.away_s()
+        limit_s = self._config.validation_timeout_s if patience_s is None else patience_s
+        patience = _Patience(self._clock, self._attention, deadline, limit_s)
+
+        def goes_on(place: int, rows: int) -> None:
+            patience.begin()
+            heard(place, rows)
+
         try:
             while waiting or asked:
                 while waiting and len(asked) < at_once:
                     asked.append(_Asked(*waiting.popleft()))
-                    self._submit(asked[-1], bell, heard)
-                self._wait(bell, deadline + self._attention.away_s() - away_s, stop_asked)
+                    self._submit(asked[-1], bell, goes_on)
+                self._wait(bell, patience, stop_asked)
                 for one in [one for one in asked if one.answer.done()]:
                     result = one.answer.result(0)
                     answer: A | ShadowSwitchError | None = result if isinstance(result, expected) else None
@@ -114,7 +127,7 @@ class WorkerAnswers:
                     except ShadowSwitchError as error:
                         answer = error
                     if answer is None:
-                        self._submit(one, bell, heard)
+                        self._submit(one, bell, goes_on)
                     else:
                         asked.remove(one)
                         yield one.place, answer
@@ -138,18 +151,14 @@ class WorkerAnswers:
 
         asked.number = self._pool.submit(asked.task, said, gone)
 
-    def _wait(self, bell: _Bell, deadline: float, stop_asked: Callable[[], bool]) -> None:
+    def _wait(self, bell: _Bell, patience: _Patience, stop_asked: Callable[[], bool]) -> None:
         """Until the next look at the answers."""
         if bell.wait(POLL_S):
+            patience.begin()
             return
         if stop_asked() or self._closing():
             raise BuildCancelled("the validation was cancelled", operation="validate")
-        if self._clock.monotonic() > deadline:
-            raise Timeout(
-                f"the validation took longer than {self._config.validation_timeout_s:g} s",
-                operation="validate",
-                hint="raise Config.validation_timeout_s",
-            )
+        patience.check()
 
     def _count(self, asked: _Asked, result: Answer | Death) -> None:
         """Raise for a failure, and after too many deaths."""
@@ -166,6 +175,39 @@ class WorkerAnswers:
         if asked.deaths > retries:
             raise InternalFailure(
                 f"the worker of the validation died {asked.deaths} times, at last: {result}", hint="try again"
+            )
+
+
+class _Patience:
+    """The limits of a wait for workers. Time in which this process did not run does not count."""
+
+    def __init__(self, clock: Clock, attention: Attention, deadline: float, limit_s: float) -> None:
+        self._clock = clock
+        self._attention = attention
+        self._limit_s = limit_s
+        self._deadline = deadline - attention.away_s()
+        self.begin()
+
+    def begin(self) -> None:
+        """A worker made progress. Any thread."""
+        self._ends = self._now() + self._limit_s
+
+    def _now(self) -> float:
+        return self._clock.monotonic() - self._attention.away_s()
+
+    def check(self) -> None:
+        """Raises Timeout at the deadline, and after the limit without progress."""
+        if self._now() > self._ends:
+            raise Timeout(
+                f"the validation has made no progress for {self._limit_s:g} s",
+                operation="validate",
+                hint="if the disk is so slow, raise Config.validation_timeout_s",
+            )
+        if self._now() > self._deadline:
+            raise Timeout(
+                "the validation did not end in the time of its call",
+                operation="validate",
+                hint="give the call more time (switch_timeout_seconds)",
             )
 
 
@@ -198,6 +240,17 @@ class _Asked:
         self.answer: Reply[Answer | Death] = Reply()
         self.deaths = 0
         self.damaged = 0
+
+
+def _each(coming: Generator[tuple[int, A | ShadowSwitchError], None, None], count: int) -> list[A]:
+    """The answers in the order of their tasks; raises the first error."""
+    answers: dict[int, A] = {}
+    with closing(coming):
+        for place, answer in coming:
+            if isinstance(answer, ShadowSwitchError):
+                raise answer
+            answers[place] = answer
+    return [answers[place] for place in range(count)]
 
 
 def _error(answer: Answer) -> ShadowSwitchError:

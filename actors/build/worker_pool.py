@@ -26,11 +26,10 @@ from shadowswitch.model.errors import EngineClosed
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.data_directory import catalog_file
 from shadowswitch.storage.disk import identity
-from shadowswitch.storage.fsck.tasks import Looked
 from shadowswitch.storage.generations.shard_build import Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Beat, Failed, Task, decode_answer
 from shadowswitch.storage.interpreter import start_python
-from shadowswitch.storage.reading import Death, Reading
+from shadowswitch.storage.reading import Death, Looked, Reading
 from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")

@@ -158,8 +158,9 @@ class Switcher(EngineActor):
         request, target, validator = run.message.request, run.target, self._validator
         try:
             refuse = partial(self._refuse_live, target)
-            deadline = validator.until(run.deadline)
-            run.validation = examine(self._context, validator, target, request, run.message.rollback, deadline, refuse)
+            run.validation = examine(
+                self._context, validator, target, request, run.message.rollback, run.deadline, refuse
+            )
         except ShadowSwitchError as error:
             run.validation, run.reason = Validation({}, [str(error)], [], 0, 0), str(error)
             return Failure.ERROR

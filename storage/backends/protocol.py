@@ -32,6 +32,7 @@ from shadowswitch.model.digest import Digest
 from shadowswitch.model.records import Hit, Item, Record
 from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
 from shadowswitch.model.search.where import Where
+from shadowswitch.storage.reading import Count
 
 
 class ShardState(msgspec.Struct, frozen=True):
@@ -232,6 +233,15 @@ class Choosing(Protocol):
 
     def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
         """The fields that the index takes; empty where it takes whatever a record has."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """What a backend has as well if the check of a large shard takes minutes: it shows that its check goes on."""
+
+    def check_counting(self, path: Path, options: Mapping[str, Any], looked: Count) -> list[str]:
+        """As `check`. Calls `looked` again and again: without that, `Config.validation_timeout_s` is its whole time."""
         ...
 
 

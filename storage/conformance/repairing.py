@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shadowswitch.model.digest import BUCKETS, bucket_of, key_hash
-from shadowswitch.storage.backends.protocol import Backend, IndexReader, ShardWriter
+from shadowswitch.storage.backends.protocol import Backend, Counting, IndexReader, ShardWriter
 from shadowswitch.storage.conformance.base import Shards
 from shadowswitch.storage.conformance.expected import Batches, Expected, assert_holds, item, rows_of
 
@@ -37,6 +37,16 @@ class Repairing(Shards):
         bucket = bucket_of(items[0].key_hash)
         writer.repair_bucket(bucket, [])
         assert rows_of(reader) == [row for row in rows if bucket_of(key_hash(row[0], row[1])) != bucket]
+
+    def test_a_long_check_shows_that_it_goes_on(
+        self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter
+    ) -> None:
+        if not isinstance(backend, Counting):
+            pytest.skip("the check of this backend shows nothing before its end")
+        writer.load([item(lsn, "t", f"id-{lsn}", self.fields_for("elm")) for lsn in range(1, MANY + 1)], b"c")
+        looked: list[int] = []
+        assert backend.check_counting(path, options, looked.append) == []
+        assert looked
 
     def test_emptying_a_bucket_removes_its_rows_and_no_others(
         self, backend: Backend, options: dict[str, Any], path: Path, writer: ShardWriter

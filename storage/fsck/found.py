@@ -18,13 +18,6 @@ FINDINGS_MAX = 20
 UNREADABLE = (CorruptData, ValueError, msgspec.MsgspecError, struct.error)
 """What the decoding of damaged bytes raises."""
 
-Count = Callable[[int], None]
-"""Called with the number of rows that were read since the last call."""
-
-
-def no_look(rows: int) -> None:
-    """For a check without progress."""
-
 
 def readable(read: Callable[[], T], findings: list[Finding]) -> T | None:
     """What `read` returns. What does not decode is a finding, and the check goes on without it."""

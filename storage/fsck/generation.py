@@ -25,12 +25,12 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.catalog.transitions.removal import is_dropped
-from shadowswitch.storage.fsck.found import FINDINGS_MAX, Count, no_look, readable
+from shadowswitch.storage.fsck.found import FINDINGS_MAX, readable
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, check_delivery
 from shadowswitch.storage.generations.manifest import check_closed_files, check_manifest
 from shadowswitch.storage.generations.shard_reading import probe
-from shadowswitch.storage.reading import Note, no_note
+from shadowswitch.storage.reading import Count, Note, no_look, no_note
 from shadowswitch.storage.shortages import shortages
 
 SLICE = 2000

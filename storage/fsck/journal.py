@@ -14,7 +14,8 @@ from shadowswitch.storage.catalog.journal import chunks
 from shadowswitch.storage.catalog.journal_format import Entry, Fragment, entries_of, fragments_of
 from shadowswitch.storage.catalog.rows import DROPPING, BranchRow, decode_branch
 from shadowswitch.storage.catalog.transitions.removal import is_dropped
-from shadowswitch.storage.fsck.found import UNREADABLE, Count, first, no_look
+from shadowswitch.storage.fsck.found import UNREADABLE, first
+from shadowswitch.storage.reading import Count, no_look
 
 SLICE_CHUNKS = 300
 BRANCHES = 1000

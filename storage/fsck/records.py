@@ -17,7 +17,8 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import first_lsn
 from shadowswitch.storage.catalog.rows import DROPPING, decode_branch
-from shadowswitch.storage.fsck.found import UNREADABLE, Bounded, Count, no_look, undecoded
+from shadowswitch.storage.fsck.found import UNREADABLE, Bounded, undecoded
+from shadowswitch.storage.reading import Count, no_look
 
 SLICE = 2000
 PLACE_BYTES, GROUP_BYTES = keys.RECORD_PREFIX.size, keys.TYPE_PREFIX.size

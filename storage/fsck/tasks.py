@@ -9,13 +9,13 @@ import msgspec
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.fsck import plan
-from shadowswitch.storage.fsck.found import Count, no_look, readable
+from shadowswitch.storage.fsck.found import readable
 from shadowswitch.storage.fsck.generation import check_generation
 from shadowswitch.storage.fsck.journal import check_journals
 from shadowswitch.storage.fsck.plan import CheckGeneration, CheckJournals, CheckRecords, CheckRows, Part
 from shadowswitch.storage.fsck.records import BEGIN, END, check_records
 from shadowswitch.storage.fsck.rows import check_rows
-from shadowswitch.storage.reading import Note, no_note
+from shadowswitch.storage.reading import Count, Note, no_look, no_note
 
 ALL_BRANCHES = 1 << 32
 
@@ -38,12 +38,6 @@ class Found(msgspec.Struct, frozen=True, tag=True):
     """The findings of a part."""
 
     findings: list[Finding]
-
-
-class Looked(msgspec.Struct, frozen=True, tag=True):
-    """From a worker: so many rows of its part were read since the last message."""
-
-    rows: int
 
 
 CheckTask = PlanCheck | CheckRows | CheckJournals | CheckRecords | CheckGeneration

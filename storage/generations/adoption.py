@@ -24,8 +24,8 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import Backend, Probing
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.external_manifest import PRIVATE, remove_entry
-from shadowswitch.storage.generations.shard_reading import Checked
-from shadowswitch.storage.reading import Note
+from shadowswitch.storage.generations.shard_reading import Checked, check
+from shadowswitch.storage.reading import Count, Note, no_look
 from shadowswitch.storage.shortages import shortages
 
 DELIVERED = "delivered"
@@ -40,12 +40,14 @@ class Adopt(msgspec.Struct, frozen=True, tag=True):
     options: dict[str, Any]
 
 
-def adopt(task: Adopt, reading: Note) -> Checked:
+def adopt(task: Adopt, reading: Note, looked: Count = no_look) -> Checked:
     """Adopt the delivered shards: the problems, none when they were adopted."""
     path, backend = Path(task.path), registry.backend(task.backend)
     private = path / PRIVATE
     copies = shard_paths(private, task.shards)
-    problems = [f"{copy.name}: {text}" for copy in copies for text in _problems(backend, copy, task.options, reading)]
+    problems = []
+    for copy in copies:
+        problems += [f"{copy.name}: {text}" for text in _problems(backend, copy, task.options, reading, looked)]
     if not problems:
         delivered = private / DELIVERED
         delivered.mkdir(mode=0o700)
@@ -80,9 +82,9 @@ def end(path: Path) -> None:
         remove_entry(path / PRIVATE)
 
 
-def _problems(backend: Backend, copy: Path, options: dict[str, Any], reading: Note) -> list[str]:
+def _problems(backend: Backend, copy: Path, options: dict[str, Any], reading: Note, looked: Count) -> list[str]:
     reading(copy)
-    found = backend.check(copy, options) if isinstance(backend, Probing) else []
+    found = check(backend, copy, options, looked) if isinstance(backend, Probing) else []
     if found:
         return found
     try:

@@ -27,6 +27,7 @@ import msgspec
 
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.generations.directory import MANIFEST, PINS
+from shadowswitch.storage.reading import Count, no_look
 from shadowswitch.storage.shortages import passing
 
 BUILD_MANIFEST = "build-manifest.json"
@@ -100,7 +101,7 @@ def read_build_manifest(path: Path) -> BuildManifest:
             raise ValueError(f"{BUILD_MANIFEST}: {error}") from error
 
 
-def check_delivery(task: CheckDelivery) -> Delivered:
+def check_delivery(task: CheckDelivery, looked: Count = no_look) -> Delivered:
     """Compare a directory with its manifest, byte by byte, and force it to disk.
 
     Reads every file. A mistake of the builder is a problem in the result, never an exception.
@@ -121,7 +122,7 @@ def check_delivery(task: CheckDelivery) -> Delivered:
     if not manifest.files:
         problems.append(f"{BUILD_MANIFEST} lists no file")
     missing, size, count = dict(manifest.files), 0, 0
-    for name, problem, found_size, digest in _walk(root, private):
+    for name, problem, found_size, digest in _walk(root, private, looked):
         count += 1
         expected = missing.pop(name, None)
         size += found_size
@@ -150,7 +151,7 @@ def remove_entry(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _walk(root: Path, private: Path | None) -> Iterator[tuple[str, str, int, str]]:
+def _walk(root: Path, private: Path | None, looked: Count) -> Iterator[tuple[str, str, int, str]]:
     """Every file below a directory: (name, problem or "", size, SHA-256), and a copy of each file of a shard.
 
     Each file is opened relative to its listed directory, without following a link: an entry that is replaced during the
@@ -172,7 +173,7 @@ def _walk(root: Path, private: Path | None) -> Iterator[tuple[str, str, int, str
                     yield prefix + name, "is a symbolic link", 0, ""
         for name in names:
             if prefix or name not in ENGINES_OWN:
-                yield prefix + name, *_read(name, descriptor, target)
+                yield prefix + name, *_read(name, descriptor, target, looked)
         os.fsync(descriptor)
     for error in unreadable:
         _refuse_shortage(error)
@@ -186,7 +187,7 @@ def _refuse_shortage(error: OSError) -> None:
         raise lack from error
 
 
-def _read(name: str, folder: int, target: Path | None) -> tuple[str, int, str]:
+def _read(name: str, folder: int, target: Path | None, looked: Count) -> tuple[str, int, str]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
@@ -204,6 +205,7 @@ def _read(name: str, folder: int, target: Path | None) -> tuple[str, int, str]:
                 digest.update(chunk)
                 size += len(chunk)
                 write(chunk)
+                looked(0)
         os.fsync(descriptor)
         return "", size, digest.hexdigest()
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import msgspec
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, ShadowSwitchError
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.backends.protocol import Backend, Probing
+from shadowswitch.storage.backends.protocol import Backend, Counting, Probing
 from shadowswitch.storage.generations.manifest import ClosedFile, check_closed_files, checksums
-from shadowswitch.storage.reading import Note, no_note
+from shadowswitch.storage.reading import Count, Note, no_look, no_note
 from shadowswitch.storage.shortages import shortages
+
+SLICE = 1000
+"""Rows between two calls of `looked`."""
 
 
 class ReadShard(msgspec.Struct, frozen=True, tag=True):
@@ -61,13 +65,13 @@ class Checked(msgspec.Struct, frozen=True, tag=True):
     problems: list[str]
 
 
-def check_shards(task: CheckShards, reading: Note = no_note) -> Checked:
+def check_shards(task: CheckShards, reading: Note = no_note, looked: Count = no_look) -> Checked:
     """Run the check of the backend over every shard, or its probe."""
     backend = registry.backend(task.backend)
     problems = []
     for path in map(Path, task.paths):
         reading(path)
-        found = probe(backend, path, task.options) if task.probe else backend.check(path, task.options)
+        found = probe(backend, path, task.options) if task.probe else check(backend, path, task.options, looked)
         problems += [f"{path.name}: {text}" for text in found]
     return Checked(problems + check_closed_files(Path(task.paths[0]).parent, task.manifest_hash))
 
@@ -77,7 +81,14 @@ def probe(backend: Backend, path: Path, options: Mapping[str, Any]) -> list[str]
     return backend.probe(path, options) if isinstance(backend, Probing) else []
 
 
-def read_shard(task: ReadShard, reading: Note = no_note) -> ShardRead:
+def check(backend: Backend, path: Path, options: Mapping[str, Any], looked: Count) -> list[str]:
+    """The findings of the backend's own check of a shard."""
+    if isinstance(backend, Counting):
+        return backend.check_counting(path, options, looked)
+    return backend.check(path, options)
+
+
+def read_shard(task: ReadShard, reading: Note = no_note, looked: Count = no_look) -> ShardRead:
     """Read every row of the shard, and check it.
 
     Raises CorruptData for damage that may end a reader: the host must not repair such a shard either.
@@ -92,19 +103,23 @@ def read_shard(task: ReadShard, reading: Note = no_note) -> ShardRead:
     try:
         with contextlib.closing(backend.open_reader([path], task.options)) as reader:
             state, versions = reader.shard_versions(0)
-            own.add_versions(versions)
+            before = -1
+            while own.count > before:
+                before = own.count
+                own.add_versions(islice(versions, SLICE))
+                looked(own.count - before)
             counters = state.digest
     except ShadowSwitchError as error:
         if error.recoverable:
             raise
         damage = f"{path.name}: {error}"
     read = ShardRead(own.encode(), counters.encode(), damage)
-    return msgspec.structs.replace(read, **_checked(backend, path, task.options)) if task.check else read
+    return msgspec.structs.replace(read, **_checked(backend, path, task.options, looked)) if task.check else read
 
 
-def _checked(backend: Backend, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(backend: Backend, path: Path, options: Mapping[str, Any], looked: Count) -> dict[str, Any]:
     try:
-        problems = [f"{path.name}: {finding}" for finding in backend.check(path, options)]
+        problems = [f"{path.name}: {finding}" for finding in check(backend, path, options, looked)]
         with shortages("validate", str(path)):
             closed = checksums(path.parent, backend, [path], options)
     except ShadowSwitchError as error:

@@ -32,7 +32,7 @@ from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import check_closed_files
-from shadowswitch.storage.reading import Note, no_note
+from shadowswitch.storage.reading import Count, Note, no_look, no_note
 from shadowswitch.storage.repair.digests import measure_gaps
 
 SIZE_RATIO_MAX = 10.0
@@ -102,14 +102,14 @@ class Inspected(msgspec.Struct, frozen=True, tag=True):
     size_bytes: int
 
 
-def inspect(catalog: Catalog, task: Inspect, reading: Note = no_note) -> Inspected:
+def inspect(catalog: Catalog, task: Inspect, reading: Note = no_note, looked: Count = no_look) -> Inspected:
     """Run the checks. An error of the disk or of the index is a finding of its check; one that may pass is raised."""
     findings = {check: found for check, found in task.problems.items() if found}
     path, rows, source = Path(task.path), Digest.decode(task.rows), Digest.decode(task.digest)
     reading(path)
     for check in task.checks:
         try:
-            found = _run(check, catalog, task, source, rows)
+            found = _run(check, catalog, task, source, rows, looked)
         except ShadowSwitchError as error:
             if error.recoverable:
                 raise
@@ -118,7 +118,7 @@ def inspect(catalog: Catalog, task: Inspect, reading: Note = no_note) -> Inspect
     return Inspected(findings, rows.differing(source), rows.count, disk.directory_size_bytes(path))
 
 
-def _run(check: str, catalog: Catalog, task: Inspect, source: Digest, rows: Digest) -> list[str]:
+def _run(check: str, catalog: Catalog, task: Inspect, source: Digest, rows: Digest, looked: Count) -> list[str]:
     if check == "DIGEST":
         differing = rows.differing(source)
         note = f"{len(differing)} of {BUCKETS} buckets differ from the source at LSN {task.lsn}: {differing}"
@@ -134,7 +134,7 @@ def _run(check: str, catalog: Catalog, task: Inspect, source: Digest, rows: Dige
     if check == "SAMPLE_READ_BACK":
         paths = shard_paths(Path(task.path), task.shards)
         with contextlib.closing(registry.backend(task.backend).open_reader(paths, task.options)) as reader:
-            return _read_back(catalog, task, reader)
+            return _read_back(catalog, task, reader, looked)
     raise AssertionError(f"check {check} passed SwitchRequest but is not known here")
 
 
@@ -200,7 +200,7 @@ def _answer(reader: IndexReader, query: str, clock: Clock, timeout_s: float) -> 
     return {(hit.resource_type, hit.id) for hit in hits}, clock.monotonic() - begun
 
 
-def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str]:
+def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader, looked: Count) -> list[str]:
     chance = random.Random(task.seed)
     backend = registry.backend(task.backend)
     problems = []
@@ -209,6 +209,7 @@ def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader) -> list[str
         bucket = chance.randrange(BUCKETS)
         start = keys.RECORD_PREFIX.pack(task.branch, number, bucket) + chance.randbytes(2)
         part = read_records(catalog, task.branch, number, name, range(bucket, bucket + 1), start, 1)
+        looked(1)
         for item in part.items:
             if item.lsn > task.lsn:
                 continue  # a later change; the replay brings it

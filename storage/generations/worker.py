@@ -34,7 +34,7 @@ from shadowswitch.model.errors import InternalFailure, ResourceExhausted, Shadow
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import SYSTEM, Clock
-from shadowswitch.storage.fsck.tasks import CheckTask, Found, Looked, Plan, perform
+from shadowswitch.storage.fsck.tasks import CheckTask, Found, Plan, perform
 from shadowswitch.storage.generations.adoption import Adopt, adopt
 from shadowswitch.storage.generations.external_manifest import CheckDelivery, Delivered, check_delivery
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress, ShardBuild
@@ -47,7 +47,7 @@ from shadowswitch.storage.generations.shard_reading import (
     read_shard,
 )
 from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare, inspect
-from shadowswitch.storage.reading import Reading
+from shadowswitch.storage.reading import Looked, Reading
 from shadowswitch.storage.shortages import shortage
 
 SHARD_LOCK_TIMEOUT_S = 10.0
@@ -161,7 +161,7 @@ class Worker:
         self._beat_s = beat_s
         self._is_at_work = threading.Event()
         self._rows = 0
-        """Rows that a part of the check has read since its last message."""
+        """Rows that a task has read since its last message."""
         threading.Thread(target=self._listen, name="host", daemon=True).start()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
@@ -197,6 +197,7 @@ class Worker:
 
     def _perform(self, task: Task) -> Answer:
         file = data_directory.catalog_file(self._data)
+        self._rows = 0
         data_directory.refuse_another(file, self._identity, "build", first="nothing was written; ", missing=True)
         if isinstance(task, BuildShard):
             catalog = self._opened_catalog()
@@ -205,19 +206,18 @@ class Worker:
                 self._reading(Path(task.path))
                 return Done(ShardBuild(catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
-            return inspect(self._opened_catalog(), task, self._reading)
+            return inspect(self._opened_catalog(), task, self._reading, self._looked)
         if isinstance(task, Compare):
             return compare(task, self._clock, self._reading)
         if isinstance(task, CheckDelivery):
-            return check_delivery(task)
+            return check_delivery(task, self._looked)
         if isinstance(task, Adopt):
-            return adopt(task, self._reading)
+            return adopt(task, self._reading, self._looked)
         if isinstance(task, ReadShard):
-            return read_shard(task, self._reading)
+            return read_shard(task, self._reading, self._looked)
         if isinstance(task, CheckShards):
-            return check_shards(task, self._reading)
+            return check_shards(task, self._reading, self._looked)
         if isinstance(task, CheckTask):
-            self._rows = 0
             return perform(self._opened_catalog(), task, self._reading, self._looked)
         raise InternalFailure(f"unknown task {task!r}")
 

@@ -20,6 +20,7 @@ from shadowswitch.storage.backends.fts5.copy import Fts5Snapshot
 from shadowswitch.storage.backends.fts5.options import Layout, layout_of
 from shadowswitch.storage.backends.fts5.reader import Fts5Reader
 from shadowswitch.storage.backends.fts5.writer import Fts5Writer
+from shadowswitch.storage.reading import Count
 
 
 class Fts5Backend:
@@ -57,6 +58,9 @@ class Fts5Backend:
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return fts5_check.check(path, options)
+
+    def check_counting(self, path: Path, options: Mapping[str, Any], looked: Count) -> list[str]:
+        return fts5_check.check(path, options, looked)
 
     def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Fts5Snapshot:
         return Fts5Snapshot(shards, options)

@@ -20,24 +20,30 @@ from typing import Any
 from shadowswitch.model.digest import Digest, key_hash
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.storage.backends.fts5 import store
+from shadowswitch.storage.reading import Count, no_look
 
 FINDINGS_MAX = 20
 """Findings of each kind; the rest of a ruined shard adds nothing."""
+STEPS = 10_000
+"""Instructions of SQLite between two signs that the check goes on: a few milliseconds."""
+PAGES = 4096
+"""Pages of the copy between two such signs."""
 
 _numbers = count(1)
 
 
-def check(path: Path, options: Mapping[str, Any]) -> list[str]:
+def check(path: Path, options: Mapping[str, Any], looked: Count = no_look) -> list[str]:
     """The findings, empty when the shard is sound. Raises `StorageFull` when the copy has no room."""
     try:
-        with _copy_of(path, options) as copy, store.translated("check", path):
+        with _copy_of(path, options, looked) as copy, store.translated("check", path):
+            copy.set_progress_handler(lambda: looked(0), STEPS)
             return [*_check_pages(copy), *_check_terms(copy), *_check_rows(copy, path)]
     except CorruptData as error:
         return [error.message]
 
 
 @contextmanager
-def _copy_of(path: Path, options: Mapping[str, Any]) -> Iterator[sqlite3.Connection]:
+def _copy_of(path: Path, options: Mapping[str, Any], looked: Count) -> Iterator[sqlite3.Connection]:
     with store.translated("copy for check", path):
         store.refuse_cut(path)
     with store.translated("copy for check", path), closing(store.open_existing(path, options, "ro")) as source:
@@ -49,7 +55,10 @@ def _copy_of(path: Path, options: Mapping[str, Any]) -> Iterator[sqlite3.Connect
                 copy.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
                 copy.execute("PRAGMA journal_mode=MEMORY").fetchall()
                 copy.execute("PRAGMA synchronous=OFF")
-                source.backup(copy)
+                source.execute("BEGIN")
+                store.read_state(source, path)  # all parts of the copy are of this moment
+                source.backup(copy, pages=PAGES, progress=lambda *_: looked(0))
+                source.execute("ROLLBACK")
                 copy.execute("SELECT * FROM state").fetchall()
             finally:
                 for file in (name, name.with_name(f"{name.name}-wal")):

@@ -26,10 +26,13 @@ from shadowswitch.storage.backends.kv.copy import KvSnapshot
 from shadowswitch.storage.backends.kv.growth import MAP_SIZE_MIB_MAX
 from shadowswitch.storage.backends.kv.reader import KvReader
 from shadowswitch.storage.backends.kv.writer import KvWriter
+from shadowswitch.storage.reading import Count, no_look
 
 MAP_SIZE_MIB = 4096
 """Address space of one shard, which grows when it is full; the file is sparse."""
 FINDINGS_MAX = 20
+COUNTED = 1000
+"""Rows between two signs that a check goes on."""
 
 
 class KvBackend:
@@ -70,7 +73,10 @@ class KvBackend:
         return KvReader(shards, options)
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        return self.probe(path, options) or _looked_at(path, options, _check)
+        return self.check_counting(path, options, no_look)
+
+    def check_counting(self, path: Path, options: Mapping[str, Any], looked: Count) -> list[str]:
+        return self.probe(path, options) or _looked_at(path, options, partial(_check, looked=looked))
 
     def probe(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return _looked_at(path, options, _walk_pages)
@@ -123,7 +129,7 @@ def _walk_pages(environment: kv_store.Environment) -> list[str]:
     return []
 
 
-def _check(environment: kv_store.Environment) -> list[str]:
+def _check(environment: kv_store.Environment, looked: Count) -> list[str]:
     """Findings: every row decodes, lies under its own key, and is counted. Reads one transaction."""
     findings: list[str] = []
     digest = Digest()
@@ -132,6 +138,8 @@ def _check(environment: kv_store.Environment) -> list[str]:
         rows = 0
         for key, value in transaction.cursor(db=environment.rows):
             rows += 1
+            if rows % COUNTED == 0:
+                looked(COUNTED)
             try:
                 resource_type, id, lsn, _ = kv_store.decode_row(key, value)
             except (CorruptData, msgspec.DecodeError) as error:
