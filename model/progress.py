@@ -6,10 +6,11 @@ down while its index grows, its last part is bigger than a share of the rows say
 all of that is in the pace. The time of the build so far, by the share that the pace gives it, is the time of the whole:
 machine and load slow every phase. Early in a build that says little, so the time of the last build, by the rows, has
 weight until a share `TRUSTED` of the build has passed. A first build is expected to go as the last build of another
-index of the same backend, by the rows; where there is none, as `ASSUMED`, until a share `TRUSTED_COLD` has passed.
-Changes to replay count by the rate of the replay less the rate of new changes, as far as they take longer than in the
-pace. Between two measurements the time that passes is what is known. A throttled build takes so much longer. The percent moves at each moment at the speed that brings it to 100 in
-the time left. So it never stands still and never goes back; the ETA rises when the work turns out longer.
+index of the same backend, by the rows; where there is none, once rows were copied, as `ASSUMED`, until a share
+`TRUSTED_COLD` has passed. Changes to replay count by the rate of the replay less the rate of new changes, as far as
+they take longer than in the pace. Between two measurements the time that passes is what is known. A throttled build
+takes so much longer. The percent moves at each moment at the speed that brings it to 100 in the time left. So it never
+stands still and never goes back; the ETA rises when the work turns out longer.
 
 Convergence (`Rounds`). A round replays up to the head as it was when the round began; changes written meanwhile are the
 next round. A round gains if it was shorter than every round before. While writers are faster than the replay, each
@@ -72,7 +73,7 @@ class ProgressMeter:
         self._percent = percent
         self._expected = pace or other or ASSUMED
         self._is_first = pace is None
-        self._trusted = TRUSTED if pace or other else TRUSTED_COLD
+        self._is_cold = pace is None and other is None
         self._left_s: float | None = None
         """The seconds of work left as of `_at`."""
         self._end_s = 0.0
@@ -180,9 +181,11 @@ class ProgressMeter:
         done = share - self._first_share
         by_speed = (at - self._begun) / done if done > 0 else None
         by_last = self._expected.seconds_of(self._rows_total)
+        if by_speed is None and self._is_cold:
+            return None
         if by_speed is None or by_last is None:
             return by_speed if by_last is None else by_last
-        weight = min(1.0, done / self._trusted)
+        weight = min(1.0, done / (TRUSTED_COLD if self._is_cold else TRUSTED))
         return weight * by_speed + (1.0 - weight) * by_last
 
     def _note_tenths(self, rows_share: float, elapsed_s: float) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from shadowswitch import Config, Engine, InvalidConfig
-from shadowswitch.actors.build.worker_pool import WorkerPool
 from shadowswitch.actors.queue.giving_way import SHARE_MIN, GivingWay
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage import failpoints
 from shadowswitch.storage.generations.shard_build import Control
+from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, crew, fill, put, wait_until
 
 
@@ -88,13 +88,13 @@ def test_the_workers_of_a_build_get_less_of_their_time_and_all_of_it_again(
     engine.create_branch("main")
     fill(engine, 4000)
     monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.slice=sleep:0.1")
-    pause, given, tune = threading.Event(), list[float](), WorkerPool.tune
+    pause, given = threading.Event(), list[float]()
 
-    def note(pool: WorkerPool, number: int, control: Control) -> None:
+    def note(ordinary: Callable[..., None], pool: object, number: int, control: Control) -> None:
         given.append(control.share)
-        tune(pool, number, control)
+        ordinary(pool, number, control)
 
-    monkeypatch.setattr(WorkerPool, "tune", note)
+    inside.wrap(monkeypatch, inside.Step.PACE_OF_WORKER, note)
 
     def write() -> None:
         engine.write("main", [put("x")])

@@ -95,6 +95,7 @@ class Step(Enum):
     MONOTONIC_CLOCK = "shadowswitch.storage.clock.Clock.monotonic"
     WALL_CLOCK = "shadowswitch.storage.clock.Clock.wall"
     # builds
+    PACE_OF_WORKER = "shadowswitch.actors.build.worker_pool.WorkerPool.tune"
     BUILD_FAILPOINT = "shadowswitch.actors.build.builder.failpoint"
     BUILD_NOTE_PHASE = "shadowswitch.actors.build.builder.ShadowBuilder._note"
     INSPECT_DELIVERY = "shadowswitch.actors.build.external.ExternalBuilds._inspected"
