@@ -23,12 +23,14 @@ class BranchDirectory:
         self._catalog = catalog
         self._router = router
         self._rows: dict[str, BranchRow] = {}
+        self.dropped = router.dropped
+        """The numbers of dropped branches. Only ever grows."""
 
     def row(self, name: str) -> BranchRow:
         """The row of a branch. Raises EngineClosed, UnknownBranch."""
         self._state.check()
         row = self._rows.get(name) if isinstance(name, str) else None
-        if row is None or row.number in self._router.dropped:
+        if row is None or row.number in self.dropped:
             check_named_branch(name)
             self._rows.pop(name, None)
             row = self._rows[name] = self._catalog.branch(name)
@@ -36,12 +38,12 @@ class BranchDirectory:
 
     def check(self, row: BranchRow) -> None:
         """Raise UnknownBranch if the branch was dropped since its row was read: its records may be half gone."""
-        if row.number in self._router.dropped:
+        if row.number in self.dropped:
             raise no_branch(row.name)
 
     def is_dropped(self, number: int) -> bool:
         """Was the branch dropped?"""
-        return number in self._router.dropped
+        return number in self.dropped
 
     def ask(self, row: BranchRow, message: Any, what: str) -> Any:
         """Send a message to the actor of a branch, and wait for the reply. Raises what the actor raises, or Timeout."""

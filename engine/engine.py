@@ -163,6 +163,7 @@ class Engine:
     shadow = _builds(BuildCalls.shadow)
     shadows = _builds(BuildCalls.shadows)
     count_shadows = _builds(BuildCalls.count_shadows)
+    count_shadow_states = _builds(BuildCalls.count_shadow_states)
     wait_for = _builds(BuildCalls.wait_for)
 
     # -- switches, and the soak of what was switched to ----------------------------------------------------------------

@@ -186,8 +186,8 @@ class Readiness:
                 shadow = self._catalog.find_shadow(live.row.shadow_id)
                 reason = shadow.error if shadow is not None else None
             if reason is not None:
-                branch = next((b.name for b in self._catalog.branches() if b.number == row.branch), str(row.branch))
-                yield f"{row.index_type} of branch {branch!r}: {reason}"
+                branch = branch_rows(self._catalog, [row.branch]).get(row.branch)
+                yield f"{row.index_type} of branch {branch.name if branch else str(row.branch)!r}: {reason}"
 
 
 class LiveChecks:

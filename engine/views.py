@@ -18,6 +18,7 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.schedule import ENDED, Plans
 from shadowswitch.model.events import NOT_GIVEN
 from shadowswitch.model.locks.branch_state import BranchState, BranchStatus
+from shadowswitch.model.progress import Pace
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ScheduledSwitch, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
@@ -92,7 +93,17 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | Non
         stands_still=paused_text(row),
         scheduled_switch=scheduled_view(row),
         shadow_index_path=str(root / row.path),
+        records_per_second=_pace(row),
     )
+
+
+def _pace(row: ShadowRow) -> float | None:
+    """The records per second of a build. Of another process, or cut by a kill: by wall time."""
+    if isinstance(row.pace, Pace) and row.pace.rows and row.pace.whole_s:
+        return row.pace.rows / row.pace.whole_s
+    if row.completed_at is None or row.started_at is None or not row.record_count:
+        return None
+    return row.record_count / max(0.001, row.completed_at - row.started_at)
 
 
 def index_view(

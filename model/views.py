@@ -164,6 +164,8 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     scheduled_switch: ScheduledSwitch | None = None
     stands_still: str | None = None
     """Why a build does not work at the moment: paused, with author and reason; queued; short of a resource."""
+    records_per_second: float | None = None
+    """The pace of a build that has ended, without pauses; None while it is not known."""
 
 
 class IndexInfo(msgspec.Struct, frozen=True):

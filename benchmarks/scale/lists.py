@@ -1,39 +1,84 @@
-"""Lists of branches and the figures of an engine, over many branches beside a hundred."""
+"""Lists and the figures of an engine, over many branches and many shadows beside a hundred of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks.common import BENCH_CONFIG, Report, quantile
+import msgspec
+
+from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill, quantile
 from benchmarks.scale.sizes import Sizes
 from benchmarks.scale.writers import make_branches
 from shadowswitch.engine.engine import Engine
+from shadowswitch.service.http.access import LOCAL, Access
+from shadowswitch.service.http.host import Host, Options
+from shadowswitch.service.http.routes.metrics import exposition
+from shadowswitch.service.http.routes.shadows import estimate, overview
+from shadowswitch.storage.catalog.transaction import Commit
 
-FEW, PAGE, ROUNDS = 100, 100, 15
+FEW, PAGE, ROUNDS, SHADOWS = 100, 100, 15, 5_000
 RATIO_MAX = 5.0
 
 
 def measure(sizes: Sizes, folder: Path, report: Report) -> None:
-    """A page of branches, their number, and `stats`, with few and with many branches."""
-    worst = 0.0
-    figures: dict[int, dict[str, float]] = {}
-    for count in sorted({min(FEW, sizes.branches), sizes.branches}):
-        with Engine.open(folder / f"{count}", BENCH_CONFIG) as engine:
-            make_branches(engine, count)
-            calls: dict[str, Callable[[], object]] = {
-                "a page of branches": lambda e=engine: e.branches(limit=PAGE, after=e.count_branches() // 2),  # type: ignore[misc]
-                "count_branches": engine.count_branches,
-                "stats": engine.stats,
-            }
-            figures[count] = {name: _median_ms(call) for name, call in calls.items()}
-            for name, milliseconds in figures[count].items():
-                report.figure(f"lists: {name}, {count:,} branches", milliseconds, "ms", f"median of {ROUNDS}")
-    few, many = figures[min(figures)], figures[max(figures)]
-    worst = max(many[name] / max(few[name], 0.05) for name in few)
-    says = f"with {sizes.branches:,} branches at most {RATIO_MAX:g} times of what it takes with {FEW}"
+    """A page, a count, and the figures, with few and with many branches, then with few and with many shadows."""
+    _measure(sizes, sizes.branches, "branches", partial(_of_branches, folder), report)
+    _measure(sizes, min(SHADOWS, sizes.branches), "shadows", partial(_of_shadows, folder), report)
+
+
+def _measure(sizes: Sizes, many: int, what: str, of: Callable[[int], dict[str, float]], report: Report) -> None:
+    figures = {count: of(count) for count in sorted({min(FEW, many), many})}
+    for count, found in figures.items():
+        for name, milliseconds in found.items():
+            report.figure(f"lists: {name}, {count:,} {what}", milliseconds, "ms", f"median of {ROUNDS}")
+    few = figures[min(figures)]
+    worst = max(figures[many][name] / max(few[name], 0.05) for name in few)
+    says = f"with {many:,} {what} at most {RATIO_MAX:g} times of what it takes with {FEW}"
     report.target(says, f"{worst:.1f}", sizes.judged(worst <= RATIO_MAX))
+
+
+def _of_branches(folder: Path, count: int) -> dict[str, float]:
+    with Engine.open(folder / f"{count}", BENCH_CONFIG) as engine:
+        make_branches(engine, count)
+        calls: dict[str, Callable[[], object]] = {
+            "a page of branches": lambda: engine.branches(limit=PAGE, after=engine.count_branches() // 2),
+            "count_branches": engine.count_branches,
+            "stats": engine.stats,
+        }
+        return {name: _median_ms(call) for name, call in calls.items()}
+
+
+def _of_shadows(folder: Path, count: int) -> dict[str, float]:
+    """A live index, a build that was cancelled, and copies of the row of this one."""
+    with Engine.open(folder / f"shadows-{count}", BENCH_CONFIG) as engine:
+        engine.create_branch(BRANCH)
+        fill(engine, 1000)
+        engine.rebuild(BRANCH, KIND, [TYPE])
+        ended = engine.start_build(BRANCH, "OTHER_INDEX", [TYPE], external=True)
+        engine.cancel_build(ended.shadow_index_id)
+        context = engine._lifecycle.context
+        row = context.catalog.shadow(ended.shadow_index_id)
+
+        def copy(commit: Commit) -> None:
+            for number in range(count):
+                generation = commit.next_number("generation")
+                commit.put_shadow(msgspec.structs.replace(row, id=f"{number:032x}", generation=generation))
+
+        context.transact(copy, "make shadows")
+        engine.clean_up()  # the Janitor notes the end of each
+        (live,) = engine.indexes()
+        calls: dict[str, Callable[[], object]] = {
+            "a page of 50 shadows": lambda: engine.shadows(limit=PAGE // 2, after=row.generation + count // 2),
+            "count_shadow_states": engine.count_shadow_states,
+            "the figures of the dashboard": lambda: overview[0].fn(host, LOCAL),
+            "metrics": lambda: exposition(host, LOCAL),
+            "the estimate of a start": lambda: estimate(host, engine.shadow(live.shadow_index_id)),
+        }
+        host = Host(engine, Access(), Options())
+        return {name: _median_ms(call) for name, call in calls.items()}
 
 
 def _median_ms(call: Callable[[], object]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shadowswitch.actors.build.external import Claim, ExternalBuilds
@@ -26,6 +26,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 
 ERROR_CHARS_MAX = 10_000
 NAME_CHARS_MAX = 1000
@@ -54,6 +55,7 @@ class BuildCalls:
         self._external = external
         self._running_builds = running_builds
         self._views = views
+        self._table = ShadowTable(context.catalog, branches.dropped)
 
     def start_build(
         self,
@@ -234,36 +236,45 @@ class BuildCalls:
         state: str | ShadowState | None = None,
         limit: int | None = None,
         after: int = 0,
+        *,
+        newest_first: bool = False,
+        wanted: Callable[[str], bool] | None = None,
     ) -> list[ShadowIndex]:
-        """All shadows, oldest first; of one branch, in one state.
+        """All shadows, oldest first; of one branch, in one state. With `wanted`, of branches with such a name.
 
-        By page: up to `limit` of them whose `generation` is above `after`; for the next page, that of the last one. The
-        row of an ended shadow goes `Config.ended_keep_s` after its files; the audit history keeps its decisions.
+        By page: up to `limit` of them behind the one with the `generation` `after`; for the next page, that of the last
+        one. A page takes as long as its shadows, however many there are. With `newest_first` the order is the reverse,
+        and the first page is that of `after=0` as well. The row of an ended shadow goes `Config.ended_keep_s` after its
+        files; the audit history keeps its decisions.
         """
-        rows = self._shadows(branch, state)
+        number, state = self._of(branch, state)
         if limit is not None:
             check_whole("limit", limit, 1)
         check_whole("after", after, 0)
-        page = [row for row in rows if row.generation > after][:limit]
+        page = self._table.pages(number, state, after, limit, newest_first, wanted)
         return [self._views.shadow_of(row) for row in page]
 
     def count_shadows(
         self, branch: str | None = None, state: str | ShadowState | None = None
     ) -> dict[str, dict[str, int]]:
         """How many shadows there are, by the name of the branch and the state."""
-        counts: dict[str, dict[str, int]] = {}
-        for row in self._shadows(branch, state):
-            of_branch = counts.setdefault(row.branch_name, {})
-            of_branch[str(row.state)] = of_branch.get(str(row.state), 0) + 1
-        return counts
+        number, state = self._of(branch, state)
+        counts = self._table.count_by_branch() if branch is None else {branch: self._table.count(number)}
+        chosen = {name: _only(state, of_branch) for name, of_branch in counts.items()}
+        return {name: of_branch for name, of_branch in chosen.items() if of_branch}
 
-    def _shadows(self, branch: str | None, state: str | ShadowState | None) -> list[ShadowRow]:
+    def count_shadow_states(self) -> dict[str, int]:
+        """How many shadows there are by state, of all branches; O(1)."""
+        self._state.check()
+        return self._table.count()
+
+    def _of(self, branch: str | None, state: str | ShadowState | None) -> tuple[int | None, ShadowState | None]:
+        """The number of a branch, and a state. Raises UnknownBranch, InvalidConfig."""
         self._state.check()
         if state is not None and state not in set(ShadowState):
             raise InvalidConfig(f"there is no state {state!r}", hint=f"states: {', '.join(ShadowState)}")
         number = self._branches.row(branch).number if branch is not None else None
-        rows = [row for row in self._catalog.shadows() if number in (None, row.branch) and state in (None, row.state)]
-        return [row for row in rows if not self._branches.is_dropped(row.branch)]
+        return number, ShadowState(state) if state is not None else None
 
     def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.
@@ -310,6 +321,10 @@ def check_priority(priority: object) -> None:
             f"a priority is a whole number from {-PRIORITY_MAX} to {PRIORITY_MAX}, not {priority!r:.80}",
             hint="0 is that of a build without one; the highest goes first",
         )
+
+
+def _only(state: ShadowState | None, counts: dict[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if state in (None, name)}
 
 
 def _failure(row: ShadowRow) -> BuildFailed:

@@ -20,7 +20,7 @@ import hmac
 import math
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -102,6 +102,11 @@ class Caller(msgspec.Struct, frozen=True):
     def reaches(self, branch: str) -> bool:
         """Whether a branch matches the patterns."""
         return any(fnmatchcase(branch, pattern) for pattern in self.branches)
+
+    @property
+    def wanted(self) -> Callable[[str], bool] | None:
+        """`reaches`, as the filter of a list; None for a caller that reaches every branch."""
+        return None if "*" in self.branches else self.reaches
 
     def require(self, scope: Scope, branch: str | None = None) -> None:
         """Raise Forbidden unless the caller has a scope, for a branch if one is given."""

@@ -16,6 +16,10 @@ class Changed(NamedTuple):
     dropped: set[int]
 
 
+SHADOWS_MAX = 10_000
+"""More changed shadows are not listed: all of them are read again."""
+
+
 class DirtySet:
     """The JournalWriter adds on its thread after each commit; one other thread takes.
 
@@ -26,6 +30,8 @@ class DirtySet:
         self._lock = threading.Lock()
         self._changed = Changed(set(), set(), set(), set())
         self._watches: tuple[set[tuple[int, int]], ...] = ()
+        self._shadows: set[str] | None = None
+        """The ids that `take_shadows` returns next."""
 
     def add(self, changed: Changed) -> None:
         """A transaction that changed these has committed."""
@@ -57,3 +63,24 @@ class DirtySet:
         """A transaction that may have changed these has ended. On the JournalWriter's thread."""
         for watch in self._watches:
             watch.update(changed)
+
+    def note_shadows(self, changed: set[str]) -> None:
+        """A transaction that may have changed these has ended. On the JournalWriter's thread."""
+        if not changed:
+            return
+        with self._lock:
+            if self._shadows is not None:
+                self._shadows |= changed
+                if len(self._shadows) > SHADOWS_MAX:
+                    self._shadows = None
+
+    def take_shadows(self) -> set[str] | None:
+        """The ids that were noted since the last call; None: every shadow may have changed. For one ShadowTable."""
+        with self._lock:
+            taken, self._shadows = self._shadows, set()
+        return taken
+
+    def forget_shadows(self) -> None:
+        """The next `take_shadows` returns None."""
+        with self._lock:
+            self._shadows = None

@@ -93,6 +93,7 @@ class Commit:
             for name in ("txn", "_records", "_journal"):
                 self.__dict__.pop(name, None)  # a transaction that could not begin has none
             self.catalog.dirty.note_digests(self.digests)
+            self.catalog.dirty.note_shadows(self.dirty.shadows)
         self.took_ms = (clock.monotonic() - begun) * 1000
         failpoint("journal.committed")
         self._hand_over()

@@ -20,6 +20,7 @@ class Limit(Enum):
 
     BUILD_STOP_S = "shadowswitch.actors.queue.builders.STOP_TIMEOUT_S"
     BUILT_WAIT_S = "shadowswitch.engine.calls.inbound.BUILT_WAIT_S"
+    CHANGED_SHADOWS = "shadowswitch.storage.catalog.dirty.SHADOWS_MAX"
     COMMIT_GRACE_S = "shadowswitch.actors.kit.actor.COMMIT_GRACE_S"
     COMMIT_TIMEOUT_S = "shadowswitch.actors.switch.attempt.COMMIT_TIMEOUT_S"
     DRAIN_FIRST_S = "shadowswitch.actors.switch.attempt.DRAIN_FIRST_S"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from litestar import Response
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from shadowswitch.model.views import IndexInfo, ShadowIndex
+from shadowswitch.model.views import IndexInfo
 from shadowswitch.service.daemon.daemon import UpkeepStatus
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.host import Host
@@ -25,6 +25,8 @@ from shadowswitch.service.http.routing import PREFIX, reads
 NAMESPACE = "shadowswitch"
 CONTENT_TYPE = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
 """Litestar adds the charset to a type of text. A parser of media types refuses a parameter that comes twice."""
+RUNNING = ("PREPARING", "BUILDING", "BUILT")
+COMPLETED = ("BUILT", "SWITCHING", "ACTIVE", "CLEANUP")
 HISTOGRAMS = {
     "sealed": "Turns of switches (drain, proof and commit), for which writers may have waited.",
     "commit": "Group commits of the journal, with their fsync.",
@@ -64,7 +66,7 @@ class _Collector:
             metric.add_metric([], [(_bound(upper), count) for upper, count in buckets], total_s)
             yield metric
         yield from _indexes([one for one in engine.indexes() if caller.reaches(one.branch_name)])
-        yield from _builds([one for one in engine.shadows() if caller.reaches(one.branch_name)])
+        yield from _builds(self._host, caller)
         yield from _journal([one for one in stats["journal"] if caller.reaches(one["branch"])])
         yield _gauge("locks", "Held locks.", [({}, sum(caller.reaches(one.branch) for one in engine.locks()))])
         yield from _daemon(self._host.daemon_status_for(caller))
@@ -97,27 +99,32 @@ def _indexes(indexes: list[IndexInfo]) -> Iterator[Metric]:
     yield _gauge("index_generation", "The live generation.", [(k, one.generation) for k, one in found])
 
 
-def _builds(shadows: list[ShadowIndex]) -> Iterator[Metric]:
-    states = Counter(str(one.state) for one in shadows)
+def counts_of(host: Host, caller: Caller, branch_name: str = "", in_state: str = "") -> Counter[str]:
+    """How many shadows the caller reaches, by state."""
+    if caller.wanted is None and not branch_name:
+        counts = host.engine.count_shadow_states()
+        return Counter({state: count for state, count in counts.items() if in_state in ("", state)})
+    reached = Counter[str]()
+    for name, of_branch in host.engine.count_shadows(branch_name or None, in_state or None).items():
+        if caller.reaches(name):
+            reached.update(of_branch)
+    return reached
+
+
+def _builds(host: Host, caller: Caller) -> Iterator[Metric]:
+    states = counts_of(host, caller)
     yield _gauge("shadows", "Shadows by state.", [({"state": state}, count) for state, count in states.items()])
-    running = [one for one in shadows if one.state in ("PREPARING", "BUILDING", "BUILT")]
+    shadows = host.engine.shadows
+    running = [one for state in RUNNING for one in shadows(state=state, wanted=caller.wanted)]
     keys = [{"branch": one.branch_name, "index_type": one.index_type, "shadow": one.shadow_index_id} for one in running]
     percent = [one.build_progress_percent for one in running]
     lag = [float(one.lag_changes) for one in running]
     yield _gauge("build_progress_percent", "The progress of a build.", list(zip(keys, percent, strict=True)))
     yield _gauge("build_lag_changes", "Changes that a shadow has not applied.", list(zip(keys, lag, strict=True)))
-    paces = paces_of(sorted(shadows, key=lambda one: one.created_at))
+    newest = [one for state in COMPLETED for one in shadows(None, state, 1, newest_first=True, wanted=caller.wanted)]
+    paces = {one.generation: one.records_per_second for one in newest if one.records_per_second is not None}
     if paces:
-        yield _gauge("build_records_per_second", "The pace of the newest completed build.", [({}, paces[-1])])
-
-
-def paces_of(shadows: Iterable[ShadowIndex]) -> list[float]:
-    """Records per second of each completed build."""
-    return [
-        one.record_count / max(0.001, (one.completed_at - one.started_at).total_seconds())
-        for one in shadows
-        if one.completed_at and one.started_at and one.record_count
-    ]
+        yield _gauge("build_records_per_second", "The pace of the newest completed build.", [({}, paces[max(paces)])])
 
 
 def _journal(figures: list[dict[str, Any]]) -> Iterator[Metric]:

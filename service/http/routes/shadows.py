@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter
 from typing import Annotated, Any
 
 from litestar import Request
 from litestar.params import Parameter, QueryParameter
 
-from shadowswitch.model.errors import InvalidConfig, Timeout
+from shadowswitch.model.errors import InvalidConfig, Timeout, UnknownIndex, UnknownShadow
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
@@ -19,7 +18,7 @@ from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
-from shadowswitch.service.http.routes.metrics import paces_of
+from shadowswitch.service.http.routes.metrics import counts_of
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 
 BASE = f"{PREFIX}/shadow-index"
@@ -32,11 +31,12 @@ COMPLETE_WAIT_S = 25.0
 COMPLETED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
 RUNNING_OR_COMPLETED = (ShadowState.PREPARING, ShadowState.BUILDING, *COMPLETED)
 ROWS_PER_S = 10_000.0
-"""The assumed pace, until a first build has been measured."""
+"""The assumed pace of an index that has no live generation."""
 Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty: of all.")]
 State = Annotated[str, QueryParameter(name="state", required=False, schema_extra={"enum": ["", *ShadowState]})]
 After = Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX, description="Begin after this one.")]
 Limit = Annotated[int, Parameter(required=False, ge=1, le=10_000, description="The most entries of a page.")]
+NewestFirst = Annotated[bool, Parameter(required=False, description="In the reverse order.")]
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
 
 
@@ -68,7 +68,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
         )
     what = f"the build of {found.index_type} of {found.branch_name}"
     message = f"{what} is {found.stands_still}" if queued else f"{what} has begun"
-    return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=_estimate(host, found))
+    return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=estimate(host, found))
 
 
 def _check_backend(host: Host, backend: Any) -> None:
@@ -80,12 +80,14 @@ def _check_backend(host: Host, backend: Any) -> None:
         )
 
 
-def _estimate(host: Host, found: ShadowIndex) -> int:
-    """Minutes, from the mean pace of the completed builds of the same type."""
-    paces = paces_of(one for one in host.engine.shadows() if one.index_type == found.index_type)
-    pace = sum(paces) / len(paces) if paces else ROWS_PER_S
+def estimate(host: Host, found: ShadowIndex) -> int:
+    """Minutes, from the pace of the build of the live index."""
+    pace = None
+    with contextlib.suppress(UnknownIndex, UnknownShadow):
+        live = host.engine.index(found.branch_name, found.index_type)
+        pace = host.engine.shadow(live.shadow_index_id).records_per_second
     records = sum(host.engine.count(found.branch_name, name) for name in found.resource_types)
-    return math.ceil(records / pace / 60) or 1
+    return math.ceil(records / (pace or ROWS_PER_S) / 60) or 1
 
 
 def permitted(host: Host, caller: Caller, shadow_id: str, scope: Scope) -> ShadowIndex:
@@ -179,6 +181,7 @@ def list_all(
     in_state: State = "",
     after: After = 0,
     limit: Limit = PAGE,
+    newest_first: NewestFirst = False,
 ) -> bodies.Shadows:
     """Shadows, oldest first, by page; of one branch or of all, in one state or in any.
 
@@ -186,24 +189,17 @@ def list_all(
     """
     if branch_name:
         caller.require(Scope.READ, branch_name)
-    counts = _counts(host, caller, branch_name, in_state)
-    page = host.engine.shadows(branch_name or None, in_state or None, limit, after)
+    counts = counts_of(host, caller, branch_name, in_state)
+    page = host.engine.shadows(
+        branch_name or None, in_state or None, limit, after, newest_first=newest_first, wanted=caller.wanted
+    )
     return bodies.Shadows(
-        shadows=[bodies.shadow(one) for one in page if caller.reaches(one.branch_name)],
+        shadows=list(map(bodies.shadow, page)),
         total_count=counts.total(),
         active_builds=counts[ShadowState.BUILDING],
         ready_for_switch=counts[ShadowState.BUILT],
         next_after=page[-1].generation if len(page) == limit else None,
     )
-
-
-def _counts(host: Host, caller: Caller, branch_name: str = "", in_state: str = "") -> Counter[str]:
-    """How many shadows the caller reaches, by state."""
-    counts = Counter[str]()
-    for name, of_branch in host.engine.count_shadows(branch_name or None, in_state or None).items():
-        if caller.reaches(name):
-            counts.update(of_branch)
-    return counts
 
 
 @removes(f"{BASE}/{{shadow_id:str}}", Scope.BUILD)
@@ -218,16 +214,16 @@ def cancel(shadow_id: str, host: Host, caller: Caller, reason: Reason = "") -> b
 @reads(f"{BASE}/dashboard")
 def overview(host: Host, caller: Caller) -> bodies.Overview:
     """Counts by state, recent activity, switch times."""
-    found = [one for one in host.engine.shadows() if caller.reaches(one.branch_name)]
-    counts = Counter(str(one.state) for one in found)
+    counts = counts_of(host, caller)
+    newest = host.engine.shadows(limit=RECENT, newest_first=True, wanted=caller.wanted)
     latencies: dict[str, Any] = host.engine.stats()["latencies"]
     switches, turns = latencies.get("switch"), latencies.get("sealed")
     return bodies.Overview(
-        total_shadows=len(found),
+        total_shadows=counts.total(),
         state_distribution=dict(counts),
         recent_activity=[
             derive(bodies.Activity, one, {"shadow_index_id": "id"}, progress=math.floor(one.build_progress_percent))
-            for one in sorted(found, key=lambda one: one.created_at, reverse=True)[:RECENT]
+            for one in newest
         ],
         performance_metrics=bodies.Performance(
             average_switch_time_seconds=switches["mean_ms"] / 1000 if switches else None,
