@@ -234,11 +234,11 @@ class Lifecycle:
         views = Views(context, self.heads, generations, self.locks, self.running_builds, self.plans)
         branches = BranchCalls(context, state, directory, views)
         records = RecordCalls(context, state, directory, self.router, self.admission, self.running_builds)
-        builds = BuildCalls(context, state, directory, self.builds, self.external, self.running_builds, views)
-        switches = SwitchCalls(
-            context, state, directory, generations, validator, broken, self._start_switcher, builds,
+        builds = BuildCalls(
+            context, state, directory, self.builds, self.external, self.running_builds, views,
             {row.id for row in (*self.recovered.resume, *self.recovered.left)},
         )  # fmt: skip
+        switches = SwitchCalls(context, state, directory, generations, validator, broken, self._start_switcher, builds)
         soak = SoakCalls(context, state, generations, validator, switches, views)
         stack.callback(soak.close, STOP_TIMEOUT_S)
         self.schedule = Address(lambda: Schedule.start(context, self.plans, switches.switch))

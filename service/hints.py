@@ -51,6 +51,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("scan()", "GET /branches/{name}/records", "shadowswitch search"),
     ("schedule_switch", "POST /shadow-index/{id}/schedule", "shadowswitch schedule"),
     ("set_priority", "POST /shadow-index/{id}/priority", "shadowswitch priority"),
+    ("the same rebuild again", "the same build again", "the same build command with --switch"),
     ("shadow()", "GET /shadow-index/{id}/status", "shadowswitch status"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),
     ("start_build", "POST /shadow-index/start", "shadowswitch build"),

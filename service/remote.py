@@ -28,7 +28,7 @@ from shadowswitch.model.names import (
 )
 from shadowswitch.model.records import Delete, Put, Receipt, Record
 from shadowswitch.model.views import BranchInfo, CheckProgress, Finding, ShadowIndex, SwitchRequest, SwitchResult
-from shadowswitch.service import host_file
+from shadowswitch.service import caller, host_file
 from shadowswitch.service.host_file import HostFile
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
@@ -122,15 +122,19 @@ class RemoteEngine:
         by: str = "",
         reason: str = "",
         priority: int = 0,
+        of_rebuild: bool = False,
     ) -> ShadowIndex:
         """See Engine."""
+        service, _, instance = service_name.partition(caller.SEPARATOR)
         body = {
             "branch_name": check_named_branch(branch),
             "index_type": check_index_type(index_type),
             "resource_types": [check_resource_type(name) for name in resource_types],
             "build_config": build_config,
-            "service_name": service_name,
+            "service_name": service,
+            "service_instance_id": instance or None,
             "priority": priority,
+            "of_rebuild": of_rebuild,
         }
         started = self._call("POST", "shadow-index/start", body, dict[str, Any], by=by, reason=reason)
         return self.shadow(started["shadow_index_id"])
@@ -142,6 +146,15 @@ class RemoteEngine:
     def shadow(self, shadow_id: str) -> ShadowIndex:
         """See Engine."""
         return self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, ShadowIndex)
+
+    def shadows(self, branch: str, state: str) -> list[ShadowIndex]:
+        """See Engine. The first page."""
+        path = f"shadow-index/list?branch_name={_branch(branch)}&state={state}"
+        found = self._call("GET", path, None, dict[str, Any])["shadows"]
+        for one in found:  # the engine keeps one name
+            if one["service_instance_id"]:
+                one["service_name"] += f"{caller.SEPARATOR}{one['service_instance_id']}"
+        return [msgspec.convert(one, ShadowIndex) for one in found]
 
     def cancel_build(self, shadow_id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """See Engine."""
@@ -278,6 +291,9 @@ class RemoteEngine:
                 f"the server of {self.path} {'does not answer' if timed_out else 'is gone'}: {error!r:.200}",
                 hint="shadowswitch status shows whether the server runs",
             ) from error
+        except BaseException:  # interrupted: the next call does not read the answer to this one
+            self._connection.close()
+            raise
         if response.status >= 300:
             raise error_of(text)
         return msgspec.json.decode(text, type=kind)

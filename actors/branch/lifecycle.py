@@ -13,7 +13,7 @@ from shadowswitch.actors.branch.lock_progress import conflict_with_progress
 from shadowswitch.actors.branch.locks import Audit, BranchLocks, answer
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.running_switches import RunningSwitches
-from shadowswitch.model.errors import DuplicateBuild, LockConflict
+from shadowswitch.model.errors import LockConflict
 from shadowswitch.model.events import ENGINE
 from shadowswitch.model.locks.branch_state import (
     WHOLE,
@@ -39,6 +39,7 @@ from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transitions.builds import duplicate
 
 CLOSING = (BranchOperation.ARCHIVE, BranchOperation.MERGE)
 """Operations after which no write is admitted. They are refused while a lock or a lease is held."""
@@ -247,13 +248,7 @@ class BranchLife:
     def _refuse_duplicate(self, status: BranchStatus, message: TrackBuild) -> None:
         other = next((w for w in status.indexing if w.shadow_id and w.index_type == message.index_type), None)
         if other is not None:
-            raise DuplicateBuild(
-                f"{other.index_type} of branch {status.branch!r} is being built by shadow {other.shadow_id}",
-                shadow_index_id=other.shadow_id,
-                operation="start_build",
-                object=status.branch,
-                hint="wait for it, switch it or cancel it first",
-            )
+            raise duplicate(self._catalog.shadow(other.shadow_id), "start_build")
 
 
 def _audit(action: str, message: StartIndexing | EndIndexing, types: Iterable[str], what: dict[str, Any]) -> Audit:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from shadowswitch.actors.build.external import Claim, ExternalBuilds
@@ -18,15 +20,20 @@ from shadowswitch.model.errors import (
     NOT_CONVERGING,
     BuildCancelled,
     BuildFailed,
+    DuplicateBuild,
     InvalidConfig,
     NotConverging,
+    ShadowSwitchError,
     Timeout,
     no_shadow,
 )
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
+from shadowswitch.storage.generations.build_spec import refuse_other_options
+
+logger = logging.getLogger("shadowswitch")
 
 ERROR_CHARS_MAX = 10_000
 NAME_CHARS_MAX = 1000
@@ -45,7 +52,9 @@ class BuildCalls:
         external: ExternalBuilds,
         running_builds: RunningBuilds,
         views: Views,
+        cut_off: set[str],
     ) -> None:
+        """`cut_off` has the builds that a stop of the host cut off: they go on, or wait as a rebuild left them."""
         self._catalog = context.catalog
         self._clock = context.clock
         self._changes = context.changes
@@ -56,6 +65,7 @@ class BuildCalls:
         self._running_builds = running_builds
         self._views = views
         self._table = ShadowTable(context.catalog, branches.dropped)
+        self._cut_off = cut_off
 
     def start_build(
         self,
@@ -69,6 +79,7 @@ class BuildCalls:
         by: str = "",
         reason: str = "",
         priority: int = 0,
+        of_rebuild: bool = False,
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
 
@@ -80,33 +91,74 @@ class BuildCalls:
         READY when this shadow, and everything else that is indexed and tracked, is live and verified;
         InvalidTransition if the branch is MERGED, and in any case if it is ARCHIVED. The audit history keeps `by` (by
         default the user, host and process of the caller) and `reason`.
+
+        With `of_rebuild` the caller will switch to the shadow or cancel it, and gives it up when the host stops, as
+        `rebuild` does. The next such call ends what a stop of the host cut off: it joins that shadow, BUILT or not, if
+        the options are equal, and else discards it. It joins any equal build of the same `service_name` that was cut
+        off and goes on since.
         """
         self._state.check()
         check_text("service_name", service_name, NAME_CHARS_MAX)
-        if not isinstance(external, bool) or not isinstance(track_ready, bool):
-            raise InvalidConfig("external and track_ready are True or False")
+        if not all(isinstance(flag, bool) for flag in (external, track_ready, of_rebuild)):
+            raise InvalidConfig("external, track_ready and of_rebuild are True or False")
+        if external and of_rebuild:
+            raise InvalidConfig("an external build is no part of a rebuild", hint="leave of_rebuild out")
         check_priority(priority)
         named = author(by, reason)
         row = self._branches.row(branch)
-        claimed = self._builds.claim(
-            row, index_type, resource_types, build_config, external, service_name, track_ready, *named, priority
-        )
+        what = (resource_types, build_config)
+        claim = partial(
+            self._builds.claim, row, index_type, *what, external, service_name, track_ready, *named, priority,
+            of_rebuild,
+        )  # fmt: skip
+        try:
+            claimed = claim()
+        except DuplicateBuild as error:
+            if not of_rebuild:
+                raise
+            claimed = self._taken_over(error, what, service_name, by) or claim()
         return self._views.shadow_of(claimed)
 
-    def start_for_rebuild(
+    def _taken_over(
         self,
-        branch: str,
-        index_type: str,
+        error: DuplicateBuild,
         what: tuple[Sequence[str], Mapping[str, Any] | None],
-        track_ready: bool,
-        named: tuple[str, str],
-    ) -> str:
-        """Begin a build of resource types and options that `rebuild` ends. Returns its id; raises as `start_build`."""
-        self._state.check()
-        if not isinstance(track_ready, bool):
-            raise InvalidConfig(f"track_ready is True or False, not {track_ready!r:.80}")
-        row = self._branches.row(branch)
-        return self._builds.claim(row, index_type, *what, False, "", track_ready, *named, of_rebuild=True).id
+        service_name: str,
+        by: str,
+    ) -> ShadowRow | None:
+        """The build that stands in the way, if it is the rest of an equal one that a stop of the host cut off.
+
+        None when it was the rest of another rebuild, and is discarded. Raises `error`.
+        """
+        id = error.shadow_index_id
+        row = self._catalog.find_shadow(id)
+        if id not in self._cut_off or row is None or row.external or row.paused_by:
+            raise error
+        if not row.of_rebuild and row.service_name != service_name:
+            raise error
+        try:
+            refuse_other_options(error, row.index_type, (row.resource_types, row.build_config), what)
+        except DuplicateBuild:
+            planned = row.plan is not None  # another caller waits for it
+            if row.of_rebuild and not planned and self.discard(id, "its host stopped; another rebuild follows", by):
+                return None
+            raise
+        try:
+            self._cut_off.remove(id)
+        except KeyError:  # another rebuild has joined it
+            raise error from None
+        return row
+
+    def discard(self, id: str, reason: str, by: str) -> bool:
+        """Cancel the shadow of a rebuild, if it still stands in the way of the next; True if it was cancelled."""
+        try:
+            if self._state.closed or self._catalog.shadow(id).state not in UNDER_WAY:
+                return False
+            self.cancel_build(id, reason[:ERROR_CHARS_MAX], by)
+        except ShadowSwitchError as error:  # it was switched meanwhile, or that cannot be stored now
+            logger.warning("the shadow %s of a rebuild that ended was not cancelled: %s", id, error)
+            return False
+        return True
 
     def report_progress(
         self,

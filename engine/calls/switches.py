@@ -20,12 +20,11 @@ from shadowswitch.actors.switch.switch_run import RunSwitch
 from shadowswitch.engine.arguments import check_number, check_seconds
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
-from shadowswitch.engine.calls.builds import ERROR_CHARS_MAX, BuildCalls
+from shadowswitch.engine.calls.builds import BuildCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import no_index
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import (
-    DuplicateBuild,
     EngineClosed,
     InvalidConfig,
     InvalidTransition,
@@ -34,11 +33,10 @@ from shadowswitch.model.errors import (
     UnknownIndex,
 )
 from shadowswitch.model.names import check_index_type
-from shadowswitch.model.shadow_state import ENDED, UNDER_WAY, ShadowState
+from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult, check_known
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import ShadowRow
-from shadowswitch.storage.generations.build_spec import refuse_other_options
 
 logger = logging.getLogger("shadowswitch")
 
@@ -80,12 +78,8 @@ class SwitchCalls:
         broken: dict[tuple[int, str], str],
         start_switcher: Callable[[], pykka.ActorRef[Any]],
         builds: BuildCalls,
-        resumed: set[str],
     ) -> None:
-        """A switch removes its index from `broken`: by branch and type, the reason why an index is not served.
-
-        `resumed` has the builds that go on since the start of the engine.
-        """
+        """A switch removes its index from `broken`: by branch and type, the reason why an index is not served."""
         self._config = context.config
         self._catalog = context.catalog
         self._metrics = context.metrics
@@ -96,7 +90,6 @@ class SwitchCalls:
         self._broken = broken
         self._start_switcher = start_switcher
         self._builds = builds
-        self._resumed = resumed
 
     def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
@@ -210,58 +203,21 @@ class SwitchCalls:
         if timeout_s is not None:
             check_seconds("timeout_s", timeout_s)
         builds = self._builds
-        by, what = request.performed_by, (resource_types, build_config)
-        named = author(by, request.reason)
-        begin = partial(builds.start_for_rebuild, branch, index_type, what, track_ready, named)
-        try:
-            id = begin()
-        except DuplicateBuild as error:
-            id = self._resumed_build(error, *what, by) or begin()
+        by = request.performed_by
+        id = builds.start_build(
+            branch, index_type, resource_types, build_config, track_ready=track_ready, by=by, reason=request.reason,
+            of_rebuild=True,
+        ).shadow_index_id  # fmt: skip
         try:
             builds.wait_for(id, "BUILT", timeout_s=timeout_s)
             result = self.switch(id, request)
         except BaseException as error:
             why = "rebuild timed out" if isinstance(error, TimeoutError) else f"rebuild ended: {error!r}"
-            self._discard(id, why, by)
+            builds.discard(id, why, by)
             raise
-        if not result.success and self._discard(id, result.message, by):
+        if not result.success and builds.discard(id, result.message, by):
             result = msgspec.structs.replace(result, message=f"{result.message}; the shadow was discarded")
         return result
-
-    def _resumed_build(
-        self, error: DuplicateBuild, resource_types: Sequence[str], build_config: Mapping[str, Any] | None, by: str
-    ) -> str | None:
-        """The build that stands in the way, if it is the rest of an equal one that a stop of the host cut off.
-
-        None when it was the rest of another rebuild, and is discarded. Raises `error`.
-        """
-        id = error.shadow_index_id
-        row = self._catalog.find_shadow(id)
-        if id not in self._resumed or row is None or row.external or row.service_name or row.paused_by:
-            raise error
-        begun = (row.resource_types, row.build_config)
-        try:
-            refuse_other_options(error, row.index_type, begun, (resource_types, build_config))
-        except DuplicateBuild:
-            if row.of_rebuild and self._discard(id, "its host stopped, and another rebuild takes its place", by):
-                return None
-            raise
-        try:
-            self._resumed.remove(id)
-        except KeyError:  # another rebuild has joined it
-            raise error from None
-        return id
-
-    def _discard(self, id: str, reason: str, by: str) -> bool:
-        """Cancel the shadow of a rebuild, if it still stands in the way of the next; True if it was cancelled."""
-        try:
-            if self._state.closed or self._catalog.shadow(id).state not in UNDER_WAY:
-                return False
-            self._builds.cancel_build(id, reason[:ERROR_CHARS_MAX], by)
-        except ShadowSwitchError as error:  # it was switched meanwhile, or that cannot be stored now
-            logger.warning("the shadow %s of a rebuild that ended was not cancelled: %s", id, error)
-            return False
-        return True
 
 
 class ScheduleCalls:

@@ -18,7 +18,6 @@ from cyclopts import App, CycloptsError
 
 from shadowswitch.model.errors import (
     BuildFailed,
-    DuplicateBuild,
     InvalidChange,
     InvalidConfig,
     InvalidName,
@@ -43,7 +42,6 @@ HINTS: dict[type[ShadowSwitchError], str] = {
     UnknownBranch: "shadowswitch status lists the branches",
     UnknownShadow: "shadowswitch status lists the shadows",
     BuildFailed: "shadowswitch events shows its course; once the cause is removed, shadowswitch retry goes on with it",
-    DuplicateBuild: "wait for it, switch to it, or discard it with shadowswitch cancel",
 }
 """The hints of these errors on the command line; `hints` translates the hint of any other error."""
 
@@ -84,8 +82,9 @@ def _run(tokens: list[str], debug: bool) -> int:
         except BrokenPipeError:  # the reader of standard output has closed it
             _silence_stdout()
             return 1
-        except KeyboardInterrupt:
-            _fail(Failure("Interrupted", "interrupted"), "interrupted", tokens)
+        except KeyboardInterrupt as error:  # its argument says how the command left things
+            text = ": ".join(("interrupted", *map(str, error.args)))
+            _fail(Failure("Interrupted", text), text, tokens)
             return INTERRUPTED
         except Exception as error:
             if debug and not isinstance(error, CycloptsError):

@@ -1,13 +1,16 @@
 """Builds as commands see them: the status of a shadow, the options of a build, and the wait for its end.
 
 A command that is killed leaves its shadow BUILDING. The next process that opens the directory goes on with it, and the
-next equal `build` joins it.
+next equal `build` joins it. What is left of a `build --switch` waits BUILT for the next one, which switches to it or
+discards it.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,18 @@ import msgspec
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.views import RUNNING, moment, paused_text, scheduled_view
-from shadowswitch.model.errors import BuildCancelled, BuildFailed, DuplicateBuild, ShadowSwitchError, UnknownShadow
+from shadowswitch.model.errors import (
+    BuildCancelled,
+    BuildFailed,
+    DuplicateBuild,
+    InvalidTransition,
+    ShadowSwitchError,
+    UnknownShadow,
+)
 from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
-from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import ShadowIndex
-from shadowswitch.service import host_file
+from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
+from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.service import caller
 from shadowswitch.service.cli.directory import open_catalog
 from shadowswitch.service.cli.progress import build_details, steps
 from shadowswitch.service.hints import in_commands
@@ -28,14 +38,17 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.build_spec import refuse_other_options
 
+logger = logging.getLogger("shadowswitch")
+
 LOOK_S = 0.1
+SWITCH_WAIT_S = 30.0
+REASON_CHARS_MAX = 1000
+"""The reason of a cancellation is a part of its address over HTTP."""
 PREFIX_CHARS_MIN = 4
 """An empty or a very short text is a slip, and names no shadow by chance."""
 LISTED_MAX = 5
 STOPPED = "no process builds it; the same build command, or serve, goes on with it"
 EXTERNAL_STOPPED = "no process has the directory open; its builder cannot report until serve runs"
-SERVICE = "cli"
-"""The service name of a build of the command line."""
 
 
 def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
@@ -138,7 +151,7 @@ def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: 
                 shadow = engine.shadow(id)
         except KeyboardInterrupt:
             engine.cancel_build(id, "interrupted", by)
-            raise
+            raise KeyboardInterrupt(f"shadow {id} was cancelled") from None
     if shadow.state == ShadowState.FAILED:
         raise BuildFailed(f"shadow {id} failed: {shadow.error}", object=id)
     if shadow.state == ShadowState.CANCELLED:
@@ -146,22 +159,85 @@ def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: 
     return shadow
 
 
-def cut_off_build(catalog: Catalog, data: Path, branch: str, index_type: str) -> str:
-    """The id of a build of the index that a `build` may join; "" without one.
+def switch_or_cancel(
+    engine: Engine | RemoteEngine, shadow: ShadowIndex, request: SwitchRequest, before: ShadowRow | None
+) -> SwitchResult | None:
+    """Switch to the shadow of a `build --switch`; None if an equal command has switched to it.
 
-    Where a server has the directory open, that is a build of the command line only.
+    A refused or interrupted switch cancels the shadow, unless it is one that a plain `build` left `before`.
     """
-    served = host_file.read(data) is not None
+    shadow_id = shadow.shadow_index_id
+    kept = before is not None and not before.of_rebuild
+    try:
+        result = engine.switch(shadow_id, request)
+    except InvalidTransition:
+        if _after_switch(engine, shadow_id) != ShadowState.ACTIVE:
+            raise
+        return None
+    except KeyboardInterrupt:
+        cancelled = not kept and _cancel(engine, shadow_id, "interrupted", request.performed_by)
+        state = ShadowState.CANCELLED if cancelled else _after_switch(engine, shadow_id)
+        raise KeyboardInterrupt(f"shadow {shadow_id} is {state}") from None
+    except ShadowSwitchError as error:
+        if not kept:
+            _cancel(engine, shadow_id, str(error), request.performed_by)
+        raise
+    if result.success or result.rolled_back:
+        return result
+    if kept:
+        end = f"shadow {shadow_id} stays BUILT: switch to it, or discard it with shadowswitch cancel"
+    elif _cancel(engine, shadow_id, result.message, request.performed_by):
+        end = f"shadow {shadow_id} was cancelled"
+    else:
+        end = f"shadow {shadow_id} is {_after_switch(engine, shadow_id)}"
+    return msgspec.structs.replace(result, message=f"{result.message}; {end}")
+
+
+def _cancel(engine: Engine | RemoteEngine, shadow_id: str, reason: str, by: str) -> bool:
+    """Cancel a shadow once no switch to it is under way; True if that was possible."""
+    try:
+        _after_switch(engine, shadow_id)
+        engine.cancel_build(shadow_id, reason[:REASON_CHARS_MAX], by)
+    except ShadowSwitchError as error:
+        logger.warning("shadow %s was not cancelled: %s", shadow_id, error)
+        return False
+    return True
+
+
+def _after_switch(engine: Engine | RemoteEngine, shadow_id: str) -> ShadowState:
+    """The state of a shadow after the switch to it that is under way, or after the longest wait for that."""
+    deadline = time.monotonic() + SWITCH_WAIT_S
+    while (state := engine.shadow(shadow_id).state) == ShadowState.SWITCHING and time.monotonic() < deadline:
+        time.sleep(LOOK_S)
+    return state
+
+
+def under_way(catalog: Catalog, branch: str, index_type: str) -> ShadowRow | None:
+    """The shadow that is under way of an index before a command, or None."""
     for row in catalog.shadows():
-        same = row.branch_name == branch and row.index_type == index_type
-        if same and row.state in RUNNING and not row.external and (not served or row.service_name == SERVICE):
-            return row.id
-    return ""
+        if row.branch_name == branch and row.index_type == index_type and row.state in UNDER_WAY:
+            return row
+    return None
+
+
+def may_join(before: ShadowRow, served: bool, switch: bool) -> bool:
+    """May a `build` of equal options join the shadow that was under way before it?
+
+    Without `switch` that is a build that goes on, but the rest of a `build --switch`: a later one may discard that.
+    With `switch` it is also what waits for a switch. Where a server has the directory open, the shadow is one of the
+    command line.
+    """
+    if before.external or before.state == ShadowState.SWITCHING:
+        return False
+    ours = caller.is_ours(before.service_name)
+    if before.state in RUNNING:
+        return (ours or not served) and (switch or not before.of_rebuild)
+    return ours and switch
 
 
 def start_or_join(
     engine: Engine | RemoteEngine,
-    cut_off: str,
+    before: ShadowRow | None,
     branch: str,
     index_type: str,
     resource_types: Sequence[str],
@@ -169,23 +245,41 @@ def start_or_join(
     by: str = "",
     reason: str = "",
     priority: int = 0,
+    switch: bool = False,
 ) -> tuple[ShadowIndex, bool]:
-    """Start a build, or join the equal one that was cut off; True if it was joined.
+    """Start a build, or join the equal one that was under way `before`; True if it was joined.
 
-    Raises DuplicateBuild while another build of the index is under way, or one with other options, or a paused one.
+    With `switch`, what is left of a `build --switch` of other options is discarded, once it is certain that its command
+    has ended. Raises DuplicateBuild for any other shadow under way. Ctrl-C cancels what was started.
     """
+    own = caller.service_name()
+    start = partial(
+        engine.start_build, branch, index_type, resource_types, build_config, service_name=own, by=by, reason=reason,
+        priority=priority, of_rebuild=switch,
+    )  # fmt: skip
     try:
-        shadow = engine.start_build(
-            branch, index_type, resource_types, build_config, service_name=SERVICE, by=by, reason=reason,
-            priority=priority,
-        )  # fmt: skip
-        return shadow, False
+        shadow = start()
+        return shadow, before is not None and shadow.shadow_index_id == before.id
+    except KeyboardInterrupt:
+        found = [one for state in (*RUNNING, ShadowState.BUILT) for one in engine.shadows(branch, state)]
+        for id in [one.shadow_index_id for one in found if one.service_name == own]:
+            engine.cancel_build(id, "interrupted", by)
+            raise KeyboardInterrupt(f"shadow {id} was cancelled") from None
+        raise
     except DuplicateBuild as error:
-        if not cut_off or error.shadow_index_id != cut_off:
+        if before is None or error.shadow_index_id != before.id:
             raise
-        shadow = engine.shadow(cut_off)
+        if not may_join(before, isinstance(engine, RemoteEngine), switch):
+            raise
+        shadow = engine.shadow(before.id)
         begun = (shadow.resource_types, shadow.build_config)
-        refuse_other_options(error, index_type, begun, (resource_types, build_config))
+        try:
+            refuse_other_options(error, index_type, begun, (resource_types, build_config))
+        except DuplicateBuild:
+            left = before.of_rebuild and caller.has_ended(before.service_name) and shadow.scheduled_switch is None
+            if not (switch and left and _cancel(engine, before.id, "its command has ended; another one follows", by)):
+                raise
+            return start(), False
         if shadow.paused_by:
             error.message += f"; it is {in_commands(shadow.stands_still or '')}"
             raise

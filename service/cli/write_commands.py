@@ -8,14 +8,16 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import (
     build_config,
-    cut_off_build,
     full_id,
     start_or_join,
+    switch_or_cancel,
     types_to_build,
+    under_way,
     wait_until_built,
 )
 from shadowswitch.service.cli.directory import (
@@ -139,7 +141,8 @@ def build(
 ) -> None:
     """Build an index in the shadow and wait until it is BUILT. Ctrl-C cancels the build.
 
-    A build whose command was killed goes on: the same command again joins it, and builds nothing twice.
+    A build whose command was killed goes on: the same command again joins it, and builds nothing twice. With --switch
+    it joins an equal shadow that is BUILT, too, and discards what a killed `build --switch` of other options left.
 
     Example: `shadowswitch build main SEARCH_INDEX --data ./data --tokenizer porter --switch`
 
@@ -160,17 +163,19 @@ def build(
     priority
         Where many builds wait, the highest goes first.
     switch
-        Switch to the index after the build.
+        Switch to the index after the build. A refused switch cancels the shadow that this command built.
     """
     config = build_config(backend, tokenizer, column, workers, option)
     with open_catalog(data) as catalog:
         types = types_to_build(catalog, branch, resource_type)
-        cut_off = cut_off_build(catalog, data, branch, index_type)
+        before = under_way(catalog, branch, index_type)
+    request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
     with open_engine(data) as engine:
-        shadow, joined = start_or_join(engine, cut_off, branch, index_type, types, config, by, reason, priority)
+        shadow, joined = start_or_join(engine, before, branch, index_type, types, config, by, reason, priority, switch)
         shadow = wait_until_built(engine, shadow, json, by)
-        request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
-        result = engine.switch(shadow.shadow_index_id, request) if switch else None
+        result = switch_or_cancel(engine, shadow, request, before if joined else None) if switch else None
+        if switch and not (result and result.success):
+            shadow = engine.shadow(shadow.shadow_index_id)
     text = _built_text(shadow, joined, result)
     output.print_result({"shadow": shadow, "switch": result, "joined": joined}, text, json)
     if result is not None and not result.success:
@@ -179,11 +184,13 @@ def build(
 
 def _built_text(shadow: ShadowIndex, joined: bool, result: SwitchResult | None) -> list[str]:
     text = [output.built(shadow)]
-    text += ["it was begun by a command that was cut off, and went on from what was stored"] if joined else []
+    text += ["another command began it, and this one joined it"] if joined else []
     likely = likely_index_type(shadow.index_type)
     text += [f"{shadow.index_type} is an index type of its own: did you mean {likely}?"] if likely else []
     if result is not None:
         text.append(result.message)
+    elif shadow.state == ShadowState.ACTIVE:
+        text.append("an equal command has switched to it")
     elif not shadow.record_count:
         text.append("it has no records: a switch to it is refused without --allow-empty")
     return text

@@ -109,7 +109,7 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """The author of the build, or of its last retry; "" in rows of older versions."""
     begun_why: str = ""
     of_rebuild: bool = False
-    """Begun by `rebuild`, which switches to it or discards it. When its host has stopped, the next rebuild does."""
+    """Its caller switches to it or cancels it. When the host has stopped, the next build of this kind does."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

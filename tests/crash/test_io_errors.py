@@ -53,7 +53,7 @@ def fail_at(case: Case, error: str, forever: bool, folder: Path) -> bool:
     texts = [note["text"] for note in notes(scene, "trouble")] + [ended.output] * (ended.status == 3)
     unwritable = forever and case.path.startswith("catalog")
     for text in texts + LedgerContent(scene.ledger).refusals:
-        if unwritable and "is being built" in text:
+        if unwritable and any(words in text for words in ("is being built", "waits for its switch", "(SWITCHING)")):
             continue  # the end of a build or switch cannot be stored either
         assert any(word in text for word in UNDERSTOOD), f"{what}: {text!r} names no cause"
     try:

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from shadowswitch import BuildFailed, DuplicateBuild, Engine, SwitchRequest, Timeout
+from shadowswitch import BuildFailed, DuplicateBuild, Engine, InvalidConfig, SwitchRequest, Timeout
+from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage import failpoints
+from shadowswitch.storage.catalog.transitions.builds import duplicate
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, fill, outside_environment, wait_until
 
@@ -141,3 +144,34 @@ def test_a_killed_rebuild_is_not_in_the_way_of_the_next(
     with pytest.raises(DuplicateBuild):
         again.rebuild("main", KIND, TYPES, options, timeout_s=60)
     assert again.shadow(waits).state == "BUILT", "a build that waits for its own switch is not taken over"
+
+
+def test_a_retry_makes_the_rest_of_a_rebuild_a_build_of_its_own(some: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "build.shard_opened=raise:EIO@1")
+    id = some.start_build("main", KIND, TYPES, of_rebuild=True).shadow_index_id
+    some.wait_for(id, "FAILED", timeout_s=60)
+    assert inside.catalog(some).shadow(id).of_rebuild
+    monkeypatch.delenv("SHADOWSWITCH_POINTS")
+    some.retry_build(id)
+    assert not inside.catalog(some).shadow(id).of_rebuild
+    some.wait_for(id, "BUILT", timeout_s=60)
+
+
+def test_a_refused_build_says_what_the_shadow_in_its_way_does(some: Engine) -> None:
+    waits = some.start_build("main", KIND, TYPES).shadow_index_id
+    some.wait_for(waits, "BUILT", timeout_s=60)
+    with pytest.raises(DuplicateBuild, match="which is BUILT and waits for its switch") as caught:
+        some.rebuild("main", KIND, TYPES)
+    assert caught.value.hint == "switch to it, or discard it with cancel_build"
+    row = inside.catalog(some).shadow(waits)
+    states = {"BUILDING": f"being built by shadow {waits}", "SWITCHING": "a switch to it is under way"}
+    for state, text in states.items():
+        other = msgspec.structs.replace(row, state=ShadowState(state), of_rebuild=True)
+        error = duplicate(other, "start_build")
+        assert text in error.message
+        assert error.hint.startswith("if a kill cut its rebuild off, the same rebuild again ends it; or wait until")
+
+
+def test_an_external_build_is_no_part_of_a_rebuild(some: Engine) -> None:
+    with pytest.raises(InvalidConfig, match="no part of a rebuild"):
+        some.start_build("main", KIND, TYPES, external=True, of_rebuild=True)

@@ -21,6 +21,7 @@ from shadowswitch.model.views import (
     SwitchResult,
     derive,
 )
+from shadowswitch.service import caller
 from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Caller
 from shadowswitch.service.http.bodies.fields import (
@@ -36,7 +37,7 @@ from shadowswitch.service.http.bodies.fields import (
     Whole,
 )
 
-SERVICE_SEPARATOR = "#"
+SERVICE_SEPARATOR = caller.SEPARATOR
 """Between the name of a service and its instance, where the engine keeps one name."""
 
 
@@ -56,6 +57,9 @@ class StartBuild(Body, frozen=True):
     track_ready: bool = False
     priority: PriorityNumber = 0
     """Among the builds that wait for a place; the highest goes first."""
+    of_rebuild: bool = False
+    """The caller will switch to it or cancel it. What a stop of the server cut off, the next such call joins if its
+    options are equal, and else discards."""
 
 
 class StartedBuild(msgspec.Struct, frozen=True):

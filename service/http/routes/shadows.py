@@ -30,6 +30,7 @@ COMPLETE_WAIT_S = 25.0
 """Less than the usual timeout of HTTP clients."""
 COMPLETED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
 RUNNING_OR_COMPLETED = (ShadowState.PREPARING, ShadowState.BUILDING, *COMPLETED)
+_BEGUN = {ShadowState.BUILT: "is BUILT"}
 ROWS_PER_S = 10_000.0
 """The assumed pace of an index that has no live generation."""
 Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty: of all.")]
@@ -56,6 +57,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     found = host.engine.start_build(
         data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
         track_ready=data.track_ready, by=caller.author, reason=caller.reason, priority=data.priority,
+        of_rebuild=data.of_rebuild,
     )  # fmt: skip
     queued = found.phase == Phase.QUEUED
     with contextlib.suppress(Timeout):  # the build is claimed; its start LSN is known once it is BUILDING
@@ -67,7 +69,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
             )
         )
     what = f"the build of {found.index_type} of {found.branch_name}"
-    message = f"{what} is {found.stands_still}" if queued else f"{what} has begun"
+    message = f"{what} is {found.stands_still}" if queued else f"{what} {_BEGUN.get(found.state, 'has begun')}"
     return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=estimate(host, found))
 
 

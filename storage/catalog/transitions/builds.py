@@ -40,13 +40,7 @@ def claim_build(
     _refuse_archived(commit, branch.number, "start_build", heals)
     other = commit.under_way(branch.number, spec.index_type)
     if other is not None:
-        raise DuplicateBuild(
-            f"{other.index_type} of branch {branch.name!r} is being built by shadow {other.id} ({other.state})",
-            shadow_index_id=other.id,
-            operation="start_build",
-            object=branch.name,
-            hint="wait for it, switch it or cancel it first",
-        )
+        raise duplicate(other, "start_build")
     for name in spec.resource_types:
         commit.type_number(name)  # so that the index follows a type without records from its first record on
     now = commit.now()
@@ -67,6 +61,23 @@ def claim_build(
     commit.put_shadow(shadow)
     emit(commit, shadow, "build.claimed", resource_types=spec.resource_types)
     return shadow, generation
+
+
+def duplicate(other: ShadowRow, operation: str) -> DuplicateBuild:
+    """The refusal of a build while `other` is under way: what that one does or waits for, and what ends it."""
+    name = f"{other.index_type} of branch {other.branch_name!r}"
+    if other.state == ShadowState.BUILT:
+        text = f"{name} has shadow {other.id}, which is BUILT and waits for its switch"
+        hint = "switch to it, or discard it with cancel_build"
+    elif other.state == ShadowState.SWITCHING:
+        text = f"{name} has shadow {other.id}, and a switch to it is under way (SWITCHING)"
+        hint = "wait until the switch has ended"
+    else:
+        text = f"{name} is being built by shadow {other.id} ({other.state})"
+        hint = "wait until it is BUILT and switch to it, or end it with cancel_build"
+    if other.of_rebuild:
+        hint = f"if a kill cut its rebuild off, the same rebuild again ends it; or {hint}"
+    return DuplicateBuild(text, shadow_index_id=other.id, operation=operation, object=other.branch_name, hint=hint)
 
 
 def _refuse_archived(commit: Commit, number: int, operation: str, heals: bool) -> None:
@@ -213,8 +224,7 @@ def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> Shadow
     _refuse_archived(commit, row.branch, "retry", heals)
     other = commit.under_way(row.branch, row.index_type)
     if other is not None and other.id != row.id:
-        text = f"another build of the index is under way: shadow {other.id}"
-        raise DuplicateBuild(text, shadow_index_id=other.id, operation="retry")
+        raise duplicate(other, "retry")
     if row.state not in (ShadowState.FAILED, ShadowState.CANCELLED):
         raise InvalidTransition(
             f"shadow {shadow_id} is {row.state}, only a FAILED one can be retried",
@@ -232,7 +242,7 @@ def mark_retrying(commit: Commit, shadow_id: str, heals: bool = False) -> Shadow
     row = move(
         commit, row, ShadowState.PREPARING, phase=Phase.PREPARING if row.external else Phase.QUEUED,
         token=commit.next_number("token"), completed_at=None, eta_s=None, retry_count=row.retry_count + 1, paused_by="",
-        paused_why="", begun_by=commit.author[0], begun_why=commit.author[1],
+        paused_why="", begun_by=commit.author[0], begun_why=commit.author[1], of_rebuild=False,
     )  # fmt: skip
     emit(commit, row, "build.retried", retry_count=row.retry_count)
     return row
