@@ -3,15 +3,18 @@
     python -m benchmarks.bench_progress [--sizes 20000,100000,400000] [--builds 4]
 
 A thread reads the status of each build every 10 ms. Its ETA is to *switched*; the error at 10, 50 and 90 % of the time
-from start to switched is |ETA - time left| / time left. The longest standstill is the longest time without a new
-percent, from the first status to BUILT, as a share of the whole. Quiet, and under 2 writers and 2 readers. Each index
-was built twice before, as a host has: the first build has no last one to compare with. Switches and rollbacks are timed
-as calls, quiet: rollbacks in turns with the reading of every row that follows them.
+from start to switched is |ETA - time left| / time left, and infinite where no ETA was said. Quiet, and under 2 writers
+and 2 readers. Each size and load is judged by the median over its builds and the three shares. The first build has no
+last one to compare with: it has a row of its own, without a verdict, and a second one follows that is not shown. The
+longest standstill is the longest time without a new percent, from the first status to BUILT, as a share of the whole.
+The validation is the time from its phase to BUILT. Switches and rollbacks are timed as calls, quiet: rollbacks in turns
+with the reading of every row that follows them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -32,6 +35,7 @@ SHARES = (0.1, 0.5, 0.9)
 CONFIG = {"backend": "fts5", "tokenizer": "porter"}
 ROLLBACKS = 10
 READING_S = 120.0
+FIRST = "the first, quiet"
 
 
 class Watched(msgspec.Struct):
@@ -41,14 +45,16 @@ class Watched(msgspec.Struct):
     copy_s: float
     switch_s: float
     built_s: float
+    validating_s: float
+    """From the phase `validating` until BUILT."""
     said: list[tuple[float, float, float | None]]
     """Time, percent, ETA; from the return of `start_build` until BUILT."""
 
-    def error(self, share: float) -> float | None:
-        """The error of the ETA at a share of the whole; None when none was said."""
+    def error(self, share: float) -> float:
+        """The error of the ETA at a share of the whole; infinite when none was said."""
         at, _, eta = min(self.said, key=lambda one: abs(one[0] - share * self.whole_s))
         left = self.whole_s - at
-        return None if eta is None or left <= 0 else abs(eta - left) / left
+        return math.inf if eta is None or left <= 0 else abs(eta - left) / left
 
     def standstill(self) -> float:
         """The longest time without a new percent, as a share of the whole."""
@@ -63,6 +69,7 @@ def build(engine: Engine) -> Watched:
     """A build with its switch, watched."""
     said: list[tuple[float, float, float | None]] = []
     copied: list[float] = []
+    validating: list[float] = []
     over = threading.Event()
     begun = time.perf_counter()
     id = engine.start_build(BRANCH, KIND, [TYPE], CONFIG).shadow_index_id
@@ -75,6 +82,8 @@ def build(engine: Engine) -> Watched:
                 said.append((at, status.build_progress_percent, status.estimated_completion_seconds))
             if status.phase not in ("preparing", "copying") and not copied:
                 copied.append(at)
+            if status.phase == "validating" and not validating:
+                validating.append(at)
             over.wait(POLL_S)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -89,7 +98,8 @@ def build(engine: Engine) -> Watched:
         watcher.join()
     assert result.success, result.message
     copy_s = copied[0] if copied else ended - begun
-    return Watched(ended - begun, copy_s, ended - asked, asked - begun, said)
+    built_s = asked - begun
+    return Watched(ended - begun, copy_s, ended - asked, built_s, built_s - (validating or [built_s])[0], said)
 
 
 def rollbacks(engine: Engine, times: int) -> list[float]:
@@ -128,9 +138,10 @@ def quiet_builds(engine: Engine, times: int) -> list[Watched]:
 
 
 def measure(report: Report, folder: Path, size: int, builds: int) -> dict[str, list[Watched]]:
-    """Builds of one size, quiet and under load."""
-    ours = ShadowSwitch(folder, size, CONFIG)
+    """Builds of one size: the first of all, then quiet and under load."""
+    ours = ShadowSwitch(folder, size, CONFIG, rebuilds=0)
     try:
+        first, _ = quiet_builds(ours.engine, 2)
         quiet = quiet_builds(ours.engine, builds)
         took = rollbacks(ours.engine, ROLLBACKS)
         with Loops(ours.write, ours.read, WRITERS, READERS) as loops:
@@ -142,10 +153,17 @@ def measure(report: Report, folder: Path, size: int, builds: int) -> dict[str, l
     ratio = quantile([one.whole_s / one.copy_s for one in quiet], 0.5)
     report.figure(f"start to switched, quiet, {size:,}", quantile([one.whole_s for one in quiet], 0.5), "s")
     report.figure(f"by the copy alone, {size:,}", ratio, "times")
+    validating = quantile([one.validating_s for one in quiet], 0.5)
+    report.figure(f"validation, quiet, {size:,}", 1e6 * validating / size, "us", "for each record, p50")
     report.figure(f"call of a switch, quiet, {size:,}", quantile(switches, 0.5), "s", "p50")
     report.figure(f"call of a rollback, quiet, {size:,}", quantile(took, 0.5), "s", "p50")
     report.figure(f"call of a rollback, quiet, longest, {size:,}", max(took), "s")
-    return {"quiet": quiet, "under load": loaded}
+    return {FIRST: [first], "quiet": quiet, "under load": loaded}
+
+
+def said(error: float) -> str:
+    """An error in words."""
+    return f"{error:.0%}" if math.isfinite(error) else "none said"
 
 
 def main() -> int:
@@ -156,29 +174,32 @@ def main() -> int:
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
     report = Report("What is said of time", f"fts5, porter; records {options.sizes}; {options.builds} builds of each")
-    errors: list[float] = []
+    errors: dict[str, float] = {}
     standstills: list[float] = []
-    rows = ["| records | | ETA at 10 % | 50 % | 90 % | longest standstill |", "|---|---|---|---|---|---|"]
+    rows = ["| records | | ETA at 10 % | 50 % | 90 % | all | longest standstill |", "|---|---|---|---|---|---|---|"]
     for size in sizes:
         with common.scratch(options.folder) as folder:
             for load, builds_seen in measure(report, folder, size, options.builds).items():
-                cells = []
-                for share in SHARES:
-                    found = [error for error in (one.error(share) for one in builds_seen) if error is not None]
-                    errors += found
-                    cells.append(f"{quantile(found, 0.5):.0%}" if found else "none said")
+                found = {share: [one.error(share) for one in builds_seen] for share in SHARES}
+                middle = quantile([error for each in found.values() for error in each], 0.5)
                 still = quantile([one.standstill() for one in builds_seen], 0.5)
-                standstills.append(still)
-                rows.append(f"| {size:,} | {load} | {' | '.join(cells)} | {still:.1%} |")
+                if load != FIRST:
+                    errors[f"{size:,} {load}"] = middle
+                    standstills.append(still)
+                cells = [said(quantile(each, 0.5)) for each in found.values()]
+                rows.append(f"| {size:,} | {load} | {' | '.join(cells)} | {said(middle)} | {still:.1%} |")
     report.text = "Errors of the ETA, and the longest time without a new percent (medians):\n\n" + "\n".join(rows)
-    error, still = quantile(errors, 0.5), max(standstills)
-    report.figure("error of the ETA", error, "", "median over all builds, at 10, 50 and 90 %")
-    report.target("the median error of the ETA is at most 25 %", f"{error:.0%}", error <= 0.25)
+    (where, error), still = max(errors.items(), key=lambda one: one[1]), max(standstills)
+    report.figure("error of the ETA", said(error), "", f"median over builds, at 10, 50 and 90 %; the worst: {where}")
+    says = "the median error of the ETA is at most 25 %, at each size, quiet and under load"
+    report.target(says, f"{said(error)} ({where})", error <= 0.25)
     report.target("no phase stands still for longer than 5 % of a build", f"{still:.1%}", still <= 0.05)
     calls = {figure.name: figure.value for figure in report.figures}
     for what, limit in (("switch", 0.5), ("rollback", 0.3)):
         last = float(calls[f"call of a {what}, quiet, {sizes[-1]:,}"])
         report.target(f"a {what} takes at most {limit} s at any size", f"{last:.3f} s", last <= limit)
+    validation_us = float(calls[f"validation, quiet, {sizes[-1]:,}"])
+    report.target("a validation takes at most 5 us a record", f"{validation_us:.1f} us", validation_us <= 5.0)
     ratio = float(calls[f"by the copy alone, {sizes[-1]:,}"])
     report.target("start to switched is at most 2.5 times the copy", f"{ratio:.2f}", ratio <= 2.5)
     return common.finish(report, options)

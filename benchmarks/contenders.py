@@ -70,7 +70,7 @@ def key_of(id: str) -> Key:
 class ShadowSwitch:
     """Ours."""
 
-    def __init__(self, folder: Path, records: int, build_config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, records: int, build_config: dict[str, Any], rebuilds: int = 2) -> None:
         self.name = f"shadowswitch {build_config['backend']}"
         self.ledger = Ledger()
         self._records = records
@@ -80,7 +80,7 @@ class ShadowSwitch:
         fill(self.engine, records)
         for found in self.engine.scan(BRANCH):
             self.ledger.imported(key_of(found.id), found.lsn)
-        for _ in range(2):
+        for _ in range(rebuilds):
             result = self.engine.rebuild(BRANCH, KIND, [TYPE], build_config)
             assert result.success, result.message
 
