@@ -86,6 +86,8 @@ class ProgressMeter:
         self._share = 1.0
         self._goes_on = self._percent > 0
         self._first_share = 0.0
+        """The share from which on the speed counts, and since when."""
+        self._first_at = at
         self._rows_total = 0
         self._spent: list[float] = []
         """Seconds since the begin at which each tenth of the rows was copied, and at which the validation began."""
@@ -117,6 +119,8 @@ class ProgressMeter:
             if rows_share == 0.0:
                 return
             self._first_share = share if share < pace.shares[-2] else 0.0
+        elif self._is_cold and not self._first_share and 0.0 < share < pace.shares[-2]:
+            self._first_share, self._first_at = share, at  # how long its workers start says nothing of the copy
         self._rows_total = rows_total
         self._note_tenths(rows_share, at - self._begun)
         whole_s = self._copied_whole_s if self._copied_whole_s is not None else self._whole_s(share, at)
@@ -125,7 +129,7 @@ class ProgressMeter:
         if rows_share == 1.0:  # no row measures the time between the copy and the validation
             self._copied_whole_s = whole_s
             if whole_s > 0:
-                share = min(pace.shares[-1], max(share, (at - self._begun) / whole_s + self._first_share))
+                share = min(pace.shares[-1], max(share, (at - self._first_at) / whole_s + self._first_share))
         surplus = max(CONVERGENCE_MIN, change_rate - write_rate) if change_rate > 0 else CATCH_UP_RATE
         copy_s = whole_s * max(0.0, pace.shares[-2] - share)
         catch_up_s = whole_s * (pace.shares[-1] - max(share, pace.shares[-2]))
@@ -179,9 +183,9 @@ class ProgressMeter:
     def _whole_s(self, share: float, at: float) -> float | None:
         """The seconds of the whole build as it is now at this share of its time; None while nothing is known."""
         done = share - self._first_share
-        by_speed = (at - self._begun) / done if done > 0 else None
+        by_speed = (at - self._first_at) / done if done > 0 else None
         by_last = self._expected.seconds_of(self._rows_total)
-        if by_speed is None and self._is_cold:
+        if by_speed is None and self._is_cold and (self._goes_on or not self._first_share):
             return None
         if by_speed is None or by_last is None:
             return by_speed if by_last is None else by_last

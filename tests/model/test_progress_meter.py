@@ -51,9 +51,10 @@ def test_the_first_rows_of_a_first_build_say_little() -> None:
     """Its workers take a moment to start: by its speed alone it would take 100 s."""
     meter = ProgressMeter()
     meter.measure(0.5, ROWS, ROWS // 160, 0, 0.0, 0.0)
-    left_s = meter.read(0.5)[1]
-    assert left_s is not None
-    assert left_s < 8.0
+    assert meter.read(0.5)[1] == pytest.approx(ASSUMED.whole_s, rel=0.01)
+    meter.measure(1.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    whole_s = 0.5 / (ASSUMED.shares[4] - ASSUMED.shares[0] / 16)
+    assert meter.read(1.0)[1] == pytest.approx(whole_s * (1 - ASSUMED.shares[4]))
 
 
 @pytest.mark.parametrize("whole_s", [1.0, 4.0, 20.0])
