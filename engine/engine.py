@@ -182,6 +182,7 @@ class Engine:
 
     index = _indexes(IndexCalls.index)
     indexes = _indexes(IndexCalls.indexes)
+    count_indexes = _indexes(IndexCalls.count_indexes)
     reader = _indexes(IndexCalls.reader)
     drop_index = _removal(RemovalCalls.drop_index)
 

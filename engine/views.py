@@ -23,6 +23,7 @@ from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ScheduledSwitch, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.index_pages import place_of
 from shadowswitch.storage.clock import Clock, Moment
 
 SWITCH_S = 0.1
@@ -145,6 +146,7 @@ def index_view(
         soak_until=_of_this_boot(catalog.clock, previous.soak_ends) if previous is not None else None,
         external=shadow.external,
         error=(generation.hindered if hindered is None else hindered) or None,
+        place=place_of(row),
     )
 
 

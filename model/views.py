@@ -190,6 +190,8 @@ class IndexInfo(msgspec.Struct, frozen=True):
     """Built by another process, perhaps in a format that only the builder knows."""
     error: str | None = None
     """Why it does not follow the journal at present; None while it does."""
+    place: str = ""
+    """Its place in the list of indexes, for `indexes(after=)`. A switch does not change it."""
 
 
 class SwitchRequest(msgspec.Struct, frozen=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
@@ -20,6 +22,8 @@ from shadowswitch.model.names import check_index_type
 from shadowswitch.model.views import IndexInfo
 from shadowswitch.storage.catalog.filtered_search import Versions
 from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.source.branch_pages import branch_rows
+from shadowswitch.storage.catalog.source.index_pages import index_pages
 from shadowswitch.storage.generations.generation import Generation
 
 
@@ -62,12 +66,26 @@ class IndexCalls:
             raise no_index(branch, index_type)
         return info
 
-    def indexes(self, branch: str | None = None) -> list[IndexInfo]:
-        """Everything that is live, of one branch or of all."""
+    def indexes(self, branch: str | None = None, limit: int | None = None, after: str = "") -> list[IndexInfo]:
+        """Everything that is live, of one branch or of all, in the order of the branches.
+
+        By page: up to `limit` of them behind the one with the `place` `after`; for the next page, that of the last one.
+        A page takes as long as its indexes, however many there are. Raises UnknownBranch, InvalidConfig.
+        """
         self._state.check()
         number = self._branches.row(branch).number if branch is not None else None
-        rows = [row for row in self._catalog.indexes() if row.live and number in (None, row.branch)]
-        return [info for row in rows if (info := self._views.index(row)) is not None]
+        if limit is not None:
+            check_whole("limit", limit, 1)
+        infos = map(self._views.index, index_pages(self._catalog, number, after))
+        return list(islice((info for info in infos if info is not None), limit))
+
+    def count_indexes(self, wanted: Callable[[str], bool] | None = None) -> int:
+        """How many indexes are live. With `wanted`, how many of branches with a name of which it is true."""
+        self._state.check()
+        branches = Counter(row.branch for row in index_pages(self._catalog))
+        if wanted is None:
+            return branches.total()
+        return sum(branches[number] for number, row in branch_rows(self._catalog, branches).items() if wanted(row.name))
 
     def reader(self, branch: str, index_type: str, min_lsn: int | None = None, timeout_s: float = 5) -> Reader:
         """A pinned reader of the live generation that shows everything up to `min_lsn`.

@@ -141,7 +141,8 @@ def status(
     shadow_id
         Show only the shadow of this id, or of the beginning of its id, with every value.
     limit
-        Show at most so many branches, and so many of the newest shadows. `next_after` of `--json` begins the next page.
+        Show at most so many branches and indexes, and so many of the newest shadows. `next_after` of `--json` begins
+        the next page of branches.
     """
 
     def look() -> output.View:

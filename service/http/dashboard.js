@@ -35,7 +35,7 @@ async function pages(path, name) {
   const first = await call("GET", path);
   let page = first;
   for (let count = 1; page.next_after && count < PAGES_MAX; count++) {
-    page = await call("GET", `${path}?after=${page.next_after}`);
+    page = await call("GET", `${path}?after=${encodeURIComponent(page.next_after)}`);
     first[name].push(...page[name]);
   }
   return first;
@@ -46,7 +46,7 @@ async function refresh() {
   try {
     refreshing = Promise.all([
       pages("/branches", "branches"),
-      call("GET", "/indexes"),
+      pages("/indexes", "indexes"),
       pages("/shadow-index/list", "shadows"),
       call("GET", "/branch-locks/locks"),
       call("GET", "/branch-locks/waiters"),

@@ -215,7 +215,16 @@ READING |= {
     "reader",
     "resource_types",
 }
-READING |= {"count_branches", "count_shadow_states", "count_shadows", "scan", "scan_page", "shadow", "shadows"}
+READING |= {
+    "count_branches",
+    "count_indexes",
+    "count_shadow_states",
+    "count_shadows",
+    "scan",
+    "scan_page",
+    "shadow",
+    "shadows",
+}
 READING |= {"quiet_hours", "stats", "trouble", "wait_for"}
 
 

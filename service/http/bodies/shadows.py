@@ -252,7 +252,9 @@ class Overview(msgspec.Struct, frozen=True):
 
 
 class Indexes(msgspec.Struct, frozen=True):
-    """The live indexes."""
+    """A page of the live indexes; the count is that of all pages."""
 
     indexes: list[IndexInfo]
     total_count: int
+    next_after: str | None = None
+    """The `after` of the next page; None: this is the last one."""

@@ -10,19 +10,30 @@ from litestar.params import Parameter
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
-from shadowswitch.service.http.routes.shadows import Branch, Reason, switch_answer
+from shadowswitch.service.http.routes.shadows import PAGE, Branch, Limit, Reason, switch_answer
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 
 BASE = f"{PREFIX}/indexes"
+AfterPlace = Annotated[str, Parameter(required=False, max_length=100, description="Begin after this place.")]
 
 
 @reads(BASE)
-def indexes(host: Host, caller: Caller, branch_name: Branch = "") -> bodies.Indexes:
-    """The live indexes, of one branch or of all."""
+def indexes(
+    host: Host, caller: Caller, branch_name: Branch = "", after: AfterPlace = "", limit: Limit = PAGE
+) -> bodies.Indexes:
+    """The live indexes, of one branch or of all, by page.
+
+    `total_count` is that of all pages. `next_after` is the `after` of the next page; the last page has none.
+    """
     if branch_name:
         caller.require(Scope.READ, branch_name)
-    found = [one for one in host.engine.indexes(branch_name or None) if caller.reaches(one.branch_name)]
-    return bodies.Indexes(found, len(found))
+    page = host.engine.indexes(branch_name or None, limit, after)
+    found = [one for one in page if caller.reaches(one.branch_name)]
+    next_after = page[-1].place if len(page) == limit else None
+    if not after and next_after is None:
+        return bodies.Indexes(found, len(found))
+    wanted = caller.wanted if not branch_name else lambda name: name == branch_name
+    return bodies.Indexes(found, host.engine.count_indexes(wanted), next_after)
 
 
 @changes(f"{BASE}/rollback", Scope.ROLLBACK)
