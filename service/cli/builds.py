@@ -91,8 +91,11 @@ def find_shadow(catalog: Catalog, given: str) -> ShadowRow:
 
     Raises UnknownShadow, also for a beginning that several shadows share.
     """
-    if len(given) < PREFIX_CHARS_MIN or catalog.find_shadow(given) is not None:
-        return catalog.shadow(given)
+    exact = catalog.find_shadow(given)
+    if exact is not None:
+        return exact
+    if len(given) < PREFIX_CHARS_MIN:
+        raise UnknownShadow(f"there is no shadow {given!r}; the beginning of an id has {PREFIX_CHARS_MIN} characters")
     found = [row for row in catalog.shadows() if row.id.startswith(given)]
     if len(found) > 1:
         ids = ", ".join(f"{row.id} ({row.state})" for row in found[:LISTED_MAX])

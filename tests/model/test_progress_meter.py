@@ -242,3 +242,16 @@ def test_a_throttled_build_takes_so_much_longer_but_for_its_validation() -> None
     assert found is not None
     assert found.whole_s == pytest.approx(10.0)
     assert found.shares == pytest.approx(EVEN, abs=0.02)
+
+
+def test_a_throttled_build_that_goes_on_is_not_nearly_done() -> None:
+    """The first slice is copied at full speed; only the rest behind it makes its pace a twentieth."""
+    meter = ProgressMeter(60.0, other=Pace(ROWS, 10.0, EVEN))
+    meter.begin(0.0)
+    meter.work(0.0, 0.05)
+    percents = []
+    for slice_ in range(8):  # 0.1 s of work, 1.9 s of rest
+        at = 0.1 + 2.0 * slice_
+        meter.measure(at, ROWS, ROWS * 6 // 10 + 1000 * (slice_ + 1), 0, 0.0, 0.0)
+        percents.append(meter.read(at)[0])
+    assert percents[-1] < 75.0, percents

@@ -36,6 +36,7 @@ def live(data: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (["build", "nowhere"], "no branch 'nowhere'"),
         (["switch", "0123"], "no shadow index '0123'"),
         (["cancel", "0123"], "no shadow index '0123'"),
+        (["cancel", "012"], "the beginning of an id has 4 characters"),
         (["status", "0123"], "no shadow index '0123'"),
         (["rollback", "main"], "has no previous generation"),
         (["rollback", "nowhere"], "no branch 'nowhere'"),
