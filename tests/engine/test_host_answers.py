@@ -13,7 +13,8 @@ from tests.support import inside
 from tests.support.engine_helpers import KIND, built, fill, live, wait_until
 from tests.support.external_helpers import incoming
 
-NO_REASONS: list[Any] = [True, False, 0, 7, 0.5, object(), b"slow", {"p99": "slow"}, ["slow", 7], [True]]
+NO_TEXTS: list[Any] = [True, False, 0, 7, 0.5, object(), b"slow", {"p99": "slow"}, ["slow", 7], [True]]
+EMPTY: list[Any] = ["", " \n", [""], ["slow", ""], ("\t",)]
 
 
 def several() -> Iterator[str]:
@@ -28,20 +29,20 @@ def label(answer: object) -> str:
 
 @pytest.mark.parametrize(
     ("answer", "reasons"),
-    [(None, []), ("", []), ([], []), ("slow", ["slow"]), (["slow", ""], ["slow"]), (several(), ["slow", "wrong"])],
+    [(None, []), ([], []), ("slow", ["slow"]), (["slow"], ["slow"]), (several(), ["slow", "wrong"])],
 )
 def test_a_text_is_a_reason_and_so_are_several(answer: Any, reasons: list[str]) -> None:
     assert reasons_of("the health check", answer) == reasons
 
 
-@pytest.mark.parametrize("answer", NO_REASONS, ids=label)
+@pytest.mark.parametrize("answer", NO_TEXTS + EMPTY, ids=label)
 def test_any_other_answer_is_refused_with_what_to_return(answer: Any) -> None:
     with pytest.raises(InvalidConfig, match="neither a reason nor None") as refused:
         reasons_of("the health check", answer)
-    assert "return None when all is well" in str(refused.value)
+    assert "return None when all is well, else the reason as a text that is not empty" in str(refused.value)
 
 
-@pytest.mark.parametrize("answer", [True, 7, object(), {"p99": 1}], ids=label)
+@pytest.mark.parametrize("answer", [True, 7, object(), {"p99": 1}, "", ["slow", " "]], ids=label)
 def test_a_health_check_that_gives_no_text_leaves_the_index_where_it_is(
     open_engine: Any, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,7 +72,7 @@ def test_a_health_check_may_give_several_reasons(open_engine: Any) -> None:
     assert row.data["reason"] == "health check: slow; wrong"
 
 
-@pytest.mark.parametrize("answer", [True, False, 7, {"p99": "slow"}, [7]], ids=label)
+@pytest.mark.parametrize("answer", [True, False, 7, {"p99": "slow"}, [7], "", " ", ["too few", ""]], ids=label)
 def test_a_validator_that_gives_no_text_is_itself_a_finding(engine: Engine, answer: Any) -> None:
     fill(engine, 20)
     engine.add_validator("OWN", lambda reader: answer)
@@ -96,7 +97,7 @@ def test_a_validator_that_returns_nothing_has_found_nothing(engine: Engine) -> N
     assert engine.switch(built(engine).shadow_index_id, SwitchRequest(validation_checks=("OWN",))).success
 
 
-@pytest.mark.parametrize("answer", [True, False, 0], ids=label)
+@pytest.mark.parametrize("answer", [True, False, 0, ""], ids=label)
 def test_a_merge_condition_that_gives_no_text_is_not_met(engine: Engine, answer: Any) -> None:
     engine.add_merge_condition("no_conflicts", lambda branch, data: answer)
     engine.start_indexing("main", "funnel")
