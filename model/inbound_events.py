@@ -19,7 +19,7 @@ import msgspec
 from shadowswitch.model.errors import InvalidConfig, InvalidEvent
 from shadowswitch.model.names import BRANCH_CHARS_MAX
 from shadowswitch.model.records import DEPTH_MAX, is_deeper
-from shadowswitch.model.views import DEFAULT_CHECKS, SwitchRequest
+from shadowswitch.model.views import DEFAULT_CHECKS, SWITCH_TIMEOUT_S, SwitchRequest
 
 ACCEPTED: Final = frozenset(
     {
@@ -51,7 +51,7 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A switch follows as soon as an event has completed a shadow."""
     validation_checks: tuple[str, ...] = DEFAULT_CHECKS
     backup_before_switch: bool = True
-    switch_timeout_seconds: float = 10
+    switch_timeout_seconds: float = SWITCH_TIMEOUT_S
     auto_merge: bool = True
     """A READY branch becomes MERGED when every condition is met. The engine merges no content."""
     require_validation: bool = True

@@ -22,7 +22,8 @@ ADVISORY_CHECKS = frozenset(
 CHECKS = ADVISORY_CHECKS | {"DIGEST"}
 DEFAULT_CHECKS = ("RECORD_COUNT_VALIDATION", "SIZE_COMPARISON", "INTEGRITY_CHECK", "DIGEST", "SAMPLE_READ_BACK")
 STRATEGIES = frozenset({"ATOMIC_RENAME", "COPY_AND_REPLACE"})
-SWITCH_TIMEOUT_S_MAX = 3600
+SWITCH_TIMEOUT_S, SWITCH_TIMEOUT_S_MAX = 10, 3600
+"""How long a switch may take to come to its commit: by default, and at most."""
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -200,7 +201,8 @@ class SwitchRequest(msgspec.Struct, frozen=True):
     force_switch: bool = False
     validation_checks: tuple[str, ...] = DEFAULT_CHECKS
     backup_current: bool = True
-    switch_timeout_seconds: float = 10
+    switch_timeout_seconds: float = SWITCH_TIMEOUT_S
+    """A switch that has not come to its commit by then is given up. It has changed nothing, and never takes effect."""
     strategy: str | None = None
     performed_by: str = ""
     reason: str = ""

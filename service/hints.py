@@ -55,6 +55,11 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("shadow()", "GET /shadow-index/{id}/status", "shadowswitch status"),
     ("shadows()", "GET /shadow-index/list", "shadowswitch status"),
     ("start_build", "POST /shadow-index/start", "shadowswitch build"),
+    (
+        "more time (switch_timeout_seconds)",
+        "more time (switch_timeout_seconds)",
+        "more time (--switch-timeout)",
+    ),
     ("timeout_s gives it more time", "timeout_s gives it more time", "--timeout gives it more time"),
     ("throttle_build", "POST /shadow-index/{id}/throttle", "shadowswitch throttle"),
     ("wait_for", "GET /shadow-index/{id}/status", "shadowswitch status"),

@@ -27,7 +27,15 @@ from shadowswitch.model.names import (
     check_resource_type,
 )
 from shadowswitch.model.records import Delete, Put, Receipt, Record
-from shadowswitch.model.views import BranchInfo, CheckProgress, Finding, ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.model.views import (
+    SWITCH_TIMEOUT_S_MAX,
+    BranchInfo,
+    CheckProgress,
+    Finding,
+    ShadowIndex,
+    SwitchRequest,
+    SwitchResult,
+)
 from shadowswitch.service import caller, host_file
 from shadowswitch.service.host_file import HostFile
 from shadowswitch.storage.catalog.environment import Catalog
@@ -37,7 +45,7 @@ T = TypeVar("T")
 
 API = "/api/v1"
 TIMEOUT_S = 60.0
-LONG_TIMEOUT_S = 1800.0
+LONG_TIMEOUT_S = SWITCH_TIMEOUT_S_MAX + 60.0
 """A switch includes its validation; the server ends it by its own deadlines."""
 STATUS_TIMEOUT_S = 2.0
 """A status without the daemon's part is better than a long wait."""

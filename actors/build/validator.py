@@ -14,10 +14,10 @@ import msgspec
 
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
+from shadowswitch.actors.kit.host_answer import Reasons
 from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndexes
 from shadowswitch.model.digest import Digest, buckets_of_shard, shard_of
-from shadowswitch.model.errors import CorruptData, InvalidConfig, Timeout
+from shadowswitch.model.errors import CorruptData, Timeout
 from shadowswitch.model.records import Item
 from shadowswitch.storage import disk
 from shadowswitch.storage.backends.protocol import IndexReader, Probing
@@ -30,7 +30,6 @@ from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.manifest import ClosedFile
 from shadowswitch.storage.generations.shard_reading import Checked, CheckShards, ReadShard, ShardRead
 from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare_sizes
-from shadowswitch.storage.shortages import shortage
 
 logger = logging.getLogger("shadowswitch")
 
@@ -304,8 +303,10 @@ class ShadowValidator:
         built = manifest.Built(lsn, found.rows, digest, found.closed_files)
         return manifest.write_manifest(generation.path, generation.row, branch_name, self._context.catalog.uuid, built)
 
-    def repair(self, generation: Generation, buckets: list[int]) -> None:
+    def repair(self, generation: Generation, buckets: list[int], deadline: float = math.inf) -> None:
         """Replace whole buckets of a standby generation by the records of the source. The journal brings later changes.
+
+        Raises Timeout when the (monotonic) deadline has come before a bucket: those before it are repaired.
 
         A record that is written during the repair may be read with an LSN above the `applied_lsn` of the shard; its
         later replay changes nothing (BK-2).
@@ -314,6 +315,8 @@ class ShadowValidator:
         shards = generation.row.shards
         with writer.pause_apply():
             for bucket in buckets:
+                if self._context.clock.monotonic() >= deadline:
+                    raise Timeout(f"bucket {bucket} was not repaired in time", operation="validate", hint="try again")
                 items: list[Item] = []
                 for number, name in sorted(writer.types.items()):
                     cursor = b""
@@ -334,24 +337,3 @@ class ShadowValidator:
                 assert bucket in buckets_of_shard(shard, shards)
                 writer.repair(shard, bucket, items)
                 failpoint("repair.bucket")
-
-    def run_host_check(self, generation: Generation, name: str, found: Validation) -> Validation:
-        """Run a check of the host on a standby generation. Its problems, or its exception, become findings.
-
-        The check runs on the calling thread, in the process of the host, and gets an `IndexReader`.
-        """
-        reader = generation.take_reader()
-        try:
-            problems = reasons_of("the validator", self.host_checks[name](reader))
-        except InvalidConfig as error:  # the answer, or a call that the validator made
-            problems = [str(error)]
-        except Exception as error:
-            lack = shortage(error, "validate")
-            if lack is not None:
-                raise lack from error
-            logger.exception("validator %s failed", name)
-            problems = [f"it failed: {error!r}"]
-        finally:
-            generation.give_reader(reader)
-        errors = [*found.errors, *(f"{name}: {problem}" for problem in problems)]
-        return msgspec.structs.replace(found, findings={**found.findings, name: problems}, errors=errors)

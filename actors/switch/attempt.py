@@ -3,7 +3,8 @@
 On the Switcher's thread, beside the writers:
 
     near     apply what is newer, again and again; followers begin no new work meanwhile
-    send     the CommitSwitch stands in the branch's line of writes; not begun within `Config.seal_budget_ms`: given up
+    send     the CommitSwitch stands in the branch's line of writes; not begun within `Config.seal_budget_ms`, or by
+             the deadline of the switch: given up
 
 On the JournalWriter's thread, in one turn. Everything sent before is durable, and nothing can come between:
 
@@ -41,6 +42,7 @@ from shadowswitch.storage.catalog.source.kept_digest import KeptDigest
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.writer import PAUSE_S
 
 logger = logging.getLogger("shadowswitch")
 
@@ -65,6 +67,7 @@ class AttemptEnd(msgspec.Struct):
 
     failure: Failure = Failure.NONE
     reason: str = ""
+    """With Failure.GAVE_UP, "" means that the deadline of the switch came before the turn."""
     sealed_ms: float = 0.0
     """How long its turn took: no other write could become durable meanwhile."""
     commit_lsn: int = 0
@@ -89,7 +92,7 @@ class Attempt:
         deadline: float,
     ) -> None:
         """`send` puts a message into the branch's line of writes; `transition` is the change of the catalog; `number`
-        counts the attempts of this switch from 0; beyond `deadline` (monotonic) no other switch is waited for."""
+        counts the attempts of this switch from 0; beyond `deadline` (monotonic) no turn begins."""
         self._context = context
         self._clock = context.clock
         self._index = index
@@ -111,10 +114,10 @@ class Attempt:
     def run(self) -> AttemptEnd:
         """Raises what the transaction raised: its outcome is for the catalog to say. Any other failure is returned."""
         try:
-            with self._index.switch_lock(min(SWITCH_LOCK_S, self._deadline - self._clock.monotonic())):
+            with self._index.switch_lock(self._within(SWITCH_LOCK_S)):
                 self._live_until = self._clock.monotonic() + LIVE_S
                 self._catch_up()
-                with self._pause.paused(), self._target.writer.pause_apply():
+                with self._pause.paused(), self._target.writer.pause_apply(self._within(PAUSE_S)):
                     self._come_near()
                     with closing(self._kept_digest()) as self._source:
                         return self._take_turn()
@@ -122,8 +125,12 @@ class Attempt:
             return AttemptEnd(Failure.GAVE_UP, error.message)
 
     def _catch_up(self) -> int:
-        deadline = self._clock.monotonic() + CATCH_UP_S
+        deadline = self._clock.monotonic() + self._within(CATCH_UP_S)
         return self._index.catch_up(self._target, self._heads.of(self._index.branch), deadline, self._live_until)
+
+    def _within(self, limit_s: float) -> float:
+        """A wait of at most so long, and not beyond the deadline."""
+        return min(limit_s, self._deadline - self._clock.monotonic())
 
     def _come_near(self) -> None:
         """Each round leaves what was written during it: less than the round before, as long as applying is faster than
@@ -138,9 +145,12 @@ class Attempt:
     def _take_turn(self) -> AttemptEnd:
         failpoint("switch.near")
         reply: Reply[AttemptEnd | IndexRow] = Reply()
-        self._begin_by = self._clock.monotonic() + self._budget_s
+        now = self._clock.monotonic()
+        self._begin_by = min(now + self._budget_s, self._deadline)
+        if self._begin_by < now:
+            return self._late()
         self._send(CommitSwitch(self._prepare, self._work, self._settle, reply))
-        if not reply.wait(self._budget_s) and reply.cancel():
+        if not reply.wait(self._begin_by - now) and reply.cancel():
             return self._late()
         ended: AttemptEnd | IndexRow = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
         if isinstance(ended, IndexRow):
@@ -201,5 +211,7 @@ class Attempt:
         return took_ms
 
     def _late(self) -> AttemptEnd:
+        if self._begin_by >= self._deadline:
+            return AttemptEnd(Failure.GAVE_UP)
         budget = f"the {self._budget_s * 1000:g} ms that a switch waits for its turn (Config.seal_budget_ms)"
         return AttemptEnd(Failure.GAVE_UP, f"the commit of the writes before it took longer than {budget}")

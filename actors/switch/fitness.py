@@ -4,7 +4,7 @@
     proof       the digest of the target by its counters is that of its source, at a common LSN
     samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
     comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index
-    host        the checks that the host registered
+    host        the checks that the host registered (`actors.switch.host_check`)
     gate        what the index would lack (`actors.build.gate`); not in a rollback
 
 No row of the target is read for the proof: a worker process read and validated every row when it was BUILT, and the
@@ -24,6 +24,7 @@ from shadowswitch.actors.build import gate
 from shadowswitch.actors.build.gate import Surprises
 from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, ShadowValidator, Validation
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.switch import host_check
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
 from shadowswitch.storage.generations.generation import Generation
 
@@ -37,8 +38,8 @@ def examine(
     deadline: float,
     before_repair: Callable[[], None],
 ) -> Validation:
-    """The findings of the checks of a request, and of DIGEST. `deadline` is monotonic. Raises Timeout, and CorruptData
-    for files that end their reader. `before_repair` raises where a repair is not allowed."""
+    """The findings of the checks of a request, and of DIGEST. `deadline` is monotonic, and bounds each step. Raises
+    Timeout, and CorruptData for files that end their reader. `before_repair` raises where a repair is not allowed."""
     checks = list(dict.fromkeys([*request.validation_checks, "DIGEST"]))
     if target.row.opaque:
         found = validator.validate(
@@ -54,7 +55,7 @@ def examine(
         if differing:
             context.metrics.count("buckets_repaired", len(differing))
             before_repair()
-            validator.repair(target, differing)
+            validator.repair(target, differing, deadline)
             found = validator.validate(target, BUILD_CHECKS, deadline)
         elif "SAMPLE_READ_BACK" in checks and not is_rollback:
             found = _joined(found, validator.validate(target, ["SAMPLE_READ_BACK"], deadline))
@@ -62,7 +63,12 @@ def examine(
     found = _joined(found, compared)
     for check in checks:
         if check in validator.host_checks:
-            found = validator.run_host_check(target, check, found)
+            problems = host_check.problems_of(check, validator.host_checks[check], target, context.clock, deadline)
+            found = msgspec.structs.replace(
+                found,
+                findings={**found.findings, check: problems},
+                errors=[*found.errors, *(f"{check}: {problem}" for problem in problems)],
+            )
     return found if is_rollback else _gated(found, _surprises(context, target, validator.live_beside(target)), request)
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.attempt import AttemptEnd
-from shadowswitch.model.errors import ResourceExhausted
+from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError
 from shadowswitch.model.switch_outcome import SwitchOutcome, WayBack
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.storage import disk
 from shadowswitch.storage.generations.generation import Generation
 
+MORE_TIME = "try again with more time (switch_timeout_seconds)"
+
 
 class RunSwitch(msgspec.Struct, frozen=True):
-    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult."""
+    """To a Switcher: the whole switch of a shadow (or a rollback). Reply: SwitchResult.
+
+    The Switcher claims the reply before the first attempt. Until then `cancel` ends the switch: nothing is committed.
+    """
 
     branch_name: str
     target: Generation
@@ -54,6 +61,14 @@ class SwitchRun:
     def seconds_left(self, now: float) -> float:
         """Until the deadline; not negative."""
         return max(0.0, self.deadline - now)
+
+    def overdue(self, now: float, error: ShadowSwitchError | None = None) -> str:
+        """Why the switch is given up before its commit: its time is over, perhaps in a step that raised this; or ""."""
+        if now < self.deadline:
+            return ""
+        timeout_s = self.message.request.switch_timeout_seconds
+        step = f" ({error.message})" if error is not None else ""
+        return f"{timeout_s:g} s passed before its commit{step}; nothing was changed, {MORE_TIME}"
 
     @property
     def way_back(self) -> WayBack:
@@ -103,3 +118,18 @@ class SwitchRun:
             generation=self.target.row.number,
             query_performance_improvement=self.validation.improvement,
         )
+
+
+def figures_of(result: SwitchResult, is_rollback: bool) -> dict[str, Any]:
+    """What the event of a switch says of its result."""
+    return {
+        "success": result.success,
+        "rollback": is_rollback,
+        "rolled_back": result.rolled_back,
+        "generation": result.generation,
+        "sealed_ms": round(result.sealed_ms, 3),
+        "switch_duration_ms": round(result.switch_duration_ms, 3),
+        "attempts": result.attempts,
+        "drained_changes": result.drained_changes,
+        "message": result.message,
+    }

@@ -1,9 +1,12 @@
 """The Switcher: one switch or rollback, from validation to verification. A short-lived actor for each.
 
     validate   outside any lock, see `actors.switch.fitness`; differing buckets are repaired once
+    claim      the reply: from here on the caller waits for the outcome. Past `switch_timeout_seconds`, or when the
+               caller does not wait any more, the switch is given up instead, and never takes effect
     attempt    see `actors.switch.attempt`; tried again with backoff until `switch_timeout_seconds`
     verify     read from the new live generation as every reader does
-    revert     only if that found something: the same attempt with the generation that was live before
+    revert     only if that found something: the same attempt with the generation that was live before, in a time of
+               its own
     decide     after each step `model.switch_outcome` says what is next, by what the catalog says
 
 A rollback is the same with the previous generation as the target.
@@ -11,7 +14,10 @@ A rollback is the same with the previous generation as the target.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+from concurrent.futures import InvalidStateError
 from functools import partial
 from typing import Any
 
@@ -32,7 +38,7 @@ from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.actors.switch.running_switches import RunningSwitches
-from shadowswitch.actors.switch.switch_run import RunSwitch, SwitchRun
+from shadowswitch.actors.switch.switch_run import RunSwitch, SwitchRun, figures_of
 from shadowswitch.actors.switch.verifier import verify
 from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StaleFence, StorageFull, Timeout
 from shadowswitch.model.shadow_state import ShadowState
@@ -49,6 +55,8 @@ logger = logging.getLogger("shadowswitch")
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 SETTLE_S = 10.0
+REVERT_S = 10.0
+"""A way back has at least so long, also past the deadline: no commit is left unverified, or unsound."""
 
 
 class Switcher(EngineActor):
@@ -82,7 +90,7 @@ class Switcher(EngineActor):
 
     def _run(self, message: RunSwitch) -> None:
         try:
-            if not message.reply.set_running_or_notify_cancel():
+            if message.reply.cancelled():
                 return
             self._switches.begin(self.actor_urn, message.shadow_id)
             try:
@@ -92,7 +100,8 @@ class Switcher(EngineActor):
             self._emit(message, result)
             if result.success and self._context.catalog.shadow(message.shadow_id).track_ready:
                 self._settle(message)
-            message.reply.set_result(result)
+            with contextlib.suppress(InvalidStateError):  # the caller gave it up: see `_claim`
+                message.reply.set_result(result)
         finally:
             self.stop()
 
@@ -122,10 +131,12 @@ class Switcher(EngineActor):
 
     def _steps(self, run: SwitchRun) -> SwitchOutcome:
         failure = self._validate(run)
-        outcome = decide(SwitchStep.VALIDATE, failure, False, run.way_back)
-        if outcome == SwitchOutcome.GO_ON:
+        if failure == Failure.NONE:
             failpoint("switch.validated")
             run.target.warm()
+            failure = self._claim(run)
+        outcome = decide(SwitchStep.VALIDATE, failure, False, run.way_back)
+        if outcome == SwitchOutcome.GO_ON:
             failure = self._attempt(run, run.target, run.previous, run.message.unsound, run.deadline)
             outcome = decide(SwitchStep.ATTEMPT, failure, self._is_live(run.target), run.way_back)
         if outcome == SwitchOutcome.GO_ON:
@@ -156,19 +167,30 @@ class Switcher(EngineActor):
 
     def _validate(self, run: SwitchRun) -> Failure:
         request, target, validator = run.message.request, run.target, self._validator
+        run.reason = run.overdue(self._context.clock.monotonic())
+        if run.reason:
+            return Failure.GAVE_UP
         try:
             refuse = partial(self._refuse_live, target)
             run.validation = examine(
                 self._context, validator, target, request, run.message.rollback, run.deadline, refuse
             )
         except ShadowSwitchError as error:
-            run.validation, run.reason = Validation({}, [str(error)], [], 0, 0), str(error)
+            late = run.overdue(self._context.clock.monotonic(), error) if isinstance(error, Timeout) else ""
+            run.validation, run.reason = Validation({}, [str(error)], [], 0, 0), late or str(error)
             return Failure.ERROR
         if run.message.leaving not in (0, run.previous):
             run.reason = f"generation {run.message.leaving} is not live any more"
             return Failure.REFUSED
         run.reason = refusal(run.validation, validator.host_checks.__contains__, request.force_switch)
         return Failure.REFUSED if run.reason else Failure.NONE
+
+    def _claim(self, run: SwitchRun) -> Failure:
+        """The last step before the first attempt: a switch whose caller got its answer never takes effect."""
+        run.reason = run.overdue(self._context.clock.monotonic())
+        if not run.reason and not run.message.reply.set_running_or_notify_cancel():
+            run.reason = run.overdue(math.inf)
+        return Failure.GAVE_UP if run.reason else Failure.NONE
 
     def _attempt(
         self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, deadline: float
@@ -185,7 +207,7 @@ class Switcher(EngineActor):
                 end = AttemptEnd(Failure.ERROR, str(error) or repr(error))
             self._kick(target, expected_live)
             run.add(end)
-            run.reason = end.reason
+            run.reason = end.reason or (run.reason if number else run.overdue(math.inf))
             if end.failure != Failure.GAVE_UP or self._context.clock.monotonic() + backoff_s > deadline:
                 return end.failure
             self._context.metrics.count("switch_attempts_given_up")
@@ -259,7 +281,7 @@ class Switcher(EngineActor):
         """Make the old generation live again, or none if there was none; the bad one retires in that transaction."""
         unfit = run.reason
         if run.old is not None:
-            deadline = self._context.clock.monotonic() + run.message.request.switch_timeout_seconds
+            deadline = self._context.clock.monotonic() + max(REVERT_S, run.message.request.switch_timeout_seconds)
             failure = self._attempt(run, run.old, run.target.row.number, unfit, deadline)
         else:
             failure = self._withdraw(run, unfit)
@@ -362,24 +384,9 @@ class Switcher(EngineActor):
 
     def _emit(self, message: RunSwitch, result: SwitchResult) -> None:
         """An event with what the switch cost."""
-        figures = {
-            "success": result.success,
-            "rollback": message.rollback,
-            "rolled_back": result.rolled_back,
-            "generation": result.generation,
-            "sealed_ms": round(result.sealed_ms, 3),
-            "switch_duration_ms": round(result.switch_duration_ms, 3),
-            "attempts": result.attempts,
-            "drained_changes": result.drained_changes,
-            "message": result.message,
-        }
-        finish = partial(transitions.finish_switch, shadow_id=message.shadow_id, figures=figures)
-        work = signed(
-            partial(finish, took_s=result.switch_duration_ms / 1000),
-            message.request.performed_by,
-            message.request.reason,
-        )
-        self._transact_quietly(work)
+        figures, took_s = figures_of(result, message.rollback), result.switch_duration_ms / 1000
+        finish = partial(transitions.finish_switch, shadow_id=message.shadow_id, figures=figures, took_s=took_s)
+        self._transact_quietly(signed(finish, message.request.performed_by, message.request.reason))
 
     def _transact_quietly(self, work: Any) -> None:
         try:

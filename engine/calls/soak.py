@@ -59,8 +59,8 @@ class SoakCalls:
         """Ask the host about every soaking index each `Config.health_interval_s`.
 
         `check` gets the IndexInfo and returns None when all is well, or a reason to go back: a text, or several. It
-        runs on a thread of its own. An exception of it, or any other answer (True, a number, an object), is no verdict:
-        it is logged and counted as `health_checks_failed` in `stats`. Raises InvalidConfig, ResourceExhausted.
+        runs on a thread of its own. An exception of it, or any other answer (True, a number, an empty text), is no
+        verdict: it is logged and counted as `health_checks_failed` in `stats`. Raises InvalidConfig, ResourceExhausted.
         """
         self._state.check()
         if check is not None and not callable(check):
@@ -144,8 +144,10 @@ class SoakCalls:
         """Register a check that a SwitchRequest may name in `validation_checks`.
 
         `validator(reader)` gets an IndexReader of the shadow and returns its findings: a text, or several; None when
-        all is well. Any other answer (True, a number, an object) is itself a finding. It runs on the switch's thread,
-        in this process; its findings are advisory. Raises InvalidConfig for a name that is taken.
+        all is well. Any other answer (True, a number, an object, an empty text) is itself a finding. It runs on a
+        thread of its own, in this process; its findings are advisory. A switch whose time is over does not wait for it:
+        it is given up, and the answer counts for nothing, so a second switch may call it beside the first call. Raises
+        InvalidConfig for a name that is taken.
         """
         self._state.check()
         if not isinstance(name, str) or name in CHECKS or not name:

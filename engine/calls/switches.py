@@ -16,7 +16,7 @@ from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.schedule import Plans
-from shadowswitch.actors.switch.switch_run import RunSwitch
+from shadowswitch.actors.switch.switch_run import MORE_TIME, RunSwitch
 from shadowswitch.engine.arguments import check_number, check_seconds
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
@@ -42,8 +42,10 @@ logger = logging.getLogger("shadowswitch")
 
 PLAN_MAX_S = 86_400.0 * 365
 
+GIVE_UP_S = 1.0
+"""For a switch without a commit to end by itself when its time is over: to store that, and to answer."""
 SWITCH_GRACE_S = 5.0
-"""For what follows the commit: reading from the new generation, its published path."""
+"""For a commit that is under way, and for what follows it: reading from the new generation, its published path."""
 GONE = "its soak time is over (Config.soak_s), backup_current was off, or it did not verify; rebuild instead"
 
 
@@ -92,7 +94,12 @@ class SwitchCalls:
         self._builds = builds
 
     def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
-        """Make a BUILT shadow the live generation. Raises UnknownShadow, InvalidTransition when it is not BUILT."""
+        """Make a BUILT shadow the live generation.
+
+        `switch_timeout_seconds` bounds the call: a switch that has not come to its commit by then is given up, with
+        `success=False` or Timeout, and never takes effect. A commit that is under way is waited for 6 s more. Raises
+        UnknownShadow, InvalidTransition when it is not BUILT, Timeout.
+        """
         self._state.check()
         request = self._checked(request)
         row = self._catalog.shadow(id)
@@ -114,7 +121,8 @@ class SwitchCalls:
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
 
-        Raises UnknownIndex when there is no previous generation (any more).
+        `switch_timeout_seconds` bounds it as it does a switch. Raises UnknownIndex when there is no previous generation
+        (any more), Timeout.
         """
         return self.run_rollback(branch, index_type, self._checked(request))
 
@@ -153,7 +161,15 @@ class SwitchCalls:
         request, target = message.request, message.target
         Address(self._start_switcher).tell(message)
         try:
-            result: SwitchResult = message.reply.result(request.switch_timeout_seconds + SWITCH_GRACE_S)
+            if not message.reply.wait(request.switch_timeout_seconds + GIVE_UP_S) and message.reply.cancel():
+                raise Timeout(
+                    f"the switch to generation {target.row.number} did not come to its commit within"
+                    f" {request.switch_timeout_seconds:g} s; it was given up, and nothing was changed",
+                    operation="switch",
+                    object=message.branch_name,
+                    hint=MORE_TIME,
+                )
+            result: SwitchResult = message.reply.result(SWITCH_GRACE_S)
         except EngineClosed as error:
             raise self._closed(message) from error
         except TimeoutError as error:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import escaped
+from shadowswitch.model.views import SWITCH_TIMEOUT_S_MAX
 from shadowswitch.service import host_file
 from shadowswitch.service.daemon.settings import engine_config
 from shadowswitch.service.remote import RemoteEngine
@@ -44,6 +46,13 @@ AllowEmpty = Annotated[
     bool, Parameter(negative="", show_default=False, help="An index, or a resource type of it, may have no records.")
 ]
 Force = Annotated[bool, Parameter(negative="", show_default=False, help="Override advisory checks; never the digest.")]
+SwitchTimeout = Annotated[
+    float,
+    Parameter(
+        validator=Number(gt=0, lte=SWITCH_TIMEOUT_S_MAX),
+        help="Seconds; a switch that has not come to its commit by then is given up, and nothing is changed.",
+    ),
+]
 Reason = Annotated[str, Parameter(show_default=False, help="The reason, for the audit history.")]
 
 OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME})

@@ -11,10 +11,20 @@ from cyclopts.validators import Number
 
 from shadowswitch.engine.calls.switches import PLAN_MAX_S
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.views import ShadowIndex, SwitchRequest
+from shadowswitch.model.views import SWITCH_TIMEOUT_S, ShadowIndex, SwitchRequest
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import full_id, wait_until_built
-from shadowswitch.service.cli.directory import AllowEmpty, By, Data, Force, Json, Reason, ShadowId, open_engine
+from shadowswitch.service.cli.directory import (
+    AllowEmpty,
+    By,
+    Data,
+    Force,
+    Json,
+    Reason,
+    ShadowId,
+    SwitchTimeout,
+    open_engine,
+)
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 
@@ -83,6 +93,7 @@ def schedule(
     data: Data,
     quiet_for: Annotated[float, Parameter(validator=Number(gte=0, lte=PLAN_MAX_S))] = 900,
     within: Annotated[float, Parameter(validator=Number(gte=0, lte=PLAN_MAX_S))] = 86_400,
+    switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     allow_empty: AllowEmpty = False,
     force: Force = False,
     by: By = "",
@@ -100,7 +111,10 @@ def schedule(
     within
         Seconds after which the switch comes without quiet, too.
     """
-    request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
+    request = SwitchRequest(
+        switch_timeout_seconds=switch_timeout, force_switch=force, allow_empty=allow_empty, performed_by=by,
+        reason=reason,
+    )  # fmt: skip
     _operate(data, shadow_id, json, lambda engine, id: engine.schedule_switch(id, quiet_for, within, request))
 
 

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
+from shadowswitch.model.views import SWITCH_TIMEOUT_S, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import (
     build_config,
@@ -29,6 +29,7 @@ from shadowswitch.service.cli.directory import (
     Reason,
     Refused,
     ShadowId,
+    SwitchTimeout,
     open_catalog,
     open_engine,
 )
@@ -37,6 +38,7 @@ from shadowswitch.service.daemon.importer import Imported, ensure_branch, import
 from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report_view import print_report
+from shadowswitch.service.hints import in_commands
 from shadowswitch.storage.backends.registry import likely_index_type
 
 PLAN = Plan()
@@ -133,6 +135,7 @@ def build(
     option: Names = None,
     priority: int = 0,
     switch: Flag = False,
+    switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     allow_empty: AllowEmpty = False,
     force: Force = False,
     by: By = "",
@@ -169,7 +172,7 @@ def build(
     with open_catalog(data) as catalog:
         types = types_to_build(catalog, branch, resource_type)
         before = under_way(catalog, branch, index_type)
-    request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
+    request = _request(switch_timeout, force, allow_empty, by, reason)
     with open_engine(data) as engine:
         shadow, joined = start_or_join(engine, before, branch, index_type, types, config, by, reason, priority, switch)
         shadow = wait_until_built(engine, shadow, json, by)
@@ -178,8 +181,7 @@ def build(
             shadow = engine.shadow(shadow.shadow_index_id)
     text = _built_text(shadow, joined, result)
     output.print_result({"shadow": shadow, "switch": result, "joined": joined}, text, json)
-    if result is not None and not result.success:
-        raise Refused
+    _refuse_failed(result)
 
 
 def _built_text(shadow: ShadowIndex, joined: bool, result: SwitchResult | None) -> list[str]:
@@ -188,7 +190,7 @@ def _built_text(shadow: ShadowIndex, joined: bool, result: SwitchResult | None) 
     likely = likely_index_type(shadow.index_type)
     text += [f"{shadow.index_type} is an index type of its own: did you mean {likely}?"] if likely else []
     if result is not None:
-        text.append(result.message)
+        text.append(in_commands(result.message))
     elif shadow.state == ShadowState.ACTIVE:
         text.append("an equal command has switched to it")
     elif not shadow.record_count:
@@ -200,6 +202,7 @@ def switch(
     shadow_id: ShadowId,
     *,
     data: Data,
+    switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     allow_empty: AllowEmpty = False,
     force: Force = False,
     by: By = "",
@@ -212,7 +215,7 @@ def switch(
     """
     shadow_id = full_id(data, shadow_id)
     with open_engine(data) as engine:
-        request = SwitchRequest(force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason)
+        request = _request(switch_timeout, force, allow_empty, by, reason)
         _print_switch(engine.switch(shadow_id, request), json)
 
 
@@ -221,6 +224,7 @@ def rollback(
     index_type: str = "SEARCH_INDEX",
     *,
     data: Data,
+    switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -230,12 +234,23 @@ def rollback(
     Example: `shadowswitch rollback main SEARCH_INDEX --data ./data`
     """
     with open_engine(data) as engine:
-        _print_switch(engine.rollback(branch, index_type, SwitchRequest(performed_by=by, reason=reason)), json)
+        request = _request(switch_timeout, False, False, by, reason)
+        _print_switch(engine.rollback(branch, index_type, request), json)
+
+
+def _request(timeout_s: float, force: bool, allow_empty: bool, by: str, reason: str) -> SwitchRequest:
+    return SwitchRequest(
+        switch_timeout_seconds=timeout_s, force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason
+    )
 
 
 def _print_switch(result: SwitchResult, json: bool) -> None:
-    output.print_result(result, result.message, json)
-    if not result.success:
+    output.print_result(result, in_commands(result.message), json)
+    _refuse_failed(result)
+
+
+def _refuse_failed(result: SwitchResult | None) -> None:
+    if result is not None and not result.success:
         raise Refused
 
 

@@ -61,7 +61,7 @@ def test_a_verification_that_never_could_be_made_takes_nothing_back(
     live(engine)
     shadow = built(engine, tokenizer="porter")
     inside.wrap(monkeypatch, inside.Step.VERIFY_READ, lacking(1000))
-    result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.2))
+    result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=3))
     assert (result.success, result.rolled_back) == (True, False)
     assert "it was not verified" in result.message
     assert "open files" in result.message

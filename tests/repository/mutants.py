@@ -131,10 +131,28 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
         "test_turn.py -k comes_late",
         {
             ATTEMPT: [
-                ("        if not reply.wait(self._budget_s) and reply.cancel():\n", "        if False:\n"),
+                ("        if not reply.wait(self._begin_by - now) and reply.cancel():\n", "        if False:\n"),
                 ("        if self._begun > self._begin_by:\n", "        if False:\n"),
             ]
         },
+    ),
+    "a switch committed although its caller was answered": (
+        "test_deadline.py -k stands_still",
+        {"actors/switch/switcher.py": [("not run.message.reply.set_running_or_notify_cancel():\n", "False:\n")]},
+    ),
+    "the deadline of a switch not looked at": (
+        "test_deadline.py -k no_turn_begins",
+        {
+            "actors/switch/switch_run.py": [("        if now < self.deadline:\n", "        if now < 1e99:\n")],
+            ATTEMPT: [
+                ("= min(now + self._budget_s, self._deadline)\n", "= now + self._budget_s\n"),
+                ("return min(limit_s, self._deadline - self._clock.monotonic())\n", "return limit_s\n"),
+            ],
+        },
+    ),
+    "a validator waited for beyond the deadline": (
+        "test_deadline.py -k never_returns",
+        {"actors/switch/host_check.py": [("reply.wait(deadline - clock.monotonic())", "reply.wait(60.0)")]},
     ),
     "an index in an unknown format switched to although a change came": (
         "test_turn.py -k unknown_format",

@@ -41,6 +41,24 @@ def test_the_options_of_a_switch_have_an_effect(cli: Cli, data: Path) -> None:
 
 
 @HOSTS
+def test_each_command_that_switches_takes_the_time_for_it(cli: Cli, data: Path) -> None:
+    short, long, at = ("--switch-timeout", "0.000001"), ("--switch-timeout", "60"), ("--data", data)
+    says = "try again with more time (--switch-timeout)"
+    assert says in cli("build", "main", "--switch", *short, *at, status=1)
+    id = cli.json("build", "main", *at)["shadow"]["shadow_index_id"]
+    assert says in cli("switch", id, *short, *at, status=1)
+    assert not cli.json("switch", id, *short, *at, status=1)["success"]
+    assert cli.json("switch", id, *long, *at)["success"]
+    assert cli.json("build", "main", "--switch", "--tokenizer", "porter", *long, *at)["switch"]["success"]
+    assert says in cli("rollback", "main", *short, *at, status=1)
+    assert cli.json("rollback", "main", *long, *at)["success"]
+    again = cli.json("build", "main", *at)["shadow"]["shadow_index_id"]
+    cli("schedule", again, *long, *at)
+    for wrong in ("0", "-1", "3601", "soon"):
+        cli("rollback", "main", "--switch-timeout", wrong, *at, status=2)
+
+
+@HOSTS
 def test_a_wrong_name_is_the_same_refusal(cli: Cli, data: Path, tmp_path: Path) -> None:
     folder = texts(tmp_path / "more", 1)
     says = "a branch name must have 1 to 200 characters"

@@ -17,7 +17,7 @@ from shadowswitch.storage.catalog.journal import read_records
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.writer import GenerationWriter
-from tests.support.places import Patch, Step, replace, wrap
+from tests.support.places import Limit, Patch, Step, patch_limit, replace, wrap
 
 Ordinary = Callable[..., Any]
 SPOILT_BUCKET = 5
@@ -175,6 +175,11 @@ def expire_first_commit_budget(patch: Patch) -> None:
         return ordinary(attempt)
 
     wrap(patch, Step.TAKE_TURN, take_turn)
+
+
+def one_attempt(patch: Patch) -> None:
+    """No switch has time for a second attempt."""
+    patch_limit(patch, Limit.ATTEMPT_BACKOFF_FIRST_S, 1e6)
 
 
 def is_in_turn() -> bool:

@@ -18,6 +18,7 @@ Patch = pytest.MonkeyPatch
 class Limit(Enum):
     """The limits of the product that a test may change."""
 
+    ATTEMPT_BACKOFF_FIRST_S = "shadowswitch.actors.switch.switcher.BACKOFF_FIRST_S"
     BUILD_STOP_S = "shadowswitch.actors.queue.builders.STOP_TIMEOUT_S"
     BUILT_WAIT_S = "shadowswitch.engine.calls.inbound.BUILT_WAIT_S"
     CHANGED_SHADOWS = "shadowswitch.storage.catalog.dirty.SHADOWS_MAX"
@@ -40,6 +41,7 @@ class Limit(Enum):
     SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"
     SHORTAGES_MAX = "shadowswitch.actors.build.running_builds.SHORTAGES_MAX"
     VALIDATION_POLL_S = "shadowswitch.actors.build.worker_answers.POLL_S"
+    SWITCH_GIVE_UP_S = "shadowswitch.engine.calls.switches.GIVE_UP_S"
     SWITCH_GRACE_S = "shadowswitch.engine.calls.switches.SWITCH_GRACE_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
     WEBHOOK_ATTEMPT_TIMEOUT_S = "shadowswitch.service.daemon.delivery.ATTEMPT_TIMEOUT_S"
@@ -50,6 +52,7 @@ class Step(Enum):
     """The functions of the product that a test may replace, wrap, or precede by a call of its own."""
 
     # a switch
+    WARM = "shadowswitch.storage.generations.generation.Generation.warm"
     SWITCH = "shadowswitch.actors.switch.switcher.Switcher._switch"
     VALIDATE_SHADOW = "shadowswitch.actors.build.validator.ShadowValidator.validate"
     COME_NEAR = "shadowswitch.actors.switch.attempt.Attempt._come_near"

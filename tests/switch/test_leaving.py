@@ -82,11 +82,12 @@ def test_a_shadow_does_not_wait_for_a_slow_live_index_after_an_attempt_that_was_
     engine = open_engine(validation_timeout_s=20.0)
     engine.create_branch("main")
     first, shadow = live(engine), built(engine)
-    inside.expire_first_commit_budget(monkeypatch)
-    request = SwitchRequest(switch_timeout_seconds=0.01)
-    while engine.switch(shadow.shadow_index_id, request).success:  # the turn came before the wait for it began
-        first, shadow = shadow.generation, built(engine)
-        inside.expire_first_commit_budget(monkeypatch)
+    with monkeypatch.context() as patched:
+        inside.one_attempt(patched)
+        inside.expire_first_commit_budget(patched)
+        while engine.switch(shadow.shadow_index_id).success:  # the turn came before the wait for it began
+            first, shadow = shadow.generation, built(engine)
+            inside.expire_first_commit_budget(patched)
     assert not inside.is_exposed(engine, shadow.generation), "no reader got the shadow"
     with hindered(slow(first)):
         behind(engine, first)

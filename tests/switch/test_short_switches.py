@@ -169,6 +169,6 @@ def test_a_switch_that_does_not_end_in_time_says_that_it_goes_on(
     with monkeypatch.context() as patched:
         inside.before(patched, inside.Step.VERIFY, lambda: go_on.wait(30.0))
         with pytest.raises(Timeout, match=r"index\(\) says which generation is live"):
-            engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.5))
+            engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=3))
         go_on.set()
     wait_until(lambda: engine.index("main", KIND).generation == shadow.generation, 60.0)

@@ -224,7 +224,7 @@ def test_a_switch_does_not_wait_longer_than_its_budget_for_the_writes_before_it(
 
     with crew() as hands:
         hands.start(lambda: is_switching(engine, shadow) and engine.write("main", [put("w")], timeout_s=60))
-        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=1.0))
+        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=2.5))
         assert not result.success
         assert "the commit of the writes before it" in result.message
     failpoints.plan_points("")

@@ -84,13 +84,14 @@ def test_writes_that_gather_before_the_turn_are_acknowledged_before_it_and_are_i
 
 
 def test_an_index_in_an_unknown_format_is_not_switched_to_when_a_change_came(
-    engine: Engine, gathered: Gathered
+    engine: Engine, gathered: Gathered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    inside.one_attempt(monkeypatch)
     shadow = begin(engine)
     delivered(engine, shadow)
     complete(engine, shadow)
     gathered.armed = True
-    result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01))
+    result = engine.switch(shadow.shadow_index_id)
     gathered.join()
     assert not result.success
     assert "a change came that its builder has not applied" in result.message
@@ -106,9 +107,10 @@ def test_a_turn_that_comes_late_is_given_up(open_engine: OpenEngine, monkeypatch
     fill(engine, 100)
     first, shadow, writes = live(engine), built(engine), Gathered(engine)
     with monkeypatch.context() as patched:
+        inside.one_attempt(patched)
         inside.before(patched, inside.Step.TAKE_TURN, writes.begin)
         inside.before(patched, inside.Step.TRANSACTION_WRITE, lambda: threading.Event().wait(0.5))
-        result = engine.switch(shadow.shadow_index_id, SwitchRequest(switch_timeout_seconds=0.01))
+        result = engine.switch(shadow.shadow_index_id)
         writes.join()
     assert (result.success, result.sealed_ms) == (False, 0)
     assert "Config.seal_budget_ms" in result.message
@@ -178,7 +180,7 @@ def test_last_changes_that_cannot_be_applied_change_nothing(move: Move, gathered
 
     with pytest.MonkeyPatch.context() as patched:
         inside.before_apply(patched, hindrance)
-        result = move.run(switch_timeout_seconds=0.1)
+        result = move.run()
         gathered.join()
     assert (result.success, result.rolled_back, result.attempts) == (False, False, 1), result.message
     assert str(error.args[-1]) in result.message

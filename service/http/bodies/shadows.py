@@ -14,6 +14,7 @@ import msgspec
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
     DEFAULT_CHECKS,
+    SWITCH_TIMEOUT_S,
     SWITCH_TIMEOUT_S_MAX,
     IndexInfo,
     ShadowIndex,
@@ -129,7 +130,7 @@ class SwitchOptions(Body, frozen=True):
     force_switch: bool = False
     validation_checks: Checks = msgspec.field(default_factory=lambda: list(DEFAULT_CHECKS))
     backup_current: bool = True
-    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=SWITCH_TIMEOUT_S_MAX)] = 10
+    switch_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=SWITCH_TIMEOUT_S_MAX)] = SWITCH_TIMEOUT_S
     strategy: Name | None = None
     reason: Text = ""
     queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
