@@ -207,7 +207,10 @@ class Switcher(EngineActor):
                 end = AttemptEnd(Failure.ERROR, str(error) or repr(error))
             self._kick(target, expected_live)
             run.add(end)
-            run.reason = end.reason or (run.reason if number else run.overdue(math.inf))
+            if end.reason or end.failure != Failure.GAVE_UP:
+                run.reason = end.reason
+            elif number == 0:
+                run.reason = run.overdue(math.inf)
             if end.failure != Failure.GAVE_UP or self._context.clock.monotonic() + backoff_s > deadline:
                 return end.failure
             self._context.metrics.count("switch_attempts_given_up")

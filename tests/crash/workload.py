@@ -266,11 +266,13 @@ def damaged_life(engine: Engine, ledger: Ledger) -> None:
     engine.create_branch("main")
     scribe.seed("main", 6, 10)
     life.switch(life.build())
-    shadow = life.build()
-    file = Path(engine.shadow(shadow).shadow_index_path, "shard-000", "shard.sqlite")
-    with closing(sqlite3.connect(file, timeout=PATIENCE_S)) as connection, connection:
-        connection.execute("UPDATE docs SET lsn = lsn - 1 WHERE rowid = (SELECT min(rowid) FROM docs)")
-    life.switch(shadow)
+    while True:  # the verification may read this very row, and goes back
+        shadow = life.build()
+        file = Path(engine.shadow(shadow).shadow_index_path, "shard-000", "shard.sqlite")
+        with closing(sqlite3.connect(file, timeout=PATIENCE_S)) as connection, connection:
+            connection.execute("UPDATE docs SET lsn = lsn - 1 WHERE rowid = (SELECT min(rowid) FROM docs)")
+        if life.switch(shadow).success:
+            break
     wait_until(lambda: engine.stats()["counters"].get("buckets_repaired", 0) > 0, "the reading of the live index")
 
 
