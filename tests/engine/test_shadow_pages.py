@@ -55,6 +55,20 @@ def test_pages_come_in_both_orders(open_engine: OpenEngine) -> None:
     assert (page_ids(engine, 3), engine.count_shadow_states()) == (others, {"CANCELLED": 4})
 
 
+def test_a_dropped_branch_does_not_hide_the_shadows_of_its_name(open_engine: OpenEngine) -> None:
+    engine = opened(open_engine)
+    (old,) = ended(engine, 1)
+    row = inside.catalog(engine).shadow(old)
+    engine.count_shadows()
+    engine.drop_branch("main")
+    engine.create_branch("main")
+    new = begin(engine)
+    engine.count_shadows()
+    inside.transact(engine, lambda commit: commit.put_shadow(row))  # its removal goes on in the background
+    assert engine.count_shadows() == {"main": {"BUILDING": 1}}
+    engine.cancel_build(new.shadow_index_id)
+
+
 def test_a_filter_may_ask_the_engine(open_engine: OpenEngine) -> None:
     engine = opened(open_engine)
     (id,) = ended(engine, 1)

@@ -57,7 +57,8 @@ class ShadowTable:
         """How many shadows there are by the name of the branch and the state. Costs 2 us for each of these branches."""
         with self._lock:
             self._look()
-            branches = {name: self._count(number) for number, name in self._names.items()}
+            names = {number: name for number, name in self._names.items() if number not in self._dropped}
+            branches = {name: self._count(number) for number, name in names.items()}  # a name may be given again
         return {name: counts for name, counts in branches.items() if counts}
 
     def _count(self, branch: int | None) -> dict[str, int]:
