@@ -334,7 +334,6 @@ class ShadowBuilder(EngineActor):
         self._context.transact(lambda c: mark(c, self._id, lsn, found.rows, found.size_bytes, written), "build")
         self._meter.finish()
         self._builds.ended(self._id)
-        self._leave_place(self._id)
         failpoint("build.built")
         self._followers.of(generation.row.number).tell(Follow(generation))
         self._context.metrics.count("builds")
@@ -394,7 +393,8 @@ class ShadowBuilder(EngineActor):
             self.stop()
 
     def on_stop(self) -> None:
-        """No worker outlives its builder, whatever ends it."""
+        """No worker outlives its builder, whatever ends it, and no place is left taken."""
         if not self._ended:
             self._end()
+        self._leave_place(self._id)
         super().on_stop()

@@ -17,6 +17,7 @@ from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.storage import failpoints
 from shadowswitch.storage.catalog.rows import ShadowRow
 from tests.conftest import FAST
+from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, fill, found, wait_until
 
 BRANCHES = ("a", "b", "c", "d")
@@ -252,3 +253,24 @@ def test_a_wrong_priority_is_refused(engine: Engine, priority: Any) -> None:
 def test_a_wrong_number_of_places_is_refused(value: Any) -> None:
     with pytest.raises(InvalidConfig, match="builds_max"):
         Config(builds_max=value)
+
+
+def test_a_build_whose_end_has_no_answer_leaves_its_place(open_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BUILT is durable, but the transaction raises: no builder goes on with it, and the next build begins."""
+    engine = open_engine(builds_max=1)
+    for branch in ("a", "b"):
+        engine.create_branch(branch)
+        fill(engine, 20, branch)
+    passed: list[str] = []
+
+    def at_point(ordinary: Callable[[str], None], name: str) -> None:
+        ordinary(name)
+        if name == "build.manifest" and not passed:
+            passed.append(name)
+            failpoints.plan_points("journal.committed=raise:ENOSPC@1")
+
+    inside.wrap(monkeypatch, inside.Step.BUILD_FAILPOINT, at_point)
+    first, second = start(engine, "a"), start(engine, "b")
+    assert engine.wait_for(first, "BUILT", timeout_s=60).record_count == 20
+    assert engine.wait_for(second, "BUILT", timeout_s=60).record_count == 20
+    assert passed
