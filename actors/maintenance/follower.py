@@ -190,7 +190,8 @@ class Follower(EngineActor):
             return False
         if generation.hindered and (writer.applied_lsn > before or writer.applied_lsn >= target()):
             self._note(generation, "")
-        if writer.applied_lsn > writer.durable_lsn:  # also what an attempt or the Scrubber has applied
+        # also what an attempt or the Scrubber has applied; what the open has found waits for the next change
+        if writer.applied_lsn > max(writer.durable_lsn, writer.newest_lsn):
             self._unflushed.setdefault(number, (self._clock.monotonic(), 0))
         if writer.applied_lsn < head:
             return False
