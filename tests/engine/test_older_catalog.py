@@ -36,6 +36,15 @@ def write_on(engine: Engine, count: int = 100) -> None:
         pass
 
 
+def write_and_put_back(engine: Engine, open_engine: Open) -> None:
+    """Close the engine, keep its catalog, let the index go on without it, and put the older catalog back."""
+    engine.close()
+    backed_up(engine)
+    with open_engine(sound=False) as ahead:
+        write_on(ahead)
+    put_back(engine.path)
+
+
 @pytest.fixture
 def begun(open_engine: Open) -> Callable[[str], Engine]:
     def begin(backend: str) -> Engine:
@@ -50,15 +59,10 @@ def begun(open_engine: Open) -> Callable[[str], Engine]:
 
 @BACKENDS
 def test_a_live_index_ahead_of_its_branch_is_not_served_until_it_is_rebuilt(
-    begun: Callable[[str], Engine], open_engine: Open, data_dir: Path, backend: str
+    begun: Callable[[str], Engine], open_engine: Open, backend: str
 ) -> None:
     engine = begun(backend)
-    engine.close()
-    backed_up(engine)
-    engine = open_engine(sound=False)
-    write_on(engine)
-    engine.close()
-    put_back(data_dir)
+    write_and_put_back(engine, open_engine)
     again = open_engine()
     with pytest.raises(CorruptData, match="the catalog is older than the index"):
         again.reader("main", KIND)
@@ -73,16 +77,11 @@ def test_a_live_index_ahead_of_its_branch_is_not_served_until_it_is_rebuilt(
 
 @BACKENDS
 def test_an_index_ahead_of_its_branch_is_not_served_either_when_new_writes_have_passed_its_lsn(
-    begun: Callable[[str], Engine], open_engine: Open, data_dir: Path, backend: str
+    begun: Callable[[str], Engine], open_engine: Open, backend: str
 ) -> None:
     engine = begun(backend)
     live(engine, backend=backend)
-    engine.close()
-    backed_up(engine)
-    engine = open_engine(sound=False)
-    write_on(engine)
-    engine.close()
-    put_back(data_dir)
+    write_and_put_back(engine, open_engine)
     again = open_engine()
     again.write("main", [put(f"new{number}", "fresh") for number in range(300)])
     again.close()
@@ -99,16 +98,9 @@ def test_an_index_ahead_of_its_branch_is_not_served_either_when_new_writes_have_
         assert reader.get("object_type", "new0") is not None
 
 
-def test_an_index_that_is_not_served_any_more_can_be_dropped(
-    begun: Callable[[str], Engine], open_engine: Open, data_dir: Path
-) -> None:
+def test_an_index_that_is_not_served_any_more_can_be_dropped(begun: Callable[[str], Engine], open_engine: Open) -> None:
     engine = begun("fts5")
-    engine.close()
-    backed_up(engine)
-    engine = open_engine(sound=False)
-    write_on(engine)
-    engine.close()
-    put_back(data_dir)
+    write_and_put_back(engine, open_engine)
     open_engine().close()
     last = open_engine()
     assert not last.health().ready
@@ -145,16 +137,11 @@ def test_a_waiting_and_a_failed_shadow_ahead_of_their_branch_begin_again(
 
 
 def test_a_generation_that_soaks_ahead_of_its_branch_is_no_way_back(
-    begun: Callable[[str], Engine], open_engine: Open, data_dir: Path
+    begun: Callable[[str], Engine], open_engine: Open
 ) -> None:
     engine = begun("fts5")
     live(engine)
-    engine.close()
-    backed_up(engine)
-    engine = open_engine(sound=False)
-    write_on(engine)
-    engine.close()
-    put_back(data_dir)
+    write_and_put_back(engine, open_engine)
     again = open_engine()
     with pytest.raises(UnknownIndex):
         again.rollback("main", KIND)
@@ -192,11 +179,6 @@ def test_check_finds_an_index_ahead_of_its_branch(
     begun: Callable[[str], Engine], open_engine: Open, data_dir: Path
 ) -> None:
     engine = begun("fts5")
-    engine.close()
-    backed_up(engine)
-    engine = open_engine(sound=False)
-    write_on(engine)
-    engine.close()
-    put_back(data_dir)
+    write_and_put_back(engine, open_engine)
     output, errors = spawn("check", "--data", data_dir).communicate(timeout=120)
     assert "ahead of its branch" in output, errors
