@@ -216,8 +216,8 @@ class SwitchCalls:
         DuplicateBuild, InvalidConfig, BuildFailed, Timeout.
         """
         request = self._checked(request)
-        if timeout_s is not None:
-            check_seconds("timeout_s", timeout_s)
+        if timeout_s is not None and check_seconds("timeout_s", timeout_s) <= 0:
+            raise InvalidConfig(f"a rebuild takes more than {timeout_s:g} s", hint="leave timeout_s out: no limit")
         builds = self._builds
         by = request.performed_by
         id = builds.start_build(

@@ -175,3 +175,11 @@ def test_a_refused_build_says_what_the_shadow_in_its_way_does(some: Engine) -> N
 def test_an_external_build_is_no_part_of_a_rebuild(some: Engine) -> None:
     with pytest.raises(InvalidConfig, match="no part of a rebuild"):
         some.start_build("main", KIND, TYPES, external=True, of_rebuild=True)
+
+
+def test_a_rebuild_without_time_begins_nothing(engine: Engine) -> None:
+    fill(engine, 3)
+    for timeout_s in (-1, 0):
+        with pytest.raises(InvalidConfig, match="a rebuild takes more than"):
+            engine.rebuild("main", KIND, TYPES, timeout_s=timeout_s)
+    assert engine.shadows() == []
