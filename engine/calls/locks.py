@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from operator import itemgetter
 
 from shadowswitch.actors.branch.lock_queries import CheckWrite, ConfirmLock, ListLocks
 from shadowswitch.actors.branch.lock_registry import LockRegistry
@@ -13,7 +16,7 @@ from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.engine.arguments import check_text
+from shadowswitch.engine.arguments import check_text, check_whole
 from shadowswitch.engine.branch_directory import ANSWER_TIMEOUT_S, BranchDirectory
 from shadowswitch.engine.encode import lock_tokens
 from shadowswitch.engine.open_state import OpenState
@@ -187,9 +190,25 @@ class LockCalls:
         row = self._branches.row(branch)
         return list(self._branches.ask(row, ForceUnlock(admin, reason, Reply()), "the unlocking"))
 
-    def locks(self, branch: str | None = None) -> list[Lock]:
-        """The locks that are held now, of one branch or of all."""
-        return [lock for locks, _ in self._listed(branch) for lock in locks]
+    def locks(
+        self,
+        branch: str | None = None,
+        limit: int | None = None,
+        after: str = "",
+        wanted: Callable[[str], bool] | None = None,
+    ) -> list[Lock]:
+        """The locks that are held now, of one branch or of all, in the order of the branches, the oldest first.
+
+        By page: up to `limit` of them behind the one with the `place` `after`; for the next page, that of the last one.
+        `wanted` is asked for the name of a branch: the others are left out. Raises UnknownBranch, InvalidConfig.
+        """
+        if limit is not None:
+            check_whole("limit", limit, 1)
+        behind = _place_of(after) if after != "" else None
+        listed = self._listed(branch, behind[0] if behind is not None else 0, wanted)
+        places = (sorted(((_place_of(lock.place), lock) for lock in locks), key=itemgetter(0)) for locks, _ in listed)
+        found = (lock for locks in places for place, lock in locks if behind is None or place > behind)
+        return list(islice(found, limit))
 
     def find_lock(self, lock_id: str) -> Lock | None:
         """The lock of that id, if it is held now. Asks its branch and no other."""
@@ -206,11 +225,16 @@ class LockCalls:
         """The waiters for locks, of one branch or of all; those of a branch in the order of their service."""
         return [waiter for _, waiters in self._listed(branch) for waiter in waiters]
 
-    def _listed(self, branch: str | None) -> Iterator[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]:
+    def _listed(
+        self, branch: str | None, least: int = 0, wanted: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[tuple[Lock, ...], tuple[LockWaiter, ...]]]:
+        """Locks and waiters by branch, from the branch with the number `least` on."""
         self._state.check()
         every = [locks.row for locks in self._locks.all()]
         rows = [self._branches.row(branch)] if branch is not None else every
         for row in rows:
+            if row.number < least or (wanted is not None and not wanted(row.name)):
+                continue
             locks = self._locks.find(row.number)
             if locks is not None and not locks.quiet:
                 try:
@@ -268,6 +292,18 @@ class LockCalls:
         number = _branch_number(lock_id)
         locks = self._locks.find(number) if number is not None else None
         return locks.row if locks is not None else None
+
+
+def _place_of(place: object) -> tuple[int, datetime, str]:
+    """The order of the places. Raises InvalidConfig for a text that is none."""
+    granted, _, lock_id = place.partition("/") if isinstance(place, str) else ("", "", "")
+    number = _branch_number(lock_id)
+    try:
+        if number is not None:
+            return number, datetime.fromisoformat(granted).astimezone(UTC), lock_id
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidConfig(f"{place!r:.80} is no place of a lock", hint="use the `place` of the last one of a page")
 
 
 def _branch_number(lock_id: str) -> int | None:

@@ -35,6 +35,11 @@ class Lock(msgspec.Struct, frozen=True):
     shared: bool = False
     build: str = ""
 
+    @property
+    def place(self) -> str:
+        """The place in the list of locks; it keeps its meaning when the lock has ended."""
+        return f"{self.granted_at.isoformat()}/{self.lock_id}"
+
 
 class LockSpec(msgspec.Struct, frozen=True):
     """One of several locks in one request; the fields are the arguments of `Engine.acquire_lock`."""

@@ -67,6 +67,7 @@ class BranchLock(msgspec.Struct, frozen=True):
     released_by: str | None = None
     auto_release_enabled: bool = True
     tags: list[str] = []
+    place: str = ""
 
 
 LOCK_NAMES = {
@@ -88,6 +89,7 @@ def branch_lock(lock: Lock) -> BranchLock:
         last_heartbeat=heard,
         heartbeat_source=lock.owner if heard is not None else None,
         metadata=progress if done is not None else {},
+        place=lock.place,
     )
 
 

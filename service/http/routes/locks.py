@@ -10,10 +10,11 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
+from litestar.params import Parameter
 
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.locks.info import Lock
@@ -33,13 +34,17 @@ from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch,
 BASE = f"{PREFIX}/branch-locks"
 ONE = f"{BASE}/locks/{{lock_id:str}}"
 RECENT = 10
+LockLimit = Annotated[int | None, Parameter(required=False, ge=1, le=10_000, description="The most locks of a page.")]
+AfterPlace = Annotated[str, Parameter(required=False, max_length=200, description="Begin after this place.")]
 
 
-def visible(host: Host, caller: Caller, branch: str | None = None) -> list[Lock]:
-    """The locks of the branches that a caller reaches, oldest first. Raises Forbidden for another branch."""
+def visible(
+    host: Host, caller: Caller, branch: str | None = None, limit: int | None = None, after: str = ""
+) -> list[Lock]:
+    """The locks of the branches that a caller reaches, by page. Raises Forbidden for another branch."""
     if branch is not None:
         caller.require(Scope.READ, branch)
-    return [lock for lock in host.engine.locks(branch) if caller.reaches(lock.branch)]
+    return host.engine.locks(branch, limit, after, caller.wanted)
 
 
 def find(host: Host, caller: Caller, lock_id: str, scope: Scope) -> Lock:
@@ -104,9 +109,11 @@ async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Req
 
 
 @reads(f"{BASE}/locks")
-def list_all(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.BranchLock]:
-    """The held locks, of one branch or of all."""
-    return [branch_lock(lock) for lock in visible(host, caller, branch_name or None)]
+def list_all(
+    host: Host, caller: Caller, branch_name: Branch = "", limit: LockLimit = None, after: AfterPlace = ""
+) -> list[bodies.BranchLock]:
+    """The held locks, of one branch or of all. The next page begins behind the `place` of the last lock."""
+    return [branch_lock(lock) for lock in visible(host, caller, branch_name or None, limit, after)]
 
 
 @reads([f"{BASE}/health-summary", f"{BASE}/locks/health-summary"])

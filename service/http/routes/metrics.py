@@ -68,7 +68,7 @@ class _Collector:
         yield from _indexes([one for one in engine.indexes() if caller.reaches(one.branch_name)])
         yield from _builds(self._host, caller)
         yield from _journal([one for one in stats["journal"] if caller.reaches(one["branch"])])
-        yield _gauge("locks", "Held locks.", [({}, sum(caller.reaches(one.branch) for one in engine.locks()))])
+        yield _gauge("locks", "Held locks.", [({}, len(engine.locks(wanted=caller.wanted)))])
         yield from _daemon(self._host.daemon_status_for(caller))
         yield from _process(self._host, stats)
 
