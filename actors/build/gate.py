@@ -17,6 +17,10 @@ DROP_FLOOR = 100
 """A live index with fewer records may lose all but one."""
 
 
+LISTED_MAX = 5
+"""Names in a message."""
+
+
 class Surprises(msgspec.Struct, frozen=True):
     """What an index would lack."""
 
@@ -29,10 +33,10 @@ def of_types(branch: str, records: Mapping[str, int], present: Collection[str], 
     have records, `accepted` the types of the live index, which was switched to with them."""
     if records and not any(records.values()):
         names = ", ".join(records)
-        hint = "".join(_did_you_mean(name, present) for name in records)
+        hint = "".join(_did_you_mean(name, present) for name in records) or _present(present)
         return [f"the index would be empty: branch {branch!r} has no records of {names}{hint}"]
     return [
-        f"branch {branch!r} has no records of {name!r}{_did_you_mean(name, present)}"
+        f"branch {branch!r} has no records of {name!r}{_did_you_mean(name, present) or _present(present)}"
         for name, count in records.items()
         if not count and name not in accepted
     ]
@@ -56,6 +60,14 @@ def of_drop(count: int, live: int, kept_min: float) -> list[str]:
     if live < DROP_FLOOR or count >= live * kept_min:
         return []
     return [f"the index would have {count:,} records, the live one has {live:,}"]
+
+
+def _present(types: Collection[str]) -> str:
+    """What there is in place of a type with no near name."""
+    if not types:
+        return ""
+    more = f" and {len(types) - LISTED_MAX} more" if len(types) > LISTED_MAX else ""
+    return f" (it has {', '.join(sorted(types)[:LISTED_MAX])}{more})"
 
 
 def _did_you_mean(name: str, present: Collection[str]) -> str:

@@ -64,6 +64,18 @@ MOVES: dict[BranchOperation, tuple[frozenset[BranchState], BranchState]] = {
     Op.ARCHIVE: (frozenset({B.ACTIVE, B.READY, B.MERGED, B.ERROR}), B.ARCHIVED),
 }
 
+CALLS: dict[BranchOperation, str] = {
+    Op.LOCK: "acquire_lock",
+    Op.UNLOCK: "release_lock",
+    Op.COMPLETE: "complete_indexing",
+    Op.FAIL: "complete_indexing",
+    Op.RECOVER: "recover_branch",
+    Op.REOPEN: "reopen_branch",
+    Op.MERGE: "merge_branch",
+    Op.ARCHIVE: "archive_branch",
+}
+"""The call of the library that asks for an operation."""
+
 CLOSED_FOR_WRITE = frozenset({B.MERGED, B.ARCHIVED, B.ERROR})
 WHOLE = "*"
 """Means "all resource types" in the name of an indexing."""
@@ -131,7 +143,7 @@ def move(
     """The status after an operation. Raises InvalidTransition when the state does not allow the operation."""
     allowed, wanted = MOVES[operation]
     if status.state not in allowed:
-        possible = ", ".join(op for op, (froms, _) in MOVES.items() if status.state in froms)
+        possible = ", ".join(dict.fromkeys(CALLS[op] for op, (froms, _) in MOVES.items() if status.state in froms))
         raise InvalidTransition(
             f"branch {status.branch} is {status.state}, which does not allow {operation}",
             operation=operation.lower(),

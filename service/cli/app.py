@@ -49,9 +49,9 @@ app = App(
     name="shadowswitch",
     help="Rebuild an index in the shadow while everybody keeps writing, lose nothing, switch in one disk commit.",
     help_epilogue=(
-        "Exit status: 0 success; 1 failure (blocked, refused, failed check, not found); 2 wrong call."
-        f" Every command takes {JSON} (an error is an object, too), and {DEBUG} for logs and tracebacks."
-        f" The environment variable {DATA_VARIABLE} stands for --data."
+        "Exit status: 0 success; 1 failure (blocked, refused, failed check, not found); 2 wrong call;"
+        f" 130 Ctrl-C; 143 SIGTERM. Every command takes {JSON} (an error is an object, too), and {DEBUG} for logs and"
+        f" tracebacks. The environment variable {DATA_VARIABLE} stands for --data."
     ),
     version=lambda: importlib.metadata.version("shadowswitch"),
     help_format="markdown",
@@ -86,6 +86,11 @@ def _run(tokens: list[str], debug: bool) -> int:
             text = ": ".join(("interrupted", *map(str, error.args)))
             _fail(Failure("Interrupted", text), text, tokens)
             return INTERRUPTED
+        except SystemExit as ended:
+            if ended.code == TERMINATED:
+                text = "terminated; the same command joins its build" if tokens[:1] == ["build"] else "terminated"
+                _fail(Failure("Terminated", text), text, tokens)
+            raise
         except Exception as error:
             if debug and not isinstance(error, CycloptsError):
                 raise

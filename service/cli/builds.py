@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from shadowswitch.actors.build import gate
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.views import RUNNING, moment, paused_text, scheduled_view
 from shadowswitch.model.errors import (
@@ -30,6 +31,7 @@ from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service import caller
+from shadowswitch.service.cli import output
 from shadowswitch.service.cli.directory import open_catalog
 from shadowswitch.service.cli.progress import build_details, steps
 from shadowswitch.service.hints import in_commands
@@ -115,11 +117,18 @@ def types_of(catalog: Catalog, branch: str) -> list[str]:
     return sorted(names[number] for number in catalog.counts(catalog.branch(branch).number))
 
 
-def types_to_build(catalog: Catalog, branch: str, given: list[str] | None) -> list[str]:
-    """The resource types of a build. Raises UnknownBranch; ShadowSwitchError for a branch without a record."""
-    found = given or types_of(catalog, branch)
+def types_to_build(catalog: Catalog, branch: str, given: list[str] | None, quiet: bool) -> list[str]:
+    """The resource types of a build. Warns of those without records, unless `quiet`.
+
+    Raises UnknownBranch; ShadowSwitchError for a branch without a record.
+    """
+    names = catalog.types()
+    records = {names[number]: count for number, count in catalog.counts(catalog.branch(branch).number).items()}
+    found = given or sorted(records)
     if not found:
         raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
+    if not quiet:
+        output.warn(*gate.of_types(branch, {name: records.get(name, 0) for name in found}, list(records), []))
     return found
 
 

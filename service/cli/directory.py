@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +12,9 @@ from cyclopts.validators import Number
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.model.names import escaped
 from shadowswitch.model.views import SWITCH_TIMEOUT_S_MAX
 from shadowswitch.service import host_file
+from shadowswitch.service.cli import output
 from shadowswitch.service.daemon.settings import engine_config
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage import data_directory
@@ -87,7 +86,7 @@ def require_data(data: Path) -> None:
 def _warn_of_others(data: Path) -> None:
     exposed = data_directory.written_by_others(data, data_directory.EXPOSED)
     if exposed:
-        print(f"shadowswitch: warning: {escaped(exposed)}", file=sys.stderr)
+        output.warn(exposed)
 
 
 def require_free(data: Path) -> None:

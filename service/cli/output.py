@@ -62,6 +62,12 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
 
 
+def warn(*lines: str) -> None:
+    """Print warnings to standard error."""
+    for line in lines:
+        print(f"shadowswitch: warning: {escaped(line)}", file=sys.stderr)
+
+
 def say(*lines: str) -> None:
     """Print lines of plain text. Markup, escape codes and line breaks in them have no effect."""
     for line in lines:

@@ -170,7 +170,7 @@ def build(
     """
     config = build_config(backend, tokenizer, column, workers, option)
     with open_catalog(data) as catalog:
-        types = types_to_build(catalog, branch, resource_type)
+        types = types_to_build(catalog, branch, resource_type, json)
         before = under_way(catalog, branch, index_type)
     request = _request(switch_timeout, force, allow_empty, by, reason)
     with open_engine(data) as engine:
@@ -179,8 +179,8 @@ def build(
         result = switch_or_cancel(engine, shadow, request, before if joined else None) if switch else None
         if switch and not (result and result.success):
             shadow = engine.shadow(shadow.shadow_index_id)
-    text = _built_text(shadow, joined, result)
-    output.print_result({"shadow": shadow, "switch": result, "joined": joined}, text, json)
+    found = {"shadow": shadow, "switch": result, "joined": joined}
+    output.print_result(found, _built_text(shadow, joined, result), json)
     _refuse_failed(result)
 
 

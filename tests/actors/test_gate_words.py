@@ -14,6 +14,14 @@ def test_an_empty_index_is_named_with_the_likely_name() -> None:
     )
 
 
+def test_types_without_a_near_name_are_answered_with_what_there_is() -> None:
+    (found,) = gate.of_types("main", {"dok": 0}, ["file", "user"], [])
+    assert found.endswith("has no records of dok (it has file, user)")
+    present = [f"type_{number}" for number in range(7)]
+    (found,) = gate.of_types("main", {"type_0": 3, "xy": 0}, present, [])
+    assert found.endswith("no records of 'xy' (it has type_0, type_1, type_2, type_3, type_4 and 2 more)")
+
+
 def test_an_index_of_a_branch_without_records_is_empty_without_a_suggestion() -> None:
     assert gate.of_types("main", {"a": 0, "b": 0}, [], []) == [
         "the index would be empty: branch 'main' has no records of a, b"

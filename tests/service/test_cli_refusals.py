@@ -54,6 +54,17 @@ def test_an_unknown_name_is_status_1_and_one_line(cli: Cli, live: Path, call: li
     )  # fmt: skip
 
 
+def test_a_change_of_state_that_is_refused_names_the_commands_that_are_possible(cli: Cli, live: Path) -> None:
+    line = cli.error("branch", "recover", "main", "--data", live, status=1)
+    assert "shadowswitch branch archive" in line
+    assert "_branch" not in line
+
+
+def test_a_type_that_no_record_has_is_named_before_the_build(cli: Cli, live: Path) -> None:
+    assert "with 0 records" in cli("build", "main", "--resource-type", "dok", "--data", live)
+    assert "warning: the index would be empty: branch 'main' has no records of dok (it has file)" in cli.err
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -50,6 +50,16 @@ def test_the_next_build_joins_what_recovery_resumed(cli: Cli, data: Path, point:
     assert cli.json("check", "--data", data) == []
 
 
+def test_a_build_that_is_terminated_says_that_it_is_joined_by_the_same_command(cli: Cli, data: Path) -> None:
+    process = spawn("build", "main", "--data", data, points="copy.slice=sleep:0.5")
+    wait_until(lambda: any(one["state"] == "BUILDING" for one in cli.json("status", "--data", data)["shadows"]))
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.rstrip().endswith("terminated; the same command joins its build")
+    assert cli.json("build", "main", "--data", data)["joined"] is True
+
+
 def test_a_person_reads_that_the_build_was_cut_off(cli: Cli, data: Path) -> None:
     killed(data=data)
     text = cli("build", "main", "--data", data)

@@ -111,6 +111,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(folder: Path, temporary: Path
         _, err = process.communicate(timeout=60)
         assert process.returncode == status
         assert "Traceback" not in err
+        assert f"shadowswitch: {'interrupted' if status == 130 else 'terminated'}" in err
         assert list(temporary.iterdir()) == []
 
 
