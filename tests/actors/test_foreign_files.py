@@ -144,8 +144,8 @@ def test_a_shortage_refuses_nothing_and_what_was_delivered_is_put_back(
     write_manifest(shadow, shadow.start_lsn, RECORDS)
     identity = os.stat(file).st_ino
 
-    def ask(ordinary: Callable[..., Any], answers: Any, task: Any, **how: Any) -> Any:
-        found = ordinary(answers, task, **how)
+    def ask(ordinary: Callable[..., Any], answers: Any, task: Any, *more: Any, **how: Any) -> Any:
+        found = ordinary(answers, task, *more, **how)
         if isinstance(task, Adopt):
             raise ResourceExhausted("injected", resource="open files")
         return found

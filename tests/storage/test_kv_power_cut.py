@@ -96,9 +96,9 @@ def test_the_rows_of_an_index_that_was_closed_are_not_checked(
     booted_again(monkeypatch)
     asked: list[bool] = []
 
-    def ask(ordinary: Callable[..., Any], answers: Any, task: Any, **how: Any) -> Any:
+    def ask(ordinary: Callable[..., Any], answers: Any, task: Any, *more: Any, **how: Any) -> Any:
         asked.append(task.probe)
-        return ordinary(answers, task, **how)
+        return ordinary(answers, task, *more, **how)
 
     inside.wrap(monkeypatch, inside.Step.RECOVERY_ASK_WORKER, ask)
     again = open_engine()
