@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from shadowswitch.actors.branch.router import BranchRouter
@@ -121,14 +121,17 @@ class Readiness:
         context: EngineContext,
         indexes: LiveIndexes,
         broken: Mapping[tuple[int, str], str],
+        unsound: Callable[[], Collection[int]],
         core: Callable[[], Mapping[str, Address]],
         timers: Timers,
     ) -> None:
-        """`broken` has the reason why an index is not served; `core` gives the actors that always run."""
+        """`broken` has the reason why an index is not served, `unsound` gives the generations with an error,
+        `core` the actors that always run."""
         self._context = context
         self._catalog = context.catalog
         self._indexes = indexes
         self._broken = broken
+        self._unsound = unsound
         self._core = core
         self._timers = timers
         self._probed = float("-inf")
@@ -176,8 +179,9 @@ class Readiness:
             yield "the thread of the timers has ended: nothing is followed, cleaned up or started again"
 
     def _unserved(self) -> Iterator[str]:
-        """The indexes that had a live generation, and have none that is sound."""
-        for row in self._catalog.indexes():
+        """The indexes that had a live generation, and have none that is sound. Reads no row of another index."""
+        wrong = {*self._broken, *self._indexes.without(self._unsound())}
+        for row in filter(None, (self._catalog.index(*key) for key in sorted(wrong))):
             live = self._indexes.live(row.branch, row.index_type)
             reason = self._broken.get((row.branch, row.index_type))
             if reason is None and row.live and live is None:

@@ -252,7 +252,7 @@ class Lifecycle:
             self.supervisor,
         )  # fmt: skip
         checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
-        readiness = Readiness(context, self.indexes, broken, self._core, self.timers)
+        readiness = Readiness(context, self.indexes, broken, builds.unsound, self._core, self.timers)
         self.calls: dict[type[Any], Any] = {
             BranchCalls: branches,
             RecordCalls: records,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from shadowswitch.actors.kit.changes import StateChanges
 from shadowswitch.actors.switch.open_generations import OpenGenerations
@@ -210,6 +210,14 @@ class LiveIndexes:
         with self._lock:
             for key in [key for key in self._indexes if key[0] == branch]:
                 del self._indexes[key]
+
+    def without(self, unsound: Collection[int]) -> list[tuple[int, str]]:
+        """Branch and type of each index that has no live generation, or one of the `unsound`. Reads no row."""
+        return [
+            key
+            for key, index in list(self._indexes.items())
+            if (live := index.live) is None or live.row.number in unsound
+        ]
 
     def live(self, branch: int, index_type: str) -> Generation | None:
         """The generation that new readers of an index get. A dict lookup; makes nothing."""

@@ -328,6 +328,10 @@ class BuildCalls:
         number = self._branches.row(branch).number if branch is not None else None
         return number, ShadowState(state) if state is not None else None
 
+    def unsound(self) -> set[int]:
+        """The generations with an error. Raises CorruptData."""
+        return self._table.unsound()
+
     def wait_for(self, id: str, *states: str, timeout_s: float | None = None) -> ShadowIndex:
         """Wait until a shadow is in one of `states` (default BUILT) and return its status.
 

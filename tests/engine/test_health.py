@@ -34,6 +34,17 @@ def test_an_engine_that_works_is_ready_and_a_closed_one_says_so(engine: Engine) 
     assert reasons(engine) == "the engine is closed"
 
 
+def test_sound_indexes_cost_no_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(engine)
+
+    def read(*_: object) -> None:
+        raise AssertionError("a row of an index was read")
+
+    for step in (inside.Step.READ_INDEX_ROW, inside.Step.READ_INDEX_ROWS):
+        inside.replace(monkeypatch, step, read)
+    assert reasons(engine) == ""
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     reason = missing(("mount", "umount"))

@@ -114,6 +114,8 @@ class Step(Enum):
     FOLLOWER_TURN = "shadowswitch.actors.maintenance.follower.Follower._take_turn"
     LET_GO = "shadowswitch.actors.maintenance.janitor.Janitor._let_go"
     REMOVE_GENERATION = "shadowswitch.actors.maintenance.janitor.remove_directory"
+    READ_INDEX_ROW = "shadowswitch.storage.catalog.environment.Catalog.index"
+    READ_INDEX_ROWS = "shadowswitch.storage.catalog.environment.Catalog.indexes"
     RECOVERY_ASK_WORKER = "shadowswitch.actors.build.worker_answers.WorkerAnswers.ask"
     # disks, machines, backends
     BOOT_ID = "shadowswitch.storage.disk.boot_id"

@@ -29,6 +29,7 @@ class _Known(NamedTuple):
     place: Place
     branch: int
     state: ShadowState
+    unsound: bool
 
 
 class ShadowTable:
@@ -46,6 +47,13 @@ class ShadowTable:
         self._names: dict[int, str] = {}
         self._lists: dict[tuple[int | None, ShadowState | None], list[Place]] = {}
         """The places in ascending order by branch and state; None: any."""
+        self._unsound: set[int] = set()
+
+    def unsound(self) -> set[int]:
+        """The generations with an error. Raises CorruptData."""
+        with self._lock:
+            self._look()
+            return self._unsound.copy()
 
     def count(self, branch: int | None = None) -> dict[str, int]:
         """How many shadows there are by state, of one branch or of all; O(1). Raises CorruptData."""
@@ -148,7 +156,10 @@ class ShadowTable:
             raise
 
     def _place(self, row: ShadowRow) -> None:
-        known = self._known[row.id] = _Known((row.generation, row.id), row.branch, row.state)
+        unsound = row.error is not None
+        known = self._known[row.id] = _Known((row.generation, row.id), row.branch, row.state, unsound)
+        if unsound:
+            self._unsound.add(row.generation)
         self._names[row.branch] = row.branch_name
         for key in _keys(known):
             insort(self._lists.setdefault(key, []), known.place)
@@ -157,6 +168,8 @@ class ShadowTable:
         known = self._known.pop(id, None)
         if known is None:
             return
+        if known.unsound:
+            self._unsound.discard(known.place[0])
         for key in _keys(known):
             places = self._lists[key]
             del places[bisect_left(places, known.place)]
