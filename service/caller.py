@@ -38,6 +38,11 @@ def has_ended(name: str) -> bool:
     return found is None or found[0] in ENDED_STATES or found[1] != parts[1]
 
 
+def is_of_another(name: str) -> bool:
+    """Is it the service name of another command, which may still run?"""
+    return is_ours(name) and name != service_name() and not has_ended(name)
+
+
 def _state_and_start(pid: int) -> tuple[str, str] | None:
     """State and start of a process, see proc(5); None without such a process."""
     try:

@@ -153,16 +153,12 @@ class RemoteEngine:
 
     def shadow(self, shadow_id: str) -> ShadowIndex:
         """See Engine."""
-        return self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, ShadowIndex)
+        return _shadow(self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, dict[str, Any]))
 
     def shadows(self, branch: str, state: str) -> list[ShadowIndex]:
         """See Engine. The first page."""
         path = f"shadow-index/list?branch_name={_branch(branch)}&state={state}"
-        found = self._call("GET", path, None, dict[str, Any])["shadows"]
-        for one in found:  # the engine keeps one name
-            if one["service_instance_id"]:
-                one["service_name"] += f"{caller.SEPARATOR}{one['service_instance_id']}"
-        return [msgspec.convert(one, ShadowIndex) for one in found]
+        return [_shadow(one) for one in self._call("GET", path, None, dict[str, Any])["shadows"]]
 
     def cancel_build(self, shadow_id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """See Engine."""
@@ -335,6 +331,13 @@ def _options(request: SwitchRequest) -> dict[str, Any]:
 
 def _branch(name: str) -> str:
     return _segment(check_named_branch(name))
+
+
+def _shadow(answer: dict[str, Any]) -> ShadowIndex:
+    """A shadow of the server. The engine keeps service and instance as one name."""
+    instance = answer["service_instance_id"]
+    name = f"{answer['service_name']}{caller.SEPARATOR}{instance}" if instance else answer["service_name"]
+    return msgspec.convert(answer | {"service_name": name}, ShadowIndex)
 
 
 def _segment(name: str) -> str:

@@ -27,6 +27,7 @@ from shadowswitch.model.errors import (
     ShadowSwitchError,
     UnknownShadow,
 )
+from shadowswitch.model.names import check_resource_type
 from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
@@ -120,11 +121,11 @@ def types_of(catalog: Catalog, branch: str) -> list[str]:
 def types_to_build(catalog: Catalog, branch: str, given: list[str] | None, quiet: bool) -> list[str]:
     """The resource types of a build. Warns of those without records, unless `quiet`.
 
-    Raises UnknownBranch; ShadowSwitchError for a branch without a record.
+    Raises UnknownBranch; InvalidName; ShadowSwitchError for a branch without a record.
     """
     names = catalog.types()
     records = {names[number]: count for number, count in catalog.counts(catalog.branch(branch).number).items()}
-    found = given or sorted(records)
+    found = [check_resource_type(name) for name in given] if given else sorted(records)
     if not found:
         raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
     if not quiet:
@@ -152,7 +153,10 @@ def build_config(
 
 
 def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: bool, by: str = "") -> ShadowIndex:
-    """Show the progress of a build until it ends. Ctrl-C cancels the build. Raises BuildFailed, BuildCancelled."""
+    """Show the progress of a build until it ends. Raises BuildFailed, BuildCancelled.
+
+    Ctrl-C cancels the build, unless another command began it, and still waits for it.
+    """
     id = shadow.shadow_index_id
     title = f"build {shadow.index_type} of {shadow.branch_name}"
     with steps(quiet) as show:
@@ -162,6 +166,8 @@ def wait_until_built(engine: Engine | RemoteEngine, shadow: ShadowIndex, quiet: 
                 time.sleep(LOOK_S)
                 shadow = engine.shadow(id)
         except KeyboardInterrupt:
+            if _is_of_another(engine, shadow):
+                raise KeyboardInterrupt(f"shadow {id} goes on for the command that began it") from None
             engine.cancel_build(id, "interrupted", by)
             raise KeyboardInterrupt(f"shadow {id} was cancelled") from None
     if shadow.state == ShadowState.FAILED:
@@ -187,7 +193,8 @@ def switch_or_cancel(
             raise
         return None
     except KeyboardInterrupt:
-        cancelled = not kept and _cancel(engine, shadow_id, "interrupted", request.performed_by)
+        ours = not kept and not _is_of_another(engine, shadow)
+        cancelled = ours and _cancel(engine, shadow_id, "interrupted", request.performed_by)
         state = ShadowState.CANCELLED if cancelled else _after_switch(engine, shadow_id)
         raise KeyboardInterrupt(f"shadow {shadow_id} is {state}") from None
     except ShadowSwitchError as error:
@@ -203,6 +210,11 @@ def switch_or_cancel(
     else:
         end = f"shadow {shadow_id} is {_after_switch(engine, shadow_id)}"
     return msgspec.structs.replace(result, message=f"{result.message}; {end}")
+
+
+def _is_of_another(engine: Engine | RemoteEngine, shadow: ShadowIndex) -> bool:
+    """Beside a server the command that began a shadow may still wait for it. Without one no other command runs."""
+    return isinstance(engine, RemoteEngine) and caller.is_of_another(shadow.service_name)
 
 
 def _cancel(engine: Engine | RemoteEngine, shadow_id: str, reason: str, by: str) -> bool:

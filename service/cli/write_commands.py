@@ -144,8 +144,8 @@ def build(
 ) -> None:
     """Build an index in the shadow and wait until it is BUILT. Ctrl-C cancels the build.
 
-    A build whose command was killed goes on: the same command again joins it, and builds nothing twice. With --switch
-    it joins an equal shadow that is BUILT, too, and discards what a killed `build --switch` of other options left.
+    A killed build goes on: the same command joins it. Ctrl-C of one that joined leaves the build to the first. With
+    --switch it also joins an equal BUILT shadow, and discards what a killed `build --switch` of other options left.
 
     Example: `shadowswitch build main SEARCH_INDEX --data ./data --tokenizer porter --switch`
 

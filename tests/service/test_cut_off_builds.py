@@ -185,6 +185,20 @@ def test_the_same_build_twice_at_once_switches_once(cli: Cli, data: Path) -> Non
         }
 
 
+def test_an_interrupt_of_a_command_that_joined_leaves_the_build_to_the_other(cli: Cli, data: Path) -> None:
+    with serving(data, SHADOWSWITCH_POINTS="build.shard_opened=sleep:5"):
+        first = spawn("build", "main", "--data", data, "--switch", "--json")
+        wait_until(lambda: states(cli, data) == ["BUILDING"], what="the build")
+        second = spawn("build", "main", "--data", data, "--switch")
+        assert second.stderr is not None
+        assert "build SEARCH_INDEX of main" in second.stderr.readline()
+        second.send_signal(signal.SIGINT)
+        _, said = second.communicate(timeout=60)
+        assert (second.returncode, said.rstrip().endswith("goes on for the command that began it")) == (130, True), said
+        out, _ = first.communicate(timeout=120)
+        assert json.loads(out)["switch"]["success"] is True
+
+
 @pytest.mark.parametrize("served", [True, False], ids=["beside a server", "without a server"])
 def test_a_refused_switch_cancels_the_shadow_of_its_build_and_says_so(cli: Cli, data: Path, served: bool) -> None:
     with serving(data) if served else nullcontext():
