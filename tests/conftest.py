@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ from shadowswitch.storage import failpoints
 from tests.support import inside
 from tests.support.engine_helpers import fill, put, wait_until, worker_processes
 from tests.support.gathering import Gathered
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it in the background; commands inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 """For `benchmarks`. The entry is the last, so that Python finds installed packages first."""
