@@ -211,6 +211,10 @@ class LiveIndexes:
             for key in [key for key in self._indexes if key[0] == branch]:
                 del self._indexes[key]
 
+    def served(self) -> list[tuple[int, str]]:
+        """Branch and type of each index that has a live generation. Reads no row."""
+        return [key for key, index in list(self._indexes.items()) if index.live is not None]
+
     def without(self, unsound: Collection[int]) -> list[tuple[int, str]]:
         """Branch and type of each index that has no live generation, or one of the `unsound`. Reads no row."""
         return [

@@ -80,9 +80,17 @@ class IndexCalls:
         return list(islice((info for info in infos if info is not None), limit))
 
     def count_indexes(self, wanted: Callable[[str], bool] | None = None) -> int:
-        """How many indexes are live. With `wanted`, how many of branches with a name of which it is true."""
+        """How many indexes are live. With `wanted`, how many of branches with a name of which it is true.
+
+        Reads no row of an index that is served, and one of each branch if there is `wanted`.
+        """
         self._state.check()
-        branches = Counter(row.branch for row in index_pages(self._catalog))
+        served = set(self._indexes.served())
+        for key in {*self._broken, *self._indexes.without(())} - served:
+            row = self._catalog.index(*key)
+            if row is not None and row.live:
+                served.add(key)
+        branches = Counter(number for number, _ in served if not self._branches.is_dropped(number))
         if wanted is None:
             return branches.total()
         return sum(branches[number] for number, row in branch_rows(self._catalog, branches).items() if wanted(row.name))

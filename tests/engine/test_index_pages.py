@@ -47,6 +47,9 @@ def test_indexes_come_by_page(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
     assert [info.branch_name for info in engine.indexes(limit=1, after=PLACES[2])] == ["b1"]
     assert (engine.count_indexes(), engine.count_indexes(lambda name: name != "b1")) == (6, 4)
     assert 1 <= len(decoded) < 6
+    with monkeypatch.context() as patch:
+        inside.replace(patch, inside.Step.READ_INDEX_ROW, lambda *_: pytest.fail("a row was read"))
+        assert engine.count_indexes() == 6, "what is served is counted in memory"
     engine.drop_index("b1", "B_INDEX")
     assert places(engine, 2) == [PLACES[:2], ["2/A_INDEX", "3/A_INDEX"], ["3/B_INDEX"]], "a page is full"
     assert [info.place for info in engine.indexes(limit=1, after="2/B_INDEX")] == ["3/A_INDEX"]

@@ -104,7 +104,9 @@ def test_an_index_that_is_not_served_any_more_can_be_dropped(begun: Callable[[st
     open_engine().close()
     last = open_engine()
     assert not last.health().ready
+    assert last.count_indexes() == len(last.indexes())
     last.drop_index("main", KIND)
+    assert last.count_indexes() == len(last.indexes()) == 0
     assert last.health().ready
     with pytest.raises(UnknownIndex):
         last.reader("main", KIND)
