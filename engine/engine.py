@@ -8,6 +8,7 @@ actor, and waits for the reply.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.lifecycle import Lifecycle
+from shadowswitch.engine.log_lines import OPERATIONS, RefusedCalls
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.config import Config
@@ -41,7 +43,8 @@ R = TypeVar("R")
 class _Delegate(Generic[G]):
     """Makes a method of the Engine from a method of a group of calls, with its name, signature and docstring.
 
-    A resource that a call lacks is an error of this library, wherever it was asked for.
+    A resource that a call lacks is an error of this library, wherever it was asked for. The log has each refusal of an
+    operation.
     """
 
     def __init__(self, group: type[G]) -> None:
@@ -60,7 +63,22 @@ class _Delegate(Generic[G]):
                     raise
                 raise lack from error
 
-        return call
+        return _noted(call) if method.__name__ in OPERATIONS else call
+
+
+def _noted(call: Callable[Concatenate[Engine, P], R]) -> Callable[Concatenate[Engine, P], R]:
+    """The same method; its refusals have lines in the log."""
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def noted(engine: Engine, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(engine, *args, **kwargs)
+        except ShadowSwitchError as error:
+            engine._refused.note_call(call.__name__, signature.bind(engine, *args, **kwargs), error)
+            raise
+
+    return noted
 
 
 _branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _Delegate(ChangeCalls)
@@ -75,6 +93,8 @@ class Engine:
 
     _machine = Machine()
     """The clock, the store and the processes of every engine of this class; the simulation has another class."""
+    _refused_opens = RefusedCalls(_machine.clock)
+    """Of all engines of this process, for a refused open leaves none."""
 
     def __init__(self, path: str | os.PathLike[str], config: Config | None = None) -> None:
         """Take the directory's exclusive lock, recover, start.
@@ -83,7 +103,12 @@ class Engine:
         UnsupportedFormat, CorruptData, StorageFull, ResourceExhausted, DirectoryLost.
         """
         self._state = OpenState()
-        self._lifecycle = Lifecycle(path, config, self._state, self._machine)
+        self._refused = RefusedCalls(self._machine.clock)
+        try:
+            self._lifecycle = Lifecycle(path, config, self._state, self._machine)
+        except ShadowSwitchError as error:
+            self._refused_opens.note("open", {"data": str(path)}, "", "", error)
+            raise
         self._calls = self._lifecycle.calls
 
     @classmethod

@@ -56,7 +56,14 @@ def first_half(client: Client) -> dict[str, str]:
     client.post("branches/main/write", {"changes": changes})
     ids["first"] = build(client, ["file"], called("alice", "the first index"))
     client.wait_for(ids["first"], "BUILT")
+    body = {"branch_name": "main", "index_type": "SEARCH_INDEX", "resource_types": ["file"]}
+    for _ in range(3):
+        client.refused(409, "POST", "shadow-index/start", body, headers=called("bob", "a hurry"))
+    client.refused(409, "DELETE", "branches/main?reason=tidy", headers=called("bob", ""))
     client.post(f"shadow-index/{ids['first']}/switch", {}, headers=called("alice", "the first index"))
+    client.refused(409, "POST", f"shadow-index/{ids['first']}/switch", {}, headers=called("bob", "a hurry"))
+    where = {"branch_name": "main", "index_type": "SEARCH_INDEX"}
+    client.refused(404, "POST", "indexes/rollback", where, headers=called("bob", "a hurry"))
     ids["typo"] = build(client, ["fiel"], called("bob", "a try"))
     client.wait_for(ids["typo"], "BUILT")
     assert not client.post(f"shadow-index/{ids['typo']}/switch", {}, headers=called("bob", "a try"))["success"]
@@ -70,7 +77,6 @@ def first_half(client: Client) -> dict[str, str]:
     )
     client.refused(423, "POST", "branches/main/write", {"changes": changes[:1]})
     client.ok("DELETE", f"branch-locks/locks/{lock['lock_id']}")
-    where = {"branch_name": "main", "index_type": "SEARCH_INDEX"}
     said = called("bob", 'worse ranking  by=eve\n23:00:00 info    switched  by="eve"')
     assert client.post("indexes/rollback", where, headers=said)["success"]
     return ids
@@ -106,6 +112,11 @@ def test_a_night_is_read_back_from_the_log_alone(tmp_path: Path) -> None:
         ("recovery: an external build is awaited", cut, "shadowswitch", "the engine started"),
     ]
     assert [line for line in lines if line in expected] == expected
+    hurried = [one for one in story if one.sentence in HURRIED]
+    assert [one.sentence for one in hurried] == list(HURRIED), "each once, however often it was asked for"
+    assert {(one.level, one.fields["by"]) for one in hurried} == {("info", "bob (as local)")}
+    assert {one.fields["purpose"].removesuffix(" (by local)") for one in hurried} == {"a hurry", "tidy"}
+    assert all(part in one.fields["reason"] for part, one in zip(HURRIED.values(), hurried, strict=True))
     (refused,) = [one for one in story if one.sentence == "switch refused, nothing has changed"]
     assert (refused.level, refused.fields["shadow"]) == ("warning", typo)
     assert "would be empty: branch 'main' has no records of fiel" in refused.fields["reason"]
@@ -122,6 +133,12 @@ def test_a_night_is_read_back_from_the_log_alone(tmp_path: Path) -> None:
 
 BUILD = ("build claimed", "build started", "build copied every record", "build validated", "build is BUILT")
 SWITCH = ("switch started", "switched", "switch finished")
+HURRIED = {
+    "start build refused": "which is BUILT",
+    "drop branch refused": "is in use",
+    "switch refused": "is ACTIVE",
+    "rollback refused": "no previous generation",
+}
 REASON = 'worse ranking  by=eve\\u000a23:00:00 info    switched  by="eve"'
 
 
