@@ -1,7 +1,7 @@
 """The gate against surprises: what an index would lack, in words, before it goes live.
 
 `absent` findings (a resource type without records, an index without records) may be meant: `SwitchRequest.allow_empty`
-lets them pass. The others (a field that no record has, far fewer records than the live index) need `force_switch`.
+lets them pass. The others (a field that no record had when the index was built, far fewer records than the live index) need `force_switch`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def of_types(branch: str, records: Mapping[str, int], present: Collection[str], 
 
 
 def of_fields(shards: Iterable[tuple[Collection[str], Collection[str]]]) -> list[str]:
-    """The fields that an index takes and no record has. Each shard gives those that none of its records has, and the
-    fields that its records have."""
+    """The fields that an index takes and no record had. Each shard gives those that none of its records had when it was
+    built, and the fields that its records had: a record may have such a field by now."""
     lacking: set[str] | None = None
     present: set[str] = set()
     for absent, fields in shards:
@@ -52,7 +52,8 @@ def of_fields(shards: Iterable[tuple[Collection[str], Collection[str]]]) -> list
         present.update(fields)
     if not present:  # no record at all
         return []
-    return [f"no record has the field {name!r}{_did_you_mean(name, present)}" for name in sorted(lacking or ())]
+    when = "when the index was built"
+    return [f"no record had the field {name!r} {when}{_did_you_mean(name, present)}" for name in sorted(lacking or ())]
 
 
 def of_drop(count: int, live: int, kept_min: float) -> list[str]:

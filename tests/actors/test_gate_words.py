@@ -43,7 +43,9 @@ def test_an_empty_index_is_named_also_when_the_live_one_is_empty_by_now() -> Non
 
 def test_a_field_is_lacking_only_if_no_shard_has_it() -> None:
     shards = [(["titel", "rare"], ["title", "text"]), (["titel"], ["title"])]
-    assert gate.of_fields(shards) == ["no record has the field 'titel' (did you mean 'title'?)"]
+    assert gate.of_fields(shards) == [
+        "no record had the field 'titel' when the index was built (did you mean 'title'?)"
+    ]
     assert gate.of_fields([(["titel"], ["title"]), ([], [])]) == [], "a shard that was resumed has not seen all"
     assert gate.of_fields([]) == []
     assert gate.of_fields([(["titel"], [])]) == [], "no record at all is found by its type"
