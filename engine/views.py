@@ -72,8 +72,8 @@ def scheduled_view(row: ShadowRow) -> ScheduledSwitch | None:
     return derive(ScheduledSwitch, plan, by=by, reason=reason, error=plan.error or None)
 
 
-def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | None = None) -> ShadowIndex:
-    """The status of a shadow as its row has it. `switch_s` is the estimated time of a switch to it."""
+def shadow_view(row: ShadowRow, root: Path, head_lsn: int) -> ShadowIndex:
+    """The status of a shadow as its row has it, without estimates of its switch."""
     built = row.state == ShadowState.BUILT
     lag = max(0, head_lsn - max(row.applied_lsn, row.start_lsn))
     return derive(
@@ -83,7 +83,7 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int, switch_s: float | Non
         build_progress_percent=round(row.progress, 1),
         estimated_completion_seconds=row.eta_s if row.state in RUNNING else 0.0 if built else None,
         switch_ready=built,
-        estimated_switch_duration_seconds=switch_s,
+        estimated_switch_duration_seconds=None,
         lag_changes=lag if row.state in FOLLOWED else 0,
         created_at=_moment(row.created_at),
         started_at=moment(row.started_at),
@@ -200,9 +200,9 @@ class Views:
             row = msgspec.structs.replace(
                 row, applied_lsn=opened.applied_lsn, error=row.error or opened.hindered or None
             )
-        switch_s = self._switch_estimate_s(row) if row.state == ShadowState.BUILT else None
         if row.state not in RUNNING or row.external:
-            return self._with_plan(row, shadow_view(row, self._root, self._heads.of(row.branch), switch_s))
+            view = shadow_view(row, self._root, self._heads.of(row.branch))
+            return self._with_plan(row, self._with_estimates(row, view) if view.switch_ready else view)
         position = self._running_builds.queue.position(row.id)
         stuck = self._running_builds.stuck.get(row.id)
         if position is None and not row.paused_by:
@@ -235,7 +235,7 @@ class Views:
         if meter is None:
             return row
         percent, left_s = meter.read(self._clock.monotonic())
-        eta_s = left_s + self._switch_estimate_s(row) if left_s is not None else None
+        eta_s = left_s + self._switch_s(self._live_beside(row)) if left_s is not None else None
         return msgspec.structs.replace(row, progress=max(row.progress, percent), eta_s=eta_s)
 
     def _queued_text(self, position: int | None) -> str | None:
@@ -244,11 +244,23 @@ class Views:
         places = self._running_builds.queue.places
         return f"queued, number {position}: Config.builds_max lets {places} work at once; see set_priority"
 
-    def _switch_estimate_s(self, row: ShadowRow) -> float:
-        """The likely time of the call of a switch: that of the last one of the index."""
+    def _with_estimates(self, row: ShadowRow, view: ShadowIndex) -> ShadowIndex:
+        """The status with the likely times of a switch: those of the last one of the index."""
+        last = self._live_beside(row)
+        return msgspec.structs.replace(
+            view,
+            estimated_switch_duration_seconds=self._switch_s(last),
+            estimated_sealed_ms=last.sealed_ms if last is not None else None,
+        )
+
+    def _live_beside(self, row: ShadowRow) -> ShadowRow | None:
+        """The live shadow of the same index."""
         index = self._catalog.index(row.branch, row.index_type)
         live = self._catalog.generation(index.live) if index is not None else None
-        last = self._catalog.find_shadow(live.shadow_id) if live is not None else None
+        return self._catalog.find_shadow(live.shadow_id) if live is not None else None
+
+    @staticmethod
+    def _switch_s(last: ShadowRow | None) -> float:
         return last.switch_s if last is not None and last.switch_s is not None else SWITCH_S
 
     def index(self, row: IndexRow) -> IndexInfo | None:

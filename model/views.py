@@ -124,7 +124,8 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     """The status of one shadow index. Percent and ETA are measured. Percent never goes back within one build.
 
     `estimated_completion_seconds` is the time to the end of a switch right behind the build;
-    `estimated_switch_duration_seconds` that of the call.
+    `estimated_switch_duration_seconds` that of the call; `estimated_sealed_ms` that of its turn, for which writers may
+    wait, as in the last switch of the index: None before its first one.
     """
 
     shadow_index_id: str
@@ -167,6 +168,7 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     """Why a build does not work at the moment: paused, with author and reason; queued; short of a resource."""
     records_per_second: float | None = None
     """The pace of a build that has ended, without pauses; None while it is not known."""
+    estimated_sealed_ms: float | None = None
 
 
 class IndexInfo(msgspec.Struct, frozen=True):

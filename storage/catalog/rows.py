@@ -110,6 +110,8 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     begun_why: str = ""
     of_rebuild: bool = False
     """Its caller switches to it or cancels it. When the host has stopped, the next build of this kind does."""
+    sealed_ms: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+    """The time of the turn of the last switch that made it live, in milliseconds; None in rows of older versions."""
 
 
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):

@@ -35,6 +35,30 @@ def test_the_estimate_of_a_switch_is_the_time_of_the_last_call(
 
 
 @pytest.mark.parametrize("restarted", [False, True])
+def test_the_estimate_of_a_turn_is_the_turn_of_the_last_switch_and_not_its_call(
+    engine: Engine, open_engine: Callable[..., Engine], eventually: Eventually, restarted: bool
+) -> None:
+    fill(engine, 100)
+    first = built(engine)
+    assert first.estimated_sealed_ms is None, "the index was never switched"
+    results = [engine.switch(first.shadow_index_id)]
+    second = built(engine, tokenizer="porter").shadow_index_id
+    eventually(lambda: engine.shadow(second).estimated_sealed_ms is not None)
+    if restarted:
+        engine.close()
+        engine = open_engine()
+    estimated_ms = engine.shadow(second).estimated_sealed_ms
+    results.append(engine.switch(second))
+    assert all(result.success for result in results)
+    assert estimated_ms is not None
+    assert estimated_ms == round(results[0].sealed_ms, 3)
+    back = engine.rollback("main", KIND)
+    assert back.success, back.message
+    third = built(engine, columns=["text"]).shadow_index_id
+    eventually(lambda: engine.shadow(third).estimated_sealed_ms == round(back.sealed_ms, 3))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
 def test_a_build_knows_its_time_by_the_last_one(
     engine: Engine, open_engine: Callable[..., Engine], restarted: bool
 ) -> None:

@@ -194,7 +194,10 @@ def test_estimates_are_measured(client: Client, branch: str) -> None:
     shadow = client.get(f"shadow-index/{client.built(branch)}/status")
     assert shadow["estimated_completion_seconds"] == 0
     assert shadow["estimated_switch_duration_seconds"] == 1
-    assert shadow["estimated_sealed_ms"] > 0
+    assert shadow["estimated_sealed_ms"] is None, "the index was never switched"
+    result = client.post(f"shadow-index/{shadow['shadow_index_id']}/switch", {})
+    shadow = client.get(f"shadow-index/{client.built(branch, tokenizer='porter')}/status")
+    assert shadow["estimated_sealed_ms"] == round(result["sealed_ms"], 3)
     assert shadow["lag_changes"] == 0
 
 

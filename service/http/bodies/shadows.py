@@ -189,7 +189,6 @@ class Shadow(ShadowIndex, frozen=True, kw_only=True):
     build_progress_percent: int
     estimated_completion_seconds: int | None
     estimated_switch_duration_seconds: int | None
-    estimated_sealed_ms: float | None
     service_instance_id: str | None
 
 
@@ -203,7 +202,6 @@ def shadow(info: ShadowIndex) -> Shadow:
         build_progress_percent=math.floor(info.build_progress_percent),
         estimated_completion_seconds=None if eta is None else math.ceil(eta),
         estimated_switch_duration_seconds=None if switch_s is None else math.ceil(switch_s),
-        estimated_sealed_ms=None if switch_s is None else round(switch_s * 1000, 3),
         stands_still=in_http(info.stands_still or "") or None,
         service_name=service,
         service_instance_id=instance or None,

@@ -33,11 +33,11 @@ def give_up_switching(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
 def finish_switch(commit: Commit, shadow_id: str, figures: dict[str, Any], took_s: float) -> None:
     """Emit the figures of a switch or rollback that has ended, in success or not: they are known after the commit.
 
-    The time of the call is kept with the shadow that is live now.
+    The times of the call and of the turn are kept with the shadow that is live now.
     """
     row = commit.shadow(shadow_id)
     if figures["success"]:
-        row = msgspec.structs.replace(row, switch_s=took_s)
+        row = msgspec.structs.replace(row, switch_s=took_s, sealed_ms=figures["sealed_ms"])
         commit.put_shadow(row)
     emit(commit, row, "switch.finished", **figures)
 
