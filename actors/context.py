@@ -16,6 +16,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.errors import EngineClosed
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.data_directory import DirectoryLock
@@ -33,6 +34,7 @@ class EngineContext:
     """Checked before a step that goes by a path and follows no transaction: a foreign directory is not written to."""
     config: Config
     catalog: Catalog
+    shadows: ShadowTable
     metrics: Metrics
     clock: Clock
     attention: Attention

@@ -94,6 +94,7 @@ from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import LOCK_FILE
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.manifest import refuse_foreign
@@ -146,18 +147,15 @@ class Lifecycle:
         refuse_foreign(root, catalog)
         self.generations = OpenGenerations(root, catalog)
         stack.callback(_close_all, self.generations)
-        self.heads, self.followers, changes = (
-            Heads(catalog),
-            FollowerPool(config.followers),
-            StateChanges(catalog, clock),
-        )
+        self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)
+        changes, shadows = StateChanges(catalog, clock), ShadowTable(catalog, set())
         self.journal = Address(
             lambda: JournalWriter.start(catalog, metrics, self._committed, crashed, hold.check_commit)
         )
         stack.callback(self.journal.stop, STOP_TIMEOUT_S)
         stack.callback(_close_cleanly, self.generations, self.journal)
         self.context = EngineContext(
-            root, hold, config, catalog, metrics, clock, Attention(clock), changes, self.journal, crashed
+            root, hold, config, catalog, shadows, metrics, clock, Attention(clock), changes, self.journal, crashed
         )
         context = self.context
         self.timers = self._machine.start_timers()
@@ -230,7 +228,7 @@ class Lifecycle:
         context, generations, validator = self.context, self.generations, self.validator
         broken = self.recovered.broken
         directory = BranchDirectory(state, self.catalog, self.router)
-        self.plans = Plans(self.catalog, context.clock, self.heads)
+        self.plans = Plans(context.shadows, context.clock, self.heads)
         views = Views(context, self.heads, generations, self.locks, self.running_builds, self.plans)
         branches = BranchCalls(context, state, directory, views)
         records = RecordCalls(context, state, directory, self.router, self.admission, self.running_builds)

@@ -37,6 +37,7 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.model.events import EVENT_PREFIX
 from shadowswitch.model.names import escaped
+from shadowswitch.model.shadow_state import UNDER_WAY
 from shadowswitch.model.views import SwitchRequest
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import Clock
@@ -111,7 +112,7 @@ def begin_story(context: EngineContext, subscribers: Subscribers, stack: ExitSta
         },
         "engine.opened",
     )
-    remember(catalog.shadows())
+    remember(context.shadows.standing(UNDER_WAY))
     subscriber = Subscriber(story.take, newest)
     subscribers.add(subscriber)
     stack.callback(note, "engine closed", {"data": str(context.root)}, "engine.closed")

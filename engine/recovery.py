@@ -37,7 +37,7 @@ from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import CorruptData, InternalFailure, ShadowSwitchError, Timeout
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import Finding
 from shadowswitch.storage import data_directory, disk
 from shadowswitch.storage.backends import registry
@@ -106,7 +106,7 @@ class Recovery:
             logger.error("%s", repaired)
         self._locks.load()
         self._note_locks()
-        for shadow in self._catalog.shadows():
+        for shadow in self._context.shadows.standing():
             self._recover_shadow(shadow)
         for number in [row.number for row in self._catalog.generations()]:
             row = self._catalog.generation(number)  # another one that does not open may have retired it
@@ -140,7 +140,8 @@ class Recovery:
 
     def _repair_numbers(self) -> list[Finding]:
         context = self._context
-        return Repair(self._catalog, context.root, context.transact, "recovery", "the start").run_at_start()
+        repair = Repair(self._catalog, context.root, context.transact, "recovery", "the start")
+        return repair.run_at_start(context.shadows.token())
 
     def _publish(self, index: IndexRow, live: Generation) -> None:
         """Complete a publication that a crash cut off behind the commit of its switch: the live pointer decides."""
@@ -264,7 +265,8 @@ class Recovery:
         def is_foreign(moment: Moment | None) -> bool:
             return moment is None or self._clock.seconds_until(moment) is None
 
-        rows, shadows = self._catalog.generations(), self._catalog.shadows()
+        rows = self._catalog.generations()
+        shadows = self._context.shadows.standing({*UNDER_WAY, ShadowState.FAILED})
         soaking = [row.number for row in rows if row.role == "soaking" and is_foreign(row.soak_ends)]
         failed = [row.id for row in shadows if row.state == ShadowState.FAILED and is_foreign(row.failed_at)]
         planned = [row.id for row in shadows if row.plan is not None and is_foreign(row.plan.latest)]

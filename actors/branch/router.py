@@ -55,7 +55,7 @@ class BranchRouter:
         self._loads: dict[int, Load] = {}
         self._used: dict[int, float] = {}
         self._closed = False
-        self.dropped: set[int] = set()
+        self.dropped = context.shadows.dropped
         """The branches that were dropped since the start, or before and are not removed yet. Only ever grows."""
         self._deferred: deque[tuple[BranchRow, Any]] = deque()
 

@@ -1,7 +1,8 @@
 """The CleanupQueue: the rows of the catalog that need the Janitor, by the time at which they are due.
 
-At the start it reads every row; from then on only the rows that transactions have touched. A row at rest leaves the
-queue. So a round costs as much as there is work, whatever the number of branches.
+At the start it reads every row of a generation, and of a shadow that is not at rest; from then on only the rows that
+transactions have touched. A row at rest leaves the queue. So a round costs as much as there is work, whatever the
+number of branches.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from shadowswitch.actors.maintenance.long_journals import LongJournals
 from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import DROPPING, GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.clock import Moment
 
 S = ShadowState
@@ -18,7 +20,7 @@ S = ShadowState
 class CleanupQueue:
     """On the thread of the Janitor."""
 
-    def __init__(self, catalog: Catalog, journals: LongJournals) -> None:
+    def __init__(self, catalog: Catalog, shadows: ShadowTable, journals: LongJournals) -> None:
         """`journals` is informed of the branches that were written to; at the start, of all."""
         self._catalog = catalog
         self.journals = journals
@@ -42,7 +44,8 @@ class CleanupQueue:
         """Branches that were written to since the Janitor looked; trimmed ones are among them."""
         self._generations: dict[int, set[int]] = {}
         catalog.dirty.take()
-        for shadow in catalog.shadows():
+        self.ended |= shadows.at_rest()
+        for shadow in shadows.standing():
             self._shadow(shadow)
         self.ended = dict(sorted(self.ended.items(), key=lambda item: item[1].at if item[1] is not None else 0.0))
         for row in catalog.generations():

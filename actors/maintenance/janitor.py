@@ -146,6 +146,7 @@ class Janitor(EngineActor):
         if self._queue is None:
             self._queue = CleanupQueue(
                 self._context.catalog,
+                self._context.shadows,
                 LongJournals(self._context.catalog, config.journal_keep_changes, config.journal_keep_bytes),
             )
             for number in self._queue.dropped:

@@ -50,7 +50,6 @@ class BranchRemover:
     def remove(self, queue: CleanupQueue, let_go: Callable[[int], bool]) -> None:
         """Remove some of the rows of dropped branches. `let_go` makes the Follower of a generation drop it."""
         slices = SLICES_A_ROUND
-        shadows: dict[int, list[str]] | None = None
         for number in sorted(queue.dropped):
             more = number not in self._emptied
             if more and not self._let_go(number, let_go):
@@ -65,9 +64,8 @@ class BranchRemover:
             left = queue.generations_of(number)
             if left and number in self._emptied:
                 continue  # readers have them pinned
-            shadows = self._shadows(queue.dropped) if shadows is None else shadows
             self._emptied.add(number)
-            if self._forget_shadows(shadows.get(number, [])) and not left:
+            if self._forget_shadows(self._context.shadows.ids_of(number)) and not left:
                 failpoint("drop.emptied")
                 self._context.transact(partial(transitions.forget_branch, number=number), "remove branch")
                 failpoint("drop.forgotten")
@@ -78,14 +76,6 @@ class BranchRemover:
     def _let_go(self, branch: int, let_go: Callable[[int], bool]) -> bool:
         followed = [one.row.number for one in self._generations.all() if one.row.branch == branch]
         return all(let_go(number) for number in followed)
-
-    def _shadows(self, branches: set[int]) -> dict[int, list[str]]:
-        """The ids of the shadows of these branches."""
-        found: dict[int, list[str]] = {}
-        for row in self._catalog.shadows():
-            if row.branch in branches:
-                found.setdefault(row.branch, []).append(row.id)
-        return found
 
     def _forget_shadows(self, shadow_ids: list[str]) -> bool:
         """Remove the shadows whose generation is gone; True when none is left."""

@@ -25,17 +25,18 @@ from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.signals import Tick
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
-from shadowswitch.model.shadow_state import ShadowState
+from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import SwitchRequest, SwitchResult
 from shadowswitch.storage.catalog import transitions
-from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowRow, SwitchPlan
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.clock import Clock
 
 logger = logging.getLogger("shadowswitch")
 
 AGAIN_S = 30.0
-ENDED = frozenset({ShadowState.ACTIVE, ShadowState.CLEANUP, ShadowState.CANCELLED})
+PLANNED = UNDER_WAY | {ShadowState.FAILED}
+ENDED = frozenset(ShadowState) - PLANNED
 """A shadow in one of these has no plan any more."""
 Switch = Callable[[str, SwitchRequest], SwitchResult]
 
@@ -43,10 +44,10 @@ Switch = Callable[[str, SwitchRequest], SwitchResult]
 class Plans:
     """The shadows with a plan, and since when their branches are quiet. One object for each engine. Any thread."""
 
-    def __init__(self, catalog: Catalog, clock: Clock, heads: Heads) -> None:
+    def __init__(self, table: ShadowTable, clock: Clock, heads: Heads) -> None:
         self._clock = clock
         self._heads = heads
-        self.shadows: set[str] = {row.id for row in catalog.shadows() if row.plan is not None}
+        self.shadows: set[str] = {row.id for row in table.standing(PLANNED) if row.plan is not None}
         self._quiet: dict[str, tuple[int, float]] = {}
 
     def add(self, row: ShadowRow) -> None:

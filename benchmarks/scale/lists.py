@@ -1,4 +1,4 @@
-"""Lists and the figures of an engine, over many branches and many shadows beside a hundred of them."""
+"""Lists, the figures and the start of an engine, over many branches and many shadows beside a hundred of them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from shadowswitch.service.http.access import LOCAL, Access
 from shadowswitch.service.http.host import Host, Options
 from shadowswitch.service.http.routes.metrics import exposition
 from shadowswitch.service.http.routes.shadows import estimate, overview
+from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
 
 FEW, PAGE, ROUNDS, SHADOWS = 100, 100, 15, 5_000
+ENDED, OPENS, OPEN_MS_MAX = 20_000, 5, 500.0
 RATIO_MAX = 5.0
 
 
@@ -27,6 +29,7 @@ def measure(sizes: Sizes, folder: Path, report: Report) -> None:
     """A page, a count, and the figures, with few and with many branches, then with few and with many shadows."""
     _measure(sizes, sizes.branches, "branches", partial(_of_branches, folder), report)
     _measure(sizes, min(SHADOWS, sizes.branches), "shadows", partial(_of_shadows, folder), report)
+    _measure_open(sizes, folder, report)
 
 
 def _measure(sizes: Sizes, many: int, what: str, of: Callable[[int], dict[str, float]], report: Report) -> None:
@@ -57,18 +60,7 @@ def _of_shadows(folder: Path, count: int) -> dict[str, float]:
         engine.create_branch(BRANCH)
         fill(engine, 1000)
         engine.rebuild(BRANCH, KIND, [TYPE])
-        ended = engine.start_build(BRANCH, "OTHER_INDEX", [TYPE], external=True)
-        engine.cancel_build(ended.shadow_index_id)
-        context = engine._lifecycle.context
-        row = context.catalog.shadow(ended.shadow_index_id)
-
-        def copy(commit: Commit) -> None:
-            for number in range(count):
-                generation = commit.next_number("generation")
-                commit.put_shadow(msgspec.structs.replace(row, id=f"{number:032x}", generation=generation))
-
-        context.transact(copy, "make shadows")
-        engine.clean_up()  # the Janitor notes the end of each
+        row = _make_ended(engine, count)
         (live,) = engine.indexes()
         calls: dict[str, Callable[[], object]] = {
             "a page of 50 shadows": lambda: engine.shadows(limit=PAGE // 2, after=row.generation + count // 2),
@@ -81,9 +73,39 @@ def _of_shadows(folder: Path, count: int) -> dict[str, float]:
         return {name: _median_ms(call) for name, call in calls.items()}
 
 
-def _median_ms(call: Callable[[], object]) -> float:
+def _make_ended(engine: Engine, count: int) -> ShadowRow:
+    """A build that was cancelled, and copies of its row; returns the row."""
+    ended = engine.start_build(BRANCH, "OTHER_INDEX", [TYPE], external=True)
+    engine.cancel_build(ended.shadow_index_id)
+    engine.clean_up()  # the Janitor notes the end
+    context = engine._lifecycle.context
+    row = context.catalog.shadow(ended.shadow_index_id)
+
+    def copy(commit: Commit) -> None:
+        for number in range(count):
+            generation = commit.next_number("generation")
+            commit.put_shadow(msgspec.structs.replace(row, id=f"{number:032x}", generation=generation))
+
+    context.transact(copy, "make shadows")
+    return row
+
+
+def _measure_open(sizes: Sizes, folder: Path, report: Report) -> None:
+    """The start over ended shadows, whose rows stay for `Config.ended_keep_s`."""
+    count = min(ENDED, sizes.branches)
+    with Engine.open(folder / "ended", BENCH_CONFIG) as engine:
+        engine.create_branch(BRANCH)
+        _make_ended(engine, count)
+    milliseconds = _median_ms(lambda: Engine.open(folder / "ended", BENCH_CONFIG).close(), OPENS)
+    what = f"open with {count:,} ended shadows"
+    report.figure(f"lists: {what}, and close", milliseconds, "ms", f"median of {OPENS}")
+    met = sizes.judged(milliseconds <= OPEN_MS_MAX)
+    report.target(f"{what} takes at most {OPEN_MS_MAX:g} ms", f"{milliseconds:.0f} ms", met)
+
+
+def _median_ms(call: Callable[[], object], rounds: int = ROUNDS) -> float:
     took = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         begun = time.perf_counter()
         call()
         took.append((time.perf_counter() - begun) * 1000)

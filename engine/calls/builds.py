@@ -30,7 +30,6 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
-from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.generations.build_spec import refuse_other_options
 
 logger = logging.getLogger("shadowswitch")
@@ -64,7 +63,7 @@ class BuildCalls:
         self._external = external
         self._running_builds = running_builds
         self._views = views
-        self._table = ShadowTable(context.catalog, branches.dropped)
+        self._table = context.shadows
         self._cut_off = cut_off
 
     def start_build(

@@ -38,7 +38,8 @@ from shadowswitch.service.cli.progress import build_details, steps
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.catalog.environment import Catalog
-from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.rows import ShadowHead, ShadowRow
+from shadowswitch.storage.catalog.source.shadow_table import stored_shadows
 from shadowswitch.storage.generations.build_spec import refuse_other_options
 
 logger = logging.getLogger("shadowswitch")
@@ -99,7 +100,7 @@ def find_shadow(catalog: Catalog, given: str) -> ShadowRow:
         return exact
     if len(given) < PREFIX_CHARS_MIN:
         raise UnknownShadow(f"there is no shadow {given!r}; the beginning of an id has {PREFIX_CHARS_MIN} characters")
-    found = [row for row in catalog.shadows() if row.id.startswith(given)]
+    found = stored_shadows(catalog, lambda head: head.id.startswith(given))
     if len(found) > 1:
         ids = ", ".join(f"{row.id} ({row.state})" for row in found[:LISTED_MAX])
         raise UnknownShadow(f"{len(found)} shadows begin with {given!r:.80}, so give more of the id: {ids}")
@@ -238,10 +239,11 @@ def _after_switch(engine: Engine | RemoteEngine, shadow_id: str) -> ShadowState:
 
 def under_way(catalog: Catalog, branch: str, index_type: str) -> ShadowRow | None:
     """The shadow that is under way of an index before a command, or None."""
-    for row in catalog.shadows():
-        if row.branch_name == branch and row.index_type == index_type and row.state in UNDER_WAY:
-            return row
-    return None
+
+    def is_so(head: ShadowHead) -> bool:
+        return head.branch_name == branch and head.index_type == index_type and head.state in UNDER_WAY
+
+    return next(iter(stored_shadows(catalog, is_so)), None)
 
 
 def may_join(before: ShadowRow, served: bool, switch: bool) -> bool:

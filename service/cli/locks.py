@@ -31,6 +31,7 @@ from shadowswitch.service.host_file import holder_of
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import LocksRow, find_locks
 from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.source.shadow_table import stored_shadows
 from shadowswitch.storage.disk import boot_id
 
 LOCK_HEADINGS = ("holder", "lock", "covers", "since", "done", "left", "expires in", "reason")
@@ -48,7 +49,8 @@ def locks_of(catalog: Catalog, data: Path, branch: str) -> output.View:
     covering = stored.table.locks if stored is not None else ()
     held = {lock.lock_id for lock in locks}
     free = free_types(types_of(catalog, branch), [lock for lock in covering if lock.lock_id in held])
-    builds = [shadow_status(one, host is not None) for one in catalog.shadows() if one.branch == row.number]
+    under_way = stored_shadows(catalog, lambda head: head.branch == row.number and head.state in UNDER_WAY)
+    builds = [shadow_status(one, host is not None) for one in under_way]
     return {
         "branch": branch,
         "host": host,
@@ -57,7 +59,7 @@ def locks_of(catalog: Catalog, data: Path, branch: str) -> output.View:
         "locks": locks,
         "waiters": waiters,
         "free_resource_types": list(free),
-        "builds": [build for build in builds if build["state"] in UNDER_WAY],
+        "builds": builds,
     }
 
 

@@ -30,6 +30,7 @@ from shadowswitch.storage.catalog.locks import all_locks
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages, branch_rows
 from shadowswitch.storage.catalog.source.index_pages import index_pages
+from shadowswitch.storage.catalog.source.shadow_table import shadow_heads
 
 COLUMNS = {
     "branches": ("name", "state", "record_count", "head_lsn", "locks", "waiting", "created_at"),
@@ -56,19 +57,21 @@ def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -
     """The view of the whole data directory: `limit` branches with a number above `after`, and the newest shadows."""
     page = list(islice(branch_pages(catalog, after), limit))
     live = list(index_pages(catalog))
-    shadows = catalog.shadows()
+    with catalog.read() as txn:
+        places = sorted((head.generation, head.id, head.branch) for head in shadow_heads(catalog, txn))
     host = host_file.holder_of(data)
     stored = {row.branch: row for row in all_locks(catalog)}
     held = {number: held_and_waiting(catalog, row, hosted=host is not None) for number, row in stored.items()}
-    branches = branch_rows(catalog, [*(row.branch for row in live), *(row.branch for row in shadows), *stored])
-    shadows = [row for row in shadows if row.branch in branches]
+    branches = branch_rows(catalog, [*(row.branch for row in live), *(branch for _, _, branch in places), *stored])
+    ids = [id for _, id, branch in places if branch in branches]
+    shadows = filter(None, map(catalog.find_shadow, ids[-limit:]))
     live = [row for row in live if row.branch in branches]
     return {
         "host": host,
         "branches": [_branch(catalog, row, held.get(row.number)) for row in page],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live[:limit]],
-        "shadows": [shadow_status(row, host is not None) for row in shadows[-limit:]],
-        "counts": {"branches": branch_count(catalog), "indexes": len(live), "shadows": len(shadows)},
+        "shadows": [shadow_status(row, host is not None) for row in shadows],
+        "counts": {"branches": branch_count(catalog), "indexes": len(live), "shadows": len(ids)},
         "next_after": page[-1].number if len(page) == limit else None,
         "locks": [lock for locks, _ in held.values() for lock in locks],
         "waiters": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.shadow_state import UNDER_WAY
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.source.shadow_table import shadow_heads
 
 
 class Counters:
@@ -25,9 +26,10 @@ class Counters:
         self.digests: dict[tuple[int, int], Digest] = {}
         self.under_way: dict[tuple[int, str], str] = {}
         """The shadow under way of each index, by branch and index type: a claim need not read all shadows."""
-        for row in catalog.shadows():
-            if row.state in UNDER_WAY:
-                self.under_way[row.branch, row.index_type] = row.id
+        with catalog.read() as txn:
+            for head in shadow_heads(catalog, txn):
+                if head.state in UNDER_WAY:
+                    self.under_way[head.branch, head.index_type] = head.id
 
     DIGESTS_MAX = 4096
     """Digests kept in memory (1 KiB each as stored); others are read again when needed."""

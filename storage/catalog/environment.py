@@ -302,12 +302,6 @@ class Catalog:
             raise no_shadow(shadow_id)
         return row
 
-    def shadows(self) -> list[ShadowRow]:
-        """All shadow indexes, oldest first."""
-        with self.read() as txn:
-            found = [self.lists.shadow(value, txn) for _, value in txn.cursor(self.db["shadows"])]
-        return sorted(found, key=lambda row: row.generation)
-
     def generation(self, number: int) -> GenerationRow | None:
         """The generation of that number, or None once it was removed."""
         with self.read() as txn:

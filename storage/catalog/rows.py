@@ -16,7 +16,7 @@ import msgspec
 
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.progress import Pace
-from shadowswitch.model.shadow_state import GenerationRole, PublishStrategy, ShadowState
+from shadowswitch.model.shadow_state import ENDED, GenerationRole, PublishStrategy, ShadowState
 from shadowswitch.storage.clock import Moment
 
 FORMAT = 1
@@ -114,6 +114,62 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """The time of the turn of the last switch that made it live, in milliseconds; None in rows of older versions."""
 
 
+_NONE = msgspec.Raw(msgspec.msgpack.encode(None))
+
+
+class ShadowHead(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The fields of a ShadowRow by which a list of shadows is made; the others are not decoded.
+
+    A `Raw` is a part of the stored row, so a head is valid inside the transaction only.
+    """
+
+    v: int
+    id: str
+    branch: int
+    branch_name: str
+    index_type: str
+    resource_types: msgspec.Raw
+    state: ShadowState
+    phase: msgspec.Raw
+    backend: msgspec.Raw
+    build_config: msgspec.Raw
+    fingerprint: msgspec.Raw
+    token: int
+    created_at: msgspec.Raw
+    external: msgspec.Raw = _NONE
+    service_name: msgspec.Raw = _NONE
+    generation: int = 0
+    start_lsn: msgspec.Raw = _NONE
+    applied_lsn: msgspec.Raw = _NONE
+    progress: msgspec.Raw = _NONE
+    eta_s: msgspec.Raw = _NONE
+    record_count: msgspec.Raw = _NONE
+    size_bytes: msgspec.Raw = _NONE
+    started_at: msgspec.Raw = _NONE
+    completed_at: msgspec.Raw = _NONE
+    switched_at: msgspec.Raw = _NONE
+    error: str | None = None
+    retry_count: msgspec.Raw = _NONE
+    path: msgspec.Raw = _NONE
+    summary: msgspec.Raw = _NONE
+    track_ready: msgspec.Raw = _NONE
+    failed_at: msgspec.Raw = _NONE
+    surprises: msgspec.Raw = _NONE
+    pace: msgspec.Raw = _NONE
+    switch_s: msgspec.Raw = _NONE
+    priority: msgspec.Raw = _NONE
+    share: msgspec.Raw = _NONE
+    paused_by: msgspec.Raw = _NONE
+    paused_why: msgspec.Raw = _NONE
+    ended_at: Moment | None = None
+    plan: msgspec.Raw = _NONE
+
+    @property
+    def at_rest(self) -> bool:
+        """It ended, its files are gone, and it has no plan: no start looks at it."""
+        return self.ended_at is not None and self.state in ENDED and bytes(self.plan) == bytes(_NONE)
+
+
 class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     """One built copy of an index."""
 
@@ -199,8 +255,8 @@ class HoldRow(msgspec.Struct, array_like=True, frozen=True):
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 _KINDS: dict[type[msgspec.Struct], str] = {
-    BranchRow: "a branch", ShadowRow: "a shadow", GenerationRow: "a generation", IndexRow: "an index",
-    HoldRow: "a hold", EventRow: "an event",
+    BranchRow: "a branch", ShadowRow: "a shadow", ShadowHead: "a shadow", GenerationRow: "a generation",
+    IndexRow: "an index", HoldRow: "a hold", EventRow: "an event",
 }  # fmt: skip
 _encode = msgspec.msgpack.Encoder().encode
 _decode: dict[type[msgspec.Struct], Callable[[bytes], msgspec.Struct]] = {
@@ -227,6 +283,7 @@ def _decoder(kind: type[Row]) -> Callable[[bytes | memoryview], Row]:
 
 decode_branch = _decoder(BranchRow)
 decode_shadow = _decoder(ShadowRow)
+decode_shadow_head = _decoder(ShadowHead)
 decode_generation = _decoder(GenerationRow)
 decode_index = _decoder(IndexRow)
 decode_event = _decoder(EventRow)

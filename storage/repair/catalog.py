@@ -44,7 +44,8 @@ def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     branches = _known(catalog, txn)
     yield from _heads(catalog, txn, branches)
     yield from _counts(catalog, txn, branches)
-    yield from _numbers(catalog, txn, branches)
+    shadows = _decoded(catalog, txn, "shadows", rows.decode_shadow_head)
+    yield from _numbers(catalog, txn, branches, max((row.token for row in shadows), default=0))
     yield from _names(catalog, txn, branches)
     yield from _states(catalog, txn, {row.number: row for row in branches})
     yield from _positions(catalog, txn)
@@ -52,13 +53,16 @@ def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     yield from type_faults(catalog, txn)
 
 
-def start_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
-    """Those with which no write may begin: numbers would be given twice, or the journal trimmed by a wrong head."""
+def start_faults(catalog: Catalog, txn: lmdb.Transaction, token: int) -> Iterator[Fault]:
+    """Those with which no write may begin: numbers would be given twice, or the journal trimmed by a wrong head.
+
+    `token` is the highest one of a shadow.
+    """
     branches = _known(catalog, txn)
     given = catalog.number("last_lsn", txn)
     if any(catalog.head_in(txn, row.number)[0] > given for row in branches):
         yield from _heads(catalog, txn, branches)
-    yield from _numbers(catalog, txn, branches)
+    yield from _numbers(catalog, txn, branches, token)
 
 
 def _known(catalog: Catalog, txn: lmdb.Transaction) -> list[BranchRow]:
@@ -131,7 +135,7 @@ def _raise_lsn(commit: Commit, lsn: int) -> None:
     commit.last_lsn = max(commit.last_lsn, lsn)
 
 
-def _numbers(catalog: Catalog, txn: lmdb.Transaction, branches: list[BranchRow]) -> Iterator[Fault]:
+def _numbers(catalog: Catalog, txn: lmdb.Transaction, branches: list[BranchRow], token: int) -> Iterator[Fault]:
     for database, counter in COUNTERS.items():
         newest = catalog.span_in(txn, database)[1]
         given = catalog.number(counter, txn)
@@ -140,11 +144,10 @@ def _numbers(catalog: Catalog, txn: lmdb.Transaction, branches: list[BranchRow])
             yield Fault(
                 Finding("EV-1", database, problem), "its rows", partial(Commit.put_number, name=counter, value=newest)
             )
-    shadows = list(_decoded(catalog, txn, "shadows", rows.decode_shadow))
     generations = _decoded(catalog, txn, "generations", rows.decode_generation)
     used = {
         "branch": max((row.number for row in branches), default=0),
-        "token": max((row.token for row in shadows), default=0),
+        "token": token,
         "generation": max((row.number for row in generations), default=0),
         "received": _newest_received(catalog, txn),
     }

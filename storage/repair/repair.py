@@ -51,9 +51,9 @@ class Repair:
                 self._transact(partial(self._note, where=branch.name, what={"records": records.upgraded}), "repair")
         return repaired + self._digests(types)
 
-    def run_at_start(self) -> list[Finding]:
-        """Repair the numbers with which no write may begin."""
-        return self._mend_as_of_now(start_faults)
+    def run_at_start(self, token: int) -> list[Finding]:
+        """Repair the numbers with which no write may begin. `token` is the highest one of a shadow."""
+        return self._mend_as_of_now(partial(start_faults, token=token))
 
     def _mend_as_of_now(self, find: Callable[[Catalog, Any], Iterator[Fault]]) -> list[Finding]:
         """In one transaction, for the numbers rise meanwhile; in none if there is nothing to do."""

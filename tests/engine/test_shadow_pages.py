@@ -12,7 +12,7 @@ import pytest
 
 from shadowswitch import Engine, InvalidTransition
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable, stored_shadows
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.removal import forget_ended
 from tests.support import inside
@@ -136,12 +136,12 @@ def test_the_table_agrees_with_the_rows(open_engine: OpenEngine, monkeypatch: py
             dropped.add(9)
         if chance.random() < 0.5:
             continue
-        rows = [row for row in catalog.shadows() if row.branch not in dropped]
+        rows = stored_shadows(catalog, lambda head: head.branch not in dropped)
         for branch in (None, 1, 8, 9):
             mine = [row for row in rows if branch in (None, row.branch)]
             assert list(table.pages(branch)) == mine
             assert list(table.pages(branch, ShadowState.FAILED)) == [row for row in mine if row.state == "FAILED"]
             assert table.count(branch) == Counter(str(row.state) for row in mine)
-    for row in catalog.shadows():
+    for row in stored_shadows(catalog, lambda _: True):
         inside.transact(engine, lambda commit, id=row.id: forget_ended(commit, [id], []))  # type: ignore[misc]
     assert (list(table.pages()), table.count(), table.count_by_branch()) == ([], {}, {})

@@ -30,6 +30,7 @@ from shadowswitch.engine.calls.inbound import InboundCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.model.progress import CATCH_UP_RATE, ProgressMeter
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
@@ -133,6 +134,7 @@ __all__ = [
     "publish_lock",
     "published_path",
     "replace",
+    "shadow_table",
     "spoil_digest",
     "spoil_source_digest",
     "stale_token",
@@ -157,6 +159,11 @@ WAIT_S = 30.0
 def catalog(engine: Engine) -> Catalog:
     """The catalog of an open engine."""
     return engine._lifecycle.context.catalog
+
+
+def shadow_table(engine: Engine) -> ShadowTable:
+    """The table of the shadows of an open engine."""
+    return engine._lifecycle.context.shadows
 
 
 def transact(engine: Engine, work: Callable[[Commit], T], what: str = "test", timeout_s: float = WAIT_S) -> T:
