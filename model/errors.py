@@ -191,6 +191,10 @@ class InUse(InvalidTransition):
         self.uses = uses or []
 
 
+class PlaceLost(ShadowSwitchError):
+    """A sequence number that the event log never reached: the client read it from another data directory."""
+
+
 class StaleFence(ShadowSwitchError):
     """The caller's fencing token, or its expected live generation, is no longer the present one."""
 

@@ -76,13 +76,13 @@ ROWS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def _pattern(column: int) -> re.Pattern[str]:
-    """Match the phrases of a column as whole words, the longest first."""
-    phrases = sorted({row[column] for row in ROWS}, key=len, reverse=True)
+def _pattern(*columns: int) -> re.Pattern[str]:
+    """Match the phrases of columns as whole words, the longest first."""
+    phrases = sorted({row[column] for row in ROWS for column in columns}, key=len, reverse=True)
     return re.compile("|".join(rf"(?<![\w/]){re.escape(phrase)}(?![\w/])" for phrase in phrases))
 
 
-_PYTHON, _HTTP = _pattern(0), _pattern(1)
+_PYTHON, _BOTH = _pattern(0), _pattern(0, 1)
 _TO_HTTP = {python: http for python, http, _ in ROWS}
 _TO_COMMANDS = {**{http: command for _, http, command in ROWS}, **{python: command for python, _, command in ROWS}}
 
@@ -94,6 +94,4 @@ def in_http(text: str) -> str:
 
 def in_commands(text: str) -> str:
     """Translate a hint of the library or of a server for the command line."""
-    for pattern in (_PYTHON, _HTTP):
-        text = pattern.sub(lambda found: _TO_COMMANDS[found[0]], text)
-    return text
+    return _BOTH.sub(lambda found: _TO_COMMANDS[found[0]], text)

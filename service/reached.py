@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from shadowswitch.model.errors import ShadowSwitchError
-
-
-class PlaceLost(ShadowSwitchError):
-    """A sequence number that the event log never reached: the client read it from another data directory."""
+from shadowswitch.model.errors import PlaceLost
 
 
 def check_reached(after: int, span: tuple[int, int], what: str = "event") -> tuple[int, int]:

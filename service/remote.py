@@ -354,12 +354,22 @@ def error_of(text: bytes) -> ShadowSwitchError:
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, ShadowSwitchError)):
         kind = ShadowSwitchError
-    error = kind(
-        str(problem.get("detail", "refused")),
+    wrong = "; ".join(_wrong(problem.get("errors")))
+    error = (errors.InvalidConfig if wrong else kind)(
+        wrong or str(problem.get("detail", "refused")),
         hint=str(problem.get("hint", "")),
         operation=str(problem.get("operation", "")),
         object=str(problem.get("object", "")),
     )
     if isinstance(error, errors.DuplicateBuild):
         error.shadow_index_id = str(problem.get("shadow_index_id", ""))
+    if isinstance(error, errors.InUse):
+        error.uses = [str(use) for use in problem.get("uses") or []]
     return error
+
+
+def _wrong(found: Any) -> Iterator[str]:
+    """The parts of a request that are wrong, each with its name."""
+    for one in found if isinstance(found, list) else []:
+        if isinstance(one, dict):
+            yield f"{one.get('key', '')}: {one.get('message', '')}"

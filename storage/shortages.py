@@ -30,7 +30,7 @@ PROBE_BYTES = 64 << 20
 """As much as one write of LMDB may have: a file that can grow by that was not cut short for lack of room."""
 
 _SLOTS = -1
-_FREE_SPACE = "free disk space; nothing was stored"
+_FREE_SPACE = "free disk space; the write that failed stored nothing"
 _PERMISSION = ("permission of the user of this process", "give this user access to the files of the data directory")
 _RESOURCES: dict[int, tuple[str, str]] = {
     errno.EMFILE: ("open files of this process (RLIMIT_NOFILE)", "close readers, or raise the limit (ulimit -n)"),
@@ -84,7 +84,10 @@ def full(error: BaseException, operation: str, object: str = "") -> StorageFull:
     code = _code(error)
     what, hint = "the disk is full", _FREE_SPACE
     if code == errno.EDQUOT:
-        what, hint = "the disk quota is used up", "free disk space or raise the quota; nothing was stored"
+        what, hint = (
+            "the disk quota is used up",
+            "free disk space or raise the quota; the write that failed stored nothing",
+        )
     elif code == errno.EFBIG:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         what = f"the disk is full for this process, a file may have {limit} bytes (RLIMIT_FSIZE)"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from shadowswitch.actors.branch.dropping import DROP_TIMEOUT_S, DropBranch, refuse_in_use
+from shadowswitch.actors.branch.dropping import DROP_TIMEOUT_S, DropBranch, uses_of
 from shadowswitch.actors.branch.lifecycle import BranchLife
 from shadowswitch.actors.branch.lock_queries import LockQueries
 from shadowswitch.actors.branch.lock_requests import LockRequests
@@ -77,10 +77,10 @@ class BranchActor(EngineActor):
 
     def _drop(self, message: DropBranch) -> None:
         """Behind every write that was admitted before. From then on every message is refused."""
-        refuse_in_use(self._catalog, self._locks, self._switches, message.own)
+        uses = uses_of(self._catalog, self._locks, self._switches, message.own)
         self._fence = partial(Commit.branch, number=self._row.number)
         reply: Reply[Any] = Reply()
-        self._journal.tell(CommitSwitch(lambda: None, message.work, message.settle, reply))
+        self._journal.tell(CommitSwitch(lambda: None, message.work(uses), message.settle, reply))
         result_of(reply, DROP_TIMEOUT_S, "the drop of the branch")
         for kind in list(self._handlers):
             self.handles(kind, self._refuse)

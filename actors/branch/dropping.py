@@ -13,7 +13,6 @@ from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
-from shadowswitch.storage.catalog.transitions.removal import in_use
 
 DROP_TIMEOUT_S = 30.0
 
@@ -21,21 +20,19 @@ DROP_TIMEOUT_S = 30.0
 class DropBranch(msgspec.Struct, frozen=True):
     """To a BranchActor: drop the branch, unless it is in use. Reply: None, or InUse.
 
-    Locks of an owner in `own` are no use. `work` is the transaction. `settle` makes what is in memory agree with the
-    catalog behind it, on the thread of the JournalWriter.
+    Locks of an owner in `own` are no use. `work` makes the transaction, which is given the other uses and adds the
+    builds. `settle` makes what is in memory agree with the catalog behind it, on the thread of the JournalWriter.
     """
 
     own: tuple[str, ...]
-    work: Callable[[Commit], Any]
+    work: Callable[[list[str]], Callable[[Commit], Any]]
     settle: Callable[[IndexRow | None], object]
     reply: Reply[None]
 
 
-def refuse_in_use(catalog: Catalog, locks: BranchLocks, switches: RunningSwitches, own: tuple[str, ...]) -> None:
-    """Raise InUse, with everything that uses the branch but builds, which the transaction of the drop looks for."""
-    uses = [*_uses_of_locks(locks, own), *_uses_of_switches(catalog, locks.row.number, switches)]
-    if uses:
-        raise in_use(f"branch {locks.row.name!r}", uses, "drop_branch", locks.row.name)
+def uses_of(catalog: Catalog, locks: BranchLocks, switches: RunningSwitches, own: tuple[str, ...]) -> list[str]:
+    """Everything that uses a branch but builds, which the transaction of the drop looks for."""
+    return [*_uses_of_locks(locks, own), *_uses_of_switches(catalog, locks.row.number, switches)]
 
 
 def _uses_of_locks(locks: BranchLocks, own: tuple[str, ...]) -> Iterator[str]:

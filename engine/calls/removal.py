@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from shadowswitch.actors.branch.dropping import DROP_TIMEOUT_S, DropBranch, switched
 from shadowswitch.actors.branch.router import BranchRouter
@@ -19,7 +21,7 @@ from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_index_type
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import IndexRow
-from shadowswitch.storage.catalog.transaction import signed
+from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.catalog.transitions.removal import in_use, is_dropped
 
 
@@ -84,7 +86,10 @@ class RemovalCalls:
         if not isinstance(cascade, bool):
             raise InvalidConfig(f"cascade is True or False, not {cascade!r:.80}")
         named = author(by, reason)
-        work = signed(partial(transitions.drop_branch, number=row.number), *named)
+
+        def work(uses: list[str]) -> Callable[[Commit], Any]:
+            return signed(partial(transitions.drop_branch, number=row.number, uses=uses), *named)
+
         own = tuple(filter(None, (by.strip(), named[0])))
         self._branches.ask(row, DropBranch(own, work, partial(self._settle, row.number), Reply()), "the drop")
         for key in [key for key in self._broken if key[0] == row.number]:

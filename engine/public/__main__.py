@@ -25,6 +25,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    except KeyboardInterrupt:  # Ctrl-C before the command has begun
+        print("shadowswitch: interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(run())
 
 

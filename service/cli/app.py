@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError
 
 from shadowswitch.model.errors import (
     BuildFailed,
+    InUse,
     InvalidChange,
     InvalidConfig,
     InvalidName,
@@ -120,7 +121,8 @@ def _failure(error: Exception) -> Failure:
     """An error as an object. A wrong call has one kind, whichever part of the command line refused it."""
     if isinstance(error, ShadowSwitchError):
         kind, hint = type(error).__name__, _hint(error)
-        return Failure(kind, error.message, hint, error.operation, error.object, error.recoverable)
+        uses = error.uses if isinstance(error, InUse) else []
+        return Failure(kind, error.message, hint, error.operation, error.object, error.recoverable, uses)
     kind = "WrongCall" if _status_of(error) == WRONG else type(error).__name__
     return Failure(kind, " ".join(str(error).split()))
 

@@ -15,7 +15,7 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.views import SWITCH_TIMEOUT_S_MAX
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
-from shadowswitch.service.daemon.settings import engine_config
+from shadowswitch.service.daemon import settings
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog.environment import Catalog
@@ -54,7 +54,10 @@ SwitchTimeout = Annotated[
 ]
 Reason = Annotated[str, Parameter(show_default=False, help="The reason, for the audit history.")]
 
-OURS = frozenset({data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME})
+OURS = frozenset(
+    {data_directory.LOCK, data_directory.CATALOG, data_directory.GENERATIONS, "published", host_file.NAME}
+    | {settings.FILE_NAME}
+)
 """The entries of a directory in which an engine has just started."""
 
 
@@ -125,5 +128,5 @@ def open_engine(data: Path, create: bool = False) -> Iterator[Engine | RemoteEng
             _warn_of_others(data)
     else:
         require_data(data)
-    with Engine.open(data, engine_config(data)) as own:
+    with Engine.open(data, settings.engine_config(data)) as own:
         yield own

@@ -129,12 +129,13 @@ def unschedule(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason =
 def _operate(data: Path, given: str, json: bool, call: Callable[[Engine | RemoteEngine, str], ShadowIndex]) -> None:
     shadow_id = full_id(data, given)
     with open_engine(data) as engine:
-        shadow = call(engine, shadow_id)
+        shadow, hosted = call(engine, shadow_id), isinstance(engine, RemoteEngine)
     paused = shadow.stands_still is not None  # its text says so, too
     text = f"{shadow.shadow_index_id} is {shadow.state}" + ("" if paused else f", {shadow.phase}")
     if shadow.scheduled_switch is not None:
         plan = shadow.scheduled_switch
         text += f"; its switch comes after {plan.quiet_for_s:g} s of quiet, at the latest after {plan.within_s:g} s"
+        text += "" if hosted else ", while serve has the directory open: no process has it open now"
     if shadow.stands_still:
         text += f", {in_commands(shadow.stands_still)}"
     output.print_result(shadow, text, json)

@@ -35,6 +35,8 @@ class Failure(msgspec.Struct, frozen=True):
     operation: str = ""
     object: str = ""
     recoverable: bool = False
+    uses: list[str] = []
+    """Of a removal that is refused: everything that uses what was to go."""
 
 
 def print_json(value: Any) -> None:

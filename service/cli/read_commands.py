@@ -19,7 +19,7 @@ from rich.console import RenderableType
 from shadowswitch.actors.build.disk_check import OnProgress, check_closed
 from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.model.events import EVENT_PREFIX
+from shadowswitch.model.events import EVENT_PREFIX, to_cloud_event
 from shadowswitch.model.names import escaped
 from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
@@ -83,7 +83,7 @@ def search(
 
     Hits are ordered by score, then by resource type and id.
 
-    Example: `shadowswitch search main "event loop" --data ./data --limit 3 --where '{"size": {"gte": 1000}}'`
+    Example: `shadowswitch search main "event loop" --data ./data --limit 3 --where '{"size_bytes": {"gte": 1000}}'`
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def _print_events(title: str, database: str, data: Data, after: int, limit: int,
         check_reached(after, catalog.span(database), "event" if database == "outbox" else "entry")
         found = [event_of(row, catalog.uuid) for row in catalog.events(after, limit, database)]
     if json:
-        output.print_json(found)
+        output.print_json([to_cloud_event(one) for one in found] if database == "outbox" else found)
     else:
         output.print_table(title, ["", "time", "event", "subject", "data"], map(_event_cells, found))
 
@@ -250,7 +250,7 @@ def _follow_events(data: Data, after: int, json: bool) -> None:
                 event = event_of(row, catalog.uuid)
                 after = event.sequence
                 if json:
-                    output.print_json_line(event)
+                    output.print_json_line(to_cloud_event(event))
                 else:
                     sys.stdout.write(escaped("  ".join(_event_cells(event))) + "\n")
             sys.stdout.flush()

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from shadowswitch.engine.engine import Engine
+from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import SWITCH_TIMEOUT_S, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
@@ -34,11 +36,12 @@ from shadowswitch.service.cli.directory import (
     open_engine,
 )
 from shadowswitch.service.cli.progress import steps
-from shadowswitch.service.daemon.importer import Imported, ensure_branch, import_folder
+from shadowswitch.service.daemon.importer import Imported, Progressed, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report_view import print_report
 from shadowswitch.service.hints import in_commands
+from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.backends.registry import likely_index_type
 
 PLAN = Plan()
@@ -111,8 +114,24 @@ def import_(branch: str, directory: Path, *, data: Data, by: By = "", reason: Re
         def progressed(done: int, total: int) -> None:
             show(f"import into {branch}", 100 * done / max(1, total), f"{output.size(done)} of {output.size(total)}")
 
-        imported = import_folder(engine, branch, directory, progressed=progressed)
+        imported = _import_whole(engine, branch, directory, progressed)
     output.print_result(imported, _import_text(imported), json)
+
+
+def _import_whole(engine: Engine | RemoteEngine, branch: str, folder: Path, progressed: Progressed) -> Imported:
+    """An import that fails or is interrupted says how many files the branch has by then."""
+    stored: list[str] = []
+    try:
+        return import_folder(engine, branch, folder, stored=lambda id, _: stored.append(id), progressed=progressed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{_stored(stored)}") from None
+    except ShadowSwitchError as error:
+        error.message += f"; {_stored(stored)}"
+        raise
+
+
+def _stored(files: list[str]) -> str:
+    return f"{output.counted(len(files), 'file')} of the folder are stored; the same import goes on"
 
 
 def _import_text(imported: Imported) -> str:

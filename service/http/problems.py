@@ -21,7 +21,6 @@ from shadowswitch.model.locks.refusal import Blocked
 from shadowswitch.service.hints import in_http
 from shadowswitch.service.http.access import Forbidden, Unauthorized
 from shadowswitch.service.http.limits.shares import Overloaded
-from shadowswitch.service.reached import PlaceLost
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:shadowswitch:problem:"
@@ -88,7 +87,7 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (errors.WriteBlocked, 423),
     (errors.StorageFull, 507),
     (errors.JournalTrimmed, 410),
-    (PlaceLost, 410),
+    (errors.PlaceLost, 410),
     (errors.EngineClosed, 503),
     (errors.DirectoryLost, 503),
     (errors.Timeout, 503),

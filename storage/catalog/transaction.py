@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from shadowswitch.model.digest import Digest
-from shadowswitch.model.errors import BranchExists, DirectoryLost, no_branch
+from shadowswitch.model.errors import BranchExists, DirectoryLost, no_branch, no_shadow
 from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
 from shadowswitch.model.records import Receipt
 from shadowswitch.model.shadow_state import UNDER_WAY
@@ -292,9 +292,10 @@ class Commit:
         return row
 
     def shadow(self, shadow_id: str) -> ShadowRow:
-        """A shadow row as of this transaction; it must exist."""
+        """A shadow row as of this transaction. Raises UnknownShadow."""
         row = self.find_shadow(shadow_id)
-        assert row is not None, f"ST-4 shadow {shadow_id} has no row"
+        if row is None:
+            raise no_shadow(shadow_id)
         return row
 
     def find_shadow(self, shadow_id: str) -> ShadowRow | None:

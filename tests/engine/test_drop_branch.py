@@ -254,3 +254,13 @@ def test_rows_that_are_left_of_a_branch_are_found(open_engine: OpenEngine, data_
     fill(engine, 10)
     inside.transact(engine, partial(transitions.forget_branch, number=engine.branch("main").number))
     assert {finding.where for finding in engine.check()} >= {"records", "journal", "heads"}
+
+
+def test_a_refused_drop_names_builds_and_locks_at_once(engine: Engine) -> None:
+    shadow = built(engine).shadow_index_id
+    lock = engine.acquire_lock("main", "MIGRATION", "ann")
+    with pytest.raises(InUse) as refused:
+        engine.drop_branch("main")
+    uses = "; ".join(refused.value.uses)
+    assert (shadow in uses, lock.lock_id in uses) == (True, True), uses
+    engine.write("main", [put("goes on")], "ann", tokens=[lock.token])

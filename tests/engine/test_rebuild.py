@@ -170,6 +170,9 @@ def test_a_refused_build_says_what_the_shadow_in_its_way_does(some: Engine) -> N
         error = duplicate(other, "start_build")
         assert text in error.message
         assert error.hint.startswith("if a kill cut its rebuild off, the same rebuild again ends it; or wait until")
+    paused = duplicate(msgspec.structs.replace(row, state=ShadowState.BUILDING, paused_by="ann"), "start_build")
+    assert "which ann paused" in paused.message
+    assert paused.hint == "let it go on with resume_build, or end it with cancel_build"
 
 
 def test_an_external_build_is_no_part_of_a_rebuild(some: Engine) -> None:

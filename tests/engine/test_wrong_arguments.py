@@ -158,3 +158,26 @@ def test_a_rollback_says_that_there_has_been_only_one_generation(filled: Engine)
 def test_a_rule_for_incoming_events_is_a_boolean(name: str) -> None:
     with pytest.raises(InvalidConfig, match=name):
         IncomingRules(**{name: "yes"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("id", ["abc", "abcdef0123456789abcdef0123456789"])
+def test_an_unknown_shadow_is_the_same_error_in_every_call(engine: Engine, id: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: engine.shadow(id),
+        lambda: engine.switch(id),
+        lambda: engine.wait_for(id, timeout_s=1),
+        lambda: engine.cancel_build(id),
+        lambda: engine.pause_build(id),
+        lambda: engine.resume_build(id),
+        lambda: engine.retry_build(id),
+        lambda: engine.throttle_build(id, 0.5),
+        lambda: engine.set_priority(id, 1),
+        lambda: engine.schedule_switch(id),
+        lambda: engine.unschedule_switch(id),
+        lambda: engine.complete_build(id, 1, 1),
+        lambda: engine.fail_build(id, "no"),
+    ]
+    for call in calls:
+        with pytest.raises(UnknownShadow):
+            call()
+    assert engine.stats()["crashes"] == []

@@ -220,6 +220,11 @@ def test_a_cloud_event_is_received_in_structured_and_binary_mode(open_server: Se
     assert (outcome["id"], outcome["outcome"]) == ("2", "refused")
     for raw in (b"", b"[]", b"{", b'{"specversion": "1.0"}', b"[{}]", b'"x"', b"{}", json.dumps(data).encode()):
         client.refused(400, "POST", "events", raw=raw, headers=structured)
+    for name in ("specversion", "id", "source", "type"):  # the SDK would make some of them up
+        lacking = json.dumps({key: value for key, value in event.items() if key != name}).encode()
+        assert name in client.refused(400, "POST", "events", raw=lacking, headers=structured)["detail"]
+        headers = {key: value for key, value in binary.items() if key != f"ce-{name}"}
+        client.refused(400, "POST", "events", data, headers={**headers, "Content-Type": "application/json"})
     client.refused(400, "POST", "events", data)
     client.refused(422, "POST", "events", raw=json.dumps({**event, "type": "other"}).encode(), headers=structured)
 

@@ -92,3 +92,8 @@ def test_without_the_extra_serve_says_what_to_install(tmp_path: Path) -> None:
         [sys.executable, "-c", call, "serve", "--data", tmp_path / "data"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, "pip install 'shadowswitch[service]'" in done.stderr) == (2, True), done.stderr
+
+
+@HOSTS
+def test_a_number_out_of_bounds_is_a_wrong_call_that_names_it(cli: Cli, data: Path) -> None:
+    assert "priority" in cli.error("build", "main", "--priority", 99999999999, "--data", data, status=2)

@@ -109,7 +109,8 @@ def test_status_shows_branches_indexes_and_shadows(cli: Cli, live: Path) -> None
 
 def test_events_are_in_order_and_start_after_a_sequence_number(cli: Cli, live: Path) -> None:
     everything = cli.json("events", "--data", live)
-    assert [event["sequence"] for event in everything] == list(range(1, len(everything) + 1))
+    assert [int(event["sequence"]) for event in everything] == list(range(1, len(everything) + 1))
+    assert {event["specversion"] for event in everything} == {"1.0"}
     assert everything[-1]["type"] == "com.shadowswitch.switch.finished"
     assert cli.json("events", "--data", live, "--after", 2, "--limit", 2) == everything[2:4]
     assert cli.json("events", "--data", live, "--after", len(everything)) == []
@@ -272,3 +273,26 @@ def test_a_closed_pipe_ends_a_command_without_a_message(live: Path) -> None:
         os.close(write)
         _, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (1, "")
+
+
+def test_a_settings_file_may_be_there_before_the_data(cli: Cli, tmp_path: Path) -> None:
+    data, folder = tmp_path / "fresh", texts(tmp_path / "texts", 2)
+    data.mkdir()
+    (data / "shadowswitch.toml").write_text("[engine]\ndisk_reserve_bytes = 1\n")
+    cli("import", "main", folder, "--data", data)
+    assert cli.json("status", "--data", data)["branches"][0]["record_count"] == 2
+
+
+def test_an_import_that_fails_says_how_much_is_stored(cli: Cli, tmp_path: Path) -> None:
+    folder = texts(tmp_path / "texts", 2)
+    for number in range(60):
+        (folder / f"large{number}.txt").write_text("word " * 100_000)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "shadowswitch.toml").write_text(f"[engine]\ndisk_reserve_bytes = 1\nmap_size_bytes = {16 << 20}\n")
+    cli("import", "main", folder, "--data", data, status=1)
+    line = cli.err
+    stored = cli.json("status", "--data", data)["branches"][0]["record_count"]
+    assert stored > 0
+    assert f"{stored} files of the folder are stored; the same import goes on" in line
+    assert "nothing was stored" not in line

@@ -94,3 +94,10 @@ def test_a_branch_is_dropped_on_the_command_line(data: Path, cli: Cli) -> None:
 def test_a_branch_is_dropped_on_the_command_line_beside_a_server(server: Server, data: Path, cli: Cli) -> None:
     cli("drop", "main", "--data", data, "--by", "alice", "--reason", "merged")
     assert server.client().get("branches")["branches"] == []
+
+
+def test_a_refused_drop_is_an_object_with_its_uses(data: Path, cli: Cli) -> None:
+    shadow = cli.json("build", "main", "--data", data)["shadow"]["shadow_index_id"]
+    assert shadow in str(cli.failure("drop", "main", "--data", data, status=1)["uses"])
+    with serving(data):
+        assert shadow in str(cli.failure("drop", "main", "--data", data, status=1)["uses"])

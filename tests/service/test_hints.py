@@ -86,3 +86,9 @@ def test_hints_on_the_command_line_name_commands(
     else:
         line = refused()
     assert "wait for it with shadowswitch status" in line
+
+
+def test_a_phrase_is_translated_once() -> None:
+    for text in ("lower Config.disk_reserve_bytes, then retry_build", "raise Config.builds_max"):
+        assert in_commands(text).count("shadowswitch.toml") == 1
+        assert in_commands(in_http(text)).count("shadowswitch.toml") == 1

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from shadowswitch import Engine, InvalidConfig, InvalidTransition, SwitchRequest
+from shadowswitch.storage import failpoints
 from tests.conftest import FAST
 from tests.support import inside
 from tests.support.engine_helpers import KIND, TYPES, built, crew, fill, found, put, wait_until
@@ -226,3 +227,15 @@ def test_a_wrong_plan_is_refused(engine: Engine, wrong: dict[str, Any]) -> None:
     id = built(engine).shadow_index_id
     with pytest.raises(InvalidConfig):
         engine.schedule_switch(id, **wrong)
+
+
+def test_a_scheduled_switch_that_is_under_way_is_not_taken_back(engine: Engine) -> None:
+    id = built(engine).shadow_index_id
+    failpoints.plan_points("switch.near=sleep:1.5")
+    engine.schedule_switch(id, 0, 0)
+    wait_until(lambda: engine.shadow(id).state == "SWITCHING", what="the switch")
+    with pytest.raises(InvalidTransition, match="is under way"):
+        engine.unschedule_switch(id)
+    failpoints.plan_points("")
+    assert engine.wait_for(id, "ACTIVE", timeout_s=60).state == "ACTIVE"
+    assert "switch.unscheduled" not in [one.type for one in engine.audit()]

@@ -163,7 +163,7 @@ async def search(
     resource_type: Annotated[list[str] | None, Parameter(required=False, description="Only of these types.")] = None,
     where: Annotated[str | None, Parameter(required=False, max_length=WHERE_CHARS_MAX, description=WHERE)] = None,
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
-    timeout_s: Annotated[float | None, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = None,
+    timeout_s: Annotated[float, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = SEARCH_TIMEOUT_S_MAX,
 ) -> bodies.Found:
     """Search a live index. With `min_lsn` (the LSN of a receipt) the answer shows at least that write.
 
@@ -176,7 +176,7 @@ async def search(
 
     def answer() -> bodies.Found:
         with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
-            left_s = min(most_s, timeout_s or most_s)
+            left_s = min(most_s, timeout_s)
             hits = reader.search(
                 q, limit, offset=offset, resource_types=resource_type, where=condition, timeout_s=left_s
             )

@@ -42,6 +42,8 @@ FROM_NOW_ON = -1
 HEARTBEAT_S = 15.0
 """The longest silence of a stream: proxies close a silent one, and only a write reveals that the client has gone."""
 JSON = "application/json"
+REQUIRED = ("specversion", "id", "source", "type")
+"""The attributes of a CloudEvent that its sender gives."""
 STRUCTURED = "application/cloudevents+json"
 EVENT_STREAM = "text/event-stream"
 """The only type that a client of Server-Sent Events accepts. The route declares it: for a stream, Litestar prefers the
@@ -104,6 +106,7 @@ def decoded(headers: dict[str, str], body: bytes) -> dict[str, Any]:
         raise
     except Exception as error:  # of a batch, an array or bad JSON, as the binding raises it
         raise BadRequest(f"this is no CloudEvent: {type(error).__name__}", hint=hint) from error
+    _check_given(headers, body, hint)
     if isinstance(data, bytes | str):
         try:
             data = json.loads(data)
@@ -135,6 +138,16 @@ async def stream(
     check_reached(place, await sync_to_thread(host.engine.event_span))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return Stream(stream_events(host, caller, place), headers=headers)
+
+
+def _check_given(headers: dict[str, str], body: bytes, hint: str) -> None:
+    """Raise BadRequest for an attribute that the sender left out: the SDK makes up an id, which recognises nothing."""
+    given = {name.lower().removeprefix("ce-") for name in headers if name.lower().startswith("ce-")}
+    if not given:
+        given = set(json.loads(body))  # it was decoded before
+    missing = [name for name in REQUIRED if name not in given]
+    if missing:
+        raise BadRequest(f"this is no CloudEvent: it has no {', '.join(missing)}", hint=hint)
 
 
 def first_place(last_id: str | None, after: int) -> int:

@@ -28,13 +28,14 @@ from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
 from shadowswitch.service.http.problems import NoSuchLock, blocked_members
 from shadowswitch.service.http.routes.presence import while_present
-from shadowswitch.service.http.routes.shadows import Branch
+from shadowswitch.service.http.routes.shadows import Branch, Limit
 from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch, reads, removes
 
 BASE = f"{PREFIX}/branch-locks"
 ONE = f"{BASE}/locks/{{lock_id:str}}"
 RECENT = 10
-LockLimit = Annotated[int | None, Parameter(required=False, ge=1, le=10_000, description="The most locks of a page.")]
+LOCKS_MAX = 10_000
+"""The locks of the longest page, which is what a client gets that does not ask for pages."""
 AfterPlace = Annotated[str, Parameter(required=False, max_length=200, description="Begin after this place.")]
 
 
@@ -110,7 +111,7 @@ async def acquire(data: bodies.Acquire, host: Host, caller: Caller, request: Req
 
 @reads(f"{BASE}/locks")
 def list_all(
-    host: Host, caller: Caller, branch_name: Branch = "", limit: LockLimit = None, after: AfterPlace = ""
+    host: Host, caller: Caller, branch_name: Branch = "", limit: Limit = LOCKS_MAX, after: AfterPlace = ""
 ) -> list[bodies.BranchLock]:
     """The held locks, of one branch or of all. The next page begins behind the `place` of the last lock."""
     return [branch_lock(lock) for lock in visible(host, caller, branch_name or None, limit, after)]

@@ -72,6 +72,9 @@ def duplicate(other: ShadowRow, operation: str) -> DuplicateBuild:
     elif other.state == ShadowState.SWITCHING:
         text = f"{name} has shadow {other.id}, and a switch to it is under way (SWITCHING)"
         hint = "wait until the switch has ended"
+    elif other.paused_by:
+        text = f"{name} has shadow {other.id} ({other.state}), which {other.paused_by} paused"
+        hint = "let it go on with resume_build, or end it with cancel_build"
     else:
         text = f"{name} is being built by shadow {other.id} ({other.state})"
         hint = "wait until it is BUILT and switch to it, or end it with cancel_build"

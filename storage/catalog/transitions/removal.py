@@ -53,15 +53,15 @@ def drop_index(commit: Commit, branch: BranchRow, index_type: str) -> IndexRow:
     return row
 
 
-def drop_branch(commit: Commit, number: int) -> list[IndexRow]:
+def drop_branch(commit: Commit, number: int, uses: Iterable[str] = ()) -> list[IndexRow]:
     """The branch is unknown from now on, and its name free. Returns its indexes, which have no live generation.
 
-    Raises UnknownBranch, InUse while a build or a switch is under way.
+    Raises UnknownBranch, InUse while a build or a switch is under way, or with the given `uses`.
     """
     branch = commit.branch(number)
     may_be_built = sorted(index for index in {*commit.counters.under_way, *commit.moved} if index[0] == number)
-    uses = [use_of(shadow) for index in may_be_built if (shadow := commit.under_way(*index)) is not None]
-    if uses:
+    building = [use_of(shadow) for index in may_be_built if (shadow := commit.under_way(*index)) is not None]
+    if uses := [*uses, *building]:
         raise in_use(f"branch {branch.name!r}", uses, "drop_branch", branch.name)
     prefix = keys.BRANCH.pack(number)
     indexes = [rows.decode_index(value) for _, value in scan_prefix(commit.txn, commit.db["indexes"], prefix)]

@@ -104,4 +104,5 @@ def forget_generation(commit: Commit, number: int) -> None:
     commit.delete_generation(number)
     shadow = commit.shadow(generation.shadow_id)
     commit.put_shadow(msgspec.structs.replace(shadow, ended_at=commit.catalog.clock.moment()))
-    commit.emit("generation.removed", generation.shadow_id, {"generation": number})
+    what = {"generation": number, "reason": "it is retired, and no reader pins it"}
+    commit.emit("generation.removed", generation.shadow_id, what)

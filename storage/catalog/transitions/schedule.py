@@ -35,8 +35,15 @@ def schedule(
 
 
 def unschedule(commit: Commit, shadow_id: str, by: str, reason: str) -> ShadowRow:
-    """Take a plan back. Raises InvalidTransition without one."""
+    """Take a plan back. Raises InvalidTransition without one, and once the switch is under way."""
     row = commit.shadow(shadow_id)
+    if row.plan is not None and row.state == ShadowState.SWITCHING:
+        raise InvalidTransition(
+            f"the scheduled switch of shadow {shadow_id} is under way (SWITCHING)",
+            operation="unschedule switch",
+            object=shadow_id,
+            hint="wait for its end, then roll back",
+        )
     if row.plan is None:
         raise InvalidTransition(
             f"no switch of shadow {shadow_id} is scheduled",
