@@ -69,7 +69,8 @@ def scheduled_view(row: ShadowRow) -> ScheduledSwitch | None:
     if plan is None or row.state in ENDED:
         return None
     by, reason = plan.request.get("performed_by", ""), plan.request.get("reason", "")
-    return derive(ScheduledSwitch, plan, by=by, reason=reason, error=plan.error or None)
+    meant = {name: plan.request.get(name, False) for name in ("force_switch", "allow_empty")}
+    return derive(ScheduledSwitch, plan, by=by, reason=reason, error=plan.error or None, **meant)
 
 
 def shadow_view(row: ShadowRow, root: Path, head_lsn: int) -> ShadowIndex:

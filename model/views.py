@@ -89,6 +89,8 @@ class ScheduledSwitch(msgspec.Struct, frozen=True):
     refusals: int = 0
     error: str | None = None
     """The last refusal; it is tried again."""
+    force_switch: bool = False
+    allow_empty: bool = False
 
 
 class QuietHours(msgspec.Struct, frozen=True):

@@ -1,8 +1,8 @@
 """The gate against surprises: what an index would lack, in words, before it goes live.
 
-`absent` findings (a resource type without records, an index without records) may be meant: `SwitchRequest.allow_empty`
-lets them pass. The others (a field that no record had when the index was built, far fewer records than the live index)
-need `force_switch`.
+`absent` findings (a resource type without records, an index without records, also in place of a live one with many) may
+be meant: `SwitchRequest.allow_empty` lets them pass. The others (a field that no record had when the index was built,
+far fewer records than the live index) need `force_switch`.
 """
 
 from __future__ import annotations

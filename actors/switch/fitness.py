@@ -82,8 +82,11 @@ def _surprises(context: EngineContext, target: Generation, live: Generation | No
     present = list(records) if lacking else []
     accepted = live.row.resource_types if live is not None else []
     held = sum(records.get(name, 0) for name in accepted)
-    others = shadow.surprises + gate.of_drop(sum(counts.values()), held, context.config.records_kept_min)
-    return Surprises(gate.of_types(shadow.branch_name, counts, present, accepted), others)
+    absent, count = gate.of_types(shadow.branch_name, counts, present, accepted), sum(counts.values())
+    drop = gate.of_drop(count, held, context.config.records_kept_min)
+    if not count:  # an index that may be empty drops to nothing
+        return Surprises(absent + drop, shadow.surprises)
+    return Surprises(absent, shadow.surprises + drop)
 
 
 def _gated(found: Validation, surprises: Surprises, request: SwitchRequest) -> Validation:

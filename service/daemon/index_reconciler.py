@@ -1,19 +1,24 @@
 """The index reconciler: it rebuilds an index in the shadow, and switches to it, when its description changes.
 
 Readers use the old index during the rebuild. A further change of the description cancels the build at hand. A rollback
-holds until the description changes. An index that was dropped is built again while it is described. A failed build
-is tried again after `RETRY_S`, or when the settings change.
+holds until the description changes. An index that was dropped is built again while it is described. A failed build is
+tried again after `RETRY_S`, or when the settings change. A description that was refused for what its index would lack
+is not built again before the settings file is saved again, or the counts of the records say something else: another
+build of the same records would be refused as well.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
+from shadowswitch.actors.build.gate import of_drop
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import (
     DuplicateBuild,
@@ -24,7 +29,7 @@ from shadowswitch.model.errors import (
     UnknownIndex,
 )
 from shadowswitch.model.shadow_state import ShadowState
-from shadowswitch.model.views import SwitchRequest
+from shadowswitch.model.views import ScheduledSwitch, ShadowIndex, SwitchRequest
 from shadowswitch.service.daemon.part import AUTHOR, CHANGED, Part
 from shadowswitch.service.daemon.settings import IndexSettings
 from shadowswitch.storage.generations.build_spec import make_spec
@@ -33,6 +38,8 @@ logger = logging.getLogger("shadowswitch")
 
 RETRY_S = 60.0
 LOOK_S = 0.5
+LASTING = ("RECORD_COUNT_VALIDATION: ", "SIZE_COMPARISON: ")
+"""Another build of the same records has these findings again. The others may be damage, which a build leaves behind."""
 
 Key = tuple[str, str]
 
@@ -47,6 +54,17 @@ class IndexStatus(msgspec.Struct, frozen=True):
     error: str | None
 
 
+class Counted(NamedTuple):
+    """What the counts of the records say against an index: its types without records, a large drop; and its records."""
+
+    against: frozenset[str]
+    records: int
+
+    def lasts(self, now: Counted) -> bool:
+        """Would the same be refused now? Not surely, once there are twice the records: one may have the field."""
+        return self.against <= now.against and now.records < 2 * max(1, self.records)
+
+
 class IndexReconciler(Part):
     """Builds and switches on its own thread, one index after the other. `stop` leaves a build at hand to the engine."""
 
@@ -59,8 +77,8 @@ class IndexReconciler(Part):
         self._wanted: dict[Key, IndexSettings] = {}
         self._errors: dict[Key, tuple[str, float]] = {}
         self._under_way: dict[Key, str] = {}
-        self._empty: set[Key] = set()
-        """Indexes that were refused because their branch has no record for them."""
+        self._refused: dict[Key, Counted] = {}
+        """Indexes with a refused description, and what was counted then."""
         self._reached: dict[Key, str] = {}
         """The fingerprint that each index had, once it was as described."""
         self._edited: set[Key] = set()
@@ -76,20 +94,23 @@ class IndexReconciler(Part):
                     self._reached.pop(key, None)
             self._wanted = described
             self._errors.clear()
-            self._empty.clear()
+            self._refused.clear()
         self._wake.set()
 
     def status(self) -> list[IndexStatus]:
         """The status of each described index. Any thread."""
         with self._lock:
             wanted = list(self._wanted.values())
+        plans = [self._plan(index) for index in wanted]
         as_described = [self._is_as_described(index) for index in wanted]
         with self._lock:  # read last: an index as described without a build under way has ended its switch
             errors = {key: error for key, (error, _) in self._errors.items()}
             under_way = dict(self._under_way)
         return [
-            IndexStatus(*index.key, described, under_way.get(index.key), errors.get(index.key))
-            for index, described in zip(wanted, as_described, strict=True)
+            IndexStatus(
+                *index.key, described, under_way.get(index.key), errors.get(index.key) or (plan.error if plan else None)
+            )
+            for index, described, plan in zip(wanted, as_described, plans, strict=True)
         ]
 
     def _round(self) -> float:
@@ -98,14 +119,15 @@ class IndexReconciler(Part):
             wanted = list(self._wanted.items())
         for key, index in wanted:
             _, since = self._errors.get(key, ("", -self._retry_s))
-            if key in self._empty:  # nothing to build before its first record, and no wait after it
-                if not self._records(index):
+            refused = self._refused.get(key)
+            if refused is not None:
+                if refused.lasts(self._count(index)) and not self._is_as_described(index):
                     continue
-                self._empty.discard(key)
+                self._refused.pop(key, None)  # no wait after the first record of an index
                 since = -self._retry_s
             if self._stopping.is_set() or time.monotonic() - since < self._retry_s:
                 continue
-            if self._waits_for_quiet(index) or self._is_settled(key, index):  # in the order of the states
+            if self._plan(index) is not None or self._is_settled(key, index):  # in the order of the states
                 continue
             try:
                 self._build(key, index)
@@ -119,17 +141,21 @@ class IndexReconciler(Part):
                     logger.error("%s of branch %r is not as described: %s", index.index_type, index.branch, error)
                 if self._wanted.get(key) == index:
                     self._errors[key] = (str(error), time.monotonic())
-                    if not self._records(index):
-                        self._empty.add(key)
             finally:
                 self._under_way.pop(key, None)
         return self._look_s
 
-    def _records(self, index: IndexSettings) -> int:
+    def _count(self, index: IndexSettings) -> Counted:
         try:
-            return sum(self._engine.count(index.branch, name) for name in index.resource_types)
-        except ShadowSwitchError:
-            return 0
+            counts = {name: self._engine.count(index.branch, name) for name in index.resource_types}
+            live = self._engine.index(index.branch, index.index_type).resource_types if self._is_live(index) else []
+            held = sum(self._engine.count(index.branch, name) for name in live)
+        except (UnknownIndex, UnknownBranch):
+            return Counted(frozenset(), sys.maxsize)
+        records = sum(counts.values())
+        drop = of_drop(records, held, self._engine.config.records_kept_min)
+        empty = frozenset(name for name, count in counts.items() if not count)
+        return Counted(empty | {"a large drop"} if drop else empty, records)
 
     def _is_as_described(self, index: IndexSettings) -> bool:
         try:
@@ -185,28 +211,44 @@ class IndexReconciler(Part):
                 if self._wanted.get(key) != index:
                     self._engine.cancel_build(id, CHANGED, AUTHOR)
                     return
-        request = SwitchRequest(performed_by=AUTHOR, reason=CHANGED, allow_empty=index.allow_empty)
+        request = SwitchRequest(
+            performed_by=AUTHOR, reason=CHANGED, allow_empty=index.allow_empty, force_switch=index.force_switch
+        )
         if index.switch == "quiet":
             self._engine.schedule_switch(id, index.quiet_for_s, index.within_s, request)
             return
+        before = self._count(index)
         result = self._engine.switch(id, request)
         if not result.success:
             self._engine.cancel_build(id, result.message, AUTHOR)
+            found = result.validation_errors
+            if found and all(one.startswith(LASTING) for one in found):
+                with self._lock:
+                    if self._wanted.get(key) == index:  # a record that was written meanwhile is behind the refusal
+                        self._refused[key] = Counted(before.against | self._count(index).against, before.records)
             raise ShadowSwitchError(result.message)
         self._reached[key] = index.fingerprint  # now, for a rollback may come before the next round
 
-    def _waits_for_quiet(self, index: IndexSettings) -> bool:
-        """Does an equal shadow wait for the switch that was scheduled as the settings say, or is in it?"""
-        for shadow in self._engine.shadows(index.branch) if index.switch == "quiet" else ():
-            if shadow.state not in (ShadowState.BUILT, ShadowState.SWITCHING):
+    def _plan(self, index: IndexSettings) -> ScheduledSwitch | None:
+        """The switch that an equal shadow waits for, or is in, if it was scheduled as the settings say."""
+        wanted = (index.quiet_for_s, index.within_s, index.force_switch, index.allow_empty)
+        for shadow in self._waiting(index) if index.switch == "quiet" else ():
+            plan = shadow.scheduled_switch
+            if plan is None or shadow.index_type != index.index_type:
                 continue
-            plan, same = shadow.scheduled_switch, shadow.index_type == index.index_type
-            if plan is None or not same or (plan.quiet_for_s, plan.within_s) != (index.quiet_for_s, index.within_s):
+            if (plan.quiet_for_s, plan.within_s, plan.force_switch, plan.allow_empty) != wanted:
                 continue
             spec = make_spec(shadow.index_type, shadow.resource_types, shadow.build_config, shadow.external)
             if spec.fingerprint == index.fingerprint:
-                return True
-        return False
+                return plan
+        return None
+
+    def _waiting(self, index: IndexSettings) -> list[ShadowIndex]:
+        states = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.BUILT)  # one that moves meanwhile is not missed
+        try:
+            return [shadow for state in states for shadow in self._engine.shadows(index.branch, state)]
+        except UnknownBranch:
+            return []
 
     def _start(self, index: IndexSettings) -> str:
         """Start the build, or return an equal build under way. A build for an older description is cancelled first."""

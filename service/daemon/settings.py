@@ -59,7 +59,7 @@ FILE_BYTES_MAX = 1 << 20
 FOLLOWED_INDEXES_MAX = 16
 FOLLOWED = (
     "the settings file lies in a folder that is followed, where only indexes of branch 'main' count, without a backend"
-    f" from a module, and {FOLLOWED_INDEXES_MAX} at most; name the file with --settings to use all of it"
+    f" of a module or force_switch, and {FOLLOWED_INDEXES_MAX} at most; name the file with --settings to use all of it"
 )
 
 OF_ENGINE = frozenset(Config.__struct_fields__) - {"incoming"}
@@ -87,6 +87,8 @@ class IndexSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build_config: dict[str, Any] = {}
     allow_empty: bool = False
     """An index without records, or with a resource type that has none, is meant so."""
+    force_switch: bool = False
+    """What else the switch would be refused for is meant, too, see `SwitchRequest`: far fewer records, a new column."""
     switch: Literal["built", "quiet"] = "built"
     """When to switch: as soon as it is BUILT, or at the first quiet moment of the branch, see `schedule_switch`."""
     quiet_for_s: Seconds = 900.0
@@ -184,11 +186,12 @@ def harmless(settings: Settings) -> tuple[Settings, dict[str, str]]:
     """The part of the settings that may come from content, and the tables that are left out, each with the reason.
 
     An index of the branch that mirrors the folder counts, with a backend of this library or of the host. What names
-    another folder, an address, a module, another branch, or a rule of the engine does not.
+    another folder, an address, a module, another branch, or a rule of the engine does not, and no check is overridden.
     """
     branch = IndexSettings().branch
     ours = [one for one in settings.index if one.branch == branch and ":" not in str(one.build_config.get("backend"))]
-    kept = Settings(index=tuple(ours[:FOLLOWED_INDEXES_MAX]))
+    checked = [msgspec.structs.replace(one, force_switch=False) for one in ours[:FOLLOWED_INDEXES_MAX]]
+    kept = Settings(index=tuple(checked))
     left_out = {
         f"[[{table}]]" if isinstance(given, tuple) else f"[{table}]": FOLLOWED
         for table, given in msgspec.structs.asdict(settings).items()
@@ -196,6 +199,8 @@ def harmless(settings: Settings) -> tuple[Settings, dict[str, str]]:
     }
     if len(kept.index) < len(settings.index):
         left_out[f"{len(settings.index) - len(kept.index)} [[index]]"] = FOLLOWED
+    if any(one.force_switch for one in ours):
+        left_out["force_switch of [[index]]"] = FOLLOWED
     return kept, left_out
 
 

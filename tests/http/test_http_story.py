@@ -169,6 +169,18 @@ def test_a_switch_that_fails_its_validation_says_why_and_can_be_forced(client: C
     assert "RECORD_COUNT_VALIDATION" in unknown["hint"]
 
 
+def test_an_index_that_may_be_empty_takes_the_place_of_one_with_many_records(client: Client, branch: str) -> None:
+    changes = [{"resource_type": "object_type", "id": f"n{n}", "fields": {"text": "x"}} for n in range(200)]
+    client.post(f"branches/{segment(branch)}/write", {"changes": changes})
+    assert client.post(f"shadow-index/{client.built(branch)}/switch", {})["success"]
+    body = {"branch_name": branch, "index_type": "SEARCH_INDEX", "resource_types": ["note_type"]}
+    empty = str(client.post("shadow-index/start", body)["shadow_index_id"])
+    client.wait_for(empty, "BUILT")
+    refused = client.post(f"shadow-index/{empty}/switch", {})
+    assert [text for text in refused["validation_errors"] if "the index would have 0 records" in text]
+    assert client.post(f"shadow-index/{empty}/switch", {"allow_empty": True})["success"]
+
+
 def test_a_build_is_cancelled_with_a_reason(client: Client, branch: str) -> None:
     shadow_id = start(client, branch)
     done = client.ok("DELETE", f"shadow-index/{shadow_id}?reason=wrong%20tokenizer")

@@ -59,6 +59,7 @@ folder = "drop"
 [incoming]
 auto_switch = false
 [[index]]
+force_switch = true
 [index.build_config]
 tokenizer = "porter"
 [[index]]
@@ -68,7 +69,7 @@ index_type = "GRAPH_INDEX"
 [index.build_config]
 backend = "{MODULE}:Backend"
 """
-LEFT_OUT = ["2 [[index]]", "[[mirror]]", "[[webhook]]", "[inbox]", "[incoming]"]
+LEFT_OUT = ["2 [[index]]", "[[mirror]]", "[[webhook]]", "[inbox]", "[incoming]", "force_switch of [[index]]"]
 
 
 @pytest.mark.parametrize("when", ["at the start", "later"])

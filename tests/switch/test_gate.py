@@ -137,6 +137,20 @@ def test_a_large_drop_is_refused_and_a_rollback_is_not(engine: Engine) -> None:
     assert engine.rollback("main", KIND).success, "to the smaller one: a way back is never refused for its size"
 
 
+def test_an_index_that_may_be_empty_may_take_the_place_of_one_with_many_records(engine: Engine) -> None:
+    fill(engine, 300)
+    engine.write("main", [Put("link_type", "1", {"text": "x"})])
+    live(engine)
+    meant = SwitchRequest(allow_empty=True)
+    refused = rebuild(engine, ["note_type"])
+    assert "no records of note_type" in refused.message
+    assert "the index would have 0 records, the live one has 300" in refused.message
+    assert not rebuild(engine, ["link_type"], meant).success, "one record is no empty index"
+    assert rebuild(engine, ["note_type"], meant).success
+    (row,) = [one for one in engine.audit() if one.data.get("overridden")]
+    assert [text for text in row.data["overridden"] if "would have 0 records" in text]
+
+
 def test_how_much_may_go_is_a_setting(open_engine: Callable[..., Engine]) -> None:
     engine = open_engine(records_kept_min=0.0)
     engine.create_branch("main")
