@@ -155,10 +155,11 @@ class RemoteEngine:
         """See Engine."""
         return _shadow(self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, dict[str, Any]))
 
-    def shadows(self, branch: str, state: str) -> list[ShadowIndex]:
+    def shadows(self, branch: str | None, state: str, timeout_s: float = TIMEOUT_S) -> list[ShadowIndex]:
         """See Engine. The first page."""
-        path = f"shadow-index/list?branch_name={_branch(branch)}&state={state}"
-        return [_shadow(one) for one in self._call("GET", path, None, dict[str, Any])["shadows"]]
+        of_branch = f"branch_name={_branch(branch)}&" if branch is not None else ""
+        path = f"shadow-index/list?{of_branch}state={state}"
+        return [_shadow(one) for one in self._call("GET", path, None, dict[str, Any], timeout_s)["shadows"]]
 
     def cancel_build(self, shadow_id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """See Engine."""

@@ -7,6 +7,7 @@ discards it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -31,12 +32,12 @@ from shadowswitch.model.names import check_resource_type
 from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
-from shadowswitch.service import caller
+from shadowswitch.service import caller, host_file
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.directory import open_catalog
 from shadowswitch.service.cli.progress import build_details, steps
 from shadowswitch.service.hints import in_commands
-from shadowswitch.service.remote import RemoteEngine
+from shadowswitch.service.remote import STATUS_TIMEOUT_S, RemoteEngine
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowHead, ShadowRow
 from shadowswitch.storage.catalog.source.shadow_table import stored_shadows
@@ -55,11 +56,33 @@ STOPPED = "no process builds it; the same build command, or serve, goes on with 
 EXTERNAL_STOPPED = "no process has the directory open; its builder cannot report until serve runs"
 
 
-def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
-    """A shadow as the catalog has it, under the names of ShadowIndex.
+def builds_of_server(data: Path, catalog: Catalog) -> dict[str, ShadowIndex]:
+    """The builds under way as the server has them now, by id; the catalog follows within seconds. None without one."""
+    found = host_file.read(data)
+    if found is None:
+        return {}
+    with contextlib.suppress(ShadowSwitchError), contextlib.closing(RemoteEngine(found, data, catalog)) as server:
+        return {one.shadow_index_id: one for state in RUNNING for one in server.shadows(None, state, STATUS_TIMEOUT_S)}
+    return {}
+
+
+def shadow_status(row: ShadowRow, hosted: bool, now: ShadowIndex | None = None) -> dict[str, Any]:
+    """A shadow as the catalog has it, under the names of ShadowIndex; with what the server says of its build `now`.
 
     `stands_still` is the reason why no process builds it; `hosted` is True while a process has the directory open.
     """
+    found = _stored_status(row, hosted)
+    if now is not None and row.state in RUNNING:
+        found |= {
+            "build_progress_percent": now.build_progress_percent,
+            "estimated_completion_seconds": now.estimated_completion_seconds,
+            "queue_position": now.queue_position,
+            "stands_still": in_commands(now.stands_still or "") or None,
+        }
+    return found
+
+
+def _stored_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
     stopped = row.state in RUNNING and not hosted
     return {
         "shadow_index_id": row.id,
@@ -80,8 +103,9 @@ def shadow_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
         "started_at": moment(row.started_at),
         "completed_at": moment(row.completed_at),
         "switched_at": moment(row.switched_at),
-        "error": row.error,
+        "error": in_commands(row.error) if row.error is not None else None,
         "priority": row.priority,
+        "queue_position": None,
         "scheduled_switch": scheduled_view(row),
         "share": row.share,
         "paused_by": row.paused_by or None if row.state in RUNNING else None,

@@ -26,7 +26,7 @@ from shadowswitch.model.locks.refusal import STATE_ADVICE, free_types, in_words
 from shadowswitch.model.locks.table import LockTable
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import shadow_status, types_of
+from shadowswitch.service.cli.builds import builds_of_server, shadow_status, types_of
 from shadowswitch.service.host_file import holder_of
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import LocksRow, find_locks
@@ -50,7 +50,8 @@ def locks_of(catalog: Catalog, data: Path, branch: str) -> output.View:
     held = {lock.lock_id for lock in locks}
     free = free_types(types_of(catalog, branch), [lock for lock in covering if lock.lock_id in held])
     under_way = stored_shadows(catalog, lambda head: head.branch == row.number and head.state in UNDER_WAY)
-    builds = [shadow_status(one, host is not None) for one in under_way]
+    now = builds_of_server(data, catalog)
+    builds = [shadow_status(one, host is not None, now.get(one.id)) for one in under_way]
     return {
         "branch": branch,
         "host": host,

@@ -26,7 +26,7 @@ from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
 from shadowswitch.model.views import CheckProgress, Event, Finding
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import find_shadow, shadow_status
+from shadowswitch.service.cli.builds import builds_of_server, find_shadow, shadow_status
 from shadowswitch.service.cli.directory import (
     By,
     Data,
@@ -148,7 +148,8 @@ def status(
     def look() -> output.View:
         if shadow_id is None:
             return status_of(catalog, data, limit, after)
-        return shadow_status(find_shadow(catalog, shadow_id), host_file.holder_of(data) is not None)
+        row, hosted = find_shadow(catalog, shadow_id), host_file.holder_of(data) is not None
+        return shadow_status(row, hosted, builds_of_server(data, catalog).get(row.id))
 
     def render(found: output.View) -> RenderableType:
         return render_shadow(found) if shadow_id is not None else render_status(found)

@@ -21,7 +21,7 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
-from shadowswitch.service.cli.builds import shadow_status
+from shadowswitch.service.cli.builds import builds_of_server, shadow_status
 from shadowswitch.service.cli.locks import LOCK_HEADINGS, held_and_waiting, lock_cells
 from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.remote import RemoteEngine
@@ -66,11 +66,12 @@ def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -
     ids = [id for _, id, branch in places if branch in branches]
     shadows = filter(None, map(catalog.find_shadow, ids[-limit:]))
     live = [row for row in live if row.branch in branches]
+    builds = builds_of_server(data, catalog)
     return {
         "host": host,
         "branches": [_branch(catalog, row, held.get(row.number)) for row in page],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live[:limit]],
-        "shadows": [shadow_status(row, host is not None) for row in shadows],
+        "shadows": [shadow_status(row, host is not None, builds.get(row.id)) for row in shadows],
         "counts": {"branches": branch_count(catalog), "indexes": len(live), "shadows": len(ids)},
         "next_after": page[-1].number if len(page) == limit else None,
         "locks": [lock for locks, _ in held.values() for lock in locks],

@@ -141,3 +141,21 @@ def test_a_failed_build_is_retried_to_its_end(cli: Cli, data: Path) -> None:
 @pytest.mark.parametrize(("command", "value"), [("throttle", "0"), ("throttle", "2"), ("priority", "high")])
 def test_a_wrong_value_is_a_wrong_call(cli: Cli, data: Path, command: str, value: str) -> None:
     cli.error(command, "5f0c", value, "--data", data, status=2)
+
+
+def test_the_status_of_builds_beside_a_server_is_that_of_the_server(cli: Cli, data: Path) -> None:
+    (data / "shadowswitch.toml").write_text("[engine]\nbuilds_max = 1\n")
+    with serving(data, SHADOWSWITCH_POINTS="copy.slice=sleep:0.5") as server:
+        body = {"branch_name": "main", "resource_types": ["file"], "build_config": {"parallel_workers": 1}}
+        client = server.client()
+        first, second = (
+            client.post("shadow-index/start", body | {"index_type": kind})["shadow_index_id"]
+            for kind in ("SEARCH_INDEX", "OTHER_INDEX")
+        )
+        found = cli.json("status", second, "--data", data)
+        assert (found["queue_position"], "queued" in found["stands_still"]) == (1, True)
+        rows = {one["shadow_index_id"]: one for one in cli.json("status", "--data", data)["shadows"]}
+        assert rows[second]["queue_position"] == 1
+        (row,) = (one for one in cli.json("locks", "main", "--data", data)["builds"] if one["shadow_index_id"] == first)
+        assert row["stands_still"] is None
+        wait_until(lambda: cli.json("status", first, "--data", data)["state"] == "BUILT", what="the build")
