@@ -9,6 +9,7 @@ build of the same records would be refused as well.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
 import threading
@@ -54,6 +55,10 @@ class IndexStatus(msgspec.Struct, frozen=True):
     error: str | None
 
 
+NAMES_MAX = 1000
+"""Branches among which a mistyped name is looked for."""
+
+
 class Counted(NamedTuple):
     """What the counts of the records say against an index: its types without records, a large drop; and its records."""
 
@@ -76,6 +81,8 @@ class IndexReconciler(Part):
         self._lock = threading.Lock()
         self._wanted: dict[Key, IndexSettings] = {}
         self._errors: dict[Key, tuple[str, float]] = {}
+        self._without_branch: dict[Key, str] = {}
+        """Why an index waits for its branch."""
         self._under_way: dict[Key, str] = {}
         self._refused: dict[Key, Counted] = {}
         """Indexes with a refused description, and what was counted then."""
@@ -94,6 +101,7 @@ class IndexReconciler(Part):
                     self._reached.pop(key, None)
             self._wanted = described
             self._errors.clear()
+            self._without_branch.clear()
             self._refused.clear()
         self._wake.set()
 
@@ -104,7 +112,7 @@ class IndexReconciler(Part):
         plans = [self._plan(index) for index in wanted]
         as_described = [self._is_as_described(index) for index in wanted]
         with self._lock:  # read last: an index as described without a build under way has ended its switch
-            errors = {key: error for key, (error, _) in self._errors.items()}
+            errors = self._without_branch | {key: error for key, (error, _) in self._errors.items()}
             under_way = dict(self._under_way)
         return [
             IndexStatus(
@@ -128,14 +136,16 @@ class IndexReconciler(Part):
             if self._stopping.is_set() or time.monotonic() - since < self._retry_s:
                 continue
             if self._plan(index) is not None or self._is_settled(key, index):  # in the order of the states
+                self._without_branch.pop(key, None)
                 continue
             try:
                 self._build(key, index)
                 self._errors.pop(key, None)
+                self._without_branch.pop(key, None)
             except EngineClosed:
                 raise
             except UnknownBranch:
-                continue  # a mirror creates the branch
+                self._wait_for_branch(key, index)  # a mirror may create it
             except ShadowSwitchError as error:
                 if self._errors.get(key, ("",))[0] != str(error):
                     logger.error("%s of branch %r is not as described: %s", index.index_type, index.branch, error)
@@ -144,6 +154,17 @@ class IndexReconciler(Part):
             finally:
                 self._under_way.pop(key, None)
         return self._look_s
+
+    def _wait_for_branch(self, key: Key, index: IndexSettings) -> None:
+        """Say once that there is no such branch, and which one may be meant."""
+        names = [one.name for one in self._engine.branches(NAMES_MAX)]
+        close = difflib.get_close_matches(index.branch, names, n=1)
+        text = f"there is no branch {index.branch!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+        if self._without_branch.get(key) != text:
+            logger.warning("%s waits: %s", index.index_type, text)
+        with self._lock:
+            if self._wanted.get(key) == index:
+                self._without_branch[key] = text
 
     def _count(self, index: IndexSettings) -> Counted:
         try:

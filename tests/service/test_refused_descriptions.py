@@ -153,3 +153,12 @@ def test_an_index_with_a_quiet_switch_waits_for_its_branch(
     described.engine.create_branch("later")
     wait_until(lambda: described.status.as_described)
     assert not [line for line in caplog.messages if "failed, and is tried again" in line]
+
+
+def test_a_branch_that_is_not_there_is_named_until_it_is(described: Described) -> None:
+    described.wait_live("object_type")
+    described.say('branch = "mian"', WHOLE)
+    described.wait_refused("there is no branch 'mian' (did you mean 'main'?)")
+    described.engine.create_branch("mian")
+    described.engine.write("mian", [Put("object_type", "1", {"title": "one"})])
+    wait_until(lambda: described.status.as_described and described.status.error is None, what="the index of it")
