@@ -208,6 +208,7 @@ class Engine:
     index = _indexes(IndexCalls.index)
     indexes = _indexes(IndexCalls.indexes)
     count_indexes = _indexes(IndexCalls.count_indexes)
+    index_figures = _indexes(IndexCalls.index_figures)
     reader = _indexes(IndexCalls.reader)
     drop_index = _removal(RemovalCalls.drop_index)
 
@@ -241,6 +242,7 @@ class Engine:
     clean_up = _events(EventCalls.clean_up)
     stats = _events(EventCalls.stats)
     histograms = _events(EventCalls.histograms)
+    latencies = _events(EventCalls.latencies)
     trouble = _events(EventCalls.trouble)
     health = _events(EventCalls.health)
 

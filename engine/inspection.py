@@ -24,6 +24,8 @@ from shadowswitch.model.views import Finding, Health
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.keys import SEQUENCE
+from shadowswitch.storage.catalog.rows import HoldRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages, branch_rows
 
 PROBE_S = 1.0
@@ -32,6 +34,7 @@ ROOM_BYTES = 1 << 18
 
 
 JOURNALS_MAX = 100
+"""Branches in the figures of the journal: with more of them, those with the most LSNs held."""
 
 
 class Statistics:
@@ -80,37 +83,71 @@ class Statistics:
         """For each branch: the length of its journal in LSNs, and the generations and subscribers that hold it.
 
         The lowest of these, and `Config.journal_keep_changes` and `journal_keep_bytes`, decide what the Janitor trims.
-        With more than `JOURNALS_MAX` branches only of those that are held: the others are as long as the settings say.
+        With more than `JOURNALS_MAX` branches only of those that are held most, at most so many of them.
         """
-        holders = self._journal_holders()
+        held_by = self._held_most()
         if branch_count(self._catalog) <= JOURNALS_MAX:
             branches = list(branch_pages(self._catalog))
         else:
-            branches = list(branch_rows(self._catalog, holders).values())
+            branches = list(branch_rows(self._catalog, held_by).values())
         figures = []
         for branch in branches:
             head, oldest = self._catalog.head(branch.number)
-            held = sorted(holders.get(branch.number, []), key=lambda holder: int(holder["durable_lsn"]))
+            held = sorted(held_by.get(branch.number, []), key=lambda holder: int(holder["durable_lsn"]))
             length = max(0, head - oldest + 1)
             figures.append(
                 {"branch": branch.name, "head_lsn": head, "oldest_lsn": oldest, "changes": length, "held_by": held}
             )
         return figures
 
-    def _journal_holders(self) -> dict[int, list[dict[str, Any]]]:
-        """By branch number."""
-        holders: dict[int, list[dict[str, Any]]] = {}
-        for row in self._catalog.generations():
-            opened = self._generations.get(row.number)
-            durable = opened.writer.durable_lsn if opened is not None else row.durable_lsn
-            if retention.keeps_journal(self._catalog, row):
-                lsn = max(durable, row.durable_lsn)
-                what = {"generation": row.number, "role": row.role, "durable_lsn": lsn}
-                holders.setdefault(row.branch, []).append(what | {"changes": max(0, self._heads.of(row.branch) - lsn)})
+    def _held_most(self) -> dict[int, list[dict[str, Any]]]:
+        """By branch number what holds the journal, of up to `JOURNALS_MAX` branches. Reads the rows of these alone."""
+        holds: dict[int, list[HoldRow]] = {}
         for hold in retention.holds(self._catalog):
             if not hold.given_up:
-                holders.setdefault(hold.branch, []).append(retention.hold_lag(hold, self._heads.of(hold.branch)))
-        return holders
+                holds.setdefault(hold.branch, []).append(hold)
+        generations = self._holding()
+        most = {branch: max(found.values()) for branch, found in generations.items()}
+        for branch, rows in holds.items():
+            held = self._heads.of(branch) - min(row.after_lsn for row in rows)
+            most[branch] = max(held, most.get(branch, 0))
+        found: dict[int, list[dict[str, Any]]] = {}
+        for _, branch in sorted((-held, branch) for branch, held in most.items()):
+            head = self._heads.of(branch)
+            holders = [retention.hold_lag(row, head) for row in holds.get(branch, ())]
+            holders += filter(None, (self._holder(number, head) for number in generations.get(branch, ())))
+            if holders:
+                found[branch] = holders
+            if len(found) >= JOURNALS_MAX:
+                break
+        return found
+
+    def _holding(self) -> dict[int, dict[int, int]]:
+        """By branch the generations that may hold its journal, with the number of LSNs.
+
+        Decodes no row of an open generation: some have retired since, see `_holder`. Of an unknown format, each row.
+        """
+        found: dict[int, dict[int, int]] = {}
+        with self._catalog.read() as txn:
+            for key, value in txn.cursor(self._catalog.db["generations"]):
+                (number,) = SEQUENCE.unpack(key)
+                opened = self._generations.get(number)
+                if opened is None or opened.row.opaque:
+                    row = self._catalog.lists.generation(value, txn)
+                    if not row.needs_journal:
+                        continue
+                    branch, durable = row.branch, row.durable_lsn
+                else:
+                    branch, durable = opened.row.branch, opened.writer.durable_lsn
+                found.setdefault(branch, {})[number] = max(0, self._catalog.head_in(txn, branch)[0] - durable)
+        return found
+
+    def _holder(self, number: int, head: int) -> dict[str, Any] | None:
+        row, opened = self._catalog.generation(number), self._generations.get(number)
+        if row is None or not retention.keeps_journal(self._catalog, row):
+            return None
+        lsn = max(row.durable_lsn, opened.writer.durable_lsn if opened is not None else 0)
+        return {"generation": number, "role": row.role, "durable_lsn": lsn, "changes": max(0, head - lsn)}
 
 
 class Readiness:

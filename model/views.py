@@ -199,6 +199,17 @@ class IndexInfo(msgspec.Struct, frozen=True):
     """Its place in the list of indexes, for `indexes(after=)`. A switch does not change it."""
 
 
+class IndexFigures(msgspec.Struct, frozen=True):
+    """What changes of a live index, see IndexInfo."""
+
+    branch_name: str
+    index_type: str
+    generation: int
+    record_count: int
+    lag_changes: int
+    pins: int
+
+
 class SwitchRequest(msgspec.Struct, frozen=True):
     """How to switch. `force_switch` overrides advisory checks only. Raises InvalidConfig for a value out of range."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill, quantile
+from benchmarks.scale.many_indexes import copy_index
 from benchmarks.scale.sizes import Sizes
 from benchmarks.scale.writers import make_branches
 from shadowswitch.engine.engine import Engine
@@ -21,6 +22,9 @@ from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
 
 FEW, PAGE, ROUNDS, SHADOWS = 100, 100, 15, 5_000
+INDEXES = 5_000
+US_MAX = {"stats": 5.0, "metrics": 30.0, "the figures of the dashboard": 0.5}
+"""Microseconds for each live index."""
 ENDED, OPENS, OPEN_MS_MAX = 20_000, 5, 500.0
 RATIO_MAX = 5.0
 
@@ -30,6 +34,7 @@ def measure(sizes: Sizes, folder: Path, report: Report) -> None:
     _measure(sizes, sizes.branches, "branches", partial(_of_branches, folder), report)
     _measure(sizes, min(SHADOWS, sizes.branches), "shadows", partial(_of_shadows, folder), report)
     _measure_open(sizes, folder, report)
+    _measure_indexes(sizes, folder, report)
 
 
 def _measure(sizes: Sizes, many: int, what: str, of: Callable[[int], dict[str, float]], report: Report) -> None:
@@ -101,6 +106,36 @@ def _measure_open(sizes: Sizes, folder: Path, report: Report) -> None:
     report.figure(f"lists: {what}, and close", milliseconds, "ms", f"median of {OPENS}")
     met = sizes.judged(milliseconds <= OPEN_MS_MAX)
     report.target(f"{what} takes at most {OPEN_MS_MAX:g} ms", f"{milliseconds:.0f} ms", met)
+
+
+def _measure_indexes(sizes: Sizes, folder: Path, report: Report) -> None:
+    """The figures of an engine with many live indexes: a row of each is inherent to the metrics."""
+    few, many = min(FEW, sizes.branches), min(INDEXES, sizes.branches)
+    found = {count: _of_indexes(folder, count) for count in sorted({few, many})}
+    for name, most_us in US_MAX.items():
+        for count, figures in found.items():
+            report.figure(f"lists: {name}, {count:,} indexes", figures[name], "ms", f"median of {ROUNDS}")
+        each_us = (found[many][name] - found[few][name]) / max(1, many - few) * 1000
+        says = f"{name} of {many:,} indexes cost at most {most_us:g} us for each"
+        report.target(says, f"{each_us:.1f} us", sizes.judged(each_us <= most_us))
+
+
+def _of_indexes(folder: Path, count: int) -> dict[str, float]:
+    with Engine.open(folder / f"indexes-{count}", BENCH_CONFIG) as engine:
+        make_branches(engine, count)
+        first, *others = engine.branches()
+        made = engine.rebuild(first.name, KIND, [TYPE], {"backend": "kv"})
+        if not made.success:
+            raise RuntimeError(made.message)
+        row = engine._lifecycle.context.catalog.indexes()[0]
+        copy_index(engine, row, {one.number: one.name for one in others})
+        host = Host(engine, Access(), Options())
+        calls: dict[str, Callable[[], object]] = {
+            "stats": engine.stats,
+            "metrics": lambda: exposition(host, LOCAL),
+            "the figures of the dashboard": lambda: overview[0].fn(host, LOCAL),
+        }
+        return {name: _median_ms(call) for name, call in calls.items()}
 
 
 def _median_ms(call: Callable[[], object], rounds: int = ROUNDS) -> float:

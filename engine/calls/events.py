@@ -135,6 +135,12 @@ class EventCalls:
         found = sorted(self._context.metrics.histograms.items())
         return {name: histogram.cumulative() for name, histogram in found}
 
+    def latencies(self) -> dict[str, dict[str, float]]:
+        """The latencies of `stats` alone, in milliseconds: reads no row."""
+        self._state.check()
+        found = sorted(self._context.metrics.histograms.items())
+        return {name: histogram.summary() for name, histogram in found}
+
     def trouble(self) -> str:
         """Why nothing can be written until the directory is opened again, or "" while all is well."""
         self._state.check()

@@ -19,7 +19,7 @@ from shadowswitch.engine.reader import OpenReaders, Reader, no_index
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.model.names import check_index_type
-from shadowswitch.model.views import IndexInfo
+from shadowswitch.model.views import IndexFigures, IndexInfo, derive
 from shadowswitch.storage.catalog.filtered_search import Versions
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_rows
@@ -85,15 +85,41 @@ class IndexCalls:
         Reads no row of an index that is served, and one of each branch if there is `wanted`.
         """
         self._state.check()
+        branches = Counter(number for number, _ in self._keys())
+        if wanted is None:
+            return branches.total()
+        return sum(branches[number] for number, row in branch_rows(self._catalog, branches).items() if wanted(row.name))
+
+    def index_figures(self, wanted: Callable[[str], bool] | None = None) -> list[IndexFigures]:
+        """The figures of each live index, in the order of the branches. `wanted` is as of `count_indexes`.
+
+        Reads no row of an index that is served, and one of each branch: about 10 us for each index.
+        """
+        self._state.check()
+        keys = sorted(self._keys())
+        rows = branch_rows(self._catalog, {number for number, _ in keys})
+        names = {number: row.name for number, row in rows.items() if wanted is None or wanted(row.name)}
+        found = (self._figures(names[number], number, index_type) for number, index_type in keys if number in names)
+        return [figures for figures in found if figures is not None]
+
+    def _keys(self) -> set[tuple[int, str]]:
+        """Branch and type of each live index."""
         served = set(self._indexes.served())
         for key in {*self._broken, *self._indexes.without(())} - served:
             row = self._catalog.index(*key)
             if row is not None and row.live:
                 served.add(key)
-        branches = Counter(number for number, _ in served if not self._branches.is_dropped(number))
-        if wanted is None:
-            return branches.total()
-        return sum(branches[number] for number, row in branch_rows(self._catalog, branches).items() if wanted(row.name))
+        return {key for key in served if not self._branches.is_dropped(key[0])}
+
+    def _figures(self, name: str, branch: int, index_type: str) -> IndexFigures | None:
+        live = self._indexes.live(branch, index_type)
+        if live is None:  # it is not served
+            row = self._catalog.index(branch, index_type)
+            info = self._views.index(row) if row is not None and row.live else None
+            return derive(IndexFigures, info) if info is not None else None
+        lag = max(0, self._heads.of(branch) - live.applied_lsn)
+        count = self._catalog.count_of(branch, live.writer.types)
+        return IndexFigures(name, index_type, live.row.number, count, lag, live.pins)
 
     def reader(self, branch: str, index_type: str, min_lsn: int | None = None, timeout_s: float = 5) -> Reader:
         """A pinned reader of the live generation that shows everything up to `min_lsn`.

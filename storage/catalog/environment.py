@@ -264,6 +264,12 @@ class Catalog:
             value = txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"])
             return count_of(value) if value is not None else 0
 
+    def count_of(self, branch: int, types: Iterable[int]) -> int:
+        """How many records of these types a branch has. Costs 1 us for each type."""
+        with self.read() as txn:
+            values = [txn.get(TYPE_PREFIX.pack(branch, number), db=self.db["heads"]) for number in types]
+            return sum(count_of(value) for value in values if value is not None)
+
     def counts(self, branch: int) -> dict[int, int]:
         """The number of records by type, of the types that have some. Costs 2 us for each type of the branch."""
         with self.read() as txn:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from litestar import Response
@@ -16,7 +17,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from shadowswitch.model.views import IndexInfo
+from shadowswitch.engine.inspection import JOURNALS_MAX
+from shadowswitch.model.views import IndexFigures
 from shadowswitch.service.daemon.daemon import UpkeepStatus
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.host import Host
@@ -27,6 +29,13 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
 """Litestar adds the charset to a type of text. A parser of media types refuses a parameter that comes twice."""
 RUNNING = ("PREPARING", "BUILDING", "BUILT")
 COMPLETED = ("BUILT", "SWITCHING", "ACTIVE", "CLEANUP")
+MOST_HELD = f" Of more than {JOURNALS_MAX} branches, those with the most held journal."
+INDEX_GAUGES: dict[str, tuple[str, Callable[[IndexFigures], int]]] = {
+    "index_lag_changes": ("Changes not yet visible to readers.", attrgetter("lag_changes")),
+    "index_records": ("Records of a live index.", attrgetter("record_count")),
+    "index_pins": ("Readers of a live generation.", attrgetter("pins")),
+    "index_generation": ("The live generation.", attrgetter("generation")),
+}
 HISTOGRAMS = {
     "sealed": "Turns of switches (drain, proof and commit), for which writers may have waited.",
     "commit": "Group commits of the journal, with their fsync.",
@@ -48,7 +57,7 @@ def exposition(host: Host, caller: Caller) -> bytes:
     """The metrics of this moment that a caller may see."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(host, caller))
-    return generate_latest(registry)
+    return generate_latest(registry) + _indexes(host.engine.index_figures(caller.wanted))
 
 
 class _Collector:
@@ -65,7 +74,6 @@ class _Collector:
             metric = HistogramMetricFamily(f"{NAMESPACE}_{name}_seconds", help_)
             metric.add_metric([], [(_bound(upper), count) for upper, count in buckets], total_s)
             yield metric
-        yield from _indexes([one for one in engine.indexes() if caller.reaches(one.branch_name)])
         yield from _builds(self._host, caller)
         yield from _journal([one for one in stats["journal"] if caller.reaches(one["branch"])])
         yield _gauge("locks", "Held locks.", [({}, len(engine.locks(wanted=caller.wanted)))])
@@ -91,12 +99,20 @@ def _gauge(name: str, help_: str, rows: list[tuple[dict[str, str], float]]) -> M
     return metric
 
 
-def _indexes(indexes: list[IndexInfo]) -> Iterator[Metric]:
-    found = [({"branch": one.branch_name, "index_type": one.index_type}, one) for one in indexes]
-    yield _gauge("index_lag_changes", "Changes not yet visible to readers.", [(k, one.lag_changes) for k, one in found])
-    yield _gauge("index_records", "Records of a live index.", [(k, one.record_count) for k, one in found])
-    yield _gauge("index_pins", "Readers of a live generation.", [(k, one.pins) for k, one in found])
-    yield _gauge("index_generation", "The live generation.", [(k, one.generation) for k, one in found])
+def _indexes(indexes: list[IndexFigures]) -> bytes:
+    """The gauges of live indexes in the text format. In prometheus_client the rows of an index cost several times more
+    than its figures."""
+    labels = [f'{{branch="{_escaped(one.branch_name)}",index_type="{_escaped(one.index_type)}"}}' for one in indexes]
+    lines: list[str] = []
+    for name, (help_, value_of) in INDEX_GAUGES.items():
+        lines += (f"# HELP {NAMESPACE}_{name} {help_}", f"# TYPE {NAMESPACE}_{name} gauge")
+        values = map(float, map(value_of, indexes))
+        lines += [f"{NAMESPACE}_{name}{label} {value}" for label, value in zip(labels, values, strict=True)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _escaped(label: str) -> str:
+    return label.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def counts_of(host: Host, caller: Caller, branch_name: str = "", in_state: str = "") -> Counter[str]:
@@ -135,9 +151,10 @@ def _journal(figures: list[dict[str, Any]]) -> Iterator[Metric]:
         for one in figures
         for holder in one["held_by"]
     ]
-    yield _gauge("branch_head_lsn", "The last LSN of a branch.", heads)
-    yield _gauge("journal_kept_changes", "LSNs that the journal of a branch keeps.", kept)
-    yield _gauge("journal_held_changes", "LSNs that a generation or a hold of a subscriber keeps in the journal.", held)
+    held_help = f"LSNs that a generation or a hold of a subscriber keeps in the journal.{MOST_HELD}"
+    yield _gauge("branch_head_lsn", f"The last LSN of a branch.{MOST_HELD}", heads)
+    yield _gauge("journal_kept_changes", f"LSNs that the journal of a branch keeps.{MOST_HELD}", kept)
+    yield _gauge("journal_held_changes", held_help, held)
 
 
 def _holder(holder: dict[str, Any]) -> dict[str, str]:

@@ -218,7 +218,7 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
     """Counts by state, recent activity, switch times."""
     counts = counts_of(host, caller)
     newest = host.engine.shadows(limit=RECENT, newest_first=True, wanted=caller.wanted)
-    latencies: dict[str, Any] = host.engine.stats()["latencies"]
+    latencies = host.engine.latencies()
     switches, turns = latencies.get("switch"), latencies.get("sealed")
     return bodies.Overview(
         total_shadows=counts.total(),
