@@ -67,19 +67,25 @@ def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -
     shadows = filter(None, map(catalog.find_shadow, ids[-limit:]))
     live = [row for row in live if row.branch in branches]
     builds = builds_of_server(data, catalog)
+    locks = [lock for locks, _ in held.values() for lock in locks]
+    waiters = [
+        {"branch": branches[number].name, **msgspec.structs.asdict(waiter)}
+        for number, (_, waiters) in held.items()
+        for waiter in waiters
+    ]
+    counts = {
+        "branches": branch_count(catalog), "indexes": len(live), "shadows": len(ids), "locks": len(locks),
+        "waiters": len(waiters),
+    }  # fmt: skip
     return {
         "host": host,
         "branches": [_branch(catalog, row, held.get(row.number)) for row in page],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live[:limit]],
         "shadows": [shadow_status(row, host is not None, builds.get(row.id)) for row in shadows],
-        "counts": {"branches": branch_count(catalog), "indexes": len(live), "shadows": len(ids)},
+        "counts": counts,
         "next_after": page[-1].number if len(page) == limit else None,
-        "locks": [lock for locks, _ in held.values() for lock in locks],
-        "waiters": [
-            {"branch": branches[number].name, **msgspec.structs.asdict(waiter)}
-            for number, (_, waiters) in held.items()
-            for waiter in waiters
-        ],
+        "locks": locks[:limit],
+        "waiters": waiters[:limit],
         "upkeep": _daemon_status(data, catalog),
     }
 

@@ -45,5 +45,8 @@ def test_branches_and_shadows_come_by_page(tmp_path: Path, capsys: pytest.Captur
     status = cli.json("status", "--data", tmp_path / "data", "--limit", 2, "--after", 2)
     assert [one["name"] for one in status["branches"]] == names[2:4]
     assert [one["shadow_index_id"] for one in status["shadows"]] == ids[3:]
-    assert (status["counts"], status["next_after"]) == ({"branches": 5, "indexes": 0, "shadows": 5}, 4)
+    assert (status["counts"], status["next_after"]) == (
+        {"branches": 5, "indexes": 0, "shadows": 5, "locks": 0, "waiters": 0},
+        4,
+    )
     assert "2 of 5 branches" in cli("status", "--data", tmp_path / "data", "--limit", 2)

@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -118,20 +119,21 @@ def list_all(
 
 
 @reads([f"{BASE}/health-summary", f"{BASE}/locks/health-summary"])
-def health_summary(host: Host, caller: Caller) -> bodies.HealthSummary:
-    """Whether the heartbeats of all locks come in time."""
+def health_summary(host: Host, caller: Caller, limit: Limit = LOCKS_MAX) -> bodies.HealthSummary:
+    """Whether the heartbeats of all locks come in time. The counts are of all, the details of the first `limit`."""
     details = [lock_health(lock) for lock in visible(host, caller)]
     counts = Counter(one.heartbeat_health for one in details if one.heartbeat_health)
     summary = {name: counts[name] for name in ("healthy", "warning", "critical")}
-    return bodies.HealthSummary(len(details), sum(one.heartbeat_enabled for one in details), summary, details)
+    return bodies.HealthSummary(len(details), sum(one.heartbeat_enabled for one in details), summary, details[:limit])
 
 
 @reads(f"{BASE}/waiters")
-def waiters(host: Host, caller: Caller, branch_name: Branch = "") -> list[bodies.Waiter]:
-    """The waiters for locks, of one branch or of all; those of a branch in the order in which they are served."""
+def waiters(host: Host, caller: Caller, branch_name: Branch = "", limit: Limit = LOCKS_MAX) -> list[bodies.Waiter]:
+    """The first waiters for locks, of one branch or of all; those of a branch in the order in which they are served."""
     if branch_name:
         caller.require(Scope.READ, branch_name)
-    return [lock_waiter(one) for one in host.engine.lock_waiters(branch_name or None) if caller.reaches(one.branch)]
+    found = (one for one in host.engine.lock_waiters(branch_name or None) if caller.reaches(one.branch))
+    return [lock_waiter(one) for one in islice(found, limit)]
 
 
 @reads(ONE)
