@@ -9,8 +9,9 @@ weight until a share `TRUSTED` of the build has passed. A first build is expecte
 index of the same backend, by the rows; where there is none, once rows were copied, as `ASSUMED`, until a share
 `TRUSTED_COLD` has passed. Changes to replay count by the rate of the replay less the rate of new changes, as far as
 they take longer than in the pace. Between two measurements the time that passes is what is known. A throttled build
-takes so much longer. The percent moves at each moment at the speed that brings it to 100 in the time left. So it never
-stands still and never goes back; the ETA rises when the work turns out longer.
+takes so much longer. A build that goes on is at the share that the rows of its earlier builders give; these rows say
+nothing of its speed, nor is its time a pace. The percent moves at each moment at the speed that brings it to 100 in the
+time left. So it never stands still and never goes back; the ETA rises when the work turns out longer.
 
 Convergence (`Rounds`). A round replays up to the head as it was when the round began; changes written meanwhile are the
 next round. A round gains if it was shorter than every round before. While writers are faster than the replay, each
@@ -67,9 +68,11 @@ ASSUMED = Pace(100_000, 2.0, [0.08, 0.14, 0.2, 0.26, 0.32, 0.38, 0.45, 0.51, 0.5
 class ProgressMeter:
     """Percent and ETA of one build. Pure: times are arguments, seconds of one clock."""
 
-    def __init__(self, percent: float = 0.0, pace: Pace | None = None, other: Pace | None = None) -> None:
-        """`percent` is that of a build that goes on; `pace` that of the last build of the index; `other` that of a
-        build of another index, which counts where there is no `pace`."""
+    def __init__(
+        self, percent: float = 0.0, pace: Pace | None = None, other: Pace | None = None, goes_on: bool = False
+    ) -> None:
+        """`percent` is the stored one; `pace` that of the last build of the index; `other` that of a build of another
+        index, which counts where there is no `pace`; `goes_on`: see `begin`."""
         self._percent = percent
         self._expected = pace or other or ASSUMED
         self._is_first = pace is None
@@ -78,13 +81,13 @@ class ProgressMeter:
         """The seconds of work left as of `_at`."""
         self._end_s = 0.0
         """The last of them, which no share slows: the validation."""
-        self.begin(0.0)
+        self.begin(0.0, goes_on)
 
-    def begin(self, at: float) -> None:
-        """A builder begins, maybe with rows that an earlier one has copied: these say nothing of its speed."""
+    def begin(self, at: float, goes_on: bool = False) -> None:
+        """A builder begins. A build `goes_on` if an earlier builder began it, and may have copied rows."""
         self._begun = self._at = self._worked_s = self._share_at = self._read_at = at
         self._share = 1.0
-        self._goes_on = self._percent > 0
+        self._goes_on = goes_on
         self._first_share = 0.0
         """The share from which on the speed counts, and since when."""
         self._first_at = at
@@ -109,16 +112,27 @@ class ProgressMeter:
         return self._worked_s + (at - self._share_at) * self._share
 
     def measure(
-        self, at: float, rows_total: int, rows_done: int, residual_changes: int, change_rate: float, write_rate: float
+        self,
+        at: float,
+        rows_total: int,
+        rows_done: int,
+        residual_changes: int,
+        change_rate: float,
+        write_rate: float,
+        rows_stored: int = 0,
     ) -> None:
-        """Add a measurement of a copy or a catch-up. Rates are in changes per second, 0 while unknown."""
+        """Add a measurement of a copy or a catch-up. Rates are in changes per second, 0 while unknown. Of the rows an
+        earlier builder has copied `rows_stored`, as far as it is known."""
         now, at = at, self._work_time(at)
         pace, rows_share = self._expected, min(1.0, rows_done / rows_total) if rows_total else 1.0
         share = pace.share_of(rows_share)
-        if self._goes_on and not self._first_share:
+        if self._goes_on:
             if rows_share == 0.0:
                 return
-            self._first_share = share if share < pace.shares[-2] else 0.0
+            self._first_share = pace.share_of(rows_stored / rows_total if rows_total else 1.0)
+            if rows_done <= rows_stored:  # how long its workers start says nothing of the copy
+                self._first_at, self._read_at = at, now
+            self._percent = max(self._percent, min(99.9, 100.0 * self._first_share))
         elif self._is_cold and not self._first_share and 0.0 < share < pace.shares[-2]:
             self._first_share, self._first_at = share, at  # how long its workers start says nothing of the copy
         self._rows_total = rows_total
@@ -182,7 +196,8 @@ class ProgressMeter:
 
     def _whole_s(self, share: float, at: float) -> float | None:
         """The seconds of the whole build as it is now at this share of its time; None while nothing is known."""
-        done = share - self._first_share
+        was_copied = self._goes_on and self._first_share >= self._expected.shares[-2]
+        done = 0.0 if was_copied else share - self._first_share
         by_speed = (at - self._first_at) / done if done > 0 else None
         by_last = self._expected.seconds_of(self._rows_total)
         if by_speed is None and self._is_cold and (self._goes_on or not self._first_share):
@@ -204,7 +219,8 @@ class ProgressMeter:
         """So many seconds of work are left now."""
         now = self._work_time(at)
         if self._left_s is None:  # nothing was known so far: all time until now is time spent
-            self._left_s, self._at = left_s + now - self._begun, self._begun
+            self._at = self._first_at if self._goes_on else self._begun
+            self._left_s = left_s + now - self._at
         self.read(at)
         self._at, self._left_s = now, left_s
 

@@ -53,7 +53,8 @@ from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 logger = logging.getLogger("shadowswitch")
 
 NOTE_INTERVAL_S = 5.0
-"""The interval at which the progress is stored, for a restart."""
+"""The longest interval at which the progress is stored, for a restart. Early on it is a share of the time so far."""
+NOTE_SHARE, NOTE_INTERVAL_MIN_S = 0.25, 0.5
 STEP_S = 0.02
 BUSY_STEP_S = 0.2
 
@@ -225,17 +226,16 @@ class ShadowBuilder(EngineActor):
         progress = self._workers.progress.values()
         rows = sum(p.rows for p in progress)
         copying = self._workers.are_copying
-        rates = [p.change_rate for p in progress if p.change_rate]
         head = self._heads.of(self._row.branch)
         applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
         if self._generation is not None:
             applied = self._generation.applied_lsn
         self._residual = max(0, head - applied)
-        change_rate = sum(rates) / len(rates) if rates else 0.0
         write_rate = (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0
         total = max(self._rows_total, rows)
-        self._meter.measure(now, total, rows if copying else total, self._residual, change_rate, write_rate)
-        if now - self._noted > NOTE_INTERVAL_S:
+        stored, change_rate = self._workers.stored_rows, self._workers.change_rate
+        self._meter.measure(now, total, rows if copying else total, self._residual, change_rate, write_rate, stored)
+        if now - self._noted > min(NOTE_INTERVAL_S, max(NOTE_INTERVAL_MIN_S, elapsed * NOTE_SHARE)):
             self._note(Phase.COPYING if copying else Phase.CATCHING_UP)
 
     def _note(self, phase: Phase) -> None:

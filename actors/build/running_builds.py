@@ -49,8 +49,9 @@ class RunningBuilds:
         last = catalog.find_shadow(live.shadow_id) if live is not None else None
         pace = last.pace if last is not None and isinstance(last.pace, Pace) else None
         other = _pace_of_another(row, catalog) if pace is None else None
-        meter = self.meters.setdefault(row.id, ProgressMeter(row.progress, pace, other))
-        meter.begin(at)
+        goes_on = row.started_at is not None
+        meter = self.meters.setdefault(row.id, ProgressMeter(row.progress, pace, other, goes_on))
+        meter.begin(at, goes_on)
         return meter
 
     def waits(self, shadow_id: str, error: BaseException) -> bool:

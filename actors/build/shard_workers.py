@@ -65,6 +65,8 @@ class ShardWorkers:
         self._deaths: dict[int, int] = {}
         self.progress: dict[int, Progress] = {}
         """The last report of each shard."""
+        self._stored_rows: dict[int, int] = {}
+        """The rows of each shard that an earlier builder has copied."""
 
     @property
     def are_done(self) -> bool:
@@ -75,6 +77,17 @@ class ShardWorkers:
     def are_copying(self) -> bool:
         """Is a shard not copied yet?"""
         return sum(one.phase is not Phase.COPYING for one in self.progress.values()) < len(self._tasks)
+
+    @property
+    def stored_rows(self) -> int:
+        """The rows that an earlier builder has copied, of the shards that have reported."""
+        return sum(self._stored_rows.values())
+
+    @property
+    def change_rate(self) -> float:
+        """Changes per second that a shard replays; 0 while unknown."""
+        rates = [one.change_rate for one in self.progress.values() if one.change_rate]
+        return sum(rates) / len(rates) if rates else 0.0
 
     def begin(self, row: ShadowRow, spec: GenerationRow, types: dict[int, str]) -> None:
         """Start the tasks of all shards, as many as may run at a time."""
@@ -129,12 +142,16 @@ class ShardWorkers:
             logger.error("shard %d of shadow %s failed: %s\n%s", shard, self._shadow_id, answer.message, answer.trace)
             return f"shard {shard}: {answer}"
         if isinstance(answer, Progress):
-            self.progress[shard] = answer
+            self._note(shard, answer)
         elif isinstance(answer, Done):
             del self._running[message.task]
-            self.progress[shard] = answer.progress
+            self._note(shard, answer.progress)
             self._start()
         return ""
+
+    def _note(self, shard: int, progress: Progress) -> None:
+        self.progress[shard] = progress
+        self._stored_rows.setdefault(shard, progress.stored_rows)  # a later worker finds also rows of this builder
 
     def gone(self, message: WorkerGone) -> str:
         """The worker of a running task died; it is started again. Returns why the build fails, or an empty text."""

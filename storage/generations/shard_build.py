@@ -69,6 +69,8 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     """Fields that the index takes, and that no record had. Only in the last report."""
     fields: list[str] = []
     """Fields that the copied records had, while one was absent; at most `FIELDS_MAX`."""
+    stored_rows: int = 0
+    """The rows that the shard held when the task began: copied by an earlier worker."""
 
 
 PAUSE_POLL_S = 0.02
@@ -89,7 +91,7 @@ class ShardBuild:
         self.task = task
         self.control = control
         self.report = report
-        self.rows = 0
+        self.rows = self.stored_rows = 0
         self.changes = 0
         self.copy_s = 0.0
         self.catchup_s = 0.0
@@ -100,11 +102,16 @@ class ShardBuild:
         """Finish the copy, catch up, force the shard to disk. Returns the last progress."""
         backend = registry.backend(self.task.backend)
         writer = backend.open_writer(Path(self.task.path), self.task.options)
-        resumed = writer.state().loaded or bool(writer.state().cursor)
+        state = writer.state()
+        resumed = state.loaded or bool(state.cursor)
         if isinstance(backend, Choosing):
             self.absent.update(backend.chosen_fields(self.task.options))
         try:
             failpoint("build.shard_opened")
+            self.stored_rows = state.digest.count
+            if resumed:  # how far the build is, before it goes on
+                phase = Phase.CATCHING_UP if state.loaded else Phase.COPYING
+                self.report(self._progress(phase, self.stored_rows, state.applied_lsn))
             if not writer.state().loaded:
                 self._copy(writer)
                 writer.finish_load(self.task.start_lsn)
@@ -121,9 +128,7 @@ class ShardBuild:
             writer.close()
 
     def _copy(self, writer: ShardWriter) -> None:
-        state = writer.state()
-        cursor = state.cursor
-        self.already = state.digest.count
+        cursor = writer.state().cursor
         unflushed = unflushed_bytes = 0
         begun = self.clock.monotonic()
         resume_type = RECORD_PREFIX.unpack_from(cursor)[1] if cursor else 0
@@ -150,7 +155,7 @@ class ShardBuild:
                     writer.flush()
                     unflushed = unflushed_bytes = 0
                 self.copy_s = self.clock.monotonic() - begun
-                self.report(self._progress(Phase.COPYING, self.already + self.rows, 0))
+                self.report(self._progress(Phase.COPYING, self.stored_rows + self.rows, 0))
                 failpoint("copy.slice")
                 self._rest(slice_begun)
                 if part.done:
@@ -225,4 +230,5 @@ class ShardBuild:
             rows,
             applied,
             self.changes / self.catchup_s if self.catchup_s else 0.0,
+            stored_rows=self.stored_rows,
         )

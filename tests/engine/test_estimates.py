@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,9 +18,21 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.metrics import Metrics
 from shadowswitch.model.progress import Pace
 from tests.support import inside
-from tests.support.engine_helpers import KIND, TYPES, built, fill
+from tests.support.engine_helpers import KIND, TYPES, built, fill, outside_environment, wait_until
 
 Eventually = Callable[..., Any]
+SLOW_COPY = "copy.slice=sleep:0.1"
+CUT_OFF = """
+import os, signal, sys, threading
+from shadowswitch import Config, Engine
+engine = Engine.open(sys.argv[1], Config(copy_slice_rows=200))
+id = engine.start_build("main", "SEARCH_INDEX", ["object_type"], {"parallel_workers": 1}).shadow_index_id
+while (percent := engine.shadow(id).build_progress_percent) < 45:
+    threading.Event().wait(0.01)
+print(id, percent, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A host that is killed in the middle of the copy of a build, and says how far that was."""
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -73,7 +89,7 @@ def test_a_build_knows_its_time_by_the_last_one(
         engine = open_engine()
     shadow = built(engine, columns=["title"])
     catalog = inside.catalog(engine)
-    begun = msgspec.structs.replace(catalog.shadow(shadow.shadow_index_id), progress=0.0)
+    begun = msgspec.structs.replace(catalog.shadow(shadow.shadow_index_id), progress=0.0, started_at=None)
     meter = RunningBuilds(Config(), Metrics()).meter_of(begun, catalog, at=5.0)
     meter.measure(5.0, 4000, 0, 0, 0.0, 0.0)
     assert meter.read(5.0)[1] == pytest.approx(2 * pace.whole_s)
@@ -89,7 +105,40 @@ def test_a_first_build_knows_its_time_by_one_of_another_branch(engine: Engine) -
     assert isinstance(pace, Pace)
     id = engine.start_build("other", KIND, TYPES, {"columns": ["title"]}).shadow_index_id
     engine.wait_for(id, "BUILT", timeout_s=60)
-    begun = msgspec.structs.replace(catalog.shadow(id), progress=0.0)
+    begun = msgspec.structs.replace(catalog.shadow(id), progress=0.0, started_at=None)
     meter = RunningBuilds(Config(), Metrics()).meter_of(begun, catalog, at=5.0)
     meter.measure(5.0, 1000, 0, 0, 0.0, 0.0)
     assert meter.read(5.0)[1] == pytest.approx(pace.whole_s / 2)
+
+
+def test_a_build_that_a_kill_cut_off_soon_goes_on_at_its_percent(
+    open_engine: Callable[..., Engine], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the first seconds of its copy, from which few percents are stored: the rows say where it is."""
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", SLOW_COPY)
+    with open_engine(copy_slice_rows=200) as engine:
+        engine.create_branch("main")
+        fill(engine, 4000)
+        first = built(engine)
+        assert engine.switch(first.shadow_index_id).success
+        pace = inside.catalog(engine).shadow(first.shadow_index_id).pace
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_OFF, str(data_dir)],
+        env=outside_environment(SHADOWSWITCH_POINTS=SLOW_COPY),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    id, said = done.stdout.split()[0], float(done.stdout.split()[1])
+    engine = open_engine(copy_slice_rows=200)
+    wait_until(lambda: engine.shadow(id).estimated_completion_seconds is not None, what="the ETA")
+    status = engine.shadow(id)
+    assert status.state == "BUILDING"
+    assert status.build_progress_percent > said / 4, "its rows, not its time, say where it is now"
+    assert isinstance(pace, Pace)
+    assert status.estimated_completion_seconds is not None
+    assert status.estimated_completion_seconds > pace.whole_s / 10, "the stored rows are no speed"
+    engine.wait_for(id, "BUILT", timeout_s=60)
+    assert inside.catalog(engine).shadow(id).pace is None, "the time of a part is no pace"

@@ -196,21 +196,56 @@ def test_a_backlog_counts_by_what_the_replay_gains_on_the_writers() -> None:
 
 def test_a_build_that_goes_on_counts_its_speed_from_there() -> None:
     """Its rows of before say nothing of how fast it is now; and its time is not that of a whole build."""
-    meter = ProgressMeter(70.0)
-    meter.begin(100.0)
+    meter = ProgressMeter(70.0, goes_on=True)
+    meter.begin(100.0, goes_on=True)
     meter.measure(100.0, ROWS, 0, 0, 0.0, 0.0)
     assert meter.read(100.0) == (70.0, None)
-    meter.measure(101.0, ROWS, ROWS // 2, 0, 0.0, 0.0)
+    meter.measure(101.0, ROWS, ROWS // 2, 0, 0.0, 0.0, ROWS // 2)
     assert meter.read(101.0) == (70.0, None)
-    meter.measure(102.0, ROWS, ROWS, 0, 0.0, 0.0)
-    percent, left_s = meter.read(102.0)
+    meter.measure(103.0, ROWS, ROWS, 0, 0.0, 0.0, ROWS // 2)
+    percent, left_s = meter.read(103.0)
     half, whole = ASSUMED.shares[4], ASSUMED.shares[9]
     assert left_s == pytest.approx(2.0 / (whole - half) * (1.0 - whole))
     assert percent > 70.0
-    meter.validating(103.0)
-    assert meter.pace(104.0) is None
+    meter.validating(104.0)
+    assert meter.pace(105.0) is None
     meter.finish()
-    assert meter.read(104.0) == (100.0, None)
+    assert meter.read(105.0) == (100.0, None)
+
+
+def test_a_build_that_goes_on_before_its_first_stored_percent_is_where_its_rows_are() -> None:
+    """The rows of its earlier builder are its percent, and not its speed; its time is the pace of no build."""
+    meter = ProgressMeter(0.0, Pace(ROWS, 10.0, EVEN), goes_on=True)
+    meter.begin(0.0, goes_on=True)
+    assert meter.read(0.5) == (0.0, None), "where it is has not been read yet"
+    meter.measure(1.0, ROWS, ROWS // 2, 0, 0.0, 0.0, ROWS // 2)
+    percent, left_s = meter.read(1.0)
+    assert percent == pytest.approx(100 * EVEN[4])
+    assert left_s == pytest.approx(10.0 * (1 - EVEN[4]))
+    meter.measure(9.0, ROWS, ROWS, 0, 0.0, 0.0, ROWS // 2)
+    assert meter.read(9.0)[1] == pytest.approx(4.0), "it copies half as fast as the last build"
+    meter.validating(9.0)
+    assert meter.pace(13.0) is None
+
+
+def test_the_rows_of_shards_that_report_late_are_no_speed() -> None:
+    """Two shards, one after the other, of a build that was cut off in the second one."""
+    meter = ProgressMeter(0.0, Pace(ROWS, 10.0, EVEN), goes_on=True)
+    meter.begin(0.0, goes_on=True)
+    meter.measure(1.0, ROWS, ROWS // 2, 0, 0.0, 0.0, ROWS // 2)
+    meter.measure(1.0, ROWS, ROWS * 3 // 4, 0, 0.0, 0.0, ROWS * 3 // 4)
+    percent, left_s = meter.read(1.0)
+    assert percent == pytest.approx(100 * (EVEN[6] + EVEN[7]) / 2)
+    assert left_s == pytest.approx(10.0 - percent / 10)
+
+
+def test_a_build_that_goes_on_behind_its_copy_is_not_done_in_a_moment() -> None:
+    known, unknown = ProgressMeter(0.0, Pace(ROWS, 10.0, EVEN), goes_on=True), ProgressMeter(goes_on=True)
+    for meter in (known, unknown):
+        meter.begin(0.0, goes_on=True)
+        meter.measure(0.5, ROWS, ROWS, 0, 0.0, 0.0, ROWS)
+    assert known.read(0.5)[1] == pytest.approx(10.0 * (1 - EVEN[-2]))
+    assert unknown.read(0.5)[1] is None, "nothing was measured, and no pace is known"
 
 
 def test_a_paused_build_has_no_eta_and_its_pause_does_not_count() -> None:
@@ -246,12 +281,12 @@ def test_a_throttled_build_takes_so_much_longer_but_for_its_validation() -> None
 
 def test_a_throttled_build_that_goes_on_is_not_nearly_done() -> None:
     """The first slice is copied at full speed; only the rest behind it makes its pace a twentieth."""
-    meter = ProgressMeter(60.0, other=Pace(ROWS, 10.0, EVEN))
-    meter.begin(0.0)
+    meter = ProgressMeter(60.0, other=Pace(ROWS, 10.0, EVEN), goes_on=True)
+    meter.begin(0.0, goes_on=True)
     meter.work(0.0, 0.05)
     percents = []
     for slice_ in range(8):  # 0.1 s of work, 1.9 s of rest
         at = 0.1 + 2.0 * slice_
-        meter.measure(at, ROWS, ROWS * 6 // 10 + 1000 * (slice_ + 1), 0, 0.0, 0.0)
+        meter.measure(at, ROWS, ROWS * 6 // 10 + 1000 * (slice_ + 1), 0, 0.0, 0.0, ROWS * 6 // 10)
         percents.append(meter.read(at)[0])
     assert percents[-1] < 75.0, percents
