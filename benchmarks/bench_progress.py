@@ -1,6 +1,6 @@
 """Benchmark 9, what is said of time: the ETA of builds, and the time of builds, switches and rollbacks by size.
 
-    python -m benchmarks.bench_progress [--sizes 20000,100000,400000] [--builds 4]
+    python -m benchmarks.bench_progress [--sizes 20000,100000,400000,1000000] [--builds 4]
 
 A thread reads the status of each build every 10 ms. Its ETA is to *switched*; the error at 10, 50 and 90 % of the time
 from start to switched is |ETA - time left| / time left, and infinite where no ETA was said. Quiet, and under 2 writers
@@ -170,7 +170,7 @@ def said(error: float) -> str:
 def main() -> int:
     """Run and report."""
     parser = common.arguments(__doc__)
-    parser.add_argument("--sizes", default="20000,100000,400000")
+    parser.add_argument("--sizes", default="20000,100000,400000,1000000")
     parser.add_argument("--builds", type=int, default=4)
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
@@ -178,6 +178,7 @@ def main() -> int:
     errors: dict[str, float] = {}
     every: list[float] = []
     standstills: list[float] = []
+    longest_still = 0.0
     rows = ["| records | | ETA at 10 % | 50 % | 90 % | all | longest standstill |", "|---|---|---|---|---|---|---|"]
     for size in sizes:
         with common.scratch(options.folder) as folder:
@@ -189,6 +190,7 @@ def main() -> int:
                     errors[f"{size:,} {load}"] = middle
                     every += [error for each in found.values() for error in each]
                     standstills.append(still)
+                    longest_still = max(longest_still, *(one.standstill() for one in builds_seen))
                 cells = [said(quantile(each, 0.5)) for each in found.values()]
                 rows.append(f"| {size:,} | {load} | {' | '.join(cells)} | {said(middle)} | {still:.1%} |")
     report.text = "Errors of the ETA, and the longest time without a new percent (medians):\n\n" + "\n".join(rows)
@@ -197,11 +199,12 @@ def main() -> int:
     report.figure("error of the ETA", said(error), "", "median over builds, at 10, 50 and 90 %")
     report.figure(f"largest error of the ETA, {where}", said(largest), "", "median over builds, at 10, 50 and 90 %")
     report.target("the median error of the ETA is at most 25 %", said(error), error <= 0.25)
+    report.figure("longest standstill of any build", f"{longest_still:.1%}", "", "as a share of its whole")
     report.target("no phase stands still for longer than 5 % of a build", f"{still:.1%}", still <= 0.05)
     calls = {figure.name: figure.value for figure in report.figures}
     for what, limit in (("switch", 0.5), ("rollback", 0.3)):
-        last = float(calls[f"call of a {what}, quiet, {sizes[-1]:,}"])
-        report.target(f"a {what} takes at most {limit} s at any size", f"{last:.3f} s", last <= limit)
+        longest = max(float(calls[f"call of a {what}, quiet, {size:,}"]) for size in sizes)
+        report.target(f"a {what} takes at most {limit} s (p50) at each size", f"{longest:.3f} s", longest <= limit)
     validation_us = float(calls[f"validation, quiet, {sizes[-1]:,}"])
     report.target("a validation takes at most 5 us a record", f"{validation_us:.1f} us", validation_us <= 5.0)
     ratio = float(calls[f"by the copy alone, {sizes[-1]:,}"])

@@ -55,7 +55,7 @@ SCRIPTS = (
         "--records 300 --rebuilds 1 --rounds 1 --window-s 0.05",
         5.0,
     ),
-    Script("bench_progress", "--sizes 20000,100000,400000 --builds 4", "--sizes 300 --builds 1", 6.0),
+    Script("bench_progress", "--sizes 20000,100000,400000,1000000 --builds 4", "--sizes 300 --builds 1", 20.0),
     Script("bench_writing", "--seconds 1.5 --rounds 3", "--writers 4,16 --seconds 0.05 --rounds 1 --records 300", 4.0),
     Script(
         "bench_catchup",
