@@ -6,6 +6,7 @@
     |- naming       InvalidName (BranchExists), InvalidChange, InvalidConfig, InvalidEvent
     |               UnknownBranch, UnknownShadow, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
+    |- following    PlaceLost
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition (InUse), StaleFence
     |- locking      LockConflict, LockLost

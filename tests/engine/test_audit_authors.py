@@ -220,6 +220,8 @@ READING |= {
     "count_indexes",
     "count_shadow_states",
     "count_shadows",
+    "index_figures",
+    "latencies",
     "scan",
     "scan_page",
     "shadow",
