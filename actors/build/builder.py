@@ -250,10 +250,10 @@ class ShadowBuilder(EngineActor):
         self._note(Phase.CATCHING_UP)
         note_build(self._row, "build.copied", record_count=sum(p.rows for p in self._workers.progress.values()))
         row = self._context.catalog.generation(self._row.generation)
-        assert row is not None, f"IX-6 the generation of shadow {self._id} vanished"
+        if row is None:  # the shadow was cancelled while this waited for the disk, and its files are gone
+            return
         self._generation = self._generations.open(row)
-        self._round_target = self._heads.of(self._row.branch)
-        self._round_changes = 0
+        self._round_target, self._round_changes = self._heads.of(self._row.branch), 0
         self._pacing.begin(self._generation.applied_lsn)
         self._send(Step())
 
