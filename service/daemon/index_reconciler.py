@@ -157,11 +157,12 @@ class IndexReconciler(Part):
 
     def _wait_for_branch(self, key: Key, index: IndexSettings) -> None:
         """Say once that there is no such branch, and which one may be meant."""
+        if key in self._without_branch:
+            return
         names = [one.name for one in self._engine.branches(NAMES_MAX)]
         close = difflib.get_close_matches(index.branch, names, n=1)
         text = f"there is no branch {index.branch!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
-        if self._without_branch.get(key) != text:
-            logger.warning("%s waits: %s", index.index_type, text)
+        logger.warning("%s waits: %s", index.index_type, text)
         with self._lock:
             if self._wanted.get(key) == index:
                 self._without_branch[key] = text
