@@ -46,6 +46,7 @@ class Reader:
         lsn: int,
         release: Callable[[], None],
         versions: Versions,
+        resource_types: Sequence[str],
         asked: Callable[[str], None] = lambda query: None,
         trouble: Callable[[CorruptData], None] = lambda error: None,
         search_timeout_s: float = SEARCH_TIMEOUT_S,
@@ -56,6 +57,7 @@ class Reader:
         self._trouble = trouble
         self._search_timeout_s = search_timeout_s
         self._versions = versions
+        self._types = resource_types
         self._clock = versions.clock
         self._lock = threading.Lock()
         self._scans: list[Iterator[Record]] = []
@@ -82,12 +84,12 @@ class Reader:
         index does not hold is answered from the records, as of the version that the index shows.
         A page costs a search for all hits before its end. Pages fit together while the index does not change.
 
-        Raises InvalidConfig for a limit below 1, a wrong filter, and a query of more than 4,000 characters or, in
-        `fts5`, of more than 256 tokens. Raises Timeout for a search of more than `timeout_s` (default:
-        `Config.search_timeout_s`): it is stopped, wherever it is.
+        Raises InvalidConfig for a limit below 1, a resource type that the index was built without, a wrong filter, and
+        a query of more than 4,000 characters or, in `fts5`, of more than 256 tokens. Raises Timeout for a search of
+        more than `timeout_s` (default: `Config.search_timeout_s`): it is stopped, wherever it is.
         """
         check_page(limit, offset)
-        types, condition = check_types(resource_types), parse_where(where)
+        types, condition = check_types(resource_types, self._types), parse_where(where)
         timeout_s = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
         time_limit = TimeLimit(timeout_s, self._clock.monotonic)
         ask = partial(self._ask, query, resource_types=types, time_limit=time_limit)
@@ -265,7 +267,8 @@ def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: s
                 reader = backend.open_reader(shard_paths(path, generation.shards), generation.options)
                 try:
                     versions = Versions(catalog, branch.number, SYSTEM)
-                    yield Reader(reader, generation.number, reader.applied_lsn(), lambda: None, versions)
+                    lsn, types = reader.applied_lsn(), generation.resource_types
+                    yield Reader(reader, generation.number, lsn, lambda: None, versions, types)
                 finally:
                     reader.close()
                 return

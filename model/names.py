@@ -6,8 +6,10 @@ different names never share a directory, not even names that differ only in case
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Collection
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -17,6 +19,10 @@ BRANCH_CHARS_MAX = 200
 RESOURCE_TYPE_CHARS_MAX = 100
 ID_BYTES_MAX = 2000
 """The value of a record holds the whole id; the key holds a hash of an id that LMDB's 511 bytes cannot hold."""
+LISTED_MAX = 5
+"""Names in a message."""
+COMPARED_MAX = 1000
+"""Names that a mistyped one is compared with: a comparison takes 60 us, of the longest names 2 ms."""
 _DIRECTORY_CHARS_MAX = 150
 """A directory name may have 255 bytes on every common file system; a longer encoding is cut and given a hash."""
 
@@ -54,6 +60,18 @@ def escaped(text: str) -> str:
 def _escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def did_you_mean(name: str, present: Collection[str]) -> str:
+    """The name among those that are there which was likely meant, for the end of a message; "" if none is near."""
+    close = difflib.get_close_matches(name, sorted(set(present) - {name})[:COMPARED_MAX], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def listed(names: Collection[str]) -> str:
+    """The first few names in order, and how many more there are."""
+    more = f" and {len(names) - LISTED_MAX} more" if len(names) > LISTED_MAX else ""
+    return ", ".join(sorted(names)[:LISTED_MAX]) + more
 
 
 def _refuse_unprintable(kind: str, name: str) -> None:

@@ -7,19 +7,14 @@ far fewer records than the live index) need `force_switch`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from shadowswitch.storage.generations.shard_build import FIELDS_MAX
+from shadowswitch.model.names import did_you_mean, listed
 
 DROP_FLOOR = 100
 """A live index with fewer records may lose all but one."""
-
-
-LISTED_MAX = 5
-"""Names in a message."""
 
 
 class Surprises(msgspec.Struct, frozen=True):
@@ -34,10 +29,10 @@ def of_types(branch: str, records: Mapping[str, int], present: Collection[str], 
     have records, `accepted` the types of the live index, which was switched to with them."""
     if records and not any(records.values()):
         names = ", ".join(records)
-        hint = "".join(_did_you_mean(name, present) for name in records) or _present(present)
+        hint = "".join(did_you_mean(name, present) for name in records) or _present(present)
         return [f"the index would be empty: branch {branch!r} has no records of {names}{hint}"]
     return [
-        f"branch {branch!r} has no records of {name!r}{_did_you_mean(name, present) or _present(present)}"
+        f"branch {branch!r} has no records of {name!r}{did_you_mean(name, present) or _present(present)}"
         for name, count in records.items()
         if not count and name not in accepted
     ]
@@ -54,7 +49,7 @@ def of_fields(shards: Iterable[tuple[Collection[str], Collection[str]]]) -> list
     if not present:  # no record at all
         return []
     when = "when the index was built"
-    return [f"no record had the field {name!r} {when}{_did_you_mean(name, present)}" for name in sorted(lacking or ())]
+    return [f"no record had the field {name!r} {when}{did_you_mean(name, present)}" for name in sorted(lacking or ())]
 
 
 def of_drop(count: int, live: int, kept_min: float) -> list[str]:
@@ -68,10 +63,4 @@ def _present(types: Collection[str]) -> str:
     """What there is in place of a type with no near name."""
     if not types:
         return ""
-    more = f" and {len(types) - LISTED_MAX} more" if len(types) > LISTED_MAX else ""
-    return f" (it has {', '.join(sorted(types)[:LISTED_MAX])}{more})"
-
-
-def _did_you_mean(name: str, present: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(set(present) - {name})[:FIELDS_MAX], n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return f" (it has {listed(types)})"

@@ -151,8 +151,9 @@ class IndexCalls:
         damaged = partial(self._damaged, number)
         versions = Versions(self._catalog, row.number, self._clock)
         reader = Reader(
-            index_reader, number, lsn, release, versions, live.asked.append, damaged, self._search_timeout_s
-        )
+            index_reader, number, lsn, release, versions, live.row.resource_types, live.asked.append, damaged,
+            self._search_timeout_s,
+        )  # fmt: skip
         self._readers.add(reader)
         return reader
 

@@ -11,13 +11,13 @@ strings by code point; a value of another kind does not match. A field that is m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.names import check_resource_type
+from shadowswitch.model.names import check_resource_type, did_you_mean, listed
 from shadowswitch.model.records import DEPTH_MAX, is_deeper
 
 CONDITIONS_MAX = 100
@@ -71,8 +71,11 @@ def parse_where(where: Mapping[str, Any] | None) -> Where | None:
     return Where(found) if found else None
 
 
-def check_types(resource_types: Iterable[str] | None) -> list[str] | None:
-    """The resource types of a search, sorted; None for all. Raises InvalidConfig, InvalidName."""
+def check_types(resource_types: Iterable[str] | None, held: Collection[str]) -> list[str] | None:
+    """The resource types of a search, sorted; None for all. The index was built with the types `held`.
+
+    Raises InvalidConfig, also for a type that the index was not built with, and InvalidName.
+    """
     if resource_types is None:
         return None
     if isinstance(resource_types, str) or not isinstance(resource_types, Iterable):
@@ -80,6 +83,13 @@ def check_types(resource_types: Iterable[str] | None) -> list[str] | None:
     found = sorted({check_resource_type(name) for name in resource_types})
     if not 1 <= len(found) <= VALUES_MAX:
         raise InvalidConfig(f"{len(found)} resource types", operation="search", hint=f"name 1 to {VALUES_MAX}, or none")
+    for name in found:
+        if name not in held:
+            raise InvalidConfig(
+                f"the index was built without the resource type {name!r}{did_you_mean(name, held)}",
+                operation="search",
+                hint=f"it has {listed(held)}; without a resource type a search finds records of all of them",
+            )
     return found
 
 

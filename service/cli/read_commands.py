@@ -92,7 +92,7 @@ def search(
     offset
         Leave out so many of the best hits.
     resource_types
-        Only records of this resource type; may be repeated.
+        Only records of this resource type; may be repeated. A type that the index was built without is refused.
     where
         A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "in": [1, 2], "exists": true}}.
     timeout

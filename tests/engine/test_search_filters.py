@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Config, Delete, Engine, Put
+from shadowswitch import Config, Delete, Engine, Put, SwitchRequest
 from shadowswitch.engine.reader import Reader
 from shadowswitch.model.errors import CorruptData, InvalidConfig, InvalidName, JournalTrimmed, Timeout
 from shadowswitch.model.search.where import parse_where
@@ -121,7 +121,7 @@ def test_pages_and_filters_give_what_the_whole_list_of_hits_gives(engine: Engine
         ]  # fmt: skip
         for where in wheres:
             passing = parse_where(where)
-            for types in (None, ["link_type"], TYPES, ["object_type", "none_such"], ["none_such"]):
+            for types in (None, ["link_type"], TYPES, ["object_type"]):
                 expected = [
                     hit
                     for hit in everything
@@ -148,6 +148,27 @@ def test_wrong_pages_and_types_are_refused(engine: Engine) -> None:
             reader.search("user", where={"size": {"near": 1}})
 
 
+def test_a_search_for_a_type_that_the_index_was_built_without_is_refused(engine: Engine) -> None:
+    """No hit would look as if no such record matched."""
+    engine.write("main", [Put("object_typ", "later", {"text": "user"})])  # of the branch, not of the index
+    with engine.reader("main", KIND) as reader:
+        with pytest.raises(InvalidConfig, match=r"without the resource type 'object_typ' .did you mean 'object_type'"):
+            reader.search("user", resource_types=["link_type", "object_typ"])
+        with pytest.raises(InvalidConfig, match="'none_such'; it has link_type, object_type") as refused:
+            reader.search("user", resource_types=["none_such"], where={"size": 1})
+        assert (refused.value.operation, "did you mean" in str(refused.value)) == ("search", False)
+
+
+def test_a_type_of_the_index_without_records_has_no_hits(tmp_path: Path) -> None:
+    with Engine.open(tmp_path / "data") as engine:
+        engine.create_branch("main")
+        engine.write("main", [_sized(1, 1)])
+        assert engine.rebuild("main", KIND, TYPES, CONFIGS[0], SwitchRequest(allow_empty=True)).success
+        with engine.reader("main", KIND) as reader:
+            assert reader.search("user", resource_types=["link_type"]) == []
+            assert len(reader.search("user", resource_types=TYPES)) == 1
+
+
 # -- the version that the index shows --------------------------------------------------------------------------------
 
 COUNT = 400
@@ -160,7 +181,7 @@ def short(tmp_path: Path) -> Iterator[Engine]:
     with Engine.open(tmp_path / "data", SHORT) as engine:
         engine.create_branch("main")
         engine.write("main", [_sized(number, number) for number in range(COUNT)])
-        assert engine.rebuild("main", KIND, ["object_type"], CONFIGS[0]).success
+        assert engine.rebuild("main", KIND, TYPES, CONFIGS[0], SwitchRequest(allow_empty=True)).success
         yield engine
         assert engine.check() == []
 
@@ -205,7 +226,7 @@ def test_a_filter_waits_for_the_index_when_the_version_that_it_shows_is_gone(sho
             short.write("main", [_sized(7, 1000)])
             with pytest.raises(Timeout, match=r"written again.*try again"):
                 _ids(reader, {"size": {"gte": 398}}, timeout_s=0.2)
-            assert _ids(reader, {"size": 399}, resource_types=["none_such"]) == []
+            assert _ids(reader, {"size": 399}, resource_types=["link_type"]) == []
             searching = threading.Thread(target=lambda: found.append(_ids(reader, {"size": {"gte": 398}})))
             searching.start()
             searching.join(0.2)
@@ -234,12 +255,15 @@ def test_filters_and_pages_on_the_command_line(tmp_path: Path, capsys: pytest.Ca
     with Engine.open(data) as engine:
         engine.create_branch("main")
         engine.write("main", [_sized(number, number) for number in range(COUNT)])
-        assert engine.rebuild("main", KIND, ["object_type"], CONFIGS[1]).success
+        assert engine.rebuild("main", KIND, TYPES, CONFIGS[1], SwitchRequest(allow_empty=True)).success
     call = ["search", "main", "user", "--data", data]
     where = json.dumps({"size": {"gte": 100}})
     found = cli.json(*call, "--type", "object_type", "--type", "link_type", "--offset", 298, "--where", where)
     assert [hit["id"] for hit in found["hits"]] == ["398", "399"]
     assert cli.json(*call, "--type", "link_type")["hits"] == []
+    said = "the index was built without the resource type 'object_typ' (did you mean 'object_type'?); it has link_type"
+    assert said in cli.error(*call, "--type", "object_typ", status=2)
+    assert said in cli.error(*call, "--type", "link_type", "--type", "object_typ", status=2)
     for wrong in ("text", "[1]", "{", '{"size": {"near": 1}}'):
         assert "where" in cli.error(*call, "--where", wrong, status=2)
     cli.error(*call, "--offset", -1, status=2)

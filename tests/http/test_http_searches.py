@@ -112,7 +112,9 @@ def test_a_search_over_http_has_filters_and_pages(tmp_path: Path) -> None:
         assert [*found(), *found(offset=1000)] == [*groups, *users]
         assert found(resource_type="user") == users
         assert found(resource_type=["user", "group"], offset=598, limit=4) == [*groups[-2:], *users[:2]]
-        assert found(resource_type="nothing") == []
+        typo = client.refused(422, "GET", "branches/main/search?q=hello&resource_type=user&resource_type=grup")
+        assert typo["detail"] == "the index was built without the resource type 'grup' (did you mean 'group'?)"
+        assert typo["hint"].startswith("it has group, user;")
         where = json.dumps({"size": {"gte": 1190}})
         assert found(resource_type="user", where=where) == users[-5:]
         assert found(where=where, offset=4, limit=2) == [groups[-1], users[-5]]

@@ -30,6 +30,7 @@ OFFSET_MAX = 100_000
 """The hits before a page are found and sorted for each page, and for an index of several shards held in memory."""
 WHERE_CHARS_MAX = 8000
 WHERE = 'A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "in": [1, 2], "exists": true}}.'
+TYPES = "Only of these types. One that the index was built without is refused."
 CHANGES_BYTES_MAX = 8 << 20
 """A page of changes ends early when they are large: it is decoded and encoded in one piece."""
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
@@ -160,7 +161,7 @@ async def search(
     index_type: Annotated[str, Parameter(required=False, pattern="^[A-Z][A-Z0-9_]{0,63}$")] = "SEARCH_INDEX",
     limit: Annotated[int, Parameter(required=False, ge=1, le=1000)] = 10,
     offset: Annotated[int, Parameter(required=False, ge=0, le=OFFSET_MAX, description="Hits to leave out.")] = 0,
-    resource_type: Annotated[list[str] | None, Parameter(required=False, description="Only of these types.")] = None,
+    resource_type: Annotated[list[str] | None, Parameter(required=False, description=TYPES)] = None,
     where: Annotated[str | None, Parameter(required=False, max_length=WHERE_CHARS_MAX, description=WHERE)] = None,
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
     timeout_s: Annotated[float, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = SEARCH_TIMEOUT_S_MAX,
