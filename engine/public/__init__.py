@@ -10,6 +10,7 @@ with Engine.open("data") as engine:
         print(reader.search("user"))
 """
 
+from shadowswitch._start import release_interrupts as _release_interrupts  # the first import: it begins to hold them
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
 from shadowswitch.model.config import Config
@@ -141,3 +142,5 @@ __all__ = [
     "WriteBlocked",
     "WritePermission",
 ]
+
+_release_interrupts()

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import sys
 
+from shadowswitch._start import INTERRUPTED, hold_interrupts, release_interrupts
+
 _EXTRA_CLI = frozenset({"cyclopts", "rich"})
 
 
 def main() -> None:
     """Run the command line and exit with its status; without the extra `cli` say what to install and exit with 2."""
     try:
+        hold_interrupts()
         from shadowswitch.service.cli.app import main as run
+
+        release_interrupts()
+        status = run()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA_CLI:
@@ -25,10 +31,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    except KeyboardInterrupt:  # Ctrl-C before the command has begun
+    except KeyboardInterrupt:  # between the imports and the command, which handles it itself
         print("shadowswitch: interrupted", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(run())
+        sys.exit(INTERRUPTED)
+    sys.exit(status)
 
 
 if __name__ == "__main__":
