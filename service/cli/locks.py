@@ -170,7 +170,8 @@ def _waiter_cells(waiter: LockWaiter) -> list[str]:
 
 def _build_cells(build: dict[str, Any]) -> list[str]:
     percent, left_s = build["build_progress_percent"], build["estimated_completion_seconds"]
-    return [build["index_type"], build["state"], f"{percent:g} %", _span(left_s)]
+    state = ", ".join(filter(None, (build["state"], output.time_share(build["share"]))))
+    return [build["index_type"], state, f"{percent:g} %", _span(left_s)]
 
 
 def _span(seconds: float | None) -> str:

@@ -59,11 +59,14 @@ def resume(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason = "",
 def throttle(
     shadow_id: ShadowId, share: Share, *, data: Data, by: By = "", reason: Reason = "", json: Json = False
 ) -> None:
-    """Let a build work only a share of the time, also over restarts.
+    """Let a build copy and catch up only a share of the time, from its next slice on, also over restarts.
+
+    A share of 1 lets it work all the time again. A validation works all the time, and so does a build that falls behind
+    the writers. `status` shows the share.
 
     Example: `shadowswitch throttle 5f0c... 0.25 --data ./data`
     """
-    _operate(data, shadow_id, json, lambda engine, id: engine.throttle_build(id, share, by, reason))
+    _operate(data, shadow_id, json, lambda engine, id: engine.throttle_build(id, share, by, reason), _share_text)
 
 
 def priority(
@@ -126,7 +129,23 @@ def unschedule(shadow_id: ShadowId, *, data: Data, by: By = "", reason: Reason =
     _operate(data, shadow_id, json, lambda engine, id: engine.unschedule_switch(id, by, reason))
 
 
-def _operate(data: Path, given: str, json: bool, call: Callable[[Engine | RemoteEngine, str], ShadowIndex]) -> None:
+def _share_text(shadow: ShadowIndex) -> str:
+    """The share that a build has now, from when on, and the way back."""
+    begins = "once it works" if shadow.stands_still else "from its next slice on"
+    slower = output.time_share(shadow.share)
+    if not slower:
+        return f"; it works all the time, {begins}"
+    undo = f"shadowswitch throttle {shadow.shadow_index_id} 1 lets it work all the time"
+    return f"; it copies and catches up {slower}, {begins} and over restarts; status shows the share; {undo}"
+
+
+def _operate(
+    data: Path,
+    given: str,
+    json: bool,
+    call: Callable[[Engine | RemoteEngine, str], ShadowIndex],
+    more: Callable[[ShadowIndex], str] = lambda shadow: "",
+) -> None:
     shadow_id = full_id(data, given)
     with open_engine(data) as engine:
         shadow, hosted = call(engine, shadow_id), isinstance(engine, RemoteEngine)
@@ -136,6 +155,7 @@ def _operate(data: Path, given: str, json: bool, call: Callable[[Engine | Remote
         plan = shadow.scheduled_switch
         text += f"; its switch comes after {plan.quiet_for_s:g} s of quiet, at the latest after {plan.within_s:g} s"
         text += "" if hosted else ", while serve has the directory open: no process has it open now"
+    text += more(shadow)
     if shadow.stands_still:
         text += f", {in_commands(shadow.stands_still)}"
     output.print_result(shadow, text, json)

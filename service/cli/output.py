@@ -114,6 +114,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def time_share(share: float | None) -> str:
+    """The share of the time of a throttled build; "" for one that is not throttled."""
+    return f"{share * 100:g} % of the time" if share is not None and share < 1 else ""
+
+
 def built(shadow: ShadowIndex) -> str:
     """The end of a build."""
     return f"{shadow.shadow_index_id} is {shadow.state} with {counted(shadow.record_count or 0, 'record')}"

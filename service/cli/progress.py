@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from shadowswitch.model.names import escaped
 from shadowswitch.model.views import ShadowIndex
+from shadowswitch.service.cli.output import time_share
 from shadowswitch.service.hints import in_commands
 
 LINE_INTERVAL_S = 2.0
@@ -45,12 +46,13 @@ def steps(quiet: bool = False, title_width: int = 30) -> Iterator[Show]:
 
 
 def build_details(shadow: ShadowIndex) -> str:
-    """Phase, ETA and lag of a build."""
+    """Phase, ETA, lag and share of a build."""
     eta = shadow.estimated_completion_seconds
     parts = [
         in_commands(shadow.stands_still or "") or shadow.phase.replace("_", " "),
         f"ETA {eta:.0f} s" if eta is not None else "",
         f"lag {shadow.lag_changes}",
+        time_share(shadow.share),
         shadow.gives_way or "",
     ]
     return "  ".join(filter(None, parts))

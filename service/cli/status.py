@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Group, RenderableType
 
 from shadowswitch.engine.reader import outside_reader
-from shadowswitch.engine.views import moment
+from shadowswitch.engine.views import RUNNING, moment
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.service import host_file
@@ -169,7 +169,7 @@ def render_status(found: output.View) -> RenderableType:
             parts.append(output.plain(f"{len(found[name])} of {count} {name}; --limit and --after show others"))
     for title, columns in COLUMNS.items():
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
-        cells = [[output.cell(_with_reason(row)[name]) for name in columns] for row in found[title]]
+        cells = [[output.cell(_of_build(row)[name]) for name in columns] for row in found[title]]
         parts.append(output.table(title, headings, cells))
     if found["locks"]:
         held = [[lock.branch, *lock_cells(lock)] for lock in found["locks"]]
@@ -180,9 +180,12 @@ def render_status(found: output.View) -> RenderableType:
     return Group(*parts, *_render_daemon(found["upkeep"]))
 
 
-def _with_reason(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table, with the reason why its build stands still where no error is shown."""
-    return {**row, "error": row.get("error") or row.get("stands_still")}
+def _of_build(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table: the phase of a throttled build with its share, and where no error is shown, the reason why it
+    stands still."""
+    slower = output.time_share(row.get("share")) if row.get("state") in RUNNING else ""
+    shown = {"phase": f"{row['phase']}, {slower}"} if slower else {}
+    return {**row, **shown, "error": row.get("error") or row.get("stands_still")}
 
 
 def _render_daemon(found: dict[str, Any] | None) -> list[RenderableType]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import convert
 
-from shadowswitch import Engine
+from shadowswitch import Engine, ShadowIndex
+from shadowswitch.service.cli.progress import build_details
 from shadowswitch.service.daemon.index_reconciler import IndexReconciler
 from shadowswitch.service.daemon.settings import IndexSettings
 from tests.support.cli_helpers import Cli, imported, spawn
@@ -77,6 +79,27 @@ def test_beside_a_server_commands_and_routes_operate_builds(cli: Cli, data: Path
         for id in ids:
             client.ok("DELETE", f"shadow-index/{id}")
         assert client.refused(409, "POST", f"shadow-index/{waiting}/pause")["hint"]
+
+
+def test_a_throttled_build_says_its_share_from_when_on_and_the_way_back(cli: Cli, data: Path) -> None:
+    with serving(data, SHADOWSWITCH_POINTS=STAND) as server:
+        client = server.client()
+        id = start(client, "SEARCH_INDEX")["shadow_index_id"]
+        client.wait_for(id, "BUILDING")
+        text = cli("throttle", id[:8], 0.25, "--data", data)
+        assert f"{id} is BUILDING, " in text
+        assert "; it copies and catches up 25 % of the time, from its next slice on and over restarts" in text
+        assert f"; status shows the share; shadowswitch throttle {id} 1 lets it work all the time\n" in text
+        assert ", 25 % of the time" in cli("status", "--data", data)
+        assert "BUILDING, 25 % of the time" in cli("locks", "main", "--data", data)
+        assert "  25 % of the time" in build_details(convert(client.get(f"shadow-index/{id}/status"), ShadowIndex))
+        assert "; it works all the time, from its next slice on\n" in cli("throttle", id, 1, "--data", data)
+        assert "of the time" not in cli("status", "--data", data) + cli("locks", "main", "--data", data)
+        cli("pause", id, "--data", data)
+        text = cli("throttle", id, 0.125, "--data", data)
+        assert "12.5 % of the time, once it works and over restarts" in text
+        client.ok("DELETE", f"shadow-index/{id}")
+        assert "of the time" not in cli("status", "--data", data)  # of a build that has ended
 
 
 def test_a_switch_is_scheduled_and_taken_back_beside_a_server(cli: Cli, data: Path) -> None:
