@@ -96,6 +96,8 @@ class SwitchCalls:
     def switch(self, id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Make a BUILT shadow the live generation.
 
+        An index without records, or with a resource type that has none and is new to it, is refused (`success=False`)
+        unless `allow_empty` of the request says that it is meant. `force_switch` overrides every advisory check.
         `switch_timeout_seconds` bounds the call: a switch that has not come to its commit by then is given up, with
         `success=False` or Timeout, and never takes effect. A commit that is under way is waited for 6 s more. Raises
         UnknownShadow, InvalidTransition when it is not BUILT, Timeout.
@@ -208,12 +210,14 @@ class SwitchCalls:
     ) -> SwitchResult:
         """Start, wait, switch; with `track_ready` the branch is READY then, see `start_build`.
 
+        `request` is that of the switch, with `allow_empty` for an index that may lack records, see `switch`.
+
         A rebuild that does not switch leaves nothing behind: when `timeout_s` passes first, when the validation says
-        no, or when the caller is interrupted, the shadow is cancelled, and the next rebuild may begin. A rebuild that a
-        stop of the host cut off is ended by the next one: joined if the options are equal, else discarded. A build by
-        `start_build` that was cut off, and goes on since, is joined if the options are equal. To keep a
-        refused shadow for a look, or for another switch, call `start_build`, `wait_for` and `switch`. Raises
-        DuplicateBuild, InvalidConfig, BuildFailed, Timeout.
+        no, or when the caller is interrupted, the shadow is cancelled, and the next rebuild may begin. A rebuild that
+        a stop of the host cut off is ended by the next one: joined if the options are equal, else discarded. A build
+        by `start_build` that was cut off, and goes on since, is joined if the options are equal. To keep a refused
+        shadow for a look, or for another switch, call `start_build`, `wait_for` and `switch`. Raises DuplicateBuild,
+        InvalidConfig, BuildFailed, Timeout.
         """
         request = self._checked(request)
         if timeout_s is not None and check_seconds("timeout_s", timeout_s) <= 0:

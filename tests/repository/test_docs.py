@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from shadowswitch import Config
+from shadowswitch import Config, Engine
 from shadowswitch.model import errors
 from shadowswitch.model.errors import ShadowSwitchError
 from tests.repository.test_tidy import ROOT, files, none_of, text_of
@@ -84,6 +84,21 @@ def wrong_links(name: str, text: str) -> Iterator[str]:
             yield path
         elif anchor and anchor not in anchors(target.read_text(encoding="utf-8") if path else text):
             yield f"{path}#{anchor}"
+
+
+def test_every_interface_names_the_way_past_a_refused_empty_index() -> None:
+    assert all("`allow_empty`" in (call.__doc__ or "") for call in (Engine.switch, Engine.rebuild))
+    for command in ("switch", "build", "schedule"):
+        assert "`--allow-empty`" in section(text_of(MANUAL), f"shadowswitch {command}"), command
+    rows = [
+        line for line in text_of("docs/http.md").splitlines() if line.startswith("| `POST /shadow-index/{id}/switch`")
+    ]
+    assert [row for row in rows if "{allow_empty}" in row] == rows != []
+    body = re.search(r"^class Switch\(.*?^class ", text_of("service/http/bodies/shadows.py"), re.MULTILINE | re.DOTALL)
+    assert body is not None
+    assert "`allow_empty`" in body[0], "the schema of HTTP has the docstring of a body"
+    for name in ("docs/settings.md", "docs/events.md", "docs/what-if.md"):
+        assert "`allow_empty" in text_of(name), name
 
 
 def test_documents_name_commands_settings_and_headings_that_are_there() -> None:

@@ -125,7 +125,10 @@ class Completed(msgspec.Struct, frozen=True):
 
 
 class SwitchOptions(Body, frozen=True):
-    """A SwitchRequest with the bounds of HTTP; `performed_by` is the caller."""
+    """A SwitchRequest with the bounds of HTTP; `performed_by` is the caller.
+
+    `allow_empty`: an index without records, or with a resource type that has none, is meant so.
+    """
 
     force_switch: bool = False
     validation_checks: Checks = msgspec.field(default_factory=lambda: list(DEFAULT_CHECKS))
@@ -138,7 +141,10 @@ class SwitchOptions(Body, frozen=True):
 
 
 class Switch(SwitchOptions, frozen=True):
-    """How to switch. `force_switch` overrides advisory checks only, and takes a scope of its own."""
+    """How to switch. `force_switch` overrides advisory checks only, and takes a scope of its own.
+
+    `allow_empty`: an index without records, or with a resource type that has none, is meant so.
+    """
 
     shadow_index_id: str | None = None
 
