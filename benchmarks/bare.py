@@ -1,4 +1,4 @@
-"""The least cost of a durable commit: LMDB and the disk alone, beside the same load."""
+"""LMDB and the disk alone, beside the same load: a durable commit, and reading the rows of a catalog."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import time
 from pathlib import Path
 
 import lmdb
+
+from benchmarks.common import each_us
+from shadowswitch.storage.catalog.environment import DATABASES, MAP_SIZE_BYTES
+from shadowswitch.storage.data_directory import CATALOG
 
 MAP_BYTES = 4 << 30
 RECORDS = 100_000
@@ -35,6 +39,42 @@ class BareCommits:
             for key in keys:
                 txn.put(key, VALUE)
         return (time.perf_counter() - begun) * 1000
+
+    def close(self) -> None:
+        """Release the environment."""
+        self._env.close()
+
+
+class BareRows:
+    """The rows of a catalog that no engine has open: none is decoded or checked. One thread."""
+
+    def __init__(self, data: Path) -> None:
+        self._env = lmdb.open(
+            str(data / CATALOG), readonly=True, max_dbs=len(DATABASES) + 3, map_size=MAP_SIZE_BYTES, lib_version=0
+        )
+        self._tables = {name: self._env.open_db(name.encode(), create=False) for name in DATABASES}
+
+    def one_us(self, table: str, calls: int) -> float:
+        """Reading the last row of a table by its key, each time in a transaction of its own."""
+        database = self._tables[table]
+        with self._env.begin(db=database) as txn, txn.cursor() as cursor:
+            cursor.last()
+            key = cursor.key()
+
+        def read() -> None:
+            with self._env.begin(db=database) as txn:
+                txn.get(key)
+
+        return each_us(read, calls)
+
+    def all_s(self) -> float:
+        """Reading every row of every table, in the order of the keys."""
+        begun = time.perf_counter()
+        for database in self._tables.values():
+            with self._env.begin(db=database) as txn, txn.cursor() as cursor:
+                for _ in cursor:
+                    pass
+        return time.perf_counter() - begun
 
     def close(self) -> None:
         """Release the environment."""

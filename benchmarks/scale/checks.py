@@ -1,11 +1,13 @@
-"""check(): of many records with an index, and of many branches."""
+"""check(): of many records with an index, and of many branches; beside bare LMDB that reads the rows of the catalog."""
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
+from benchmarks.bare import BareRows
 from benchmarks.common import BENCH_CONFIG, BRANCH, KIND, TYPE, Report, fill
 from benchmarks.scale.sizes import Sizes
 from shadowswitch.engine.engine import Engine
@@ -29,11 +31,21 @@ def measure(sizes: Sizes, folder: Path, report: Report) -> None:
         took_s = _check(engine, report)
     what = f"check of {records:,} records and their fts5 index"
     report.target(f"{what} within {RECORDS_S_MAX:g} s", f"{took_s:.1f} s", sizes.judged(took_s <= RECORDS_S_MAX))
+    _beside(folder / "records", what, took_s, report)
     with Engine.open(folder / "branches", BENCH_CONFIG) as engine:
         _make(engine, branches)
         took_s = _check(engine, report)
     what = f"check of {branches:,} branches of {OF_BRANCH} records"
     report.target(f"{what} within {BRANCHES_S_MAX:g} s", f"{took_s:.1f} s", sizes.judged(took_s <= BRANCHES_S_MAX))
+    _beside(folder / "branches", what, took_s, report)
+
+
+def _beside(data: Path, what: str, took_s: float, report: Report) -> None:
+    """The check and the baseline: one thread that reads the rows of the catalog, without decoding one."""
+    with closing(BareRows(data)) as bare:
+        rows_s = bare.all_s()
+    report.figure(f"checks: {what}", took_s, "s", "on all cores")
+    report.figure(f"checks: bare LMDB, all rows of the catalog, {what}", rows_s, "s", "one thread, not decoded")
 
 
 def _wait_for_reading(engine: Engine) -> None:

@@ -67,6 +67,16 @@ def test_every_benchmark_runs_and_writes_its_targets_and_figures_into_the_result
     assert not list(tmp_path.glob("shadowswitch-bench-*")), "a script removes its working files"
 
 
+@pytest.mark.slow
+def test_reading_and_checks_of_many_types_stand_beside_bare_lmdb(tmp_path: Path) -> None:
+    sizes = "--records 500 --branches 20 --types 20 --seconds 0.1"
+    report = report_of(tmp_path, "bench_scale", "--rows", "types,checks", *sizes.split())
+    names = {figure.name for figure in report.figures}
+    for one in ("branch()", "check()", "bare LMDB, the row of a branch", "bare LMDB, all rows of the catalog"):
+        assert {f"types: {one}, 1 type", f"types: {one}, 20 types"} <= names
+    assert len([name for name in names if name.startswith("checks: bare LMDB, all rows")]) == 2
+
+
 def test_a_script_whose_limit_no_longer_fits_does_not_start_and_is_named(tmp_path: Path) -> None:
     names = ["--only", "scale,quiet_hours", "--minutes", "2"]
     command = [
