@@ -36,6 +36,10 @@ class BranchDirectory:
             row = self._rows[name] = self._catalog.branch(name)
         return row
 
+    def forget(self, name: str) -> None:
+        """The row of a branch has changed: it is read again."""
+        self._rows.pop(name, None)
+
     def check(self, row: BranchRow) -> None:
         """Raise UnknownBranch if the branch was dropped since its row was read: its records may be half gone."""
         if row.number in self.dropped:

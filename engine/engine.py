@@ -27,6 +27,7 @@ from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
+from shadowswitch.engine.forks.calls import ForkCalls
 from shadowswitch.engine.lifecycle import Lifecycle
 from shadowswitch.engine.log_lines import OPERATIONS, RefusedCalls
 from shadowswitch.engine.machine import Machine
@@ -84,7 +85,7 @@ def _noted(call: Callable[Concatenate[Engine, P], R]) -> Callable[Concatenate[En
 _branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _Delegate(ChangeCalls)
 _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _Delegate(InboundCalls)
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
-_schedule = _Delegate(ScheduleCalls)
+_schedule, _forks = _Delegate(ScheduleCalls), _Delegate(ForkCalls)
 _soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
@@ -158,6 +159,13 @@ class Engine:
     reopen_branch = _branches(BranchCalls.reopen_branch)
     recover_branch = _branches(BranchCalls.recover_branch)
     drop_branch = _removal(RemovalCalls.drop_branch)
+
+    # -- forks: branches made from others ------------------------------------------------------------------------------
+
+    fork_branch = _forks(ForkCalls.fork_branch)
+    diff = _forks(ForkCalls.diff)
+    merge_into = _forks(ForkCalls.merge_into)
+    rebase = _forks(ForkCalls.rebase)
 
     # -- records, and the journal of their changes ---------------------------------------------------------------------
 

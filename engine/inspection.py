@@ -27,6 +27,7 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.keys import SEQUENCE
 from shadowswitch.storage.catalog.rows import HoldRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages, branch_rows
+from shadowswitch.storage.catalog.source.sizes import catalog_sizes
 
 PROBE_S = 1.0
 ROOM_BYTES = 1 << 18
@@ -66,7 +67,7 @@ class Statistics:
         generations = self._generations.all()
         return {
             **self._metrics.summary(),
-            "catalog": self._catalog.statistics(),
+            "catalog": catalog_sizes(self._catalog),
             "journal": self._journal(),
             "branch_actors": self._router.running(),
             "builds_running": self._builders.count(),

@@ -80,6 +80,7 @@ from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
+from shadowswitch.engine.forks.calls import ForkCalls
 from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine
@@ -254,6 +255,7 @@ class Lifecycle:
         self.calls: dict[type[Any], Any] = {
             BranchCalls: branches,
             RecordCalls: records,
+            ForkCalls: ForkCalls(context, state, directory, records, views),
             ChangeCalls: ChangeCalls(context, state, directory, views),
             BuildCalls: builds,
             SwitchCalls: switches,

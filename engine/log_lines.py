@@ -40,6 +40,7 @@ from shadowswitch.model.names import escaped
 from shadowswitch.model.shadow_state import UNDER_WAY
 from shadowswitch.model.views import SwitchRequest
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.source.sizes import catalog_sizes
 from shadowswitch.storage.clock import Clock
 
 SLICE = 100
@@ -105,7 +106,7 @@ def begin_story(context: EngineContext, subscribers: Subscribers, stack: ExitSta
         "engine opened",
         {
             "data": str(context.root),
-            "branches": catalog.statistics()["entries"]["branches"],
+            "branches": catalog_sizes(catalog)["entries"]["branches"],
             "indexes": sum(index.live > 0 for index in catalog.indexes()),
             "last_event": last[-1].type.removeprefix(EVENT_PREFIX) if last else None,
             "last_subject": last[-1].subject if last else None,

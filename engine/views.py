@@ -23,6 +23,7 @@ from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import BranchInfo, ChangesHold, IndexInfo, ScheduledSwitch, ShadowIndex, derive
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import BranchRow, HoldRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.branch_pages import branch_rows
 from shadowswitch.storage.catalog.source.index_pages import place_of
 from shadowswitch.storage.clock import Clock, Moment
 
@@ -52,7 +53,9 @@ def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
     """A branch as the catalog has it, in a state."""
     head, oldest = catalog.head(row.number)
     count = catalog.record_count(row.number)
-    return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at), row.number)
+    parent = branch_rows(catalog, [row.parent]).get(row.parent) if row.parent else None
+    forked = (parent.name, row.fork_lsn, "snapshot") if parent is not None else (None, None, None)
+    return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at), row.number, *forked)
 
 
 def paused_text(row: ShadowRow) -> str | None:

@@ -24,6 +24,9 @@ NOT_GIVEN: Final = "not given"
 AUDIT_ACTIONS: Final = {
     "branch.created": "a branch was created",
     "branch.dropped": "a branch was dropped, with its `indexes` and its `holds`",
+    "branch.forked": "a branch was made from its `parent` as of `fork_lsn`",
+    "branch.merged": "a fork, `source`, was merged into its parent: `applied`, `same`, `conflicts`, `lsn`",
+    "branch.rebased": "a fork took over its parent's changes up to `fork_lsn`: `applied`, `same`, `conflicts`, `lsn`",
     "branch.state": "the `operation` (recover, reopen, merge, archive) that changed the state of a branch",
     "build.cancelled": "a build was ended, or a shadow discarded",
     "build.claimed": "a build began",
@@ -69,6 +72,9 @@ AUDIT_ACTIONS: Final = {
 EVENT_TYPES: Final = {
     "branch.created": "a branch was created",
     "branch.dropped": "a branch was dropped, with its `indexes`; its name is free",
+    "branch.forked": "a branch was made from its `parent`, which it shows as of `fork_lsn`",
+    "branch.merged": "the changes of a fork, `source`, are in the branch: `applied`, `same`, `conflicts`, `lsn`",
+    "branch.rebased": "a fork shows its parent as of `fork_lsn` now: `applied`, `same`, `conflicts`, `lsn`",
     "branch.removed": "the rows and the files of a dropped branch are gone",
     "branch.state": "a branch changed its state: `state`, `previous`, `by`, `reason`",
     "build.claimed": "a build was claimed: shadow PREPARING",

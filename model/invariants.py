@@ -1,7 +1,8 @@
 """The registry of invariants. Code, tests and documents cite these ids.
 
 ST: the catalog; IX: generations and the live pointer; SW: a switch, as readers and writers see it; BK: promises of a
-backend (spelled out in `storage.backends.protocol`); EV: the event log; LK: the lock table (see `model.locks.table`).
+backend (spelled out in `storage.backends.protocol`); BR: forks; EV: the event log; LK: the lock table (see
+`model.locks.table`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ INVARIANTS: Final = MappingProxyType(
         "BK-4": "every change up to the LSN that flush returned survives a power cut",
         "BK-5": "readers and the writer of a shard never block each other",
         "BK-6": "no query string raises anything but InvalidConfig",
+        "BR-1": "the digest kept of a fork equals the one recomputed from what it shows",
+        "BR-2": "a parent keeps each version of a record that one of its forks shows",
+        "BR-3": "a branch with old images is written to as one with forks",
+        "BR-4": "forks form a tree: a fork has one older parent, whose head is not below the LSN of the fork",
         "EV-1": "events and audit rows are numbered without gaps, and the newest has the highest number given",
         "EV-2": "model.events lists the type of every event",
         "EV-3": "an event from outside has one outcome, as long as its row is kept",

@@ -48,6 +48,12 @@ class BranchInfo(msgspec.Struct, frozen=True):
     created_at: datetime
     number: int = 0
     """Never given twice: a branch that is made again under the name of a dropped one has another number."""
+    parent: str | None = None
+    """The branch that it was forked from; None for a branch that is no fork."""
+    fork_lsn: int | None = None
+    """The fork shows its parent as of this LSN, except for what it changed itself."""
+    mode: str | None = None
+    """"snapshot" for a fork: later changes of its parent do not show."""
 
 
 class ChangesHold(msgspec.Struct, frozen=True):

@@ -74,6 +74,9 @@ POINTS = (
     "trim.noted",
     "trim.slice",
     "trim.events",
+    "trim.undo",
+    "merge.batch",
+    "merge.brought",
 )
 """Every failpoint; a test walks this list."""
 

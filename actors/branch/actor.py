@@ -67,6 +67,8 @@ class BranchActor(EngineActor):
         self._locks.admit(message)
         failpoint("write.admitted")
         fence = partial(self._locks.fence, message.owner, message.tokens) if message.tokens else self._fence
+        if message.check is not None:
+            fence = partial(_both, fence, message.check)
         self._journal.tell(Append(self._row.number, message.batch, message.reply, fence))
 
     def _commit_switch(self, message: CommitSwitch) -> None:
@@ -87,3 +89,9 @@ class BranchActor(EngineActor):
 
     def _refuse(self, message: Any) -> None:
         fail_reply(message, no_branch(self._row.name))
+
+
+def _both(fence: Callable[[Commit], object] | None, check: Callable[[Commit], object], commit: Commit) -> None:
+    if fence is not None:
+        fence(commit)
+    check(commit)

@@ -56,12 +56,16 @@ REFUSED_MAX = 1000
 
 
 class Write(msgspec.Struct, frozen=True):
-    """To a BranchActor: admit a batch and pass it on. Reply: Receipt, or WriteBlocked."""
+    """To a BranchActor: admit a batch and pass it on. Reply: Receipt, or WriteBlocked, or what `check` raised.
+
+    `check` is called in the transaction, before the batch is added to it; on the JournalWriter's thread.
+    """
 
     batch: Batch
     owner: str
     reply: Reply[Receipt]
     tokens: tuple[int, ...] = ()
+    check: Callable[[Commit], object] | None = None
 
 
 class Held(NamedTuple):

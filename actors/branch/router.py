@@ -91,7 +91,7 @@ class BranchRouter:
         if locks is not None and not locks.quiet:
             return False
         if isinstance(message, Write) and not message.tokens:
-            self._context.journal.tell(Append(row.number, message.batch, message.reply))
+            self._context.journal.tell(Append(row.number, message.batch, message.reply, message.check))
             return True
         if isinstance(message, CheckWrite) and message.is_plain:
             message.reply.set_result(ALLOWED)

@@ -39,6 +39,7 @@ from shadowswitch.model.shadow_state import ShadowState, check_move
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import BranchRow, ShadowRow
+from shadowswitch.storage.catalog.source.sizes import catalog_sizes
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.catalog.transitions.operating import refuse_unworked
 from shadowswitch.storage.generations.build_spec import make_spec
@@ -144,7 +145,7 @@ class BuildRegistry:
         if live is not None:
             estimate = int(1.2 * disk.directory_size_bytes(live.path))
         else:
-            estimate = 2 * int(self._context.catalog.statistics()["map_used_bytes"])
+            estimate = 2 * int(catalog_sizes(self._context.catalog)["map_used_bytes"])
         free, reserve = disk.free_bytes(self._context.root), self._context.config.disk_reserve_bytes
         if free < estimate + reserve:
             raise StorageFull(

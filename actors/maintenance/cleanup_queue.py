@@ -11,6 +11,7 @@ from shadowswitch.actors.maintenance.long_journals import LongJournals
 from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import DROPPING, GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.source.fork_table import parents_of_forks
 from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.clock import Moment
 
@@ -42,6 +43,10 @@ class CleanupQueue:
         """Branches that were dropped and are not removed yet."""
         self.written: set[int] = set()
         """Branches that were written to since the Janitor looked; trimmed ones are among them."""
+        self.parents: dict[int, bytes] = {}
+        """Branches that may have old images which no fork shows, each with the place up to which these were looked at.
+
+        At the start, every branch that keeps old images."""
         self._generations: dict[int, set[int]] = {}
         catalog.dirty.take()
         self.ended |= shadows.at_rest()
@@ -53,11 +58,13 @@ class CleanupQueue:
         stored = catalog.stored_branches()
         self.dropped |= {row.number for row in stored if row.state == DROPPING}
         self._branches({row.number for row in stored})
+        self.parents |= dict.fromkeys(parents_of_forks(catalog), b"")
 
     def look(self) -> None:
         """Read the rows that were touched since the last call."""
         changed = self._catalog.dirty.take()
         self.dropped |= changed.dropped
+        self.parents |= dict.fromkeys(changed.parents, b"")
         for shadow_id in changed.shadows:
             shadow = self._catalog.find_shadow(shadow_id)
             if shadow is not None:

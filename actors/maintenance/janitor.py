@@ -278,6 +278,7 @@ class Janitor(EngineActor):
     def _trim(self) -> None:
         self._trimmer.give_up_holds(self.queue)
         self._trimmer.trim_journals(self.queue)
+        self._trimmer.trim_undo(self.queue)
 
     def _idle(self) -> None:
         self._router.stop_idle(self._context.config.branch_idle_s)

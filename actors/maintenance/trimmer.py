@@ -14,7 +14,7 @@ from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.maintenance.cleanup_queue import CleanupQueue
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause
 from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.storage.catalog import retention
+from shadowswitch.storage.catalog import retention, transitions
 from shadowswitch.storage.catalog.inbox import ReceivedNumbers, count_received, forget_received
 from shadowswitch.storage.catalog.journal import journal_begin
 from shadowswitch.storage.catalog.outbox import trim_events
@@ -29,6 +29,8 @@ TRIM_SLICE_MAX = 20_000
 """Beside writers of large batches: their transactions take longer than the removal of so many."""
 TRIM_BRANCHES, TRIM_LEAST = 20, 10
 """Branches that share a transaction, and the chunks that each of them may lose in it at least."""
+UNDO_SLICE_S = 0.002
+"""A slice of old images ends after so long: the writers wait behind it."""
 TRIM_SLICES_A_ROUND = 100
 TRIM_ROUND_S = 1.0
 
@@ -129,6 +131,24 @@ class Trimmer:
             if not hold.given_up:
                 needed = min(needed, hold.after_lsn)
         return durable, needed
+
+    def trim_undo(self, queue: CleanupQueue) -> None:
+        """Remove old images that no fork shows any more, after a fork was dropped or moved on (BR-2, BR-3)."""
+        for _ in range(TRIM_SLICES_A_ROUND):
+            if self._pause.is_on or not queue.parents:
+                return
+            branch, after = next(iter(queue.parents.items()))
+            if branch in queue.dropped:
+                del queue.parents[branch]
+                continue
+            until = self._clock.monotonic() + UNDO_SLICE_S
+            trim = partial(transitions.trim_undo, branch=branch, after=after, limit=TRIM_SLICE, until=until)
+            reached: bytes | None = self._transact(trim, "trim old images")
+            failpoint("trim.undo")
+            if reached is None:
+                del queue.parents[branch]
+            else:
+                queue.parents[branch] = reached
 
     def give_up_holds(self, queue: CleanupQueue) -> None:
         """Bound the journal that a hold keeps: its subscriber may never come back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from shadowswitch.actors.branch.locks import Write
 from shadowswitch.actors.branch.router import BranchRouter
@@ -21,7 +21,9 @@ from shadowswitch.model.names import check_id, check_resource_type
 from shadowswitch.model.records import Delete, Put, Receipt, Record, RecordPage
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.journal import get_record, read_records, types_with_records
+from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.transaction import Commit
 
 SCAN_SLICE = 500
 
@@ -62,14 +64,24 @@ class RecordCalls:
         Raises UnknownBranch, InvalidChange, InvalidName (nothing was written), WriteBlocked, LockLost, StorageFull,
         and Timeout, which says whether the batch may still be written.
         """
-        row = self._branches.row(branch)
-        batch = prepare(changes, self._config)
+        return self.write_if(self._branches.row(branch), prepare(changes, self._config), owner, timeout_s, tokens)
+
+    def write_if(
+        self,
+        row: BranchRow,
+        batch: Batch,
+        owner: str = "",
+        timeout_s: float = 10,
+        tokens: Iterable[int] = (),
+        check: Callable[[Commit], object] | None = None,
+    ) -> Receipt:
+        """As `write`, unless `check` raises in the transaction of the batch; then nothing was written."""
         begun = self._clock.monotonic()
         deadline = begun + check_seconds("timeout_s", timeout_s)
         self._admission.take(row.number, len(batch), self._config.queue_changes_max, deadline)
         try:
             reply: Reply[Receipt] = Reply()
-            self._router.tell(row, Write(batch, owner, reply, tokens=lock_tokens(tokens)))
+            self._router.tell(row, Write(batch, owner, reply, lock_tokens(tokens), check))
             receipt: Receipt = result_of(reply, max(0.0, deadline - self._clock.monotonic()), "the write")
         finally:
             self._admission.give(row.number, len(batch))

@@ -20,7 +20,9 @@ from shadowswitch.engine.calls.authors import author
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.names import check_index_type
 from shadowswitch.storage.catalog import transitions
-from shadowswitch.storage.catalog.rows import IndexRow
+from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
+from shadowswitch.storage.catalog.source.branch_pages import branch_rows
+from shadowswitch.storage.catalog.source.fork_table import forks_of
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.catalog.transitions.removal import in_use, is_dropped
 
@@ -78,19 +80,31 @@ class RemovalCalls:
 
         From now on the branch is unknown to every call, and its name can be given again at once. Its rows and files go
         in the background, in slices; a reader that is open goes on to read what it has pinned. With `cascade` the forks
-        of the branch go with it. A branch that a settings file mirrors into is made again: take it out of the file
-        first. Raises UnknownBranch, and InUse while a build, a switch, indexing, or a lock of another owner than `by`
-        uses it.
+        of the branch, and theirs, are dropped before it, one after the other. A branch that a settings file mirrors
+        into is made again: take it out of the file first. Raises UnknownBranch, and InUse while a fork, a build, a switch,
+        indexing, or a lock of another owner than `by` uses it. With `cascade`, forks that were dropped before stay so.
         """
         row = self._branches.row(name)
         if not isinstance(cascade, bool):
             raise InvalidConfig(f"cascade is True or False, not {cascade!r:.80}")
         named = author(by, reason)
+        own = tuple(filter(None, (by.strip(), named[0])))
+        for branch in [*(self._forks_below(row) if cascade else ()), row]:
+            self._drop(branch, own, named)
 
+    def _forks_below(self, row: BranchRow) -> list[BranchRow]:
+        """The forks of a branch, and theirs, each before the one that it was forked from."""
+        found = [row]
+        for branch in found:
+            with self._catalog.read() as txn:
+                numbers = [number for _, number in forks_of(txn, self._catalog.db, branch.number)]
+            found += branch_rows(self._catalog, numbers).values()
+        return found[:0:-1]
+
+    def _drop(self, row: BranchRow, own: tuple[str, ...], named: tuple[str, str]) -> None:
         def work(uses: list[str]) -> Callable[[Commit], Any]:
             return signed(partial(transitions.drop_branch, number=row.number, uses=uses), *named)
 
-        own = tuple(filter(None, (by.strip(), named[0])))
         self._branches.ask(row, DropBranch(own, work, partial(self._settle, row.number), Reply()), "the drop")
         for key in [key for key in self._broken if key[0] == row.number]:
             self._broken.pop(key, None)

@@ -49,6 +49,7 @@ from shadowswitch.model.errors import (
     UnsupportedFormat,
     WriteBlocked,
 )
+from shadowswitch.model.forks.views import Conflict, DiffKind, MergeResult, RecordDiff
 from shadowswitch.model.inbound_events import EventOutcome, IncomingRules
 from shadowswitch.model.locks.branch_state import BranchState
 from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
@@ -87,8 +88,10 @@ __all__ = [
     "CloseInCallback",
     "CompletionRefused",
     "Config",
+    "Conflict",
     "CorruptData",
     "Delete",
+    "DiffKind",
     "DirectoryLost",
     "DuplicateBuild",
     "Engine",
@@ -116,6 +119,7 @@ __all__ = [
     "LockSpec",
     "LockType",
     "LockWaiter",
+    "MergeResult",
     "NotConverging",
     "PlaceLost",
     "ProgressReport",
@@ -124,6 +128,7 @@ __all__ = [
     "Reader",
     "Receipt",
     "Record",
+    "RecordDiff",
     "RecordPage",
     "ResourceExhausted",
     "ShadowIndex",

@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 
 class Changed(NamedTuple):
-    """Shadow ids, generation numbers, numbers of branches that were written to, and of those that were dropped."""
+    """What is to be looked at: shadow ids, generation numbers, and numbers of branches.
+
+    Of these: those that were written to, those that were dropped, and those that have a fork less, or a younger one.
+    """
 
     shadows: set[str]
     generations: set[int]
     branches: set[int]
     dropped: set[int]
+    parents: set[int]
 
 
 SHADOWS_MAX = 10_000
@@ -28,7 +32,7 @@ class DirtySet:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._changed = Changed(set(), set(), set(), set())
+        self._changed = Changed(set(), set(), set(), set(), set())
         self._watches: tuple[set[tuple[int, int]], ...] = ()
         self._shadows: set[str] | None = None
         """The ids that `take_shadows` returns next."""
@@ -44,7 +48,7 @@ class DirtySet:
     def take(self) -> Changed:
         """All that was added since the last call."""
         with self._lock:
-            taken, self._changed = self._changed, Changed(set(), set(), set(), set())
+            taken, self._changed = self._changed, Changed(set(), set(), set(), set(), set())
         return taken
 
     def watch_digests(self) -> set[tuple[int, int]]:

@@ -11,6 +11,7 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     indexes        branch, index type -> IndexRow          outbox, audit  sequence -> EventRow
     locks          branch number -> LocksRow (see `lock_rows`)   received     see `received`
     positions      see `outbox`                                holds          see `holds`
+    forks          see `source.fork_table`                     undo           see `source.versions`
 
 A commit takes as long as it has pages to write, so what every commit changes lies together: the numbers in the unnamed
 database, whose page holds the roots of all others and is written anyway; head and digests of a branch side by side.
@@ -44,6 +45,7 @@ from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.dirty import DirtySet
 from shadowswitch.storage.catalog.keys import BRANCH, COUNT, HEAD, SEQUENCE, TYPE_PREFIX
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.fork_table import FORKS, ForkTable, Lineage
 from shadowswitch.storage.catalog.source.type_lists import TypeLists
 from shadowswitch.storage.catalog.source.type_table import UNREAD, VERSION, TypeTable
 from shadowswitch.storage.clock import SYSTEM, Clock
@@ -55,10 +57,12 @@ FORMAT = b"shadowswitch-2"
 FIRST_FORMAT_META = b"meta"
 """Where the first format keeps its name: a version that reads no other must find ours there, and refuse it."""
 LOCK_FILE = "lock.mdb"
+ADDED = ("forks", "undo")
+"""Directories of older versions lack these; a reader of such a one opens nothing in their place."""
 DATABASES = (
     "types", "branches", "branch_names", "heads", "records", "journal",
     "shadows", "generations", "indexes", "outbox", "audit", "locks", "received", "positions",
-    "holds",
+    "holds", *ADDED,
 )  # fmt: skip
 READERS_MAX = 1024
 """LMDB's default of 126 concurrent read transactions is less than a busy host's threads."""
@@ -88,7 +92,7 @@ class Catalog:
         self.short: ShadowSwitchError | None = None
         """The error of the last write, if there was no room for it, until one succeeds. Any thread."""
         self.dirty = DirtySet()
-        self._types = UNREAD
+        self._types, self._forks = UNREAD, ForkTable(0)
         self._lock_file = self._witness = -1
         self._closed = False
         with disk_errors("open"):
@@ -130,7 +134,9 @@ class Catalog:
         if self.readonly:
             with self.env.begin() as txn:
                 self._check_format(txn)
-            self.db = {name: self.env.open_db(name.encode(), create=False) for name in DATABASES}
+                there = {bytes(name) for name in txn.cursor(self.meta).iternext(values=False)}
+            found = [name for name in DATABASES if name not in ADDED or name.encode() in there]
+            self.db = {name: self.env.open_db(name.encode(), create=False) for name in found}
             return
         with self.env.begin(write=True) as txn:
             if txn.stat(self.meta)["entries"] == 0:
@@ -208,6 +214,11 @@ class Catalog:
         """The table of types, inside a transaction. It is kept in memory."""
         table = self._types = self._types.at(self.number(VERSION, txn), txn, self.db["types"])
         return table
+
+    def lineage_in(self, txn: lmdb.Transaction, branch: int) -> Lineage:
+        """The lineage of a branch, inside a transaction. It is kept in memory until any fork is made or ends."""
+        table = self._forks = self._forks.at(self.number(FORKS, txn))
+        return table.of(txn, self.db, branch)
 
     # -- branches --------------------------------------------------------------------------------------------------
 
@@ -358,22 +369,6 @@ class Catalog:
         oldest = int(SEQUENCE.unpack(cursor.key())[0])
         cursor.last()
         return oldest, int(SEQUENCE.unpack(cursor.key())[0])
-
-    def statistics(self) -> dict[str, Any]:
-        """Sizes: used and reserved bytes of the map, entries and bytes by database, open read transactions."""
-        with self.read() as txn:
-            stats = {name: txn.stat(db) for name, db in self.db.items()}
-        info, stat = self.env.info(), self.env.stat()
-        return {
-            "map_used_bytes": (info["last_pgno"] + 1) * stat["psize"],
-            "map_size_bytes": info["map_size"],
-            "readers": info["num_readers"],
-            "entries": {name: found["entries"] for name, found in stats.items()},
-            "size_bytes": {
-                name: found["psize"] * (found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"])
-                for name, found in stats.items()
-            },
-        }
 
 
 def meta_key(name: str) -> bytes:

@@ -21,6 +21,7 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import Entry, entries_of, first_lsn
 from shadowswitch.storage.catalog.rows import decode_branch
+from shadowswitch.storage.catalog.source.versions import shown, shown_records, stored_version
 
 SLICE_BYTES_MAX = 4 << 20
 """A slice of large records ends early, so that it stays small in memory and short in time."""
@@ -127,11 +128,12 @@ def get_record(catalog: Catalog, branch: int, resource_type: str, id: bytes) -> 
         number = catalog.types_in(txn).numbers.get(resource_type)
         if number is None:
             return None
-        key = keys.record_key(branch, number, bucket, id)
-        value = txn.get(key, db=catalog.db["records"])
-        if value is None:
+        place = keys.record_key(branch, number, bucket, id)[keys.BRANCH.size :]
+        lineage = catalog.lineage_in(txn, branch)
+        found = shown(stored_version(txn, catalog.db, branch, lineage, place))
+        if found is None:
             return None
-        item = _item(catalog, txn, resource_type, key, value)
+        item = _item(catalog, txn, resource_type, *found)
         return Record(resource_type, name, item.fields or {}, item.lsn)
 
 
@@ -172,30 +174,54 @@ def read_records(
     """
     items: list[Item] = []
     size = 0
-    end = keys.RECORD_PREFIX.pack(branch, type_number, buckets[-1]) + b"\xff" * 500
-    start = cursor + b"\0" if cursor else keys.RECORD_PREFIX.pack(branch, type_number, buckets[0])
     with catalog.read() as txn:
-        position = txn.cursor(catalog.db["records"])
-        if position.set_range(start):
-            for key, value in position:
-                last = bytes(key)
-                if last > end:
-                    break
-                cursor = last  # the key of a record in this range, never of one behind it
-                size += len(value)
-                try:
-                    items.append(_item(catalog, txn, resource_type, key, value))
-                except CorruptData:
-                    if left_out is None:
-                        raise
-                    left_out(keys.claimed_id(key, value))
-                if len(items) >= limit or size >= SLICE_BYTES_MAX:
-                    return RecordSlice(items, cursor, False, size)
+        for place, key, value in _shown_from(catalog, txn, branch, type_number, buckets, cursor):
+            cursor = place  # in this range, never behind it
+            size += len(value)
+            try:
+                items.append(_item(catalog, txn, resource_type, key, value))
+            except CorruptData:
+                if left_out is None:
+                    raise
+                left_out(keys.claimed_id(key, value))
+            if len(items) >= limit or size >= SLICE_BYTES_MAX:
+                return RecordSlice(items, cursor, False, size)
     return RecordSlice(items, cursor, True, size)
 
 
+def _shown_from(
+    catalog: Catalog, txn: lmdb.Transaction, branch: int, type_number: int, buckets: range, cursor: bytes
+) -> Iterator[tuple[bytes, bytes, Any]]:
+    """What a branch shows in these buckets behind a cursor: the next cursor, and the record as it is stored."""
+    if catalog.lineage_in(txn, branch).ancestors:
+        of_branch, after = keys.BRANCH.pack(branch), cursor[keys.BRANCH.size :]
+        first = cursor[keys.TYPE_PREFIX.size] if cursor else buckets[0]
+        for bucket in range(first, buckets[-1] + 1):
+            behind = after if bucket == first else b""
+            for key, value in shown_records(catalog, txn, branch, type_number, bucket, behind):
+                yield of_branch + key[keys.BRANCH.size :], key, value
+        return
+    end = keys.RECORD_PREFIX.pack(branch, type_number, buckets[-1]) + b"\xff" * 500
+    position = txn.cursor(catalog.db["records"])
+    if position.set_range(cursor + b"\0" if cursor else keys.RECORD_PREFIX.pack(branch, type_number, buckets[0])):
+        for view, value in position:
+            key = bytes(view)
+            if key > end:
+                return
+            yield key, key, value
+
+
 def types_with_records(catalog: Catalog, branch: int) -> Iterator[int]:
-    """The numbers of the types of which a branch has records, in order, each looked for when it is asked for."""
+    """The numbers of the types of which a branch has records, in order, each looked for when it is asked for.
+
+    Those of a fork are looked for at once, by its digests.
+    """
+    with catalog.read() as txn:
+        is_fork = bool(catalog.lineage_in(txn, branch).ancestors)
+        counted = sorted(catalog.counts_in(txn, branch)) if is_fork else []
+    if is_fork:
+        yield from counted
+        return
     number = 0
     while True:
         with catalog.read() as txn:

@@ -64,6 +64,16 @@ def record_value(key: bytes, lsn: int, id: bytes, fields: bytes, body: int) -> b
     return header + CHECKSUM.pack(crc32(key, crc32(header, body))) + id + fields
 
 
+def tombstone(key: bytes, lsn: int, id: bytes) -> bytes:
+    """The value in the place of a record that a fork deleted: a record without fields, which no put can be."""
+    return record_value(key, lsn, id, b"", crc32(id))
+
+
+def is_tombstone(value: bytes | memoryview) -> bool:
+    """Is the value of a record a tombstone?"""
+    return len(value) >= _BEGIN and value[0] == FORMAT and len(value) == _BEGIN + RECORD_HEADER.unpack_from(value)[2]
+
+
 def split_record(key: bytes | memoryview, value: bytes | memoryview) -> tuple[int, str, memoryview]:
     """The record at a key: LSN, id, encoded fields, which refer to the memory of the value.
 

@@ -38,6 +38,12 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     name: str
     state: str
     created_at: WallTime
+    parent: int = 0
+    """The number of the branch that it was forked from; 0: none."""
+    fork_lsn: int = 0
+    """It shows its parent as of this LSN, except for what it changed itself."""
+    rebase_lsn: int = 0
+    """A rebase brings in what the parent changed up to this LSN; 0: none is under way."""
 
 
 class SwitchPlan(msgspec.Struct, array_like=True, frozen=True):

@@ -23,6 +23,8 @@ from shadowswitch.storage.catalog.dirty import Changed
 from shadowswitch.storage.catalog.environment import Catalog, meta_key, name_key
 from shadowswitch.storage.catalog.journal_format import Batch
 from shadowswitch.storage.catalog.rows import BranchRow, EventRow, GenerationRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.fork_table import FORKS, Lineage, read_lineage
+from shadowswitch.storage.catalog.source.overlay import write_overlaid
 from shadowswitch.storage.catalog.source.type_table import VERSION
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
@@ -66,7 +68,8 @@ class Commit:
         self.txn_id = 0
         self.took_ms = 0.0
         """The duration of the transaction, until it was on disk."""
-        self.dirty = Changed(set(), set(), set(), set())
+        self.dirty = Changed(set(), set(), set(), set(), set())
+        self._forks_changed = False
         self.author = ("", "")
         """Author and reason of the work that is done now, for its rows in the audit history; see `signed`."""
 
@@ -144,18 +147,31 @@ class Commit:
 
     def write(self, branch: int, batch: Batch) -> Receipt:
         """Give LSNs to the changes of a batch, which is not empty, and store them: all of them or none."""
+        lineage = self.lineage(branch)
+        present = self._write_plain(branch, batch) if lineage.is_plain else write_overlaid(self, branch, batch, lineage)
+        last, lsn = self.last_lsn, self.last_lsn + len(batch)
+        for count, chunk, checksum in batch.chunks:
+            last += count
+            self._journal.put(_journal_key(branch, last), _chunk_value(last, count, lsn, chunk, checksum))
+        assert last == lsn, f"ST-2 the chunks have {last - self.last_lsn} changes, the batch {len(batch)}"
+        self.last_lsn = lsn
+        self.heads[branch], self.counts[branch] = (lsn, self.head(branch)[1]), present
+        self.changes += len(batch)
+        return Receipt(lsn, len(batch))
+
+    def _write_plain(self, branch: int, batch: Batch) -> int:
+        """Store the records of a branch without forks that is no fork; returns how many it has then."""
         replace, pop = self._records.replace, self._records.pop
-        first, lsn = self.last_lsn + 1, self.last_lsn
-        present = self.count(branch)
+        lsn, present = self.last_lsn, self.count(branch)
         of_type = batch.changes[0].resource_type
         number = self.type_number(of_type)
-        digest = self._unstored[branch, number] = self.digest(branch, number)
+        digest = self.changed_digest(branch, number)
         for change in batch.changes:  # the innermost loop of writing: every call in it costs throughput
             lsn += 1
             if change.resource_type != of_type:
                 of_type = change.resource_type
                 number = self.type_number(of_type)
-                digest = self._unstored[branch, number] = self.digest(branch, number)
+                digest = self.changed_digest(branch, number)
             hashed, id = change.key_hash, change.id
             key = keys.record_key(branch, number, hashed >> 58, id)
             if change.fields:
@@ -170,15 +186,7 @@ class Commit:
                 if old is not None:
                     present -= 1
                     digest.remove(hashed, keys.claimed_lsn(old))
-        last = first - 1
-        for count, chunk, checksum in batch.chunks:
-            last += count
-            self._journal.put(_journal_key(branch, last), _chunk_value(last, count, lsn, chunk, checksum))
-        assert last == lsn, f"ST-2 the chunks have {last - first + 1} changes, the batch {len(batch)}"
-        self.last_lsn = lsn
-        self.heads[branch], self.counts[branch] = (lsn, self.head(branch)[1]), present
-        self.changes += len(batch)
-        return Receipt(lsn, len(batch))
+        return present
 
     def store_heads(self) -> None:
         """Store the heads and digests that changed, so that later steps of this transaction see them."""
@@ -219,6 +227,22 @@ class Commit:
                 known = Digest.stored(self.txn.get(keys.TYPE_PREFIX.pack(*key), db=self.db["heads"]))
             digest = self.digests[key] = known.copy()
         return digest
+
+    def changed_digest(self, branch: int, type_number: int) -> Digest:
+        """The digest of a branch's type, to be changed: this transaction stores it."""
+        digest = self._unstored[branch, type_number] = self.digest(branch, type_number)
+        return digest
+
+    def lineage(self, branch: int) -> Lineage:
+        """The lineage of a branch as of this transaction."""
+        if self._forks_changed:
+            return read_lineage(self.txn, self.db, branch)
+        return self.catalog.lineage_in(self.txn, branch)
+
+    def forks_changed(self) -> None:
+        """This transaction changes what is forked from what, or who keeps old images."""
+        self._forks_changed = True
+        self.next_number(FORKS)
 
     def forget_digests(self) -> None:
         """Read each digest again when it is needed: the stored ones count, not those in memory."""
@@ -269,11 +293,11 @@ class Commit:
         """Store a counter of `meta`."""
         self.txn.put(meta_key(name), keys.SEQUENCE.pack(value), db=self.catalog.meta)
 
-    def create_branch(self, name: str, now: float) -> BranchRow:
+    def create_branch(self, name: str, now: float, parent: int = 0, fork_lsn: int = 0) -> BranchRow:
         """Add a branch; raises BranchExists when there is one of that name."""
         if self.txn.get(name_key(name), db=self.db["branch_names"]) is not None:
             raise BranchExists(f"branch {name!r} exists already", object=name, hint="use it, or choose another name")
-        row = BranchRow(rows.FORMAT, self.next_number("branch"), name, "ACTIVE", now)
+        row = BranchRow(rows.FORMAT, self.next_number("branch"), name, "ACTIVE", now, parent, fork_lsn)
         self.put_branch(row)
         self.txn.put(name_key(name), keys.BRANCH.pack(row.number), db=self.db["branch_names"])
         self.emit("branch.created", name, {"branch_name": name})

@@ -1,11 +1,14 @@
 """fsck of records: every record of a range decodes, lies in its bucket, is in the journal; each bucket has its digest.
 
+What a fork shows is read like its own records, so a fork takes as long as its parent (BR-1, BR-2).
+
 A range goes from one place (branch, type, bucket) to another, as `keys.RECORD_PREFIX` has them. Cursors over records
 and digests read it in order. A transaction ends behind a bucket once it has read SLICE records.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import lmdb
@@ -17,6 +20,7 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import first_lsn
 from shadowswitch.storage.catalog.rows import DROPPING, decode_branch
+from shadowswitch.storage.catalog.source.versions import shown_records
 from shadowswitch.storage.fsck.found import UNREADABLE, Bounded, undecoded
 from shadowswitch.storage.reading import Count, no_look
 
@@ -61,7 +65,8 @@ class _Group:
 
     def __init__(self, catalog: Catalog, txn: lmdb.Transaction, prefix: bytes, branch_name: str, name: str) -> None:
         self.prefix = prefix
-        self.branch = keys.BRANCH.unpack_from(prefix)[0]
+        self.branch, self.number = keys.TYPE_PREFIX.unpack(prefix)
+        self.is_fork = bool(catalog.lineage_in(txn, self.branch).ancestors)
         self.name = name
         self.where = f"branch {branch_name!r}, type {name!r}"
         self.kept = Digest.stored(txn.get(prefix, db=catalog.db["heads"]))
@@ -111,14 +116,11 @@ class _Slice:
 
     def _buckets(self, group: _Group, first: int, stop: int) -> int:
         """Check buckets up to `stop`, or fewer once there are SLICE records; the first that was not checked."""
-        cursor = self._txn.cursor(self._catalog.db["records"])
         bucket, reached = first, stop
-        there = cursor.set_range(group.prefix + bytes([first]))
-        for view, value in cursor if there else ():
-            key = bytes(view)
-            if key[GROUP_BYTES] != bucket or not key.startswith(group.prefix):
+        for key, value in self._shown(group, first):
+            if key[GROUP_BYTES] != bucket:
                 bucket = key[GROUP_BYTES]
-                if bucket >= stop or not key.startswith(group.prefix):
+                if bucket >= stop:
                     break
                 if self.rows >= SLICE:
                     reached = bucket
@@ -130,13 +132,27 @@ class _Slice:
             self._found.add(
                 group.branch,
                 Finding(
-                    "ST-3",
+                    "BR-1" if group.is_fork else "ST-3",
                     f"{group.where}, bucket {bucket}",
                     f"the digest has {kept.counts[bucket]} records, {kept.sums[bucket]:016x}; the stored records give"
                     f" {recomputed.counts[bucket]}, {recomputed.sums[bucket]:016x}",
                 ),
             )
         return reached
+
+    def _shown(self, group: _Group, first: int) -> Iterator[tuple[bytes, Any]]:
+        """What the branch shows of the type, from a bucket on."""
+        if group.is_fork:
+            for bucket in range(first, BUCKETS):
+                yield from shown_records(self._catalog, self._txn, group.branch, group.number, bucket)
+            return
+        cursor = self._txn.cursor(self._catalog.db["records"])
+        there = cursor.set_range(group.prefix + bytes([first]))
+        for view, value in cursor if there else ():
+            key = bytes(view)
+            if not key.startswith(group.prefix):
+                return
+            yield key, value
 
     def _record(self, group: _Group, bucket: int, key: bytes, value: Any) -> None:
         try:

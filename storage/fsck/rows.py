@@ -17,6 +17,7 @@ from shadowswitch.storage.catalog.outbox import check_events
 from shadowswitch.storage.catalog.retention import check_holds
 from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transitions.removal import IN_SLICES
+from shadowswitch.storage.fsck.forks import check_forks
 from shadowswitch.storage.fsck.found import first
 from shadowswitch.storage.repair.catalog import catalog_faults
 
@@ -37,7 +38,7 @@ def check_rows(catalog: Catalog, root: Path) -> list[Finding]:
     findings: list[Finding] = []
     with catalog.read() as txn:
         findings += first(fault.finding for fault in catalog_faults(catalog, txn))
-    for check in (_check_rows, _check_left, check_locks, check_events, check_holds, check_received):
+    for check in (_check_rows, _check_left, check_locks, check_events, check_holds, check_received, check_forks):
         findings += first(check(catalog))
     return findings + first(_check_directories(catalog, root))
 
@@ -65,7 +66,7 @@ def _check_left(catalog: Catalog) -> Iterator[Finding]:
     """ST-4: no row of a branch that has none itself."""
     with catalog.read() as txn:
         branches = {bytes(key) for key, _ in txn.cursor(catalog.db["branches"])}
-        for database in IN_SLICES:
+        for database in (name for name in IN_SLICES if name in catalog.db):
             cursor = txn.cursor(catalog.db[database])
             there = cursor.first()
             while there:

@@ -13,7 +13,8 @@ import lmdb
 from shadowswitch.model.digest import Digest, key_hash
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.storage.catalog import keys
-from shadowswitch.storage.catalog.environment import Catalog, scan_prefix
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.catalog.source.versions import shown_records
 
 SLICE = 256
 PAUSE_S = 0.001
@@ -47,8 +48,7 @@ def stored_digest(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: 
 def _count(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: int, name: str, bucket: int) -> Digest | None:
     """The digest of the records of a bucket; None if one of them is damaged."""
     counted = Digest()
-    prefix = keys.RECORD_PREFIX.pack(branch, number, bucket)
-    for at, (key, value) in enumerate(scan_prefix(txn, catalog.db["records"], prefix), 1):
+    for at, (key, value) in enumerate(shown_records(catalog, txn, branch, number, bucket), 1):
         try:
             lsn, id, _ = keys.split_record(key, value)
         except CorruptData:

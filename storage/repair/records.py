@@ -77,6 +77,9 @@ class RecordRepair:
                 key, value = position.item()
                 try:
                     lsn, id, fields = keys.split_record(key, value)
+                    if keys.is_tombstone(value):
+                        there = position.next()
+                        continue
                     keys.decode_fields(fields)
                     self._journal.offer(lsn, name, id, fields)
                     if not keys.has_checksum(value):

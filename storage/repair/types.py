@@ -18,9 +18,10 @@ from shadowswitch.model.digest import BUCKETS, Digest, key_hash
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import keys
-from shadowswitch.storage.catalog.environment import Catalog, scan_prefix
+from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import entries_of
 from shadowswitch.storage.catalog.source.type_table import rows_from
+from shadowswitch.storage.catalog.source.versions import shown_records
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.repair.digests import stored_digest
 from shadowswitch.storage.repair.faults import Fault
@@ -62,7 +63,7 @@ def _gives_digest(catalog: Catalog, txn: lmdb.Transaction, branch: int, number: 
     kept = stored_digest(catalog, txn, branch, number)
     bucket = min((b for b in range(BUCKETS) if kept.counts[b]), key=lambda b: kept.counts[b])
     counted = Digest()
-    for key, value in scan_prefix(txn, catalog.db["records"], keys.RECORD_PREFIX.pack(branch, number, bucket)):
+    for key, value in shown_records(catalog, txn, branch, number, bucket):
         counted.add(key_hash(name, keys.claimed_id(key, value)), keys.claimed_lsn(value))
     return not kept.differing(counted, [bucket])
 

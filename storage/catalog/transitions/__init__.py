@@ -24,6 +24,7 @@ from shadowswitch.storage.catalog.transitions.builds import (
     note_refused,
     resume_building,
 )
+from shadowswitch.storage.catalog.transitions.forks import begin_rebase, end_rebase, fork_branch, note_merged, trim_undo
 from shadowswitch.storage.catalog.transitions.operating import (
     note_queued,
     pause,
@@ -67,18 +68,21 @@ from shadowswitch.storage.catalog.transitions.switches import (
 
 __all__ = [
     "begin_building",
+    "begin_rebase",
     "begin_switching",
     "carry_over_plan",
     "claim_build",
     "commit_switch",
     "drop_branch",
     "drop_index",
+    "end_rebase",
     "fail_waiting",
     "finish_switch",
     "forget_branch",
     "forget_ended",
     "forget_generation",
     "forget_shadows",
+    "fork_branch",
     "give_up_switching",
     "mark_built",
     "mark_cancelled",
@@ -88,6 +92,7 @@ __all__ = [
     "mark_unsound",
     "note_external",
     "note_hindered",
+    "note_merged",
     "note_progress",
     "note_queued",
     "note_recovered",
@@ -103,6 +108,7 @@ __all__ = [
     "schedule",
     "set_priority",
     "set_share",
+    "trim_undo",
     "unpause",
     "unschedule",
     "withdraw_live",

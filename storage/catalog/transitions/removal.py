@@ -16,6 +16,7 @@ from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transitions.forks import end_fork, fork_uses
 from shadowswitch.storage.catalog.transitions.retirement import retire_failed, retire_index
 
 SLICE_ROWS = 300
@@ -23,7 +24,7 @@ SLICE_S = 0.002
 """A slice of the removal ends after so many rows, or so long: the writers wait behind it."""
 AT_ONCE = ("locks", "holds")
 """What goes in the transaction of the drop: a few rows, which other parts read for all branches."""
-IN_SLICES = ("journal", "records", "heads", "indexes")
+IN_SLICES = ("journal", "records", "undo", "forks", "heads", "indexes")
 """What goes in slices. Every key begins with the number of the branch."""
 
 
@@ -61,13 +62,14 @@ def drop_branch(commit: Commit, number: int, uses: Iterable[str] = ()) -> list[I
     branch = commit.branch(number)
     may_be_built = sorted(index for index in {*commit.counters.under_way, *commit.moved} if index[0] == number)
     building = [use_of(shadow) for index in may_be_built if (shadow := commit.under_way(*index)) is not None]
-    if uses := [*uses, *building]:
+    if uses := [*uses, *building, *fork_uses(commit, number)]:
         raise in_use(f"branch {branch.name!r}", uses, "drop_branch", branch.name)
     prefix = keys.BRANCH.pack(number)
     indexes = [rows.decode_index(value) for _, value in scan_prefix(commit.txn, commit.db["indexes"], prefix)]
     live = [index.index_type for index in indexes if index.live]
     retired = [retire_index(commit, index, "its branch was dropped") for index in indexes]
     counts = {name: _delete(commit, name, prefix) for name in AT_ONCE}
+    end_fork(commit, branch)
     commit.txn.delete(name_key(branch.name), db=commit.db["branch_names"])
     commit.put_branch(msgspec.structs.replace(branch, state=rows.DROPPING))
     commit.dirty.dropped.add(number)
@@ -168,5 +170,6 @@ def in_use(what: str, uses: list[str], operation: str, object: str) -> InUse:
         uses=uses,
         operation=operation,
         object=object,
-        hint="end each of these first: cancel_build ends a build, release_lock a lock; a switch ends by itself",
+        hint="end each of these first: cancel_build ends a build, release_lock a lock; a switch ends by itself;"
+        " cascade drops the forks of a branch with it",
     )

@@ -1,0 +1,1 @@
+"""Forks: branches made from others, and what is brought back."""

@@ -1,0 +1,175 @@
+"""Bringing merged records into a branch, in batches.
+
+A batch is one transaction. It is admitted like every write, and in its transaction the versions that were compared are
+looked at again: a batch with a record that was written meanwhile is not stored, and its records are compared again. So
+a writer of the branch waits for one batch at most, and no write between is overwritten. A merge that a crash cut short
+is called again: what it has brought is the same on both sides then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from shadowswitch.engine.calls.records import RecordCalls
+from shadowswitch.engine.encode import prepare
+from shadowswitch.model.config import Config
+from shadowswitch.model.errors import NotConverging
+from shadowswitch.model.forks.merging import REFUSE, OnConflict, merge, same
+from shadowswitch.model.forks.views import Conflict, MergeResult
+from shadowswitch.model.records import Delete, Put, Receipt
+from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.source.own_changes import Moved, Side, Sides, check_unmoved
+from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.failpoints import failpoint
+
+BATCH = 500
+"""Records of one transaction: a few milliseconds of the JournalWriter."""
+TRIES_MAX = 20
+"""Comparisons of one batch, each behind a write of one of its records."""
+
+
+class Bound(NamedTuple):
+    """Under whose name, and how long, batches are written."""
+
+    owner: str
+    tokens: tuple[int, ...]
+    timeout_s: float
+
+
+class Bringing:
+    """The records of one merge or rebase on their way into a branch. On the caller's thread."""
+
+    def __init__(
+        self,
+        records: RecordCalls,
+        config: Config,
+        into: BranchRow,
+        other: int,
+        of: Callable[[Sides], Side],
+        on_conflict: OnConflict,
+        bound: Bound,
+    ) -> None:
+        """`of` returns the side of the branch that is written to. `other` is the number of the branch on the other
+        side, whose records are looked at again as well; 0 for a rebase, which has the parent as of one LSN."""
+        self._records = records
+        self._config = config
+        self._into = into
+        self._other = other
+        self._of = of
+        self._on_conflict = on_conflict
+        self._bound = bound
+        self.applied = self.same = 0
+        self.conflicts: list[Conflict] = []
+        self.receipt: Receipt | None = None
+
+    def result(self) -> MergeResult:
+        """What was brought so far."""
+        refused = self.is_refused and self.receipt is None
+        return MergeResult(0 if refused else self.applied, self.same, self.conflicts, self.receipt)
+
+    @property
+    def is_refused(self) -> bool:
+        """Is there a conflict that nobody settles?"""
+        return self._on_conflict == REFUSE and bool(self.conflicts)
+
+    def count(self, slices: Iterable[list[Sides]]) -> None:
+        """Compare only: what would be brought."""
+        for sides in slices:
+            self.applied += len(self._decide(sides))
+
+    def bring(self, slices: Iterable[list[Sides]], again: Callable[[list[Sides]], list[Sides]]) -> None:
+        """Bring every record; `again` reads the sides of some of them anew. Ends early with a conflict to refuse.
+
+        Raises what a write raises; batches before that stay.
+        """
+        for sides in slices:
+            for begin in range(0, len(sides), self._batch):
+                self._batch_of(sides[begin : begin + self._batch], again)
+                if self.is_refused:
+                    return
+
+    @property
+    def _batch(self) -> int:
+        return min(BATCH, self._config.batch_changes_max)
+
+    def _batch_of(self, sides: list[Sides], again: Callable[[list[Sides]], list[Sides]]) -> None:
+        for _ in range(TRIES_MAX):
+            kept = (self.same, len(self.conflicts))
+            decided = self._decide(sides)
+            if self.is_refused:
+                return
+            try:
+                for part in self._parts(decided):
+                    self._write(part)
+                return
+            except Moved:
+                self.same = kept[0]
+                del self.conflicts[kept[1] :]
+                sides = again(sides)
+        raise NotConverging(
+            f"records of branch {self._into.name!r} are written faster than they can be merged",
+            operation="merge",
+            object=self._into.name,
+            hint="merge again at a quieter time, or under a lock; what was merged so far stays",
+        )
+
+    def _write(self, part: list[tuple[Sides, Put | Delete]]) -> None:
+        failpoint("merge.batch")
+        mine = [(sides.place, self._of(sides).lsn) for sides, _ in part]
+        checks: list[Callable[[Commit], object]] = [partial(check_unmoved, branch=self._into.number, expected=mine)]
+        if self._other:
+            other = [(sides.place, sides.ours.lsn) for sides, _ in part]
+            checks.append(partial(check_unmoved, branch=self._other, expected=other))
+        self.receipt = self._records.write_if(
+            self._into,
+            prepare([change for _, change in part], self._config),
+            self._bound.owner,
+            self._bound.timeout_s,
+            self._bound.tokens,
+            partial(_check_all, checks),
+        )
+        self.applied += len(part)
+        failpoint("merge.brought")
+
+    def _parts(self, decided: list[tuple[Sides, Put | Delete]]) -> Iterator[list[tuple[Sides, Put | Delete]]]:
+        """The same in parts that are no larger than a batch may be."""
+        part: list[tuple[Sides, Put | Delete]] = []
+        size, most = 0, self._config.batch_size_max_bytes
+        for sides, change in decided:
+            own = len(msgspec.msgpack.encode(change.fields)) if isinstance(change, Put) else 0
+            if part and size + own > most:
+                yield part
+                part, size = [], 0
+            part.append((sides, change))
+            size += own
+        if part:
+            yield part
+
+    def _decide(self, compared: list[Sides]) -> list[tuple[Sides, Put | Delete]]:
+        """What must be written to the branch."""
+        changes: list[tuple[Sides, Put | Delete]] = []
+        for sides in compared:
+            key = (sides.resource_type, sides.id)
+            base, ours, theirs = sides.base.fields, sides.ours.fields, sides.theirs.fields
+            merged = merge(key, base, ours, theirs, self._on_conflict)
+            if merged.conflict is not None:
+                self.conflicts.append(merged.conflict)
+            inherited = not self._other and theirs is not None and sides.ours.lsn == sides.base.lsn
+            if (
+                same(merged.fields, self._of(sides).fields) and not inherited
+            ):  # a rebase copies each newer version (BR-1)
+                self.same += merged.conflict is None and same(ours, theirs) and not same(ours, base)
+            elif merged.fields is None:
+                changes.append((sides, Delete(*key)))
+            else:
+                changes.append((sides, Put(*key, merged.fields)))
+        return changes
+
+
+def _check_all(checks: list[Callable[[Commit], object]], commit: Commit) -> None:
+    for check in checks:
+        check(commit)

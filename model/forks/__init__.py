@@ -1,0 +1,1 @@
+"""What two branches changed, and what becomes of it."""

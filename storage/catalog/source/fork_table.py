@@ -1,0 +1,110 @@
+"""Which branch was forked from which, and as of which LSN.
+
+    forks    parent u32, LSN of the fork u64, fork u32    one row for each fork, two while it is rebased; no value
+             branch u32                                   the branch keeps old images, see `versions`; no value
+
+The row of a fork names its parent, too (`BranchRow.parent`, `fork_lsn`); the rows here find the forks of a branch, in
+the order of their LSNs. Each transaction that changes any of this raises the number `forks` of `meta`, by which a reader
+sees that its table is old. Invariants: BR-3, BR-4.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import lmdb
+import msgspec
+
+from shadowswitch.storage.catalog.keys import BRANCH
+from shadowswitch.storage.catalog.rows import decode_branch
+
+FORKS = "forks"
+"""The number of `meta`; 0 in a directory without a fork so far."""
+FORK = struct.Struct(">IQI")
+LSN_MAX = (1 << 64) - 1
+
+
+class Lineage(msgspec.Struct, frozen=True):
+    """Where a branch finds what it shows, and for whom it keeps what it overwrites."""
+
+    ancestors: tuple[tuple[int, int], ...] = ()
+    """Its parent, the parent of that, and so on: each with the LSN as of which the branch shows it."""
+    newest_fork: int = -1
+    """The LSN of the newest fork of the branch; -1: it has none."""
+    keeps: bool = False
+    """It has old images, or a fork that may need one."""
+
+    @property
+    def is_plain(self) -> bool:
+        """The branch is what its own records are, and nothing else needs them."""
+        return not self.ancestors and not self.keeps
+
+
+PLAIN = Lineage()
+
+
+class Readable(Protocol):
+    """A `Catalog`."""
+
+    db: dict[str, Any]
+
+    def read(self) -> AbstractContextManager[lmdb.Transaction]:
+        """One short read transaction."""
+
+
+class ForkTable:
+    """The lineages as of one version, each read when it is first asked for. Any thread."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self._known: dict[int, Lineage] = {}
+
+    def at(self, version: int) -> ForkTable:
+        """The table as of a version."""
+        return self if version == self.version else ForkTable(version)
+
+    def of(self, txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> Lineage:
+        """The lineage of a branch, with a transaction of this version."""
+        if not self.version:
+            return PLAIN
+        found = self._known.get(branch)
+        if found is None:
+            found = self._known[branch] = read_lineage(txn, db, branch)
+        return found
+
+
+def read_lineage(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> Lineage:
+    """The lineage of a branch as of a transaction. Costs as much as it has ancestors."""
+    ancestors: list[tuple[int, int]] = []
+    number, cut = branch, LSN_MAX
+    while True:
+        value = txn.get(BRANCH.pack(number), db=db["branches"])
+        row = decode_branch(value) if value is not None else None
+        if row is None or not row.parent or row.parent >= number:  # a parent is older: no damage leads round in circles
+            break
+        number, cut = row.parent, min(cut, row.fork_lsn)
+        ancestors.append((number, cut))
+    newest = max((lsn for lsn, _ in forks_of(txn, db, branch)), default=-1)
+    return Lineage(tuple(ancestors), newest, txn.get(BRANCH.pack(branch), db=db["forks"]) is not None)
+
+
+def forks_of(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> Iterator[tuple[int, int]]:
+    """The forks of a branch, oldest first: (LSN of the fork, number of the fork)."""
+    prefix = BRANCH.pack(branch)
+    cursor = txn.cursor(db["forks"])
+    there = cursor.set_range(prefix)
+    while there and cursor.key()[: len(prefix)] == prefix:
+        if len(cursor.key()) == FORK.size:
+            _, lsn, number = FORK.unpack(cursor.key())
+            yield lsn, number
+        there = cursor.next()
+
+
+def parents_of_forks(catalog: Readable) -> list[int]:
+    """The branches that keep old images. Costs as much as there are forks."""
+    with catalog.read() as txn:
+        found = [bytes(key) for key, _ in txn.cursor(catalog.db["forks"])]
+    return [BRANCH.unpack(key)[0] for key in found if len(key) == BRANCH.size]

@@ -1,0 +1,165 @@
+"""Forks: how a branch is made from another, moved on to its parent's head, merged, and what it leaves when it goes.
+
+A fork is one transaction at any size: a row, its place among the forks of its parent, and a copy of the parent's
+digests. LSNs number the changes of all branches, so what a fork shows has the same versions, and the same digest.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.storage.catalog import keys
+from shadowswitch.storage.catalog.environment import scan_prefix
+from shadowswitch.storage.catalog.keys import BRANCH, SEQUENCE
+from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, read_lineage
+from shadowswitch.storage.catalog.source.versions import old_images, undo_lsn
+from shadowswitch.storage.catalog.transaction import Commit
+
+BEHIND = b"\xff" * 9
+"""Behind the key of a record: behind all its images."""
+NAMED_MAX = 10
+"""Forks that a refusal names."""
+
+
+def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = None) -> BranchRow:
+    """Make a fork of a branch as of its head. Raises UnknownBranch, BranchExists, InvalidConfig for another LSN.
+
+    Costs 1 KiB for each resource type of the parent (BR-1).
+    """
+    commit.store_heads()
+    of = commit.branch(parent)
+    head, _ = commit.head(parent)
+    if at_lsn is not None and (at_lsn != head or isinstance(at_lsn, bool)):
+        raise InvalidConfig(
+            f"branch {of.name!r} can be forked as of its head, LSN {head}, not as of {at_lsn!r:.40}",
+            operation="fork_branch",
+            object=of.name,
+            hint="leave at_lsn out: old images are kept from the first fork on only",
+        )
+    count = commit.count(parent)
+    row = commit.create_branch(name, commit.now(), parent, head)
+    kept = scan_prefix(commit.txn, commit.db["heads"], BRANCH.pack(parent))
+    for key, value in [(bytes(key), bytes(value)) for key, value in kept]:
+        if len(key) == keys.TYPE_PREFIX.size:
+            commit.txn.put(BRANCH.pack(row.number) + key[BRANCH.size :], value, db=commit.db["heads"])
+    commit.counts[row.number] = count
+    commit.set_head(row.number, head, head + 1)
+    _put_fork(commit, parent, head, row.number)
+    what = {"branch_name": name, "parent": of.name, "fork_lsn": head}
+    commit.emit("branch.forked", name, what)
+    commit.audit("branch.forked", name, what)
+    return row
+
+
+def begin_rebase(commit: Commit, number: int) -> BranchRow:
+    """The parent keeps every image as of its head for this fork, too, until `end_rebase`. One that began goes on."""
+    row = commit.branch(number)
+    if row.rebase_lsn:
+        return row
+    row = msgspec.structs.replace(row, rebase_lsn=commit.head(row.parent)[0])
+    if row.rebase_lsn != row.fork_lsn:
+        commit.put_branch(row)
+        _put_fork(commit, row.parent, row.rebase_lsn, number)
+    return row
+
+
+def end_rebase(commit: Commit, number: int, done: bool, what: dict[str, Any] | None = None) -> BranchRow:
+    """The branch shows its parent as of `rebase_lsn`: what the parent changed until then is its own already.
+
+    Unless it is `done`: then it shows its parent as before.
+    """
+    row = commit.branch(number)
+    if not row.rebase_lsn:
+        return row
+    left, stays = (row.fork_lsn, row.rebase_lsn) if done else (row.rebase_lsn, row.fork_lsn)
+    commit.txn.delete(FORK.pack(row.parent, left, number), db=commit.db["forks"])
+    row = msgspec.structs.replace(row, fork_lsn=stays, rebase_lsn=0)
+    commit.put_branch(row)
+    commit.forks_changed()
+    commit.dirty.parents.add(row.parent)
+    if done:
+        named = {"branch_name": row.name, "fork_lsn": stays} | (what or {})
+        commit.emit("branch.rebased", row.name, named)
+        commit.audit("branch.rebased", row.name, named)
+    return row
+
+
+def note_merged(commit: Commit, target: str, source: str, what: dict[str, Any]) -> None:
+    """The changes of a fork are in its parent."""
+    named = {"branch_name": target, "source": source} | what
+    commit.emit("branch.merged", target, named)
+    commit.audit("branch.merged", target, named)
+
+
+def _put_fork(commit: Commit, parent: int, fork_lsn: int, number: int) -> None:
+    commit.txn.put(FORK.pack(parent, fork_lsn, number), b"", db=commit.db["forks"])
+    commit.txn.put(BRANCH.pack(parent), b"", db=commit.db["forks"])
+    commit.forks_changed()
+
+
+def end_fork(commit: Commit, row: BranchRow) -> None:
+    """A branch is dropped: its parent keeps nothing for it any more."""
+    if row.parent:
+        for lsn in {row.fork_lsn, row.rebase_lsn or row.fork_lsn}:
+            commit.txn.delete(FORK.pack(row.parent, lsn, row.number), db=commit.db["forks"])
+        commit.dirty.parents.add(row.parent)
+        commit.forks_changed()
+
+
+def fork_uses(commit: Commit, number: int) -> list[str]:
+    """The forks of a branch, as uses of it."""
+    listed = islice(forks_of(commit.txn, commit.db, number), 2 * NAMED_MAX + 1)  # one that is rebased is there twice
+    numbers = list(dict.fromkeys(fork for _, fork in listed))
+    names = [commit.branch(fork).name for fork in numbers[:NAMED_MAX]]
+    return [f"{name} is a fork of it" for name in names] + (["more forks"] if len(numbers) > NAMED_MAX else [])
+
+
+def trim_undo(commit: Commit, branch: int, after: bytes, limit: int, until: float) -> bytes | None:
+    """Remove old images behind a place that no fork shows. Returns the place to go on from; None: all were looked at.
+
+    An image of LSN L that was overwritten at LSN N is shown by the forks with an LSN in [L, N). A tombstone of a branch
+    without a parent stays while an older image of its record does. When a branch without forks has no image left, it is
+    written to in the plain way again. Looks at `limit` images at most, and ends at the moment `until` (BR-2, BR-3).
+    """
+    forks = [lsn for lsn, _ in forks_of(commit.txn, commit.db, branch)]
+    is_fork = bool(read_lineage(commit.txn, commit.db, branch).ancestors)
+    prefix, place = BRANCH.pack(branch), after
+    cursor = commit.txn.cursor(commit.db["undo"])
+    looked = 0
+    while True:
+        there = cursor.set_range(place + BEHIND if place else prefix)
+        if not there or bytes(cursor.key()[: len(prefix)]) != prefix:
+            break
+        if looked >= limit or commit.catalog.clock.monotonic() > until:
+            return place
+        place = bytes(cursor.key()[: -SEQUENCE.size])
+        looked += _trim_record(commit, place, forks, is_fork)
+    if not forks and not any(True for _ in scan_prefix(commit.txn, commit.db["undo"], prefix)):
+        commit.txn.delete(prefix, db=commit.db["forks"])
+        commit.forks_changed()
+    return None
+
+
+def _trim_record(commit: Commit, key: bytes, forks: list[int], is_fork: bool) -> int:
+    """The same for one record; returns how many images it had."""
+    images = [(at, keys.is_tombstone(value)) for at, value in old_images(commit.txn, commit.db, key)]
+    own = commit.txn.get(key, db=commit.db["records"])
+    newer = keys.claimed_lsn(own) if own is not None else 1 << 64
+    shown: list[tuple[bytes, bool, bool]] = []
+    for at, is_tombstone in images:
+        lsn = undo_lsn(at)
+        shown.append((at, is_tombstone, any(lsn <= fork < newer for fork in forks)))
+        newer = lsn
+    older = False
+    for at, is_tombstone, needed in reversed(shown):
+        if is_tombstone and not is_fork:
+            needed = older
+        if not needed:
+            commit.txn.delete(at, db=commit.db["undo"])
+        older = older or needed
+    return len(images)
