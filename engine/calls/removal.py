@@ -79,9 +79,9 @@ class RemovalCalls:
         """Remove a branch with its records, its journal, its indexes, its shadows and its holds.
 
         From now on the branch is unknown to every call, and its name can be given again at once. Its rows and files go
-        in the background, in slices; a reader that is open goes on to read what it has pinned. With `cascade` the forks
-        of the branch, and theirs, are dropped before it, one after the other. A branch that a settings file mirrors
-        into is made again: take it out of the file first. Raises UnknownBranch, and InUse while a fork, a build, a switch,
+        in the background, in slices; a reader that is open goes on to read what it has pinned. With `cascade` its
+        forks, and theirs, are dropped before it, one after the other. A branch that a settings file mirrors into is
+        made again: take it out of the file first. Raises UnknownBranch, and InUse while a fork, a build, a switch,
         indexing, or a lock of another owner than `by` uses it. With `cascade`, forks that were dropped before stay so.
         """
         row = self._branches.row(name)

@@ -3,9 +3,9 @@
     forks    parent u32, LSN of the fork u64, fork u32    one row for each fork, two while it is rebased; no value
              branch u32                                   the branch keeps old images, see `versions`; no value
 
-The row of a fork names its parent, too (`BranchRow.parent`, `fork_lsn`); the rows here find the forks of a branch, in
-the order of their LSNs. Each transaction that changes any of this raises the number `forks` of `meta`, by which a reader
-sees that its table is old. Invariants: BR-3, BR-4.
+The row of a fork names its parent, too (`BranchRow.parent`, `fork_lsn`); the rows here find the forks of a branch in
+the order of their LSNs. Each transaction that changes any of this raises the number `forks` of `meta`, by which a
+reader sees that its table is old. Invariants: BR-3, BR-4.
 """
 
 from __future__ import annotations
