@@ -41,7 +41,11 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     parent: int = 0
     """The number of the branch that it was forked from; 0: none."""
     fork_lsn: int = 0
-    """It shows its parent as of this LSN, except for what it changed itself."""
+    """What it changed itself is told by its parent as of this LSN: that of the fork, or of the last rebase."""
+    shown_lsn: int = 0
+    """It shows its parent as of this LSN, except for what it changed itself; 0: as of `fork_lsn`.
+
+    Lower after a rebase of a branch that has forks itself: they go on to show what it showed through."""
     rebase_lsn: int = 0
     """A rebase brings in what the parent changed up to this LSN; 0: none is under way."""
 

@@ -8,7 +8,7 @@ from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.keys import BRANCH
 from shadowswitch.storage.catalog.rows import DROPPING, BranchRow, decode_branch
-from shadowswitch.storage.catalog.source.fork_table import FORK
+from shadowswitch.storage.catalog.source.fork_table import FORK, needed_lsns
 
 
 def check_forks(catalog: Catalog) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def check_forks(catalog: Catalog) -> Iterator[Finding]:
                 forks.add(FORK.unpack(key))
             else:
                 marked.add(BRANCH.unpack(key)[0])
-        expected = {fork for row in branches.values() if row.state != DROPPING for fork in _forks(row)}
+        expected = {fork for row in branches.values() if row.state != DROPPING for fork in _places(row)}
         for parent, lsn, number in sorted(expected ^ forks):
             where = f"branch {branches[number].name!r}" if number in branches else f"branch {number}"
             side = "its row" if (parent, lsn, number) in expected else "the list of forks"
@@ -46,8 +46,6 @@ def check_forks(catalog: Catalog) -> Iterator[Finding]:
             number += 1
 
 
-def _forks(row: BranchRow) -> list[tuple[int, int, int]]:
-    """The places of a branch among the forks of its parent: two while it is rebased."""
-    return (
-        [(row.parent, lsn, row.number) for lsn in {row.fork_lsn, row.rebase_lsn or row.fork_lsn}] if row.parent else []
-    )
+def _places(row: BranchRow) -> list[tuple[int, int, int]]:
+    """The places of a branch among the forks of its parent."""
+    return [(row.parent, lsn, row.number) for lsn in needed_lsns(row)]

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -57,6 +58,7 @@ class Demands:
     def promises(self) -> list[str]:
         """The promises in the ledger, branch by branch."""
         self.locks()
+        self.forks()
         for branch in sorted(self.ledger.branches()):
             try:
                 held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}
@@ -110,6 +112,28 @@ class Demands:
             self.engine.release_lock(lock.lock_id, lock.token)
             if lock.token <= max(given):
                 self.no(f"LK-2 token {lock.token} was granted after {max(given)}")
+
+    # -- forks ---------------------------------------------------------------------------------------------------------
+
+    def forks(self) -> None:
+        """A branch that was forked, or is a fork, shows what it showed last, or what the step under way makes of it."""
+        steps: dict[str, list[dict[str, Any]]] = {}
+        for note in self.ledger.notes:
+            if note["kind"] in ("showing", "shows", "dropping"):
+                steps.setdefault(note["branch"], []).append(note)
+        for branch, notes in steps.items():
+            last = max((at for at, note in enumerate(notes) if note["kind"] == "shows"), default=-1)
+            try:
+                held = {record.id: record.fields["title"] for record in self.engine.scan(branch)}
+            except UnknownBranch:
+                if last >= 0 and notes[-1]["kind"] != "dropping":
+                    self.no(f"the branch {branch} is gone")
+                continue
+            allowed = [note["records"] for note in notes[max(0, last) :] if note["kind"] != "dropping"]
+            for id in allowed[0]:
+                may_be = {records[id] for records in allowed} | ({None} if last < 0 else set())
+                if held.get(id) not in may_be:
+                    self.no(f"{id} of {branch} is {held.get(id)}, expected was one of {may_be}")
 
     # -- the journal -----------------------------------------------------------------------------------------------
 

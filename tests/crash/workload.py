@@ -259,6 +259,36 @@ def removals(engine: Engine) -> None:
     engine.clean_up(PATIENCE_S)
 
 
+def forks(engine: Engine, ledger: Ledger) -> None:
+    """A branch is forked; both sides are written to, merged, rebased; the fork goes. The ledger has what each shows."""
+    base: dict[str, str | None] = {f"r{number}": "base" for number in range(6)}
+    trunk, fork = {**base, "r0": "trunk", "r1": None}, {**base, "r2": "fork", "r3": None}
+    merged = {**trunk, "r2": "fork", "r3": None}
+
+    def step(branch: str, records: dict[str, str | None], act: Callable[[], object]) -> None:
+        ledger.enter("showing", branch=branch, records=records)
+        act()
+        ledger.enter("shows", branch=branch, records=records)
+
+    def write(branch: str, records: dict[str, str | None]) -> Callable[[], object]:
+        changes = [_wire(Change(TYPES[0], id, title)) for id, title in records.items()]
+        return lambda: engine.write(branch, changes, timeout_s=PATIENCE_S)
+
+    engine.create_branch("trunk")
+    step("trunk", base, write("trunk", base))
+    step("trunk/f", base, lambda: engine.fork_branch("trunk/f", "trunk"))
+    step("trunk", trunk, write("trunk", trunk))
+    step("trunk/f", fork, write("trunk/f", fork))
+    step("trunk", merged, lambda: engine.merge_into("trunk", "trunk/f", timeout_s=PATIENCE_S))
+    step("trunk/f", merged, lambda: engine.rebase("trunk/f", timeout_s=PATIENCE_S))
+    step("trunk/g", merged, lambda: engine.fork_branch("trunk/g", "trunk"))
+    step("trunk", base, write("trunk", base))
+    for branch in ("trunk/f", "trunk/g"):
+        ledger.enter("dropping", branch=branch)
+        engine.drop_branch(branch)
+    engine.clean_up(PATIENCE_S)
+
+
 def damaged_life(engine: Engine, ledger: Ledger) -> None:
     """One row of a shadow gets another version than its source; the engine repairs it once the shadow is live."""
     ledger.enter("damaging")
@@ -311,6 +341,7 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
     life.switch(life.build(BRANCHES[1]), BRANCHES[1])
     scribe.seed("main", 2, 30 * scale)
     removals(engine)
+    forks(engine, ledger)
     with engine.reader("main", INDEX, min_lsn=engine.head("main"), timeout_s=PATIENCE_S):
         pass
     engine.clean_up(PATIENCE_S)

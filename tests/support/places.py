@@ -96,6 +96,13 @@ class Step(Enum):
     BRANCH_HEAD = "shadowswitch.actors.kit.heads.Heads.of"
     FSCK_READ_JOURNAL = "shadowswitch.storage.fsck.journal.chunks"
     REPAIR_MEASURE = "shadowswitch.storage.repair.repair.measure_gaps"
+    # forks
+    SAVE_OLD_IMAGE = "shadowswitch.storage.catalog.source.overlay._save"
+    READ_LINEAGE = "shadowswitch.storage.catalog.source.fork_table.read_lineage"
+    LOOK_FOR_OLD_IMAGE = "shadowswitch.storage.catalog.source.overlay.old_image"
+    TRIM_RECORD = "shadowswitch.storage.catalog.transitions.forks._trim_record"
+    BRING = "shadowswitch.engine.forks.bringing.Bringing._write"
+    CHECK_UNMOVED = "shadowswitch.engine.forks.bringing.check_unmoved"
     # locks
     LOAD_LOCKS = "shadowswitch.model.locks.table.LockTable.load"
     STORE_LOCKS = "shadowswitch.actors.branch.locks.BranchLocks.store"

@@ -1,10 +1,10 @@
 """Which branch was forked from which, and as of which LSN.
 
-    forks    parent u32, LSN of the fork u64, fork u32    one row for each fork, two while it is rebased; no value
-             branch u32                                   the branch keeps old images, see `versions`; no value
+    forks    parent u32, LSN u64, fork u32                 a fork needs its parent as of this LSN; no value
+             branch u32                                    the branch keeps old images, see `versions`; no value
 
-The row of a fork names its parent, too (`BranchRow.parent`, `fork_lsn`); the rows here find the forks of a branch in
-the order of their LSNs. Each transaction that changes any of this raises the number `forks` of `meta`, by which a
+The row of a fork names its parent and the same LSNs (`needed_lsns`); the rows here find the forks of a branch in the
+order of their LSNs. Each transaction that changes any of this raises the number `forks` of `meta`, by which a
 reader sees that its table is old. Invariants: BR-3, BR-4.
 """
 
@@ -19,7 +19,7 @@ import lmdb
 import msgspec
 
 from shadowswitch.storage.catalog.keys import BRANCH
-from shadowswitch.storage.catalog.rows import decode_branch
+from shadowswitch.storage.catalog.rows import BranchRow, decode_branch
 
 FORKS = "forks"
 """The number of `meta`; 0 in a directory without a fork so far."""
@@ -33,7 +33,7 @@ class Lineage(msgspec.Struct, frozen=True):
     ancestors: tuple[tuple[int, int], ...] = ()
     """Its parent, the parent of that, and so on: each with the LSN as of which the branch shows it."""
     newest_fork: int = -1
-    """The LSN of the newest fork of the branch; -1: it has none."""
+    """The highest LSN as of which a fork needs the branch; -1: it has none."""
     keeps: bool = False
     """It has old images, or a fork that may need one."""
 
@@ -85,14 +85,19 @@ def read_lineage(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> L
         row = decode_branch(value) if value is not None else None
         if row is None or not row.parent or row.parent >= number:  # a parent is older: no damage leads round in circles
             break
-        number, cut = row.parent, min(cut, row.fork_lsn)
+        number, cut = row.parent, min(cut, row.shown_lsn or row.fork_lsn)
         ancestors.append((number, cut))
     newest = max((lsn for lsn, _ in forks_of(txn, db, branch)), default=-1)
     return Lineage(tuple(ancestors), newest, txn.get(BRANCH.pack(branch), db=db["forks"]) is not None)
 
 
+def needed_lsns(row: BranchRow) -> set[int]:
+    """The LSNs as of which a branch needs its parent: to show it, to compare with it, and for a rebase under way."""
+    return {row.fork_lsn, row.shown_lsn or row.fork_lsn, row.rebase_lsn or row.fork_lsn} if row.parent else set()
+
+
 def forks_of(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> Iterator[tuple[int, int]]:
-    """The forks of a branch, oldest first: (LSN of the fork, number of the fork)."""
+    """The LSNs as of which forks need a branch, in order: (LSN, number of the fork)."""
     prefix = BRANCH.pack(branch)
     cursor = txn.cursor(db["forks"])
     there = cursor.set_range(prefix)

@@ -16,7 +16,7 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import scan_prefix
 from shadowswitch.storage.catalog.keys import BRANCH, SEQUENCE
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, read_lineage
+from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, needed_lsns, read_lineage
 from shadowswitch.storage.catalog.source.versions import old_images, undo_lsn
 from shadowswitch.storage.catalog.transaction import Commit
 
@@ -49,7 +49,7 @@ def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = Non
             commit.txn.put(BRANCH.pack(row.number) + key[BRANCH.size :], value, db=commit.db["heads"])
     commit.counts[row.number] = count
     commit.set_head(row.number, head, head + 1)
-    _put_fork(commit, parent, head, row.number)
+    _put_needs(commit, row, row)
     what = {"branch_name": name, "parent": of.name, "fork_lsn": head}
     commit.emit("branch.forked", name, what)
     commit.audit("branch.forked", name, what)
@@ -59,33 +59,42 @@ def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = Non
 def begin_rebase(commit: Commit, number: int) -> BranchRow:
     """The parent keeps every image as of its head for this fork, too, until `end_rebase`. One that began goes on."""
     row = commit.branch(number)
-    if row.rebase_lsn:
-        return row
-    row = msgspec.structs.replace(row, rebase_lsn=commit.head(row.parent)[0])
-    if row.rebase_lsn != row.fork_lsn:
-        commit.put_branch(row)
-        _put_fork(commit, row.parent, row.rebase_lsn, number)
+    if not row.rebase_lsn:
+        row = _put_needs(commit, row, msgspec.structs.replace(row, rebase_lsn=commit.head(row.parent)[0]))
     return row
 
 
 def end_rebase(commit: Commit, number: int, done: bool, what: dict[str, Any] | None = None) -> BranchRow:
-    """The branch shows its parent as of `rebase_lsn`: what the parent changed until then is its own already.
+    """The branch is compared with its parent as of `rebase_lsn` from now on, unless the rebase was not `done`.
 
-    Unless it is `done`: then it shows its parent as before.
+    What the parent changed until then is the branch's own already. So it may show its parent as of then, too; if it has
+    forks itself, it does not, for they would show what came since.
     """
     row = commit.branch(number)
     if not row.rebase_lsn:
         return row
-    left, stays = (row.fork_lsn, row.rebase_lsn) if done else (row.rebase_lsn, row.fork_lsn)
-    commit.txn.delete(FORK.pack(row.parent, left, number), db=commit.db["forks"])
-    row = msgspec.structs.replace(row, fork_lsn=stays, rebase_lsn=0)
+    if not done:
+        return _put_needs(commit, row, msgspec.structs.replace(row, rebase_lsn=0))
+    shown = row.shown_lsn or row.fork_lsn
+    has_forks = any(True for _ in forks_of(commit.txn, commit.db, number))
+    changed = {"fork_lsn": row.rebase_lsn, "shown_lsn": shown if has_forks else 0, "rebase_lsn": 0}
+    row = _put_needs(commit, row, msgspec.structs.replace(row, **changed))
+    named = {"branch_name": row.name, "fork_lsn": row.fork_lsn} | (what or {})
+    commit.emit("branch.rebased", row.name, named)
+    commit.audit("branch.rebased", row.name, named)
+    return row
+
+
+def _put_needs(commit: Commit, before: BranchRow, row: BranchRow) -> BranchRow:
+    """Store the row of a fork that needs its parent as of other LSNs now (BR-4)."""
     commit.put_branch(row)
+    for lsn in needed_lsns(before) - needed_lsns(row):
+        commit.txn.delete(FORK.pack(row.parent, lsn, row.number), db=commit.db["forks"])
+        commit.dirty.parents.add(row.parent)
+    for lsn in needed_lsns(row):
+        commit.txn.put(FORK.pack(row.parent, lsn, row.number), b"", db=commit.db["forks"])
+    commit.txn.put(BRANCH.pack(row.parent), b"", db=commit.db["forks"])
     commit.forks_changed()
-    commit.dirty.parents.add(row.parent)
-    if done:
-        named = {"branch_name": row.name, "fork_lsn": stays} | (what or {})
-        commit.emit("branch.rebased", row.name, named)
-        commit.audit("branch.rebased", row.name, named)
     return row
 
 
@@ -96,16 +105,10 @@ def note_merged(commit: Commit, target: str, source: str, what: dict[str, Any]) 
     commit.audit("branch.merged", target, named)
 
 
-def _put_fork(commit: Commit, parent: int, fork_lsn: int, number: int) -> None:
-    commit.txn.put(FORK.pack(parent, fork_lsn, number), b"", db=commit.db["forks"])
-    commit.txn.put(BRANCH.pack(parent), b"", db=commit.db["forks"])
-    commit.forks_changed()
-
-
 def end_fork(commit: Commit, row: BranchRow) -> None:
     """A branch is dropped: its parent keeps nothing for it any more."""
     if row.parent:
-        for lsn in {row.fork_lsn, row.rebase_lsn or row.fork_lsn}:
+        for lsn in needed_lsns(row):
             commit.txn.delete(FORK.pack(row.parent, lsn, row.number), db=commit.db["forks"])
         commit.dirty.parents.add(row.parent)
         commit.forks_changed()
@@ -113,7 +116,7 @@ def end_fork(commit: Commit, row: BranchRow) -> None:
 
 def fork_uses(commit: Commit, number: int) -> list[str]:
     """The forks of a branch, as uses of it."""
-    listed = islice(forks_of(commit.txn, commit.db, number), 2 * NAMED_MAX + 1)  # one that is rebased is there twice
+    listed = islice(forks_of(commit.txn, commit.db, number), 3 * NAMED_MAX + 1)  # some are there twice
     numbers = list(dict.fromkeys(fork for _, fork in listed))
     names = [commit.branch(fork).name for fork in numbers[:NAMED_MAX]]
     return [f"{name} is a fork of it" for name in names] + (["more forks"] if len(numbers) > NAMED_MAX else [])
