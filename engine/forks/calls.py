@@ -163,7 +163,7 @@ class ForkCalls:
         fork, _ = self._fork(branch, None, "rebase")
         settle, bound, named = check_on_conflict(on_conflict), self._bound(owner, tokens, timeout_s), author(by, reason)
         while True:
-            went_on = bool(fork.rebase_lsn)
+            went_on = fork.rebase_lsn >= 0
             fork = self._transact(partial(transitions.begin_rebase, number=fork.number), "begin rebase")
             read = partial(changed_on_parent, self._catalog, fork, fork.rebase_lsn)
             made = partial(Bringing, self._records, self._context.config, fork, 0, _ours, settle, bound)

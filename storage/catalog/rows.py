@@ -42,12 +42,17 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     """The number of the branch that it was forked from; 0: none."""
     fork_lsn: int = 0
     """What it changed itself is told by its parent as of this LSN: that of the fork, or of the last rebase."""
-    shown_lsn: int = 0
-    """It shows its parent as of this LSN, except for what it changed itself; 0: as of `fork_lsn`.
+    shown_lsn: int = -1
+    """It shows its parent as of this LSN, except for what it changed itself; -1: as of `fork_lsn`.
 
     Lower after a rebase of a branch that has forks itself: they go on to show what it showed through."""
-    rebase_lsn: int = 0
-    """A rebase brings in what the parent changed up to this LSN; 0: none is under way."""
+    rebase_lsn: int = -1
+    """A rebase brings in what the parent changed up to this LSN; -1: none is under way."""
+
+    @property
+    def shows_as_of(self) -> int:
+        """The LSN as of which a fork shows its parent."""
+        return self.shown_lsn if self.shown_lsn >= 0 else self.fork_lsn
 
 
 class SwitchPlan(msgspec.Struct, array_like=True, frozen=True):

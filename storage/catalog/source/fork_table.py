@@ -85,7 +85,7 @@ def read_lineage(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> L
         row = decode_branch(value) if value is not None else None
         if row is None or not row.parent or row.parent >= number:  # a parent is older: no damage leads round in circles
             break
-        number, cut = row.parent, min(cut, row.shown_lsn or row.fork_lsn)
+        number, cut = row.parent, min(cut, row.shows_as_of)
         ancestors.append((number, cut))
     newest = max((lsn for lsn, _ in forks_of(txn, db, branch)), default=-1)
     return Lineage(tuple(ancestors), newest, txn.get(BRANCH.pack(branch), db=db["forks"]) is not None)
@@ -93,7 +93,7 @@ def read_lineage(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> L
 
 def needed_lsns(row: BranchRow) -> set[int]:
     """The LSNs as of which a branch needs its parent: to show it, to compare with it, and for a rebase under way."""
-    return {row.fork_lsn, row.shown_lsn or row.fork_lsn, row.rebase_lsn or row.fork_lsn} if row.parent else set()
+    return {lsn for lsn in (row.fork_lsn, row.shown_lsn, row.rebase_lsn) if lsn >= 0} if row.parent else set()
 
 
 def forks_of(txn: lmdb.Transaction, db: Mapping[str, Any], branch: int) -> Iterator[tuple[int, int]]:

@@ -59,7 +59,7 @@ def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = Non
 def begin_rebase(commit: Commit, number: int) -> BranchRow:
     """The parent keeps every image as of its head for this fork, too, until `end_rebase`. One that began goes on."""
     row = commit.branch(number)
-    if not row.rebase_lsn:
+    if row.rebase_lsn < 0:
         row = _put_needs(commit, row, msgspec.structs.replace(row, rebase_lsn=commit.head(row.parent)[0]))
     return row
 
@@ -71,13 +71,12 @@ def end_rebase(commit: Commit, number: int, done: bool, what: dict[str, Any] | N
     forks itself, it does not, for they would show what came since.
     """
     row = commit.branch(number)
-    if not row.rebase_lsn:
+    if row.rebase_lsn < 0:
         return row
     if not done:
-        return _put_needs(commit, row, msgspec.structs.replace(row, rebase_lsn=0))
-    shown = row.shown_lsn or row.fork_lsn
+        return _put_needs(commit, row, msgspec.structs.replace(row, rebase_lsn=-1))
     has_forks = any(True for _ in forks_of(commit.txn, commit.db, number))
-    changed = {"fork_lsn": row.rebase_lsn, "shown_lsn": shown if has_forks else 0, "rebase_lsn": 0}
+    changed = {"fork_lsn": row.rebase_lsn, "shown_lsn": row.shows_as_of if has_forks else -1, "rebase_lsn": -1}
     row = _put_needs(commit, row, msgspec.structs.replace(row, **changed))
     named = {"branch_name": row.name, "fork_lsn": row.fork_lsn} | (what or {})
     commit.emit("branch.rebased", row.name, named)
