@@ -164,6 +164,7 @@ class Engine:
 
     fork_branch = _forks(ForkCalls.fork_branch)
     diff = _forks(ForkCalls.diff)
+    diff_page = _forks(ForkCalls.diff_page)
     merge_into = _forks(ForkCalls.merge_into)
     rebase = _forks(ForkCalls.rebase)
 

@@ -10,13 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from shadowswitch.engine.calls.authors import author
-from shadowswitch.model import errors
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.names import (
@@ -28,7 +26,6 @@ from shadowswitch.model.names import (
 )
 from shadowswitch.model.records import Delete, Put, Receipt, Record
 from shadowswitch.model.views import (
-    SWITCH_TIMEOUT_S_MAX,
     BranchInfo,
     CheckProgress,
     Finding,
@@ -38,45 +35,29 @@ from shadowswitch.model.views import (
 )
 from shadowswitch.service import caller, host_file
 from shadowswitch.service.host_file import HostFile
+from shadowswitch.service.remote_connection import TIMEOUT_S, ServerGone, branch_segment, segment
+from shadowswitch.service.remote_forks import LONG_TIMEOUT_S, RemoteForks
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
 
-T = TypeVar("T")
-
-API = "/api/v1"
-TIMEOUT_S = 60.0
-LONG_TIMEOUT_S = SWITCH_TIMEOUT_S_MAX + 60.0
-"""A switch includes its validation; the server ends it by its own deadlines."""
 STATUS_TIMEOUT_S = 2.0
 """A status without the daemon's part is better than a long wait."""
 CHECKS_POLL_S = 0.5
 HEALTH_TIMEOUT_S = 5.0
-PROBLEM = "urn:shadowswitch:problem:"
 
 
-class ServerGone(ShadowSwitchError):
-    """The server that has the directory open does not answer."""
-
-
-class RemoteEngine:
+class RemoteEngine(RemoteForks):
     """A client of the server of a data directory. One thread."""
 
     def __init__(self, found: HostFile, data: Path, catalog: Catalog) -> None:
-        parts = urlsplit(found.url)
-        self.path = data.absolute()
+        super().__init__(found, data)
         self._found = found
         self.config = Config()
         self._catalog = catalog
-        self._token = found.token
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
 
     def branch(self, name: str) -> BranchInfo:
         """See Engine."""
-        return self._call("GET", f"branches/{_branch(name)}", None, BranchInfo)
+        return self._call("GET", f"branches/{branch_segment(name)}", None, BranchInfo)
 
     def create_branch(self, name: str, *, by: str = "", reason: str = "") -> BranchInfo:
         """See Engine."""
@@ -99,7 +80,9 @@ class RemoteEngine:
         return self._move("archive", branch, reason, by)
 
     def _move(self, operation: str, branch: str, reason: str, by: str) -> BranchInfo:
-        return self._call("POST", f"branches/{_branch(branch)}/{operation}", {"reason": reason}, BranchInfo, by=by)
+        return self._call(
+            "POST", f"branches/{branch_segment(branch)}/{operation}", {"reason": reason}, BranchInfo, by=by
+        )
 
     def count(self, branch: str, resource_type: str) -> int:
         """See Engine."""
@@ -118,7 +101,7 @@ class RemoteEngine:
             for one in changes
         ]
         body = {"changes": sent, "owner": owner, "timeout_s": timeout_s}
-        return self._call("POST", f"branches/{_branch(branch)}/write", body, Receipt)
+        return self._call("POST", f"branches/{branch_segment(branch)}/write", body, Receipt)
 
     def start_build(
         self,
@@ -153,17 +136,17 @@ class RemoteEngine:
 
     def shadow(self, shadow_id: str) -> ShadowIndex:
         """See Engine."""
-        return _shadow(self._call("GET", f"shadow-index/{_segment(shadow_id)}/status", None, dict[str, Any]))
+        return _shadow(self._call("GET", f"shadow-index/{segment(shadow_id)}/status", None, dict[str, Any]))
 
     def shadows(self, branch: str | None, state: str, timeout_s: float = TIMEOUT_S) -> list[ShadowIndex]:
         """See Engine. The first page."""
-        of_branch = f"branch_name={_branch(branch)}&" if branch is not None else ""
+        of_branch = f"branch_name={branch_segment(branch)}&" if branch is not None else ""
         path = f"shadow-index/list?{of_branch}state={state}"
         return [_shadow(one) for one in self._call("GET", path, None, dict[str, Any], timeout_s)["shadows"]]
 
     def cancel_build(self, shadow_id: str, reason: str = "", by: str = "") -> ShadowIndex:
         """See Engine."""
-        path = f"shadow-index/{_segment(shadow_id)}?reason={quote(reason)}"
+        path = f"shadow-index/{segment(shadow_id)}?reason={quote(reason)}"
         self._call("DELETE", path, None, dict[str, Any], by=by)
         return self.shadow(shadow_id)
 
@@ -197,16 +180,16 @@ class RemoteEngine:
 
     def unschedule_switch(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
         """See Engine."""
-        path = f"shadow-index/{_segment(shadow_id)}/schedule"
+        path = f"shadow-index/{segment(shadow_id)}/schedule"
         return self._call("DELETE", path, None, ShadowIndex, by=by, reason=reason)
 
     def _operate(self, shadow_id: str, what: str, body: Any, by: str, reason: str) -> ShadowIndex:
-        path = f"shadow-index/{_segment(shadow_id)}/{what}"
+        path = f"shadow-index/{segment(shadow_id)}/{what}"
         return self._call("POST", path, body, ShadowIndex, by=by, reason=reason)
 
     def switch(self, shadow_id: str, request: SwitchRequest | None = None) -> SwitchResult:
         """See Engine."""
-        return self._switch(f"shadow-index/{_segment(shadow_id)}/switch", {}, request)
+        return self._switch(f"shadow-index/{segment(shadow_id)}/switch", {}, request)
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """See Engine."""
@@ -218,14 +201,9 @@ class RemoteEngine:
         sent = {**body, **_options(request)}
         return self._call("POST", path, sent, SwitchResult, LONG_TIMEOUT_S, by=request.performed_by)
 
-    def drop_branch(self, name: str, cascade: bool = False, by: str = "", reason: str = "") -> None:
-        """See Engine. The server adds the name of the token to `by`."""
-        path = f"branches/{_branch(name)}?cascade={str(cascade).lower()}"
-        self._call("DELETE", path, None, dict[str, Any], by=by, reason=reason)
-
     def drop_index(self, branch: str, index_type: str, by: str = "", reason: str = "") -> None:
         """See Engine. The server adds the name of the token to `by`."""
-        path = f"indexes?branch_name={_branch(branch)}&index_type={check_index_type(index_type)}"
+        path = f"indexes?branch_name={branch_segment(branch)}&index_type={check_index_type(index_type)}"
         self._call("DELETE", path, None, dict[str, Any], by=by, reason=reason)
 
     def check(
@@ -265,44 +243,6 @@ class RemoteEngine:
             ended.set()
             thread.join(STATUS_TIMEOUT_S)
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        kind: type[T],
-        timeout_s: float = TIMEOUT_S,
-        *,
-        by: str = "",
-        reason: str = "",
-    ) -> T:
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        if method != "GET":
-            headers |= {"X-Audit-By": quote(author(by)[0]), "X-Audit-Reason": quote(reason)}
-        content = None
-        if body is not None:
-            content, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
-        try:
-            self._connection.timeout = timeout_s
-            if self._connection.sock is not None:
-                self._connection.sock.settimeout(timeout_s)
-            self._connection.request(method, f"{API}/{path}", content, headers)
-            response = self._connection.getresponse()
-            text = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            timed_out = isinstance(error, TimeoutError)
-            raise ServerGone(
-                f"the server of {self.path} {'does not answer' if timed_out else 'is gone'}: {error!r:.200}",
-                hint="shadowswitch status shows whether the server runs",
-            ) from error
-        except BaseException:  # interrupted: the next call does not read the answer to this one
-            self._connection.close()
-            raise
-        if response.status >= 300:
-            raise error_of(text)
-        return msgspec.json.decode(text, type=kind)
-
 
 def ready_of(data: Path) -> dict[str, Any]:
     """The answer of `/health/ready` of the server of a data directory. Raises ServerGone without one."""
@@ -330,47 +270,8 @@ def _options(request: SwitchRequest) -> dict[str, Any]:
     return fields
 
 
-def _branch(name: str) -> str:
-    return _segment(check_named_branch(name))
-
-
 def _shadow(answer: dict[str, Any]) -> ShadowIndex:
     """A shadow of the server. The engine keeps service and instance as one name."""
     instance = answer["service_instance_id"]
     name = f"{answer['service_name']}{caller.SEPARATOR}{instance}" if instance else answer["service_name"]
     return msgspec.convert(answer | {"service_name": name}, ShadowIndex)
-
-
-def _segment(name: str) -> str:
-    return quote(name, safe="").replace(".", "%2E")
-
-
-def error_of(text: bytes) -> ShadowSwitchError:
-    """The error of a problem document, in its own class."""
-    try:
-        problem: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return ServerGone(f"the answer is no problem document: {text[:100]!r}", hint="is the server shadowswitch?")
-    name = "".join(word.capitalize() for word in str(problem.get("type", "")).removeprefix(PROBLEM).split("-"))
-    kind = getattr(errors, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, ShadowSwitchError)):
-        kind = ShadowSwitchError
-    wrong = "; ".join(_wrong(problem.get("errors")))
-    error = (errors.InvalidConfig if wrong else kind)(
-        wrong or str(problem.get("detail", "refused")),
-        hint=str(problem.get("hint", "")),
-        operation=str(problem.get("operation", "")),
-        object=str(problem.get("object", "")),
-    )
-    if isinstance(error, errors.DuplicateBuild):
-        error.shadow_index_id = str(problem.get("shadow_index_id", ""))
-    if isinstance(error, errors.InUse):
-        error.uses = [str(use) for use in problem.get("uses") or []]
-    return error
-
-
-def _wrong(found: Any) -> Iterator[str]:
-    """The parts of a request that are wrong, each with its name."""
-    for one in found if isinstance(found, list) else []:
-        if isinstance(one, dict):
-            yield f"{one.get('key', '')}: {one.get('message', '')}"

@@ -7,24 +7,29 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.actors.context import EngineContext
-from shadowswitch.engine.arguments import check_seconds, check_text
+from shadowswitch.engine.arguments import check_seconds, check_text, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX
 from shadowswitch.engine.calls.records import RecordCalls
 from shadowswitch.engine.encode import lock_tokens
 from shadowswitch.engine.forks.bringing import Bound, Bringing
-from shadowswitch.engine.forks.comparison import changed_on_fork, changed_on_parent
+from shadowswitch.engine.forks.comparison import (
+    changed_on_fork,
+    changed_on_parent,
+    diff_of,
+    diff_page,
+    fork_and_parent,
+)
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.forks.merging import OnConflict, check_on_conflict
-from shadowswitch.model.forks.views import DiffKind, MergeResult, RecordDiff
+from shadowswitch.model.forks.views import DiffPage, MergeResult, RecordDiff
 from shadowswitch.model.names import check_new_branch, check_resource_type
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.branch_pages import branch_rows
 from shadowswitch.storage.catalog.source.fork_table import LSN_MAX
 from shadowswitch.storage.catalog.source.own_changes import Sides, sides_of
 from shadowswitch.storage.catalog.transaction import signed
@@ -86,11 +91,27 @@ class ForkCalls:
         for slice_ in changed_on_fork(self._catalog, fork, resource_type):
             self._state.check()
             self._branches.check(fork)
-            for one in slice_:
-                kind = DiffKind.ADDED if one.base.fields is None else DiffKind.CHANGED
-                if one.ours.fields is None:
-                    kind = DiffKind.DELETED
-                yield RecordDiff(one.resource_type, one.id, kind, one.base.lsn, one.ours.lsn, one.theirs.lsn)
+            yield from map(diff_of, slice_)
+
+    def diff_page(
+        self,
+        branch: str,
+        against: str | None = None,
+        resource_type: str | None = None,
+        cursor: str | None = None,
+        limit: int = 1000,
+    ) -> DiffPage:
+        """The next entries of `diff` after a cursor, for a caller that cannot hold an iterator. Raises as `diff`.
+
+        A page looks at 10,000 records of the fork at most, so it may have fewer entries than `limit`, and a next page.
+        """
+        check_whole("limit", limit, 1)
+        fork, _ = self._fork(branch, against, "diff")
+        if resource_type is not None:
+            check_resource_type(resource_type)
+        page = diff_page(self._catalog, fork, resource_type, cursor, limit)
+        self._branches.check(fork)
+        return page
 
     def merge_into(
         self,
@@ -193,22 +214,8 @@ class ForkCalls:
         return Bound(owner, lock_tokens(tokens), check_seconds("timeout_s", timeout_s))
 
     def _fork(self, name: str, parent: str | None, operation: str) -> tuple[BranchRow, BranchRow]:
-        """A fork as it is stored now, and its parent. Raises InvalidConfig if it is none, or has another parent."""
-        self._branches.row(name)
-        fork = self._catalog.branch(name)
-        of = branch_rows(self._catalog, [fork.parent]).get(fork.parent)
-        if of is None:
-            raise InvalidConfig(
-                f"branch {name!r} is no fork", operation=operation, object=name, hint="make forks with fork_branch"
-            )
-        if parent is not None and self._branches.row(parent).number != of.number:
-            raise InvalidConfig(
-                f"{name!r} is a fork of {of.name!r}, not of {parent!r}",
-                operation=operation,
-                object=name,
-                hint=f"use {of.name!r}; from there its changes can be brought on, one branch after the other",
-            )
-        return fork, of
+        self._state.check()
+        return fork_and_parent(self._catalog, name, parent, operation)
 
 
 def _ours(sides: Sides) -> Any:

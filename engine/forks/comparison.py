@@ -2,20 +2,101 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
-from shadowswitch.model.errors import JournalTrimmed
+from shadowswitch.model.errors import InvalidConfig, JournalTrimmed
 from shadowswitch.model.forks.merging import same
+from shadowswitch.model.forks.views import DiffKind, DiffPage, RecordDiff
+from shadowswitch.model.names import check_named_branch
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_slice
-from shadowswitch.storage.catalog.keys import BRANCH, SEQUENCE, TYPE_PREFIX, claimed_id, claimed_lsn
+from shadowswitch.storage.catalog.keys import (
+    BRANCH,
+    ID_IN_KEY_MAX,
+    RECORD_PREFIX,
+    SEQUENCE,
+    TYPE_PREFIX,
+    claimed_id,
+    claimed_lsn,
+)
 from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.source.branch_pages import branch_rows
 from shadowswitch.storage.catalog.source.own_changes import SLICE, Sides, own_changes, sides_of
 
 PAUSE_S = 0.0005
 """After each slice other threads have the interpreter."""
 SCANNED = 2_000
 """Keys that one transaction reads in search of what a parent changed."""
+PAGE_SLICES_MAX = 50
+"""Slices of the comparison that one page of a diff reads: 10,000 records of the fork."""
+PLACE_ID_BYTES_MAX = ID_IN_KEY_MAX + 32
+TYPE_NUMBER = struct.Struct(">I")
+"""At the begin of a place."""
+
+
+def fork_and_parent(catalog: Catalog, name: str, parent: str | None, operation: str) -> tuple[BranchRow, BranchRow]:
+    """A fork as it is stored now, and its parent. Raises UnknownBranch; InvalidConfig if it is none, or of another."""
+    check_named_branch(name)
+    fork = catalog.branch(name)
+    of = branch_rows(catalog, [fork.parent]).get(fork.parent)
+    if of is None:
+        raise InvalidConfig(
+            f"branch {name!r} is no fork", operation=operation, object=name, hint="make forks with fork_branch"
+        )
+    if parent is not None:
+        check_named_branch(parent)
+        if catalog.branch(parent).number != of.number:
+            raise InvalidConfig(
+                f"{name!r} is a fork of {of.name!r}, not of {parent!r}",
+                operation=operation,
+                object=name,
+                hint=f"use {of.name!r}; from there its changes can be merged on, one branch after the other",
+            )
+    return fork, of
+
+
+def diff_of(sides: Sides) -> RecordDiff:
+    """What a fork did to a record."""
+    kind = DiffKind.ADDED if sides.base.fields is None else DiffKind.CHANGED
+    if sides.ours.fields is None:
+        kind = DiffKind.DELETED
+    return RecordDiff(sides.resource_type, sides.id, kind, sides.base.lsn, sides.ours.lsn, sides.theirs.lsn)
+
+
+def diff_page(catalog: Catalog, fork: BranchRow, resource_type: str | None, cursor: str | None, limit: int) -> DiffPage:
+    """The next entries of a diff, at most `limit` of them. Raises InvalidConfig for a cursor of something else."""
+    after: bytes | None = _place(catalog, resource_type, cursor)
+    found: list[RecordDiff] = []
+    last = b""
+    for _ in range(PAGE_SLICES_MAX):
+        compared, after = own_changes(catalog, fork, after or b"", resource_type)
+        for sides in compared:
+            if same(sides.ours.fields, sides.base.fields):
+                continue
+            if len(found) == limit:  # there is one more: the next page begins behind the last one of this page
+                return DiffPage(found, last.hex())
+            found.append(diff_of(sides))
+            last = sides.place
+        if after is None:
+            return DiffPage(found, None)
+        catalog.clock.sleep(PAUSE_S)
+    return DiffPage(found, after.hex() if after else None)
+
+
+def _place(catalog: Catalog, resource_type: str | None, cursor: str | None) -> bytes:
+    """The place of a record, by a cursor. Raises InvalidConfig for one that is not of a diff of this type."""
+    if cursor is None:
+        return b""
+    try:
+        place = bytes.fromhex(cursor)
+    except (TypeError, ValueError):
+        place = b""
+    of_type = TYPE_NUMBER.pack(catalog.type_numbers().get(resource_type, 0)) if resource_type is not None else b""
+    begin = RECORD_PREFIX.size - BRANCH.size
+    if not begin < len(place) <= begin + PLACE_ID_BYTES_MAX or not place.startswith(of_type):
+        raise InvalidConfig("the cursor is not of this diff", operation="diff", hint="begin again without a cursor")
+    return place
 
 
 def changed_on_fork(catalog: Catalog, fork: BranchRow, resource_type: str | None = None) -> Iterator[list[Sides]]:

@@ -49,7 +49,7 @@ from shadowswitch.model.errors import (
     UnsupportedFormat,
     WriteBlocked,
 )
-from shadowswitch.model.forks.views import Conflict, DiffKind, MergeResult, RecordDiff
+from shadowswitch.model.forks.views import Conflict, DiffKind, DiffPage, MergeResult, RecordDiff
 from shadowswitch.model.inbound_events import EventOutcome, IncomingRules
 from shadowswitch.model.locks.branch_state import BranchState
 from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
@@ -92,6 +92,7 @@ __all__ = [
     "CorruptData",
     "Delete",
     "DiffKind",
+    "DiffPage",
     "DirectoryLost",
     "DuplicateBuild",
     "Engine",

@@ -32,6 +32,16 @@ class RecordDiff(msgspec.Struct, frozen=True):
     theirs_lsn: int
 
 
+class DiffPage(msgspec.Struct, frozen=True):
+    """A page of a diff, in the order of the records on disk. `cursor` begins the next page; None: this is the last one.
+
+    A page may have fewer entries than its limit, or none, and a next page.
+    """
+
+    diffs: list[RecordDiff]
+    cursor: str | None
+
+
 class Conflict(msgspec.Struct, frozen=True):
     """A record that a fork and its parent changed differently since `base`.
 

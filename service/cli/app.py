@@ -28,6 +28,7 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.model.names import escaped
 from shadowswitch.service.cli import manual, operate_commands, output, read_commands, server_commands, write_commands
+from shadowswitch.service.cli.branches import branch_commands, fork_commands
 from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.cli.output import Failure
@@ -58,7 +59,15 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-for module in (write_commands, operate_commands, read_commands, server_commands, manual):
+for module in (
+    write_commands,
+    operate_commands,
+    branch_commands,
+    fork_commands,
+    read_commands,
+    server_commands,
+    manual,
+):
     module.add_to(app)
 
 

@@ -21,6 +21,7 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
+from shadowswitch.service.cli.branches.shown import fork_text
 from shadowswitch.service.cli.builds import builds_of_server, shadow_status
 from shadowswitch.service.cli.locks import LOCK_HEADINGS, held_and_waiting, lock_cells
 from shadowswitch.service.daemon.text_files import counts_text
@@ -33,7 +34,7 @@ from shadowswitch.storage.catalog.source.index_pages import index_pages
 from shadowswitch.storage.catalog.source.shadow_table import shadow_heads
 
 COLUMNS = {
-    "branches": ("name", "state", "record_count", "head_lsn", "locks", "waiting", "created_at"),
+    "branches": ("name", "state", "fork", "record_count", "head_lsn", "locks", "waiting", "created_at"),
     "indexes": (
         "branch_name", "index_type", "generation", "previous_generation", "record_count", "lag_changes", "build_config",
         "switched_at", "error",
@@ -45,8 +46,8 @@ COLUMNS = {
 }  # fmt: skip
 """The columns of each table; `--json` has every value."""
 HEADINGS = {
-    "branch_name": "branch", "build_progress_percent": "%", "lag_changes": "lag", "previous_generation": "previous",
-    "record_count": "records",
+    "branch_name": "branch", "build_progress_percent": "%", "fork": "fork of", "lag_changes": "lag",
+    "previous_generation": "previous", "record_count": "records",
 }  # fmt: skip
 
 
@@ -56,6 +57,7 @@ PAGE = 1000
 def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -> output.View:
     """The view of the whole data directory: `limit` branches with a number above `after`, and the newest shadows."""
     page = list(islice(branch_pages(catalog, after), limit))
+    parents = branch_rows(catalog, [row.parent for row in page if row.parent])
     live = list(index_pages(catalog))
     with catalog.read() as txn:
         places = sorted((head.generation, head.id, head.branch) for head in shadow_heads(catalog, txn))
@@ -79,7 +81,7 @@ def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -
     }  # fmt: skip
     return {
         "host": host,
-        "branches": [_branch(catalog, row, held.get(row.number)) for row in page],
+        "branches": [_branch(catalog, row, held.get(row.number), parents.get(row.parent)) for row in page],
         "indexes": [_index(catalog, data, row, branches[row.branch].name) for row in live[:limit]],
         "shadows": [shadow_status(row, host is not None, builds.get(row.id)) for row in shadows],
         "counts": counts,
@@ -90,7 +92,12 @@ def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -
     }
 
 
-def _branch(catalog: Catalog, row: BranchRow, held: tuple[list[Lock], tuple[LockWaiter, ...]] | None) -> dict[str, Any]:
+def _branch(
+    catalog: Catalog,
+    row: BranchRow,
+    held: tuple[list[Lock], tuple[LockWaiter, ...]] | None,
+    parent: BranchRow | None,
+) -> dict[str, Any]:
     head, oldest = catalog.head(row.number)
     locks, waiters = held or ([], ())
     return {
@@ -102,6 +109,9 @@ def _branch(catalog: Catalog, row: BranchRow, held: tuple[list[Lock], tuple[Lock
         "waiting": len(waiters),
         "oldest_lsn": oldest,
         "created_at": moment(row.created_at),
+        "parent": parent.name if parent is not None else None,
+        "fork_lsn": row.fork_lsn if parent is not None else None,
+        "mode": "snapshot" if parent is not None else None,
     }
 
 
@@ -168,8 +178,9 @@ def render_status(found: output.View) -> RenderableType:
         if count > len(found[name]):
             parts.append(output.plain(f"{len(found[name])} of {count} {name}; --limit and --after show others"))
     for title, columns in COLUMNS.items():
+        columns = tuple(name for name in columns if name != "fork" or any(row["parent"] for row in found[title]))
         headings = [HEADINGS.get(name, name.replace("_", " ")) for name in columns]
-        cells = [[output.cell(_of_build(row)[name]) for name in columns] for row in found[title]]
+        cells = [[output.cell(_as_shown(row)[name]) for name in columns] for row in found[title]]
         parts.append(output.table(title, headings, cells))
     if found["locks"]:
         held = [[lock.branch, *lock_cells(lock)] for lock in found["locks"]]
@@ -180,11 +191,12 @@ def render_status(found: output.View) -> RenderableType:
     return Group(*parts, *_render_daemon(found["upkeep"]))
 
 
-def _of_build(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table: the phase of a throttled build with its share, and where no error is shown, the reason why it
-    stands still."""
+def _as_shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table: the phase of a throttled build with its share; where no error is shown, the reason why a build
+    stands still; of which branch one is a fork."""
     slower = output.time_share(row.get("share")) if row.get("state") in RUNNING else ""
     shown = {"phase": f"{row['phase']}, {slower}"} if slower else {}
+    shown["fork"] = fork_text(row.get("parent"), row.get("fork_lsn")).removeprefix("fork of ")
     return {**row, **shown, "error": row.get("error") or row.get("stands_still")}
 
 

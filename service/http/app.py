@@ -22,6 +22,7 @@ from shadowswitch.service.http.routes import (
     branches,
     dashboard,
     events,
+    forks,
     indexes,
     indexing,
     locks,
@@ -35,7 +36,7 @@ from shadowswitch.service.http.schema import openapi
 
 TOKENS_S = 0.5
 """The pause between two looks at the token file. A request looks at once."""
-MODULES = (shadows, operating, indexes, branches, locks, indexing, events, operations, metrics, dashboard)
+MODULES = (shadows, operating, indexes, branches, forks, locks, indexing, events, operations, metrics, dashboard)
 
 
 def _handlers() -> list[Any]:

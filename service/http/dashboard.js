@@ -334,7 +334,8 @@ function drawBranches() {
   list($("branches"), found.slice(0, BRANCHES_SHOWN), (one) => one.name, () => row("name", "state", "soft", "soft end"), (element, one) => {
     write(element.children[0], one.name);
     badge(element.children[1], one.state);
-    write(element.children[2], `${whole(one.record_count)} records`);
+    const of = one.fork_lsn === null ? "" : `fork${one.parent ? ` of ${one.parent}` : ""} as of LSN ${one.fork_lsn} · `;
+    write(element.children[2], `${of}${whole(one.record_count)} records`);
     write(element.children[3], `LSN ${one.head_lsn}`);
   });
   const more = found.length - BRANCHES_SHOWN;

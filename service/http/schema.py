@@ -32,6 +32,8 @@ DESCRIPTION = (
 )
 NOT_JSON = (bytes, Any)
 """Bodies that no schema describes."""
+WRITING = ("branches_write", "branches_merge_into", "branches_rebase")
+"""The ends of the ids of operations that are admitted like a write."""
 PROBLEM: dict[str, Any] = {
     "type": "object",
     "description": "The error, and a hint to the next step (RFC 9457). A blocked write has more members.",
@@ -176,7 +178,7 @@ def _complete(operation: dict[str, Any], method: str, handler: Any, tokens: bool
     for status, description in ERRORS.items():
         responses.setdefault(status, {"description": description, "content": problem})
     responses["default"] = {"description": "Any other error.", "content": problem}
-    if operation["operationId"].endswith("branches_write"):
+    if operation["operationId"].endswith(WRITING):
         blocked = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Blocked"}}}
         responses["423"] = {"description": "A lock blocks the write.", "content": blocked}
     if scope and scope != PUBLIC:

@@ -13,7 +13,7 @@ import pytest
 from shadowswitch import DuplicateBuild, Engine
 from shadowswitch.service import caller
 from shadowswitch.service.cli.builds import may_join, start_or_join, under_way
-from shadowswitch.service.remote import error_of
+from shadowswitch.service.remote_connection import error_of
 from tests.support import inside
 from tests.support.cli_helpers import Cli, imported, spawn, texts
 from tests.support.engine_helpers import KIND, TYPES, fill, wait_until

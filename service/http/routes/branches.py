@@ -14,7 +14,7 @@ from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.records import JSON_DEPTH_MAX, Receipt, RecordPage, nests_too_deep
 from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import BranchInfo, QuietHours
-from shadowswitch.service.http.access import Caller, Scope
+from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import branches as bodies
 from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host
@@ -45,14 +45,20 @@ def create(data: bodies.NewBranch, host: Host, caller: Caller) -> BranchInfo:
     return host.engine.create_branch(data.name, by=caller.author, reason=caller.reason)
 
 
+def _shown(branch: BranchInfo, caller: Caller) -> BranchInfo:
+    """A branch as a caller may see it: a parent that its token does not reach is not named."""
+    hidden = branch.parent is not None and not caller.reaches(branch.parent)
+    return msgspec.structs.replace(branch, parent=None) if hidden else branch
+
+
 @reads(BASE)
 def list_all(host: Host, caller: Caller, after: After = 0, limit: Limit = PAGE) -> bodies.Branches:
-    """The branches that the token reaches, by page, in the order of their creation.
+    """The branches that the token reaches, by page, in the order of their creation. A fork names its parent.
 
     `total_count` is that of all pages. `next_after` is the `after` of the next page; the last page has none.
     """
     page = host.engine.branches(limit, after)
-    found = [one for one in page if caller.reaches(one.name)]
+    found = [_shown(one, caller) for one in page if caller.reaches(one.name)]
     next_after = page[-1].number if len(page) == limit else None
     if "*" in caller.branches:
         return bodies.Branches(found, host.engine.count_branches(), next_after)
@@ -63,7 +69,7 @@ def list_all(host: Host, caller: Caller, after: After = 0, limit: Limit = PAGE) 
 @reads(ONE)
 def one(name: str, host: Host, caller: Caller) -> BranchInfo:
     """A branch."""
-    return host.engine.branch(permitted_branch(name, caller, Scope.READ))
+    return _shown(host.engine.branch(permitted_branch(name, caller, Scope.READ)), caller)
 
 
 @reads(f"{ONE}/quiet-hours")
@@ -106,18 +112,34 @@ def _move(
     operation: Callable[[str, str, str], BranchInfo], name: str, caller: Caller, data: bodies.MoveBranch | None
 ) -> BranchInfo:
     branch = permitted_branch(name, caller, Scope.ADMIN)
-    return operation(branch, caller.author, (data.reason if data is not None else "") or caller.reason)
+    moved = operation(branch, caller.author, (data.reason if data is not None else "") or caller.reason)
+    return _shown(moved, caller)
 
 
 @removes(ONE, Scope.ADMIN)
 def drop(name: str, host: Host, caller: Caller, cascade: bool = False, reason: Reason = "") -> bodies.Dropped:
-    """Drop a branch with its records and indexes. 409 with `uses` while a build, a switch or a lock uses it.
+    """Drop a branch with its records and indexes. 409 with `uses` while a fork, a build, a switch or a lock uses it.
 
     The name is free at once; rows and files go in the background. With `cascade` its forks go with it.
     """
     branch = permitted_branch(name, caller, Scope.ADMIN)
+    if cascade and caller.wanted is not None:
+        _require_forks(host, caller, branch)
     host.engine.drop_branch(branch, cascade, caller.author, reason or caller.reason)
     return bodies.Dropped(True, f"branch {branch} is dropped", branch)
+
+
+def _require_forks(host: Host, caller: Caller, branch: str) -> None:
+    """Raise Forbidden unless the caller reaches every fork of a branch, and theirs. Reads a page of branches each."""
+    below, after = {branch}, 0
+    while page := host.engine.branches(PAGE, after):
+        below.update(one.name for one in page if one.parent in below)  # a fork is younger than its parent
+        after = page[-1].number
+    if not all(map(caller.reaches, below)):
+        raise Forbidden(
+            f"{caller.name} may not touch every fork of branch {branch!r:.220}",
+            hint=f"this token is for {', '.join(caller.branches)}; drop its forks with another one first",
+        )
 
 
 @changes(f"{ONE}/write", Scope.WRITE)

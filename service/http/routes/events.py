@@ -42,6 +42,8 @@ FROM_NOW_ON = -1
 HEARTBEAT_S = 15.0
 """The longest silence of a stream: proxies close a silent one, and only a write reveals that the client has gone."""
 JSON = "application/json"
+OF_TWO = ("branch.forked", "branch.merged")
+"""The ends of the types of events that name another branch."""
 REQUIRED = ("specversion", "id", "source", "type")
 """The attributes of a CloudEvent that its sender gives."""
 STRUCTURED = "application/cloudevents+json"
@@ -51,11 +53,13 @@ media type of the route to that of the answer."""
 
 
 def may_see(caller: Caller, event: Event) -> bool:
-    """Whether the branch of an event is one that the caller reaches."""
+    """Whether the branch of an event is one that the caller reaches; of two branches both."""
     if "*" in caller.branches:
         return True
-    named = event.data.get("branch_name", event.data.get("branch", event.subject))
-    return isinstance(named, str) and caller.reaches(named)
+    named = [event.data.get("branch_name", event.data.get("branch", event.subject))]
+    if event.type.endswith(OF_TWO):
+        named += [event.data[other] for other in ("parent", "source") if other in event.data]
+    return all(isinstance(name, str) and caller.reaches(name) for name in named)
 
 
 @reads(BASE)
