@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import pytest
 
-from shadowswitch import Engine, InvalidConfig, ShadowSwitchError, SwitchRequest
+from shadowswitch import Engine, InvalidConfig, Put, ShadowSwitchError, SwitchRequest
 from shadowswitch.model.events import AUDIT_ACTIONS
 from tests.support import inside
 from tests.support.engine_helpers import KIND, ROOT, TYPES, built, fill, live, wait_until
@@ -80,6 +80,22 @@ def delivery(engine: Engine, **named: Any) -> None:
     shadow = begin(engine)
     delivered(engine, shadow)
     complete(engine, shadow, **named)
+
+
+def forked(engine: Engine, written: str) -> None:
+    """Fork the branch, and write to one of the two."""
+    engine.fork_branch("new", "main")
+    engine.write(written, [Put(TYPES[0], "of one side", {"text": "new"})])
+
+
+def merged(engine: Engine, **named: Any) -> None:
+    forked(engine, "new")
+    assert engine.merge_into("main", "new", **named).applied == 1
+
+
+def rebased(engine: Engine, **named: Any) -> None:
+    forked(engine, "main")
+    assert engine.rebase("new", **named).applied == 1
 
 
 CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] = {
@@ -153,6 +169,13 @@ CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] =
         lambda e: (e.create_branch("new"), e.drop_branch("new")),
         lambda e: (e.create_branch("new"), e.drop_branch("new", **ALICE)),
     ),
+    "fork_branch": (
+        "branch.forked",
+        lambda e: e.fork_branch("new", "main"),
+        lambda e: e.fork_branch("new", "main", **ALICE),
+    ),
+    "merge_into": ("branch.merged", merged, lambda e: merged(e, **ALICE)),
+    "rebase": ("branch.rebased", rebased, lambda e: rebased(e, **ALICE)),
     "drop_index": (
         "index.dropped",
         lambda e: (live(e), e.drop_index("main", KIND)),
@@ -201,7 +224,7 @@ NO_DECISION = {
 """Calls that change something and are no decision, each with the reason."""
 
 READING = {"audit", "audit_span", "branch", "branch_of_lock", "branch_status", "branches", "changes"}
-READING |= {"changes_holds", "checks"}
+READING |= {"changes_holds", "checks", "diff", "diff_page"}
 READING |= {"config", "count", "event_outcome", "event_position", "event_span", "events", "find_lock", "get", "head"}
 READING |= {
     "health",

@@ -156,13 +156,20 @@ def test_bad_input_is_refused_with_what_to_do(forked: Client) -> None:
     assert "snapshot" in forked.refused(422, "POST", f"{new}/fork", {"parent": "main", "mode": "following"})["detail"]
     assert "head" in forked.refused(422, "POST", f"{new}/fork", {"parent": "main", "at_lsn": 1})["detail"]
     forked.refused(422, "POST", f"branches/{segment(' x')}/fork", {"parent": "main"})
-    for body in ({}, {"parent": 5}, {"parent": "main", "mode": "deep"}, {"parent": "main", "at_lsn": "x"}, {"of": "x"}):
-        forked.refused(400, "POST", f"{new}/fork", body)
-    for body in (
+    wrong: Any
+    for wrong in (
+        {},
+        {"parent": 5},
+        {"parent": "main", "mode": "deep"},
+        {"parent": "main", "at_lsn": "x"},
+        {"of": "x"},
+    ):
+        forked.refused(400, "POST", f"{new}/fork", wrong)
+    for wrong in (
         {}, {"target": 5}, {"target": "main", "on_conflict": "guess"}, {"target": "main", "dry_run": "yes"},
         {"target": "main", "timeout_s": 0}, {"target": "main", "other": 1},
     ):  # fmt: skip
-        forked.refused(400, "POST", f"{PLACE}/merge-into", body)
+        forked.refused(400, "POST", f"{PLACE}/merge-into", wrong)
     forked.refused(400, "POST", f"{PLACE}/rebase", {"on_conflict": ["ours"]})
     for method, path, body in (
         ("GET", "diff", None), ("POST", "rebase", {}), ("POST", "merge-into", {"target": FORK}),

@@ -48,8 +48,8 @@ def commands(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Command
         engine.create_branch("main")
         engine.write("main", [Put("object_type", f"k{n}", {"a": n, "text": f"text {n}"}) for n in range(10)])
         engine.fork_branch(FORK, "main")
-        changed = [Put("object_type", "k0", {"a": 100, "text": "ours"}), Delete("object_type", "k1")]
-        engine.write(FORK, [*changed, Put("link_type", "new", {"x": 1})])
+        changed = Put("object_type", "k0", {"a": 100, "text": "ours"})
+        engine.write(FORK, [changed, Delete("object_type", "k1"), Put("link_type", "new", {"x": 1})])
         engine.write("main", [Put("object_type", "k0", {"a": 200, "text": "text 0"})])
     if not request.node.callspec.params.get("hosted", False):
         yield Commands(data)
