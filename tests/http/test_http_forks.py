@@ -151,7 +151,7 @@ def test_conflicts_are_data_and_nothing_is_written(forked: Client) -> None:
 
 def test_bad_input_is_refused_with_what_to_do(forked: Client) -> None:
     new = "branches/new"
-    assert "GET /branches" not in forked.refused(409, "POST", f"{PLACE}/fork", {"parent": "main"})["detail"]
+    assert "exists" in forked.refused(409, "POST", f"{PLACE}/fork", {"parent": "main"})["detail"]
     assert forked.refused(404, "POST", f"{new}/fork", {"parent": "nowhere"})["type"].endswith("unknown-branch")
     assert "snapshot" in forked.refused(422, "POST", f"{new}/fork", {"parent": "main", "mode": "following"})["detail"]
     assert "head" in forked.refused(422, "POST", f"{new}/fork", {"parent": "main", "at_lsn": 1})["detail"]
