@@ -73,7 +73,7 @@ class Bringing:
 
     @property
     def is_refused(self) -> bool:
-        """Is there a conflict that nobody settles?"""
+        """Is there a conflict that is not settled?"""
         return self._on_conflict == REFUSE and bool(self.conflicts)
 
     def count(self, slices: Iterable[list[Sides]]) -> None:

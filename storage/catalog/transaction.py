@@ -240,7 +240,7 @@ class Commit:
         return self.catalog.lineage_in(self.txn, branch)
 
     def forks_changed(self) -> None:
-        """This transaction changes what is forked from what, or who keeps old images."""
+        """This transaction changes what is forked from what, or which branch keeps old images."""
         self._forks_changed = True
         self.next_number(FORKS)
 

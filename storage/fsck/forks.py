@@ -1,4 +1,4 @@
-"""fsck of forks: the rows of branches and of forks agree, forks form a tree, and who has old images is marked."""
+"""fsck of forks: the rows of branches and of forks agree, forks form a tree, branches with old images are marked."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""The commands for forks, without a server and beside one, each in a process of its own."""
+"""The commands for forks, without a server and beside one."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,34 +11,35 @@ import pytest
 from shadowswitch import Conflict, Delete, Engine, MergeResult, Put, Receipt
 from shadowswitch.service.cli.branches.shown import VALUE_CHARS_MAX, conflict_lines, output_value
 from shadowswitch.service.merge_report import report_of
-from tests.support.engine_helpers import outside_environment
+from tests.support.cli_helpers import Cli, spawn
 from tests.support.http_helpers import serving
 
 FORK = "feature/a"
-HOSTED = pytest.mark.parametrize("hosted", [False, True], ids=["without a server", "beside one"])
 
 
 class Commands:
-    """Runs commands over a data directory."""
+    """Runs commands over a data directory: in this process, or in one of their own."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, cli: Cli) -> None:
         self.data = data
+        self._cli = cli
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
-        command = [sys.executable, "-m", "shadowswitch", *arguments, "--data", str(self.data)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=outside_environment())
-        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+        out = self._cli(*arguments, "--data", self.data, status=status)
+        return out + self._cli.err
 
     def json(self, *arguments: str, status: int = 0) -> Any:
-        command = [sys.executable, "-m", "shadowswitch", *arguments, "--data", str(self.data), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=outside_environment())
-        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout)
+        return self._cli.json(*arguments, "--data", self.data, status=status)
+
+    def process(self, *arguments: str) -> tuple[int, str]:
+        """Exit status and output of a process."""
+        process = spawn(*arguments, "--data", self.data)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out + err
 
 
-@pytest.fixture
-def commands(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Commands]:
+@pytest.fixture(params=[False, True], ids=["without a server", "beside one"])
+def commands(tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Iterator[Commands]:
     """A fork of `main` that changed one record, deleted one and added one; `main` changed the first one, too."""
     data = tmp_path / "data"
     with Engine.open(data) as engine:
@@ -51,15 +49,23 @@ def commands(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Command
         changed = Put("object_type", "k0", {"a": 100, "text": "ours"})
         engine.write(FORK, [changed, Delete("object_type", "k1"), Put("link_type", "new", {"x": 1})])
         engine.write("main", [Put("object_type", "k0", {"a": 200, "text": "text 0"})])
-    if not request.node.callspec.params.get("hosted", False):
-        yield Commands(data)
+    if not request.param:
+        yield Commands(data, Cli(capsys))
         return
     with serving(data, "--quiet"):
-        yield Commands(data)
+        yield Commands(data, Cli(capsys))
 
 
-@HOSTED
-def test_a_fork_is_made_shown_and_dropped(commands: Commands, hosted: bool) -> None:
+def test_processes_end_with_0_1_and_2(commands: Commands) -> None:
+    status, text = commands.process("merge", FORK, "main")
+    assert (status, "nothing was written to main" in text) == (1, True), text
+    assert commands.process("diff", FORK, "--json")[0] == 0
+    assert commands.process("diff", "main")[0] == 2
+    status, text = commands.process("merge", FORK, "main", "--on-conflict", "theirs")
+    assert (status, "2 records were written to main" in text) == (0, True), text
+
+
+def test_a_fork_is_made_shown_and_dropped(commands: Commands) -> None:
     assert commands("fork", "below", FORK).startswith(f"below is a fork of {FORK} as of LSN 13, with 10 records")
     found = commands.json("fork", "other", "main", "--by", "alice", "--reason", "a drill")
     assert (found["name"], found["parent"], found["mode"]) == ("other", "main", "snapshot")
@@ -79,8 +85,7 @@ def test_a_fork_is_made_shown_and_dropped(commands: Commands, hosted: bool) -> N
     assert {one["name"] for one in commands.json("status")["branches"]} == {"main", "other"}
 
 
-@HOSTED
-def test_a_diff_lists_what_the_fork_changed(commands: Commands, hosted: bool) -> None:
+def test_a_diff_lists_what_the_fork_changed(commands: Commands) -> None:
     found = commands.json("diff", FORK)
     assert (found["branch_name"], found["against"], found["cursor"]) == (FORK, "main", None)
     assert {one["id"]: one["kind"] for one in found["diffs"]} == {"k0": "changed", "k1": "deleted", "new": "added"}
@@ -93,8 +98,7 @@ def test_a_diff_lists_what_the_fork_changed(commands: Commands, hosted: bool) ->
     assert f"--cursor {commands.json('diff', FORK, '--limit', '1')['cursor']}" in text
 
 
-@HOSTED
-def test_a_refused_merge_prints_the_conflicts_and_a_settled_one_is_rebased(commands: Commands, hosted: bool) -> None:
+def test_a_refused_merge_prints_the_conflicts_and_a_settled_one_is_rebased(commands: Commands) -> None:
     text = commands("merge", FORK, "main", status=1)
     assert text.splitlines()[:5] == [
         f"ours: {FORK}; theirs: main",
@@ -119,8 +123,7 @@ def test_a_refused_merge_prints_the_conflicts_and_a_settled_one_is_rebased(comma
     assert "main has all of it already" in commands("merge", FORK, "main")
 
 
-@HOSTED
-def test_a_wrong_call_ends_with_2_and_a_refusal_with_1(commands: Commands, hosted: bool) -> None:
+def test_a_wrong_call_ends_with_2_and_a_refusal_with_1(commands: Commands) -> None:
     assert "exists already" in commands("fork", FORK, "main", status=1)
     assert "no branch 'nowhere'" in commands("fork", "new", "nowhere", status=1)
     commands("fork", " x", "main", status=2)

@@ -28,7 +28,7 @@ LSN_MAX = (1 << 64) - 1
 
 
 class Lineage(msgspec.Struct, frozen=True):
-    """Where a branch finds what it shows, and for whom it keeps what it overwrites."""
+    """Where a branch finds what it shows, and for which forks it keeps what it overwrites."""
 
     ancestors: tuple[tuple[int, int], ...] = ()
     """Its parent, the parent of that, and so on: each with the LSN as of which the branch shows it."""
