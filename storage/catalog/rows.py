@@ -41,7 +41,7 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     parent: int = 0
     """The number of the branch that it was forked from; 0: none."""
     fork_lsn: int = 0
-    """What it changed itself is told by its parent as of this LSN: that of the fork, or of the last rebase."""
+    """It is compared with its parent as of this LSN: that of the fork, or of the last rebase."""
     shown_lsn: int = -1
     """It shows its parent as of this LSN, except for what it changed itself; -1: as of `fork_lsn`.
 

@@ -253,7 +253,7 @@ def test_what_cannot_be_is_refused_with_words(engine: Engine) -> None:
     engine.create_branch("other")
     engine.fork_branch("fork", "main")
     with pytest.raises(UnknownBranch):
-        engine.fork_branch("x", "nobody")
+        engine.fork_branch("x", "missing")
     with pytest.raises(BranchExists):
         engine.fork_branch("other", "main")
     with pytest.raises(InvalidName):
@@ -273,17 +273,17 @@ def test_what_cannot_be_is_refused_with_words(engine: Engine) -> None:
     with pytest.raises(InvalidConfig, match="on_conflict"):
         engine.merge_into("main", "fork", "mine")
     with pytest.raises(UnknownBranch):
-        engine.merge_into("main", "nobody")
+        engine.merge_into("main", "missing")
 
 
 def test_a_merge_is_admitted_like_a_write(engine: Engine) -> None:
     fill(engine, 3)
     engine.fork_branch("fork", "main")
     engine.write("fork", [put("1", "of fork")])
-    lock = engine.acquire_lock("main", "MANUAL", "somebody", "BRANCH")
+    lock = engine.acquire_lock("main", "MANUAL", "holder", "BRANCH")
     with pytest.raises(WriteBlocked):
         engine.merge_into("main", "fork")
-    assert engine.merge_into("main", "fork", owner="somebody", tokens=[lock.token]).applied == 1
+    assert engine.merge_into("main", "fork", owner="holder", tokens=[lock.token]).applied == 1
 
 
 def test_a_merge_of_many_records_gives_writers_their_turn(engine: Engine) -> None:
