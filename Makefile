@@ -29,8 +29,8 @@ demo: .venv/.installed-cli ## the whole story on real files (DIR=where, else a t
 test: .venv/.installed-dev ## all tests except the long ones, two files at a time (ARGS="-k name", ARGS="-n 0")
 	$(BIN)/pytest -m "not torture" -n 2 --dist loadfile $(ARGS)
 
-torture: .venv/.installed-dev ## the long tests: many kills, many schedules
-	$(BIN)/pytest -m torture $(ARGS)
+torture: .venv/.installed-dev ## the long tests: many kills, many schedules; three at a time, two hours
+	$(BIN)/pytest -m torture -n 3 --dist load $(ARGS)
 
 simulate: .venv/.installed-dev ## random schedules by seed (SEEDS=100000, or one with its trace: SEED=4711)
 ifdef SEED
@@ -39,7 +39,7 @@ else
 	SEEDS=$(SEEDS) $(BIN)/pytest -s tests/simulation/test_simulation.py -k ten_thousand_seeds $(ARGS)
 endif
 
-bench: .venv/.installed-bench ## every benchmark and the simulation at full size, up to 100 minutes (ARGS="--only switch")
+bench: .venv/.installed-bench ## every benchmark and the simulation at full size, up to 105 minutes (ARGS="--only switch")
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lint: .venv/.installed-dev ## ruff, its formatter as a check, mypy --strict

@@ -92,6 +92,12 @@ SCRIPTS = (
     ),
     Script("bench_quiet_hours", "", "", 1.0),
     Script(
+        "bench_forks",
+        "--records 1000000 --changes 1000,10000,100000 --many 1000",
+        "--records 300 --changes 10 --many 5 --gets 50",
+        6.0,
+    ),
+    Script(
         "simulate",
         "--scenarios --developers 20 --records 20000 --expect-failures",
         "--developers 4 --branches 1 --minutes 0.005 --rebuilds 1 --records 60 --stale-s 30 --modes shadow",
