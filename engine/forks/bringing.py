@@ -22,7 +22,7 @@ from shadowswitch.model.forks.merging import REFUSE, OnConflict, merge, same
 from shadowswitch.model.forks.views import Conflict, MergeResult
 from shadowswitch.model.records import Delete, Put, Receipt
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.own_changes import Moved, Side, Sides, check_unmoved
+from shadowswitch.storage.catalog.source.own_changes import Moved, Sides, check_base, check_unmoved
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
@@ -47,19 +47,17 @@ class Bringing:
         self,
         records: RecordCalls,
         config: Config,
+        fork: BranchRow,
         into: BranchRow,
-        other: int,
-        of: Callable[[Sides], Side],
         on_conflict: OnConflict,
         bound: Bound,
     ) -> None:
-        """`of` returns the side of the branch that is written to. `other` is the number of the branch on the other
-        side, whose records are looked at again as well; 0 for a rebase, which has the parent as of one LSN."""
+        """`into` is written to: the parent of `fork` in a merge, the fork itself in a rebase."""
         self._records = records
         self._config = config
+        self._fork = fork
         self._into = into
-        self._other = other
-        self._of = of
+        self._is_rebase = into is fork
         self._on_conflict = on_conflict
         self._bound = bound
         self.applied = self.same = 0
@@ -119,11 +117,12 @@ class Bringing:
 
     def _write(self, part: list[tuple[Sides, Put | Delete]]) -> None:
         failpoint("merge.batch")
-        mine = [(sides.place, self._of(sides).lsn) for sides, _ in part]
-        checks: list[Callable[[Commit], object]] = [partial(check_unmoved, branch=self._into.number, expected=mine)]
-        if self._other:
-            other = [(sides.place, sides.ours.lsn) for sides, _ in part]
-            checks.append(partial(check_unmoved, branch=self._other, expected=other))
+        checks: list[Callable[[Commit], object]] = [partial(check_base, fork=self._fork)]
+        ours = [(sides.place, sides.ours.lsn) for sides, _ in part]
+        checks.append(partial(check_unmoved, branch=self._fork.number, expected=ours))
+        if not self._is_rebase:  # a rebase has the parent as of one LSN
+            theirs = [(sides.place, sides.theirs.lsn) for sides, _ in part]
+            checks.append(partial(check_unmoved, branch=self._into.number, expected=theirs))
         self.receipt = self._records.write_if(
             self._into,
             prepare([change for _, change in part], self._config),
@@ -158,10 +157,8 @@ class Bringing:
             merged = merge(key, base, ours, theirs, self._on_conflict)
             if merged.conflict is not None:
                 self.conflicts.append(merged.conflict)
-            inherited = not self._other and theirs is not None and sides.ours.lsn == sides.base.lsn
-            if (
-                same(merged.fields, self._of(sides).fields) and not inherited
-            ):  # a rebase copies each newer version (BR-1)
+            inherited = self._is_rebase and theirs is not None and sides.ours.lsn == sides.base.lsn
+            if same(merged.fields, ours if self._is_rebase else theirs) and not inherited:
                 self.same += merged.conflict is None and same(ours, theirs) and not same(ours, base)
             elif merged.fields is None:
                 changes.append((sides, Delete(*key)))

@@ -88,10 +88,16 @@ class ForkCalls:
         return self._diff(fork, resource_type)
 
     def _diff(self, fork: BranchRow, resource_type: str | None) -> Iterator[RecordDiff]:
-        for slice_ in changed_on_fork(self._catalog, fork, resource_type):
+        for slice_ in self._whole(fork, changed_on_fork(self._catalog, fork, resource_type)):
+            yield from map(diff_of, slice_)
+
+    def _whole(self, fork: BranchRow, slices: Iterator[list[Sides]]) -> Iterator[list[Sides]]:
+        """The same. Raises UnknownBranch once the fork is dropped, for its records may be half gone."""
+        for slice_ in slices:
             self._state.check()
             self._branches.check(fork)
-            yield from map(diff_of, slice_)
+            yield slice_
+        self._branches.check(fork)
 
     def diff_page(
         self,
@@ -141,18 +147,13 @@ class ForkCalls:
         """
         fork, parent = self._fork(source, target, "merge")
         bound, named = self._bound(owner, tokens, timeout_s), author(by, reason)
-        read = partial(changed_on_fork, self._catalog, fork)
-        made = partial(
-            Bringing,
-            self._records,
-            self._context.config,
-            parent,
-            fork.number,
-            _theirs,
-            check_on_conflict(on_conflict),
-            bound,
-        )
-        counted = made()
+        settle = check_on_conflict(on_conflict)
+        made = partial(Bringing, self._records, self._context.config, fork, parent, settle, bound)
+
+        def read() -> Iterator[list[Sides]]:
+            return self._whole(fork, changed_on_fork(self._catalog, fork))
+
+        counted: Bringing = made()
         if dry_run or on_conflict == "refuse":
             counted.count(read())
             if dry_run or counted.is_refused:
@@ -187,7 +188,7 @@ class ForkCalls:
             went_on = fork.rebase_lsn >= 0
             fork = self._transact(partial(transitions.begin_rebase, number=fork.number), "begin rebase")
             read = partial(changed_on_parent, self._catalog, fork, fork.rebase_lsn)
-            made = partial(Bringing, self._records, self._context.config, fork, 0, _ours, settle, bound)
+            made = partial(Bringing, self._records, self._context.config, fork, fork, settle, bound)
             counted: Bringing = made()
             if settle == "refuse":
                 counted.count(read())
@@ -216,14 +217,6 @@ class ForkCalls:
     def _fork(self, name: str, parent: str | None, operation: str) -> tuple[BranchRow, BranchRow]:
         self._state.check()
         return fork_and_parent(self._catalog, name, parent, operation)
-
-
-def _ours(sides: Sides) -> Any:
-    return sides.ours
-
-
-def _theirs(sides: Sides) -> Any:
-    return sides.theirs
 
 
 def _figures(result: MergeResult) -> dict[str, Any]:

@@ -147,8 +147,8 @@ def _by_records(catalog: Catalog, fork: BranchRow) -> Iterator[tuple[str, str]]:
                         there = False
                         break
                     key, value = bytes(cursor.key()), cursor.value()
-                    if behind or claimed_lsn(value) > fork.fork_lsn:
-                        name = names[TYPE_PREFIX.unpack_from(key)[1]]
+                    name = names.get(TYPE_PREFIX.unpack_from(key)[1])  # None: of a type that came since
+                    if name is not None and (behind or claimed_lsn(value) > fork.fork_lsn):
                         found.append((name, claimed_id(key[: len(key) - behind], value)))
                     there = cursor.next()
                 after = bytes(cursor.key()) if there else b""

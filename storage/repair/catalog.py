@@ -34,6 +34,7 @@ from shadowswitch.storage.catalog.outbox import COUNTERS
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.repair.faults import Fault
+from shadowswitch.storage.repair.forks import fork_faults
 from shadowswitch.storage.repair.types import type_faults
 
 UNREADABLE = (CorruptData, msgspec.MsgspecError, ValueError)
@@ -50,6 +51,7 @@ def catalog_faults(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:
     yield from _states(catalog, txn, {row.number: row for row in branches})
     yield from _positions(catalog, txn)
     yield from _received(catalog, txn)
+    yield from fork_faults(catalog, txn, branches)
     yield from type_faults(catalog, txn)
 
 

@@ -16,6 +16,7 @@ from shadowswitch import (
     InUse,
     InvalidConfig,
     InvalidName,
+    InvalidTransition,
     MergeResult,
     NotConverging,
     Put,
@@ -346,6 +347,24 @@ def test_a_rebase_that_was_cut_short_goes_on(engine: Engine, monkeypatch: pytest
     assert {r.id: r.fields for r in engine.scan("fork")} == {r.id: r.fields for r in engine.scan("main")}
     assert engine.branch("fork").fork_lsn == engine.head("main")
     assert engine.check() == []
+
+
+def test_a_merge_ends_when_the_fork_is_rebased_or_dropped_meanwhile(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its base, or its records, may be gone: nothing more is brought."""
+    fill(engine, 3)
+    engine.fork_branch("fork", "main")
+    engine.write("fork", [put("1", "of fork")])
+    engine.write("main", [put("2", "of main")])
+    calls = iter((lambda: engine.rebase("fork"), lambda: None, lambda: engine.drop_branch("fork")))
+    inside.before(monkeypatch, inside.Step.BRING, lambda: next(calls, lambda: None)())
+    with pytest.raises(InvalidTransition, match="rebased meanwhile"):
+        engine.merge_into("main", "fork")
+    assert text(engine, "main", "1") == "hello word1"
+    with pytest.raises(UnknownBranch):
+        engine.merge_into("main", "fork")
+    assert text(engine, "main", "1") == "hello word1"
 
 
 def test_pages_of_a_fork_are_whole_and_in_order(engine: Engine) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import lmdb
 
 from shadowswitch.model.digest import bucket_of, key_hash
-from shadowswitch.model.errors import InvalidTransition
+from shadowswitch.model.errors import CorruptData, InvalidTransition
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.keys import BRANCH, TYPE_PREFIX
@@ -84,9 +84,18 @@ def _sides(
     catalog: Catalog, txn: lmdb.Transaction, fork: BranchRow, name: str, id: str, place: bytes, upto: int
 ) -> Sides:
     parent = catalog.lineage_in(txn, fork.parent)
-    base = _side(stored_version(txn, catalog.db, fork.parent, parent, place, fork.fork_lsn))
-    ours = _side(stored_version(txn, catalog.db, fork.number, catalog.lineage_in(txn, fork.number), place))
-    theirs = _side(stored_version(txn, catalog.db, fork.parent, parent, place, upto))
+    own = catalog.lineage_in(txn, fork.number)
+    try:
+        base = _side(stored_version(txn, catalog.db, fork.parent, parent, place, fork.fork_lsn))
+        ours = _side(stored_version(txn, catalog.db, fork.number, own, place))
+        theirs = _side(stored_version(txn, catalog.db, fork.parent, parent, place, upto))
+    except CorruptData as error:
+        raise CorruptData(
+            f"the record {name} {id[:80]!r} of branch {fork.name!r}, or of its parent, is damaged: {error.message}",
+            operation="compare",
+            object=f"{name} {id}",
+            hint=f"{keys.REPAIR}, or write the record again on both branches",
+        ) from error
     return Sides(place, name, id, base, ours, theirs)
 
 
@@ -102,9 +111,24 @@ class Moved(InvalidTransition):
 
 
 def check_unmoved(commit: Commit, branch: int, expected: list[tuple[bytes, int]]) -> None:
-    """In a transaction: raise Moved unless a branch shows these versions, each a place and an LSN (0: none)."""
+    """In a transaction: raise Moved unless a branch shows these versions, each a place and an LSN (0: none).
+
+    Raises UnknownBranch for a branch that was dropped: its records may be half gone.
+    """
+    commit.branch(branch)
     lineage = commit.lineage(branch)
     for place, lsn in expected:
         found = stored_version(commit.txn, commit.db, branch, lineage, place)
         if (keys.claimed_lsn(found[1]) if found is not None else 0) != lsn:
             raise Moved("a record was written while it was merged", operation="merge", hint="merge again")
+
+
+def check_base(commit: Commit, fork: BranchRow) -> None:
+    """In a transaction: raise InvalidTransition if a fork was rebased since it was compared with its base.
+
+    Old images of the base may be gone then. Raises UnknownBranch for a fork that was dropped.
+    """
+    if commit.branch(fork.number).fork_lsn != fork.fork_lsn:
+        raise InvalidTransition(
+            f"branch {fork.name!r} was rebased meanwhile", operation="merge", object=fork.name, hint="merge again"
+        )
