@@ -62,7 +62,7 @@ def test_processes_end_with_0_1_and_2(commands: Commands) -> None:
     assert commands.process("diff", FORK, "--json")[0] == 0
     assert commands.process("diff", "main")[0] == 2
     status, text = commands.process("merge", FORK, "main", "--on-conflict", "theirs")
-    assert (status, "2 records were written to main" in text) == (0, True), text
+    assert (status, "3 records were written to main, 1 conflict settled" in text) == (0, True), text
 
 
 def test_a_fork_is_made_shown_and_dropped(commands: Commands) -> None:
