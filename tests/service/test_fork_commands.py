@@ -124,7 +124,7 @@ def test_a_refused_merge_prints_the_conflicts_and_a_settled_one_is_rebased(comma
 
 
 def test_a_wrong_call_ends_with_2_and_a_refusal_with_1(commands: Commands) -> None:
-    assert "exists already" in commands("fork", FORK, "main", status=1)
+    assert "exists already" in commands("fork", FORK, "main", status=2)
     assert "no branch 'nowhere'" in commands("fork", "new", "nowhere", status=1)
     commands("fork", " x", "main", status=2)
     for arguments in (("diff", "main"), ("rebase", "main"), ("merge", "main", FORK)):
