@@ -16,7 +16,7 @@ from shadowswitch.engine.calls.locks import OWNER_CHARS_MAX, REASON_CHARS_MAX, b
 from shadowswitch.engine.encode import lock_tokens
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import BranchExists, InvalidConfig
 from shadowswitch.model.locks.branch_state import BranchOperation, BranchStatus, Completion
 from shadowswitch.model.locks.info import Lock
 from shadowswitch.model.locks.records import LockRequest
@@ -42,9 +42,14 @@ class BranchCalls:
         self._branches = branches
         self._views = views
 
-    def create_branch(self, name: str, *, by: str = "", reason: str = "") -> BranchInfo:
-        """Make a branch. Raises InvalidName for a name that cannot be used, BranchExists for one that is taken."""
+    def create_branch(self, name: str, exist_ok: bool = False, *, by: str = "", reason: str = "") -> BranchInfo:
+        """Make a branch. With `exist_ok` one of that name that there is already is returned as it is, fork or not.
+
+        Raises InvalidName for a name that cannot be used, BranchExists for one that is taken, InvalidConfig.
+        """
         check_new_branch(name)
+        if not isinstance(exist_ok, bool):
+            raise InvalidConfig(f"exist_ok is True or False, not {exist_ok!r:.80}")
         self._state.check()
 
         def create(commit: Commit) -> BranchRow:
@@ -52,7 +57,12 @@ class BranchCalls:
             commit.audit("branch.created", name, {"branch_name": name})
             return row
 
-        row = self._context.transact(signed(create, *_author(by, reason)), "create branch")
+        try:
+            row = self._context.transact(signed(create, *_author(by, reason)), "create branch")
+        except BranchExists:
+            if not exist_ok:
+                raise
+            row = self._branches.row(name)
         return self._views.branch(row)
 
     def branch(self, name: str) -> BranchInfo:

@@ -381,3 +381,15 @@ def test_pages_of_a_fork_are_whole_and_in_order(engine: Engine) -> None:
             break
     assert len(pages) == len(set(pages)) == 599
     assert pages == [record.id for record in engine.scan("fork")]
+
+
+def test_a_branch_that_may_exist_is_returned_as_it_is(engine: Engine) -> None:
+    fill(engine, 2)
+    forked = engine.fork_branch("fork", "main")
+    assert engine.create_branch("fork", exist_ok=True) == forked
+    assert engine.create_branch("main", True).record_count == 2
+    assert engine.create_branch("new", exist_ok=True).record_count == 0
+    with pytest.raises(BranchExists):
+        engine.create_branch("new")
+    with pytest.raises(InvalidConfig, match="exist_ok"):
+        engine.create_branch("newer", exist_ok="yes")  # type: ignore[arg-type]
