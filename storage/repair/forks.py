@@ -1,4 +1,4 @@
-"""The list of forks, and the marks of their parents, derived again from the rows of the branches and from the old images (BR-3, BR-4)."""
+"""The list of forks, and the marks of their parents, derived again from branches and old images (BR-3, BR-4)."""
 
 from __future__ import annotations
 
