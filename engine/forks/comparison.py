@@ -15,7 +15,6 @@ from shadowswitch.storage.catalog.keys import (
     BRANCH,
     ID_IN_KEY_MAX,
     RECORD_PREFIX,
-    SEQUENCE,
     TYPE_PREFIX,
     claimed_id,
     claimed_lsn,
@@ -23,6 +22,7 @@ from shadowswitch.storage.catalog.keys import (
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_rows
 from shadowswitch.storage.catalog.source.own_changes import SLICE, Sides, own_changes, sides_of
+from shadowswitch.storage.catalog.source.versions import BEHIND_PLACE
 
 PAUSE_S = 0.0005
 """After each slice other threads have the interpreter."""
@@ -135,7 +135,7 @@ def _by_journal(catalog: Catalog, fork: BranchRow, upto: int) -> Iterator[tuple[
 def _by_records(catalog: Catalog, fork: BranchRow) -> Iterator[tuple[str, str]]:
     """Records that are newer than the fork, and every record that has an old image."""
     names, prefix = catalog.types(), BRANCH.pack(fork.parent)
-    for database, behind in (("records", 0), ("undo", SEQUENCE.size)):
+    for database, behind in (("records", 0), ("undo", BEHIND_PLACE)):
         after = prefix
         while after:
             found: list[tuple[str, str]] = []

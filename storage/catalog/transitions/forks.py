@@ -14,13 +14,13 @@ import msgspec
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import scan_prefix
-from shadowswitch.storage.catalog.keys import BRANCH, SEQUENCE
+from shadowswitch.storage.catalog.keys import BRANCH
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, needed_lsns, read_lineage
-from shadowswitch.storage.catalog.source.versions import old_images, undo_lsn
+from shadowswitch.storage.catalog.source.versions import BEHIND_PLACE, old_images, undo_lsn
 from shadowswitch.storage.catalog.transaction import Commit
 
-BEHIND = b"\xff" * 9
+BEHIND = b"\0" + b"\xff" * 9
 """Behind the key of a record: behind all its images."""
 NAMED_MAX = 10
 """Forks that a refusal names."""
@@ -139,7 +139,7 @@ def trim_undo(commit: Commit, branch: int, after: bytes, limit: int, until: floa
             break
         if looked >= limit or commit.catalog.clock.monotonic() > until:
             return place
-        place = bytes(cursor.key()[: -SEQUENCE.size])
+        place = bytes(cursor.key()[:-BEHIND_PLACE])
         looked += _trim_record(commit, place, forks, is_fork)
     if not forks and not any(True for _ in scan_prefix(commit.txn, commit.db["undo"], prefix)):
         commit.txn.delete(prefix, db=commit.db["forks"])
