@@ -303,7 +303,7 @@ def damaged_life(engine: Engine, ledger: Ledger) -> None:
             connection.execute("UPDATE docs SET lsn = lsn - 1 WHERE rowid = (SELECT min(rowid) FROM docs)")
         if life.switch(shadow).success:
             break
-        if engine.shadow(shadow).status == "BUILT":  # the proof before the switch may read it as well
+        if engine.shadow(shadow).state == "BUILT":  # the proof before the switch may read it as well
             engine.cancel_build(shadow)
     wait_until(lambda: engine.stats()["counters"].get("buckets_repaired", 0) > 0, "the reading of the live index")
 
