@@ -81,6 +81,7 @@ from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.forks.calls import ForkCalls
+from shadowswitch.engine.forks.indexes import ForkIndexes
 from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine
@@ -147,7 +148,7 @@ class Lifecycle:
         failpoint("open.catalog")
         refuse_foreign(root, catalog)
         self.generations = OpenGenerations(root, catalog)
-        stack.callback(_close_all, self.generations)
+        stack.callback(self.generations.close)
         self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)
         changes, shadows = StateChanges(catalog, clock), ShadowTable(catalog, set())
         self.journal = Address(
@@ -242,9 +243,12 @@ class Lifecycle:
         stack.callback(soak.close, STOP_TIMEOUT_S)
         self.schedule = Address(lambda: Schedule.start(context, self.plans, switches.switch))
         stack.callback(self.schedule.stop, STOP_TIMEOUT_S)
+        schedule = ScheduleCalls(context, state, validator, self.plans, views)
+        hurry = partial(_tick_if_idle, self.schedule)
+        forked = ForkIndexes(context, self.indexes, builds, self.builds, schedule, hurry)
         indexes = IndexCalls(
             context, state, directory, self.indexes, self.heads, self.followers, self.readers, broken, soak.distrust,
-            views,
+            views, forked.made,
         )  # fmt: skip
         statistics = Statistics(
             context, self.router, self.builds.builders, self.pool, self.admission, generations, self.heads,
@@ -260,7 +264,7 @@ class Lifecycle:
             BuildCalls: builds,
             SwitchCalls: switches,
             SoakCalls: soak,
-            ScheduleCalls: ScheduleCalls(context, state, validator, self.plans, views),
+            ScheduleCalls: schedule,
             IndexCalls: indexes,
             RemovalCalls: RemovalCalls(
                 context, directory, self.router, self.indexes, generations, self.switches, broken
@@ -369,11 +373,6 @@ def _tick_if_idle(address: Address) -> None:
     """Tick an actor whose work may take longer than the interval of its ticks."""
     if address.ref.actor_inbox.empty():
         address.tell(Tick())
-
-
-def _close_all(generations: OpenGenerations) -> None:
-    for generation in generations.all():
-        generation.close()
 
 
 def _close_cleanly(generations: OpenGenerations, journal: Address) -> None:

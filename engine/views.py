@@ -99,6 +99,7 @@ def shadow_view(row: ShadowRow, root: Path, head_lsn: int) -> ShadowIndex:
         scheduled_switch=scheduled_view(row),
         shadow_index_path=str(root / row.path),
         records_per_second=_pace(row),
+        seeded_from=row.seeded_from or None,
     )
 
 

@@ -177,6 +177,8 @@ class ShadowIndex(msgspec.Struct, frozen=True):
     records_per_second: float | None = None
     """The pace of a build that has ended, without pauses; None while it is not known."""
     estimated_sealed_ms: float | None = None
+    seeded_from: int | None = None
+    """The generation whose rows the build takes over, or took over; None: it is built from the records."""
 
 
 class IndexInfo(msgspec.Struct, frozen=True):

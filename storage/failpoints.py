@@ -35,6 +35,8 @@ POINTS = (
     "build.prepared",
     "build.begun",
     "build.shard_opened",
+    "seed.made",
+    "seed.slice",
     "copy.slice",
     "copy.loaded",
     "catchup.slice",

@@ -47,16 +47,14 @@ from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations import generation as generations
 from shadowswitch.storage.generations.directory import MANIFEST
 from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.seeding import CLONE, REQUIRE
 from shadowswitch.storage.generations.shard_build import Progress
-from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 
 logger = logging.getLogger("shadowswitch")
 
 NOTE_INTERVAL_S = 5.0
 """The longest interval at which the progress is stored, for a restart. Early on it is a share of the time so far."""
 NOTE_SHARE, NOTE_INTERVAL_MIN_S = 0.25, 0.5
-STEP_S = 0.02
-BUSY_STEP_S = 0.2
 
 
 class BeginBuild(msgspec.Struct, frozen=True):
@@ -151,24 +149,30 @@ class ShadowBuilder(EngineActor):
         elif row.phase in (Phase.QUEUED, Phase.PAUSED):
             self._note(Phase.COPYING)
         self._row = row
-        names = self._context.catalog.types()
-        types = {number: name for number, name in names.items() if name in row.resource_types}
-        head, source = self._context.catalog.source_digest(row.branch, set(types))
+        self._copy(spec)
+
+    def _copy(self, spec: GenerationRow) -> None:
+        row, catalog = self._row, self._context.catalog
+        types = {number: name for number, name in catalog.types().items() if name in row.resource_types}
+        head, source = catalog.source_digest(row.branch, set(types))
         self._rows_total, self._head_at_start = source.count, head
-        self._workers.begin(row, spec, types)
+        self._workers.begin(row, spec, types, catalog.generation(row.seeded_from) if row.seeded_from else None)
         self._measure()
 
     def _prepare(self, row: ShadowRow, spec: GenerationRow) -> ShadowRow:
         path = data_directory.inside(self._context.root, spec.path)
         if row.start_lsn and (path / MANIFEST).exists():  # a retry of a build that had begun
             return self._context.transact(lambda commit: transitions.resume_building(commit, row.id), "retry")
-        with disk_errors("build"):
-            uuid, backend, check = self._context.catalog.uuid, registry.backend(spec.backend), self._context.hold.check
-            generations.create(self._context.root, spec, row.branch_name, uuid, backend, check)
+        self._make_empty(spec)
         failpoint("build.prepared")
         row = self._context.transact(lambda commit: transitions.begin_building(commit, row.id), "start_build")
         failpoint("build.begun")
         return row
+
+    def _make_empty(self, spec: GenerationRow) -> None:
+        uuid, backend, check = self._context.catalog.uuid, registry.backend(spec.backend), self._context.hold.check
+        with disk_errors("build"):
+            generations.create(self._context.root, spec, self._row.branch_name, uuid, backend, check)
 
     def _send(self, message: Any) -> None:
         """To this actor, from any thread."""
@@ -223,13 +227,10 @@ class ShadowBuilder(EngineActor):
     def _measure(self) -> None:
         now = self._clock.monotonic()
         elapsed = now - self._begun
-        progress = self._workers.progress.values()
-        rows = sum(p.rows for p in progress)
-        copying = self._workers.are_copying
+        rows, copying = self._workers.rows, self._workers.are_copying
         head = self._heads.of(self._row.branch)
-        applied = min((p.applied_lsn or self._row.start_lsn for p in progress), default=self._row.start_lsn)
-        if self._generation is not None:
-            applied = self._generation.applied_lsn
+        generation = self._generation
+        applied = generation.applied_lsn if generation else self._workers.applied_lsn(self._row.start_lsn)
         self._residual = max(0, head - applied)
         write_rate = (head - self._head_at_start) / elapsed if elapsed > 0 else 0.0
         total = max(self._rows_total, rows)
@@ -248,12 +249,11 @@ class ShadowBuilder(EngineActor):
 
     def _all_copied(self) -> None:
         self._note(Phase.CATCHING_UP)
-        note_build(self._row, "build.copied", record_count=sum(p.rows for p in self._workers.progress.values()))
+        note_build(self._row, "build.copied", record_count=self._workers.rows)
         row = self._context.catalog.generation(self._row.generation)
         if row is None:  # the shadow was cancelled while this waited for the disk, and its files are gone
             return
         self._generation = self._generations.open(row)
-        self._round_target, self._round_changes = self._heads.of(self._row.branch), 0
         self._pacing.begin(self._generation.applied_lsn)
         self._send(Step())
 
@@ -263,34 +263,18 @@ class ShadowBuilder(EngineActor):
         self._watch_disk()
         if self._generation is None or self._pacing.control.paused:
             return
-        writer, target = self._generation.writer, self._round_target
+        writer, target = self._generation.writer, self._pacing.round_target
         begun = self._clock.monotonic()
-        # on the first signs that the build falls behind: a longer step and bigger batches
-        ends = begun + (BUSY_STEP_S if self._pacing.behind else STEP_S)
-        while writer.applied_lsn < target and self._clock.monotonic() < ends:
-            self._round_changes += writer.apply_slice(target, BUSY_SLICE if self._pacing.behind else APPLY_SLICE)
+        step_s, changes = self._pacing.step
+        while writer.applied_lsn < target and self._clock.monotonic() < begun + step_s:
+            self._pacing.round_changes += writer.apply_slice(target, changes)
         self._measure()
         if self._pacing.behind:
             self._leave_place(self._id)  # writers outrun it, maybe for long: it holds up no other build
-        if self._round_ended(writer.applied_lsn):
+        if self._pacing.round_ended(writer.applied_lsn):
             self._validate(self._generation)
         else:
             self._next_step(self._clock.monotonic() - begun)
-
-    def _round_ended(self, applied: int) -> bool:
-        """A round of catch-up takes the shadow to the head as it was when the round began. Was the round short enough?
-
-        A long round is judged on the way as well, see `model.progress`.
-        """
-        if applied < self._round_target:
-            self._pacing.on_the_way(applied)
-            return False
-        changes, self._round_changes = self._round_changes, 0
-        self._round_target = self._heads.of(self._row.branch)
-        if changes <= self._context.config.catchup_residual_changes:
-            return True
-        self._pacing.caught_up(applied, changes)
-        return False
 
     def _next_step(self, worked_s: float) -> None:
         share = 1.0 if self._pacing.behind else self._pacing.control.share
@@ -302,16 +286,26 @@ class ShadowBuilder(EngineActor):
     def _validate(self, generation: Generation) -> None:
         self._meter.validating(self._clock.monotonic())
         self._note(Phase.VALIDATING)
-        look = partial(self._validator.validate_build, generation, self._stop_asked, self._workers.most)
+        lightly = self._row.seed == CLONE and self._workers.are_seeded
+        look = partial(self._validator.validate_build, generation, self._stop_asked, self._workers.most, lightly)
         found = look()
         if found.differing_buckets:
             self._context.metrics.count("buckets_repaired", len(found.differing_buckets))
             self._validator.repair(generation, found.differing_buckets)
             found = look()
-        if found.errors:
+        if not found.errors:
+            self._built(generation, found)
+        elif self._row.seeded_from and self._row.seed != REQUIRE:
+            self._begin_from_records(generation, "; ".join(found.errors))
+        else:
             self._fail("the shadow did not pass its validation: " + "; ".join(found.errors))
-            return
-        self._built(generation, found)
+
+    def _begin_from_records(self, generation: Generation, reason: str) -> None:
+        """A copy copies damage: the shards begin again, empty. S stays, and the journal behind it."""
+        self._close_generation()
+        self._make_empty(generation.row)
+        self._row = self._context.transact(lambda c: transitions.drop_seed(c, self._id, reason), "drop seed")
+        self._copy(generation.row)
 
     def _stop_asked(self) -> bool:
         """Is a StopBuild waiting in the mailbox, or does the engine close?"""
@@ -330,7 +324,10 @@ class ShadowBuilder(EngineActor):
         self._ended = self._handed_over = True
         self._pacing.end()
         missing = gate.of_fields((shard.absent, shard.fields) for shard in self._workers.progress.values())
-        mark = partial(transitions.mark_built, surprises=missing, pace=self._meter.pace(self._clock.monotonic()))
+        mark = partial(
+            transitions.mark_built, surprises=missing, pace=self._meter.pace(self._clock.monotonic()),
+            seeded_from=self._row.seeded_from if self._workers.are_seeded else 0,
+        )  # fmt: skip
         self._context.transact(lambda c: mark(c, self._id, lsn, found.rows, found.size_bytes, written), "build")
         self._meter.finish()
         self._builds.ended(self._id)
@@ -367,6 +364,9 @@ class ShadowBuilder(EngineActor):
         self._pacing.end()
         self._workers.kill()
         self._leave_place(self._id)
+        self._close_generation()
+
+    def _close_generation(self) -> None:
         if self._generation is not None:
             self._generations.forget(self._generation.row.number)
             self._generation.close()

@@ -18,10 +18,13 @@ from shadowswitch.model.progress import Place, Rounds
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.shard_build import Control
+from shadowswitch.storage.generations.writer import APPLY_SLICE, BUSY_SLICE
 
 logger = logging.getLogger("shadowswitch")
 
 DISK_INTERVAL_S = 0.5
+STEP_S = 0.02
+BUSY_STEP_S = 0.2
 
 
 class Pacing:
@@ -38,6 +41,8 @@ class Pacing:
         self._short_of_disk = False
         self._looked_at = 0.0
         self._rounds = Rounds(self._place(row.start_lsn))
+        self.round_target = self.round_changes = 0
+        """The LSN at which the round ends, and the changes that it has applied so far."""
 
     @property
     def control(self) -> Control:
@@ -48,6 +53,11 @@ class Pacing:
     def behind(self) -> bool:
         """Did the last round gain nothing?"""
         return self._rounds.without_gain > 0
+
+    @property
+    def step(self) -> tuple[float, int]:
+        """Seconds of a step of catch-up, and changes of a slice: more at the first signs that the build is slower."""
+        return (BUSY_STEP_S, BUSY_SLICE) if self.behind else (STEP_S, APPLY_SLICE)
 
     def watch_disk(self) -> bool:
         """True while the free space is below the reserve: the build stands still.
@@ -78,16 +88,24 @@ class Pacing:
     def begin(self, applied: int) -> None:
         """Catching up begins now. The work of the workers before does not count."""
         self._rounds = Rounds(self._place(applied))
+        self.round_target, self.round_changes = self._heads.of(self._row.branch), 0
 
-    def caught_up(self, applied: int, changes: int) -> None:
-        """A whole round of catch-up with so many changes has ended. Raises NotConverging with the rates."""
+    def round_ended(self, applied: int) -> bool:
+        """A round of catch-up takes the shadow to the head as it was when the round began. Was the round short enough?
+
+        A long round is judged on the way as well, see `model.progress`. Raises NotConverging with the rates.
+        """
+        if applied < self.round_target:
+            if self._rounds.on_the_way(self._place(applied)):
+                self._hurry(applied)
+            return False
+        changes, self.round_changes = self.round_changes, 0
+        self.round_target = self._heads.of(self._row.branch)
+        if changes <= self._config.catchup_residual_changes:
+            return True
         self._rounds.ended(self._place(applied), changes)
         self._hurry(applied)
-
-    def on_the_way(self, applied: int) -> None:
-        """In the midst of a round, which may become longer and longer. Raises NotConverging."""
-        if self._rounds.on_the_way(self._place(applied)):
-            self._hurry(applied)
+        return False
 
     def _place(self, applied: int) -> Place:
         return Place(self._clock.monotonic(), self._heads.of(self._row.branch), applied)

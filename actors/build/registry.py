@@ -42,6 +42,7 @@ from shadowswitch.storage.catalog.rows import BranchRow, ShadowRow
 from shadowswitch.storage.catalog.source.sizes import catalog_sizes
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.catalog.transitions.operating import refuse_unworked
+from shadowswitch.storage.generations import seeding
 from shadowswitch.storage.generations.build_spec import make_spec
 
 logger = logging.getLogger("shadowswitch")
@@ -91,6 +92,7 @@ class BuildRegistry:
         reason: str = "",
         priority: int = 0,
         of_rebuild: bool = False,
+        seed: str = seeding.AUTO,
     ) -> ShadowRow:
         """Claim a build durably; its builder starts once there is a place for it."""
         spec = make_spec(index_type, resource_types, build_config, external)
@@ -98,11 +100,12 @@ class BuildRegistry:
         self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
         heals = self._is_unserved(branch.number, index_type)
+        source = seeding.choose(self._context.catalog, branch.number, spec, seed, self._is_open)
 
         def work(commit: Commit) -> ShadowRow:
             row, _ = transitions.claim_build(
                 commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals,
-                priority=priority, of_rebuild=of_rebuild,
+                priority=priority, of_rebuild=of_rebuild, seed=seed, seeded_from=source.number if source else 0,
             )  # fmt: skip
             what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
             commit.audit("build.claimed", shadow_id, what)
@@ -133,10 +136,13 @@ class BuildRegistry:
                 self._unanswered.add(shadow_id)
             raise
 
+    def _is_open(self, generation: int) -> bool:
+        return self._generations.get(generation) is not None
+
     def _is_unserved(self, branch: int, index_type: str) -> bool:
         """Has the index a live generation that cannot be served? A build heals it, also on an ARCHIVED branch."""
         index = self._context.catalog.index(branch, index_type)
-        return index is not None and bool(index.live) and self._generations.get(index.live) is None
+        return index is not None and bool(index.live) and not self._is_open(index.live)
 
     def _preflight(self, branch: BranchRow, index_type: str) -> None:
         """Is there room? The estimate is 1.2 times the size of the live index, or twice the size of the catalog."""

@@ -47,7 +47,7 @@ class RunningBuilds:
         index = catalog.index(row.branch, row.index_type)
         live = catalog.generation(index.live) if index is not None else None
         last = catalog.find_shadow(live.shadow_id) if live is not None else None
-        pace = last.pace if last is not None and isinstance(last.pace, Pace) else None
+        pace = last.pace if last is not None and _are_alike(last, row) and isinstance(last.pace, Pace) else None
         other = _pace_of_another(row, catalog) if pace is None else None
         goes_on = row.started_at is not None
         meter = self.meters.setdefault(row.id, ProgressMeter(row.progress, pace, other, goes_on))
@@ -79,6 +79,11 @@ def _pace_of_another(row: ShadowRow, catalog: Catalog) -> Pace | None:
         if generation is None or generation.backend != row.backend:
             continue
         built = catalog.find_shadow(generation.shadow_id)
-        if built is not None and isinstance(built.pace, Pace) and built.pace.rows:
+        if built is not None and _are_alike(built, row) and isinstance(built.pace, Pace) and built.pace.rows:
             return built.pace
     return None
+
+
+def _are_alike(built: ShadowRow, row: ShadowRow) -> bool:
+    """Did both begin from another generation, or both from the records?"""
+    return bool(built.seeded_from) == bool(row.seeded_from)

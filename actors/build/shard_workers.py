@@ -17,6 +17,7 @@ from shadowswitch.model.config import Config
 from shadowswitch.model.shadow_state import Phase
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
 from shadowswitch.storage.generations.directory import shard_paths
+from shadowswitch.storage.generations.seeding import REQUIRE, Seed
 from shadowswitch.storage.generations.shard_build import BuildShard, Control, Progress
 from shadowswitch.storage.generations.worker import Answer, Done, Failed
 from shadowswitch.storage.reading import Death
@@ -79,6 +80,20 @@ class ShardWorkers:
         return sum(one.phase is not Phase.COPYING for one in self.progress.values()) < len(self._tasks)
 
     @property
+    def rows(self) -> int:
+        """The rows of all shards, as they were last reported."""
+        return sum(one.rows for one in self.progress.values())
+
+    @property
+    def are_seeded(self) -> bool:
+        """Did every shard begin with the rows of another generation?"""
+        return all(one.seeded for one in self.progress.values())
+
+    def applied_lsn(self, start_lsn: int) -> int:
+        """The LSN that every shard has applied; `start_lsn` for one that is not loaded."""
+        return min((one.applied_lsn or start_lsn for one in self.progress.values()), default=start_lsn)
+
+    @property
     def stored_rows(self) -> int:
         """The rows that an earlier builder has copied, of the shards that have reported."""
         return sum(self._stored_rows.values())
@@ -89,10 +104,13 @@ class ShardWorkers:
         rates = [one.change_rate for one in self.progress.values() if one.change_rate]
         return sum(rates) / len(rates) if rates else 0.0
 
-    def begin(self, row: ShadowRow, spec: GenerationRow, types: dict[int, str]) -> None:
-        """Start the tasks of all shards, as many as may run at a time."""
-        config = self._config
+    def begin(self, row: ShadowRow, spec: GenerationRow, types: dict[int, str], seed: GenerationRow | None) -> None:
+        """Start the tasks of all shards, as many as may run at a time. `seed` is where they begin from."""
+        config, root = self._config, self._root
         self._shadow_id = row.id
+        begins = Seed(seed.number, str(root / seed.path), seed.options, row.seed == REQUIRE) if seed else None
+        self.progress.clear()
+        self._stored_rows.clear()
         self._tasks = [
             BuildShard(
                 data=str(self._root),
@@ -108,8 +126,9 @@ class ShardWorkers:
                 flush_rows=config.copy_flush_rows,
                 flush_bytes=config.copy_flush_bytes,
                 residual_changes=config.catchup_residual_changes,
+                seed=begins,
             )
-            for shard, path in enumerate(shard_paths(self._root / spec.path, spec.shards))
+            for shard, path in enumerate(shard_paths(root / spec.path, spec.shards))
         ]
         self._waiting = list(range(spec.shards))
         self._start()

@@ -39,6 +39,7 @@ TURN_CHANGES = 5_000
 """The changes that it catches up with under one hold of the switch lock."""
 BUILD_CHECKS = ["DIGEST", "INTEGRITY_CHECK", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 """A shadow must pass these to be BUILT, and again after a repair. They read its rows; a switch does not do it again."""
+CLONE_CHECKS = ["DIGEST", "RECORD_COUNT_VALIDATION", "SAMPLE_READ_BACK"]
 COMPARISONS = ("SIZE_COMPARISON", "QUERY_COMPARISON")
 """These compare with the live index."""
 MUST_BE_READ = frozenset({"DIGEST", "SAMPLE_READ_BACK", "QUERY_COMPARISON"})
@@ -142,9 +143,16 @@ class ShadowValidator:
             found = _summary(self.answers.ask(task, Inspected, deadline, stop_asked))
             return msgspec.structs.replace(found, closed_files=closed)
 
-    def validate_build(self, generation: Generation, stop_asked: Callable[[], bool], workers: int) -> Validation:
-        """What a shadow must pass to be BUILT, in as many workers as its build has."""
-        return self.validate(generation, BUILD_CHECKS, math.inf, stop_asked, workers)
+    def validate_build(
+        self, generation: Generation, stop_asked: Callable[[], bool], workers: int, is_clone: bool = False
+    ) -> Validation:
+        """What a shadow must pass to be BUILT, in as many workers as its build has.
+
+        The backend checks a clone without closed files once it is live (`actors.build.scrubber`).
+        """
+        paths, options = shard_paths(generation.path, generation.row.shards), generation.row.options
+        is_clone = is_clone and not any(generation.backend.closed_files(path, options) for path in paths)
+        return self.validate(generation, CLONE_CHECKS if is_clone else BUILD_CHECKS, math.inf, stop_asked, workers)
 
     def until(self, deadline: float = math.inf) -> float:
         """The deadline of a step that begins now: by `Config.validation_timeout_s`, or an earlier one."""

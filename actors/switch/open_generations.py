@@ -43,6 +43,11 @@ class OpenGenerations:
         """Every open generation."""
         return list(self._open.values())
 
+    def close(self) -> None:
+        """Close every open generation."""
+        for generation in self.all():
+            generation.close()
+
     def forget(self, number: int) -> None:
         """The generation is closed, or will be by the caller."""
         with self._lock:

@@ -31,6 +31,7 @@ from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.build_spec import refuse_other_options
+from shadowswitch.storage.generations.seeding import AUTO, check_seed
 
 logger = logging.getLogger("shadowswitch")
 
@@ -79,6 +80,7 @@ class BuildCalls:
         reason: str = "",
         priority: int = 0,
         of_rebuild: bool = False,
+        seed: str = AUTO,
     ) -> ShadowIndex:
         """Begin to build an index in the shadow; returns at once. Raises DuplicateBuild, InvalidConfig, InvalidName.
 
@@ -95,9 +97,15 @@ class BuildCalls:
         `rebuild` does. The next such call ends what a stop of the host cut off: it joins that shadow, BUILT or not, if
         the options are equal, and else discards it. It joins any equal build of the same `service_name` that was cut
         off and goes on since.
+
+        A large index may begin with the files of a generation that is live, of the branch or of one that it was forked
+        from: what differs from the records is written, and the result is checked as any other. With `seed="auto"` it
+        does where that saves time, with `"never"` it reads every record, with `"require"` it raises InvalidConfig where
+        there is no such generation. `seeded_from` of the status has its number. See docs/branches.md.
         """
         self._state.check()
         check_text("service_name", service_name, NAME_CHARS_MAX)
+        seed = check_seed(seed, external, build_config)
         if not all(isinstance(flag, bool) for flag in (external, track_ready, of_rebuild)):
             raise InvalidConfig("external, track_ready and of_rebuild are True or False")
         if external and of_rebuild:
@@ -108,7 +116,7 @@ class BuildCalls:
         what = (resource_types, build_config)
         claim = partial(
             self._builds.claim, row, index_type, *what, external, service_name, track_ready, *named, priority,
-            of_rebuild,
+            of_rebuild, seed,
         )  # fmt: skip
         try:
             claimed = claim()

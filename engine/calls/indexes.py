@@ -42,9 +42,11 @@ class IndexCalls:
         broken: Mapping[tuple[int, str], str],
         damaged: Callable[[int, CorruptData], None],
         views: Views,
+        made: Callable[[BranchRow, str, float], bool],
     ) -> None:
         """`broken` gives the reason why an index is not served, by branch and type. A reader that meets damage calls
-        `damaged` with the number of its generation."""
+        `damaged` with the number of its generation. `made` makes the index of a fork within so many seconds; False if
+        there is nothing to make."""
         self._catalog = context.catalog
         self._clock = context.clock
         self._search_timeout_s = context.config.search_timeout_s
@@ -57,6 +59,7 @@ class IndexCalls:
         self._broken = broken
         self._damaged = damaged
         self._views = views
+        self._made = made
 
     def index(self, branch: str, index_type: str) -> IndexInfo:
         """What a branch serves for an index type. Raises UnknownIndex."""
@@ -124,8 +127,9 @@ class IndexCalls:
     def reader(self, branch: str, index_type: str, min_lsn: int | None = None, timeout_s: float = 5) -> Reader:
         """A pinned reader of the live generation that shows everything up to `min_lsn`.
 
-        Raises UnknownIndex, CorruptData when the index cannot be opened, Timeout when the index does not reach
-        `min_lsn` in time.
+        The first reader of an index that only the parent of a fork serves waits until the fork has it, see
+        docs/branches.md. Raises UnknownIndex, CorruptData when the index cannot be opened, Timeout when the index does
+        not reach `min_lsn` in time.
         """
         row = self._branches.row(branch)
         timeout_s = check_seconds("timeout_s", timeout_s)
@@ -164,7 +168,10 @@ class IndexCalls:
             self._check_reached(row, min_lsn)
             if index.live is not None:
                 self._followers.of(index.live.row.number).tell(Kick(row.number))
+        begun = self._clock.monotonic()
         live = index.pin(min_lsn, timeout_s)
+        if live is None and (row.number, index_type) not in self._broken and self._made(row, index_type, timeout_s):
+            live = index.pin(min_lsn, max(0.0, begun + timeout_s - self._clock.monotonic()))
         if live is None:
             raise self._not_served(row, index_type)
         return live

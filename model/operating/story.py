@@ -27,6 +27,7 @@ SENTENCES: Final = {
     "build.cancelled": (INFO, "build cancelled"),
     "build.retried": (INFO, "build retried"),
     "build.resumed": (INFO, "build goes on"),
+    "build.unseeded": (WARNING, "build begins again from the records, the generation it began from did not pass"),
     "build.paused": (INFO, "build paused"),
     "worker.killed": (ERROR, "a worker process was killed, it gave no sign of life"),
     "build.throttled": (INFO, "build throttled"),

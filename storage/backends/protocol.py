@@ -22,7 +22,8 @@ Threads: one thread at a time uses a writer (its owner serialises), and likewise
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -256,5 +257,57 @@ class Probing(Protocol):
         """Visit every page of a shard that a reader or a writer may visit: the findings, empty when it is sound.
 
         The host waits for it at each start, so it reads no row. `check` includes it.
+        """
+        ...
+
+
+SEEDED = b"seeded"
+"""The cursor of a shard that holds the rows of another one: `amend` makes them those of its source."""
+
+
+class Reuse(StrEnum):
+    """What a shard can take over from a shard of the same kind with other options."""
+
+    NOTHING = "nothing"
+    COPY = "copy"
+    """The files as they are."""
+    REINDEX = "reindex"
+    """The rows; what is derived from them is made anew inside the copy."""
+
+
+class SeedableWriter(ShardWriter, Protocol):
+    """The writer of a shard that `Seeding.seed` made."""
+
+    def versions(self, buckets: Collection[int]) -> Iterator[tuple[str, str, int]]:
+        """(resource type, id, LSN) of each row of these buckets, in any order. Exhaust it before the next call."""
+        ...
+
+    def amend(self, items: Sequence[Item]) -> None:
+        """Store each item in the place of the row of its key, whatever LSN that row has; without fields, remove it.
+
+        At most one item of each key; one transaction; `applied_lsn` does not move.
+        """
+        ...
+
+
+@runtime_checkable
+class Seeding(Protocol):
+    """What a backend has as well if a build may begin with the rows of a generation that is there.
+
+    Its writers are `SeedableWriter`s.
+    """
+
+    def plan(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
+        """What a shard with the options `new` can take over from one with `old`. Pure."""
+        ...
+
+    def seed(
+        self, source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]
+    ) -> None:
+        """Replace the empty shard `target` by one with the rows of the shard `source`, durably.
+
+        It is not loaded then, at LSN 0, with the cursor `SEEDED`. `source` is read as of one moment, beside its writer
+        in another process, and not changed. Calls `rest` between pieces of work while it holds nothing of `source`.
+        A kill leaves `target` empty, or whole. Raises `CorruptData`, `StorageFull`.
         """
         ...

@@ -189,6 +189,31 @@ def read_records(
     return RecordSlice(items, cursor, True, size)
 
 
+def read_unlike(
+    catalog: Catalog, branch: int, type_number: int, resource_type: str, bucket: int, cursor: bytes, limit: int,
+    versions: dict[tuple[str, str], int],
+) -> RecordSlice:  # fmt: skip
+    """The records that a shard with these `versions` has not, or has otherwise, among the next `limit` of a bucket.
+
+    A key that a record has is taken out of `versions`. One read transaction, as `read_records`.
+    """
+    items: list[Item] = []
+    size = looked = 0
+    with catalog.read() as txn:
+        for place, key, value in _shown_from(catalog, txn, branch, type_number, range(bucket, bucket + 1), cursor):
+            cursor, looked = place, looked + 1
+            try:
+                lsn, id, _ = keys.split_record(key, value)
+            except CorruptData:
+                lsn, id = -1, ""  # `_item` names it
+            if versions.pop((resource_type, id), None) != lsn:
+                items.append(_item(catalog, txn, resource_type, key, value))
+                size += len(value)
+            if looked >= limit or size >= SLICE_BYTES_MAX:
+                return RecordSlice(items, cursor, False, size)
+    return RecordSlice(items, cursor, True, size)
+
+
 def _shown_from(
     catalog: Catalog, txn: lmdb.Transaction, branch: int, type_number: int, buckets: range, cursor: bytes
 ) -> Iterator[tuple[bytes, bytes, Any]]:

@@ -127,6 +127,10 @@ class ShadowRow(msgspec.Struct, array_like=True, frozen=True):
     """Its caller switches to it or cancels it. When the host has stopped, the next build of this kind does."""
     sealed_ms: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
     """The time of the turn of the last switch that made it live, in milliseconds; None in rows of older versions."""
+    seed: str = "never"
+    """What `start_build` was given: `auto`, `never` or `require`; `never` in rows of older versions."""
+    seeded_from: int = 0
+    """The generation that the build begins from, or began from; 0: the records."""
 
 
 _NONE = msgspec.Raw(msgspec.msgpack.encode(None))

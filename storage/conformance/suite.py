@@ -10,7 +10,8 @@ from shadowswitch.storage.conformance.loading import Loading
 from shadowswitch.storage.conformance.opening import Opening
 from shadowswitch.storage.conformance.reading import Reading
 from shadowswitch.storage.conformance.repairing import Repairing
+from shadowswitch.storage.conformance.seeding import Seeds
 
 
-class BackendConformance(Opening, Loading, Applying, Repairing, Reading, Copying, Hostile, Killing):
+class BackendConformance(Opening, Loading, Applying, Repairing, Reading, Copying, Seeds, Hostile, Killing):
     """All promises of a backend. Override the hooks of `base.Hooks`."""

@@ -1,5 +1,7 @@
 """Copy and first catch-up of one shard. Runs in a worker process, straight from the catalog to the shard.
 
+    seed      instead of most of a copy: the rows of another generation, and what differs from the records
+              (`storage.generations.seeding`)
     copy      scan the records of the shard's buckets in slices, each read in one short transaction. One shard
               transaction stores rows and cursor, so a resumed copy begins where the rows end. The copy skips records
               with an LSN above S: the replay brings them, and fast writers cannot prolong the copy without end
@@ -22,11 +24,12 @@ from shadowswitch.model.progress import Place, Rounds
 from shadowswitch.model.records import Item
 from shadowswitch.model.shadow_state import Phase
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.backends.protocol import Choosing, ShardWriter
+from shadowswitch.storage.backends.protocol import SEEDED, Choosing, ShardWriter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import coalesce, read_records, read_slice
 from shadowswitch.storage.catalog.keys import RECORD_PREFIX
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.generations.seeding import Comparison, Seed, seed_shard
 
 
 class BuildShard(msgspec.Struct, frozen=True, tag=True):
@@ -48,6 +51,8 @@ class BuildShard(msgspec.Struct, frozen=True, tag=True):
     """As `flush_rows`, by the size of the records."""
     residual_changes: int
     """The worker catches up until fewer changes than this are left; the host replays the rest."""
+    seed: Seed | None = None
+    """Where an empty shard begins from; None: from the records."""
 
 
 class Control(msgspec.Struct, frozen=True, tag=True):
@@ -70,7 +75,9 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
     fields: list[str] = []
     """Fields that the copied records had, while one was absent; at most `FIELDS_MAX`."""
     stored_rows: int = 0
-    """The rows that the shard held when the task began: copied by an earlier worker."""
+    """The rows that the shard held when the task began, or was seeded with."""
+    seeded: bool = False
+    """The shard began with the rows of another generation."""
 
 
 PAUSE_POLL_S = 0.02
@@ -95,30 +102,37 @@ class ShardBuild:
         self.changes = 0
         self.copy_s = 0.0
         self.catchup_s = 0.0
+        self.unflushed = 0
+        self.seeded = False
+        self._worked_since = 0.0
         self.absent: set[str] = set()
         self.fields: set[str] = set()
 
     def run(self) -> Progress:
-        """Finish the copy, catch up, force the shard to disk. Returns the last progress."""
+        """Finish the seed or the copy, catch up, force the shard to disk. Returns the last progress."""
         backend = registry.backend(self.task.backend)
-        writer = backend.open_writer(Path(self.task.path), self.task.options)
-        state = writer.state()
-        resumed = state.loaded or bool(state.cursor)
-        if isinstance(backend, Choosing):
-            self.absent.update(backend.chosen_fields(self.task.options))
+        writer = self._opened()
         try:
             failpoint("build.shard_opened")
+            state = writer.state()
+            begun = state.loaded or bool(state.cursor)
+            self.seeded = state.cursor == SEEDED
+            if isinstance(backend, Choosing):
+                self.absent.update(backend.chosen_fields(self.task.options))
             self.stored_rows = state.digest.count
-            if resumed:  # how far the build is, before it goes on
+            if begun:  # how far the build is, before it goes on
                 phase = Phase.CATCHING_UP if state.loaded else Phase.COPYING
                 self.report(self._progress(phase, self.stored_rows, state.applied_lsn))
-            if not writer.state().loaded:
-                self._copy(writer)
+            if not state.loaded:
+                if self.seeded:
+                    self._compare(writer)
+                else:
+                    self._copy(writer)
                 writer.finish_load(self.task.start_lsn)
                 writer.flush()
                 failpoint("copy.loaded")
             self._catch_up(writer)
-            if resumed:
+            if begun:
                 self._look_again()
             writer.flush()
             state = writer.state()
@@ -126,6 +140,35 @@ class ShardBuild:
             return msgspec.structs.replace(done, absent=sorted(self.absent), fields=sorted(self.fields))
         finally:
             writer.close()
+
+    def _opened(self) -> ShardWriter:
+        """The writer of the shard. An empty one is seeded before, if the build has a seed that is still there."""
+        task = self.task
+        backend, path = registry.backend(task.backend), Path(task.path)
+        writer = backend.open_writer(path, task.options)
+        if task.seed is None or writer.state().loaded or writer.state().cursor:
+            return writer
+        writer.close()
+        self._worked_since = self.clock.monotonic()
+        seed_shard(self.catalog, task.seed, task.backend, path, task.options, self._rest_again)
+        return backend.open_writer(path, task.options)
+
+    def _compare(self, writer: ShardWriter) -> None:
+        """Bring a seeded shard to what the records are."""
+        self._worked_since = begun = self.clock.monotonic()
+
+        def wrote(items: list[Item]) -> None:
+            self._note_fields(items)
+            self.unflushed += len(items)
+            if self.unflushed >= self.task.flush_rows:
+                writer.flush()
+                self.unflushed = 0
+            self.copy_s = self.clock.monotonic() - begun
+            self.report(self._progress(Phase.COPYING, writer.state().digest.count, 0))
+            self._rest_again()
+
+        task = self.task
+        Comparison(self.catalog, task.branch, task.types, task.slice_rows, writer, wrote).run(task.shard, task.shards)
 
     def _copy(self, writer: ShardWriter) -> None:
         cursor = writer.state().cursor
@@ -223,6 +266,11 @@ class ShardBuild:
         while self.control().paused:
             self.clock.sleep(PAUSE_POLL_S)
 
+    def _rest_again(self) -> None:
+        """The same, since the last rest."""
+        self._rest(self._worked_since)
+        self._worked_since = self.clock.monotonic()
+
     def _progress(self, phase: Phase, rows: int, applied: int) -> Progress:
         return Progress(
             self.task.shard,
@@ -231,4 +279,5 @@ class ShardBuild:
             applied,
             self.changes / self.catchup_s if self.catchup_s else 0.0,
             stored_rows=self.stored_rows,
+            seeded=self.seeded,
         )

@@ -24,7 +24,7 @@ from tests.crash.workload import INDEX, config
 
 pytestmark = pytest.mark.slow
 
-IN_WORKERS = {"build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice"}
+IN_WORKERS = {"build.shard_opened", "copy.slice", "copy.loaded", "catchup.slice", "seed.made", "seed.slice"}
 """Failpoints that only worker processes pass."""
 LATER_PASSES = {
     "journal.committed": (40,),

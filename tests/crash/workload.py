@@ -24,6 +24,7 @@ from shadowswitch import (
     Delete,
     Engine,
     EngineClosed,
+    InUse,
     Lock,
     Put,
     ShadowSwitchError,
@@ -276,17 +277,29 @@ def forks(engine: Engine, ledger: Ledger) -> None:
 
     engine.create_branch("trunk")
     step("trunk", base, write("trunk", base))
+    assert engine.rebuild("trunk", INDEX, TYPES, {**BUILD, "shards": 1}, patient()).success
     step("trunk/f", base, lambda: engine.fork_branch("trunk/f", "trunk"))
     step("trunk", trunk, write("trunk", trunk))
     step("trunk/f", fork, write("trunk/f", fork))
+    with engine.reader("trunk/f", INDEX, timeout_s=PATIENCE_S) as reader:  # made of that of the trunk
+        assert {row.id for row in reader.scan()} == {id for id, title in fork.items() if title is not None}
     step("trunk", merged, lambda: engine.merge_into("trunk", "trunk/f", timeout_s=PATIENCE_S))
     step("trunk/f", merged, lambda: engine.rebase("trunk/f", timeout_s=PATIENCE_S))
     step("trunk/g", merged, lambda: engine.fork_branch("trunk/g", "trunk"))
     step("trunk", base, write("trunk", base))
     for branch in ("trunk/f", "trunk/g"):
         ledger.enter("dropping", branch=branch)
-        engine.drop_branch(branch)
+        wait_until(lambda name=branch: dropped(engine, name), "the switches of a fork end", PATIENCE_S)  # type: ignore[misc]
     engine.clean_up(PATIENCE_S)
+
+
+def dropped(engine: Engine, branch: str) -> bool:
+    """Drop a branch; False while a switch of it runs."""
+    try:
+        engine.drop_branch(branch)
+    except InUse:
+        return False
+    return True
 
 
 def damaged_life(engine: Engine, ledger: Ledger) -> None:

@@ -85,11 +85,12 @@ def test_the_verdict_names_both_rates_and_comes_after_the_milder_measures() -> N
     row: Any = types.SimpleNamespace(id="s", branch=1, start_lsn=0, share=None)
     builds = RunningBuilds(Config(), Metrics())
     paced = Pacing(context, heads, builds, row)
+    paced.round_target = 10**9  # a round without end
     measures = []
 
     def next_part() -> None:
         now[0] += 2
-        paced.on_the_way(round(200 * now[0]))
+        assert not paced.round_ended(round(200 * now[0]))
         measures.append((paced.behind, round(1000 * builds.delays.get(1, 0))))
 
     for _ in range(5):

@@ -1,7 +1,7 @@
 """The `fts5` backend: full-text search with SQLite FTS5, the default for SEARCH_INDEX. No server, no extra install.
 
 The modules: `options` (options, and the text of a record), `store` (the file, its schema, its errors), `writer`,
-`reader`, `check`, `copy`.
+`reader`, `check`, `copy`, `seed`.
 
 Durability: WAL with `synchronous=NORMAL`. A commit does not wait for the disk. A power cut costs only the newest
 transactions, which the journal restores. Checkpoints happen in `flush` and nowhere else.
@@ -9,17 +9,19 @@ transactions, which the journal restores. Checkpoints happen in `flush` and nowh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from shadowswitch.storage.backends.fts5 import check as fts5_check
 from shadowswitch.storage.backends.fts5 import options as fts5_options
+from shadowswitch.storage.backends.fts5 import seed as fts5_seed
 from shadowswitch.storage.backends.fts5 import store as fts5_store
 from shadowswitch.storage.backends.fts5.copy import Fts5Snapshot
 from shadowswitch.storage.backends.fts5.options import Layout, layout_of
 from shadowswitch.storage.backends.fts5.reader import Fts5Reader
 from shadowswitch.storage.backends.fts5.writer import Fts5Writer
+from shadowswitch.storage.backends.protocol import Reuse
 from shadowswitch.storage.reading import Count
 
 
@@ -67,3 +69,11 @@ class Fts5Backend:
 
     def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return []  # the one file of a shard changes with every checkpoint
+
+    def plan(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
+        return fts5_seed.plan(old, new)
+
+    def seed(
+        self, source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]
+    ) -> None:
+        fts5_seed.seed(source, old, target, new, rest)

@@ -39,14 +39,15 @@ class Fts5Snapshot:
         for (path, source), target in zip(self._sources, targets, strict=True):
             with store.translated("copy", path):
                 target.mkdir(mode=0o700)
-                _copy(source, target / store.FILE)
+                copy_file(source, target / store.FILE)
 
     def close(self) -> None:
         while self._sources:
             self._sources.pop()[1].close()
 
 
-def _copy(source: sqlite3.Connection, file: Path) -> None:
+def copy_file(source: sqlite3.Connection, file: Path) -> None:
+    """Copy the database of a connection, as of its transaction, to a new file, durably. Raises as sqlite3."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         copy = sqlite3.connect(file, isolation_level=None)

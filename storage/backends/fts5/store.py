@@ -102,8 +102,6 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
 
 def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -> None:
     layout = Layout(options)
-    names = ", ".join(layout.columns)
-    prefix = f", prefix='{' '.join(map(str, layout.prefix))}'" if layout.prefix else ""
     texts = "".join(f", {name} TEXT NOT NULL" for name in layout.columns)
     connection.execute("BEGIN IMMEDIATE")
     for statement in (
@@ -112,10 +110,7 @@ def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -
         "CREATE TABLE docs(rowid INTEGER PRIMARY KEY, kh INTEGER NOT NULL, lsn INTEGER NOT NULL,"
         f" type TEXT NOT NULL, id TEXT NOT NULL{texts})",
         "CREATE INDEX docs_by_key ON docs(kh)",
-        f"CREATE VIRTUAL TABLE fts USING fts5({names}, content='docs', content_rowid='rowid',"
-        f" tokenize='{layout.tokenizer}'{prefix})",
-        f"INSERT INTO fts(fts, rank) VALUES('hashsize', {HASH_SIZE_BYTES})",
-        "INSERT INTO fts(fts, rank) VALUES('automerge', 0)",
+        *words_schema(layout),
         "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), applied_lsn INTEGER NOT NULL, cursor BLOB NOT NULL,"
         " loaded INTEGER NOT NULL, digest BLOB NOT NULL)",
         "CREATE TABLE spec(options TEXT NOT NULL)",
@@ -124,6 +119,17 @@ def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -
     connection.execute("INSERT INTO state VALUES(1, 0, x'', 0, ?)", (Digest().encode(),))
     connection.execute("INSERT INTO spec VALUES(?)", (spec_text(options),))
     connection.execute("COMMIT")
+
+
+def words_schema(layout: Layout) -> tuple[str, ...]:
+    """The statements that make `fts`, without words."""
+    prefix = f", prefix='{' '.join(map(str, layout.prefix))}'" if layout.prefix else ""
+    return (
+        f"CREATE VIRTUAL TABLE fts USING fts5({', '.join(layout.columns)}, content='docs', content_rowid='rowid',"
+        f" tokenize='{layout.tokenizer}'{prefix})",
+        f"INSERT INTO fts(fts, rank) VALUES('hashsize', {HASH_SIZE_BYTES})",
+        "INSERT INTO fts(fts, rank) VALUES('automerge', 0)",
+    )
 
 
 def spec_text(options: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ Order inside a batch: old versions leave fts and docs in ascending rowid order, 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,6 +112,18 @@ class Fts5Writer:
             self._merge([item for item in items if item.fields is not None], digest)
             self._save(msgspec.structs.replace(self._state, digest=digest))
 
+    def versions(self, buckets: Collection[int]) -> Iterator[tuple[str, str, int]]:
+        with store.translated("read rows", self._path):
+            for bucket in buckets:
+                yield from self._connection.execute(
+                    "SELECT type, id, lsn FROM docs WHERE kh BETWEEN ? AND ?", _range_of(bucket)
+                )
+
+    def amend(self, items: Sequence[Item]) -> None:
+        with self._transaction("amend") as digest:
+            self._merge(items, digest, over=True)
+            self._save(msgspec.structs.replace(self._state, digest=digest))
+
     def close(self) -> None:
         if hasattr(self._connection, "setconfig") and hasattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE"):
             try:
@@ -157,8 +169,8 @@ class Fts5Writer:
         with self._transaction("start log"):
             self._connection.execute("UPDATE state SET one = one")
 
-    def _merge(self, items: Sequence[Item], digest: Digest) -> int:
-        """Store the items that are newer than the rows of their keys; returns how many items changed the shard."""
+    def _merge(self, items: Sequence[Item], digest: Digest, over: bool = False) -> int:
+        """Store the items that are newer than the rows of their keys, or all; returns how many changed the shard."""
         newest: dict[tuple[str, str], Item] = {(item.resource_type, item.id): item for item in items}
         if len(newest) < len(items):
             newest = {(item.resource_type, item.id): item for item in sorted(items, key=_by_lsn)}
@@ -169,7 +181,7 @@ class Fts5Writer:
                 item = newest.get((resource_type, id))
                 if item is None:
                     continue
-                if item.lsn <= lsn:
+                if item.lsn <= lsn and not over:
                     del newest[resource_type, id]
                     continue
                 gone.append(rowid)

@@ -1,7 +1,7 @@
 """The `kv` backend: records by key in LMDB, the default for every index type but SEARCH_INDEX.
 
 It stands for any derived structure with lookups by key: `get`, `scan`, and `search` by the beginning of an id. The
-modules: `store` (the environment, keys, errors), `writer`, `reader`, `copy`.
+modules: `store` (the environment, keys, errors), `writer`, `reader`, `copy`, `seed`.
 
 Durability: LMDB with `sync=False`; a commit does not wait for the disk, `flush` does. A crash of the process loses
 nothing. A power cut can: the operating system writes pages in any order, so a transaction after the last `flush` may be
@@ -21,11 +21,13 @@ import msgspec
 
 from shadowswitch.model.digest import Digest, key_hash
 from shadowswitch.model.errors import CorruptData, InvalidConfig
+from shadowswitch.storage.backends.kv import seed as kv_seed
 from shadowswitch.storage.backends.kv import store as kv_store
 from shadowswitch.storage.backends.kv.copy import KvSnapshot
 from shadowswitch.storage.backends.kv.growth import MAP_SIZE_MIB_MAX
 from shadowswitch.storage.backends.kv.reader import KvReader
 from shadowswitch.storage.backends.kv.writer import KvWriter
+from shadowswitch.storage.backends.protocol import Reuse
 from shadowswitch.storage.reading import Count, no_look
 
 MAP_SIZE_MIB = 4096
@@ -86,6 +88,14 @@ class KvBackend:
 
     def closed_files(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return []  # the one file of a shard changes with every commit
+
+    def plan(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
+        return kv_seed.plan(old, new)
+
+    def seed(
+        self, source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]
+    ) -> None:
+        kv_seed.seed(source, old, target, new)
 
 
 def _fields(value: Any) -> list[str] | None:

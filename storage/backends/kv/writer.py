@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import lmdb
@@ -72,7 +72,7 @@ class KvWriter:
         return False  # LMDB defers nothing
 
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
-        keys = list(self._keys_of(bucket))
+        keys = [key for key, *_ in self._rows_of((bucket,))]
 
         def work(transaction: lmdb.Transaction, digest: Digest) -> None:
             self._empty(transaction, digest, bucket, keys)
@@ -80,6 +80,17 @@ class KvWriter:
             self._save(transaction, digest)
 
         self._commit("repair bucket", work)
+
+    def versions(self, buckets: Collection[int]) -> Iterator[tuple[str, str, int]]:
+        chosen = frozenset(buckets)
+        return ((resource_type, id, lsn) for _, resource_type, id, lsn in self._rows_of(chosen))
+
+    def amend(self, items: Sequence[Item]) -> None:
+        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
+            self._merge(transaction, digest, items, over=True)
+            self._save(transaction, digest)
+
+        self._commit("amend", work)
 
     def close(self) -> None:
         if self._environment is not None:
@@ -116,8 +127,8 @@ class KvWriter:
         self._saved = msgspec.structs.replace(self._meta, digest=digest.encode(), **values)
         self._opened().write_meta(transaction, self._saved)
 
-    def _merge(self, transaction: lmdb.Transaction, digest: Digest, items: Sequence[Item]) -> int:
-        """Store the items that are newer than the rows of their keys; returns how many items changed the shard."""
+    def _merge(self, transaction: lmdb.Transaction, digest: Digest, items: Sequence[Item], over: bool = False) -> int:
+        """Store the items that are newer than the rows of their keys, or all; returns how many changed the shard."""
         rows = self._opened().rows
         keyed = [(store.stored_key(store.full_key(item.resource_type, item.id)), item.lsn, item) for item in items]
         keyed.sort(key=_by_key_and_lsn)
@@ -126,7 +137,7 @@ class KvWriter:
             old = transaction.get(key, db=rows)
             if old is not None:
                 stored_lsn = int.from_bytes(old[:8], "big")
-                if lsn <= stored_lsn:
+                if lsn <= stored_lsn and not over:
                     continue
                 digest.remove(item.key_hash, stored_lsn)
             if item.fields is not None:
@@ -146,15 +157,16 @@ class KvWriter:
             transaction.delete(key, db=rows)
         digest.clear(bucket)
 
-    def _keys_of(self, bucket: int) -> Iterator[bytes]:
-        """The keys of a bucket, read in short transactions: a long one would keep LMDB from reusing old pages."""
+    def _rows_of(self, buckets: Collection[int]) -> Iterator[tuple[bytes, str, str, int]]:
+        """Key, type, id and LSN of the rows of some buckets, read in short transactions: a long one would keep LMDB
+        from reusing old pages."""
         start = b""
         while True:
             page = self._page(start)
             for key, value in page:
-                resource_type, id, _ = store.version_of(key, value)
-                if bucket_of(key_hash(resource_type, id)) == bucket:
-                    yield key
+                resource_type, id, lsn = store.version_of(key, value)
+                if bucket_of(key_hash(resource_type, id)) in buckets:
+                    yield key, resource_type, id, lsn
             if len(page) < _SCAN_ROWS:
                 return
             start = page[-1][0] + b"\0"

@@ -13,6 +13,7 @@ A shadow's state and its generation's role belong together (IX-6):
 from shadowswitch.storage.catalog.transitions.builds import (
     begin_building,
     claim_build,
+    drop_seed,
     fail_waiting,
     mark_built,
     mark_cancelled,
@@ -75,6 +76,7 @@ __all__ = [
     "commit_switch",
     "drop_branch",
     "drop_index",
+    "drop_seed",
     "end_rebase",
     "fail_waiting",
     "finish_switch",

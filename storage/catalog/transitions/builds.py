@@ -16,6 +16,7 @@ from shadowswitch.storage.catalog.transitions.moves import emit, move, note_erro
 from shadowswitch.storage.catalog.transitions.retirement import retire
 from shadowswitch.storage.generations.build_spec import Spec
 from shadowswitch.storage.generations.directory import generation_path
+from shadowswitch.storage.generations.seeding import NEVER
 
 
 def claim_build(
@@ -31,6 +32,8 @@ def claim_build(
     heals: bool = False,
     priority: int = 0,
     of_rebuild: bool = False,
+    seed: str = NEVER,
+    seeded_from: int = 0,
 ) -> tuple[ShadowRow, GenerationRow]:
     """PREPARING: claim (branch, index type) with a new fencing token, a generation number and its directory's name.
 
@@ -56,10 +59,12 @@ def claim_build(
         Phase.PREPARING if external else Phase.QUEUED, spec.backend, build_config, spec.fingerprint,
         commit.next_number("token"), now, external, service, number, path=path, track_ready=track_ready,
         priority=priority, begun_by=commit.author[0], begun_why=commit.author[1], of_rebuild=of_rebuild,
+        seed=seed, seeded_from=seeded_from,
     )  # fmt: skip
     commit.put_generation(generation)
     commit.put_shadow(shadow)
-    emit(commit, shadow, "build.claimed", resource_types=spec.resource_types)
+    seeded = {"seeded_from": seeded_from} if seeded_from else {}
+    emit(commit, shadow, "build.claimed", resource_types=spec.resource_types, **seeded)
     return shadow, generation
 
 
@@ -104,6 +109,17 @@ def begin_building(commit: Commit, shadow_id: str) -> ShadowRow:
     )
     commit.put_generation(msgspec.structs.replace(commit.generation(row.generation), durable_lsn=start))
     emit(commit, row, "build.started", start_lsn=start)
+    return row
+
+
+def drop_seed(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
+    """A build that began from a generation begins again, from the records."""
+    row = commit.shadow(shadow_id)
+    what = {"generation": row.seeded_from, "reason": reason}
+    row = msgspec.structs.replace(row, seeded_from=0, phase=Phase.COPYING)
+    commit.put_shadow(row)
+    emit(commit, row, "build.unseeded", **what)
+    commit.audit("build.unseeded", shadow_id, what)
     return row
 
 

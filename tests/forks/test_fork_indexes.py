@@ -1,0 +1,110 @@
+"""The index of a fork is there when it is first asked for."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from shadowswitch import Delete, Engine, InUse, Put, Timeout, UnknownIndex
+from tests.support.engine_helpers import wait_until
+
+KIND, TYPES = "SEARCH_INDEX", ["object_type"]
+
+
+@pytest.fixture
+def served(engine: Engine) -> Engine:
+    """A branch with an index, and a fork of it."""
+    engine.create_branch("main", exist_ok=True)
+    engine.write("main", [Put("object_type", f"k{n}", {"text": f"word{n} common"}) for n in range(200)])
+    assert engine.rebuild("main", KIND, TYPES, {"tokenizer": "porter"}).success
+    engine.fork_branch("fork", "main")
+    return engine
+
+
+def shown(engine: Engine, branch: str) -> set[str]:
+    with engine.reader(branch, KIND, min_lsn=engine.head(branch), timeout_s=30) as reader:
+        return {hit.id for hit in reader.search("common", limit=1000)}
+
+
+def dropped(engine: Engine) -> bool:
+    """Drop the index, unless the switch to it still runs."""
+    try:
+        engine.drop_index("fork", KIND)
+    except InUse:
+        return False
+    return True
+
+
+def test_the_first_reader_of_a_fork_has_its_index_made(served: Engine) -> None:
+    served.write("fork", [Put("object_type", "ours", {"text": "common"}), Delete("object_type", "k1")])
+    served.write("main", [Put("object_type", "theirs", {"text": "common"}), Delete("object_type", "k2")])
+    assert shown(served, "fork") == {"ours", *(f"k{n}" for n in range(200) if n != 1)}
+    assert shown(served, "main") == {"theirs", *(f"k{n}" for n in range(200) if n != 2)}
+    info = served.index("fork", KIND)
+    assert info.build_config["tokenizer"] == "porter", "it has the options of its parent's"
+    assert list(served.check()) == []
+
+
+def test_its_index_follows_the_fork_alone(served: Engine) -> None:
+    shown(served, "fork")
+    served.write("main", [Put("object_type", "theirs", {"text": "common"})])
+    served.write("fork", [Put("object_type", "ours", {"text": "common"})])
+    assert "ours" in shown(served, "fork")
+    assert "theirs" not in shown(served, "fork")
+
+
+def test_many_first_readers_have_one_index_made(served: Engine) -> None:
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(len(shown(served, "fork")))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [200] * 8
+    assert len([shadow for shadow in served.shadows() if shadow.branch_name == "fork"]) == 1
+
+
+def test_a_fork_of_a_fork_has_what_the_nearest_ancestor_serves(served: Engine) -> None:
+    served.write("fork", [Put("object_type", "ours", {"text": "common"})])
+    served.fork_branch("deep", "fork")
+    served.write("fork", [Put("object_type", "later", {"text": "common"})])
+    assert shown(served, "deep") == {"ours", *(f"k{n}" for n in range(200))}
+
+
+def test_a_reader_without_patience_leaves_a_build_that_goes_on(served: Engine) -> None:
+    with pytest.raises(Timeout, match=r"was not there after 0\.0 s: shadow .* try again"):
+        served.reader("fork", KIND, timeout_s=0)
+    wait_until(lambda: served.indexes("fork"))
+    assert len(shown(served, "fork")) == 200
+
+
+def test_a_start_goes_on_with_the_index_that_a_reader_asked_for(served: Engine, open_engine: Any) -> None:
+    with pytest.raises(Timeout):
+        served.reader("fork", KIND, timeout_s=0)
+    served.close()
+    again: Engine = open_engine()
+    wait_until(lambda: again.indexes("fork"))
+    assert len(shown(again, "fork")) == 200
+
+
+def test_an_index_that_no_ancestor_serves_is_unknown(served: Engine) -> None:
+    with pytest.raises(UnknownIndex):
+        served.reader("fork", "GRAPH_INDEX", timeout_s=0)
+    assert not [shadow for shadow in served.shadows() if shadow.branch_name == "fork"]
+
+
+def test_a_build_of_a_caller_is_waited_for_and_named(served: Engine) -> None:
+    shadow = served.start_build("fork", KIND, TYPES).shadow_index_id
+    served.wait_for(shadow, timeout_s=60)
+    with pytest.raises(Timeout, match=f"shadow {shadow} is BUILT.*another caller began that build"):
+        served.reader("fork", KIND, timeout_s=0.2)
+    assert served.switch(shadow).success
+    assert len(shown(served, "fork")) == 200
+
+
+def test_a_dropped_index_of_a_fork_comes_back_when_it_is_read(served: Engine) -> None:
+    shown(served, "fork")
+    wait_until(lambda: dropped(served))
+    assert len(shown(served, "fork")) == 200
