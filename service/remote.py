@@ -39,6 +39,7 @@ from shadowswitch.service.remote_connection import TIMEOUT_S, ServerGone, branch
 from shadowswitch.service.remote_forks import LONG_TIMEOUT_S, RemoteForks
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
+from shadowswitch.storage.generations.seeding import AUTO
 
 STATUS_TIMEOUT_S = 2.0
 """A status without the daemon's part is better than a long wait."""
@@ -114,6 +115,7 @@ class RemoteEngine(RemoteForks):
         reason: str = "",
         priority: int = 0,
         of_rebuild: bool = False,
+        seed: str = AUTO,
     ) -> ShadowIndex:
         """See Engine."""
         service, _, instance = service_name.partition(caller.SEPARATOR)
@@ -126,6 +128,7 @@ class RemoteEngine(RemoteForks):
             "service_instance_id": instance or None,
             "priority": priority,
             "of_rebuild": of_rebuild,
+            "seed": seed,
         }
         started = self._call("POST", "shadow-index/start", body, dict[str, Any], by=by, reason=reason)
         return self.shadow(started["shadow_index_id"])

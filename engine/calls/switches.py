@@ -37,6 +37,7 @@ from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult, check_known
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.generations.seeding import AUTO
 
 logger = logging.getLogger("shadowswitch")
 
@@ -207,8 +208,9 @@ class SwitchCalls:
         request: SwitchRequest | None = None,
         timeout_s: float | None = None,
         track_ready: bool = False,
+        seed: str = AUTO,
     ) -> SwitchResult:
-        """Start, wait, switch; with `track_ready` the branch is READY then, see `start_build`.
+        """Start, wait, switch; with `track_ready` the branch is READY then. It and `seed` are those of `start_build`.
 
         `request` is that of the switch, with `allow_empty` for an index that may lack records, see `switch`.
 
@@ -226,7 +228,7 @@ class SwitchCalls:
         by = request.performed_by
         id = builds.start_build(
             branch, index_type, resource_types, build_config, track_ready=track_ready, by=by, reason=request.reason,
-            of_rebuild=True,
+            of_rebuild=True, seed=seed,
         ).shadow_index_id  # fmt: skip
         try:
             builds.wait_for(id, "BUILT", timeout_s=timeout_s)

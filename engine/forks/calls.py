@@ -62,8 +62,8 @@ class ForkCalls:
     ) -> BranchInfo:
         """Make a branch that shows `parent` as it is now; one transaction at any size.
 
-        What either changes from then on shows on that one alone. The fork has the records of its parent, not its
-        indexes: `rebuild` makes them. A branch with forks saves the old image of a record at its first overwrite.
+        What either changes from then on shows on that one alone. The fork has the indexes of its parent as well, each
+        made when it is first read. A branch with forks saves the old image of a record at its first overwrite.
         `mode` is "snapshot", and `at_lsn` the head of the parent, or None: nothing else is possible. Raises
         UnknownBranch, InvalidName, BranchExists, InvalidConfig.
         """

@@ -42,6 +42,7 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import ShadowHead, ShadowRow
 from shadowswitch.storage.catalog.source.shadow_table import stored_shadows
 from shadowswitch.storage.generations.build_spec import refuse_other_options
+from shadowswitch.storage.generations.seeding import AUTO
 
 logger = logging.getLogger("shadowswitch")
 
@@ -105,6 +106,7 @@ def _stored_status(row: ShadowRow, hosted: bool) -> dict[str, Any]:
         "switched_at": moment(row.switched_at),
         "error": in_commands(row.error) if row.error is not None else None,
         "priority": row.priority,
+        "seeded_from": row.seeded_from or None,
         "queue_position": None,
         "scheduled_switch": scheduled_view(row),
         "share": row.share,
@@ -296,6 +298,7 @@ def start_or_join(
     reason: str = "",
     priority: int = 0,
     switch: bool = False,
+    seed: str = AUTO,
 ) -> tuple[ShadowIndex, bool]:
     """Start a build, or join the equal one that was under way `before`; True if it was joined.
 
@@ -305,7 +308,7 @@ def start_or_join(
     own = caller.service_name()
     start = partial(
         engine.start_build, branch, index_type, resource_types, build_config, service_name=own, by=by, reason=reason,
-        priority=priority, of_rebuild=switch,
+        priority=priority, of_rebuild=switch, seed=seed,
     )  # fmt: skip
     try:
         shadow = start()

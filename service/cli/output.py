@@ -121,7 +121,8 @@ def time_share(share: float | None) -> str:
 
 def built(shadow: ShadowIndex) -> str:
     """The end of a build."""
-    return f"{shadow.shadow_index_id} is {shadow.state} with {counted(shadow.record_count or 0, 'record')}"
+    text = f"{shadow.shadow_index_id} is {shadow.state} with {counted(shadow.record_count or 0, 'record')}"
+    return f"{text}; it took over those of generation {shadow.seeded_from}" if shadow.seeded_from else text
 
 
 def size(bytes_: int | None) -> str:

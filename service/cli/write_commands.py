@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -47,6 +47,12 @@ from shadowswitch.storage.backends.registry import likely_index_type
 PLAN = Plan()
 Flag = Annotated[bool, Parameter(negative="", show_default=False)]
 Names = Annotated[list[str] | None, Parameter(negative="")]
+Seed = Annotated[
+    Literal["auto", "never", "require"],
+    Parameter(
+        help="Begin with the files of the live index, also of the parent: where that saves time, never, or only so."
+    ),
+]
 Whole = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
@@ -153,6 +159,7 @@ def build(
     workers: Whole | None = None,
     option: Names = None,
     priority: int = 0,
+    seed: Seed = "auto",
     switch: Flag = False,
     switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     allow_empty: AllowEmpty = False,
@@ -187,17 +194,15 @@ def build(
     switch
         Switch to the index after the build. A refused switch cancels the shadow that this command built.
     """
-    config = build_config(backend, tokenizer, column, workers, option)
     with open_catalog(data) as catalog:
-        types = types_to_build(catalog, branch, resource_type, json)
-        before = under_way(catalog, branch, index_type)
+        types, before = types_to_build(catalog, branch, resource_type, json), under_way(catalog, branch, index_type)
+    what = (branch, index_type, types, build_config(backend, tokenizer, column, workers, option))
     request = _request(switch_timeout, force, allow_empty, by, reason)
     with open_engine(data) as engine:
-        shadow, joined = start_or_join(engine, before, branch, index_type, types, config, by, reason, priority, switch)
+        shadow, joined = start_or_join(engine, before, *what, by, reason, priority, switch, seed)
         shadow = wait_until_built(engine, shadow, json, by)
         result = switch_or_cancel(engine, shadow, request, before if joined else None) if switch else None
-        if switch and not (result and result.success):
-            shadow = engine.shadow(shadow.shadow_index_id)
+        shadow = shadow if not switch or (result and result.success) else engine.shadow(shadow.shadow_index_id)
     found = {"shadow": shadow, "switch": result, "joined": joined}
     output.print_result(found, _built_text(shadow, joined, result), json)
     _refuse_failed(result)

@@ -244,6 +244,7 @@ function drawBuilds() {
       busy && `${Math.floor(one.build_progress_percent)} %`,
       busy && eta !== null && eta !== undefined && `about ${duration(eta)} left`,
       one.record_count && `${whole(one.record_count)} records`,
+      one.seeded_from && `began with generation ${one.seeded_from}`,
       one.lag_changes && `${whole(one.lag_changes)} changes behind`,
       busy && one.priority && `priority ${one.priority}`,
       busy && one.share && one.share < 1 && `${Math.round(one.share * 100)} % of the time`,

@@ -124,10 +124,7 @@ class ShardBuild:
                 phase = Phase.CATCHING_UP if state.loaded else Phase.COPYING
                 self.report(self._progress(phase, self.stored_rows, state.applied_lsn))
             if not state.loaded:
-                if self.seeded:
-                    self._compare(writer)
-                else:
-                    self._copy(writer)
+                self._copy(writer)
                 writer.finish_load(self.task.start_lsn)
                 writer.flush()
                 failpoint("copy.loaded")
@@ -171,6 +168,9 @@ class ShardBuild:
         Comparison(self.catalog, task.branch, task.types, task.slice_rows, writer, wrote).run(task.shard, task.shards)
 
     def _copy(self, writer: ShardWriter) -> None:
+        if self.seeded:
+            self._compare(writer)
+            return
         cursor = writer.state().cursor
         unflushed = unflushed_bytes = 0
         begun = self.clock.monotonic()

@@ -24,7 +24,6 @@ from shadowswitch import (
     Delete,
     Engine,
     EngineClosed,
-    InUse,
     Lock,
     Put,
     ShadowSwitchError,
@@ -33,6 +32,7 @@ from shadowswitch import (
 )
 from tests.crash.ledger import Change, Ledger
 from tests.crash.running import wait_until
+from tests.support.patience import unless_in_use
 
 INDEX = "SEARCH_INDEX"
 SIDE_INDEX = "SIDE_INDEX"
@@ -289,17 +289,8 @@ def forks(engine: Engine, ledger: Ledger) -> None:
     step("trunk", base, write("trunk", base))
     for branch in ("trunk/f", "trunk/g"):
         ledger.enter("dropping", branch=branch)
-        wait_until(lambda name=branch: dropped(engine, name), "the switches of a fork end", PATIENCE_S)  # type: ignore[misc]
+        wait_until(unless_in_use(engine.drop_branch, branch), "the switches of a fork end", PATIENCE_S)
     engine.clean_up(PATIENCE_S)
-
-
-def dropped(engine: Engine, branch: str) -> bool:
-    """Drop a branch; False while a switch of it runs."""
-    try:
-        engine.drop_branch(branch)
-    except InUse:
-        return False
-    return True
 
 
 def damaged_life(engine: Engine, ledger: Ledger) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, InvalidConfig, Put
+from shadowswitch import BuildFailed, Delete, Engine, InvalidConfig, Put, UnknownIndex
 from shadowswitch.model.views import ShadowIndex
+from tests.support import inside
+from tests.support.engine_helpers import wait_until
 
 KIND, TYPES = "SEARCH_INDEX", ["object_type", "link_type"]
 BACKENDS: dict[str, dict[str, Any]] = {"fts5": {"backend": "fts5"}, "kv": {"backend": "kv"}}
@@ -134,3 +140,62 @@ def test_a_small_index_is_built_from_the_records_unless_a_seed_is_required(engin
     live(engine, "main")
     assert live(engine, "main").seeded_from is None
     assert live(engine, "main", seed="never").seeded_from is None
+
+
+def alter(engine: Engine, branch: str, statement: str) -> None:
+    """Change rows of the live generation without the backend."""
+    for file in Path(engine.index(branch, KIND).path).glob("shard-*/shard.sqlite"):
+        with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+            connection.execute(statement)
+
+
+def test_a_copy_of_damage_is_found_and_the_build_begins_again_from_the_records(
+    open_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.patch_limit(monkeypatch, inside.Limit.SEED_ROWS_MIN, 1)
+    engine: Engine = open_engine(sound=False)
+    fill(engine, "main")
+    live(engine, "main")
+    alter(engine, "main", "UPDATE docs SET c0 = 'altered' WHERE id IN ('k5', 'k6')")
+    built = live(engine, "main")
+    assert built.seeded_from is None
+    (entry,) = [entry for entry in engine.audit() if entry.type.endswith("build.unseeded")]
+    assert "INTEGRITY_CHECK" in entry.data["reason"]
+    with engine.reader("main", KIND) as reader:
+        assert reader.count() == 600
+        assert not reader.search("altered")
+    assert inside.check_generation(engine, built.generation, "INTEGRITY_CHECK").errors == []
+
+
+def test_a_required_seed_that_is_damaged_fails_the_build(open_engine: Any) -> None:
+    engine: Engine = open_engine(sound=False)
+    fill(engine, "main")
+    live(engine, "main")
+    alter(engine, "main", "UPDATE docs SET c0 = 'altered' WHERE id IN ('k5', 'k6')")
+    shadow = engine.start_build("main", KIND, TYPES, seed="require").shadow_index_id
+    with pytest.raises(BuildFailed, match="did not pass its validation"):
+        engine.wait_for(shadow, timeout_s=60)
+
+
+def test_a_generation_that_is_removed_before_the_copy_leaves_a_build_from_the_records(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.patch_limit(monkeypatch, inside.Limit.SEED_ROWS_MIN, 1)
+    fill(engine, "main")
+    live(engine, "main")
+    engine.fork_branch("fork", "main")
+    path = Path(engine.index("main", KIND).path)
+
+    def remove() -> None:
+        if path.exists():
+            with contextlib.suppress(UnknownIndex):
+                engine.drop_index("main", KIND)
+            engine.clean_up(60)
+            wait_until(lambda: not path.exists())
+
+    inside.before(monkeypatch, inside.Step.BUILD_FAILPOINT, remove)
+    shadow = engine.start_build("fork", KIND, TYPES)
+    assert shadow.seeded_from
+    built = engine.wait_for(shadow.shadow_index_id, timeout_s=60)
+    assert built.seeded_from is None
+    assert built.record_count == 600

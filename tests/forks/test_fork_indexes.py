@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, InUse, Put, Timeout, UnknownIndex
+from shadowswitch import Delete, Engine, Put, SwitchRequest, Timeout, UnknownIndex
+from tests.support import inside
 from tests.support.engine_helpers import wait_until
+from tests.support.fork_tree import TYPES as TREE_TYPES
+from tests.support.fork_tree import Tree
+from tests.support.patience import unless_in_use
 
 KIND, TYPES = "SEARCH_INDEX", ["object_type"]
 
@@ -26,15 +30,6 @@ def served(engine: Engine) -> Engine:
 def shown(engine: Engine, branch: str) -> set[str]:
     with engine.reader(branch, KIND, min_lsn=engine.head(branch), timeout_s=30) as reader:
         return {hit.id for hit in reader.search("common", limit=1000)}
-
-
-def dropped(engine: Engine) -> bool:
-    """Drop the index, unless the switch to it still runs."""
-    try:
-        engine.drop_index("fork", KIND)
-    except InUse:
-        return False
-    return True
 
 
 def test_the_first_reader_of_a_fork_has_its_index_made(served: Engine) -> None:
@@ -106,5 +101,21 @@ def test_a_build_of_a_caller_is_waited_for_and_named(served: Engine) -> None:
 
 def test_a_dropped_index_of_a_fork_comes_back_when_it_is_read(served: Engine) -> None:
     shown(served, "fork")
-    wait_until(lambda: dropped(served))
+    wait_until(unless_in_use(served.drop_index, "fork", KIND))
     assert len(shown(served, "fork")) == 200
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_indexes_of_random_trees_show_what_their_branches_show(engine: Engine, seed: int) -> None:
+    tree = Tree(engine, seed, branches_max=5)
+    tree.write(tree.root)
+    assert engine.rebuild(tree.root, KIND, list(TREE_TYPES), request=SwitchRequest(allow_empty=True)).success
+    for _ in range(6):
+        for _ in range(8):
+            tree.step()
+        name = tree.chance.choice(list(tree.shown))
+        with engine.reader(name, KIND, min_lsn=engine.head(name), timeout_s=60) as reader:
+            rows = {(row.resource_type, row.id) for row in reader.scan()}
+        assert rows == set(tree.shown[name]), name
+        wait_until(lambda: not inside.switches_under_way(engine))
+    assert list(engine.check()) == []

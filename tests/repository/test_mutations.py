@@ -77,7 +77,7 @@ MUTANTS: dict[str, tuple[str, Edits]] = {
         SLOW,
         {
             "storage/generations/shard_build.py": [LATE_COPY],
-            "storage/backends/fts5/writer.py": [("if item.lsn <= lsn:", "if item.lsn == lsn:")],
+            "storage/backends/fts5/writer.py": [("if item.lsn <= lsn and", "if item.lsn == lsn and")],
         },
     ),
     "copy inserts if absent": (SLOW, {"storage/generations/shard_build.py": [LATE_COPY]}),

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shadowswitch import InUse
+
 STILL_S = 240.0
 """A process without visible progress for so long hangs. A step of a test alone takes less than a hundredth."""
 LOOK_S = 0.2
@@ -47,3 +49,16 @@ def wait(process: subprocess.Popen[bytes], progress: Callable[[], object], still
 def size_of(file: Path) -> int:
     """The size of a file; 0 while it is not there."""
     return file.stat().st_size if file.exists() else 0
+
+
+def unless_in_use(call: Callable[..., object], *args: object) -> Callable[[], bool]:
+    """A condition to wait for: the call was made. It is made again while a build or a switch is in its way."""
+
+    def was_made() -> bool:
+        try:
+            call(*args)
+        except InUse:
+            return False
+        return True
+
+    return was_made

@@ -39,6 +39,7 @@ class Limit(Enum):
     KV_KEPT_MAX = "shadowswitch.storage.backends.kv.kept.KEPT_MAX"
     LOCKS_MAX = "shadowswitch.model.locks.table.LOCKS_MAX"
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
+    SEED_ROWS_MIN = "shadowswitch.storage.generations.seeding.ROWS_MIN"
     SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"
     SHORTAGES_MAX = "shadowswitch.actors.build.running_builds.SHORTAGES_MAX"
     VALIDATION_POLL_S = "shadowswitch.actors.build.worker_answers.POLL_S"

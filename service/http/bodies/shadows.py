@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -61,6 +61,8 @@ class StartBuild(Body, frozen=True):
     of_rebuild: bool = False
     """The caller will switch to it or cancel it. What a stop of the server cut off, the next such call joins if its
     options are equal, and else discards."""
+    seed: Literal["auto", "never", "require"] = "auto"
+    """Whether it may begin with the files of a live generation; `require` refuses a build that cannot."""
 
 
 class StartedBuild(msgspec.Struct, frozen=True):

@@ -57,7 +57,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     found = host.engine.start_build(
         data.branch_name, data.index_type, data.resource_types, data.build_config, data.external, service,
         track_ready=data.track_ready, by=caller.author, reason=caller.reason, priority=data.priority,
-        of_rebuild=data.of_rebuild,
+        of_rebuild=data.of_rebuild, seed=data.seed,
     )  # fmt: skip
     queued = found.phase == Phase.QUEUED
     with contextlib.suppress(Timeout):  # the build is claimed; its start LSN is known once it is BUILDING
