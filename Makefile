@@ -25,6 +25,7 @@ help: ## show this list
 
 demo: .venv/.installed-cli ## the whole story on real files (DIR=where, else a temporary folder)
 	@$(BIN)/shadowswitch demo $(DIR)
+	@$(BIN)/shadowswitch demo --branches --max-files 2000 --seconds 12 $(DIR)
 
 test: .venv/.installed-dev ## all tests except the long ones, two files at a time (ARGS="-k name", ARGS="-n 0")
 	$(BIN)/pytest -m "not torture" -n 2 --dist loadfile $(ARGS)

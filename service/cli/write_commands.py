@@ -38,8 +38,10 @@ from shadowswitch.service.cli.directory import (
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, Progressed, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import counts_text
+from shadowswitch.service.demo.branch_story import run_story
 from shadowswitch.service.demo.demo import Plan, run_demo
-from shadowswitch.service.demo.report_view import print_report
+from shadowswitch.service.demo.report import Report
+from shadowswitch.service.demo.report_view import print_report, print_story
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.backends.registry import likely_index_type
@@ -71,9 +73,12 @@ def demo(
     seconds: Annotated[float, Parameter(validator=Number(gt=0, lte=3600))] = PLAN.seconds,
     max_files: Whole = PLAN.files_max,
     max_mb: Whole = PLAN.size_max_bytes >> 20,
+    branches: Flag = False,
     json: Json = False,
 ) -> None:
     """Run the whole story on real files: import, build, three rebuilds under load, audit.
+
+    With --branches another story: fork, edit both sides, search on both, a conflict, merge, audit.
 
     Exit status 0: no change was lost, revived or refused, and no read went back in time.
 
@@ -91,14 +96,16 @@ def demo(
         Import at most this many files.
     max_mb
         Import at most this many MiB.
+    branches
+        Tell the story of a branch that is forked and merged.
     """
     plan = Plan(seconds=seconds, files_max=max_files, size_max_bytes=max_mb << 20)
     with steps(quiet=json) as show:
-        report = run_demo(directory, keep, show, plan)
+        report = (run_story if branches else run_demo)(directory, keep, show, plan)
     if json:
         output.print_json(report)
     else:
-        print_report(report)
+        print_report(report) if isinstance(report, Report) else print_story(report)
         if keep is not None:
             output.say(f"the data directory is {keep}; try: shadowswitch search main 'event loop' --data {keep}")
     if not report.ok:

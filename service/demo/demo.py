@@ -71,12 +71,13 @@ def run_demo(corpus: Path | None, keep: Path | None, show: Show, plan: Plan | No
     corpus = corpus or default_corpus()
     if not corpus.is_dir():
         raise ValueError(f"{corpus} is not a folder")
-    with _directory(keep) as data, Engine.open(data) as engine:
+    with directory_of_demo(keep) as data, Engine.open(data) as engine:
         return Demo(engine, corpus, show, plan or Plan()).run()
 
 
 @contextlib.contextmanager
-def _directory(keep: Path | None) -> Iterator[Path]:
+def directory_of_demo(keep: Path | None) -> Iterator[Path]:
+    """The data directory of a run: `keep`, or a temporary one. Raises ValueError for a folder that no demo made."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="shadowswitch-demo-") as temporary:
             yield Path(temporary)

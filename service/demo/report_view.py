@@ -6,6 +6,7 @@ from rich.text import Text
 
 from shadowswitch.service.cli import output
 from shadowswitch.service.daemon.text_files import counts_text
+from shadowswitch.service.demo.branch_story import Story
 from shadowswitch.service.demo.report import Build, Report, Stall
 
 PHASES = ("preparing", "copying", "catching_up", "validating", "switching")
@@ -97,3 +98,15 @@ def _print_verdict(report: Report) -> None:
         output.say(f"    and {len(report.problems) - PROBLEMS_SHOWN} more")
     verdict = ("all is well", "green bold") if report.ok else ("NOT WELL", "red bold")
     console.print(Text.assemble(verdict, f" after {report.seconds:.0f} s"))
+
+
+def print_story(story: Story) -> None:
+    """Print the steps of a story, its conflict, then the verdict."""
+    rows = [[step.title, step.details, f"{step.seconds:.3f}"] for step in story.steps]
+    output.print_table("A branch, from its fork to its merge", ["step", "what came of it", "seconds"], rows)
+    if story.conflict:
+        versions = [[name, story.conflict[name]] for name in ("base", "ours", "theirs")]
+        output.print_table(f"The conflict: {story.conflict['id']}, {story.conflict['fields']}", ["", "text"], versions)
+    output.say(*(f"problem: {problem}" for problem in story.problems[:PROBLEMS_SHOWN]))
+    if story.ok:
+        output.say(f"all is well: {story.audited} records of branches and indexes compared, none lost, none revived")
