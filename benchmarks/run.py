@@ -97,6 +97,7 @@ SCRIPTS = (
         "--records 300 --changes 10 --many 5 --gets 50",
         6.0,
     ),
+    Script("bench_seeds", "--records 100000 --rounds 3", "--records 300 --rounds 1", 6.0),
     Script(
         "simulate",
         "--scenarios --developers 20 --records 20000 --expect-failures",
