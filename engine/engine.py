@@ -219,6 +219,7 @@ class Engine:
     count_indexes = _indexes(IndexCalls.count_indexes)
     index_figures = _indexes(IndexCalls.index_figures)
     reader = _indexes(IndexCalls.reader)
+    retune = _indexes(IndexCalls.retune)
     drop_index = _removal(RemovalCalls.drop_index)
 
     # -- locks ---------------------------------------------------------------------------------------------------------

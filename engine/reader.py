@@ -264,7 +264,7 @@ def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: s
                 if again is None or again.role == "retiring":
                     continue
                 backend = registry.backend(generation.backend)
-                reader = backend.open_reader(shard_paths(path, generation.shards), generation.options)
+                reader = backend.open_reader(shard_paths(path, generation.shards), generation.query_options)
                 try:
                     versions = Versions(catalog, branch.number, SYSTEM)
                     lsn, types = reader.applied_lsn(), generation.resource_types

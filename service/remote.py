@@ -29,6 +29,7 @@ from shadowswitch.model.views import (
     BranchInfo,
     CheckProgress,
     Finding,
+    IndexInfo,
     ShadowIndex,
     SwitchRequest,
     SwitchResult,
@@ -203,6 +204,14 @@ class RemoteEngine(RemoteForks):
         request = request or SwitchRequest()
         sent = {**body, **_options(request)}
         return self._call("POST", path, sent, SwitchResult, LONG_TIMEOUT_S, by=request.performed_by)
+
+    def retune(
+        self, branch: str, index_type: str, build_config: Mapping[str, Any], by: str = "", reason: str = ""
+    ) -> IndexInfo:
+        """See Engine."""
+        what = {"branch_name": check_named_branch(branch), "index_type": check_index_type(index_type)}
+        body = {**what, "build_config": build_config}
+        return self._call("POST", "indexes/retune", body, IndexInfo, by=by, reason=reason)
 
     def drop_index(self, branch: str, index_type: str, by: str = "", reason: str = "") -> None:
         """See Engine. The server adds the name of the token to `by`."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.heads import Heads
@@ -14,17 +15,22 @@ from shadowswitch.actors.maintenance.follower_pool import FollowerPool
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
+from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders, Reader, no_index
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.views import IndexFigures, IndexInfo, derive
+from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.filtered_search import Versions
-from shadowswitch.storage.catalog.rows import BranchRow
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_rows
 from shadowswitch.storage.catalog.source.index_pages import index_pages
+from shadowswitch.storage.catalog.transaction import signed
+from shadowswitch.storage.generations.build_spec import make_spec
 from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.generations.seeding import settings_of
 
 
 class IndexCalls:
@@ -48,6 +54,7 @@ class IndexCalls:
         `damaged` with the number of its generation. `made` makes the index of a fork within so many seconds; False if
         there is nothing to make."""
         self._catalog = context.catalog
+        self._transact: Callable[[Any, str], GenerationRow] = context.transact
         self._clock = context.clock
         self._search_timeout_s = context.config.search_timeout_s
         self._state = state
@@ -68,6 +75,31 @@ class IndexCalls:
         if info is None:
             raise no_index(branch, index_type)
         return info
+
+    def retune(
+        self, branch: str, index_type: str, build_config: Mapping[str, Any], by: str = "", reason: str = ""
+    ) -> IndexInfo:
+        """Let a live index answer with other options, if its files serve them as they are: one transaction, no build.
+
+        For `fts5` these are the weights of `columns`. What `build_config` does not name stays. Readers opened from now
+        on have the new options, also after a rollback to this generation. A build with the new options makes the same
+        index. Raises UnknownIndex, CorruptData for an index that is not served, and InvalidConfig for options that
+        need a build.
+        """
+        named = author(by, reason)
+        row = self._branches.row(branch)
+        live = self._indexes.live(row.number, check_index_type(index_type))
+        if live is None:
+            raise self._not_served(row, index_type)
+        given = self._catalog.shadow(live.row.shadow_id).build_config
+        if not isinstance(build_config, Mapping):
+            raise InvalidConfig(f"build_config must be a dict, not {build_config!r:.80}", operation="retune")
+        config = {**given, **build_config, "backend": live.row.backend, "shards": live.row.shards}
+        settings = settings_of(live.row, make_spec(index_type, live.row.resource_types, config))
+        kept = {name: config[name] for name in {*given, *build_config}}
+        work = partial(transitions.retune, number=live.row.number, settings=settings, build_config=kept)
+        live.retune(self._transact(signed(work, *named), "retune"))
+        return self.index(branch, index_type)
 
     def indexes(self, branch: str | None = None, limit: int | None = None, after: str = "") -> list[IndexInfo]:
         """Everything that is live, of one branch or of all, in the order of the branches.

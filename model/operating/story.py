@@ -39,6 +39,7 @@ SENTENCES: Final = {
     "switch.given_up": (WARNING, "switch refused, nothing has changed"),
     "switch.committed": (INFO, "switched"),
     "rollback.committed": (INFO, "rolled back"),
+    "index.retuned": (INFO, "the live index answers with other settings"),
     "index.unsound": (ERROR, "the live generation is unsound, and there is none to go back to"),
     "generation.condemned": (ERROR, "a generation is unsound"),
     "generation.retired": (INFO, "generation retires"),

@@ -62,7 +62,7 @@ def add_to(app: App) -> None:
     """Register the commands."""
     app.command(demo)
     app.command(import_, name="import")
-    for command in (build, switch, rollback, cancel):
+    for command in (build, switch, rollback, retune, cancel):
         app.command(command)
 
 
@@ -267,6 +267,30 @@ def rollback(
     with open_engine(data) as engine:
         request = _request(switch_timeout, False, False, by, reason)
         _print_switch(engine.rollback(branch, index_type, request), json)
+
+
+def retune(
+    branch: str,
+    index_type: str = "SEARCH_INDEX",
+    *,
+    data: Data,
+    option: Names = None,
+    by: By = "",
+    reason: Reason = "",
+    json: Json = False,
+) -> None:
+    """Let a live index answer with other weights of its columns. No build; the files stay.
+
+    Example: `shadowswitch retune main --option 'columns={"title": 4, "body": 1}' --data ./data`
+
+    Parameters
+    ----------
+    option
+        An option of the backend that its files serve as they are, as `name=value` with a JSON value; may be repeated.
+    """
+    with open_engine(data) as engine:
+        found = engine.retune(branch, index_type, build_config(None, None, None, None, option), by, reason)
+    output.print_result(found, f"{index_type} of {branch} answers with {found.build_config}", json)
 
 
 def _request(timeout_s: float, force: bool, allow_empty: bool, by: str, reason: str) -> SwitchRequest:

@@ -269,6 +269,8 @@ class Reuse(StrEnum):
     """What a shard can take over from a shard of the same kind with other options."""
 
     NOTHING = "nothing"
+    SETTINGS = "settings"
+    """Everything, without a copy: the options differ in what only readers use."""
     COPY = "copy"
     """The files as they are."""
     REINDEX = "reindex"
@@ -298,7 +300,10 @@ class Seeding(Protocol):
     """
 
     def plan(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
-        """What a shard with the options `new` can take over from one with `old`. Pure."""
+        """What a shard with the options `new` can take over from one with `old`. Pure.
+
+        After `SETTINGS`, `open_reader` of such a shard takes the options `new` as well.
+        """
         ...
 
     def seed(

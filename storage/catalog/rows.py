@@ -217,6 +217,13 @@ class GenerationRow(msgspec.Struct, array_like=True, frozen=True):
     soak_ends: Moment | None = None
     hindered: str = ""
     """Why it does not follow the journal at present; "" while it does."""
+    settings: dict[str, Any] = {}
+    """Options that its readers take instead of those it was built with, see `Engine.retune`."""
+
+    @property
+    def query_options(self) -> dict[str, Any]:
+        """The options of a reader."""
+        return {**self.options, **self.settings}
 
     @property
     def opaque(self) -> bool:

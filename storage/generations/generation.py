@@ -79,6 +79,8 @@ class Generation:
         self._lock = threading.Lock()
         self._attention = threading.Lock()
         self._idle: list[IndexReader] = []
+        self._opened_by: dict[int, GenerationRow] = {}
+        """The row whose settings an open reader has, by the id of the object."""
         self._opened = disk.identity(path)
         self.hindered = row.hindered
         """Why it does not follow the journal at present; "" while it does. Set by its Follower."""
@@ -141,7 +143,9 @@ class Generation:
             pass
         try:
             with shortages("read", str(self.path)):
-                reader = self.backend.open_reader(shard_paths(self.path, self.row.shards), self.row.options)
+                row = self.row
+                reader = self.backend.open_reader(shard_paths(self.path, row.shards), row.query_options)
+                self._opened_by[id(reader)] = row
         except ResourceExhausted:
             self._is_short = True
             raise
@@ -159,10 +163,21 @@ class Generation:
         An idle reader holds descriptors, so few are kept, and none while a reader could not be opened.
         """
         with self._lock:
-            if not (self.closed or self._is_short) and len(self._idle) < IDLE_READERS_MAX:
+            is_old = self._opened_by.get(id(reader)) is not self.row
+            if not (is_old or self.closed or self._is_short) and len(self._idle) < IDLE_READERS_MAX:
                 self._idle.append(reader)
                 return
+            self._opened_by.pop(id(reader), None)
         reader.close()
+
+    def retune(self, row: GenerationRow) -> None:
+        """New readers take the settings of this row; a reader in use goes on with those that it was opened with."""
+        with self._lock:
+            self.row = row
+            old, self._idle = self._idle, []
+        for reader in old:
+            self._opened_by.pop(id(reader), None)
+            reader.close()
 
     def wait_applied(self, lsn: int, deadline: float, is_left: Callable[[], bool] = lambda: False) -> bool:
         """Wait until readers see everything up to `lsn`; False when the live pointer moved to another one before.

@@ -78,6 +78,19 @@ def unfit(generation: GenerationRow, spec: Spec) -> str:
     return ""
 
 
+def settings_of(generation: GenerationRow, spec: Spec) -> dict[str, Any]:
+    """The options of a spec that only readers of a generation need. Raises InvalidConfig if its files need others."""
+    kind = registry.backend(spec.backend)
+    reuse = kind.plan(generation.options, spec.options) if isinstance(kind, Seeding) else Reuse.NOTHING
+    if reuse not in (Reuse.SETTINGS, Reuse.COPY):
+        raise InvalidConfig(
+            "these options need other files",
+            operation="retune",
+            hint="build the index with them: start_build, or rebuild",
+        )
+    return {name: value for name, value in spec.options.items() if value != generation.options.get(name)}
+
+
 def choose(
     catalog: Catalog, branch: int, spec: Spec, seed: str, is_served: Callable[[int], bool]
 ) -> GenerationRow | None:

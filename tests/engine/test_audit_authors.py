@@ -181,6 +181,11 @@ CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] =
         lambda e: (live(e), e.drop_index("main", KIND)),
         lambda e: (live(e), e.drop_index("main", KIND, **ALICE)),
     ),
+    "retune": (
+        "index.retuned",
+        lambda e: (live(e), e.retune("main", KIND, {})),
+        lambda e: (live(e), e.retune("main", KIND, {}, **ALICE)),
+    ),
     "tell_settings": (
         "settings.applied",
         lambda e: e.tell_settings("a file", None),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import convert
 
-from shadowswitch import Engine, ShadowIndex
+from shadowswitch import Engine, Put, ShadowIndex
 from shadowswitch.service.cli.progress import build_details
 from shadowswitch.service.daemon.index_reconciler import IndexReconciler
 from shadowswitch.service.daemon.settings import IndexSettings
@@ -182,3 +182,15 @@ def test_the_status_of_builds_beside_a_server_is_that_of_the_server(cli: Cli, da
         (row,) = (one for one in cli.json("locks", "main", "--data", data)["builds"] if one["shadow_index_id"] == first)
         assert row["stands_still"] is None
         wait_until(lambda: cli.json("status", first, "--data", data)["state"] == "BUILT", what="the build")
+
+
+def test_retune_gives_a_live_index_other_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, cli = tmp_path / "data", Cli(capsys)
+    with Engine.open(data) as engine:
+        engine.create_branch("main")
+        engine.write("main", [Put("file", "a", {"title": "amber", "body": "birch"})])
+        assert engine.rebuild("main", "SEARCH_INDEX", ["file"], {"columns": ["title", "body"]}).success
+    option = ("--option", 'columns={"title": 9, "body": 1}')
+    found = cli.json("retune", "main", "SEARCH_INDEX", *option, "--data", data)
+    assert found["build_config"]["columns"] == {"title": 9, "body": 1}
+    assert "need other files" in cli.error("retune", "main", "--option", "tokenizer=porter", "--data", data, status=2)

@@ -158,6 +158,14 @@ class Rollback(SwitchOptions, frozen=True, kw_only=True):
     index_type: IndexType
 
 
+class Retune(Body, frozen=True):
+    """The live index, and the options that its readers take from now on; the others stay."""
+
+    branch_name: BranchName
+    index_type: IndexType
+    build_config: dict[str, Any]
+
+
 def switch_request(body: SwitchOptions, caller: Caller) -> SwitchRequest:
     """The request to the engine. Raises InvalidConfig."""
     return derive(

@@ -1,4 +1,4 @@
-"""`/indexes`: the live indexes, and the rollback."""
+"""`/indexes`: the live indexes, the rollback, and other weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from litestar import Request
 from litestar.params import Parameter
 
+from shadowswitch.model.views import IndexInfo
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.host import Host
@@ -47,6 +48,16 @@ def rollback(data: bodies.Rollback, host: Host, caller: Caller, request: Request
         return switch_answer(host.engine.rollback(data.branch_name, data.index_type, how), request)
 
 
+@changes(f"{BASE}/retune", Scope.BUILD)
+def retune(data: bodies.Retune, host: Host, caller: Caller) -> IndexInfo:
+    """Let a live index answer with other options that its files serve as they are, such as weights of columns.
+
+    422 for options that need a build.
+    """
+    caller.require(Scope.BUILD, data.branch_name)
+    return host.engine.retune(data.branch_name, data.index_type, data.build_config, caller.author, caller.reason)
+
+
 @removes(BASE, Scope.ADMIN)
 def drop(
     host: Host,
@@ -64,4 +75,4 @@ def drop(
     return bodies.Dropped(True, f"{index_type} of branch {branch_name} is dropped", branch_name, index_type)
 
 
-HANDLERS = (indexes, rollback, drop)
+HANDLERS = (indexes, rollback, retune, drop)

@@ -30,8 +30,9 @@ def plan(old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
     """What a shard with the options `new` can take over from one with `old`. Pure."""
     if set(old["columns"] or ()) != set(new["columns"] or ()) or old.get("text", RAW) != new.get("text", RAW):
         return Reuse.NOTHING
-    same = all(old[name] == new[name] for name in ("tokenizer", "prefix"))
-    return Reuse.COPY if same else Reuse.REINDEX
+    if any(old[name] != new[name] for name in ("tokenizer", "prefix")):
+        return Reuse.REINDEX
+    return Reuse.COPY if old["columns"] == new["columns"] else Reuse.SETTINGS
 
 
 def seed(source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]) -> None:

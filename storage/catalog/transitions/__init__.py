@@ -64,6 +64,7 @@ from shadowswitch.storage.catalog.transitions.switches import (
     commit_switch,
     finish_switch,
     give_up_switching,
+    retune,
     withdraw_live,
 )
 
@@ -107,6 +108,7 @@ __all__ = [
     "resume_building",
     "retire_failed",
     "retire_previous",
+    "retune",
     "schedule",
     "set_priority",
     "set_share",

@@ -9,7 +9,7 @@ import msgspec
 from shadowswitch.model.errors import StaleFence
 from shadowswitch.model.shadow_state import GenerationRole, Phase, PublishStrategy, ShadowState
 from shadowswitch.storage.catalog import rows
-from shadowswitch.storage.catalog.rows import IndexRow, ShadowRow
+from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.moves import emit, move
 from shadowswitch.storage.catalog.transitions.retirement import mark_unsound, retire_and_emit, retire_previous, soak
@@ -95,6 +95,22 @@ def commit_switch(
     commit.audit("switch.committed", shadow.id, {**what, **audit})
     if unsound and live:
         mark_unsound(commit, live, unsound)
+    return row
+
+
+def retune(commit: Commit, number: int, settings: dict[str, Any], build_config: dict[str, Any]) -> GenerationRow:
+    """The readers of a live generation take other options; its files stay. Raises StaleFence if it was left."""
+    generation = commit.generation(number)
+    index = commit.index(generation.branch, generation.index_type)
+    if index is None or index.live != number:
+        raise StaleFence(f"generation {number} is not live any more", operation="retune", hint="try again")
+    row = msgspec.structs.replace(generation, settings=settings)
+    commit.put_generation(row)
+    shadow = msgspec.structs.replace(commit.shadow(generation.shadow_id), build_config=build_config)
+    commit.put_shadow(shadow)
+    what = {"generation": number, "settings": settings}
+    emit(commit, shadow, "index.retuned", **what)
+    commit.audit("index.retuned", shadow.id, what)
     return row
 
 
