@@ -17,11 +17,18 @@ class RemoteForks(RemoteConnection):
     """Branches made from others. One thread."""
 
     def fork_branch(
-        self, name: str, parent: str, mode: str = "snapshot", *, by: str = "", reason: str = ""
+        self,
+        name: str,
+        parent: str,
+        mode: str = "snapshot",
+        at_lsn: int | None = None,
+        *,
+        by: str = "",
+        reason: str = "",
     ) -> BranchInfo:
         """See Engine. The server adds the name of the token to `by`."""
         path = f"branches/{branch_segment(check_new_branch(name))}/fork"
-        body = {"parent": check_named_branch(parent), "mode": mode}
+        body = {"parent": check_named_branch(parent), "mode": mode, "at_lsn": at_lsn}
         return self._call("POST", path, body, BranchInfo, by=by, reason=reason)
 
     def merge_into(

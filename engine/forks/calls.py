@@ -64,13 +64,16 @@ class ForkCalls:
 
         What either changes from then on shows on that one alone. The fork has the indexes of its parent as well, each
         made when it is first read. A branch with forks saves the old image of a record at its first overwrite.
-        `mode` is "snapshot", and `at_lsn` the head of the parent, or None: nothing else is possible. Raises
-        UnknownBranch, InvalidName, BranchExists, InvalidConfig.
+        `mode` is "snapshot". With `at_lsn` the fork shows its parent as of that LSN, of a receipt for example; possible
+        where every version is still there, see docs/branches.md, and otherwise refused. Raises UnknownBranch,
+        InvalidName, BranchExists, InvalidConfig.
         """
         check_new_branch(name)
         row = self._branches.row(parent)
         if mode != SNAPSHOT:
             raise InvalidConfig(f"the mode of a fork is {SNAPSHOT!r}, not {mode!r:.80}", operation="fork_branch")
+        if at_lsn is not None:
+            check_whole("at_lsn", at_lsn, 0)
         named = author(by, reason)
         work = partial(transitions.fork_branch, name=name, parent=row.number, at_lsn=at_lsn)
         return self._views.branch(self._context.transact(signed(work, *named), "fork branch"))

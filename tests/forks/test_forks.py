@@ -262,7 +262,7 @@ def test_what_cannot_be_is_refused_with_words(engine: Engine) -> None:
     with pytest.raises(InvalidConfig, match="mode"):
         engine.fork_branch("x", "main", mode="following")
     for lsn in (2, 99, True, "3"):
-        with pytest.raises(InvalidConfig, match="as of its head"):
+        with pytest.raises(InvalidConfig, match=r"inside a batch|has not reached|whole number"):
             engine.fork_branch("x", "main", at_lsn=lsn)  # type: ignore[arg-type]
     assert engine.fork_branch("x", "main", at_lsn=3).fork_lsn == 3
     with pytest.raises(InvalidConfig, match="is no fork"):

@@ -85,6 +85,11 @@ def test_a_fork_is_made_shown_and_dropped(commands: Commands) -> None:
     assert {one["name"] for one in commands.json("status")["branches"]} == {"main", "other"}
 
 
+def test_a_fork_is_made_of_an_earlier_lsn(commands: Commands) -> None:
+    assert commands("fork", "early", "main", "--at-lsn", "10").startswith("early is a fork of main as of LSN 10")
+    assert "has not reached LSN 99" in commands("fork", "later", "main", "--at-lsn", "99", status=2)
+
+
 def test_a_diff_lists_what_the_fork_changed(commands: Commands) -> None:
     found = commands.json("diff", FORK)
     assert (found["branch_name"], found["against"], found["cursor"]) == (FORK, "main", None)

@@ -38,6 +38,7 @@ class Limit(Enum):
     KV_KEPT = "shadowswitch.storage.backends.kv.kept.KEPT"
     KV_KEPT_MAX = "shadowswitch.storage.backends.kv.kept.KEPT_MAX"
     LOCKS_MAX = "shadowswitch.model.locks.table.LOCKS_MAX"
+    PAST_CHANGES = "shadowswitch.storage.catalog.transitions.past.CHANGES_MAX"
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
     SEED_ROWS_MIN = "shadowswitch.storage.generations.seeding.ROWS_MIN"
     SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"

@@ -36,13 +36,14 @@ def fork(
     parent: str,
     *,
     data: Data,
+    at_lsn: Annotated[int | None, Parameter(show_default=False)] = None,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
 ) -> None:
     """Make a branch that shows its parent as it is now. It takes the same time at any size.
 
-    What either changes from then on shows on that one alone. The fork has no indexes until `build` makes them.
+    What either changes from then on shows on that one alone. The first search on the fork has its index made.
 
     Example: `shadowswitch fork feature/rename main --data ./data`
 
@@ -52,9 +53,11 @@ def fork(
         The name of the new branch.
     parent
         The branch to fork.
+    at_lsn
+        Show the parent as of this LSN instead, as far as that is still known.
     """
     with open_engine(data) as engine:
-        found = engine.fork_branch(name, parent, by=by, reason=reason)
+        found = engine.fork_branch(name, parent, at_lsn=at_lsn, by=by, reason=reason)
     records = output.counted(found.record_count, "record")
     output.print_result(found, f"{found.name} is a {fork_text(found.parent, found.fork_lsn)}, with {records}", json)
 

@@ -15,7 +15,7 @@ OnConflict = Literal["refuse", "ours", "theirs"]
 
 
 class NewFork(Body, frozen=True):
-    """The parent of the new branch. `at_lsn` is the head of the parent, or null: nothing else is possible."""
+    """The parent of the new branch. `at_lsn` is an LSN of the parent, or null for its head."""
 
     parent: BranchName
     mode: Literal["snapshot", "following"] = "snapshot"

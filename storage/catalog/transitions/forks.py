@@ -19,6 +19,7 @@ from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, needed_lsns, read_lineage
 from shadowswitch.storage.catalog.source.versions import BEHIND_PLACE, old_images, undo_lsn
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transitions.past import Past, undo_until
 
 BEHIND = b"\0" + b"\xff" * 9
 """Behind the key of a record: behind all its images."""
@@ -27,26 +28,30 @@ NAMED_MAX = 10
 
 
 def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = None) -> BranchRow:
-    """Make a fork of a branch as of its head. Raises UnknownBranch, BranchExists, InvalidConfig for another LSN.
+    """Make a fork of a branch as of its head, or of an LSN before it (`transitions.past`).
 
-    Costs 1 KiB for each resource type of the parent (BR-1).
+    Costs 1 KiB for each resource type of the parent (BR-1). Raises UnknownBranch, BranchExists, InvalidConfig.
     """
     commit.store_heads()
     of = commit.branch(parent)
     head, _ = commit.head(parent)
-    if at_lsn is not None and (at_lsn != head or isinstance(at_lsn, bool)):
+    if at_lsn is not None and at_lsn > head:
         raise InvalidConfig(
-            f"branch {of.name!r} can be forked as of its head, LSN {head}, not as of {at_lsn!r:.40}",
+            f"branch {of.name!r} has not reached LSN {at_lsn}: its head is {head}",
             operation="fork_branch",
             object=of.name,
-            hint="leave at_lsn out: old images are kept from the first fork on only",
+            hint="leave at_lsn out: the fork is made of the head then",
         )
-    count = commit.count(parent)
+    past = undo_until(commit, of, at_lsn) if at_lsn is not None and at_lsn < head else Past({}, 0)
+    count = commit.count(parent) - past.fewer
+    head = head if at_lsn is None else at_lsn
     row = commit.create_branch(name, commit.now(), parent, head)
     kept = scan_prefix(commit.txn, commit.db["heads"], BRANCH.pack(parent))
     for key, value in [(bytes(key), bytes(value)) for key, value in kept]:
         if len(key) == keys.TYPE_PREFIX.size:
             commit.txn.put(BRANCH.pack(row.number) + key[BRANCH.size :], value, db=commit.db["heads"])
+    for number, digest in past.digests.items():
+        commit.txn.put(keys.TYPE_PREFIX.pack(row.number, number), digest.encode(), db=commit.db["heads"])
     commit.counts[row.number] = count
     commit.set_head(row.number, head, head + 1)
     _put_needs(commit, row, row)
