@@ -7,6 +7,9 @@ Real threads on a real engine; builds, and a reader by path, in processes of the
 loses or revives anything, when one of its reads fails or is stale, when the engine itself lost a record in any mode, or
 (with --expect-failures) when the auditor does not find the known failures of the other modes.
 
+In `shadow` two threads on each branch also make feature branches, one after the other: forked, edited, searched,
+rebased, merged and dropped. No other way knows forks.
+
 A read is stale when it shows an older version of a record than was acknowledged --stale-s before it began, or than the
 same reader saw before. Everything else is defined beside its figure.
 """

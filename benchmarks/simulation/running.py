@@ -12,6 +12,7 @@ import msgspec
 from benchmarks.common import Window, fill_types, quantile
 from benchmarks.ledger import Key, Ledger, Verdict
 from benchmarks.simulation.developers import AtWork, Notes, Prober, Run
+from benchmarks.simulation.features import Features, Trunk
 from benchmarks.simulation.hosts import Delays, Host, make_host
 from benchmarks.simulation.outside import OutsideReader, Seen
 from benchmarks.simulation.schedule import TYPES, Rebuild, Schedule
@@ -85,7 +86,10 @@ def _run(schedule: Schedule, host: Host, ledger: Ledger, stale_s: float) -> Outc
         for branch in schedule.branches
     ]
     run.rebuilding = len(rebuilders)
-    people = [AtWork(run, developer) for developer in schedule.developers]
+    people: list[threading.Thread] = [AtWork(run, developer) for developer in schedule.developers]
+    if host.mode == "shadow":  # no other way to rebuild knows forks
+        trunks = [Trunk(run, branch, TYPES[0]) for branch in schedule.branches]
+        people += [Features(trunk, number) for trunk in trunks for number in range(2)]
     prober = Prober(run)
     for thread in (*people, *rebuilders, prober):
         thread.start()

@@ -29,8 +29,14 @@ ROWS: tuple[tuple[str, Callable[[Outcome], str]], ...] = (
     ("edit to searchable: p50, p99", lambda o: f"{o.searchable_p50_ms:.1f}, {o.searchable_p99_ms:.1f} ms"),
     ("edits never searchable (sampled)", lambda o: str(o.never_searchable)),
     ("rebuild, start to switched", lambda o: f"{o.build_s:.2f} s"),
+    ("feature branches merged, searched, conflicts settled", lambda o: _features(o)),
     ("edit conflicts, lock conflicts", lambda o: f"{o.counts.get('edit conflicts', 0)}, {_lock_conflicts(o)}"),
 )
+
+
+def _features(outcome: Outcome) -> str:
+    names = ("feature branches merged", "feature branches searched", "conflicts of features settled")
+    return ", ".join(str(outcome.counts.get(name, 0)) for name in names) if outcome.mode == "shadow" else ""
 
 
 def _lock_conflicts(outcome: Outcome) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,10 @@ from benchmarks import results, run
 from benchmarks.common import Report, decode_report
 from benchmarks.ledger import Key, Ledger
 from benchmarks.results import Section
+from benchmarks.simulation.hosts import Delays
+from benchmarks.simulation.running import run_mode
+from benchmarks.simulation.schedule import Size, everyday
+from tests.support import inside
 from tests.support.engine_helpers import outside_environment
 
 ROOT = Path(__file__).parents[2]
@@ -188,3 +193,20 @@ def test_the_auditor_does_not_report_records_that_change_while_it_looks(ledger: 
         "the index already has a newer version"
     )
     assert not ledger.audit_changed(known, moving, stored.get).lost
+
+
+@pytest.mark.slow
+def test_the_simulation_merges_features_and_finds_a_merge_that_loses_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = everyday(Size(2, 1, 2.0, 1, 60, 0.1, 1))
+    sound = run_mode(plan, "shadow", tmp_path / "sound", 30.0, Delays())
+    assert (sound.problems, sound.lost, sound.revived) == ([], 0, 0)
+    assert sound.counts["feature branches merged"] > 0
+
+    def loses_one(ordinary: Any, bringing: Any, part: Any) -> Any:
+        return ordinary(bringing, part[1:]) if len(part) > 1 else ordinary(bringing, part)
+
+    inside.wrap(monkeypatch, inside.Step.BRING, loses_one)
+    wrong = run_mode(plan, "shadow", tmp_path / "wrong", 30.0, Delays())
+    assert any("feature/" in problem for problem in wrong.problems), wrong.problems
