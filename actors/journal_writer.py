@@ -35,7 +35,6 @@ from shadowswitch.model.records import Receipt
 from shadowswitch.storage.catalog.counters import Counters
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal_format import Batch
-from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
@@ -93,13 +92,13 @@ class CommitSwitch(msgspec.Struct, frozen=True):
 
     What has gathered is committed first. Then, on the JournalWriter's thread and with nothing in between: `prepare`
     applies the last durable changes and returns None, or a refusal; `work` is the transaction and returns the row of
-    the index; `settle` makes the live pointer agree with that row, or with the catalog (None) when the transaction
-    raised: it may be durable all the same. Reply: the row, or the refusal.
+    the index, or those of a group; `settle` makes the live pointer agree with that, or with the catalog (None) when the
+    transaction raised: it may be durable all the same. Reply: what `work` returned, or the refusal.
     """
 
     prepare: Callable[[], Any]
     work: Callable[[Commit], Any]
-    settle: Callable[[IndexRow | None], object]
+    settle: Callable[[Any], object]
     reply: Reply[Any]
 
 

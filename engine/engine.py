@@ -28,6 +28,8 @@ from shadowswitch.engine.calls.removal import RemovalCalls
 from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.forks.calls import ForkCalls
+from shadowswitch.engine.groups.calls import GroupCalls
+from shadowswitch.engine.groups.reading import GroupReading
 from shadowswitch.engine.lifecycle import Lifecycle
 from shadowswitch.engine.log_lines import OPERATIONS, RefusedCalls
 from shadowswitch.engine.machine import Machine
@@ -86,6 +88,7 @@ _branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _D
 _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _Delegate(InboundCalls)
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
 _schedule, _forks = _Delegate(ScheduleCalls), _Delegate(ForkCalls)
+_groups, _reading = _Delegate(GroupCalls), _Delegate(GroupReading)
 _soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
@@ -211,6 +214,17 @@ class Engine:
 
     set_health_check = _soak(SoakCalls.set_health_check)
     add_validator = _soak(SoakCalls.add_validator)
+
+    # -- groups: indexes that are switched, rolled back and read together --------------------------------------------
+
+    start_group = _groups(GroupCalls.start_group)
+    group = _groups(GroupCalls.group)
+    groups = _groups(GroupCalls.groups)
+    switch_group = _groups(GroupCalls.switch_group)
+    rollback_group = _groups(GroupCalls.rollback_group)
+    dissolve_group = _groups(GroupCalls.dissolve_group)
+    add_group_validator = _groups(GroupCalls.add_group_validator)
+    read_group = _reading(GroupReading.read_group)
 
     # -- what is live --------------------------------------------------------------------------------------------------
 

@@ -22,11 +22,8 @@ start that fails, and behind everything that it ticks. A second stop does nothin
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -43,6 +40,7 @@ from shadowswitch.actors.build.silence import note_killed
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.group.group_switcher import GroupSwitcher
 from shadowswitch.actors.journal_writer import JournalWriter, Transact
 from shadowswitch.actors.kit.actor import Address
 from shadowswitch.actors.kit.attention import Attention
@@ -82,9 +80,11 @@ from shadowswitch.engine.calls.soak import SoakCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls, SwitchCalls
 from shadowswitch.engine.forks.calls import ForkCalls
 from shadowswitch.engine.forks.indexes import ForkIndexes
+from shadowswitch.engine.groups.calls import GroupCalls
+from shadowswitch.engine.groups.reading import GroupReading, OpenViews
 from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, prepare_log
-from shadowswitch.engine.machine import Machine
+from shadowswitch.engine.machine import Machine, lock_directory
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
@@ -92,7 +92,7 @@ from shadowswitch.engine.views import Views
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import CorruptData, InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
-from shadowswitch.storage import data_directory, disk
+from shadowswitch.storage import data_directory
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import LOCK_FILE
 from shadowswitch.storage.catalog.rows import ShadowRow
@@ -100,13 +100,10 @@ from shadowswitch.storage.catalog.source.shadow_table import ShadowTable
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.manifest import refuse_foreign
-from shadowswitch.storage.shortages import NO_ROOM
 
 logger = logging.getLogger("shadowswitch")
 
 STOP_TIMEOUT_S = 10.0
-NOT_OF_THE_PATH = (*NO_ROOM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOLCK)
-"""Errors that say nothing against a path as a data directory."""
 
 
 class Lifecycle:
@@ -121,7 +118,7 @@ class Lifecycle:
         self._kicked: list[Address] = []
         with ExitStack() as stack:
             self._machine = machine
-            root, hold = _lock_directory(path, config, machine, stack)
+            root, hold = lock_directory(path, config, machine, stack)
             with disk_errors("open"):
                 self._start(root, hold, config, stack)
                 self._make_calls(state, stack)
@@ -187,7 +184,7 @@ class Lifecycle:
             self.build_progress, self._start_builder,
         )  # fmt: skip
         stack.callback(self.builds.close, STOP_TIMEOUT_S)
-        self.readers = OpenReaders(clock)
+        self.readers, self.views = OpenReaders(clock), OpenViews(context)
         stack.callback(self.readers.shut, STOP_TIMEOUT_S)
         stack.callback(changes.close)
         stack.callback(self.router.close, STOP_TIMEOUT_S)
@@ -239,7 +236,10 @@ class Lifecycle:
             {row.id for row in (*self.recovered.resume, *self.recovered.left)},
         )  # fmt: skip
         switches = SwitchCalls(context, state, directory, generations, validator, broken, self._start_switcher, builds)
-        soak = SoakCalls(context, state, generations, validator, switches, views)
+        groups = GroupCalls(
+            context, state, directory, generations, validator, self.builds, broken, self._start_group_switcher
+        )
+        soak = SoakCalls(context, state, generations, validator, switches, groups, views)
         stack.callback(soak.close, STOP_TIMEOUT_S)
         self.schedule = Address(lambda: Schedule.start(context, self.plans, switches.switch))
         stack.callback(self.schedule.stop, STOP_TIMEOUT_S)
@@ -264,6 +264,10 @@ class Lifecycle:
             BuildCalls: builds,
             SwitchCalls: switches,
             SoakCalls: soak,
+            GroupCalls: groups,
+            GroupReading: GroupReading(
+                context, directory, self.indexes, indexes, self.readers, self.views, soak.distrust
+            ),
             ScheduleCalls: schedule,
             IndexCalls: indexes,
             RemovalCalls: RemovalCalls(
@@ -287,6 +291,12 @@ class Lifecycle:
         return Switcher.start(
             self.context, self.router, self.indexes, self.generations, self.heads, self.followers, self.pause,
             self.publisher, self.switches, self.validator,
+        )  # fmt: skip
+
+    def _start_group_switcher(self) -> Any:
+        return GroupSwitcher.start(
+            self.context, self.indexes, self.generations, self.heads, self.followers, self.pause, self.publisher,
+            self.switches, self.validator,
         )  # fmt: skip
 
     def _start_builder(self, row: ShadowRow, parallel_workers: int) -> Any:
@@ -334,39 +344,7 @@ class Lifecycle:
         self.supervisor.mend(self._core(), self.builds.mend)
         self.running_builds.way.look(busy=self.builds.builders.count() > 0)
         self.readers.reclaim()
-
-
-def _lock_directory(
-    path: str | os.PathLike[str], config: Config, machine: Machine, stack: ExitStack
-) -> tuple[Path, data_directory.DirectoryLock]:
-    with disk_errors("open"), _usable(path):
-        root = Path(path).absolute()
-        disk.make_folder(root, 0o700)
-        if not config.allow_remote_filesystem:
-            disk.refuse_remote(root)
-        exposed = data_directory.written_by_others(root, data_directory.EXPOSED)
-        if exposed:
-            logger.warning("%s", exposed)
-        hold = machine.lock_directory(root)
-        stack.callback(hold.release)
-        failpoint("open.locked")
-    return root, hold
-
-
-@contextlib.contextmanager
-def _usable(path: object) -> Iterator[None]:
-    """Raise InvalidConfig where the operating system, or Python, refuses a path as a data directory."""
-    try:
-        yield
-    except (TypeError, ValueError, OSError) as error:
-        if isinstance(error, ShadowSwitchError) or getattr(error, "errno", None) in NOT_OF_THE_PATH:
-            raise
-        raise InvalidConfig(
-            f"{path!r:.200} can be no data directory: {getattr(error, 'strerror', None) or error}",
-            operation="open",
-            object=str(path)[:200],
-            hint="give the path of a directory of yours, or of one that you may make",
-        ) from error
+        self.views.expire()
 
 
 def _tick_if_idle(address: Address) -> None:

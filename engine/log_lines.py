@@ -50,6 +50,7 @@ OPERATIONS = frozenset({
     "start_indexing", "complete_indexing", "drop_index", "force_unlock",
     "start_build", "cancel_build", "retry_build", "pause_build", "resume_build", "throttle_build", "set_priority",
     "complete_build", "fail_build", "rebuild", "switch", "rollback", "schedule_switch", "unschedule_switch",
+    "start_group", "switch_group", "rollback_group", "dissolve_group",
 })  # fmt: skip
 """The public calls that have a line when they are refused."""
 NAMED_OTHERWISE = (BuildFailed, BuildCancelled, CompletionRefused, EngineClosed, Timeout)

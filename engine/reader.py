@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
-from shadowswitch.model.errors import CorruptData, EngineClosed, UnknownIndex
+from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
@@ -62,7 +62,9 @@ class Reader:
         self._lock = threading.Lock()
         self._scans: list[Iterator[Record]] = []
         self._forget: Callable[[], object] = lambda: None
-        self._why = ("the reader is closed", "open another with engine.reader")
+        self._why: ShadowSwitchError = EngineClosed(
+            "the reader is closed", operation="read", hint="open another with engine.reader"
+        )
         self.generation = generation
         """The number of the pinned generation."""
         self.lsn = lsn
@@ -141,7 +143,7 @@ class Reader:
         """One call at a time. A plain function, because a generator as context costs as much as a pin."""
         with self._lock:
             if self._reader is None:
-                raise EngineClosed(self._why[0], operation="read", hint=self._why[1])
+                raise type(self._why)(self._why.message, operation="read", hint=self._why.hint)
             try:
                 return call(self._reader)
             except CorruptData as error:
@@ -153,12 +155,16 @@ class Reader:
         with self._lock:
             self._let_go()
 
-    def shut(self, timeout_s: float) -> bool:
-        """The engine closes: so does this, behind the call that runs; False if that does not end in time."""
+    def shut(self, timeout_s: float, why: ShadowSwitchError | None = None) -> bool:
+        """The engine closes this, behind the call that runs; False if that does not end in time.
+
+        Later calls raise an error as `why`: by default that the engine is closed.
+        """
         if not self._lock.acquire(timeout=timeout_s):
             return False
         try:
-            self._why = ("the engine is closed", "open it again with Engine.open")
+            if why is None or self._reader is not None:
+                self._why = why or EngineClosed("the engine is closed", hint="open it again with Engine.open")
             self._let_go()
         finally:
             self._lock.release()

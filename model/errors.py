@@ -4,7 +4,7 @@
     |- opening      EngineAlreadyOpen, EngineClosed, CloseInCallback, DirectoryLost,
     |               UnsupportedFilesystem, UnsupportedFormat
     |- naming       InvalidName (BranchExists), InvalidChange, InvalidConfig, InvalidEvent
-    |               UnknownBranch, UnknownShadow, UnknownIndex
+    |               UnknownBranch, UnknownShadow, UnknownGroup, UnknownIndex
     |- writing      WriteBlocked, StorageFull, JournalTrimmed
     |- following    PlaceLost
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
@@ -114,6 +114,10 @@ class UnknownBranch(ShadowSwitchError, LookupError):
 
 class UnknownShadow(ShadowSwitchError, LookupError):
     """No shadow index has that id."""
+
+
+class UnknownGroup(ShadowSwitchError, LookupError):
+    """No group has that id."""
 
 
 class UnknownIndex(ShadowSwitchError, LookupError):
@@ -251,3 +255,9 @@ def no_shadow(shadow_id: object) -> UnknownShadow:
     """The error for a shadow that is not there, or not any more."""
     hint = "see shadows() for what there is"
     return UnknownShadow(f"there is no shadow index {shadow_id!r:.80}", object=str(shadow_id)[:80], hint=hint)
+
+
+def no_group(group_id: object) -> UnknownGroup:
+    """The error for a group that is not there, or not any more."""
+    hint = "see groups() for what there is"
+    return UnknownGroup(f"there is no group {group_id!r:.80}", object=str(group_id)[:80], hint=hint)

@@ -1,7 +1,7 @@
 """The registry of invariants. Code, tests and documents cite these ids.
 
 ST: the catalog; IX: generations and the live pointer; SW: a switch, as readers and writers see it; BK: promises of a
-backend (spelled out in `storage.backends.protocol`); BR: forks; EV: the event log; LK: the lock table (see
+backend (spelled out in `storage.backends.protocol`); BR: forks; GR: groups; EV: the event log; LK: the lock table (see
 `model.locks.table`).
 """
 
@@ -41,6 +41,7 @@ INVARIANTS: Final = MappingProxyType(
         "BR-2": "a parent keeps each version of a record that one of its forks shows",
         "BR-3": "a branch with old images is written to as one with forks",
         "BR-4": "forks form a tree: a fork has one older parent, whose head is not below the LSN of the fork",
+        "GR-1": "the indexes of a switched group are all at the generations of the group, or all at those before it",
         "EV-1": "events and audit rows are numbered without gaps, and the newest has the highest number given",
         "EV-2": "model.events lists the type of every event",
         "EV-3": "an event from outside has one outcome, as long as its row is kept",

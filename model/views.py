@@ -233,9 +233,11 @@ class SwitchRequest(msgspec.Struct, frozen=True):
     """For QUERY_COMPARISON; by default the last queries of the readers of the live index."""
     allow_empty: bool = False
     """An index without records, or with a resource type that has none, is meant so."""
+    break_group: bool = False
+    """An index that belongs to a group is switched alone, and the group is broken up."""
 
     def __post_init__(self) -> None:
-        for name in ("force_switch", "backup_current", "allow_empty"):
+        for name in ("force_switch", "backup_current", "allow_empty", "break_group"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidConfig(f"{name} must be True or False, not {getattr(self, name)!r:.80}")
         for name in ("performed_by", "reason"):

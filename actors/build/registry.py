@@ -116,6 +116,31 @@ class BuildRegistry:
         what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, claim, Reply()) if track_ready else None
         return self.start(self._begin(shadow_id, branch, claim, what))
 
+    def claiming(
+        self,
+        branch: BranchRow,
+        index_type: str,
+        resource_types: Sequence[str],
+        build_config: Mapping[str, Any] | None,
+    ) -> Callable[[Commit], ShadowRow]:
+        """The claim of one build among several, for a transaction that claims all or none; `start` begins it."""
+        spec = make_spec(index_type, resource_types, build_config, False)
+        config = plain("build_config", build_config or {})
+        self._preflight(branch, index_type)
+        shadow_id, heals = uuid.uuid4().hex, self._is_unserved(branch.number, index_type)
+        source = seeding.choose(self._context.catalog, branch.number, spec, seeding.AUTO, self._is_open)
+
+        def work(commit: Commit) -> ShadowRow:
+            row, _ = transitions.claim_build(
+                commit, shadow_id, branch, spec, config, False, "", heals=heals, seed=seeding.AUTO,
+                seeded_from=source.number if source else 0,
+            )  # fmt: skip
+            what = {"branch_name": branch.name, "index_type": index_type, "service_name": ""}
+            commit.audit("build.claimed", shadow_id, what)
+            return row
+
+        return work
+
     def _begin(
         self, shadow_id: str, branch: BranchRow, work: Callable[[Commit], ShadowRow], track: TrackBuild | None
     ) -> ShadowRow:

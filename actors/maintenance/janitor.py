@@ -17,6 +17,7 @@ from shadowswitch.actors.branch.lifecycle import SettleBuild, outcome_of
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.external import ExternalBuilds
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.group.soaks import end_idle_groups, end_soak
 from shadowswitch.actors.kit.actor import EngineActor
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Tick
@@ -165,7 +166,9 @@ class Janitor(EngineActor):
             row = self._context.catalog.generation(number)
             if row is not None and (row.branch, row.index_type) in switched:
                 continue  # it is the way back of a switch that is not verified yet, or the target of a rollback
-            self._context.transact(partial(transitions.retire_previous, generation_number=number), "end soak")
+            if row is not None:
+                end_soak(self._context, row, switched)
+        end_idle_groups(self._context, switched)
 
     def _is_over(self, moment: Moment, after_s: float = 0.0) -> bool:
         """Have so many seconds passed since a moment of this boot?"""

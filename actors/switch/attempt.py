@@ -20,8 +20,8 @@ for the drain, the proof and the commit: `sealed_ms`. Decision 0011 has the figu
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import msgspec
 
@@ -57,6 +57,8 @@ DRAIN_FIRST_LSNS = 500
 """How long the drain of a first attempt may keep writers out, and how many LSNs it may have ahead of it; each further
 attempt may four times as much, up to `Config.seal_budget_ms`. So a large batch just ahead of the switch is caught up
 with beside the writers, if possible."""
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
 COMMIT_TIMEOUT_S = 600.0
 """A turn that has begun is waited for much longer than anything else: giving up would leave its outcome unknown, and
 while the disk stalls no other write could be committed either."""
@@ -72,6 +74,20 @@ class AttemptEnd(msgspec.Struct):
     """How long its turn took: no other write could become durable meanwhile."""
     commit_lsn: int = 0
     drained: int = 0
+
+
+def try_until(context: EngineContext, deadline: float, try_once: Callable[[int], Failure]) -> Failure:
+    """Attempts with backoff, counted from 0, until one ends otherwise than by giving up or the deadline has come."""
+    backoff_s = BACKOFF_FIRST_S
+    number = 0
+    while True:
+        failure = try_once(number)
+        if failure != Failure.GAVE_UP or context.clock.monotonic() + backoff_s > deadline:
+            return failure
+        context.metrics.count("switch_attempts_given_up")
+        context.clock.sleep(backoff_s)
+        backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+        number += 1
 
 
 class Attempt:
@@ -114,17 +130,30 @@ class Attempt:
     def run(self) -> AttemptEnd:
         """Raises what the transaction raised: its outcome is for the catalog to say. Any other failure is returned."""
         try:
-            with self._index.switch_lock(self._within(SWITCH_LOCK_S)):
-                self._live_until = self._clock.monotonic() + LIVE_S
-                self._catch_up()
-                with self._pause.paused(), self._target.writer.pause_apply(self._within(PAUSE_S)):
+            with self.locked():
+                self.catch_up()
+                with self._pause.paused(), self.apply_paused():
                     self._come_near()
-                    with closing(self._kept_digest()) as self._source:
+                    with self.digest_kept():
                         return self._take_turn()
         except Timeout as error:
             return AttemptEnd(Failure.GAVE_UP, error.message)
 
-    def _catch_up(self) -> int:
+    # -- the parts of `run`, which a GroupAttempt does for several indexes together --------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Meanwhile no other switch of the index is attempted. Raises Timeout or EngineClosed."""
+        with self._index.switch_lock(self._within(SWITCH_LOCK_S)):
+            self._live_until = self._clock.monotonic() + LIVE_S
+            yield
+
+    def apply_paused(self) -> AbstractContextManager[None]:
+        """Meanwhile no follower applies to the target. Raises Timeout."""
+        return self._target.writer.pause_apply(self._within(PAUSE_S))
+
+    def catch_up(self) -> int:
+        """Apply what is newer beside the writers; returns the number of changes. Raises Timeout."""
         deadline = self._clock.monotonic() + self._within(CATCH_UP_S)
         return self._index.catch_up(self._target, self._heads.of(self._index.branch), deadline, self._live_until)
 
@@ -136,35 +165,47 @@ class Attempt:
         """Each round leaves what was written during it: less than the round before, as long as applying is faster than
         writing."""
         for _ in range(NEAR_ROUNDS_MAX):
-            if self._catch_up() <= NEAR_CHANGES:
+            if self.catch_up() <= NEAR_CHANGES:
                 break
 
-    def _kept_digest(self) -> KeptDigest:
-        return KeptDigest(self._context.catalog, self._index.branch, self._target.writer.types)
+    @contextmanager
+    def digest_kept(self) -> Iterator[None]:
+        """Meanwhile the digest of the source is known at each moment."""
+        with closing(KeptDigest(self._context.catalog, self._index.branch, self._target.writer.types)) as self._source:
+            yield
 
     def _take_turn(self) -> AttemptEnd:
         failpoint("switch.near")
         reply: Reply[AttemptEnd | IndexRow] = Reply()
         now = self._clock.monotonic()
-        self._begin_by = min(now + self._budget_s, self._deadline)
+        self.be_ready(now)
         if self._begin_by < now:
-            return self._late()
-        self._send(CommitSwitch(self._prepare, self._work, self._settle, reply))
+            return self.late()
+        self._send(CommitSwitch(self.prepare, self.work, self.settle, reply))
         if not reply.wait(self._begin_by - now) and reply.cancel():
-            return self._late()
+            return self.late()
         ended: AttemptEnd | IndexRow = result_of(reply, COMMIT_TIMEOUT_S, "the switch")
         if isinstance(ended, IndexRow):
-            self._end.commit_lsn = ended.sealed_lsn
-            return self._end
+            return self.ended(ended)
         return ended
+
+    def be_ready(self, now: float) -> float:
+        """The turn is about to be asked for; returns the (monotonic) moment by which it has to begin."""
+        self._begin_by = min(now + self._budget_s, self._deadline)
+        return self._begin_by
+
+    def ended(self, row: IndexRow) -> AttemptEnd:
+        """How the attempt ended that stored this row."""
+        self._end.commit_lsn = row.sealed_lsn
+        return self._end
 
     # -- on the JournalWriter's thread -----------------------------------------------------------------------------
 
-    def _prepare(self) -> AttemptEnd | None:
+    def prepare(self) -> AttemptEnd | None:
         """Drain and prove; None when the switch may be committed. Nothing was changed otherwise."""
         self._begun = self._clock.monotonic()
         if self._begun > self._begin_by:
-            return self._late()
+            return self.late()
         self._head, source = self._source.look()
         if self._head - self._target.applied_lsn > self._drain_lsns:
             return AttemptEnd(Failure.GAVE_UP, "too many changes came just before the switch")
@@ -189,14 +230,14 @@ class Attempt:
         self._proven = self._clock.monotonic()
         return None
 
-    def _work(self, commit: Commit) -> IndexRow:
+    def work(self, commit: Commit) -> IndexRow:
         """The transaction. Only as of the head that was proven (SW-3)."""
         head = commit.head(self._index.branch)[0]
         if head != self._head:
             raise StaleFence(f"the head is {head}, the shadow was proven at {self._head}", operation="switch")
         return self._transition(commit)
 
-    def _settle(self, row: IndexRow | None) -> None:
+    def settle(self, row: IndexRow | None) -> None:
         """Behind the commit, in the same turn: the live pointer moves, if the catalog's did."""
         if not self._index.agree(self._context.catalog, self._generations, row):
             return
@@ -210,7 +251,8 @@ class Attempt:
         self._context.metrics.observe(name, took_ms)
         return took_ms
 
-    def _late(self) -> AttemptEnd:
+    def late(self) -> AttemptEnd:
+        """The turn did not begin in time."""
         if self._begin_by >= self._deadline:
             return AttemptEnd(Failure.GAVE_UP)
         budget = f"the {self._budget_s * 1000:g} ms that a switch waits for its turn (Config.seal_budget_ms)"

@@ -187,6 +187,8 @@ class LiveIndexes:
         self._changes = changes
         self._indexes: dict[tuple[int, str], LiveIndex] = {}
         self._lock = threading.Lock()
+        self.together = threading.Lock()
+        """Held while the pointers of a group move, and while several are looked at: none is seen half moved."""
 
     def of(self, branch: int, index_type: str) -> LiveIndex:
         """The LiveIndex of a branch and an index type."""

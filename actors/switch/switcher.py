@@ -32,7 +32,7 @@ from shadowswitch.actors.kit.patience import patiently
 from shadowswitch.actors.kit.reply import Reply
 from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
-from shadowswitch.actors.switch.attempt import COMMIT_TIMEOUT_S, Attempt, AttemptEnd
+from shadowswitch.actors.switch.attempt import COMMIT_TIMEOUT_S, Attempt, AttemptEnd, try_until
 from shadowswitch.actors.switch.fitness import examine, refusal
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.actors.switch.open_generations import OpenGenerations
@@ -52,8 +52,6 @@ from shadowswitch.storage.generations.generation import Generation
 
 logger = logging.getLogger("shadowswitch")
 
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MAX_S = 2.0
 SETTLE_S = 10.0
 REVERT_S = 10.0
 """A way back has at least so long, also past the deadline: no commit is left unverified, or unsound."""
@@ -195,28 +193,26 @@ class Switcher(EngineActor):
     def _attempt(
         self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, deadline: float
     ) -> Failure:
-        """Attempts with backoff, until one ends otherwise than by giving up or the deadline has come."""
-        backoff_s = BACKOFF_FIRST_S
-        number = 0
-        while True:
-            try:
-                end = self._made(run, target, expected_live, unsound, number, deadline).run()
-            except Exception as error:
-                if not isinstance(error, ShadowSwitchError):
-                    logger.exception("an attempt to switch to generation %d raised", target.row.number)
-                end = AttemptEnd(Failure.ERROR, str(error) or repr(error))
-            self._kick(target, expected_live)
-            run.add(end)
-            if end.reason or end.failure != Failure.GAVE_UP:
-                run.reason = end.reason
-            elif number == 0:
-                run.reason = run.overdue(math.inf)
-            if end.failure != Failure.GAVE_UP or self._context.clock.monotonic() + backoff_s > deadline:
-                return end.failure
-            self._context.metrics.count("switch_attempts_given_up")
-            self._context.clock.sleep(backoff_s)
-            backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-            number += 1
+        """Attempts until the deadline (monotonic), see `try_until`."""
+        once = partial(self._attempt_once, run, target, expected_live, unsound, deadline)
+        return try_until(self._context, deadline, once)
+
+    def _attempt_once(
+        self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, deadline: float, number: int
+    ) -> Failure:
+        try:
+            end = self._made(run, target, expected_live, unsound, number, deadline).run()
+        except Exception as error:
+            if not isinstance(error, ShadowSwitchError):
+                logger.exception("an attempt to switch to generation %d raised", target.row.number)
+            end = AttemptEnd(Failure.ERROR, str(error) or repr(error))
+        self._kick(target, expected_live)
+        run.add(end)
+        if end.reason or end.failure != Failure.GAVE_UP:
+            run.reason = end.reason
+        elif number == 0:
+            run.reason = run.overdue(math.inf)
+        return end.failure
 
     def _made(
         self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, number: int, deadline: float
@@ -230,8 +226,11 @@ class Switcher(EngineActor):
             "overridden": run.validation.errors + run.validation.allowed if target is run.target else [],
         }
         shadow = catalog.shadow(target.row.shadow_id)
+        leave = partial(transitions.leave_group, shadow_id=shadow.id, break_group=request.break_group)
+        alone = signed(leave, request.performed_by, request.reason)
 
         def transition(commit: Commit) -> IndexRow:
+            alone(commit)
             return transitions.commit_switch(
                 commit,
                 target.row.number,

@@ -90,7 +90,7 @@ class IndexCalls:
         row = self._branches.row(branch)
         live = self._indexes.live(row.number, check_index_type(index_type))
         if live is None:
-            raise self._not_served(row, index_type)
+            raise self.not_served(row, index_type)
         given = self._catalog.shadow(live.row.shadow_id).build_config
         if not isinstance(build_config, Mapping):
             raise InvalidConfig(f"build_config must be a dict, not {build_config!r:.80}", operation="retune")
@@ -197,18 +197,22 @@ class IndexCalls:
         """The live generation, pinned, once it shows `min_lsn`. Raises UnknownIndex, CorruptData, Timeout."""
         index = self._indexes.of(row.number, index_type)
         if not index.shows(min_lsn):
-            self._check_reached(row, min_lsn)
+            self.check_reached(row, min_lsn)
             if index.live is not None:
                 self._followers.of(index.live.row.number).tell(Kick(row.number))
         begun = self._clock.monotonic()
         live = index.pin(min_lsn, timeout_s)
-        if live is None and (row.number, index_type) not in self._broken and self._made(row, index_type, timeout_s):
+        if live is None and self.is_made(row, index_type, timeout_s):
             live = index.pin(min_lsn, max(0.0, begun + timeout_s - self._clock.monotonic()))
         if live is None:
-            raise self._not_served(row, index_type)
+            raise self.not_served(row, index_type)
         return live
 
-    def _check_reached(self, row: BranchRow, min_lsn: int) -> None:
+    def is_made(self, row: BranchRow, index_type: str, timeout_s: float) -> bool:
+        """Wait for an index that only the parent of a fork serves; False if there is none. Raises Timeout."""
+        return (row.number, index_type) not in self._broken and self._made(row, index_type, timeout_s)
+
+    def check_reached(self, row: BranchRow, min_lsn: int) -> None:
         """Raises InvalidConfig for an LSN that the branch has not reached."""
         head = self._heads.of(row.number)
         if min_lsn > head:
@@ -218,7 +222,8 @@ class IndexCalls:
                 f"min_lsn {min_lsn} is beyond the head of branch {row.name!r}, {head}", hint="use the lsn of a receipt"
             )
 
-    def _not_served(self, row: BranchRow, index_type: str) -> Exception:
+    def not_served(self, row: BranchRow, index_type: str) -> Exception:
+        """The error for an index without a live generation that could be read."""
         check_index_type(index_type)
         reason = self._broken.get((row.number, index_type))
         if reason is not None:

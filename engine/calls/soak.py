@@ -10,14 +10,17 @@ import logging
 import threading
 from collections.abc import Callable
 
+import msgspec
+
 from shadowswitch.actors.build.validator import ShadowValidator
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
 from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.groups.calls import GroupCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
-from shadowswitch.model.errors import CorruptData, InvalidConfig, ResourceExhausted, ShadowSwitchError
+from shadowswitch.model.errors import CorruptData, InvalidConfig, ResourceExhausted, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.views import CHECKS, IndexInfo, SwitchRequest
 from shadowswitch.storage.shortages import shortages
 
@@ -39,6 +42,7 @@ class SoakCalls:
         generations: OpenGenerations,
         validator: ShadowValidator,
         switches: SwitchCalls,
+        groups: GroupCalls,
         views: Views,
     ) -> None:
         self._config = context.config
@@ -49,6 +53,7 @@ class SoakCalls:
         self._generations = generations
         self._validator = validator
         self._switches = switches
+        self._groups = groups
         self._views = views
         self._health_check: HealthCheck | None = None
         self._health_thread: threading.Thread | None = None
@@ -125,20 +130,37 @@ class SoakCalls:
                 self._distrusted.discard(generation)
 
     def go_back(self, info: IndexInfo, reason: str) -> None:
-        """Leave a generation for that reason, if it is still live; it retires in the same commit."""
+        """Leave a generation for that reason, if it is still live; it retires in the same commit.
+
+        A member of a group goes back with all the others. Where one of them has nothing to go back to, the member goes
+        back alone, and the group is broken up: an index that is served wrong is worse than two that do not match.
+        """
         logger.error("%s of branch %r goes back: %s", info.index_type, info.branch_name, reason)
         request = SwitchRequest(performed_by="shadowswitch", reason=reason, validation_checks=BACK_CHECKS)
         try:
-            result = self._switches.run_rollback(info.branch_name, info.index_type, request, info.generation, reason)
+            success, message = self._went_back(info, request, reason)
         except ShadowSwitchError as error:
             logger.error("going back failed: %s", error)
             self._distrusted.discard(info.generation)
             return
-        if result.success:
+        if success:
             self._metrics.count("automatic_rollbacks")
         else:
-            logger.error("going back failed: %s", result.message)
+            logger.error("going back failed: %s", message)
             self._distrusted.discard(info.generation)
+
+    def _went_back(self, info: IndexInfo, request: SwitchRequest, reason: str) -> tuple[bool, str]:
+        row = self._catalog.branch(info.branch_name)
+        group = self._groups.holder_of(row.number, info.index_type)
+        if group is not None:
+            try:
+                together = self._groups.go_back(group, request, info.generation, reason)
+                return together.success, together.message
+            except UnknownIndex as error:
+                logger.error("%s goes back alone: %s", info.index_type, error)
+                request = msgspec.structs.replace(request, break_group=True)
+        alone = self._switches.run_rollback(info.branch_name, info.index_type, request, info.generation, reason)
+        return alone.success, alone.message
 
     def add_validator(self, name: str, validator: Callable[..., Reasons]) -> None:
         """Register a check that a SwitchRequest may name in `validation_checks`.

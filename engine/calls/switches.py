@@ -37,6 +37,8 @@ from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult, check_known
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import ShadowRow
+from shadowswitch.storage.catalog.source.group_table import group_rows
+from shadowswitch.storage.catalog.transitions.groups import held_text, holder
 from shadowswitch.storage.generations.seeding import AUTO
 
 logger = logging.getLogger("shadowswitch")
@@ -98,7 +100,8 @@ class SwitchCalls:
         """Make a BUILT shadow the live generation.
 
         An index without records, or with a resource type that has none and is new to it, is refused (`success=False`)
-        unless `allow_empty` of the request says that it is meant. `force_switch` overrides every advisory check.
+        unless `allow_empty` of the request says that it is meant. So is a member of a group, unless `break_group` says
+        that the group is to be broken up. `force_switch` overrides every advisory check.
         `switch_timeout_seconds` bounds the call: a switch that has not come to its commit by then is given up, with
         `success=False` or Timeout, and never takes effect. A commit that is under way is waited for 6 s more. Raises
         UnknownShadow, InvalidTransition when it is not BUILT, Timeout.
@@ -119,15 +122,30 @@ class SwitchCalls:
                 object=id,
                 hint=_unswitchable(row),
             )
-        return self._run(RunSwitch(row.branch_name, target, id, request, False, Reply()))
+        message = RunSwitch(row.branch_name, target, id, request, False, Reply())
+        return self._refused(message, row.index_type) or self._run(message)
 
     def rollback(self, branch: str, index_type: str, request: SwitchRequest | None = None) -> SwitchResult:
         """Switch to the previous generation, which has followed the journal: nothing is lost. Again: forward.
 
-        `switch_timeout_seconds` bounds it as it does a switch. Raises UnknownIndex when there is no previous generation
-        (any more), Timeout.
+        A member of a group that was switched is refused (`success=False`), see `rollback_group`, unless `break_group`
+        of the request is True. `switch_timeout_seconds` bounds it as it does a switch. Raises UnknownIndex when there
+        is no previous generation (any more), Timeout.
         """
-        return self.run_rollback(branch, index_type, self._checked(request))
+        request = self._checked(request)
+        message = self._back(branch, index_type, request)
+        return self._refused(message, index_type) or self._run(message)
+
+    def _refused(self, message: RunSwitch, index_type: str) -> SwitchResult | None:
+        """The refusal of a switch of one member of a group, unless the request breaks the group up."""
+        if message.request.break_group:
+            return None
+        group = holder(group_rows(self._catalog), message.target.row.branch, index_type, message.shadow_id)
+        if group is None:
+            return None
+        self._metrics.count("switches_refused")
+        text, number = f"not switched: {held_text(group, index_type)}", message.target.row.number
+        return SwitchResult(message.shadow_id, False, text, generation=number)
 
     def _checked(self, request: SwitchRequest | None) -> SwitchRequest:
         """The request of a caller, before anything begins. Raises InvalidConfig."""
@@ -144,6 +162,12 @@ class SwitchCalls:
 
         With `leaving` only if that generation is still live; with `unsound`, the reason, it retires in the same commit.
         """
+        return self._run(self._back(branch, index_type, request, leaving, unsound))
+
+    def _back(
+        self, branch: str, index_type: str, request: SwitchRequest, leaving: int = 0, unsound: str = ""
+    ) -> RunSwitch:
+        """The rollback of an index. Raises UnknownIndex."""
         row = self._branches.row(branch)
         index = self._catalog.index(row.number, check_index_type(index_type))
         if index is None or not index.live:
@@ -158,7 +182,7 @@ class SwitchCalls:
                 hint="there has been only one" if index.epoch == 1 else gone,
             )
         reply: Reply[SwitchResult] = Reply()
-        return self._run(RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, unsound))
+        return RunSwitch(branch, target, target.row.shadow_id, request, True, reply, leaving, unsound)
 
     def _run(self, message: RunSwitch) -> SwitchResult:
         request, target = message.request, message.target

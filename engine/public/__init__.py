@@ -12,6 +12,7 @@ with Engine.open("data") as engine:
 
 from shadowswitch._start import release_interrupts as _release_interrupts  # the first import: it begins to hold them
 from shadowswitch.engine.engine import Engine
+from shadowswitch.engine.groups.reading import GroupView
 from shadowswitch.engine.reader import Reader
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import (
@@ -43,6 +44,7 @@ from shadowswitch.model.errors import (
     StorageFull,
     Timeout,
     UnknownBranch,
+    UnknownGroup,
     UnknownIndex,
     UnknownShadow,
     UnsupportedFilesystem,
@@ -50,6 +52,7 @@ from shadowswitch.model.errors import (
     WriteBlocked,
 )
 from shadowswitch.model.forks.views import Conflict, DiffKind, DiffPage, MergeResult, RecordDiff
+from shadowswitch.model.groups.views import Group, GroupMember, GroupMemberInfo, GroupResult, GroupState
 from shadowswitch.model.inbound_events import EventOutcome, IncomingRules
 from shadowswitch.model.locks.branch_state import BranchState
 from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
@@ -101,6 +104,12 @@ __all__ = [
     "Event",
     "EventOutcome",
     "Finding",
+    "Group",
+    "GroupMember",
+    "GroupMemberInfo",
+    "GroupResult",
+    "GroupState",
+    "GroupView",
     "Health",
     "Hit",
     "InUse",
@@ -141,6 +150,7 @@ __all__ = [
     "SwitchResult",
     "Timeout",
     "UnknownBranch",
+    "UnknownGroup",
     "UnknownIndex",
     "UnknownShadow",
     "UnsupportedFilesystem",

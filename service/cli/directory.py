@@ -45,6 +45,10 @@ AllowEmpty = Annotated[
     bool, Parameter(negative="", show_default=False, help="An index, or a resource type of it, may have no records.")
 ]
 Force = Annotated[bool, Parameter(negative="", show_default=False, help="Override advisory checks; never the digest.")]
+BreakGroup = Annotated[
+    bool,
+    Parameter(negative="", show_default=False, help="Switch a member of a group alone, and break the group up."),
+]
 SwitchTimeout = Annotated[
     float,
     Parameter(

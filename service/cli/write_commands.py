@@ -24,6 +24,7 @@ from shadowswitch.service.cli.builds import (
 )
 from shadowswitch.service.cli.directory import (
     AllowEmpty,
+    BreakGroup,
     By,
     Data,
     Force,
@@ -236,6 +237,7 @@ def switch(
     switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     allow_empty: AllowEmpty = False,
     force: Force = False,
+    break_group: BreakGroup = False,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -246,7 +248,7 @@ def switch(
     """
     shadow_id = full_id(data, shadow_id)
     with open_engine(data) as engine:
-        request = _request(switch_timeout, force, allow_empty, by, reason)
+        request = _request(switch_timeout, force, allow_empty, by, reason, break_group)
         _print_switch(engine.switch(shadow_id, request), json)
 
 
@@ -256,6 +258,7 @@ def rollback(
     *,
     data: Data,
     switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
+    break_group: BreakGroup = False,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -265,7 +268,7 @@ def rollback(
     Example: `shadowswitch rollback main SEARCH_INDEX --data ./data`
     """
     with open_engine(data) as engine:
-        request = _request(switch_timeout, False, False, by, reason)
+        request = _request(switch_timeout, False, False, by, reason, break_group)
         _print_switch(engine.rollback(branch, index_type, request), json)
 
 
@@ -293,10 +296,13 @@ def retune(
     output.print_result(found, f"{index_type} of {branch} answers with {found.build_config}", json)
 
 
-def _request(timeout_s: float, force: bool, allow_empty: bool, by: str, reason: str) -> SwitchRequest:
+def _request(
+    timeout_s: float, force: bool, allow_empty: bool, by: str, reason: str, break_group: bool = False
+) -> SwitchRequest:
     return SwitchRequest(
-        switch_timeout_seconds=timeout_s, force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason
-    )
+        switch_timeout_seconds=timeout_s, force_switch=force, allow_empty=allow_empty, performed_by=by, reason=reason,
+        break_group=break_group,
+    )  # fmt: skip
 
 
 def _print_switch(result: SwitchResult, json: bool) -> None:

@@ -83,6 +83,7 @@ STATUS: tuple[tuple[type[ShadowSwitchError], int], ...] = (
     (NoSuchLock, 404),
     (errors.UnknownBranch, 404),
     (errors.UnknownShadow, 404),
+    (errors.UnknownGroup, 404),
     (errors.UnknownIndex, 404),
     (errors.WriteBlocked, 423),
     (errors.StorageFull, 507),

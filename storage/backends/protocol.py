@@ -316,3 +316,24 @@ class Seeding(Protocol):
         A kill leaves `target` empty, or whole. Raises `CorruptData`, `StorageFull`.
         """
         ...
+
+
+class FreezingReader(IndexReader, Protocol):
+    """A reader that can show one moment for as long as it is open, whatever the writer does meanwhile."""
+
+    def freeze(self) -> None:
+        """From now on show each shard as it is at this call; a second call moves on to the present.
+
+        The writer must not write during this call only. While it is open the backend keeps what it shows: a log grows,
+        pages are not used again. So it is closed soon.
+        """
+        ...
+
+
+@runtime_checkable
+class Freezing(Protocol):
+    """What a backend has as well if several of its indexes can be read together, all as of one LSN."""
+
+    def open_freezing(self, shards: Sequence[Path], options: Mapping[str, Any]) -> FreezingReader:
+        """As `open_reader`. The reader shows the present, as every reader does, until `freeze`."""
+        ...

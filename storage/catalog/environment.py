@@ -2,7 +2,8 @@
 
 Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to ST-4, see `model.invariants`):
 
-    (unnamed)      `meta_key` of format, uuid, last_lsn, token, generation, branch, event, audit, received
+    (unnamed)      `meta_key` of format, uuid, last_lsn, token, generation, branch, group, event, audit,
+                   received
     types          type number -> resource type name; numbers are never reused
     branches       branch number -> BranchRow             branch_names   BLAKE2b-128 of a name -> branch number
     heads          branch number -> head LSN, oldest kept LSN, count of records; branch, type -> Digest
@@ -12,6 +13,7 @@ Owns `catalog/data.mdb`. Named databases and what they hold (invariants ST-1 to 
     locks          branch number -> LocksRow (see `lock_rows`)   received     see `received`
     positions      see `outbox`                                holds          see `holds`
     forks          see `source.fork_table`                     undo           see `source.versions`
+    groups         number -> GroupRow, see `source.group_table`
 
 A commit takes as long as it has pages to write, so what every commit changes lies together: the numbers in the unnamed
 database, whose page holds the roots of all others and is written anyway; head and digests of a branch side by side.
@@ -57,7 +59,7 @@ FORMAT = b"shadowswitch-2"
 FIRST_FORMAT_META = b"meta"
 """Where the first format keeps its name: a version that reads no other must find ours there, and refuse it."""
 LOCK_FILE = "lock.mdb"
-ADDED = ("forks", "undo")
+ADDED = ("forks", "undo", "groups")
 """Directories of older versions lack these; a reader of such a one opens nothing in their place."""
 DATABASES = (
     "types", "branches", "branch_names", "heads", "records", "journal",

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from shadowswitch.model.errors import CorruptData
+from shadowswitch.model.groups.views import GroupState
 from shadowswitch.model.progress import Pace
 from shadowswitch.model.shadow_state import ENDED, GenerationRole, PublishStrategy, ShadowState
 from shadowswitch.storage.clock import Moment
@@ -255,6 +256,37 @@ class IndexRow(msgspec.Struct, array_like=True, frozen=True):
     """Why an index that was served has no live generation; until the next switch, or until the index is dropped."""
 
 
+class GroupMemberRow(msgspec.Struct, array_like=True, frozen=True):
+    """A member of a group: a shadow, its generation, and the one that the switch of the group replaced (0: none)."""
+
+    branch: int
+    branch_name: str
+    index_type: str
+    shadow_id: str
+    generation: int
+    previous: int = 0
+
+
+class GroupRow(msgspec.Struct, array_like=True, frozen=True):
+    """Indexes that are switched together, by branch and index type. `epoch` grows with each switch and rollback."""
+
+    v: int
+    number: int
+    name: str
+    state: GroupState
+    members: list[GroupMemberRow]
+    created_at: WallTime
+    epoch: int = 0
+    switched_at: WallTime | None = None
+    ended: str = ""
+    """Why the group has ended."""
+
+    @property
+    def id(self) -> str:
+        """Its id outside of the catalog."""
+        return f"group-{self.number}"
+
+
 class EventRow(msgspec.Struct, array_like=True, frozen=True):
     """One transition in the outbox, or one decision in the audit history."""
 
@@ -282,7 +314,7 @@ class HoldRow(msgspec.Struct, array_like=True, frozen=True):
 Row = TypeVar("Row", bound=msgspec.Struct)
 _KINDS: dict[type[msgspec.Struct], str] = {
     BranchRow: "a branch", ShadowRow: "a shadow", ShadowHead: "a shadow", GenerationRow: "a generation",
-    IndexRow: "an index", HoldRow: "a hold", EventRow: "an event",
+    IndexRow: "an index", HoldRow: "a hold", EventRow: "an event", GroupRow: "a group",
 }  # fmt: skip
 _encode = msgspec.msgpack.Encoder().encode
 _decode: dict[type[msgspec.Struct], Callable[[bytes], msgspec.Struct]] = {
@@ -314,6 +346,7 @@ decode_generation = _decoder(GenerationRow)
 decode_index = _decoder(IndexRow)
 decode_event = _decoder(EventRow)
 decode_hold = _decoder(HoldRow)
+decode_group = _decoder(GroupRow)
 
 
 def encode_row(row: msgspec.Struct) -> bytes:

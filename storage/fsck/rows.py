@@ -19,6 +19,7 @@ from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transitions.removal import IN_SLICES
 from shadowswitch.storage.fsck.forks import check_forks
 from shadowswitch.storage.fsck.found import first
+from shadowswitch.storage.fsck.groups import check_groups
 from shadowswitch.storage.repair.catalog import catalog_faults
 
 ROLES = {
@@ -38,7 +39,16 @@ def check_rows(catalog: Catalog, root: Path) -> list[Finding]:
     findings: list[Finding] = []
     with catalog.read() as txn:
         findings += first(fault.finding for fault in catalog_faults(catalog, txn))
-    for check in (_check_rows, _check_left, check_locks, check_events, check_holds, check_received, check_forks):
+    for check in (
+        _check_rows,
+        _check_left,
+        check_locks,
+        check_events,
+        check_holds,
+        check_received,
+        check_forks,
+        check_groups,
+    ):
         findings += first(check(catalog))
     return findings + first(_check_directories(catalog, root))
 

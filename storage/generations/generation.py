@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shadowswitch.model.errors import EngineClosed, ResourceExhausted, Timeout
+from shadowswitch.model.errors import EngineClosed, InvalidConfig, ResourceExhausted, Timeout
 from shadowswitch.storage import data_directory, disk
-from shadowswitch.storage.backends.protocol import Backend, IndexReader
+from shadowswitch.storage.backends.protocol import Backend, Freezing, FreezingReader, IndexReader
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import MANIFEST, PINS, shard_paths
@@ -150,6 +150,27 @@ class Generation:
             self._is_short = True
             raise
         self._is_short = False
+        try:
+            data_directory.refuse_another(self.path, self._opened, "read")
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def open_freezing(self) -> FreezingReader:
+        """A reader of its own that can show one moment, to be closed; the generation must be pinned.
+
+        Raises InvalidConfig for a backend that has none, ResourceExhausted, and as `take_reader`.
+        """
+        if not isinstance(self.backend, Freezing):
+            raise InvalidConfig(
+                f"{self.row.index_type} has the backend {self.row.backend!r}, which shows no moment to several readers",
+                operation="read",
+                hint="read it alone, with engine.reader",
+            )
+        with shortages("read", str(self.path)):
+            row = self.row
+            reader = self.backend.open_freezing(shard_paths(self.path, row.shards), row.query_options)
         try:
             data_directory.refuse_another(self.path, self._opened, "read")
         except BaseException:

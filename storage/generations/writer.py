@@ -71,7 +71,7 @@ class GenerationWriter:
         with self._counting:
             self._pauses += 1
         try:
-            with self._locked(self.catalog.clock.monotonic() + timeout_s):
+            with self.locked(self.catalog.clock.monotonic() + timeout_s):
                 pass  # what begins from here on sees the pause
             yield
         finally:
@@ -84,7 +84,11 @@ class GenerationWriter:
         return self._pauses > 0
 
     @contextlib.contextmanager
-    def _locked(self, deadline: float) -> Iterator[None]:
+    def locked(self, deadline: float) -> Iterator[None]:
+        """Meanwhile no other thread applies to it, or reads its counters. Raises Timeout at the (monotonic) deadline.
+
+        A thread that locks several writers does so in the order of their numbers.
+        """
         if not self.lock.acquire(timeout=max(0.0, deadline - self.catalog.clock.monotonic())):
             raise Timeout(
                 f"generation {self.row.number} has been written to since before the deadline",
@@ -135,7 +139,7 @@ class GenerationWriter:
         """
         applied = 0
         while self.applied_lsn < upto:
-            with self._locked(deadline):
+            with self.locked(deadline):
                 applied += self._apply(upto, limit)
             if self.applied_lsn < upto and self.catalog.clock.monotonic() > deadline:
                 raise Timeout(
@@ -144,6 +148,11 @@ class GenerationWriter:
                     hint="it goes on catching up; try again",
                 )
         return applied
+
+    def apply_locked(self, upto: int) -> None:
+        """Apply the journal up to an LSN. The caller has it `locked`."""
+        while self.applied_lsn < upto:
+            self._apply(upto, APPLY_SLICE)
 
     def digest(self) -> Digest:
         """The digest over all shards, from their counters: O(1)."""

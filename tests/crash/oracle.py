@@ -22,6 +22,7 @@ import msgspec
 
 from shadowswitch import Change as JournalChange
 from shadowswitch import Config, Engine, ShadowState, UnknownBranch
+from tests.crash.grouped import apart
 from tests.crash.ledger import Batch, Key, Ledger, LedgerContent
 from tests.crash.on_disk import broken_on_disk
 from tests.crash.running import wait_until
@@ -59,6 +60,7 @@ class Demands:
         """The promises in the ledger, branch by branch."""
         self.locks()
         self.forks()
+        self.problems += apart(self.engine, self.ledger.notes)
         for branch in sorted(self.ledger.branches()):
             try:
                 held = {(r.resource_type, r.id): (r.lsn, r.fields["title"]) for r in self.engine.scan(branch)}

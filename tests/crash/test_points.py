@@ -35,6 +35,10 @@ LATER_PASSES = {
     "switch.proven": (3,),
     "switch.committed": (2, 3),
     "switch.pointed": (3,),
+    "group.proven": (2, 3),
+    "group.moved": (3, 5),
+    "group.committed": (2, 3),
+    "group.pointed": (3, 5),
     "follow.applied": (20,),
     "lock.stored": (4,),
 }
@@ -64,6 +68,7 @@ SELDOM |= {
     "merge.batch": 2,
     "merge.brought": 2,
     "withdraw.renamed": 1,
+    "group.begun": 2,
     "ended.forgotten": 1,
     "drop.emptied": 1,
     "drop.forgotten": 1,

@@ -30,6 +30,7 @@ from shadowswitch import (
     SwitchRequest,
     SwitchResult,
 )
+from tests.crash.grouped import together
 from tests.crash.ledger import Change, Ledger
 from tests.crash.running import wait_until
 from tests.support.patience import unless_in_use
@@ -348,6 +349,7 @@ def whole_life(engine: Engine, ledger: Ledger, scale: int) -> None:
     scribe.seed("main", 2, 30 * scale)
     removals(engine)
     forks(engine, ledger)
+    together(engine, ledger, TYPES[0], patient(), PATIENCE_S)
     with engine.reader("main", INDEX, min_lsn=engine.head("main"), timeout_s=PATIENCE_S):
         pass
     engine.clean_up(PATIENCE_S)

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import pytest
 
-from shadowswitch import Engine, InvalidConfig, Put, ShadowSwitchError, SwitchRequest
+from shadowswitch import Engine, GroupMember, InvalidConfig, Put, ShadowSwitchError, SwitchRequest
 from shadowswitch.model.events import AUDIT_ACTIONS
 from tests.support import inside
 from tests.support.engine_helpers import KIND, ROOT, TYPES, built, fill, live, wait_until
@@ -96,6 +96,10 @@ def merged(engine: Engine, **named: Any) -> None:
 def rebased(engine: Engine, **named: Any) -> None:
     forked(engine, "main")
     assert engine.rebase("new", **named).applied == 1
+
+
+def grouped(engine: Engine, **named: Any) -> str:
+    return engine.start_group("one", [GroupMember("main", KIND, TYPES)], **named).id
 
 
 CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] = {
@@ -186,6 +190,10 @@ CALLS: dict[str, tuple[str, Callable[[Any], object], Callable[[Any], object]]] =
         lambda e: (live(e), e.retune("main", KIND, {})),
         lambda e: (live(e), e.retune("main", KIND, {}, **ALICE)),
     ),
+    "start_group": ("group.started", grouped, lambda e: grouped(e, **ALICE)),
+    "dissolve_group": (
+        "group.ended", lambda e: e.dissolve_group(grouped(e)), lambda e: e.dissolve_group(grouped(e), **ALICE)
+    ),
     "tell_settings": (
         "settings.applied",
         lambda e: e.tell_settings("a file", None),
@@ -208,6 +216,7 @@ ELSEWHERE = {
     "receive_event": "the sender and the type of the event: test_no_row_is_without_author_and_reason",
     "check": "a repair: tests/storage/test_derived_again.py",
     "unschedule_switch": "tested with the schedule",
+    **dict.fromkeys(("switch_group", "rollback_group"), "tests/groups/test_group_switches.py"),
 }
 """Calls that change something and leave their row in another test."""
 
@@ -225,11 +234,12 @@ NO_DECISION = {
         ("set_health_check", "add_validator", "add_merge_condition", "subscribe", "watch_folder"),
         "a function of the embedding program, until it ends",
     ),
+    "add_group_validator": "a function of the embedding program, until it ends",
 }
 """Calls that change something and are no decision, each with the reason."""
 
 READING = {"audit", "audit_span", "branch", "branch_of_lock", "branch_status", "branches", "changes"}
-READING |= {"changes_holds", "checks", "diff", "diff_page"}
+READING |= {"changes_holds", "checks", "diff", "diff_page", "group", "groups", "read_group"}
 READING |= {"config", "count", "event_outcome", "event_position", "event_span", "events", "find_lock", "get", "head"}
 READING |= {
     "health",

@@ -246,7 +246,55 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
 }
 """Mutants of the turn of a switch, and of the rules for readers of an index."""
 
-UNSAFE = {**MUTANTS_OF_SAFETY, **MUTANTS_OF_THE_TURN}
+TELL = "        self._context.journal.tell(CommitSwitch(self._prepare, self._work, self._settle, reply))\n"
+MUTANTS_OF_GROUPS: dict[str, tuple[str, Edits]] = {
+    "a group committed in two transactions": (
+        "test_points.py -k named_point[group.moved@1]",
+        {
+            "actors/group/group_attempt.py": [
+                (
+                    TELL,
+                    "        for one in self._targets[:-1]:\n"
+                    "            first: Reply[IndexRow] = Reply()\n"
+                    "            self._context.journal.tell(CommitSwitch(one.prepare, one.work, one.settle, first))\n"
+                    "            first.result(60)\n"
+                    "        self._targets = self._members = self._targets[-1:]\n" + TELL,
+                )
+            ]
+        },
+    ),
+    "a member of a group switched alone": (
+        "test_group_holds.py -k in_its_transaction",
+        {
+            "storage/catalog/transitions/groups.py": [
+                ("    if row is None or shadow is None:\n        return\n", "    return\n")
+            ]
+        },
+    ),
+    "a member of a group that is not proven": (
+        "test_group_switches.py -k is_not_proven",
+        {"actors/group/group_attempt.py": [("            if refusal is not None:\n", "            if False:\n")]},
+    ),
+    "a view that does not look at the pointers again": (
+        "test_read_group.py -k begins_it_anew",
+        {
+            "engine/groups/reading.py": [
+                ("            return all(index.live is", "            return True or all(index.live is")
+            ]
+        },
+    ),
+    "a view that shows what is written later": (
+        "test_read_group.py -k stays_at_its_moment",
+        {"engine/groups/reading.py": [("                reader.freeze()\n", "")]},
+    ),
+    "what soaks for a group retired one by one": (
+        "test_group_switches.py -k retire_together",
+        {"actors/group/soaks.py": [("    if group is None:\n", "    if True:\n")]},
+    ),
+}
+"""Mutants of the switch of a group, and of a view."""
+
+UNSAFE = {**MUTANTS_OF_SAFETY, **MUTANTS_OF_THE_TURN, **MUTANTS_OF_GROUPS}
 
 IN_TORTURE = {
     "journal trimmed by an old view of the needed changes",
@@ -255,5 +303,6 @@ IN_TORTURE = {
     "a turn that comes late is taken",
     "a torn index served after a power cut",
     "a link followed when a generation is removed",
+    *MUTANTS_OF_GROUPS,
 }
 """Mutants that run only with `make torture`: they would make the ordinary run too long."""

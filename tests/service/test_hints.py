@@ -15,7 +15,7 @@ from tests.support.cli_helpers import Cli
 from tests.support.engine_helpers import KIND, ROOT, TYPES
 from tests.support.http_helpers import serving
 
-ONLY_IN_PYTHON = {"release_changes", "add_merge_condition", "set_health_check", "watch_folder"}
+ONLY_IN_PYTHON = {"release_changes", "add_merge_condition", "set_health_check", "watch_folder", "read_group"}
 """Calls without a route and without a command."""
 CALLS = [name for name in dir(Engine) if "_" in name.strip("_") and not name.startswith("_")]
 SPOKEN = re.compile(rf"\b({'|'.join(sorted(set(CALLS) - ONLY_IN_PYTHON))})\b|\b[a-z_]+\(\)|\bEngine\.\w+")

@@ -129,7 +129,8 @@ class Completed(msgspec.Struct, frozen=True):
 class SwitchOptions(Body, frozen=True):
     """A SwitchRequest with the bounds of HTTP; `performed_by` is the caller.
 
-    `allow_empty`: an index without records, or with a resource type that has none, is meant so.
+    `allow_empty`: an index without records, or with a resource type that has none, is meant so. `break_group`: an index
+    that belongs to a group is switched alone, and the group is broken up.
     """
 
     force_switch: bool = False
@@ -140,6 +141,7 @@ class SwitchOptions(Body, frozen=True):
     reason: Text = ""
     queries: Annotated[list[Text], msgspec.Meta(max_length=1000)] = []
     allow_empty: bool = False
+    break_group: bool = False
 
 
 class Switch(SwitchOptions, frozen=True):

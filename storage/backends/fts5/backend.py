@@ -18,6 +18,7 @@ from shadowswitch.storage.backends.fts5 import options as fts5_options
 from shadowswitch.storage.backends.fts5 import seed as fts5_seed
 from shadowswitch.storage.backends.fts5 import store as fts5_store
 from shadowswitch.storage.backends.fts5.copy import Fts5Snapshot
+from shadowswitch.storage.backends.fts5.frozen import Fts5FreezingReader
 from shadowswitch.storage.backends.fts5.options import Layout, layout_of
 from shadowswitch.storage.backends.fts5.reader import Fts5Reader
 from shadowswitch.storage.backends.fts5.writer import Fts5Writer
@@ -57,6 +58,9 @@ class Fts5Backend:
 
     def open_reader(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Fts5Reader:
         return Fts5Reader(shards, options)
+
+    def open_freezing(self, shards: Sequence[Path], options: Mapping[str, Any]) -> Fts5FreezingReader:
+        return Fts5FreezingReader(shards, options)
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return fts5_check.check(path, options)

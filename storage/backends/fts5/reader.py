@@ -42,6 +42,9 @@ _LIMIT_MAX = (1 << 31) - 1
 class Fts5Reader:
     """See `protocol.IndexReader`. One thread at a time, any thread. Scores are bm25 within each shard."""
 
+    _begin, _rollback = "BEGIN", "ROLLBACK"
+    """Around the statements of a search, which are as of one moment."""
+
     def __init__(self, shards: Sequence[Path], options: Mapping[str, Any], steps: int = STEPS) -> None:
         self._paths = tuple(shards)
         self._options = options
@@ -134,7 +137,7 @@ class Fts5Reader:
 
     def _snapshot(
         self, shard: int, select: str, made: Callable[[Any], T], fetched: int
-    ) -> tuple[ShardState, _Snapshot[T]]:
+    ) -> tuple[ShardState, Iterator[T]]:
         path = self._paths[shard]
         if self._closed:
             raise EngineClosed("the reader was closed", operation="scan", object=str(path), hint="open another")
@@ -172,13 +175,13 @@ class Fts5Reader:
         path, connection = self._paths[shard], self._connections[shard]
         time_limit.check()
         try:
-            connection.execute("BEGIN")
+            connection.execute(self._begin)
             try:
                 self._running.limit = time_limit
                 return self._rows(connection, asked)
             finally:
                 self._running.limit = UNLIMITED
-                connection.execute("ROLLBACK")
+                connection.execute(self._rollback)
         except store.SQLITE_ERRORS as error:
             if time_limit.ended:  # whatever FTS5 made of the interruption: it is no damage
                 raise time_limit.error() from error

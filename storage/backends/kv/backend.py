@@ -24,6 +24,7 @@ from shadowswitch.model.errors import CorruptData, InvalidConfig
 from shadowswitch.storage.backends.kv import seed as kv_seed
 from shadowswitch.storage.backends.kv import store as kv_store
 from shadowswitch.storage.backends.kv.copy import KvSnapshot
+from shadowswitch.storage.backends.kv.frozen import KvFreezingReader
 from shadowswitch.storage.backends.kv.growth import MAP_SIZE_MIB_MAX
 from shadowswitch.storage.backends.kv.reader import KvReader
 from shadowswitch.storage.backends.kv.writer import KvWriter
@@ -73,6 +74,9 @@ class KvBackend:
 
     def open_reader(self, shards: Sequence[Path], options: Mapping[str, Any]) -> KvReader:
         return KvReader(shards, options)
+
+    def open_freezing(self, shards: Sequence[Path], options: Mapping[str, Any]) -> KvFreezingReader:
+        return KvFreezingReader(shards, options)
 
     def check(self, path: Path, options: Mapping[str, Any]) -> list[str]:
         return self.check_counting(path, options, no_look)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from heapq import merge
 from itertools import islice
 from pathlib import Path
@@ -74,7 +75,7 @@ class KvReader:
         except UnicodeEncodeError:
             return None
         for environment in self._opened():
-            with store.translated("get", environment.path), environment.map.transaction() as transaction:
+            with store.translated("get", environment.path), self._reading(environment) as transaction:
                 value = transaction.get(key, db=environment.rows)
             if value is not None:
                 return _record(key, value)
@@ -97,7 +98,7 @@ class KvReader:
     def shard_versions(self, shard: int) -> tuple[ShardState, Iterator[tuple[str, str, int]]]:
         return self._snapshot(shard, store.version_of)
 
-    def _snapshot(self, shard: int, made: Callable[[bytes, bytes], T]) -> tuple[ShardState, _Snapshot[T]]:
+    def _snapshot(self, shard: int, made: Callable[[bytes, bytes], T]) -> tuple[ShardState, Iterator[T]]:
         environment = store.share(self._opened()[shard])
         try:
             with store.translated("scan", environment.path):
@@ -123,14 +124,18 @@ class KvReader:
             raise EngineClosed("the reader was closed", hint="open another")
         return self._environments
 
+    def _reading(self, environment: store.Environment) -> AbstractContextManager[lmdb.Transaction[bytes]]:
+        """A transaction for one call."""
+        return environment.map.transaction()
+
     def _states(self) -> Iterator[ShardState]:
         for environment in self._opened():
-            with store.translated("read state", environment.path), environment.map.transaction() as transaction:
+            with store.translated("read state", environment.path), self._reading(environment) as transaction:
                 meta = environment.read_meta(transaction)
             yield store.state_of(meta)
 
     def _best(self, environment: store.Environment, asked: _Asked) -> list[Found]:
-        with store.translated("search", environment.path), environment.map.transaction() as transaction:
+        with store.translated("search", environment.path), self._reading(environment) as transaction:
             cursor = transaction.cursor(db=environment.rows)
             return list(islice(_walk(cursor, asked), asked.wanted))
 

@@ -1,8 +1,8 @@
 """Every change of a shadow's, generation's or index's state: one function, one write transaction, with event and audit.
 
 Each function runs inside a `Commit`, so all of it is on disk, or none of it. It checks before it changes.
-`commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6); `withdraw_live` and
-`drop_index` take a live one away.
+`commit_switch` is THE ONLY COMMIT POINT of a switch (SW-4, IX-1, IX-6), and `switch_members` that of a group of them
+(GR-1); `withdraw_live` and `drop_index` take a live one away.
 
 A shadow's state and its generation's role belong together (IX-6):
 
@@ -26,6 +26,14 @@ from shadowswitch.storage.catalog.transitions.builds import (
     resume_building,
 )
 from shadowswitch.storage.catalog.transitions.forks import begin_rebase, end_rebase, fork_branch, note_merged, trim_undo
+from shadowswitch.storage.catalog.transitions.groups import (
+    dissolve,
+    end_soak,
+    leave_group,
+    start_group,
+    switch_members,
+    withdraw_member,
+)
 from shadowswitch.storage.catalog.transitions.operating import (
     note_queued,
     pause,
@@ -75,10 +83,12 @@ __all__ = [
     "carry_over_plan",
     "claim_build",
     "commit_switch",
+    "dissolve",
     "drop_branch",
     "drop_index",
     "drop_seed",
     "end_rebase",
+    "end_soak",
     "fail_waiting",
     "finish_switch",
     "forget_branch",
@@ -87,6 +97,7 @@ __all__ = [
     "forget_shadows",
     "fork_branch",
     "give_up_switching",
+    "leave_group",
     "mark_built",
     "mark_cancelled",
     "mark_delivered",
@@ -112,8 +123,11 @@ __all__ = [
     "schedule",
     "set_priority",
     "set_share",
+    "start_group",
+    "switch_members",
     "trim_undo",
     "unpause",
     "unschedule",
     "withdraw_live",
+    "withdraw_member",
 ]

@@ -12,6 +12,7 @@ from shadowswitch.model.shadow_state import GenerationRole, Phase, ShadowState
 from shadowswitch.storage.catalog import rows
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transitions.groups import cancel_member
 from shadowswitch.storage.catalog.transitions.moves import emit, move, note_error
 from shadowswitch.storage.catalog.transitions.retirement import retire
 from shadowswitch.storage.generations.build_spec import Spec
@@ -226,7 +227,7 @@ def fail_waiting(commit: Commit, shadow_id: str, reason: str) -> bool:
 
 
 def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
-    """CANCELLED; the generation retires."""
+    """CANCELLED; the generation retires. A group that holds the shadow is dissolved."""
     row = move(
         commit, commit.shadow(shadow_id), ShadowState.CANCELLED, phase=Phase.CANCELLED, error=reason or None, plan=None
     )
@@ -234,6 +235,7 @@ def mark_cancelled(commit: Commit, shadow_id: str, reason: str) -> ShadowRow:
         retire(commit, row.generation)
     emit(commit, row, "build.cancelled", reason=reason)
     commit.audit("build.cancelled", shadow_id, {"reason": reason})
+    cancel_member(commit, shadow_id)
     return row
 
 

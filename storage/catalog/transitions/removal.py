@@ -15,8 +15,10 @@ from shadowswitch.storage.activity import forget_activity
 from shadowswitch.storage.catalog import keys, rows
 from shadowswitch.storage.catalog.environment import Catalog, name_key, scan_prefix
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow, ShadowRow
+from shadowswitch.storage.catalog.source.group_table import uses_of_groups
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.forks import end_fork, fork_uses
+from shadowswitch.storage.catalog.transitions.groups import held
 from shadowswitch.storage.catalog.transitions.retirement import retire_failed, retire_index
 
 SLICE_ROWS = 300
@@ -31,11 +33,13 @@ IN_SLICES = ("journal", "records", "undo", "forks", "heads", "indexes")
 def drop_index(commit: Commit, branch: BranchRow, index_type: str) -> IndexRow:
     """The index is gone: nothing is live, and its generations retire. Readers keep what they have pinned.
 
-    Raises UnknownIndex when nothing is live, InUse while a build or a switch of the index is under way.
+    Raises UnknownIndex when nothing is live, InUse while a build or a switch of the index is under way,
+    or a group holds it.
     """
     shadow = commit.under_way(branch.number, index_type)
-    if shadow is not None:
-        raise in_use(f"{index_type} of branch {branch.name!r}", [use_of(shadow)], "drop_index", branch.name)
+    uses = [*([use_of(shadow)] if shadow is not None else []), *uses_of_groups(held(commit), branch.number, index_type)]
+    if uses:
+        raise in_use(f"{index_type} of branch {branch.name!r}", uses, "drop_index", branch.name)
     index = commit.index(branch.number, index_type)
     if index is None or not (index.live or index.withdrawn):
         prefix = keys.BRANCH.pack(branch.number)
@@ -62,7 +66,8 @@ def drop_branch(commit: Commit, number: int, uses: Iterable[str] = ()) -> list[I
     branch = commit.branch(number)
     may_be_built = sorted(index for index in {*commit.counters.under_way, *commit.moved} if index[0] == number)
     building = [use_of(shadow) for index in may_be_built if (shadow := commit.under_way(*index)) is not None]
-    if uses := [*uses, *building, *fork_uses(commit, number)]:
+    grouped = uses_of_groups(held(commit), number)
+    if uses := [*uses, *building, *grouped, *fork_uses(commit, number)]:
         raise in_use(f"branch {branch.name!r}", uses, "drop_branch", branch.name)
     prefix = keys.BRANCH.pack(number)
     indexes = [rows.decode_index(value) for _, value in scan_prefix(commit.txn, commit.db["indexes"], prefix)]
@@ -171,5 +176,5 @@ def in_use(what: str, uses: list[str], operation: str, object: str) -> InUse:
         operation=operation,
         object=object,
         hint="end each of these first: cancel_build ends a build, release_lock a lock; a switch ends by itself;"
-        " cascade drops the forks of a branch with it",
+        " dissolve_group ends a group; cascade drops the forks of a branch with it",
     )

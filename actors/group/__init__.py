@@ -1,0 +1,1 @@
+"""Groups: several indexes that are switched and rolled back in one transaction."""

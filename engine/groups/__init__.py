@@ -1,0 +1,1 @@
+"""Groups: the calls on several indexes that go together, and their readers."""

@@ -1,0 +1,1 @@
+"""Groups: several indexes that are started, switched, rolled back and read together."""
