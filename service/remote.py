@@ -37,7 +37,8 @@ from shadowswitch.model.views import (
 from shadowswitch.service import caller, host_file
 from shadowswitch.service.host_file import HostFile
 from shadowswitch.service.remote_connection import TIMEOUT_S, ServerGone, branch_segment, segment
-from shadowswitch.service.remote_forks import LONG_TIMEOUT_S, RemoteForks
+from shadowswitch.service.remote_forks import LONG_TIMEOUT_S
+from shadowswitch.service.remote_groups import RemoteGroups, options_of
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import get_record
 from shadowswitch.storage.generations.seeding import AUTO
@@ -48,7 +49,7 @@ CHECKS_POLL_S = 0.5
 HEALTH_TIMEOUT_S = 5.0
 
 
-class RemoteEngine(RemoteForks):
+class RemoteEngine(RemoteGroups):
     """A client of the server of a data directory. One thread."""
 
     def __init__(self, found: HostFile, data: Path, catalog: Catalog) -> None:
@@ -179,7 +180,7 @@ class RemoteEngine(RemoteForks):
     ) -> ShadowIndex:
         """See Engine."""
         request = request or SwitchRequest()
-        body = {"quiet_for_s": quiet_for_s, "within_s": within_s, **_options(request)}
+        body = {"quiet_for_s": quiet_for_s, "within_s": within_s, **options_of(request)}
         return self._operate(shadow_id, "schedule", body, request.performed_by, request.reason)
 
     def unschedule_switch(self, shadow_id: str, by: str = "", reason: str = "") -> ShadowIndex:
@@ -202,7 +203,7 @@ class RemoteEngine(RemoteForks):
 
     def _switch(self, path: str, body: dict[str, Any], request: SwitchRequest | None) -> SwitchResult:
         request = request or SwitchRequest()
-        sent = {**body, **_options(request)}
+        sent = {**body, **options_of(request)}
         return self._call("POST", path, sent, SwitchResult, LONG_TIMEOUT_S, by=request.performed_by)
 
     def retune(
@@ -273,13 +274,6 @@ def ready_of(data: Path) -> dict[str, Any]:
     if "reasons" not in answer:  # a problem document
         return {"ready": False, "reasons": [answer.get("detail", "the server refused to answer")]}
     return answer
-
-
-def _options(request: SwitchRequest) -> dict[str, Any]:
-    """A request as fields of a body. Its author is a header."""
-    fields: dict[str, Any] = msgspec.to_builtins(request)
-    del fields["performed_by"]
-    return fields
 
 
 def _shadow(answer: dict[str, Any]) -> ShadowIndex:

@@ -24,12 +24,14 @@ from shadowswitch.model.errors import (
     InvalidName,
     ShadowSwitchError,
     UnknownBranch,
+    UnknownGroup,
     UnknownShadow,
 )
 from shadowswitch.model.names import escaped
 from shadowswitch.service.cli import manual, operate_commands, output, read_commands, server_commands, write_commands
 from shadowswitch.service.cli.branches import branch_commands, fork_commands
 from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
+from shadowswitch.service.cli.groups import group_command
 from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.cli.output import Failure
 from shadowswitch.service.hints import in_commands
@@ -42,6 +44,7 @@ TERMINATED = 143
 WRONG_CALL = (InvalidChange, InvalidConfig, InvalidName)
 HINTS: dict[type[ShadowSwitchError], str] = {
     UnknownBranch: "shadowswitch status lists the branches",
+    UnknownGroup: "shadowswitch group show lists the groups",
     UnknownShadow: "shadowswitch status lists the shadows",
     BuildFailed: "shadowswitch events shows its course; once the cause is removed, shadowswitch retry goes on with it",
 }
@@ -64,6 +67,7 @@ for module in (
     operate_commands,
     branch_commands,
     fork_commands,
+    group_command,
     read_commands,
     server_commands,
     manual,

@@ -23,6 +23,7 @@ from shadowswitch.service.http.routes import (
     dashboard,
     events,
     forks,
+    groups,
     indexes,
     indexing,
     locks,
@@ -36,7 +37,20 @@ from shadowswitch.service.http.schema import openapi
 
 TOKENS_S = 0.5
 """The pause between two looks at the token file. A request looks at once."""
-MODULES = (shadows, operating, indexes, branches, forks, locks, indexing, events, operations, metrics, dashboard)
+MODULES = (
+    shadows,
+    operating,
+    indexes,
+    groups,
+    branches,
+    forks,
+    locks,
+    indexing,
+    events,
+    operations,
+    metrics,
+    dashboard,
+)
 
 
 def _handlers() -> list[Any]:

@@ -40,7 +40,7 @@ def in_query(operation: dict[str, Any], required: bool) -> list[dict[str, Any]]:
 def operations(client: Client) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Method, path with its required parameters, and description of every operation."""
     shadow_id = client.get("shadow-index/list")["shadows"][0]["shadow_index_id"]
-    places = {"shadow_id": shadow_id, "name": "main", "branch_name": "main", "lock_id": "0-none"}
+    places = {"shadow_id": shadow_id, "name": "main", "branch_name": "main", "lock_id": "0-none", "group_id": "group-1"}
     for template, item in client.get("/schema")["paths"].items():
         for method, operation in item.items():
             query = urllib.parse.urlencode({one["name"]: NEEDED[one["name"]] for one in in_query(operation, True)})

@@ -48,7 +48,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     While as many builds copy as may, it is queued, and its `start_lsn` is 0 until it begins.
     """
     caller.require(Scope.BUILD, data.branch_name)
-    _check_backend(host, (data.build_config or {}).get("backend"))
+    check_backend(host, (data.build_config or {}).get("backend"))
     service = data.service_name or caller.name
     if bodies.SERVICE_SEPARATOR in service:
         raise InvalidConfig(f"service_name contains {bodies.SERVICE_SEPARATOR}", hint="leave it out of the name")
@@ -73,7 +73,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=estimate(host, found))
 
 
-def _check_backend(host: Host, backend: Any) -> None:
+def check_backend(host: Host, backend: Any) -> None:
     """Raise Forbidden for a module that the operator has not named: an import would run its code."""
     if isinstance(backend, str) and ":" in backend and backend not in host.options.backends:
         raise Forbidden(

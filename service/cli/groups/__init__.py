@@ -1,0 +1,1 @@
+"""Commands for groups: several indexes that are switched together."""
