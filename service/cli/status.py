@@ -15,9 +15,12 @@ from typing import Any
 import msgspec
 from rich.console import Group, RenderableType
 
+from shadowswitch.engine.groups.calls import group_view
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.engine.views import RUNNING, moment
 from shadowswitch.model.errors import ShadowSwitchError
+from shadowswitch.model.groups.views import BOUND
+from shadowswitch.model.groups.views import Group as IndexGroup
 from shadowswitch.model.locks.info import Lock, LockWaiter
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
@@ -30,6 +33,7 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.locks import all_locks
 from shadowswitch.storage.catalog.rows import BranchRow, IndexRow
 from shadowswitch.storage.catalog.source.branch_pages import branch_count, branch_pages, branch_rows
+from shadowswitch.storage.catalog.source.group_table import group_rows
 from shadowswitch.storage.catalog.source.index_pages import index_pages
 from shadowswitch.storage.catalog.source.shadow_table import shadow_heads
 
@@ -88,6 +92,7 @@ def status_of(catalog: Catalog, data: Path, limit: int = PAGE, after: int = 0) -
         "next_after": page[-1].number if len(page) == limit else None,
         "locks": locks[:limit],
         "waiters": waiters[:limit],
+        "groups": [group_view(catalog, row) for row in group_rows(catalog) if row.state in BOUND],
         "upkeep": _daemon_status(data, catalog),
     }
 
@@ -188,7 +193,14 @@ def render_status(found: output.View) -> RenderableType:
     if found["waiters"]:
         cells = [[waiter["branch"], waiter["owner"], ", ".join(waiter["wants"])] for waiter in found["waiters"]]
         parts.append(output.table("waiting for locks", ["branch", "owner", "for"], cells))
+    if found["groups"]:
+        cells = [[one.id, one.name, one.state, _members(one)] for one in found["groups"]]
+        parts.append(output.table("groups that hold their indexes", ["id", "name", "state", "members"], cells))
     return Group(*parts, *_render_daemon(found["upkeep"]))
+
+
+def _members(group: IndexGroup) -> str:
+    return ", ".join(f"{one.index_type} of {one.branch_name}" for one in group.members)
 
 
 def _as_shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,9 @@ def test_a_group_goes_through_its_life(commands: Commands) -> None:
     assert "group-2 'pair' is BUILT" in again
     assert "GRAPH_INDEX of feature/right: shadow" in again
     assert "2 indexes switched together" in commands("group", "switch", "group-2", *PATIENT)
+    [held] = commands.json("status")["groups"]
+    assert (held["id"], held["state"]) == ("group-2", "ACTIVE")
+    assert "groups that hold their indexes" in commands("status")
     refused = commands("rollback", "left", "GRAPH_INDEX", *PATIENT, status=1)
     assert "group 'pair' (group-2)" in refused
     assert "shadowswitch group rollback" in refused
