@@ -13,6 +13,7 @@ import time
 
 from benchmarks.common import KIND
 from benchmarks.simulation.developers import EXAMPLES_MAX, Run
+from shadowswitch.model.errors import InUse
 from shadowswitch.model.records import Delete, Put
 
 TIMEOUT_S = 120.0
@@ -75,7 +76,7 @@ class Features(threading.Thread):
         self._audit(name, shown)
         with trunk.lock:
             self._merge(name, own)
-        engine.drop_branch(name, reason="merged")
+        self._drop(name)
         self._count("feature branches merged")
 
     def _edit(self, name: str, shown: State) -> State:
@@ -124,6 +125,18 @@ class Features(threading.Thread):
             elif result.receipt is not None:
                 self._run.ledger.acked(key, result.receipt.lsn, deleted=True)
         self._count("conflicts of features settled", len(result.conflicts))
+
+    def _drop(self, name: str) -> None:
+        """Drop a fork, once the switch of its index has ended."""
+        until = time.perf_counter() + TIMEOUT_S
+        while True:
+            try:
+                self._engine.drop_branch(name, reason="merged")
+                return
+            except InUse:
+                if time.perf_counter() > until:
+                    raise
+            time.sleep(THINK_S)
 
     def _count(self, what: str, by: int = 1) -> None:
         with self._run.lock:
