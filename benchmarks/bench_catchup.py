@@ -117,7 +117,9 @@ def rebuild_meanwhile(report: Report, engine: Engine, write: Step, seconds: floa
 
     def rebuild() -> None:
         try:
-            result = engine.rebuild(BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1}, timeout_s=REBUILD_S)
+            result = engine.rebuild(
+                BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1}, timeout_s=REBUILD_S, seed="never"
+            )
             ended.append((time.perf_counter(), "switched" if result.success else result.message))
         except ShadowSwitchError as error:
             ended.append((time.perf_counter(), f"given up: {error.message}"))
@@ -156,7 +158,7 @@ def main() -> int:
         with Engine.open(folder / "data", BENCH_CONFIG) as engine:
             engine.create_branch(BRANCH)
             fill(engine, options.records)
-            first = engine.rebuild(BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1})
+            first = engine.rebuild(BRANCH, KIND, [TYPE], {**OPTIONS, "parallel_workers": 1}, seed="never")
             assert first.success, first.message
             path = Path(first.new_index_path or "")
             for turn in range(options.rounds):

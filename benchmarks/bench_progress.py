@@ -73,7 +73,7 @@ def build(engine: Engine) -> Watched:
     validating: list[float] = []
     over = threading.Event()
     begun = time.perf_counter()
-    id = engine.start_build(BRANCH, KIND, [TYPE], CONFIG).shadow_index_id
+    id = engine.start_build(BRANCH, KIND, [TYPE], CONFIG, seed="never").shadow_index_id
 
     def watch() -> None:
         while not over.is_set():

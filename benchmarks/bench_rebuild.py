@@ -142,7 +142,7 @@ def build(engine: Engine, records: int, workers: int) -> tuple[float, float]:
     """One build without load, cancelled when BUILT: seconds of its copy, and of all."""
     config = {"backend": "fts5", "tokenizer": "porter", "parallel_workers": workers, "shards": workers}
     begun = time.perf_counter()
-    shadow = engine.start_build(BRANCH, KIND, [TYPE], config).shadow_index_id
+    shadow = engine.start_build(BRANCH, KIND, [TYPE], config, seed="never").shadow_index_id
     copy_begun = copy_ended = 0.0
     while True:
         seen, now = engine.shadow(shadow), time.perf_counter()
@@ -185,7 +185,7 @@ def rates(report: Report, folder: Path, records: int, rounds: int) -> None:
             report.figure(f"copy, {workers} worker(s)", copy[workers], "rows/s", f"median of {rounds}, no load")
             report.figure(f"whole build to BUILT, {workers} worker(s)", whole, "rows/s", "with validation")
             report.figure(f"peak memory of the workers, {workers}", memory.peak_mib, "MiB", "anonymous, together")
-        result = engine.rebuild(BRANCH, KIND, [TYPE], {"backend": "fts5", "tokenizer": "porter"})
+        result = engine.rebuild(BRANCH, KIND, [TYPE], {"backend": "fts5", "tokenizer": "porter"}, seed="never")
         assert result.success, result.message
         index = common.size_mib(Path(result.new_index_path or ""))
         catalog = common.size_mib(folder / "rates" / "catalog")
@@ -215,7 +215,7 @@ def stalls(report: Report, folder: Path, records: int, rebuilds: int, window_s: 
             for _ in range(rebuilds):
                 begun = time.perf_counter()
                 config = {"backend": "fts5", "tokenizer": "porter", "parallel_workers": 1}
-                result = ours.engine.rebuild(BRANCH, KIND, [TYPE], config, timeout_s=BUILD_S)
+                result = ours.engine.rebuild(BRANCH, KIND, [TYPE], config, timeout_s=BUILD_S, seed="never")
                 spans.append((begun, time.perf_counter()))
                 assert result.success, result.message
                 quiet += quiet_windows(2 * rebuilds, window_s)

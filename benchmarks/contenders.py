@@ -81,7 +81,7 @@ class ShadowSwitch:
         for found in self.engine.scan(BRANCH):
             self.ledger.imported(key_of(found.id), found.lsn)
         for _ in range(rebuilds):
-            result = self.engine.rebuild(BRANCH, KIND, [TYPE], build_config)
+            result = self.engine.rebuild(BRANCH, KIND, [TYPE], build_config, seed="never")
             assert result.success, result.message
 
     def write(self, chance: random.Random) -> None:

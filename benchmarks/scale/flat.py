@@ -73,7 +73,7 @@ def prepare(data: Path, records: int, branches: int, rollbacks: int) -> dict[str
     problems: list[str] = []
     switch_ms = 0.0
     for number in range(1, BUILDS + 1):
-        shadow = engine.start_build(BRANCH, KIND, [TYPE], {"backend": "fts5"}).shadow_index_id
+        shadow = engine.start_build(BRANCH, KIND, [TYPE], {"backend": "fts5"}, seed="never").shadow_index_id
         engine.wait_for(shadow, "BUILT", timeout_s=BUILD_S)
         begun = time.perf_counter()
         result = engine.switch(shadow)

@@ -29,6 +29,7 @@ class Limit(Enum):
     FOLLOWER_REST_S = "shadowswitch.actors.maintenance.follower_pool.REST_S"
     FOLLOWER_TURN_S = "shadowswitch.actors.maintenance.follower.TURN_S"
     FREE_BYTES_MIN = "shadowswitch.storage.backends.fts5.store.FREE_BYTES_MIN"
+    FTS5_COPY_PAGES = "shadowswitch.storage.backends.fts5.copy.PACE_PAGES"
     FSCK_PART_ROWS = "shadowswitch.storage.fsck.plan.PART_ROWS"
     FSCK_SLICE = "shadowswitch.storage.fsck.records.SLICE"
     FSCK_SLICE_CHUNKS = "shadowswitch.storage.fsck.journal.SLICE_CHUNKS"

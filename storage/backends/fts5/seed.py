@@ -42,6 +42,7 @@ def seed(source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, A
     try:
         with closing(store.open_existing(source, old, "ro")) as connection, store.translated("seed", source):
             connection.execute("BEGIN")
+            store.read_state(connection, source)  # the transaction begins here; without it each write restarts the copy
             copy_file(connection, file)
         with store.translated("seed", target):
             _make_new(file, Layout(new), plan(old, new) is Reuse.REINDEX, store.spec_text(new), rest)
