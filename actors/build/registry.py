@@ -38,7 +38,7 @@ from shadowswitch.model.records import DEPTH_MAX, is_deeper
 from shadowswitch.model.shadow_state import ShadowState, check_move
 from shadowswitch.storage import disk
 from shadowswitch.storage.catalog import transitions
-from shadowswitch.storage.catalog.rows import BranchRow, ShadowRow
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, ShadowRow
 from shadowswitch.storage.catalog.source.sizes import catalog_sizes
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.catalog.transitions.operating import refuse_unworked
@@ -93,27 +93,19 @@ class BuildRegistry:
         priority: int = 0,
         of_rebuild: bool = False,
         seed: str = seeding.AUTO,
+        is_clone: bool = False,
     ) -> ShadowRow:
         """Claim a build durably; its builder starts once there is a place for it."""
-        spec = make_spec(index_type, resource_types, build_config, external)
-        config = plain("build_config", build_config or {})
-        self._preflight(branch, index_type)
         shadow_id = uuid.uuid4().hex
-        heals = self._is_unserved(branch.number, index_type)
-        source = seeding.choose(self._context.catalog, branch.number, spec, seed, self._is_open)
-
-        def work(commit: Commit) -> ShadowRow:
-            row, _ = transitions.claim_build(
-                commit, shadow_id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals,
-                priority=priority, of_rebuild=of_rebuild, seed=seed, seeded_from=source.number if source else 0,
-            )  # fmt: skip
-            what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
-            commit.audit("build.claimed", shadow_id, what)
-            return row
-
-        types = tuple(spec.resource_types)
+        work = self.claiming(
+            branch, index_type, resource_types, build_config, external, service_name, track_ready, priority, of_rebuild,
+            seed, is_clone, shadow_id,
+        )  # fmt: skip
         claim = signed(work, by, reason)
-        what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, claim, Reply()) if track_ready else None
+        what = None
+        if track_ready:
+            types = tuple(sorted(set(resource_types)))
+            what = TrackBuild(shadow_id, index_type, types, service_name or OWNER, claim, Reply())
         return self.start(self._begin(shadow_id, branch, claim, what))
 
     def claiming(
@@ -122,21 +114,30 @@ class BuildRegistry:
         index_type: str,
         resource_types: Sequence[str],
         build_config: Mapping[str, Any] | None,
+        external: bool = False,
+        service_name: str = "",
+        track_ready: bool = False,
+        priority: int = 0,
+        of_rebuild: bool = False,
+        seed: str = seeding.AUTO,
+        is_clone: bool = False,
+        shadow_id: str = "",
     ) -> Callable[[Commit], ShadowRow]:
-        """The claim of one build among several, for a transaction that claims all or none; `start` begins it."""
-        spec = make_spec(index_type, resource_types, build_config, False)
+        """The claim of a build, for a transaction that may claim several, all or none; `start` begins it."""
+        spec = make_spec(index_type, resource_types, build_config, external)
         config = plain("build_config", build_config or {})
-        self._preflight(branch, index_type)
-        shadow_id, heals = uuid.uuid4().hex, self._is_unserved(branch.number, index_type)
-        source = seeding.choose(self._context.catalog, branch.number, spec, seeding.AUTO, self._is_open)
+        seed = seeding.CLONE if is_clone else seeding.check_seed(seed, external, build_config)
+        source = seeding.choose(self._context.catalog, branch.number, spec, seed, self._is_open)
+        self._preflight(branch, index_type, source)
+        id, heals = shadow_id or uuid.uuid4().hex, self._is_unserved(branch.number, index_type)
 
         def work(commit: Commit) -> ShadowRow:
             row, _ = transitions.claim_build(
-                commit, shadow_id, branch, spec, config, False, "", heals=heals, seed=seeding.AUTO,
-                seeded_from=source.number if source else 0,
+                commit, id, branch, spec, config, external, service_name, track_ready=track_ready, heals=heals,
+                priority=priority, of_rebuild=of_rebuild, seed=seed, seeded_from=source.number if source else 0,
             )  # fmt: skip
-            what = {"branch_name": branch.name, "index_type": index_type, "service_name": ""}
-            commit.audit("build.claimed", shadow_id, what)
+            what = {"branch_name": branch.name, "index_type": index_type, "service_name": service_name}
+            commit.audit("build.claimed", id, what)
             return row
 
         return work
@@ -169,12 +170,14 @@ class BuildRegistry:
         index = self._context.catalog.index(branch, index_type)
         return index is not None and bool(index.live) and not self._is_open(index.live)
 
-    def _preflight(self, branch: BranchRow, index_type: str) -> None:
-        """Is there room? The estimate is 1.2 times the size of the live index, or twice the size of the catalog."""
+    def _preflight(self, branch: BranchRow, index_type: str, source: GenerationRow | None) -> None:
+        """Is there room? The estimate is 1.2 times the size of the generation that the build begins from, or of the
+        live index; or twice the size of the catalog."""
         index = self._context.catalog.index(branch.number, index_type)
-        live = self._generations.get(index.live) if index is not None else None
-        if live is not None:
-            estimate = int(1.2 * disk.directory_size_bytes(live.path))
+        number = source.number if source is not None else index.live if index is not None else 0
+        like = self._generations.get(number)
+        if like is not None:
+            estimate = int(1.2 * disk.directory_size_bytes(like.path))
         else:
             estimate = 2 * int(catalog_sizes(self._context.catalog)["map_used_bytes"])
         free, reserve = disk.free_bytes(self._context.root), self._context.config.disk_reserve_bytes

@@ -70,8 +70,10 @@ class Scrubber(EngineActor):
         self._followers = followers
         self._leave = leave
         self._checked_at: dict[int, float] = {}
-        self._read = {(row.live, row.epoch) for row in context.catalog.indexes() if not row.previous}
-        """Live generations that need no reading (any more): all but those that soak at the start."""
+        indexes = context.catalog.indexes()
+        self._read = {(row.live, row.epoch) for row in indexes if not (row.previous or row.unread)}
+        """Live generations that need no reading (any more): at the start all but those that soak, and clones that the
+        backend has not checked yet."""
         self._not_before: dict[int, float] = {}
         self.handles(Tick, self._tick)
 
@@ -135,17 +137,24 @@ class Scrubber(EngineActor):
         try:
             compare = self._validator.differing_beside_readers
             self._read_through(generation, partial(self._is_left, row), compare)
+            self._note_read(row)
             self._context.metrics.count("readings")
         except BuildCancelled:
             pass
         except CorruptData as error:
             if not self._is_left(row):
                 self._unsound(row, generation, error)
+                self._note_read(row)
         except ShadowSwitchError as error:
             logger.warning("live generation %d could not be read through: %s", row.live, error)
             self._not_before[row.live] = self._clock.monotonic() + AGAIN_S
             return
         self._read.add(key)
+
+    def _note_read(self, row: IndexRow) -> None:
+        if row.unread:
+            work = partial(transitions.note_read, branch=row.branch, index_type=row.index_type, live=row.live)
+            self._context.transact(work, "recheck")
 
     def _unsound(self, row: IndexRow, generation: Generation, error: CorruptData) -> None:
         logger.error("live generation %d is unsound: %s", row.live, error)

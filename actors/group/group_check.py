@@ -13,11 +13,12 @@ from contextlib import ExitStack
 
 from shadowswitch.actors.kit.host_answer import Reasons, reasons_of
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.model.errors import EngineClosed, InvalidConfig, Timeout
+from shadowswitch.actors.switch.host_check import answer_of
+from shadowswitch.model.errors import EngineClosed, Timeout
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.generations.generation import Generation
-from shadowswitch.storage.shortages import shortage, shortages
+from shadowswitch.storage.shortages import shortages
 
 logger = logging.getLogger("shadowswitch")
 
@@ -85,19 +86,7 @@ def _ask_one(
         threading.Thread(
             target=_ask, args=(check, targets, lsn, reply), name=f"shadowswitch-check-{name}", daemon=True
         ).start()
-    if not reply.wait(left_s):
-        logger.warning("group validator %s has not returned in time; its answer will count for nothing", name)
-        raise Timeout(f"the group validator {name} has not returned", operation="validate")
-    try:
-        return reply.result()
-    except InvalidConfig as error:  # the answer, or a call that the validator made
-        return [str(error)]
-    except Exception as error:
-        lack = shortage(error, "validate")
-        if lack is not None:
-            raise lack from error
-        logger.exception("group validator %s failed", name)
-        return [f"it failed: {error!r}"]
+    return answer_of(f"of the group, {name},", reply, left_s)
 
 
 def _ask(check: GroupCheck, targets: Sequence[tuple[str, Generation]], lsn: int, reply: Reply[list[str]]) -> None:

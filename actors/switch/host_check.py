@@ -38,7 +38,12 @@ def problems_of(name: str, check: HostCheck, generation: Generation, clock: Cloc
     except BaseException:
         generation.give_reader(reader)
         raise
-    if not reply.wait(deadline - clock.monotonic()):
+    return answer_of(name, reply, deadline - clock.monotonic())
+
+
+def answer_of(name: str, reply: Reply[list[str]], left_s: float) -> list[str]:
+    """The problems that a check on a thread of its own replies, within so many seconds. Raises as `problems_of`."""
+    if not reply.wait(left_s):
         logger.warning("validator %s has not returned in time; its answer will count for nothing", name)
         raise Timeout(f"the validator {name} has not returned", operation="validate")
     try:

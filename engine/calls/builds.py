@@ -31,7 +31,7 @@ from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.build_spec import refuse_other_options
-from shadowswitch.storage.generations.seeding import AUTO, check_seed
+from shadowswitch.storage.generations.seeding import AUTO
 
 logger = logging.getLogger("shadowswitch")
 
@@ -105,7 +105,6 @@ class BuildCalls:
         """
         self._state.check()
         check_text("service_name", service_name, NAME_CHARS_MAX)
-        seed = check_seed(seed, external, build_config)
         if not all(isinstance(flag, bool) for flag in (external, track_ready, of_rebuild)):
             raise InvalidConfig("external, track_ready and of_rebuild are True or False")
         if external and of_rebuild:

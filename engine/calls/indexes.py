@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -67,6 +68,7 @@ class IndexCalls:
         self._damaged = damaged
         self._views = views
         self._made = made
+        self._retuning = threading.Lock()
 
     def index(self, branch: str, index_type: str) -> IndexInfo:
         """What a branch serves for an index type. Raises UnknownIndex."""
@@ -83,23 +85,27 @@ class IndexCalls:
 
         For `fts5` these are the weights of `columns`. What `build_config` does not name stays. Readers opened from now
         on have the new options, also after a rollback to this generation. A build with the new options makes the same
-        index. Raises UnknownIndex, CorruptData for an index that is not served, and InvalidConfig for options that
-        need a build.
+        index. Raises UnknownIndex, CorruptData for an index that is not served, InvalidConfig for options that need
+        a build, and StaleFence if a switch came in between.
         """
         named = author(by, reason)
         row = self._branches.row(branch)
-        live = self._indexes.live(row.number, check_index_type(index_type))
+        if not isinstance(build_config, Mapping):
+            raise InvalidConfig(f"build_config must be a dict, not {build_config!r:.80}", operation="retune")
+        with self._retuning:  # of two calls the later one counts, in memory as in the catalog
+            self._retune(row, check_index_type(index_type), build_config, named)
+        return self.index(branch, index_type)
+
+    def _retune(self, row: BranchRow, index_type: str, build_config: Mapping[str, Any], named: tuple[str, str]) -> None:
+        live = self._indexes.live(row.number, index_type)
         if live is None:
             raise self.not_served(row, index_type)
         given = self._catalog.shadow(live.row.shadow_id).build_config
-        if not isinstance(build_config, Mapping):
-            raise InvalidConfig(f"build_config must be a dict, not {build_config!r:.80}", operation="retune")
-        config = {**given, **build_config, "backend": live.row.backend, "shards": live.row.shards}
+        config = {**given, "backend": live.row.backend, "shards": live.row.shards, **build_config}
         settings = settings_of(live.row, make_spec(index_type, live.row.resource_types, config))
         kept = {name: config[name] for name in {*given, *build_config}}
         work = partial(transitions.retune, number=live.row.number, settings=settings, build_config=kept)
         live.retune(self._transact(signed(work, *named), "retune"))
-        return self.index(branch, index_type)
 
     def indexes(self, branch: str | None = None, limit: int | None = None, after: str = "") -> list[IndexInfo]:
         """Everything that is live, of one branch or of all, in the order of the branches.

@@ -6,6 +6,7 @@ it. So it survives a restart, and the reader that asked for it may give up.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +15,15 @@ from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch.live_index import LiveIndexes
 from shadowswitch.engine.calls.builds import PRIORITY_MAX, BuildCalls
 from shadowswitch.engine.calls.switches import ScheduleCalls
-from shadowswitch.model.errors import DuplicateBuild, InvalidTransition, Timeout
+from shadowswitch.model.errors import BuildFailed, DuplicateBuild, InvalidTransition, Timeout
 from shadowswitch.model.events import ENGINE
 from shadowswitch.model.shadow_state import ENDED, ShadowState
 from shadowswitch.model.views import SwitchRequest
 from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow, ShadowRow
-from shadowswitch.storage.generations.seeding import CLONE
 
 WHY = "the first reader of a fork"
+AGAIN_S = 60.0
+"""After a build that failed."""
 REQUEST = SwitchRequest(force_switch=True, allow_empty=True, performed_by=ENGINE, reason=WHY)
 """What its ancestor serves was accepted there."""
 
@@ -56,7 +58,10 @@ class ForkIndexes:
         source = self._inherited(branch, index_type)
         if source is None:
             return False
-        shadow = self._begun(branch, index_type, source)
+        try:
+            shadow = self._begun(branch, index_type, source)
+        except InvalidTransition:  # the fork is ARCHIVED: it keeps what it has, and gets no new index
+            return False
         hurried = False
 
         def served() -> bool | None:
@@ -96,20 +101,39 @@ class ForkIndexes:
         """The shadow that will be switched to, or the one of a caller that stands in its place."""
         given = self._catalog.shadow(source.shadow_id)
         config: dict[str, Any] = {**given.build_config, "backend": source.backend, "shards": source.shards}
+        self._leave_failed(branch, index_type)
         try:
             id = self._registry.claim(
                 branch, index_type, source.resource_types, config, False, ENGINE, by=ENGINE, reason=WHY,
-                priority=PRIORITY_MAX, seed=CLONE,
+                priority=PRIORITY_MAX, is_clone=True,
             ).id  # fmt: skip
         except DuplicateBuild as error:
             id = error.shadow_index_id
         row = self._catalog.find_shadow(id)
         if row is not None and _is_ours(row) and row.plan is None:
-            try:
+            with contextlib.suppress(InvalidTransition):  # it is switched to already
                 self._schedule.schedule_switch(id, quiet_for_s=0, within_s=0, request=REQUEST)
-            except InvalidTransition:  # it is switched to already
-                pass
         return id
+
+    def _leave_failed(self, branch: BranchRow, index_type: str) -> None:
+        """The last try failed: its reason is the answer for a while; then its files make room for those of the next.
+
+        Without that, each reader of an index that cannot be made would build it again, and leave its files for
+        `Config.failed_keep_s`. Raises BuildFailed.
+        """
+        for row in self._context.shadows.pages(branch.number, ShadowState.FAILED):
+            if row.index_type != index_type or not _is_ours(row):
+                continue
+            left_s = self._context.clock.seconds_until(row.failed_at) if row.failed_at is not None else None
+            if left_s is not None and -left_s < AGAIN_S:
+                raise BuildFailed(
+                    f"{index_type} of fork {branch.name!r} could not be made: {row.error}",
+                    operation="read",
+                    object=branch.name,
+                    hint=f"a reader tries it again {AGAIN_S:.0f} s after the failure; or build the index",
+                )
+            with contextlib.suppress(InvalidTransition):  # another reader was faster
+                self._registry.cancel(row.id, "another try follows", ENGINE)
 
     def _late(self, branch: BranchRow, index_type: str, shadow: str, timeout_s: float) -> Timeout:
         row = self._catalog.find_shadow(shadow)

@@ -254,6 +254,9 @@ class IndexRow(msgspec.Struct, array_like=True, frozen=True):
     """How `published/<branch>/<INDEX_TYPE>` is made to agree with this row, also after a crash."""
     withdrawn: str = ""
     """Why an index that was served has no live generation; until the next switch, or until the index is dropped."""
+    unread: bool = False
+    """The backend has not checked the live generation yet: the clone of a parent's, see `storage.generations.seeding`.
+    """
 
 
 class GroupMemberRow(msgspec.Struct, array_like=True, frozen=True):

@@ -81,10 +81,12 @@ def unfit(generation: GenerationRow, spec: Spec) -> str:
 def settings_of(generation: GenerationRow, spec: Spec) -> dict[str, Any]:
     """The options of a spec that only readers of a generation need. Raises InvalidConfig if its files need others."""
     kind = registry.backend(spec.backend)
-    reuse = kind.plan(generation.options, spec.options) if isinstance(kind, Seeding) else Reuse.NOTHING
-    if reuse not in (Reuse.SETTINGS, Reuse.COPY):
+    reason = unfit(generation, spec)
+    if not reason and cast(Seeding, kind).plan(generation.options, spec.options) is Reuse.REINDEX:
+        reason = "its words are those of other options"
+    if reason:
         raise InvalidConfig(
-            "these options need other files",
+            f"these options need other files: {reason}",
             operation="retune",
             hint="build the index with them: start_build, or rebuild",
         )

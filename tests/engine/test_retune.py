@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -62,11 +63,18 @@ def test_a_fork_has_the_weights_that_its_parent_has_now(weighted: Engine) -> Non
 
 @pytest.mark.parametrize(
     "config",
-    [{"tokenizer": "porter"}, {"columns": {"title": 1.0}}, {"columns": {"title": 1.0, "other": 1.0}}, {"prefix": [2]}],
-    ids=["tokenizer", "a field less", "another field", "prefix"],
+    [
+        {"tokenizer": "porter"},
+        {"columns": {"title": 1.0}},
+        {"columns": {"title": 1.0, "other": 1.0}},
+        {"prefix": [2]},
+        {"backend": "kv"},
+        {"shards": 7},
+    ],
+    ids=["tokenizer", "a field less", "another field", "prefix", "backend", "shards"],
 )
 def test_what_needs_other_files_is_refused(weighted: Engine, config: dict[str, Any]) -> None:
-    with pytest.raises(InvalidConfig, match="need other files"):
+    with pytest.raises(InvalidConfig, match=r"need other files|unknown option"):
         weighted.retune("main", KIND, config)
     assert best(weighted) == "in_body"
 
@@ -78,3 +86,14 @@ def test_an_index_that_is_not_there_and_a_wrong_option_are_refused(weighted: Eng
         weighted.retune("main", KIND, {"columns": {"title": -1.0, "body": 1.0}})
     with pytest.raises(InvalidConfig, match="dict"):
         weighted.retune("main", KIND, "heavy")  # type: ignore[arg-type]
+
+
+def test_of_many_calls_the_last_one_counts_in_memory_and_on_disk(weighted: Engine, open_engine: Any) -> None:
+    threads = [threading.Thread(target=weighted.retune, args=("main", KIND, config)) for config in (HEAVY, COLUMNS) * 5]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    answered = best(weighted)
+    weighted.close()
+    assert best(open_engine()) == answered

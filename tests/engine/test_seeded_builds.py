@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import BuildFailed, Delete, Engine, InvalidConfig, Put, UnknownIndex
+from shadowswitch import BuildFailed, Delete, Engine, GroupMember, InvalidConfig, Put, UnknownIndex
 from shadowswitch.model.views import ShadowIndex
 from tests.support import inside
 from tests.support.engine_helpers import wait_until
@@ -130,8 +130,9 @@ def test_what_cannot_be_taken_over_is_refused_with_the_reason(engine: Engine) ->
     ):
         with pytest.raises(InvalidConfig, match=reason):
             engine.start_build("main", KIND, TYPES, config, seed="require")
-    with pytest.raises(InvalidConfig, match="seed is one of auto, never, require"):
-        engine.start_build("main", KIND, TYPES, seed="sometimes")
+    for seed in ("sometimes", "clone"):
+        with pytest.raises(InvalidConfig, match="seed is one of auto, never, require"):
+            engine.start_build("main", KIND, TYPES, seed=seed)
     assert [shadow.state for shadow in engine.shadows()] == ["ACTIVE"]
 
 
@@ -199,3 +200,16 @@ def test_a_generation_that_is_removed_before_the_copy_leaves_a_build_from_the_re
     built = engine.wait_for(shadow.shadow_index_id, timeout_s=60)
     assert built.seeded_from is None
     assert built.record_count == 600
+
+
+def test_a_member_of_a_group_with_full_rebuild_reads_every_record(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.patch_limit(monkeypatch, inside.Limit.SEED_ROWS_MIN, 1)
+    fill(engine, "main")
+    first = live(engine, "main")
+    for config, seeded_from in (({}, first.generation), ({"full_rebuild": True}, None)):
+        group = engine.start_group("one", [GroupMember("main", KIND, TYPES, config)])
+        built = engine.wait_for(group.members[0].shadow_index_id, timeout_s=60)
+        assert built.seeded_from == seeded_from
+        engine.cancel_build(built.shadow_index_id)

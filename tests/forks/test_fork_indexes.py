@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
 import threading
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, Put, SwitchRequest, Timeout, UnknownIndex
+from shadowswitch import BuildFailed, Delete, Engine, Put, SwitchRequest, Timeout, UnknownIndex
 from tests.support import inside
 from tests.support.engine_helpers import wait_until
 from tests.support.fork_tree import TYPES as TREE_TYPES
@@ -102,6 +107,78 @@ def test_a_build_of_a_caller_is_waited_for_and_named(served: Engine) -> None:
 def test_a_dropped_index_of_a_fork_comes_back_when_it_is_read(served: Engine) -> None:
     shown(served, "fork")
     wait_until(unless_in_use(served.drop_index, "fork", KIND))
+    assert len(shown(served, "fork")) == 200
+
+
+def test_a_stop_before_the_backend_has_checked_a_clone_leaves_the_check_to_the_next_start(
+    served: Engine, open_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent's words are damaged. The clone is served as the parent is, and found unsound behind that."""
+    served.close()
+    with monkeypatch.context() as patch:
+        inside.replace(patch, inside.Step.RECHECK, lambda scrubber: None)
+        engine: Engine = open_engine(sound=False)
+        for file in Path(engine.index("main", KIND).path).glob("shard-*/shard.sqlite"):
+            with closing(sqlite3.connect(file, timeout=30)) as connection, connection:
+                connection.execute("UPDATE docs SET c0 = 'altered' WHERE id = 'k7'")
+        engine.write("fork", [Put("object_type", "ours", {"text": "common"})])
+        with engine.reader("fork", KIND, timeout_s=30) as reader:
+            assert reader.count() == 200 or reader.count() == 201
+        wait_until(lambda: not inside.switches_under_way(engine))
+        engine.close()
+    again: Engine = open_engine(sound=False)
+    wait_until(lambda: any(row.type.endswith("index.unsound") for row in again.audit()), 60.0)
+    wait_until(lambda: not inside.catalog(again).indexes()[-1].unread)
+
+
+def test_an_index_that_cannot_be_made_is_not_tried_again_by_each_reader(
+    served: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.loaded=raise:EIO")
+    end_workers(served)
+    for _ in range(3):
+        with pytest.raises(BuildFailed):
+            served.reader("fork", KIND, timeout_s=30)
+    (failed,) = [shadow for shadow in served.shadows() if shadow.branch_name == "fork"]
+    inside.patch_limit(monkeypatch, inside.Limit.FORK_INDEX_AGAIN_S, 0)
+    with pytest.raises(BuildFailed):
+        served.reader("fork", KIND, timeout_s=30)
+    monkeypatch.delenv("SHADOWSWITCH_POINTS")
+    end_workers(served)
+    wait_until(lambda: shown_or_none(served) is not None, 60.0)
+    wait_until(lambda: not Path(failed.shadow_index_path).exists(), 60.0)
+
+
+def end_workers(engine: Engine) -> None:
+    """The next workers have the environment of now."""
+    pids = engine.stats()["worker_pids"]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not set(pids) & set(engine.stats()["worker_pids"]))
+
+
+def shown_or_none(engine: Engine) -> set[str] | None:
+    try:
+        return shown(engine, "fork")
+    except BuildFailed:
+        return None
+
+
+def test_an_archived_fork_gets_no_index(served: Engine) -> None:
+    served.archive_branch("fork", by="alice", reason="done")
+    with pytest.raises(UnknownIndex):
+        served.reader("fork", KIND, timeout_s=5)
+
+
+def test_a_clone_needs_the_room_of_its_parents_index_and_not_that_of_the_catalog(
+    served: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.create_branch("large")
+    for start in range(20):
+        served.write("large", [Put("object_type", f"{start}-{n}", {"text": "x" * 5000}) for n in range(100)])
+    room = 2 * sum(file.stat().st_size for file in Path(served.index("main", KIND).path).rglob("*") if file.is_file())
+    assert room < served.stats()["catalog"]["map_used_bytes"]
+    inside.replace(monkeypatch, inside.Step.FREE_BYTES, lambda root: room + (1 << 20))
     assert len(shown(served, "fork")) == 200
 
 

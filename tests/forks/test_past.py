@@ -109,5 +109,13 @@ def test_a_long_past_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch)
     first = engine.write("main", [Put("t", "a", {"n": 1})]).lsn
     for n in range(4):
         engine.write("main", [Put("t", "a", {"n": n})])
-    with pytest.raises(InvalidConfig, match="more than 3 changes came since LSN 0"):
+    with pytest.raises(InvalidConfig, match=r"more than 3 changes, .* came since LSN 0"):
+        engine.fork_branch("x", "main", at_lsn=first)
+
+
+def test_a_large_past_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside.patch_limit(monkeypatch, inside.Limit.PAST_BYTES, 10_000)
+    first = engine.write("main", [Put("t", "a", {"n": 1})]).lsn
+    engine.write("main", [Put("t", "a", {"text": "x" * 20_000})])
+    with pytest.raises(InvalidConfig, match="came since LSN 0"):
         engine.fork_branch("x", "main", at_lsn=first)

@@ -20,8 +20,8 @@ from shadowswitch.storage.catalog.source.fork_table import forks_of
 from shadowswitch.storage.catalog.source.versions import old_image, undo_key
 from shadowswitch.storage.catalog.transaction import Commit
 
-CHANGES_MAX = 5_000
-"""Changes since the known state: they are read, and undone, in one transaction, some tens of milliseconds."""
+CHANGES_MAX, BYTES_MAX = 5_000, 8 << 20
+"""Of the journal since the known state: it is read, and undone, in one transaction, some tens of milliseconds."""
 
 
 class Past(NamedTuple):
@@ -91,15 +91,15 @@ def _changes_since(commit: Commit, branch: BranchRow, at_lsn: int) -> dict[tuple
         why = f"the changes since {of} are not all there: the journal begins at LSN {oldest}"
         raise _refused(branch, at_lsn, why, "make a fork, or hold the journal, before it is needed")
     found: dict[tuple[str, bytes, int], list[_Version]] = {}
-    count = 0
+    count = size = 0
     for last, value in chunks(commit.txn, commit.catalog, branch.number, known):
         entries, batch_lsn = entries_of(last, value)
         if entries[0].lsn <= at_lsn < batch_lsn:
             why = f"that is inside a batch of changes, which ends at LSN {batch_lsn}"
             raise _refused(branch, at_lsn, why, "take the LSN of a receipt")
-        count += len(entries)
-        if count > CHANGES_MAX:
-            why = f"more than {CHANGES_MAX} changes came since LSN {known}"
+        count, size = count + len(entries), size + len(value)
+        if count > CHANGES_MAX or size > BYTES_MAX:
+            why = f"more than {CHANGES_MAX} changes, or {BYTES_MAX >> 20} MiB, came since LSN {known}"
             raise _refused(branch, at_lsn, why, "fork sooner, or leave at_lsn out")
         for entry, fragment in zip(entries, fragments_of(value), strict=True):
             fields = b"" if entry.fields is None else bytes(fragment[3])

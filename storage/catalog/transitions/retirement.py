@@ -48,6 +48,13 @@ def mark_unsound(commit: Commit, generation_number: int, reason: str) -> None:
     commit.audit("generation.condemned", shadow.id, {"generation": generation_number, "reason": reason})
 
 
+def note_read(commit: Commit, branch: int, index_type: str, live: int) -> None:
+    """The live generation was read through, with a verdict."""
+    index = commit.index(branch, index_type)
+    if index is not None and index.live == live:
+        commit.put_index(msgspec.structs.replace(index, unread=False))
+
+
 def note_unsound(commit: Commit, shadow_id: str, reason: str) -> None:
     """A live generation that nothing can replace yet is unsound: it is served on, with an event."""
     emit(commit, note_error(commit, shadow_id, reason), "index.unsound", reason=reason)

@@ -13,6 +13,7 @@ from shadowswitch.storage.catalog.rows import GenerationRow, IndexRow, ShadowRow
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.moves import emit, move
 from shadowswitch.storage.catalog.transitions.retirement import mark_unsound, retire_and_emit, retire_previous, soak
+from shadowswitch.storage.generations.seeding import CLONE
 
 
 def begin_switching(commit: Commit, shadow_id: str) -> ShadowRow:
@@ -85,9 +86,10 @@ def commit_switch(
     if live:
         soak(commit, live, soak_s)
     epoch = (index.epoch if index is not None else 0) + 1
+    is_unread = shadow.seed == CLONE and generation.role is GenerationRole.STANDBY
     row = IndexRow(
         rows.FORMAT, generation.branch, generation.index_type, generation_number, live, epoch, sealed_lsn, now,
-        PublishStrategy(strategy),
+        PublishStrategy(strategy), unread=is_unread,
     )  # fmt: skip
     commit.put_index(row)
     what = {"generation": generation_number, "previous": live, "sealed_lsn": sealed_lsn, "epoch": epoch}
