@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import threading
 from contextlib import closing
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import BuildFailed, Delete, Engine, Put, SwitchRequest, Timeout, UnknownIndex
+from shadowswitch import BuildFailed, CorruptData, Delete, Engine, Put, SwitchRequest, Timeout, UnknownIndex
 from tests.support import inside
 from tests.support.engine_helpers import wait_until
 from tests.support.fork_tree import TYPES as TREE_TYPES
@@ -134,34 +132,25 @@ def test_a_stop_before_the_backend_has_checked_a_clone_leaves_the_check_to_the_n
 def test_an_index_that_cannot_be_made_is_not_tried_again_by_each_reader(
     served: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SHADOWSWITCH_POINTS", "copy.loaded=raise:EIO")
-    end_workers(served)
-    for _ in range(3):
-        with pytest.raises(BuildFailed):
+    def read() -> None:
+        with pytest.raises(BuildFailed, match="planted"):
             served.reader("fork", KIND, timeout_s=30)
-    (failed,) = [shadow for shadow in served.shadows() if shadow.branch_name == "fork"]
+
+    with monkeypatch.context() as patch:
+
+        def refuse(*given: Any, **how: Any) -> None:
+            raise CorruptData("planted")
+
+        inside.replace(patch, inside.Step.VALIDATE_SHADOW, refuse)
+        for _ in range(3):
+            read()
+        (first,) = [shadow for shadow in served.shadows() if shadow.branch_name == "fork"]
+        inside.patch_limit(patch, inside.Limit.FORK_INDEX_AGAIN_S, 0)
+        read()
     inside.patch_limit(monkeypatch, inside.Limit.FORK_INDEX_AGAIN_S, 0)
-    with pytest.raises(BuildFailed):
-        served.reader("fork", KIND, timeout_s=30)
-    monkeypatch.delenv("SHADOWSWITCH_POINTS")
-    end_workers(served)
-    wait_until(lambda: shown_or_none(served) is not None, 60.0)
-    wait_until(lambda: not Path(failed.shadow_index_path).exists(), 60.0)
-
-
-def end_workers(engine: Engine) -> None:
-    """The next workers have the environment of now."""
-    pids = engine.stats()["worker_pids"]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not set(pids) & set(engine.stats()["worker_pids"]))
-
-
-def shown_or_none(engine: Engine) -> set[str] | None:
-    try:
-        return shown(engine, "fork")
-    except BuildFailed:
-        return None
+    assert len(shown(served, "fork")) == 200
+    wait_until(lambda: not Path(first.shadow_index_path).exists(), 60.0)
+    assert len([shadow for shadow in served.shadows() if shadow.branch_name == "fork"]) == 3
 
 
 def test_an_archived_fork_gets_no_index(served: Engine) -> None:
