@@ -20,10 +20,8 @@ import math
 from concurrent.futures import InvalidStateError
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
 
-from shadowswitch.actors.build.validator import ShadowValidator, Validation
-from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.build.validator import Validation
 from shadowswitch.actors.group.group_attempt import GroupAttempt, Withdrawal
 from shadowswitch.actors.group.group_check import problems_of
 from shadowswitch.actors.group.group_moves import (
@@ -35,21 +33,13 @@ from shadowswitch.actors.group.group_moves import (
     withdraw_one,
 )
 from shadowswitch.actors.group.group_run import GroupRun, RunGroup
-from shadowswitch.actors.kit.actor import EngineActor
-from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.patience import patiently
-from shadowswitch.actors.kit.signals import Kick
-from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.switch.attempt import Attempt, AttemptEnd, try_until
 from shadowswitch.actors.switch.fitness import examine, refusal
-from shadowswitch.actors.switch.live_index import LiveIndexes
-from shadowswitch.actors.switch.open_generations import OpenGenerations
-from shadowswitch.actors.switch.publisher import Publisher
-from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.actors.switch.switch_run import SwitchRun, figures_of
-from shadowswitch.actors.switch.switcher import REVERT_S
+from shadowswitch.actors.switch.switching import REVERT_S, SwitchingActor
 from shadowswitch.actors.switch.verifier import verify
-from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StaleFence, StorageFull, Timeout
+from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.model.groups.views import GroupResult
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
@@ -57,38 +47,14 @@ from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.source.group_table import group_row
 from shadowswitch.storage.catalog.transaction import Commit, signed
 from shadowswitch.storage.failpoints import failpoint
-from shadowswitch.storage.generations.generation import Generation
 
 logger = logging.getLogger("shadowswitch")
 
 
-class GroupSwitcher(EngineActor):
+class GroupSwitcher(SwitchingActor):
     """Runs one switch of a group and stops."""
 
-    def __init__(
-        self,
-        context: EngineContext,
-        indexes: LiveIndexes,
-        generations: OpenGenerations,
-        heads: Heads,
-        followers: FollowerPool,
-        pause: FollowerPause,
-        publisher: Publisher,
-        switches: RunningSwitches,
-        validator: ShadowValidator,
-    ) -> None:
-        super().__init__("shadowswitch-group", context.crashed)
-        self._context = context
-        self._clock = context.clock
-        self._indexes = indexes
-        self._generations = generations
-        self._heads = heads
-        self._followers = followers
-        self._pause = pause
-        self._publisher = publisher
-        self._switches = switches
-        self._validator = validator
-        self.handles(RunGroup, self._run)
+    NAME, MESSAGE = "shadowswitch-group", RunGroup
 
     def _run(self, message: RunGroup) -> None:
         try:
@@ -140,7 +106,7 @@ class GroupSwitcher(EngineActor):
         if failure == Failure.NONE:
             for one in run.runs:
                 one.target.warm()
-            failure = self._claim(run)
+            failure = self._claim(run, run.message.reply)
         outcome = decide(SwitchStep.VALIDATE, failure, False, run.way_back)
         if outcome == SwitchOutcome.GO_ON:
             failure = try_until(self._context, run.deadline, partial(self._attempt, run, False, run.deadline))
@@ -155,21 +121,9 @@ class GroupSwitcher(EngineActor):
 
     # -- the catalog decides ---------------------------------------------------------------------------------------
 
-    def _live_before(self, target: Generation) -> tuple[int, Generation | None]:
-        row = self._context.catalog.index(target.row.branch, target.row.index_type)
-        number = row.live if row is not None else 0
-        return number, self._generations.get(number)
-
-    def _is_live(self, generation: Generation) -> bool:
-        return self._live_before(generation)[0] == generation.row.number
-
     def _are_live(self, run: GroupRun) -> bool:
         """By the catalog (IX-1): one transaction moved all or none (GR-1), and a later one may have moved on."""
         return all(self._is_live(one.target) for one in run.runs)
-
-    def _refuse_live(self, target: Generation) -> None:
-        if self._is_live(target):
-            raise StaleFence(f"generation {target.row.number} is live already", operation="switch_group")
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -211,13 +165,6 @@ class GroupSwitcher(EngineActor):
             one.validation.errors.extend(problems)
         return [] if message.request.force_switch or not problems else [f"validation failed: {'; '.join(problems)}"]
 
-    def _claim(self, run: GroupRun) -> Failure:
-        """The last step before the first attempt: a switch whose caller got its answer never takes effect."""
-        run.reason = run.overdue(self._clock.monotonic())
-        if not run.reason and not run.message.reply.set_running_or_notify_cancel():
-            run.reason = run.overdue(math.inf)
-        return Failure.GAVE_UP if run.reason else Failure.NONE
-
     def _attempt(self, run: GroupRun, back: bool, deadline: float, number: int) -> Failure:
         """One attempt, forward or `back`; backoff and deadline are those of `try_until`."""
         ends: list[AttemptEnd] = []
@@ -255,12 +202,6 @@ class GroupSwitcher(EngineActor):
         )  # fmt: skip
 
     # -- behind the commit -----------------------------------------------------------------------------------------
-
-    def _kick(self, *generations: Generation | None) -> None:
-        """A reader that waits for an LSN does not wait for the next tick of its follower."""
-        for generation in generations:
-            if generation is not None:
-                self._followers.of(generation.row.number).tell(Kick(generation.row.branch))
 
     def _verify(self, run: GroupRun) -> Failure:
         """A verification that lacks a resource is no verdict: the digest, proven before the commit, keeps it live."""
@@ -321,10 +262,10 @@ class GroupSwitcher(EngineActor):
         if not self._are_live(run):
             return f"switched; another switch has moved on since ({run.reason})"
         for one in run.runs:
-            if not one.commit_lsn:  # the answer of the attempt was lost
-                row = self._context.catalog.index(one.target.row.branch, one.target.row.index_type)
-                one.commit_lsn = row.sealed_lsn if row is not None else 0
-        unpublished = "".join(self._publish(run, one) for one in run.runs)
+            self._find_commit_lsn(one)
+        strategy = message.request.strategy or self._context.config.publish_strategy
+        published = [self._publish(one, strategy, f"the published path of {run.name(one)}") for one in run.runs]
+        unpublished = "".join(published)
         try:
             self._end_unwanted_soak(run)
         except ShadowSwitchError as error:
@@ -345,17 +286,6 @@ class GroupSwitcher(EngineActor):
             if one.previous and one.old is None:
                 self._context.transact(partial(transitions.retire_previous, generation_number=one.previous), "retire")
 
-    def _publish(self, run: GroupRun, one: SwitchRun) -> str:
-        """Make a published path agree. A failure does not undo the switch; the Janitor tries again."""
-        strategy = run.message.request.strategy or self._context.config.publish_strategy
-        try:
-            self._publisher.publish(one.message.branch_name, one.target, strategy)
-        except (ShadowSwitchError, OSError) as error:
-            logger.error("generation %d could not be published: %s", one.target.row.number, error)
-            self._context.metrics.count("publish_errors")
-            return f"; the published path of {run.name(one)} could not be brought up to date: {error}"
-        return ""
-
     def _note_figures(self, message: RunGroup, result: GroupResult) -> None:
         """An event for each member with what the switch cost."""
         pairs = list(zip(message.members, result.members, strict=True))
@@ -366,10 +296,3 @@ class GroupSwitcher(EngineActor):
                 transitions.finish_switch(commit, one.shadow_id, figures, took_s)
 
         self._transact_quietly(signed(work, *author_of(message)))
-
-    def _transact_quietly(self, work: Any) -> None:
-        try:
-            self._context.transact(work, "end a switch")
-        except (Timeout, ShadowSwitchError) as error:
-            level = logging.INFO if self._context.changes.closing else logging.ERROR
-            logger.log(level, "the switch of a group ended, but that could not be recorded: %s", error)

@@ -19,18 +19,16 @@ import logging
 import math
 from concurrent.futures import InvalidStateError
 from functools import partial
-from typing import Any
 
 from shadowswitch.actors.branch.lifecycle import SettleBuild
 from shadowswitch.actors.branch.router import BranchRouter
 from shadowswitch.actors.build.validator import ShadowValidator, Validation
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.journal_writer import CommitSwitch
-from shadowswitch.actors.kit.actor import EngineActor, result_of
+from shadowswitch.actors.kit.actor import result_of
 from shadowswitch.actors.kit.heads import Heads
 from shadowswitch.actors.kit.patience import patiently
 from shadowswitch.actors.kit.reply import Reply
-from shadowswitch.actors.kit.signals import Kick
 from shadowswitch.actors.maintenance.follower_pool import FollowerPause, FollowerPool
 from shadowswitch.actors.switch.attempt import COMMIT_TIMEOUT_S, Attempt, AttemptEnd, try_until
 from shadowswitch.actors.switch.fitness import examine, refusal
@@ -39,8 +37,9 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.actors.switch.switch_run import RunSwitch, SwitchRun, figures_of
+from shadowswitch.actors.switch.switching import REVERT_S, SwitchingActor
 from shadowswitch.actors.switch.verifier import verify
-from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StaleFence, StorageFull, Timeout
+from shadowswitch.model.errors import ResourceExhausted, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.switch_outcome import Failure, SwitchOutcome, SwitchStep, WayBack, decide
 from shadowswitch.model.views import SwitchResult
@@ -53,12 +52,12 @@ from shadowswitch.storage.generations.generation import Generation
 logger = logging.getLogger("shadowswitch")
 
 SETTLE_S = 10.0
-REVERT_S = 10.0
-"""A way back has at least so long, also past the deadline: no commit is left unverified, or unsound."""
 
 
-class Switcher(EngineActor):
+class Switcher(SwitchingActor):
     """Runs one switch and stops."""
+
+    NAME, MESSAGE = "shadowswitch-switch", RunSwitch
 
     def __init__(
         self,
@@ -73,18 +72,8 @@ class Switcher(EngineActor):
         switches: RunningSwitches,
         validator: ShadowValidator,
     ) -> None:
-        super().__init__("shadowswitch-switch", context.crashed)
-        self._context = context
+        super().__init__(context, indexes, generations, heads, followers, pause, publisher, switches, validator)
         self._router = router
-        self._indexes = indexes
-        self._generations = generations
-        self._heads = heads
-        self._followers = followers
-        self._pause = pause
-        self._publisher = publisher
-        self._switches = switches
-        self._validator = validator
-        self.handles(RunSwitch, self._run)
 
     def _run(self, message: RunSwitch) -> None:
         try:
@@ -132,7 +121,7 @@ class Switcher(EngineActor):
         if failure == Failure.NONE:
             failpoint("switch.validated")
             run.target.warm()
-            failure = self._claim(run)
+            failure = self._claim(run, run.message.reply)
         outcome = decide(SwitchStep.VALIDATE, failure, False, run.way_back)
         if outcome == SwitchOutcome.GO_ON:
             failure = self._attempt(run, run.target, run.previous, run.message.unsound, run.deadline)
@@ -144,22 +133,6 @@ class Switcher(EngineActor):
             logger.error("generation %d is live but %s; reverting", run.target.row.number, run.reason)
             outcome = decide(SwitchStep.REVERT, self._revert(run), self._is_live(run.target), run.way_back)
         return outcome
-
-    # -- the catalog decides ---------------------------------------------------------------------------------------
-
-    def _live_before(self, target: Generation) -> tuple[int, Generation | None]:
-        row = self._context.catalog.index(target.row.branch, target.row.index_type)
-        number = row.live if row is not None else 0
-        return number, self._generations.get(number)
-
-    def _is_live(self, generation: Generation) -> bool:
-        """By the catalog, which decides (IX-1)."""
-        return self._live_before(generation)[0] == generation.row.number
-
-    def _refuse_live(self, target: Generation) -> None:
-        """Two switches of one target were asked for, and the first came to its end while the second waited."""
-        if self._is_live(target):
-            raise StaleFence(f"generation {target.row.number} is live already", operation="switch")
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -183,13 +156,6 @@ class Switcher(EngineActor):
         run.reason = refusal(run.validation, validator.host_checks.__contains__, request.force_switch)
         return Failure.REFUSED if run.reason else Failure.NONE
 
-    def _claim(self, run: SwitchRun) -> Failure:
-        """The last step before the first attempt: a switch whose caller got its answer never takes effect."""
-        run.reason = run.overdue(self._context.clock.monotonic())
-        if not run.reason and not run.message.reply.set_running_or_notify_cancel():
-            run.reason = run.overdue(math.inf)
-        return Failure.GAVE_UP if run.reason else Failure.NONE
-
     def _attempt(
         self, run: SwitchRun, target: Generation, expected_live: int, unsound: str, deadline: float
     ) -> Failure:
@@ -206,7 +172,7 @@ class Switcher(EngineActor):
             if not isinstance(error, ShadowSwitchError):
                 logger.exception("an attempt to switch to generation %d raised", target.row.number)
             end = AttemptEnd(Failure.ERROR, str(error) or repr(error))
-        self._kick(target, expected_live)
+        self._kick(target, self._generations.get(expected_live))
         run.add(end)
         if end.reason or end.failure != Failure.GAVE_UP:
             run.reason = end.reason
@@ -256,13 +222,6 @@ class Switcher(EngineActor):
             number,
             deadline,
         )
-
-    def _kick(self, *generations: Generation | int) -> None:
-        """A reader that waits for an LSN does not wait for the next tick of its follower."""
-        for one in generations:
-            generation = self._generations.get(one) if isinstance(one, int) else one
-            if generation is not None:
-                self._followers.of(generation.row.number).tell(Kick(generation.row.branch))
 
     def _verify(self, run: SwitchRun) -> Failure:
         """A verification that lacks a resource is no verdict: the digest, proven before the commit, keeps it live."""
@@ -341,10 +300,9 @@ class Switcher(EngineActor):
         target, message = run.target, run.message
         if not self._is_live(target):
             return f"switched to generation {target.row.number}; another switch has moved on since ({run.reason})"
-        if not run.commit_lsn:  # the answer of the attempt was lost
-            row = self._context.catalog.index(target.row.branch, target.row.index_type)
-            run.commit_lsn = row.sealed_lsn if row is not None else 0
-        unpublished = self._publish(run)
+        self._find_commit_lsn(run)
+        strategy = message.request.strategy or self._context.config.publish_strategy
+        unpublished = self._publish(run, strategy, "its published path")
         try:
             self._retire_old(run)
         except ShadowSwitchError as error:
@@ -357,17 +315,6 @@ class Switcher(EngineActor):
         word = "rolled back" if message.rollback else "switched"
         text = f"{word} to generation {target.row.number} in {run.sealed_ms:.1f} ms of sealed time{unpublished}"
         return text + (f"; not checked: {run.validation.unchecked}" if run.validation.unchecked else "")
-
-    def _publish(self, run: SwitchRun) -> str:
-        """Make the published path agree. A failure does not undo the switch; the Janitor tries again."""
-        strategy = run.message.request.strategy or self._context.config.publish_strategy
-        try:
-            self._publisher.publish(run.message.branch_name, run.target, strategy)
-        except (ShadowSwitchError, OSError) as error:
-            logger.error("generation %d could not be published: %s", run.target.row.number, error)
-            self._context.metrics.count("publish_errors")
-            return f"; its published path could not be brought up to date: {error}"
-        return ""
 
     def _retire_old(self, run: SwitchRun) -> None:
         """No soak without `backup_current`, or for a live generation that could not even be opened."""
@@ -389,10 +336,3 @@ class Switcher(EngineActor):
         figures, took_s = figures_of(result, message.rollback), result.switch_duration_ms / 1000
         finish = partial(transitions.finish_switch, shadow_id=message.shadow_id, figures=figures, took_s=took_s)
         self._transact_quietly(signed(finish, message.request.performed_by, message.request.reason))
-
-    def _transact_quietly(self, work: Any) -> None:
-        try:
-            self._context.transact(work, "end a switch")
-        except (Timeout, ShadowSwitchError) as error:
-            level = logging.INFO if self._context.changes.closing else logging.ERROR
-            logger.log(level, "the switch ended, but that could not be recorded: %s", error)

@@ -138,7 +138,7 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
     ),
     "a switch committed although its caller was answered": (
         "test_deadline.py -k stands_still",
-        {"actors/switch/switcher.py": [("not run.message.reply.set_running_or_notify_cancel():\n", "False:\n")]},
+        {"actors/switch/switching.py": [("not reply.set_running_or_notify_cancel():\n", "False:\n")]},
     ),
     "the deadline of a switch not looked at": (
         "test_deadline.py -k no_turn_begins",
