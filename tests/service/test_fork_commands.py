@@ -4,38 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shadowswitch import Conflict, Delete, Engine, MergeResult, Put, Receipt
 from shadowswitch.service.cli.branches.shown import VALUE_CHARS_MAX, conflict_lines, output_value
 from shadowswitch.service.merge_report import report_of
-from tests.support.cli_helpers import Cli, spawn
+from tests.support.cli_helpers import Cli, Commands
 from tests.support.http_helpers import serving
 
 FORK = "feature/a"
-
-
-class Commands:
-    """Runs commands over a data directory: in this process, or in one of their own."""
-
-    def __init__(self, data: Path, cli: Cli) -> None:
-        self.data = data
-        self._cli = cli
-
-    def __call__(self, *arguments: str, status: int = 0) -> str:
-        out = self._cli(*arguments, "--data", self.data, status=status)
-        return out + self._cli.err
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        return self._cli.json(*arguments, "--data", self.data, status=status)
-
-    def process(self, *arguments: str) -> tuple[int, str]:
-        """Exit status and output of a process."""
-        process = spawn(*arguments, "--data", self.data)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out + err
 
 
 @pytest.fixture(params=[False, True], ids=["without a server", "beside one"])

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shadowswitch import Engine, Put
-from tests.support.cli_helpers import Cli
+from tests.support.cli_helpers import Cli, Commands
 from tests.support.http_helpers import serving
 
 MEMBERS = ("--member", "left:GRAPH_INDEX", "--member", 'feature/right:GRAPH_INDEX:{"parallel_workers": 1}')
 PATIENT = ("--switch-timeout", "60")
-
-
-class Commands:
-    """Runs commands over a data directory."""
-
-    def __init__(self, data: Path, cli: Cli) -> None:
-        self.data = data
-        self._cli = cli
-
-    def __call__(self, *arguments: str, status: int = 0) -> str:
-        out = self._cli(*arguments, "--data", self.data, status=status)
-        return out + self._cli.err
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        return self._cli.json(*arguments, "--data", self.data, status=status)
 
 
 @pytest.fixture(params=[False, True], ids=["without a server", "beside one"])

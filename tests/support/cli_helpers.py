@@ -69,6 +69,27 @@ class Cli:
         return self.err
 
 
+class Commands:
+    """Runs commands over a data directory: in this process, or in one of their own."""
+
+    def __init__(self, data: Path, cli: Cli) -> None:
+        self.data = data
+        self._cli = cli
+
+    def __call__(self, *arguments: str, status: int = 0) -> str:
+        out = self._cli(*arguments, "--data", self.data, status=status)
+        return out + self._cli.err
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        return self._cli.json(*arguments, "--data", self.data, status=status)
+
+    def process(self, *arguments: str) -> tuple[int, str]:
+        """Exit status and output of a process."""
+        process = spawn(*arguments, "--data", self.data)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out + err
+
+
 def imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A data directory with forty records on `main`, created by `import`."""
     data = tmp_path / "data"
