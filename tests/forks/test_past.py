@@ -119,3 +119,14 @@ def test_a_large_past_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch
     engine.write("main", [Put("t", "a", {"text": "x" * 20_000})])
     with pytest.raises(InvalidConfig, match="came since LSN 0"):
         engine.fork_branch("x", "main", at_lsn=first)
+
+
+def test_the_index_of_a_fork_of_the_past_is_that_of_then(engine: Engine) -> None:
+    first = engine.write("main", [Put("t", f"k{n}", {"text": f"first{n}"}) for n in range(50)]).lsn
+    engine.write("main", [Put("t", "k1", {"text": "later"}), Delete("t", "k2"), Put("t", "new", {"text": "later"})])
+    assert engine.rebuild("main", "SEARCH_INDEX", ["t"]).success
+    engine.fork_branch("old", "main", at_lsn=first)
+    with engine.reader("old", "SEARCH_INDEX", timeout_s=30) as reader:
+        assert {row.id for row in reader.scan()} == {f"k{n}" for n in range(50)}
+        assert not reader.search("later")
+        assert len(reader.search("first1")) == 1
