@@ -152,7 +152,7 @@ MUTANTS_OF_THE_TURN: dict[str, tuple[str, Edits]] = {
     ),
     "a validator waited for beyond the deadline": (
         "test_deadline.py -k never_returns",
-        {"actors/switch/host_check.py": [("reply.wait(deadline - clock.monotonic())", "reply.wait(60.0)")]},
+        {"actors/switch/host_check.py": [("reply.wait(left_s)", "reply.wait(60.0)")]},
     ),
     "an index in an unknown format switched to although a change came": (
         "test_turn.py -k unknown_format",
