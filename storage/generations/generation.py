@@ -145,7 +145,6 @@ class Generation:
             with shortages("read", str(self.path)):
                 row = self.row
                 reader = self.backend.open_reader(shard_paths(self.path, row.shards), row.query_options)
-                self._opened_by[id(reader)] = row
         except ResourceExhausted:
             self._is_short = True
             raise
@@ -155,6 +154,7 @@ class Generation:
         except BaseException:
             reader.close()
             raise
+        self._opened_by[id(reader)] = row
         return reader
 
     def open_freezing(self) -> FreezingReader:
