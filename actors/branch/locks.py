@@ -255,7 +255,7 @@ class BranchLocks:
 
         def save(commit: Commit) -> U | None:
             found = also(commit) if also is not None else None
-            save_locks(commit, self.row, row, events, audit)
+            save_locks(commit, row, events, audit)
             return found
 
         try:

@@ -55,7 +55,6 @@ def find_locks(catalog: Catalog, branch: int) -> LocksRow | None:
 
 def save_locks(
     commit: Commit,
-    branch: BranchRow,
     row: LocksRow,
     events: Iterable[LockEvent],
     audit: tuple[str, dict[str, Any]] | None,
@@ -64,7 +63,7 @@ def save_locks(
 
     Raises UnknownBranch for a branch that was dropped.
     """
-    commit.branch(row.branch)
+    branch = commit.branch(row.branch)
     stored = commit.txn.get(BRANCH.pack(row.branch), db=commit.db["locks"])
     before = decode_locks(stored) if stored is not None else None
     assert row.revision == (before.revision if before is not None else 0) + 1, (

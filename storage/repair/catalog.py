@@ -187,11 +187,11 @@ def _states(catalog: Catalog, txn: lmdb.Transaction, branches: dict[int, BranchR
             found = Finding(
                 "ST-4", f"locks of branch {row.branch}", f"the branch is {branch.state}, its locks say {state}"
             )
-            yield Fault(found, "its locks", partial(_set_state, branch=branch, state=state))
+            yield Fault(found, "its locks", partial(_set_state, number=branch.number, state=state))
 
 
-def _set_state(commit: Commit, branch: BranchRow, state: str) -> None:
-    commit.put_branch(msgspec.structs.replace(branch, state=state))
+def _set_state(commit: Commit, number: int, state: str) -> None:
+    commit.put_branch(msgspec.structs.replace(commit.branch(number), state=state))
 
 
 def _positions(catalog: Catalog, txn: lmdb.Transaction) -> Iterator[Fault]:

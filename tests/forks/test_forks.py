@@ -157,6 +157,23 @@ def test_a_rebase_brings_in_what_the_parent_changed(engine: Engine) -> None:
     assert engine.check() == []
 
 
+def test_a_change_of_state_behind_a_rebase_leaves_the_fork_where_it_is(engine: Engine) -> None:
+    """BR-4: the branch's actor has read its row long before."""
+    fill(engine, 3)
+    engine.fork_branch("fork", "main")
+    engine.start_indexing("fork", "me")
+    engine.complete_indexing("fork")
+    engine.reopen_branch("fork")
+    engine.write("main", [put("1", "later")])
+    assert engine.rebase("fork").applied == 1
+    moved = engine.branch("fork").fork_lsn
+    engine.start_indexing("fork", "me")
+    assert engine.branch("fork").fork_lsn == moved == engine.head("main")
+    engine.complete_indexing("fork")
+    assert (engine.branch("fork").state, engine.branch("fork").fork_lsn) == ("READY", moved)
+    assert list(engine.check()) == []
+
+
 def test_a_rebase_with_a_conflict_changes_nothing(engine: Engine) -> None:
     engine.write("main", [Put("t", "1", {"a": 0}), Put("t", "2", {"a": 0})])
     engine.fork_branch("fork", "main")

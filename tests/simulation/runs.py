@@ -84,8 +84,8 @@ def simulating() -> Iterator[Store]:
     replaced = seams.Replaced()
     save, set_live, apply_until = lock_rows.save_locks, LiveIndex.set_live, GenerationWriter.apply_until
 
-    def watched_save(commit: Commit, branch: Any, row: Any, events: Any, audit: Any) -> None:
-        save(commit, branch, row, events, audit)
+    def watched_save(commit: Commit, row: Any, events: Any, audit: Any) -> None:
+        save(commit, row, events, audit)
         present().watcher.stored(row, events)
 
     def watched_set_live(index: LiveIndex, generation: Any, epoch: int, floor_lsn: int) -> None:
