@@ -256,10 +256,11 @@ class Lifecycle:
         )  # fmt: skip
         checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
         readiness = Readiness(context, self.indexes, broken, builds.unsound, self._core, self.timers)
+        forks = ForkCalls(context, state, directory, records, views)
         self.calls: dict[type[Any], Any] = {
             BranchCalls: branches,
             RecordCalls: records,
-            ForkCalls: ForkCalls(context, state, directory, records, views),
+            ForkCalls: forks,
             ChangeCalls: ChangeCalls(context, state, directory, views),
             BuildCalls: builds,
             SwitchCalls: switches,
@@ -278,7 +279,7 @@ class Lifecycle:
                 context, state, self.subscribers, self.dispatcher, self.janitor, statistics, checks, readiness,
                 self.answers,
             ),
-            InboundCalls: InboundCalls(context, state, branches, builds, switches),
+            InboundCalls: InboundCalls(context, state, branches, forks, builds, switches),
             FolderCalls: FolderCalls(state, context.clock, self.timers, self.watches, self.watcher),
         }  # fmt: skip
 

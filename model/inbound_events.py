@@ -53,11 +53,12 @@ class IncomingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backup_before_switch: bool = True
     switch_timeout_seconds: float = SWITCH_TIMEOUT_S
     auto_merge: bool = True
-    """A READY branch becomes MERGED when every condition is met. The engine merges no content."""
+    """A READY branch becomes MERGED when every condition is met. A fork is merged, unless there is a conflict."""
     require_validation: bool = True
     """A condition of the merge: the event has `validation_results.passed` true."""
     require_no_conflicts: bool = True
-    """A condition of the merge: `no_conflicts` is registered (`Engine.add_merge_condition`) and returns True."""
+    """A condition of the merge, but for a fork, which the engine compares: `no_conflicts` is registered
+    (`Engine.add_merge_condition`) and returns None."""
     sources: tuple[str, ...] = ()
     """The accepted sources; () accepts every source."""
     allow_empty: bool = False

@@ -14,8 +14,10 @@ from shadowswitch.engine.admission import KeyedLocks
 from shadowswitch.engine.calls.branches import BranchCalls
 from shadowswitch.engine.calls.builds import BuildCalls
 from shadowswitch.engine.calls.switches import SwitchCalls
+from shadowswitch.engine.forks.calls import ForkCalls
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.model.errors import InternalFailure, InvalidConfig, InvalidEvent, ShadowSwitchError
+from shadowswitch.model.forks.views import Conflict
 from shadowswitch.model.inbound_events import EventOutcome, Incoming, parse_incoming
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.inbox import find_received, received_key, save_received
@@ -40,6 +42,7 @@ class InboundCalls:
         context: EngineContext,
         state: OpenState,
         branches: BranchCalls,
+        forks: ForkCalls,
         builds: BuildCalls,
         switches: SwitchCalls,
     ) -> None:
@@ -49,6 +52,7 @@ class InboundCalls:
         self._rules = context.config.incoming
         self._state = state
         self._branches = branches
+        self._forks = forks
         self._builds = builds
         self._switches = switches
         self._one_at_a_time = KeyedLocks()
@@ -96,8 +100,9 @@ class InboundCalls:
 
         `condition(branch, data)` gets the event's data and returns None when it is met, else the reason: a text, or
         several. A condition that raises is not met, nor is one with any other answer (True, False, a number). The
-        engine cannot know of conflicts, so it demands the condition `no_conflicts` unless
-        `IncomingRules.require_no_conflicts` is off. A condition runs on the thread of `receive_event`.
+        engine compares a fork with its parent itself. Of another branch it cannot know the conflicts, so it demands the
+        condition `no_conflicts` unless `IncomingRules.require_no_conflicts` is off. A condition runs on the thread of
+        `receive_event`.
         """
         self._state.check()
         if not name or not callable(condition):
@@ -178,28 +183,41 @@ class InboundCalls:
     # -- merging ---------------------------------------------------------------------------------------------------
 
     def _consider_merge(self, incoming: Incoming, data: Mapping[str, Any]) -> tuple[bool, tuple[str, ...]]:
-        """Merge the branch if all conditions are met; else the conditions that are not. No answer is not met."""
+        """Merge the branch if all conditions are met; else the conditions that are not. No answer is not met.
+
+        A fork is merged into its parent, unless there is a conflict; any branch is noted as MERGED.
+        """
         rules, branch = self._rules, incoming.data.branch_name
         if not rules.auto_merge:
             return False, ()
-        state = self._branches.branch(branch).state
-        unmet = [] if state == "READY" else [f"ready: the branch is {state}"]
+        info = self._branches.branch(branch)
+        unmet = [] if info.state == "READY" else [f"ready: the branch is {info.state}"]
         results = incoming.data.validation_results
         if rules.require_validation and (results is None or not results.passed):
             unmet.append("validation: the event does not say that it passed")
-        if rules.require_no_conflicts and NO_CONFLICTS not in self._merge_conditions:
+        if info.parent is None and rules.require_no_conflicts and NO_CONFLICTS not in self._merge_conditions:
             unmet.append(f"{NO_CONFLICTS}: nobody here can tell (Engine.add_merge_condition)")
         for name, condition in self._merge_conditions.items():
             if name != NO_CONFLICTS or rules.require_no_conflicts:
                 unmet += _ask(name, condition, branch, data)
         if unmet:
             return False, tuple(unmet)
+        by, reason = incoming.source[:200], "all conditions of an automatic merge are met"
         try:
-            reason = "all conditions of an automatic merge are met"
-            self._branches.merge_branch(branch, by=incoming.source[:200], reason=reason)
+            if info.parent is not None:
+                result = self._forks.merge_into(info.parent, branch, by=by, reason=reason)
+                if result.conflicts:
+                    return False, (_in_conflict(info.parent, result.conflicts),)
+            self._branches.merge_branch(branch, by=by, reason=reason)
         except ShadowSwitchError as error:
             return False, (f"merge: {error}",)
         return True, ()
+
+
+def _in_conflict(parent: str, conflicts: list[Conflict]) -> str:
+    first = f"{conflicts[0].resource_type} {conflicts[0].id[:80]!r}"
+    others = f" and {len(conflicts) - 1} more" if len(conflicts) > 1 else ""
+    return f"{NO_CONFLICTS}: {parent!r} changed {first}{others} otherwise; settle it with merge_into, or on the fork"
 
 
 def _ask(name: str, condition: MergeCondition, branch: str, data: Mapping[str, Any]) -> list[str]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, StorageFull, Timeout
+from shadowswitch import Engine, EventOutcome, IncomingRules, InvalidEvent, Put, StorageFull, Timeout
 from shadowswitch.storage import failpoints
 from tests.support import inside
 from tests.support.engine_helpers import KIND, built, fill, live, put
 from tests.support.external_helpers import begin, delivered, incoming
 
 OpenEngine = Callable[..., Engine]
-PASSED = {"validation_results": {"passed": True}}
+PASSED: dict[str, Any] = {"validation_results": {"passed": True}}
 
 
 def shadow_event(engine: Engine, **data: Any) -> dict[str, Any]:
@@ -236,6 +236,48 @@ def test_a_branch_that_is_not_ready_is_not_merged(engine: Engine) -> None:
     outcome = engine.receive_event(shadow_event(engine, **PASSED))
     assert (outcome.outcome, outcome.merged) == ("switched", False)
     assert outcome.unmet == ("ready: the branch is ACTIVE",)
+
+
+def forked(engine: Engine) -> None:
+    engine.write("main", [Put("object_type", "1", {"a": 0}), Put("object_type", "2", {"a": 0})])
+    engine.fork_branch("fork", "main")
+    engine.write("fork", [Put("object_type", "1", {"a": 1})])
+    engine.start_indexing("fork", "funnel")
+
+
+def test_a_fork_is_merged_into_its_parent(engine: Engine) -> None:
+    forked(engine)
+    engine.write("main", [Put("object_type", "2", {"a": 2})])
+    outcome = engine.receive_event(incoming("com.oms.indexing.completed", "1", branch_name="fork", **PASSED))
+    assert (outcome.merged, outcome.unmet) == (True, ())
+    assert engine.branch("fork").state == "MERGED"
+    assert {record.id: record.fields for record in engine.scan("main")} == {"1": {"a": 1}, "2": {"a": 2}}
+    merged = next(row for row in engine.audit() if row.type.endswith("branch.merged"))
+    assert merged.data["by"] == "funnel-service"
+
+
+def test_a_fork_with_a_conflict_is_not_merged(engine: Engine) -> None:
+    forked(engine)
+    engine.write("main", [Put("object_type", "1", {"a": 2})])
+    outcome = engine.receive_event(incoming("com.oms.indexing.completed", "1", branch_name="fork", **PASSED))
+    assert not outcome.merged
+    assert outcome.unmet == (
+        "no_conflicts: 'main' changed object_type '1' otherwise; settle it with merge_into, or on the fork",
+    )
+    assert engine.branch("fork").state == "READY"
+    assert engine.get("main", "object_type", "1").fields == {"a": 2}  # type: ignore[union-attr]
+
+
+def test_a_fork_is_merged_by_no_event_without_a_validation_or_under_a_lock(engine: Engine) -> None:
+    forked(engine)
+    outcome = engine.receive_event(incoming("com.oms.indexing.completed", branch_name="fork"))
+    assert [reason.partition(":")[0] for reason in outcome.unmet] == ["validation"]
+    engine.reopen_branch("fork")
+    engine.start_indexing("fork", "funnel")
+    engine.acquire_lock("main", "MANUAL", "alice", "BRANCH")
+    outcome = engine.receive_event(incoming("com.oms.indexing.completed", "2", branch_name="fork", **PASSED))
+    assert (outcome.merged, outcome.unmet[0].partition(":")[0]) == (False, "merge")
+    assert engine.get("main", "object_type", "1").fields == {"a": 0}  # type: ignore[union-attr]
 
 
 def test_the_automatic_merge_can_be_off(open_engine: OpenEngine) -> None:
