@@ -24,10 +24,13 @@ from shadowswitch.model.records import Delete, Put, Receipt
 from shadowswitch.storage.catalog.rows import BranchRow
 from shadowswitch.storage.catalog.source.own_changes import Moved, Sides, check_base, check_unmoved
 from shadowswitch.storage.catalog.transaction import Commit
+from shadowswitch.storage.catalog.transitions.forks import move_bases
 from shadowswitch.storage.failpoints import failpoint
 
 BATCH = 500
-"""Records of one transaction: a few milliseconds of the JournalWriter."""
+"""A merge of so many records is one transaction."""
+PART = 100
+"""Records of each transaction of a larger one: a writer of the branch waits for one of them."""
 TRIES_MAX = 20
 """Comparisons of one batch, each behind a write of one of its records."""
 
@@ -84,15 +87,24 @@ class Bringing:
 
         Raises what a write raises; batches before that stay.
         """
-        for sides in slices:
-            for begin in range(0, len(sides), self._batch):
-                self._batch_of(sides[begin : begin + self._batch], again)
-                if self.is_refused:
-                    return
+        for sides in self._batches(slices):
+            self._batch_of(sides, again)
+            if self.is_refused:
+                return
 
-    @property
-    def _batch(self) -> int:
-        return min(BATCH, self._config.batch_changes_max)
+    def _batches(self, slices: Iterable[list[Sides]]) -> Iterator[list[Sides]]:
+        """All records as one batch if they are few, else in parts."""
+        whole, part = (min(most, self._config.batch_changes_max) for most in (BATCH, PART))
+        gathered: list[Sides] = []
+        is_large = False
+        for sides in slices:
+            gathered += sides
+            is_large = is_large or len(gathered) > whole
+            while is_large and len(gathered) > part:
+                yield gathered[:part]
+                del gathered[:part]
+        if gathered:
+            yield gathered
 
     def _batch_of(self, sides: list[Sides], again: Callable[[list[Sides]], list[Sides]]) -> None:
         for _ in range(TRIES_MAX):

@@ -334,6 +334,19 @@ def test_a_merge_of_many_records_gives_writers_their_turn(engine: Engine) -> Non
         assert record.fields.get("main") == acked.get(record.id), record
 
 
+@pytest.mark.parametrize(("records", "transactions"), [(500, 1), (501, 6)])
+def test_a_merge_of_up_to_500_records_is_one_transaction(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, records: int, transactions: int
+) -> None:
+    fill(engine, records)
+    engine.fork_branch("fork", "main")
+    engine.write("fork", [put(str(number), "of fork") for number in range(records)])
+    sent = iter(range(1000))
+    inside.before(monkeypatch, inside.Step.BRING, lambda: next(sent))
+    assert engine.merge_into("main", "fork").applied == records
+    assert next(sent) == transactions
+
+
 def test_a_merge_gives_up_beside_a_writer_that_is_always_faster(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
