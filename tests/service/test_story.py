@@ -147,7 +147,7 @@ def test_a_build_that_a_kill_cut_off_goes_on_in_the_story(tmp_path: Path) -> Non
     with Engine.open(data) as engine:
         engine.create_branch("main")
         fill(engine, 20_000)
-    server = Server(data)
+    server = Server(data, SHADOWSWITCH_POINTS="copy.slice=sleep:0.4")  # so that the kill cuts the copy off
     id = build(server.client(), ["object_type"], called("carol", "nightly"))
     wait_until(lambda: "build started" in server.log, what="the line of the start")
     server.stop(signal.SIGKILL)
