@@ -6,6 +6,7 @@ import { askEvents, call, eventsOf, Refused } from "/dashboard-link.js";
 const EVENTS_KEPT = 200;
 const SWITCHES_KEPT = 60;
 const BRANCHES_SHOWN = 50;
+const DIFFS_SHOWN = 100;
 const QUIET_MS = 600000;
 const BUSY_MS = 1000;
 const IDLE_MS = 5000;
@@ -14,11 +15,12 @@ const SILENCE_MS = 40000; // the server sends at least a comment every 15 s
 const RETRY_MS = [500, 1000, 2000, 5000, 10000];
 const BUSY = new Set(["PREPARING", "BUILDING", "SWITCHING"]);
 const SHOWN = new Set([...BUSY, "BUILT", "FAILED"]);
+const BOUND = new Set([...SHOWN, "ACTIVE", "ROLLED_BACK"]); // the members of such a group are switched together only
 const TONES = { BUILT: "good", ACTIVE: "good", READY: "good", FAILED: "bad", ERROR: "bad", SWITCHING: "warn", LOCKED_FOR_WRITE: "warn" };
 
 const $ = (id) => document.getElementById(id);
 const PAGES_MAX = 5;
-const state = { branches: [], indexes: [], shadows: [], locks: [], waiters: [], events: [], switches: [], last: null };
+const state = { branches: [], indexes: [], shadows: [], groups: [], locks: [], waiters: [], events: [], switches: [], last: null };
 
 // -- the present state --------------------------------------------------------------------------------------------
 
@@ -51,9 +53,10 @@ async function refresh() {
       call("GET", "/branch-locks/locks"),
       call("GET", "/branch-locks/waiters"),
       call("GET", "/upkeep"),
+      call("GET", "/groups"),
     ]);
-    const [branches, indexes, shadows, locks, waiters, daemon] = await refreshing;
-    Object.assign(state, { branches: branches.branches, indexes: indexes.indexes, shadows: shadows.shadows, locks, waiters });
+    const [branches, indexes, shadows, locks, waiters, daemon, { groups }] = await refreshing;
+    Object.assign(state, { branches: branches.branches, indexes: indexes.indexes, shadows: shadows.shadows, groups, locks, waiters });
     trouble(wrong(daemon));
     drawFolders(daemon.mirrors);
     draw();
@@ -187,6 +190,7 @@ function draw() {
   drawFigures();
   drawBuilds();
   drawIndexes();
+  drawGroups();
   drawLocks();
   drawBranches();
 }
@@ -312,6 +316,30 @@ function drawIndexes() {
   });
 }
 
+function drawGroups() {
+  const shown = state.groups.filter((one) => BOUND.has(one.state)).reverse();
+  $("group-section").hidden = !shown.length;
+  list($("groups"), shown, (one) => one.id, (one) => card(one.name), (element, one) => {
+    badge(part(element, "state"), one.state.replace("_", " "));
+    write(part(element, "facts"), one.members.map((of) => `${of.branch_name} · ${of.index_type}: ${(of.state ?? "gone").toLowerCase()}`).join(", "));
+    part(element, "error").hidden = !one.message;
+    write(part(element, "error"), one.message);
+    buttons(element, groupActionsOf(one));
+  });
+}
+
+function groupActionsOf(one) {
+  const path = `/groups/${encodeURIComponent(one.id)}`;
+  const all = `all ${one.members.length} indexes of group ${one.name}`;
+  const found = [];
+  const add = (label, text, what) => found.push({ label, name: `${label} group ${one.name}`, act: () => act(label, text, () => call("POST", `${path}/${what}`, {})) });
+  if (one.state === "BUILT") add("Switch all", `Make ${all} live in one step, or none of them. The present ones are kept for a rollback.`, "switch");
+  if (one.state === "ACTIVE") add("Roll back all", `Go back to the generations before of ${all}, in one step. No write since then is lost.`, "rollback");
+  if (one.state === "ROLLED_BACK") add("Go forward again", `Make ${all} live again, in one step. No write since then is lost.`, "rollback");
+  if (one.state !== "SWITCHING") add("Dissolve", `Each index of group ${one.name} is switched and rolled back by itself from now on. Nothing else changes.`, "dissolve");
+  return found;
+}
+
 function row(...names) {
   return make("li", {}, ...names.map((name) => make("span", { "data-part": name, class: name })));
 }
@@ -329,13 +357,51 @@ function drawLocks() {
   });
 }
 
+// each branch with its depth, behind the one that it was forked from
+function tree(branches) {
+  const names = new Set(branches.map((one) => one.name));
+  const below = new Map();
+  for (const one of branches) {
+    const of = names.has(one.parent) ? one.parent : null;
+    below.set(of, [...(below.get(of) ?? []), one]);
+  }
+  const walk = (name, depth) => (below.get(name) ?? []).flatMap((one) => [{ ...one, depth }, ...walk(one.name, depth + 1)]);
+  return walk(null, 0);
+}
+
+async function showChanges(name) {
+  try {
+    const { against, diffs, cursor } = await call("GET", `/branches/${encodeURIComponent(name)}/diff?limit=${DIFFS_SHOWN}`);
+    write($("changes-title"), `What ${name} changed`);
+    list($("changed"), diffs, (one) => `${one.resource_type} ${one.id}`, () => row("name", "what"), (element, one) => {
+      write(element.children[0], one.kind);
+      write(element.children[1], `${one.resource_type} ${one.id}${one.theirs_lsn === one.base_lsn ? "" : `, which ${against} changed, too`}`);
+    });
+    write($("changes-more"), cursor ? `and more: shadowswitch diff ${name}` : diffs.length ? "" : `It shows what ${against} has.`);
+    if (!document.querySelector("dialog[open]")) await asked($("changes"));
+  } catch (error) {
+    say(error instanceof Refused ? error.message : "the server cannot be reached");
+  }
+}
+
+function branchRow(one) {
+  const element = row("name", "state", "soft", "soft end");
+  if (one.fork_lsn !== null) {
+    const name = `Show what ${one.name} changed`;
+    element.append(make("button", { type: "button", "aria-label": name, click: () => showChanges(one.name) }, "Changes"));
+  }
+  return element;
+}
+
 function drawBranches() {
   const wanted = $("filter").value.trim().toLowerCase();
-  const found = state.branches.filter((one) => one.name.toLowerCase().includes(wanted));
-  list($("branches"), found.slice(0, BRANCHES_SHOWN), (one) => one.name, () => row("name", "state", "soft", "soft end"), (element, one) => {
+  const found = tree(state.branches).filter((one) => one.name.toLowerCase().includes(wanted));
+  list($("branches"), found.slice(0, BRANCHES_SHOWN), (one) => `${one.fork_lsn === null ? "branch" : "fork"} ${one.name}`, branchRow, (element, one) => {
+    element.dataset.depth = Math.min(one.depth, 6);
     write(element.children[0], one.name);
     badge(element.children[1], one.state);
-    const of = one.fork_lsn === null ? "" : `fork${one.parent ? ` of ${one.parent}` : ""} as of LSN ${one.fork_lsn} · `;
+    const when = one.mode === "following" ? "" : ` as of LSN ${one.fork_lsn}`;
+    const of = one.fork_lsn === null ? "" : `${when ? "fork" : "following fork"}${one.parent ? ` of ${one.parent}` : ""}${when} · `;
     write(element.children[2], `${of}${whole(one.record_count)} records`);
     write(element.children[3], `LSN ${one.head_lsn}`);
   });

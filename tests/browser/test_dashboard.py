@@ -156,6 +156,57 @@ def test_buttons_cancel_a_build_and_drop_an_index_and_an_unconfirmed_click_chang
     assert page.complaints == []
 
 
+def test_buttons_switch_a_group_roll_it_back_and_dissolve_it(browser: Any, server: Server, client: Client) -> None:
+    kinds = {KIND: {"parallel_workers": 1}, "GRAPH_INDEX": {"backend": "kv", "parallel_workers": 1}}
+    page = opened(browser, server.url)
+    shows(page, "#link", "live")
+    assert page.locator("#group-section").is_hidden()
+    for name in ("first", "second"):
+        members = [
+            {"branch_name": "main", "index_type": kind, "resource_types": TYPES, "build_config": config}
+            for kind, config in kinds.items()
+        ]
+        client.post("groups", {"name": name, "members": members})
+        shows(page, "#groups .state", "BUILT")
+        clicked(page, f"Switch all group {name}")
+        if name == "first":  # nothing was live before, so nothing soaks: the group has ended
+            page.locator("#group-section").wait_for(state="hidden")
+    shows(page, "#groups .state", "ACTIVE")
+    live = {one["index_type"]: one["generation"] for one in client.get("indexes")["indexes"]}
+    clicked(page, "Roll back all group second")
+    shows(page, "#groups .state", "ROLLED BACK")
+    back = {one["index_type"]: one["generation"] for one in client.get("indexes")["indexes"]}
+    assert set(live.values()).isdisjoint(back.values())
+    clicked(page, "Go forward again group second")
+    shows(page, "#groups .state", "ACTIVE")
+    assert {one["index_type"]: one["generation"] for one in client.get("indexes")["indexes"]} == live
+    clicked(page, "Dissolve group second")
+    page.locator("#group-section").wait_for(state="hidden")
+    assert page.complaints == []
+
+
+def test_branches_are_a_tree_and_a_button_shows_what_a_fork_changed(
+    browser: Any, server: Server, client: Client
+) -> None:
+    client.post("branches/topic/fork", {"parent": "main"})
+    client.post("branches/deeper/fork", {"parent": "topic", "mode": "following"})
+    changes = [{"resource_type": TYPES[0], "id": "0", "fields": {"text": "of topic"}}]
+    client.post("branches/topic/write", {"changes": changes})
+    page = opened(browser, server.url)
+    shows(page, "#branches", "following fork of topic")
+    rows = page.locator("#branches > li")
+    found = [(row.locator(".name").inner_text(), row.get_attribute("data-depth")) for row in rows.all()]
+    assert found == [("feature/user-schema", "0"), ("main", "0"), ("topic", "1"), ("deeper", "2")]
+    page.get_by_role("button", name="Show what topic changed").click()
+    shows(page, "#changed", f"{TYPES[0]} 0")
+    assert page.locator("#changed > li").all_inner_texts()[0].startswith("changed")
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Show what deeper changed").click()
+    shows(page, "#changes-more", "It shows what topic has.")
+    page.get_by_role("button", name="Close").click()
+    assert page.complaints == []
+
+
 def begun_and_waiting(client: Client) -> tuple[str, list[str]]:
     """Start builds until every place is taken and two wait; the kind of one at work, and those of the two."""
     for number in range(100):
