@@ -33,6 +33,7 @@ from benchmarks.common import (
 from benchmarks.loops import Loops
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.records import Put
+from shadowswitch.storage.catalog.rows import FOLLOWING, SNAPSHOT
 
 SHARES = (0.0, 0.01, 0.1)
 """Of the records, changed on a fork."""
@@ -114,7 +115,7 @@ def reading(report: Report, engine: Engine, records: int, times: int) -> None:
         engine.drop_branch(name)
 
 
-def writing(report: Report, engine: Engine, records: int) -> None:
+def writing(report: Report, engine: Engine, records: int, mode: str) -> None:
     """Single writes to the parent, each the first of its record, with 0, 1 and 10 forks. The order goes round."""
     chance = random.Random(3)
     took: dict[int, list[float]] = {0: [], 1: [], 10: []}
@@ -122,7 +123,7 @@ def writing(report: Report, engine: Engine, records: int) -> None:
         for forks in took:
             names = [f"write-{turn}-{forks}-{number}" for number in range(forks)]
             for name in names:
-                engine.fork_branch(name, BRANCH)
+                engine.fork_branch(name, BRANCH, mode)
             for _ in range(WRITES):
                 change = record(chance.randrange(records), chance)
                 begun = time.perf_counter()
@@ -134,9 +135,10 @@ def writing(report: Report, engine: Engine, records: int) -> None:
     none = quantile(took[0], 0.5)
     for forks, times in took.items():
         cut = f"{quantile(times, 0.5):.2f} / {quantile(times, 0.99):.2f}"
-        report.figure(f"write to a parent with {forks} forks", cut, "ms", f"p50 / p99 of {len(times)} single writes")
+        name = f"write to a parent with {forks} {mode} forks"
+        report.figure(name, cut, "ms", f"p50 / p99 of {len(times)} single writes")
     ratio = quantile(took[1], 0.5) / none if none else 0.0
-    report.target("parent's write p50 with a fork at most 1.15 times without", f"{ratio:.2f}", ratio <= 1.15)
+    report.target(f"parent's write p50 with a {mode} fork at most 1.15 times without", f"{ratio:.2f}", ratio <= 1.15)
 
 
 def merging(report: Report, engine: Engine, records: int, sizes: list[int]) -> None:
@@ -228,7 +230,8 @@ def main() -> int:
             fill(engine, options.records)
             making(report, engine, path, options.records)
             reading(report, engine, options.records, options.gets)
-            writing(report, engine, options.records)
+            for mode in (SNAPSHOT, FOLLOWING):
+                writing(report, engine, options.records, mode)
             merging(report, engine, options.records, [int(size) for size in options.changes.split(",")])
         many(report, path, options.many)
     return common.finish(report, options)

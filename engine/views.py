@@ -54,7 +54,7 @@ def branch_view(catalog: Catalog, row: BranchRow, state: str) -> BranchInfo:
     head, oldest = catalog.head(row.number)
     count = catalog.record_count(row.number)
     parent = branch_rows(catalog, [row.parent]).get(row.parent) if row.parent else None
-    forked = (parent.name, row.fork_lsn, "snapshot") if parent is not None else (None, None, None)
+    forked = (parent.name, row.fork_lsn, row.mode) if parent is not None else (None, None, None)
     return BranchInfo(row.name, state, head, count, oldest, _moment(row.created_at), row.number, *forked)
 
 

@@ -41,6 +41,7 @@ INVARIANTS: Final = MappingProxyType(
         "BR-2": "a parent keeps each version of a record that one of its forks shows",
         "BR-3": "a branch with old images is written to as one with forks",
         "BR-4": "forks form a tree: a fork has one older parent, whose head is not below the LSN of the fork",
+        "BR-5": "the journal of a fork that follows has each change of its parent, except of records that it changed",
         "GR-1": "the indexes of a switched group are all at the generations of the group, or all at those before it",
         "EV-1": "events and audit rows are numbered without gaps, and the newest has the highest number given",
         "EV-2": "model.events lists the type of every event",

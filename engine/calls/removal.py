@@ -99,7 +99,7 @@ class RemovalCalls:
             with self._catalog.read() as txn:
                 numbers = [number for _, number in forks_of(txn, self._catalog.db, branch.number)]
             found += branch_rows(self._catalog, numbers).values()
-        return found[:0:-1]
+        return list({branch.number: branch for branch in found[:0:-1]}.values())
 
     def _drop(self, row: BranchRow, own: tuple[str, ...], named: tuple[str, str]) -> None:
         def work(uses: list[str]) -> Callable[[Commit], Any]:

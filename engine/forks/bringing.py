@@ -132,9 +132,11 @@ class Bringing:
         checks: list[Callable[[Commit], object]] = [partial(check_base, fork=self._fork)]
         ours = [(sides.place, sides.ours.lsn) for sides, _ in part]
         checks.append(partial(check_unmoved, branch=self._fork.number, expected=ours))
-        if not self._is_rebase:  # a rebase has the parent as of one LSN
+        if not self._is_rebase or self._fork.follows:  # else a rebase has the parent as of one LSN
             theirs = [(sides.place, sides.theirs.lsn) for sides, _ in part]
-            checks.append(partial(check_unmoved, branch=self._into.number, expected=theirs))
+            checks.append(partial(check_unmoved, branch=self._fork.parent, expected=theirs))
+        if self._is_rebase and self._fork.follows:
+            checks.append(partial(move_bases, fork=self._fork, places=[place for place, _ in ours]))
         self.receipt = self._records.write_if(
             self._into,
             prepare([change for _, change in part], self._config),
@@ -170,9 +172,12 @@ class Bringing:
             if merged.conflict is not None:
                 self.conflicts.append(merged.conflict)
             inherited = self._is_rebase and theirs is not None and sides.ours.lsn == sides.base.lsn
-            if same(merged.fields, ours if self._is_rebase else theirs) and not inherited:
+            is_there = same(merged.fields, ours if self._is_rebase else theirs) and not inherited
+            if is_there:
                 self.same += merged.conflict is None and same(ours, theirs) and not same(ours, base)
-            elif merged.fields is None:
+            if is_there and not (self._is_rebase and self._fork.follows):  # there the base moves with a write
+                continue
+            if merged.fields is None:
                 changes.append((sides, Delete(*key)))
             else:
                 changes.append((sides, Put(*key, merged.fields)))

@@ -20,6 +20,7 @@ from shadowswitch.engine.forks.comparison import (
     diff_of,
     diff_page,
     fork_and_parent,
+    moved_below,
 )
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.views import Views
@@ -29,12 +30,9 @@ from shadowswitch.model.forks.views import DiffPage, MergeResult, RecordDiff
 from shadowswitch.model.names import check_new_branch, check_resource_type
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.storage.catalog import transitions
-from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.fork_table import LSN_MAX
+from shadowswitch.storage.catalog.rows import FOLLOWING, LSN_MAX, SNAPSHOT, BranchRow
 from shadowswitch.storage.catalog.source.own_changes import Sides, sides_of
 from shadowswitch.storage.catalog.transaction import signed
-
-SNAPSHOT = "snapshot"
 
 
 class ForkCalls:
@@ -63,19 +61,29 @@ class ForkCalls:
         """Make a branch that shows `parent` as it is now; one transaction at any size.
 
         What either changes from then on shows on that one alone. The fork has the indexes of its parent as well, each
-        made when it is first read. A branch with forks saves the old image of a record at its first overwrite.
-        `mode` is "snapshot". With `at_lsn` the fork shows its parent as of that LSN, of a receipt for example; possible
-        where every version is still there, see docs/branches.md, and otherwise refused. Raises UnknownBranch,
-        InvalidName, BranchExists, InvalidConfig.
+        made when it is first read. A branch with forks saves the old image of a record at its first overwrite. With
+        `at_lsn` the fork shows its parent as of that LSN, of a receipt for example; possible where every version is
+        still there, see docs/branches.md, and otherwise refused.
+
+        With the mode "following" the fork shows what its parent has at each moment, until it changes a record itself:
+        that record is its own from then on. So it shows no one moment of its parent. Each write of the parent costs a
+        little more; 10 forks at most follow a branch. Raises UnknownBranch, InvalidName, BranchExists, InvalidConfig.
         """
         check_new_branch(name)
         row = self._branches.row(parent)
-        if mode != SNAPSHOT:
-            raise InvalidConfig(f"the mode of a fork is {SNAPSHOT!r}, not {mode!r:.80}", operation="fork_branch")
+        if mode not in (SNAPSHOT, FOLLOWING):
+            known = f"{SNAPSHOT!r} or {FOLLOWING!r}"
+            raise InvalidConfig(f"the mode of a fork is {known}, not {mode!r:.80}", operation="fork_branch")
         if at_lsn is not None:
             check_whole("at_lsn", at_lsn, 0)
-        named = author(by, reason)
-        work = partial(transitions.fork_branch, name=name, parent=row.number, at_lsn=at_lsn)
+            if mode == FOLLOWING:
+                raise InvalidConfig(
+                    "a fork that follows its parent shows it as it is, not as of an LSN",
+                    operation="fork_branch",
+                    hint=f"leave at_lsn out, or use mode={SNAPSHOT!r}",
+                )
+        named, follows = author(by, reason), mode == FOLLOWING
+        work = partial(transitions.fork_branch, name=name, parent=row.number, at_lsn=at_lsn, follows=follows)
         return self._views.branch(self._context.transact(signed(work, *named), "fork branch"))
 
     def diff(self, branch: str, against: str | None = None, resource_type: str | None = None) -> Iterator[RecordDiff]:
@@ -183,28 +191,41 @@ class ForkCalls:
         """Bring what the parent of a fork changed since into the fork, which then shows its parent as of its head.
 
         Conflicts are settled as in `merge_into`: "ours" is the fork's value. What was brought in becomes the fork's own
-        copy. A rebase that was cut short goes on with the next call. Raises as `merge_into`.
+        copy. On a fork that follows, only the records that it changed itself are brought together with what the parent
+        has. A rebase that was cut short goes on with the next call. Raises as `merge_into`.
         """
         fork, _ = self._fork(branch, None, "rebase")
         settle, bound, named = check_on_conflict(on_conflict), self._bound(owner, tokens, timeout_s), author(by, reason)
         while True:
             went_on = fork.rebase_lsn >= 0
-            fork = self._transact(partial(transitions.begin_rebase, number=fork.number), "begin rebase")
-            read = partial(changed_on_parent, self._catalog, fork, fork.rebase_lsn)
+            if fork.follows:
+                read, upto = partial(moved_below, self._catalog, fork), LSN_MAX
+            else:
+                fork = self._transact(partial(transitions.begin_rebase, number=fork.number), "begin rebase")
+                upto = fork.rebase_lsn
+                read = partial(changed_on_parent, self._catalog, fork, upto)
             made = partial(Bringing, self._records, self._context.config, fork, fork, settle, bound)
             counted: Bringing = made()
             if settle == "refuse":
                 counted.count(read())
             bringing: Bringing = made()
             if not counted.is_refused:
-                bringing.bring(read(), partial(self._again, fork, upto=fork.rebase_lsn))
+                bringing.bring(read(), partial(self._again, fork, upto=upto))
             refused = counted.is_refused or bringing.is_refused
             result = counted.result() if counted.is_refused else bringing.result()
-            work = partial(transitions.end_rebase, number=fork.number, done=not refused, what=_figures(result))
-            fork = self._transact(signed(work, *named), "end rebase")
+            fork = self._end_rebase(fork, not refused, result, named)
             self._branches.forget(branch)
             if refused or not went_on:
                 return result
+
+    def _end_rebase(self, fork: BranchRow, done: bool, result: MergeResult, named: tuple[str, str]) -> BranchRow:
+        if not fork.follows:
+            work = partial(transitions.end_rebase, number=fork.number, done=done, what=_figures(result))
+        elif done:
+            work = partial(transitions.end_rebase_of_follower, number=fork.number, what=_figures(result))
+        else:
+            return fork
+        return self._transact(signed(work, *named), "end rebase")
 
     def _transact(self, work: Any, what: str) -> BranchRow:
         row: BranchRow = self._context.transact(work, what)

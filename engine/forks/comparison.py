@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import product
 
 from shadowswitch.model.errors import InvalidConfig, JournalTrimmed
 from shadowswitch.model.forks.merging import same
@@ -108,6 +109,15 @@ def changed_on_fork(catalog: Catalog, fork: BranchRow, resource_type: str | None
         catalog.clock.sleep(PAUSE_S)
 
 
+def moved_below(catalog: Catalog, fork: BranchRow) -> Iterator[list[Sides]]:
+    """What a fork that follows changed itself, and its parent changed as well since then. Raises CorruptData."""
+    after: bytes | None = b""
+    while after is not None:
+        found, after = own_changes(catalog, fork, after)
+        yield [sides for sides in found if sides.theirs.lsn != sides.base.lsn]
+        catalog.clock.sleep(PAUSE_S)
+
+
 def changed_on_parent(catalog: Catalog, fork: BranchRow, upto: int) -> Iterator[list[Sides]]:
     """What a parent changed between the LSN of its fork and another one. Raises CorruptData.
 
@@ -133,10 +143,15 @@ def _by_journal(catalog: Catalog, fork: BranchRow, upto: int) -> Iterator[tuple[
 
 
 def _by_records(catalog: Catalog, fork: BranchRow) -> Iterator[tuple[str, str]]:
-    """Records that are newer than the fork, and every record that has an old image."""
-    names, prefix = catalog.types(), BRANCH.pack(fork.parent)
-    for database, behind in (("records", 0), ("undo", BEHIND_PLACE)):
-        after = prefix
+    """Records that are newer than the fork, and every record that has an old image.
+
+    Those of the parent, and of the branches that it follows.
+    """
+    names, parents = catalog.types(), [fork.parent]
+    while (of := branch_rows(catalog, parents[-1:]).get(parents[-1])) is not None and of.follows:
+        parents.append(of.parent)
+    for number, (database, behind) in product(parents, (("records", 0), ("undo", BEHIND_PLACE))):
+        prefix = after = BRANCH.pack(number)
         while after:
             found: list[tuple[str, str]] = []
             with catalog.read() as txn:

@@ -116,7 +116,7 @@ def _branch(
         "created_at": moment(row.created_at),
         "parent": parent.name if parent is not None else None,
         "fork_lsn": row.fork_lsn if parent is not None else None,
-        "mode": "snapshot" if parent is not None else None,
+        "mode": row.mode if parent is not None else None,
     }
 
 
@@ -208,7 +208,7 @@ def _as_shown(row: dict[str, Any]) -> dict[str, Any]:
     stands still; of which branch one is a fork."""
     slower = output.time_share(row.get("share")) if row.get("state") in RUNNING else ""
     shown = {"phase": f"{row['phase']}, {slower}"} if slower else {}
-    shown["fork"] = fork_text(row.get("parent"), row.get("fork_lsn")).removeprefix("fork of ")
+    shown["fork"] = fork_text(row.get("parent"), row.get("fork_lsn"), row.get("mode")).removeprefix("fork of ")
     return {**row, **shown, "error": row.get("error") or row.get("stands_still")}
 
 

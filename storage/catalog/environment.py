@@ -59,7 +59,7 @@ FORMAT = b"shadowswitch-2"
 FIRST_FORMAT_META = b"meta"
 """Where the first format keeps its name: a version that reads no other must find ours there, and refuse it."""
 LOCK_FILE = "lock.mdb"
-ADDED = ("forks", "undo", "groups")
+ADDED = ("forks", "undo", "groups", "bases")
 """Directories of older versions lack these; a reader of such a one opens nothing in their place."""
 DATABASES = (
     "types", "branches", "branch_names", "heads", "records", "journal",

@@ -36,6 +36,8 @@ HEADER = struct.Struct(">BHQ")
 _LAST = struct.Struct(">Q")
 
 Fragment = tuple[str, str, int, msgspec.Raw]
+Chunk = tuple[int, bytes, int]
+"""The number of changes, their encoded form, and its checksum."""
 _encode = msgspec.msgpack.Encoder().encode
 _NIL = msgspec.Raw(b"\xc0")
 
@@ -59,8 +61,7 @@ class Batch:
     def __init__(self, changes: list[Prepared]) -> None:
         """Encode the chunks, on the caller's thread."""
         self.changes = changes
-        self.chunks = list(_chunks(changes))
-        """The number of changes in each chunk, their encoded form, and its checksum."""
+        self.chunks = list(chunks_of(changes))
 
     def __len__(self) -> int:
         return len(self.changes)
@@ -71,7 +72,8 @@ class Batch:
         return sum(len(body) for _, body, _ in self.chunks)
 
 
-def _chunks(changes: list[Prepared]) -> Iterator[tuple[int, bytes, int]]:
+def chunks_of(changes: list[Prepared]) -> Iterator[Chunk]:
+    """The changes, which are one at least, as chunks."""
     gathered: list[Fragment] = []
     size, of_type, type_bytes = 0, "", 0
     for change in changes:

@@ -27,6 +27,9 @@ EXTERNAL = "external"
 """The name of the backend for an index in a format that only its builder knows."""
 
 
+SNAPSHOT, FOLLOWING = "snapshot", "following"
+LSN_MAX = (1 << 64) - 1
+"""Above every LSN."""
 DROPPING = "DROPPING"
 """The stored state of a branch that was dropped, while the Janitor removes its rows: no call knows it any more."""
 
@@ -49,10 +52,19 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     Lower after a rebase of a branch that has forks itself: they go on to show what it showed through."""
     rebase_lsn: int = -1
     """A rebase brings in what the parent changed up to this LSN; -1: none is under way."""
+    follows: bool = False
+    """It shows its parent as it is at each moment, except for what it changed itself."""
+
+    @property
+    def mode(self) -> str:
+        """The mode of a fork, as callers give it."""
+        return FOLLOWING if self.follows else SNAPSHOT
 
     @property
     def shows_as_of(self) -> int:
         """The LSN as of which a fork shows its parent."""
+        if self.follows:
+            return LSN_MAX
         return self.shown_lsn if self.shown_lsn >= 0 else self.fork_lsn
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import DROPPING, decode_branch
-from shadowswitch.storage.catalog.source.fork_table import needed_lsns
 
 
 def check_forks(catalog: Catalog) -> Iterator[Finding]:
@@ -20,5 +19,5 @@ def check_forks(catalog: Catalog) -> Iterator[Finding]:
             of, where = branches.get(row.parent), f"branch {row.name!r}"
             if of is None or of.state == DROPPING or row.parent >= row.number:
                 yield Finding("BR-4", where, f"its parent {row.parent} is no older branch")
-            elif (lsn := max(needed_lsns(row))) > catalog.head_in(txn, row.parent)[0]:
+            elif (lsn := max(row.fork_lsn, row.shown_lsn, row.rebase_lsn)) > catalog.head_in(txn, row.parent)[0]:
                 yield Finding("BR-4", where, f"it needs its parent as of LSN {lsn}, above the head of that")

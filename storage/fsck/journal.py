@@ -13,6 +13,7 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import chunks
 from shadowswitch.storage.catalog.journal_format import Entry, Fragment, entries_of, fragments_of
 from shadowswitch.storage.catalog.rows import DROPPING, BranchRow, decode_branch
+from shadowswitch.storage.catalog.source.versions import shown, stored_version
 from shadowswitch.storage.catalog.transitions.removal import is_dropped
 from shadowswitch.storage.fsck.found import UNREADABLE, first
 from shadowswitch.storage.reading import Count, no_look
@@ -109,7 +110,12 @@ class _JournalCheck:
             return "ST-4", f"of LSN {lsn} has the key hash of another record"
         id = entry.id.encode()
         key = keys.record_key(self._branch.number, number, bucket_of(entry.key_hash), id)
-        stored = txn.get(key, db=self._catalog.db["records"])
+        stored: Any = txn.get(key, db=self._catalog.db["records"])
+        if stored is None and self._branch.follows:  # its journal has the changes of its parent
+            lineage = self._catalog.lineage_in(txn, self._branch.number)
+            place = key[keys.BRANCH.size :]
+            found = shown(stored_version(txn, self._catalog.db, self._branch.number, lineage, place))
+            stored = found[1] if found is not None else None
         present = keys.claimed_lsn(stored) if stored is not None else 0
         if present > lsn:
             self._later[record] = present

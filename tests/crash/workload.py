@@ -262,32 +262,32 @@ def removals(engine: Engine) -> None:
 
 
 def forks(engine: Engine, ledger: Ledger) -> None:
-    """A branch is forked; both sides are written to, merged, rebased; the fork goes. The ledger has what each shows."""
+    """A branch is forked; both sides are written to, merged, rebased; another fork follows it; the ledger has all."""
     base: dict[str, str | None] = {f"r{number}": "base" for number in range(6)}
     trunk, fork = {**base, "r0": "trunk", "r1": None}, {**base, "r2": "fork", "r3": None}
     merged = {**trunk, "r2": "fork", "r3": None}
 
-    def step(branch: str, records: dict[str, str | None], act: Callable[[], object]) -> None:
-        ledger.enter("showing", branch=branch, records=records)
-        act()
-        ledger.enter("shows", branch=branch, records=records)
-
-    def write(branch: str, records: dict[str, str | None]) -> Callable[[], object]:
-        changes = [_wire(Change(TYPES[0], id, title)) for id, title in records.items()]
-        return lambda: engine.write(branch, changes, timeout_s=PATIENCE_S)
+    def step(branches: str, records: dict[str, str | None], act: Callable[[], object] | None = None) -> None:
+        """Without `act` the records are written to the first branch."""
+        names, written = branches.split(), [_wire(Change(TYPES[0], id, title)) for id, title in records.items()]
+        for branch in names:
+            ledger.enter("showing", branch=branch, records=records)
+        act() if act is not None else engine.write(names[0], written, timeout_s=PATIENCE_S)
+        for branch in names:
+            ledger.enter("shows", branch=branch, records=records)
 
     engine.create_branch("trunk")
-    step("trunk", base, write("trunk", base))
+    step("trunk", base)
     assert engine.rebuild("trunk", INDEX, TYPES, {**BUILD, "shards": 1}, patient()).success
     step("trunk/f", base, lambda: engine.fork_branch("trunk/f", "trunk"))
-    step("trunk", trunk, write("trunk", trunk))
-    step("trunk/f", fork, write("trunk/f", fork))
+    step("trunk", trunk)
+    step("trunk/f", fork)
     with engine.reader("trunk/f", INDEX, timeout_s=PATIENCE_S) as reader:  # made of that of the trunk
         assert {row.id for row in reader.scan()} == {id for id, title in fork.items() if title is not None}
     step("trunk", merged, lambda: engine.merge_into("trunk", "trunk/f", timeout_s=PATIENCE_S))
     step("trunk/f", merged, lambda: engine.rebase("trunk/f", timeout_s=PATIENCE_S))
-    step("trunk/g", merged, lambda: engine.fork_branch("trunk/g", "trunk"))
-    step("trunk", base, write("trunk", base))
+    step("trunk/g", merged, lambda: engine.fork_branch("trunk/g", "trunk", mode="following"))
+    step("trunk trunk/g", base)
     for branch in ("trunk/f", "trunk/g"):
         ledger.enter("dropping", branch=branch)
         wait_until(unless_in_use(engine.drop_branch, branch), "the switches of a fork end", PATIENCE_S)

@@ -179,9 +179,9 @@ def test_indexes_of_random_trees_show_what_their_branches_show(engine: Engine, s
     for _ in range(6):
         for _ in range(8):
             tree.step()
-        name = tree.chance.choice(list(tree.shown))
+        name = tree.chance.choice(list(tree.copies))
         with engine.reader(name, KIND, min_lsn=engine.head(name), timeout_s=60) as reader:
             rows = {(row.resource_type, row.id) for row in reader.scan()}
-        assert rows == set(tree.shown[name]), name
+        assert rows == set(tree.shown(name)), name
         wait_until(lambda: not inside.switches_under_way(engine))
     assert list(engine.check()) == []

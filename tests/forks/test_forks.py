@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +15,9 @@ from shadowswitch import (
     InUse,
     InvalidConfig,
     InvalidName,
-    InvalidTransition,
     MergeResult,
-    NotConverging,
     Put,
     UnknownBranch,
-    WriteBlocked,
 )
 from shadowswitch.storage.catalog.retention import trim_journal
 from tests.support import inside
@@ -277,7 +273,7 @@ def test_what_cannot_be_is_refused_with_words(engine: Engine) -> None:
     with pytest.raises(InvalidName):
         engine.fork_branch("", "main")
     with pytest.raises(InvalidConfig, match="mode"):
-        engine.fork_branch("x", "main", mode="following")
+        engine.fork_branch("x", "main", mode="live")
     for lsn in (2, 99, True, "3"):
         with pytest.raises(InvalidConfig, match=r"inside a batch|has not reached|whole number"):
             engine.fork_branch("x", "main", at_lsn=lsn)  # type: ignore[arg-type]
@@ -292,70 +288,6 @@ def test_what_cannot_be_is_refused_with_words(engine: Engine) -> None:
         engine.merge_into("main", "fork", "mine")
     with pytest.raises(UnknownBranch):
         engine.merge_into("main", "missing")
-
-
-def test_a_merge_is_admitted_like_a_write(engine: Engine) -> None:
-    fill(engine, 3)
-    engine.fork_branch("fork", "main")
-    engine.write("fork", [put("1", "of fork")])
-    lock = engine.acquire_lock("main", "MANUAL", "holder", "BRANCH")
-    with pytest.raises(WriteBlocked):
-        engine.merge_into("main", "fork")
-    assert engine.merge_into("main", "fork", owner="holder", tokens=[lock.token]).applied == 1
-
-
-def test_a_merge_of_many_records_gives_writers_their_turn(engine: Engine) -> None:
-    """Batches: each is a transaction, and a writer of the same records loses nothing."""
-    fill(engine, 3000)
-    engine.fork_branch("fork", "main")
-    engine.write(
-        "fork", [Put("object_type", str(number), {"text": f"word{number}", "fork": 1}) for number in range(3000)]
-    )
-    acked: dict[str, int] = {}
-    done = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not done.is_set():
-            id = str(number * 7 % 3000)
-            engine.write("main", [Put("object_type", id, {"text": f"hello word{id}", "main": number})])
-            acked[id] = number
-            number += 1
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        engine.merge_into("main", "fork", "theirs")
-    finally:
-        done.set()
-        writer.join(30)
-    assert len(acked) > 1
-    for record in engine.scan("main"):
-        assert record.fields.get("main") == acked.get(record.id), record
-
-
-@pytest.mark.parametrize(("records", "transactions"), [(500, 1), (501, 6)])
-def test_a_merge_of_up_to_500_records_is_one_transaction(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, records: int, transactions: int
-) -> None:
-    fill(engine, records)
-    engine.fork_branch("fork", "main")
-    engine.write("fork", [put(str(number), "of fork") for number in range(records)])
-    sent = iter(range(1000))
-    inside.before(monkeypatch, inside.Step.BRING, lambda: next(sent))
-    assert engine.merge_into("main", "fork").applied == records
-    assert next(sent) == transactions
-
-
-def test_a_merge_gives_up_beside_a_writer_that_is_always_faster(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(engine, 3)
-    engine.fork_branch("fork", "main")
-    engine.write("fork", [put("1", "of fork")])
-    inside.before(monkeypatch, inside.Step.BRING, lambda: engine.write("main", [put("1")]))
-    with pytest.raises(NotConverging, match="merge again"):
-        engine.merge_into("main", "fork", "ours")
 
 
 def test_a_rebase_that_was_cut_short_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,24 +309,6 @@ def test_a_rebase_that_was_cut_short_goes_on(engine: Engine, monkeypatch: pytest
     assert {r.id: r.fields for r in engine.scan("fork")} == {r.id: r.fields for r in engine.scan("main")}
     assert engine.branch("fork").fork_lsn == engine.head("main")
     assert engine.check() == []
-
-
-def test_a_merge_ends_when_the_fork_is_rebased_or_dropped_meanwhile(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its base, or its records, may be gone: nothing more is brought."""
-    fill(engine, 3)
-    engine.fork_branch("fork", "main")
-    engine.write("fork", [put("1", "of fork")])
-    engine.write("main", [put("2", "of main")])
-    calls = iter((lambda: engine.rebase("fork"), lambda: None, lambda: engine.drop_branch("fork")))
-    inside.before(monkeypatch, inside.Step.BRING, lambda: next(calls, lambda: None)())
-    with pytest.raises(InvalidTransition, match="rebased meanwhile"):
-        engine.merge_into("main", "fork")
-    assert text(engine, "main", "1") == "hello word1"
-    with pytest.raises(UnknownBranch):
-        engine.merge_into("main", "fork")
-    assert text(engine, "main", "1") == "hello word1"
 
 
 def test_pages_of_a_fork_are_whole_and_in_order(engine: Engine) -> None:

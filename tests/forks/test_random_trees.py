@@ -1,7 +1,8 @@
 """Forks by random work on a tree of branches (BR-1 to BR-4), and the ways to get it wrong, each of which is found.
 
 The design and its variants are those of the model in which it was checked first: no old images, ancestors that are not
-cut at the fork, no tombstones, old images that go too early, a merge without comparison.
+cut at the fork, no tombstones, old images that go too early, a merge without comparison. Forks that
+follow have variants of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from shadowswitch import Config, Engine, Put, ShadowSwitchError
@@ -58,7 +60,7 @@ def _no_images(_: Any, *given: Any, **how: Any) -> None:
 def _not_cut(ordinary: Callable[..., Any], *given: Any, **how: Any) -> Any:
     lineage = ordinary(*given, **how)
     ancestors = tuple((number, (1 << 64) - 1) for number, _ in lineage.ancestors)
-    return type(lineage)(ancestors, lineage.newest_fork, lineage.keeps)
+    return msgspec.structs.replace(lineage, ancestors=ancestors)
 
 
 def _no_tombstones(_: Any, *given: Any, **how: Any) -> None:
@@ -69,11 +71,26 @@ def _too_early(ordinary: Callable[..., Any], commit: Any, key: bytes, forks: lis
     return ordinary(commit, key, forks[1:], is_fork)
 
 
+def _no_base(_: Any, *given: Any, **how: Any) -> None:
+    return None
+
+
+def _never_own(_: Any, *given: Any, **how: Any) -> bool:
+    return False
+
+
+def _of_the_parent_only(ordinary: Callable[..., Any], row: Any, branch: Any) -> Any:
+    return {(number, lsn) for number, lsn in ordinary(row, branch) if number == row.parent}
+
+
 FLAWS = {
     "old images are not saved": (inside.Step.SAVE_OLD_IMAGE, _no_images),
     "ancestors are not cut at the fork": (inside.Step.READ_LINEAGE, _not_cut),
     "a forked root keeps no tombstones": (inside.Step.LOOK_FOR_OLD_IMAGE, _no_tombstones),
     "old images are trimmed too early": (inside.Step.TRIM_RECORD, _too_early),
+    "a fork that follows keeps no base": (inside.Step.KEEP_BASE, _no_base),
+    "a fork that follows takes over changes of what it changed itself": (inside.Step.IS_OWN, _never_own),
+    "old images are not kept for forks of forks that follow": (inside.Step.NEEDS_OF_FORK, _of_the_parent_only),
 }
 
 

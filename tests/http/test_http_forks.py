@@ -153,7 +153,8 @@ def test_bad_input_is_refused_with_what_to_do(forked: Client) -> None:
     new = "branches/new"
     assert "exists" in forked.refused(409, "POST", f"{PLACE}/fork", {"parent": "main"})["detail"]
     assert forked.refused(404, "POST", f"{new}/fork", {"parent": "nowhere"})["type"].endswith("unknown-branch")
-    assert "snapshot" in forked.refused(422, "POST", f"{new}/fork", {"parent": "main", "mode": "following"})["detail"]
+    of_an_lsn = {"parent": "main", "mode": "following", "at_lsn": 1}
+    assert "not as of an LSN" in forked.refused(422, "POST", f"{new}/fork", of_an_lsn)["detail"]
     assert "head" in forked.refused(422, "POST", f"{new}/fork", {"parent": "main", "at_lsn": 1 << 40})["detail"]
     forked.refused(422, "POST", f"branches/{segment(' x')}/fork", {"parent": "main"})
     wrong: Any

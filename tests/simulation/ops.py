@@ -26,6 +26,10 @@ class Op:
     ttl_s: float | None = None
     heartbeat_s: float | None = None
     extra_s: float = 0.0
+    source: str = ""
+    """The fork that is merged into `branch`."""
+    way: str = ""
+    """What settles the conflicts of a merge or a rebase."""
     min_lsn: int = 0
     """A read must show this LSN: the LSN that it asks for, and the LSN of every read that ended before it."""
     over: bool = False

@@ -116,6 +116,9 @@ class Oracle:
     def put(self, row: Any) -> None:
         """Another row in the present transaction."""
 
+    def put_branch(self, row: Any) -> None:
+        """A branch in the present transaction."""
+
     def pointed(self, index: LiveIndex, before: Any) -> None:
         """The live pointer of an index moved from a generation (or none) to another (or none)."""
 

@@ -24,6 +24,7 @@ from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.generations.writer import GenerationWriter
 from tests.simulation import host as hosts
 from tests.simulation import seams
+from tests.simulation.forks import Forking
 from tests.simulation.host import Store
 from tests.simulation.scenario import Rebuilding, Run
 from tests.simulation.world import Violation, present
@@ -43,6 +44,10 @@ class WatchedCommit(Commit):
         receipt = super().write(branch, batch, *more, **named)
         present().watcher.wrote(branch, batch, receipt.lsn)
         return receipt
+
+    def put_branch(self, row: Any) -> None:
+        super().put_branch(row)
+        present().watcher.put_branch(row)
 
     def put_shadow(self, row: Any) -> None:
         super().put_shadow(row)
@@ -71,6 +76,8 @@ class Unwatched:
     def stored(self, row: Any, events: Any) -> None: ...
 
     def put(self, row: Any) -> None: ...
+
+    def put_branch(self, row: Any) -> None: ...
 
     def pointed(self, *what: Any) -> None: ...
 
@@ -136,6 +143,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--builds", action="store_const", dest="kind", const=Rebuilding, default=Run)
+    parser.add_argument("--forks", action="store_const", dest="kind", const=Forking)
     options = parser.parse_args(arguments)
     gc.freeze()
     gc.set_threshold(50_000)  # a seed leaves few reference cycles, and the search for them costs a fifth of the time

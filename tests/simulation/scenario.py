@@ -246,7 +246,6 @@ class Run:
         self._audit(self.host)
 
     def _audit(self, host: Host) -> None:
-        oracle = self.oracle
         for locks in inside.branch_locks(host):
             if locks.held.table.locks or locks.held.table.waiters:
                 raise Violation(f"LK-3: branch {locks.row.number} still has {locks.held.table.dump(0)}")
@@ -255,12 +254,24 @@ class Run:
         findings = list(lock_rows.check_locks(inside.catalog(host)))
         if findings:
             raise Violation(f"fsck: {findings}")
+        self._audit_records(host)
+
+    def _audit_records(self, host: Host) -> None:
+        oracle = self.oracle
         for name, number in oracle.numbers.items():
             journal = [(change.lsn, change.fields) for change in host.changes(name)]
             written = {fields["op"] for _, fields in journal if fields}
             expected = {op.number for op in oracle.ops if op.lsns and op.branch == name}
             if written != expected or host.head(name) != oracle.branches[number].last_lsn:
                 raise Violation(f"ST-5: the journal of {name} holds {sorted(written)}, expected {sorted(expected)}")
+
+    def _checked(self, host: Host) -> list[Any]:
+        """The findings of fsck."""
+        found: list[Any] = []
+        self.world.spawn("fsck", lambda: found.append(list(host.check())))
+        self._until(lambda: bool(found))
+        findings: list[Any] = found[0]
+        return findings
 
     def _settled(self) -> bool:
         if self.host is None or self.host.awake():
@@ -333,12 +344,10 @@ class Rebuilding(Run):
         busy = [(shadow.shadow_index_id, str(shadow.state)) for shadow in host.shadows() if shadow.state in AT_WORK]
         if busy:
             raise Violation(f"IX-6: builds and switches do not end: {busy}")
-        found: list[Any] = []
-        self.world.spawn("fsck", lambda: found.append(host.check()))
-        self._until(lambda: bool(found))
+        found = self._checked(host)
         waiting = {row.number for row in self.oracle.generations.values() if row.role == "standby"}
         known = tuple(f"generation {number} (" for number in self._damaged & waiting)  # a switch would repair it first
-        findings = [finding for finding in found[0] if not finding.where.startswith(known)]
+        findings = [finding for finding in found if not finding.where.startswith(known)]
         if findings:
             raise Violation(f"fsck: {findings}")
         if not self._damaged and inside.counter(host, "buckets_repaired"):

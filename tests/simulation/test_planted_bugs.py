@@ -219,6 +219,62 @@ BUILDING: Planted = {
 }
 
 
+FORKING: Planted = {
+    "the parent saves no old images": (
+        "BR-1",
+        {
+            "storage/catalog/source/overlay.py": [
+                ("    if keys.claimed_lsn(value) <= lineage.newest_fork:\n", "    if False:\n")
+            ]
+        },
+    ),
+    "ancestors are not cut at the fork": (
+        "BR-1",
+        {
+            "storage/catalog/source/fork_table.py": [
+                ("min(cut, row.shows_as_of)\n", "LSN_MAX\n"),
+            ]
+        },
+    ),
+    "old images that a fork needs are trimmed": (
+        "BR-1",
+        {"storage/catalog/transitions/forks.py": [("any(lsn <= fork < newer for fork in forks)", "False")]},
+    ),
+    "a merge does not compare in its transaction": (
+        "BR-2: no merge under way makes",
+        {
+            "storage/catalog/source/own_changes.py": [
+                ('            raise Moved("a record', '            lambda: Moved("a record')
+            ]
+        },
+    ),
+    "a rebase that was cut short begins again from a later head": (
+        "BR-",
+        {
+            "storage/catalog/transitions/forks.py": [
+                ("    if row.rebase_lsn < 0:\n        row = _put", "    if True:\n        row = _put")
+            ]
+        },
+    ),
+    "a fork that follows takes over changes of what it changed itself": (
+        "BR-1",
+        {"storage/catalog/source/followed.py": [("if not _is_own(commit, branch, one)]", "if one]")]},
+    ),
+    "a fork that follows keeps no base": (
+        "BR-2",
+        {"storage/catalog/source/overlay.py": [("    elif lineage.follows:\n", "    elif False:\n")]},
+    ),
+    "old images are not kept for a fork of one that follows": (
+        "BR-1",
+        {
+            "storage/catalog/source/fork_table.py": [
+                ("        if of is None or not of.follows:\n", "        if True:\n")
+            ]
+        },
+    ),
+}
+
+
 def simulate(folder: Path, edits: Edits, seeds: int, *more: str) -> tuple[int, str]:
     """Run seeds on an edited copy of the library, as long as they make progress; returns its status and its output."""
     output = folder / "output"
@@ -230,9 +286,9 @@ def simulate(folder: Path, edits: Edits, seeds: int, *more: str) -> tuple[int, s
     return status, "\n".join(line for line in lines if not line.endswith(f" of {seeds} seeds"))
 
 
-@pytest.mark.parametrize("name", [*MUTANTS, *BUILDING])
+@pytest.mark.parametrize("name", [*MUTANTS, *BUILDING, *FORKING])
 def test_every_planted_bug_fits_the_source(name: str) -> None:
-    assert_fits({**MUTANTS, **BUILDING}[name][1])
+    assert_fits({**MUTANTS, **BUILDING, **FORKING}[name][1])
 
 
 @pytest.mark.slow
@@ -252,6 +308,16 @@ def test_a_planted_bug_is_found(tmp_path: Path, name: str) -> None:
 def test_a_planted_bug_of_builds_is_found(tmp_path: Path, name: str) -> None:
     expected, edits = BUILDING[name]
     status, output = simulate(tmp_path, edits, SEEDS // 2, "--builds")
+    assert status == 1, f"the mutant survived: {output}"
+    assert expected in output.splitlines()[0], output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", FORKING)
+def test_a_planted_bug_of_forks_is_found(tmp_path: Path, name: str) -> None:
+    expected, edits = FORKING[name]
+    status, output = simulate(tmp_path, edits, SEEDS, "--forks")
     assert status == 1, f"the mutant survived: {output}"
     assert expected in output.splitlines()[0], output
 

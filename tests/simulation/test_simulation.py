@@ -19,6 +19,7 @@ import pytest
 from shadowswitch.actors.branch import router
 from shadowswitch.actors.kit import actor as base
 from tests.simulation import runs, scenario, seams
+from tests.simulation.forks import Forking
 from tests.simulation.host import Store
 from tests.simulation.world import Violation
 from tests.support import patience
@@ -27,6 +28,7 @@ from tests.support.engine_helpers import ROOT, outside_environment
 SEEDS = int(os.environ.get("SEEDS") or 10_000)
 BUILD_SEEDS = SEEDS // 20
 """Seeds with builds and switches take five times as long."""
+FORK_SEEDS = SEEDS // 10
 RUNS = [sys.executable, "-m", "tests.simulation.runs"]
 PROCESSES = min(2, os.cpu_count() or 1)
 
@@ -85,6 +87,23 @@ def test_seeds_with_builds_and_switches_without_a_violation(tmp_path: Path) -> N
     run_all(tmp_path, BUILD_SEEDS, "--builds")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_seeds_with_forks_without_a_violation(tmp_path: Path) -> None:
+    run_all(tmp_path, FORK_SEEDS, "--forks")
+
+
+def test_the_seeds_with_forks_reach_every_event_and_fault(store: Store) -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(150):
+        counts += runs.run_seed(seed, store, Forking).counts
+    expected = {
+        "restarts", "ENOSPC", "EIO", "snapshot forks", "following forks", "merges", "batches of a merge", "rebases",
+        "batches of a rebase", "drops", "reads", "merge: WriteBlocked", "drop: InUse",
+    }  # fmt: skip
+    assert expected <= set(counts), sorted(expected - set(counts))
+
+
 def test_the_seeds_reach_every_event_and_fault(store: Store) -> None:
     counts: Counter[str] = Counter()
     for seed in range(150):
@@ -109,9 +128,9 @@ def test_the_seeds_with_builds_reach_every_event_and_fault(store: Store) -> None
     assert expected <= set(counts), sorted(expected - set(counts))
 
 
-@pytest.mark.parametrize(("seed", "more"), [(0, ()), (21, ()), (397, ()), (3, ("--builds",)), (7, ("--builds",))])
+@pytest.mark.parametrize(("seed", "more"), [(0, ()), (21, ()), (397, ()), (3, ("--builds",)), (7, ("--forks",))])
 def test_a_seed_is_the_same_run_again_in_every_process(store: Store, seed: int, more: tuple[str, ...]) -> None:
-    kind = scenario.Rebuilding if more else scenario.Run
+    kind = {"--builds": scenario.Rebuilding, "--forks": Forking}[more[0]] if more else scenario.Run
     here = runs.run_seed(seed, store, kind).world.trace_lines()
     assert here == runs.run_seed(seed, store, kind).world.trace_lines()
     elsewhere = simulate("--seed", str(seed), *more, PYTHONHASHSEED=str(seed + 1)).communicate()[0]

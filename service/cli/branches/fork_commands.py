@@ -36,6 +36,7 @@ def fork(
     parent: str,
     *,
     data: Data,
+    mode: Literal["snapshot", "following"] = "snapshot",
     at_lsn: Annotated[int | None, Parameter(show_default=False)] = None,
     by: By = "",
     reason: Reason = "",
@@ -47,19 +48,24 @@ def fork(
 
     Example: `shadowswitch fork feature/rename main --data ./data`
 
+    Example: `shadowswitch fork preview main --mode following --data ./data`
+
     Parameters
     ----------
     name
         The name of the new branch.
     parent
         The branch to fork.
+    mode
+        snapshot: as the parent is now. following: as it is at each moment, until the fork changes a record itself.
     at_lsn
         Show the parent as of this LSN instead, as far as that is still known.
     """
     with open_engine(data) as engine:
-        found = engine.fork_branch(name, parent, at_lsn=at_lsn, by=by, reason=reason)
+        found = engine.fork_branch(name, parent, mode, at_lsn, by=by, reason=reason)
     records = output.counted(found.record_count, "record")
-    output.print_result(found, f"{found.name} is a {fork_text(found.parent, found.fork_lsn)}, with {records}", json)
+    what = fork_text(found.parent, found.fork_lsn, found.mode)
+    output.print_result(found, f"{found.name} is a {what}, with {records}", json)
 
 
 def diff(

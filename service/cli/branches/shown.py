@@ -11,6 +11,7 @@ from shadowswitch.model.forks.merging import same
 from shadowswitch.model.forks.views import Conflict
 from shadowswitch.service.cli import output
 from shadowswitch.service.merge_report import MergeReport
+from shadowswitch.storage.catalog.rows import FOLLOWING
 
 VALUE_CHARS_MAX = 200
 """A longer value is cut; `--json` has all of it."""
@@ -18,9 +19,11 @@ SIDES = ("base", "ours", "theirs")
 NO_RECORD = "no record"
 
 
-def fork_text(parent: str | None, fork_lsn: int | None) -> str:
-    """`fork of main as of LSN 7`; "" for a branch that is no fork."""
-    return "" if parent is None else f"fork of {parent} as of LSN {fork_lsn}"
+def fork_text(parent: str | None, fork_lsn: int | None, mode: str | None) -> str:
+    """`fork of main as of LSN 7`, `fork of main, which it follows`; "" for a branch that is no fork."""
+    if parent is None:
+        return ""
+    return f"fork of {parent}, which it follows" if mode == FOLLOWING else f"fork of {parent} as of LSN {fork_lsn}"
 
 
 def report_lines(report: MergeReport, ours: str, theirs: str) -> Iterator[str]:

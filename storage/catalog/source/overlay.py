@@ -6,55 +6,29 @@ record that is deleted now, and a fork that is made later would show it again. I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from shadowswitch.model.digest import Digest
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.journal_format import Batch, Prepared
 from shadowswitch.storage.catalog.keys import BRANCH
+from shadowswitch.storage.catalog.source.followed import Writer, Written, pass_on, put_base
 from shadowswitch.storage.catalog.source.fork_table import Lineage
 from shadowswitch.storage.catalog.source.versions import old_image, shown, stored_version, undo_key
-
-
-class Writer(Protocol):
-    """The transaction that is written to: a `Commit`."""
-
-    txn: Any
-    last_lsn: int
-
-    @property
-    def db(self) -> Mapping[str, Any]:
-        """The databases by name."""
-
-    def count(self, branch: int) -> int:
-        """How many records a branch has."""
-
-    def type_number(self, name: str) -> int:
-        """The number of a resource type."""
-
-    def changed_digest(self, branch: int, type_number: int) -> Digest:
-        """The digest of a type of a branch, to be changed."""
 
 
 def write_overlaid(commit: Writer, branch: int, batch: Batch, lineage: Lineage) -> int:
     """Store the records of a batch behind the last LSN; returns how many records the branch shows then."""
     lsn, present = commit.last_lsn, commit.count(branch)
     put = _put_in_fork if lineage.ancestors else _put_in_root
+    written: list[Written] = []
     for change in batch.changes:
         lsn += 1
         number = commit.type_number(change.resource_type)
         key = keys.record_key(branch, number, change.key_hash >> 58, change.id)
         before = put(commit, branch, lineage, key, lsn, change)
-        digest = commit.changed_digest(branch, number)
-        if before and change.fields:
-            digest.replace(change.key_hash, before, lsn)
-        elif before:
-            present -= 1
-            digest.remove(change.key_hash, before)
-        elif change.fields:
-            present += 1
-            digest.add(change.key_hash, lsn)
+        written.append(Written(change, lsn, before, number))
+        present += written[-1].note(commit.changed_digest(branch, number))
+    pass_on(commit, lineage.followers, written, batch.chunks)
     return present
 
 
@@ -62,11 +36,14 @@ def _put_in_fork(commit: Writer, branch: int, lineage: Lineage, key: bytes, lsn:
     """Returns the LSN of the version that the branch showed; 0 for none."""
     place = key[BRANCH.size :]
     found = stored_version(commit.txn, commit.db, branch, lineage, place)
-    if found is None and not change.fields:
+    is_own, record = found is not None and found[0] == key, shown(found)
+    if record is None and not is_own and not change.fields:
         return 0
-    if found is not None and found[0] == key:
+    if found is not None and is_own:
         _save(commit, lineage, key, found[1])
-    before = keys.claimed_lsn(record[1]) if (record := shown(found)) is not None else 0
+    elif lineage.follows:
+        put_base(commit, key, found)
+    before = keys.claimed_lsn(record[1]) if record is not None else 0
     if change.fields:
         value = keys.record_value(key, lsn, change.id, change.fields, change.checksum)
     else:

@@ -12,8 +12,8 @@ from shadowswitch.model.errors import CorruptData, InvalidTransition
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.keys import BRANCH, TYPE_PREFIX
-from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.fork_table import LSN_MAX
+from shadowswitch.storage.catalog.rows import LSN_MAX, BranchRow
+from shadowswitch.storage.catalog.source.followed import base_of
 from shadowswitch.storage.catalog.source.versions import Stored, stored_version
 from shadowswitch.storage.catalog.transaction import Commit
 
@@ -86,7 +86,10 @@ def _sides(
     parent = catalog.lineage_in(txn, fork.parent)
     own = catalog.lineage_in(txn, fork.number)
     try:
-        base = _side(stored_version(txn, catalog.db, fork.parent, parent, place, fork.fork_lsn))
+        if fork.follows:
+            base = _side(base_of(txn, catalog.db, fork.number, place))
+        else:
+            base = _side(stored_version(txn, catalog.db, fork.parent, parent, place, fork.fork_lsn))
         ours = _side(stored_version(txn, catalog.db, fork.number, own, place))
         theirs = _side(stored_version(txn, catalog.db, fork.parent, parent, place, upto))
     except CorruptData as error:

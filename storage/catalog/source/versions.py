@@ -30,7 +30,8 @@ import lmdb
 
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.keys import BRANCH, ID_IN_KEY_MAX, RECORD_PREFIX, SEQUENCE, claimed_lsn, is_tombstone
-from shadowswitch.storage.catalog.source.fork_table import LSN_MAX, Lineage
+from shadowswitch.storage.catalog.rows import LSN_MAX
+from shadowswitch.storage.catalog.source.fork_table import Lineage
 
 Stored = tuple[bytes, Any]
 """A record as it is stored, with the key under which it was stored first."""

@@ -25,7 +25,14 @@ from shadowswitch.storage.catalog.transitions.builds import (
     note_refused,
     resume_building,
 )
-from shadowswitch.storage.catalog.transitions.forks import begin_rebase, end_rebase, fork_branch, note_merged, trim_undo
+from shadowswitch.storage.catalog.transitions.forks import (
+    begin_rebase,
+    end_rebase,
+    end_rebase_of_follower,
+    fork_branch,
+    note_merged,
+    trim_undo,
+)
 from shadowswitch.storage.catalog.transitions.groups import (
     dissolve,
     end_soak,
@@ -89,6 +96,7 @@ __all__ = [
     "drop_index",
     "drop_seed",
     "end_rebase",
+    "end_rebase_of_follower",
     "end_soak",
     "fail_waiting",
     "finish_switch",

@@ -15,9 +15,10 @@ from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import scan_prefix
 from shadowswitch.storage.catalog.keys import BRANCH
-from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, needed_lsns, read_lineage
-from shadowswitch.storage.catalog.source.versions import BEHIND_PLACE, old_images, undo_lsn
+from shadowswitch.storage.catalog.rows import LSN_MAX, BranchRow
+from shadowswitch.storage.catalog.source.followed import put_base
+from shadowswitch.storage.catalog.source.fork_table import FORK, forks_of, needs_of, read_lineage
+from shadowswitch.storage.catalog.source.versions import BEHIND_PLACE, old_images, stored_version, undo_lsn
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.catalog.transitions.past import Past, undo_until
 
@@ -25,15 +26,19 @@ BEHIND = b"\0" + b"\xff" * 9
 """Behind the key of a record: behind all its images."""
 NAMED_MAX = 10
 """Forks that a refusal names."""
+FOLLOWERS_MAX = 10
+"""Forks that a write reaches: each takes a few microseconds of every change."""
 
 
-def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = None) -> BranchRow:
-    """Make a fork of a branch as of its head, or of an LSN before it (`transitions.past`).
+def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = None, follows: bool = False) -> BranchRow:
+    """Make a fork of a branch as of its head, or of an LSN before it (`transitions.past`), or one that follows it.
 
     Costs 1 KiB for each resource type of the parent (BR-1). Raises UnknownBranch, BranchExists, InvalidConfig.
     """
     commit.store_heads()
     of = commit.branch(parent)
+    if follows:
+        _check_followers(commit, of)
     head, _ = commit.head(parent)
     if at_lsn is not None and at_lsn > head:
         raise InvalidConfig(
@@ -54,11 +59,28 @@ def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = Non
         commit.txn.put(keys.TYPE_PREFIX.pack(row.number, number), digest.encode(), db=commit.db["heads"])
     commit.counts[row.number] = count
     commit.set_head(row.number, head, head + 1)
-    _put_needs(commit, row, row)
-    what = {"branch_name": name, "parent": of.name, "fork_lsn": head}
+    row = _put_needs(commit, row, msgspec.structs.replace(row, follows=follows))
+    what = {"branch_name": name, "parent": of.name, "fork_lsn": head, "mode": row.mode}
     commit.emit("branch.forked", name, what)
     commit.audit("branch.forked", name, what)
     return row
+
+
+def _check_followers(commit: Commit, parent: BranchRow) -> None:
+    """Raise InvalidConfig if as many forks follow a branch, or the one that it follows, as may."""
+    first = parent
+    while first.follows:
+        first = commit.branch(first.parent)
+    reached = [first.number]
+    for number in reached:
+        reached += commit.lineage(number).followers
+    if len(reached) > FOLLOWERS_MAX:
+        raise InvalidConfig(
+            f"{FOLLOWERS_MAX} forks follow branch {first.name!r} already: each of its writes goes to all of them",
+            operation="fork_branch",
+            object=parent.name,
+            hint='drop one that is done with, or fork it with mode="snapshot"',
+        )
 
 
 def begin_rebase(commit: Commit, number: int) -> BranchRow:
@@ -82,24 +104,49 @@ def end_rebase(commit: Commit, number: int, done: bool, what: dict[str, Any] | N
         return _put_needs(commit, row, msgspec.structs.replace(row, rebase_lsn=-1))
     has_forks = any(True for _ in forks_of(commit.txn, commit.db, number))
     changed = {"fork_lsn": row.rebase_lsn, "shown_lsn": row.shows_as_of if has_forks else -1, "rebase_lsn": -1}
-    row = _put_needs(commit, row, msgspec.structs.replace(row, **changed))
-    named = {"branch_name": row.name, "fork_lsn": row.fork_lsn} | (what or {})
+    return _rebased(commit, _put_needs(commit, row, msgspec.structs.replace(row, **changed)), what or {})
+
+
+def end_rebase_of_follower(commit: Commit, number: int, what: dict[str, Any]) -> BranchRow:
+    """What a fork that follows changed itself was compared with its parent as it is now."""
+    row = commit.branch(number)
+    row = msgspec.structs.replace(row, fork_lsn=commit.head(row.parent)[0])
+    commit.put_branch(row)
+    return _rebased(commit, row, what)
+
+
+def _rebased(commit: Commit, row: BranchRow, what: dict[str, Any]) -> BranchRow:
+    named = {"branch_name": row.name, "fork_lsn": row.fork_lsn} | what
     commit.emit("branch.rebased", row.name, named)
     commit.audit("branch.rebased", row.name, named)
     return row
 
 
+def move_bases(commit: Commit, fork: BranchRow, places: list[bytes]) -> None:
+    """What a fork that follows has at these places is compared with its parent as it is now."""
+    parent = commit.lineage(fork.parent)
+    for place in places:
+        found = stored_version(commit.txn, commit.db, fork.parent, parent, place)
+        put_base(commit, BRANCH.pack(fork.number) + place, found)
+
+
 def _put_needs(commit: Commit, before: BranchRow, row: BranchRow) -> BranchRow:
     """Store the row of a fork that needs its parent as of other LSNs now (BR-4)."""
     commit.put_branch(row)
-    for lsn in needed_lsns(before) - needed_lsns(row):
-        commit.txn.delete(FORK.pack(row.parent, lsn, row.number), db=commit.db["forks"])
-        commit.dirty.parents.add(row.parent)
-    for lsn in needed_lsns(row):
-        commit.txn.put(FORK.pack(row.parent, lsn, row.number), b"", db=commit.db["forks"])
-    commit.txn.put(BRANCH.pack(row.parent), b"", db=commit.db["forks"])
+    needs = needs_of(row, commit.branch)
+    _forget_needs(commit, row.number, needs_of(before, commit.branch) - needs)
+    for number, lsn in needs:
+        commit.txn.put(FORK.pack(number, lsn, row.number), b"", db=commit.db["forks"])
+        if lsn < LSN_MAX:
+            commit.txn.put(BRANCH.pack(number), b"", db=commit.db["forks"])
     commit.forks_changed()
     return row
+
+
+def _forget_needs(commit: Commit, fork: int, needs: set[tuple[int, int]]) -> None:
+    for number, lsn in needs:
+        commit.txn.delete(FORK.pack(number, lsn, fork), db=commit.db["forks"])
+        commit.dirty.parents.add(number)
 
 
 def note_merged(commit: Commit, target: str, source: str, what: dict[str, Any]) -> None:
@@ -112,9 +159,7 @@ def note_merged(commit: Commit, target: str, source: str, what: dict[str, Any]) 
 def end_fork(commit: Commit, row: BranchRow) -> None:
     """A branch is dropped: its parent keeps nothing for it any more."""
     if row.parent:
-        for lsn in needed_lsns(row):
-            commit.txn.delete(FORK.pack(row.parent, lsn, row.number), db=commit.db["forks"])
-        commit.dirty.parents.add(row.parent)
+        _forget_needs(commit, row.number, needs_of(row, commit.branch))
         commit.forks_changed()
 
 
@@ -133,7 +178,7 @@ def trim_undo(commit: Commit, branch: int, after: bytes, limit: int, until: floa
     without a parent stays while an older image of its record does. When a branch without forks has no image left, it is
     written to in the plain way again. Looks at `limit` images at most, and ends at the moment `until` (BR-2, BR-3).
     """
-    forks = [lsn for lsn, _ in forks_of(commit.txn, commit.db, branch)]
+    forks = [lsn for lsn, _ in forks_of(commit.txn, commit.db, branch) if lsn < LSN_MAX]
     is_fork = bool(read_lineage(commit.txn, commit.db, branch).ancestors)
     prefix, place = BRANCH.pack(branch), after
     cursor = commit.txn.cursor(commit.db["undo"])

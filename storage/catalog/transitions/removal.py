@@ -26,7 +26,7 @@ SLICE_S = 0.002
 """A slice of the removal ends after so many rows, or so long: the writers wait behind it."""
 AT_ONCE = ("locks", "holds")
 """What goes in the transaction of the drop: a few rows, which other parts read for all branches."""
-IN_SLICES = ("journal", "records", "undo", "forks", "heads", "indexes")
+IN_SLICES = ("journal", "records", "undo", "bases", "forks", "heads", "indexes")
 """What goes in slices. Every key begins with the number of the branch."""
 
 
