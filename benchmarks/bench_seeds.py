@@ -9,14 +9,16 @@ has followed. The first search on a fork is the whole wait of its first reader: 
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from benchmarks.common import BATCH, BENCH_CONFIG, BRANCH, TYPE, Report, fill_types, quantile, record
+from benchmarks.common import BATCH, BENCH_CONFIG, BRANCH, TYPE, Report, each_us, fill_types, quantile, record, size_mib
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.views import SwitchRequest
 
@@ -99,6 +101,21 @@ def forks(report: Report, engine: Engine, records: int, rounds: int) -> None:
             report.target(
                 "first search on the fork of an index of 100,000 records: within 1 s", f"{p50:.2f} s", p50 <= 1
             )
+    made = Path(engine.index(name, INDEX).path)
+    report.figure(
+        "disk of the index of a fork", size_mib(made), "MiB", f"a copy of that of its parent, {records:,} records"
+    )
+    searches = {branch: searched_us(engine, branch) for branch in (BRANCH, name)}
+    says = "the words of one record, the ten best; on a fork / on its parent"
+    report.figure("search on a fork", f"{searches[name]:.0f} / {searches[BRANCH]:.0f}", "us", says)
+
+
+def searched_us(engine: Engine, branch: str) -> float:
+    """The mean time of a search through an open reader, in microseconds."""
+    words = [record(number, random.Random(number)).fields["title"] for number in range(50)]
+    turns = itertools.count()
+    with engine.reader(branch, INDEX, timeout_s=TIMEOUT_S) as reader:
+        return each_us(lambda: reader.search(words[next(turns) % len(words)], limit=10), 200)
 
 
 def main() -> int:
