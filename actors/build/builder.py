@@ -3,8 +3,7 @@
     preparing     make the directory, then BUILDING with S = the head of the branch
     copying       one worker process for each shard, at most `parallel_workers` at a time; each copies and then replays
     catching_up   the workers are done; the rest of the journal is applied here, in small steps
-    validating    a worker process checks the shadow against its source at a common LSN; differing buckets are
-                  repaired once
+    validating    a worker process checks the shadow at a common LSN with its source; repairs differing buckets once
     waiting       BUILT: a follower keeps it caught up until it is switched or cancelled
 
 The builder works in steps that it sends to itself: a cancellation waits for one of them, a few milliseconds of work.
@@ -41,6 +40,7 @@ from shadowswitch.storage import data_directory
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.catalog import transitions
 from shadowswitch.storage.catalog.rows import GenerationRow, ShadowRow
+from shadowswitch.storage.catalog.source.type_table import numbered
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
@@ -153,7 +153,7 @@ class ShadowBuilder(EngineActor):
 
     def _copy(self, spec: GenerationRow) -> None:
         row, catalog = self._row, self._context.catalog
-        types = {number: name for number, name in catalog.types().items() if name in row.resource_types}
+        types = numbered(catalog.types(), row.resource_types)
         head, source = catalog.source_digest(row.branch, set(types))
         self._rows_total, self._head_at_start = source.count, head
         self._workers.begin(row, spec, types, catalog.generation(row.seeded_from) if row.seeded_from else None)

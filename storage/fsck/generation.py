@@ -24,6 +24,7 @@ from shadowswitch.storage.backends.protocol import Backend, IndexReader
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.catalog.source.type_table import numbered
 from shadowswitch.storage.catalog.transitions.removal import is_dropped
 from shadowswitch.storage.fsck.found import FINDINGS_MAX, readable
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
@@ -99,7 +100,7 @@ class _ShardCheck:
     ) -> None:  # fmt: skip
         self.catalog, self.row, self.backend, self.shard, self.where = catalog, row, backend, shard, where
         self.looked = looked
-        self.types = {number: name for number, name in types.items() if name in row.resource_types}
+        self.types = numbered(types, row.resource_types)
         self.held: dict[tuple[str, str], tuple[int, int]] = {}
         """LSN and content of each row that no record was compared with yet."""
         self.damaged: list[str] = []

@@ -13,6 +13,7 @@ from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.catalog.source.type_table import numbered
 from shadowswitch.storage.fsck.found import readable
 from shadowswitch.storage.fsck.records import BEGIN, END
 
@@ -154,5 +155,5 @@ def generation_parts(catalog: Catalog, root: Path, findings: list[Finding]) -> I
 
 def _shard_rows(catalog: Catalog, row: GenerationRow) -> int:
     """The length of the check of one shard, in rows of records."""
-    types = {number for number, name in catalog.types().items() if name in row.resource_types}
+    types = numbered(catalog.types(), row.resource_types)
     return INDEX_ROWS * catalog.source_digest(row.branch, types)[1].count // max(1, row.shards)

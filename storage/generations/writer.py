@@ -19,6 +19,7 @@ from shadowswitch.storage.backends.protocol import Backend, ShardWriter
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import coalesce, read_slice
 from shadowswitch.storage.catalog.rows import GenerationRow
+from shadowswitch.storage.catalog.source.type_table import numbered
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import check_manifest
@@ -44,8 +45,7 @@ class GenerationWriter:
         self.lock = threading.Lock()
         self._pauses = 0
         self._counting = threading.Lock()
-        numbers = catalog.types()
-        self.types = {number: name for number, name in numbers.items() if name in row.resource_types}
+        self.types = numbered(catalog.types(), row.resource_types)
         self._names = set(row.resource_types)
         self._shards: list[ShardWriter] = []
         try:

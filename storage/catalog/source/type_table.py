@@ -6,7 +6,7 @@ which a reader sees that its table is old. Invariant: ST-4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import lmdb
@@ -47,3 +47,9 @@ def rows_from(txn: lmdb.Transaction, db: Any, number: int) -> Iterator[tuple[int
     if cursor.set_range(BRANCH.pack(number)):
         for key, value in cursor:
             yield BRANCH.unpack(key)[0], str(value, "utf-8", "replace")  # a damaged name must not hinder its repair
+
+
+def numbered(types: Mapping[int, str], names: Iterable[str]) -> dict[int, str]:
+    """Of the types by number, those of the names. Costs as much as there are types, however many names are given."""
+    wanted = set(names)
+    return {number: name for number, name in types.items() if name in wanted}
