@@ -2,18 +2,22 @@
 
     python -m benchmarks.bench_forks [--records 1000000] [--changes 1000,10000,100000] [--many 1000]
 
-A fork is held against what is done without one: a copy of the branch, record by record, and a copy of the file.
-Reading on a fork is held against reading its root in the same run; writing to a parent against the same writes while it
-has no fork. A merge runs beside two writers of the target; they are held against a quiet time after it.
+A fork is held against what is done without one: a copy of the branch, record by record, a copy of the file, and, with
+git, a worktree of as many files. Reading on a fork is held against reading its root in the same run; writing to a
+parent against the same writes while it has no fork. A merge runs beside two writers of the target; they are held
+against a quiet time after it.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
+
+import msgspec
 
 from benchmarks import common
 from benchmarks.common import (
@@ -78,6 +82,28 @@ def making(report: Report, engine: Engine, path: Path, records: int) -> None:
     says = f"scan and write of {min(records, COPIED_MAX):,} records"
     report.figure("copy record by record instead", time.perf_counter() - begun, "s", says)
     engine.drop_branch("copied")
+
+
+def worktree(report: Report, folder: Path, records: int) -> None:
+    """The records as files of a git repository, and a worktree of them on a branch of its own."""
+    if shutil.which("git") is None:
+        return
+    chance, files = random.Random(7), min(records, COPIED_MAX)
+    for number in range(files):
+        place = folder / "repository" / f"{number % 256:02x}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.json").write_bytes(msgspec.json.encode(record(number, chance).fields))
+    git = ["git", "-C", str(folder / "repository"), "-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "records"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    begun = time.perf_counter()
+    subprocess.run(
+        [*git, "worktree", "add", "-q", "-b", "topic", str(folder / "topic")], check=True, capture_output=True
+    )
+    took = time.perf_counter() - begun
+    says = f"git worktree add of {files:,} files"
+    report.figure("git worktree instead", took, "s", says)
+    report.figure("disk of a git worktree", size_mib(folder / "topic"), "MiB", says)
 
 
 def reading(report: Report, engine: Engine, records: int, times: int) -> None:
@@ -229,6 +255,7 @@ def main() -> int:
             engine.create_branch(BRANCH)
             fill(engine, options.records)
             making(report, engine, path, options.records)
+            worktree(report, folder, options.records)
             reading(report, engine, options.records, options.gets)
             for mode in (SNAPSHOT, FOLLOWING):
                 writing(report, engine, options.records, mode)

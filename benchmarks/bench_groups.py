@@ -27,13 +27,17 @@ TIMEOUT_S = 300.0
 REQUEST = SwitchRequest(force_switch=True, switch_timeout_seconds=60)
 
 
-def begin(engine: Engine, records: int) -> str:
-    """Four live indexes, each with a previous generation, in a group; returns its id."""
+def make_branches(engine: Engine, records: int) -> None:
+    """Two branches with two live indexes each."""
     for branch in BRANCHES:
         engine.create_branch(branch)
         fill_types(engine, records, branch, (TYPE,))
         for kind, config in KINDS.items():
             engine.rebuild(branch, kind, [TYPE], config, REQUEST, timeout_s=TIMEOUT_S)
+
+
+def switched_group(engine: Engine) -> str:
+    """A group of all four that was switched, so each index has a previous generation; returns its id."""
     members = [GroupMember(branch, kind, [TYPE], KINDS[kind]) for branch, kind in MEMBERS]
     group = engine.start_group("four", members)
     for member in group.members:
@@ -87,9 +91,9 @@ def main() -> int:
     options = parser.parse_args()
     report = Report("14. Groups", f"{options.records:,} records of about 200 bytes on each of two branches")
     with common.scratch(options.folder) as folder, Engine.open(folder / "data", BENCH_CONFIG) as engine:
-        group = begin(engine, options.records)
+        make_branches(engine, options.records)
         for writers in (0, 2):
-            measure(report, engine, group, options.records, options.rounds, writers)
+            measure(report, engine, switched_group(engine), options.records, options.rounds, writers)
     return common.finish(report, options)
 
 

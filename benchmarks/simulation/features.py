@@ -80,11 +80,13 @@ class Features(threading.Thread):
         self._count("feature branches merged")
 
     def _edit(self, name: str, shown: State) -> State:
-        """Some edits and deletes; `shown` has them, too."""
+        """Some edits and deletes; `shown` has them, too. To delete what is not there would be no change."""
         own: State = {}
         for edit in range(EDITS):
             id = f"feature-{self._chance.randrange(RECORDS)}"
-            text = None if self._chance.random() < 0.2 else f"{name.replace('/', '')} {edit} {self._chance.random()}"
+            text: str | None = f"{name.replace('/', '')} {edit} {self._chance.random()}"
+            if shown[id] is not None and self._chance.random() < 0.2:
+                text = None
             change = Delete(self._trunk.resource_type, id) if text is None else self._put(id, text)
             self._engine.write(name, [change], owner=self.name, timeout_s=TIMEOUT_S)
             own[id] = shown[id] = text

@@ -54,6 +54,8 @@ class BranchRow(msgspec.Struct, array_like=True, frozen=True):
     """A rebase brings in what the parent changed up to this LSN; -1: none is under way."""
     follows: bool = False
     """It shows its parent as it is at each moment, except for what it changed itself."""
+    born_lsn: int = -1
+    """The LSN of a fork when it was made; -1 in rows of older versions."""
 
     @property
     def mode(self) -> str:

@@ -34,19 +34,28 @@ def write_some(engine: Engine, branch: str, chance: random.Random, now: Shown) -
     return engine.write(branch, batch).lsn
 
 
+@pytest.mark.parametrize("of", ["main", "fork"])
 @pytest.mark.parametrize("seed", range(6))
-def test_forks_of_random_moments_show_what_was_shown_then(engine: Engine, seed: int) -> None:
-    chance, now = random.Random(seed), Shown()
-    then: dict[int, Shown] = {0: {}}
+def test_forks_of_random_moments_show_what_was_shown_then(engine: Engine, seed: int, of: str) -> None:
+    """Of a branch that is no fork, and of a fork whose parent goes on."""
+    chance, now, parent = random.Random(seed), Shown(), Shown()
+    if of == "fork":
+        for _ in range(8):
+            write_some(engine, "main", chance, parent)
+        engine.fork_branch("fork", "main")
+        now |= parent
+    then: dict[int, Shown] = {engine.head(of): dict(now)}
     forks: dict[str, Shown] = {}
     for step in range(60):
         act = chance.random()
+        if of == "fork" and chance.random() < 0.3:
+            write_some(engine, "main", chance, parent)
         if act < 0.6:
-            lsn = write_some(engine, "main", chance, now)
+            lsn = write_some(engine, of, chance, now)
             then[lsn] = dict(now)
         elif act < 0.85 and len(forks) < 8:
             lsn = chance.choice(list(then))
-            engine.fork_branch(f"f{step}", "main", at_lsn=lsn)
+            engine.fork_branch(f"f{step}", of, at_lsn=lsn)
             forks[f"f{step}"] = dict(then[lsn])
         elif act < 0.92 and forks:
             name = chance.choice(list(forks))
@@ -56,7 +65,7 @@ def test_forks_of_random_moments_show_what_was_shown_then(engine: Engine, seed: 
             engine.drop_branch(name)
             del forks[name]
             inside.sweep(engine)
-        assert shown(engine, "main") == now
+        assert shown(engine, of) == now
         for name, expected in forks.items():
             assert shown(engine, name) == expected, f"step {step}: {name}"
     assert list(engine.check()) == []
@@ -95,13 +104,38 @@ def test_an_lsn_inside_a_batch_and_one_to_come_are_refused(engine: Engine) -> No
     assert shown(engine, engine.fork_branch("x", "main", at_lsn=0).name) == {}
 
 
-def test_a_fork_is_forked_as_of_its_head_only(engine: Engine) -> None:
-    engine.write("main", [Put("t", "a", {"n": 1})])
+def test_a_fork_is_forked_as_of_what_is_known_of_it(engine: Engine) -> None:
+    first = engine.write("main", [Put("t", "a", {"n": 1})]).lsn
+    begin = engine.write("main", [Put("t", "a", {"n": 2})]).lsn
     engine.fork_branch("fork", "main")
     lsn = engine.write("fork", [Put("t", "b", {"n": 1})]).lsn
-    engine.write("fork", [Put("t", "c", {"n": 1})])
-    with pytest.raises(InvalidConfig, match="it is a fork itself"):
+    engine.write("fork", [Put("t", "c", {"n": 1}), Delete("t", "a")])
+    with pytest.raises(InvalidConfig, match=f"it begins at LSN {begin}.*fork its parent"):
+        engine.fork_branch("x", "fork", at_lsn=first)
+    assert set(shown(engine, engine.fork_branch("y", "fork", at_lsn=begin).name)) == {("t", "a")}
+    engine.drop_branch("y")
+    engine.write("main", [Put("t", "d", {"n": 1})])
+    engine.rebase("fork")
+    with pytest.raises(InvalidConfig, match=r"it was rebased since, or .*, and no fork of it is as old"):
         engine.fork_branch("x", "fork", at_lsn=lsn)
+    engine.fork_branch("view", "main", mode="following")
+    engine.write("main", [Put("t", "a", {"n": 3})])
+    with pytest.raises(InvalidConfig, match="it follows its parent, which keeps no old images"):
+        engine.fork_branch("x", "view", at_lsn=engine.head("view") - 1)
+
+
+def test_a_fork_of_a_rebased_fork_as_of_a_moment_behind_another_fork_of_it(engine: Engine) -> None:
+    engine.write("main", [Put("t", "a", {"n": 1})])
+    engine.fork_branch("fork", "main")
+    engine.write("fork", [Put("t", "b", {"n": 1})])
+    engine.fork_branch("anchor", "fork")
+    lsn = engine.write("fork", [Put("t", "b", {"n": 2})]).lsn
+    then = shown(engine, "fork")
+    engine.write("main", [Put("t", "a", {"n": 5}), Put("t", "c", {"n": 5})])
+    engine.rebase("fork")
+    engine.write("fork", [Delete("t", "b")])
+    assert shown(engine, engine.fork_branch("x", "fork", at_lsn=lsn).name) == then
+    assert list(engine.check()) == []
 
 
 def test_a_long_past_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def fork_branch(commit: Commit, name: str, parent: int, at_lsn: int | None = Non
         commit.txn.put(keys.TYPE_PREFIX.pack(row.number, number), digest.encode(), db=commit.db["heads"])
     commit.counts[row.number] = count
     commit.set_head(row.number, head, head + 1)
-    row = _put_needs(commit, row, msgspec.structs.replace(row, follows=follows))
+    row = _put_needs(commit, row, msgspec.structs.replace(row, follows=follows, born_lsn=head))
     what = {"branch_name": name, "parent": of.name, "fork_lsn": head, "mode": row.mode}
     commit.emit("branch.forked", name, what)
     commit.audit("branch.forked", name, what)

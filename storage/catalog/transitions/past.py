@@ -1,7 +1,8 @@
 """A branch as of an LSN in its past, for a fork that is made there.
 
 The state at an earlier moment is known where every version is still there: at the beginning of the branch, and at the
-LSN of each fork of it (BR-2). From the newest of these before the wanted LSN on, the journal leads to it, if it still
+LSN of each fork of it (BR-2). A fork begins with what its parent shows as of its LSN, and that is known until it is
+rebased. From the newest of these before the wanted LSN on, the journal leads to it, if it still
 holds every change since. What a record was then becomes an old image, as if the fork had been made in time; a later
 delete gets the tombstone that it would have left. Otherwise the fork is refused: nothing is approximated.
 """
@@ -16,8 +17,8 @@ from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.journal import chunks
 from shadowswitch.storage.catalog.journal_format import entries_of, fragments_of
 from shadowswitch.storage.catalog.rows import BranchRow
-from shadowswitch.storage.catalog.source.fork_table import forks_of
-from shadowswitch.storage.catalog.source.versions import old_image, undo_key
+from shadowswitch.storage.catalog.source.fork_table import Lineage, forks_of
+from shadowswitch.storage.catalog.source.versions import old_image, shown, stored_version, undo_key
 from shadowswitch.storage.catalog.transaction import Commit
 
 CHANGES_MAX, BYTES_MAX = 5_000, 8 << 20
@@ -39,7 +40,7 @@ class _Version(NamedTuple):
 
 def undo_until(commit: Commit, branch: BranchRow, at_lsn: int) -> Past:
     """Keep every version that the branch had as of an LSN. Raises InvalidConfig where that is not known."""
-    changed = _changes_since(commit, branch, at_lsn)
+    changed, lineage = _changes_since(commit, branch, at_lsn), commit.lineage(branch.number)
     past = Past({}, 0)
     for (name, id, key_hash), versions in changed.items():
         after = [version for version in versions if version.lsn > at_lsn]
@@ -49,17 +50,34 @@ def undo_until(commit: Commit, branch: BranchRow, at_lsn: int) -> Past:
             key = keys.record_key(branch.number, number, key_hash >> 58, id)
             before = next((version for version in reversed(versions) if version.lsn <= at_lsn), None)
             if before is None:  # as in the known state
-                image = old_image(commit.txn, commit.db, key, at_lsn)
-                lsn = keys.claimed_lsn(image) if image is not None and not keys.is_tombstone(image) else 0
+                lsn = _known_lsn(commit, branch, lineage, key, at_lsn)
             else:
                 lsn = before.lsn if before.fields else 0
-            _undo(commit, key, id, before, after)
+            if branch.parent:
+                _undo_of_fork(commit, key, id, before)
+            else:
+                _undo(commit, key, id, before, after)
             if after[-1].fields:
                 digest.remove(key_hash, after[-1].lsn)
             if lsn:
                 digest.add(key_hash, lsn)
             past = past._replace(fewer=past.fewer + bool(after[-1].fields) - bool(lsn))
     return past
+
+
+def _known_lsn(commit: Commit, branch: BranchRow, lineage: Lineage, key: bytes, at_lsn: int) -> int:
+    """The LSN of the record that the known state has of a key; 0 if it has none."""
+    if branch.parent:
+        found = shown(stored_version(commit.txn, commit.db, branch.number, lineage, key[keys.BRANCH.size :], at_lsn))
+        return keys.claimed_lsn(found[1]) if found is not None else 0
+    image = old_image(commit.txn, commit.db, key, at_lsn)
+    return keys.claimed_lsn(image) if image is not None and not keys.is_tombstone(image) else 0
+
+
+def _undo_of_fork(commit: Commit, key: bytes, id: bytes, before: _Version | None) -> None:
+    """Keep one record of a fork as it was, a delete as well: it hides what the parent shows."""
+    if before is not None:
+        commit.txn.put(undo_key(key, before.lsn), _stored(key, id, before), db=commit.db["undo"])
 
 
 def _undo(commit: Commit, key: bytes, id: bytes, before: _Version | None, after: list[_Version]) -> None:
@@ -81,13 +99,14 @@ def _stored(key: bytes, id: bytes, version: _Version) -> bytes:
 
 def _changes_since(commit: Commit, branch: BranchRow, at_lsn: int) -> dict[tuple[str, bytes, int], list[_Version]]:
     """The versions of each record since the newest known state, in order. Raises InvalidConfig."""
-    head, oldest = commit.head(branch.number)
-    if branch.parent:
-        hint = "fork its parent, or leave at_lsn out"
-        raise _refused(branch, at_lsn, f"it is a fork itself, and can be forked as of its head, LSN {head}, only", hint)
-    known = max((lsn for lsn, _ in forks_of(commit.txn, commit.db, branch.number) if lsn <= at_lsn), default=0)
+    oldest = commit.head(branch.number)[1]
+    begin = _beginning(branch, at_lsn)
+    known = max((lsn for lsn, _ in forks_of(commit.txn, commit.db, branch.number) if lsn <= at_lsn), default=begin)
+    if known < 0:
+        why = "it was rebased since, or an older version made it, and no fork of it is as old"
+        raise _refused(branch, at_lsn, why, "make a fork before a rebase, or leave at_lsn out")
     if oldest > known + 1:
-        of = f"its fork at LSN {known}" if known else "its beginning"
+        of = f"its fork at LSN {known}" if known != begin else "its beginning"
         why = f"the changes since {of} are not all there: the journal begins at LSN {oldest}"
         raise _refused(branch, at_lsn, why, "make a fork, or hold the journal, before it is needed")
     found: dict[tuple[str, bytes, int], list[_Version]] = {}
@@ -106,6 +125,19 @@ def _changes_since(commit: Commit, branch: BranchRow, at_lsn: int) -> dict[tuple
             key = (entry.resource_type, entry.id.encode(), entry.key_hash)
             found.setdefault(key, []).append(_Version(entry.lsn, fields))
     return found
+
+
+def _beginning(branch: BranchRow, at_lsn: int) -> int:
+    """The LSN of the first known state of a branch; -1 if it is not known any more. Raises InvalidConfig."""
+    if not branch.parent:
+        return 0
+    if branch.follows:
+        why = "it follows its parent, which keeps no old images for it"
+        raise _refused(branch, at_lsn, why, "leave at_lsn out, or fork the parent")
+    if at_lsn < branch.born_lsn:
+        why = f"it begins at LSN {branch.born_lsn}"
+        raise _refused(branch, at_lsn, why, "fork its parent")
+    return branch.born_lsn if branch.born_lsn == branch.fork_lsn else -1
 
 
 def _refused(branch: BranchRow, at_lsn: int, why: str, hint: str) -> InvalidConfig:
