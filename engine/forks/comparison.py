@@ -29,7 +29,7 @@ PAUSE_S = 0.0005
 """After each slice other threads have the interpreter."""
 SCANNED = 2_000
 """Keys that one transaction reads in search of what a parent changed."""
-PAGE_SLICES_MAX = 50
+PAGE_SLICES_MAX = 250
 """Slices of the comparison that one page of a diff reads: 10,000 records of the fork."""
 PLACE_ID_BYTES_MAX = ID_IN_KEY_MAX + 32
 TYPE_NUMBER = struct.Struct(">I")

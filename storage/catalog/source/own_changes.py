@@ -17,8 +17,8 @@ from shadowswitch.storage.catalog.source.followed import base_of
 from shadowswitch.storage.catalog.source.versions import Stored, stored_version
 from shadowswitch.storage.catalog.transaction import Commit
 
-SLICE = 200
-"""Records that one transaction reads: a millisecond or two."""
+SLICE = 40
+"""Records that one transaction reads: about a millisecond, so that a writer beside a merge has its turn."""
 SLICE_BYTES = 1 << 20
 
 
