@@ -78,7 +78,7 @@ AUDIT_ACTIONS: Final = {
 EVENT_TYPES: Final = {
     "branch.created": "a branch was created",
     "branch.dropped": "a branch was dropped, with its `indexes`; its name is free",
-    "branch.forked": "a branch was made from its `parent`, which it shows as of `fork_lsn`, or, if `following`, as it is",
+    "branch.forked": "a branch was made from its `parent`, which it shows as of `fork_lsn`, or, if following, as it is",
     "branch.merged": "the changes of a fork, `source`, are in the branch: `applied`, `same`, `conflicts`, `lsn`",
     "branch.rebased": "a fork shows its parent as of `fork_lsn` now: `applied`, `same`, `conflicts`, `lsn`",
     "branch.removed": "the rows and the files of a dropped branch are gone",

@@ -109,8 +109,12 @@ def test_a_pinned_generation_is_not_removed_here_nor_elsewhere(engine: Engine) -
             assert os.path.exists(path)
         finally:
             other.kill()
-    engine.clean_up()
-    assert not os.path.exists(path)
+
+    def is_gone() -> bool:
+        engine.clean_up()
+        return not os.path.exists(path)
+
+    wait_until(is_gone, what="the end of its reading by the Scrubber")
 
 
 def test_a_switch_with_a_stale_token_is_refused(engine: Engine) -> None:
