@@ -29,7 +29,7 @@ from shadowswitch.storage.failpoints import failpoint
 
 BATCH = 500
 """A merge of so many records is one transaction."""
-PART = 40
+PART = 20
 """Records of each transaction of a larger one: a writer of the branch waits for one of them."""
 TRIES_MAX = 20
 """Comparisons of one batch, each behind a write of one of its records."""

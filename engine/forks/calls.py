@@ -151,7 +151,7 @@ class ForkCalls:
         With `dry_run` nothing is written at all.
 
         Up to 500 records are one transaction, which is admitted like a write of `owner` under `tokens`, within
-        `timeout_s`. A larger merge is several, of 40 records each. A record that is written meanwhile is compared
+        `timeout_s`. A larger merge is several, of 20 records each. A record that is written meanwhile is compared
         again; a conflict that comes so ends a merge that refuses, and what was brought stays. A merge that was cut
         short is called again. The fork stays as it is: before work on it goes on, `rebase` it. Raises UnknownBranch,
         InvalidConfig when `source` is no fork of `target`, NotConverging, and what `write` raises.

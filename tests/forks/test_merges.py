@@ -67,7 +67,7 @@ def test_a_merge_of_many_records_gives_writers_their_turn(engine: Engine) -> Non
         assert record.fields.get("main") == acked.get(record.id), record
 
 
-@pytest.mark.parametrize(("records", "transactions"), [(500, 1), (501, 13)])
+@pytest.mark.parametrize(("records", "transactions"), [(500, 1), (501, 26)])
 def test_a_merge_of_up_to_500_records_is_one_transaction(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, records: int, transactions: int
 ) -> None:
