@@ -192,7 +192,8 @@ class Lifecycle:
     def _set_going(self, stack: ExitStack) -> None:
         """Last: builds go on, and the timers tick."""
         context, timers = self.context, self.timers
-        self.dispatcher.tell(Tick())  # what the recovery did is in the log before its builds go on
+        if self.recovered.resume:
+            self.dispatcher.tell(Tick())  # what the recovery did is in the log before its builds go on
         self.builds.go_on(self.recovered.resume)
         stack.callback(timers.close)
         for follower in self.followers.addresses:
