@@ -203,7 +203,7 @@ class IndexCalls:
         """The live generation, pinned, once it shows `min_lsn`. Raises UnknownIndex, CorruptData, Timeout."""
         index = self._indexes.of(row.number, index_type)
         if not index.shows(min_lsn):
-            self.check_reached(row, min_lsn)
+            min_lsn = self.check_reached(row, min_lsn)
             if index.live is not None:
                 self._followers.of(index.live.row.number).tell(Kick(row.number))
         begun = self._clock.monotonic()
@@ -218,15 +218,24 @@ class IndexCalls:
         """Wait for an index that only the parent of a fork serves; False if there is none. Raises Timeout."""
         return (row.number, index_type) not in self._broken and self._made(row, index_type, timeout_s)
 
-    def check_reached(self, row: BranchRow, min_lsn: int) -> None:
-        """Raises InvalidConfig for an LSN that the branch has not reached."""
+    def check_reached(self, row: BranchRow, min_lsn: int) -> int:
+        """The LSN to wait for. Raises InvalidConfig for one that the branch has not reached.
+
+        A fork that follows has reached what its parent has: what is above its own head there shows on the parent alone.
+        """
         head = self._heads.of(row.number)
         if min_lsn > head:
             head = self._catalog.head(row.number)[0]
+        of: BranchRow | None = row
+        while min_lsn > head and of is not None and of.follows:
+            of = branch_rows(self._catalog, [of.parent]).get(of.parent)
+            if of is not None and min_lsn <= self._catalog.head(of.number)[0]:
+                return self._catalog.head(row.number)[0]
         if min_lsn > head:
             raise InvalidConfig(
                 f"min_lsn {min_lsn} is beyond the head of branch {row.name!r}, {head}", hint="use the lsn of a receipt"
             )
+        return min_lsn
 
     def not_served(self, row: BranchRow, index_type: str) -> Exception:
         """The error for an index without a live generation that could be read."""

@@ -100,6 +100,25 @@ def test_its_index_follows_its_parent(engine: Engine) -> None:
     assert list(engine.check()) == []
 
 
+def test_a_receipt_of_its_parent_is_an_lsn_to_read_it_from(engine: Engine) -> None:
+    """Also one of changes that do not show on it, behind which its own head stays."""
+    assert engine.rebuild("main", KIND, TYPES).success
+    engine.fork_branch("view", "fork", mode="following")
+    engine.write("fork", [put("1", "of fork")])
+    for branch in ("fork", "view"):
+        shown_by = engine.write("main", [put("0", f"for {branch}")])
+        with engine.reader(branch, KIND, min_lsn=shown_by.lsn, timeout_s=30) as reader:
+            assert len(reader.search(f"for {branch}")) == 1
+        hidden = engine.write("main", [put("1", "of main")])
+        assert engine.head(branch) < hidden.lsn
+        with engine.reader(branch, KIND, min_lsn=hidden.lsn, timeout_s=30) as reader:
+            assert not reader.search("main")
+        with engine.read_group(branch, [KIND], min_lsn=hidden.lsn) as view:
+            assert view[KIND].count() == 5
+        with pytest.raises(InvalidConfig, match="beyond the head of branch"):
+            engine.reader(branch, KIND, min_lsn=hidden.lsn + 1)
+
+
 def test_it_is_compared_with_what_it_changed_and_not_with_what_its_parent_was(engine: Engine) -> None:
     """Two fields that the parent changed after the fork, and before the fork's own change, are no conflict."""
     engine.write("main", [Put("object_type", "1", {"a": 0, "b": 0})])
