@@ -86,9 +86,12 @@ class Reader:
         index does not hold is answered from the records, as of the version that the index shows.
         A page costs a search for all hits before its end. Pages fit together while the index does not change.
 
-        Raises InvalidConfig for a limit below 1, a resource type that the index was built without, a wrong filter, and
-        a query of more than 4,000 characters or, in `fts5`, of more than 256 tokens. Raises Timeout for a search of
-        more than `timeout_s` (default: `Config.search_timeout_s`): it is stopped, wherever it is.
+        `query` is in the language of `model.search.query` (docs/search.md): every string is a query. In a `kv` index it
+        is the beginning of ids.
+
+        Raises InvalidConfig for a limit below 1, a resource type that the index was built without and a wrong filter.
+        Raises Timeout for a search of more than `timeout_s` (default: `Config.search_timeout_s`): it is stopped,
+        wherever it is.
         """
         check_page(limit, offset)
         types, condition = check_types(resource_types, self._types), parse_where(where)

@@ -83,10 +83,10 @@ class IndexCalls:
     ) -> IndexInfo:
         """Let a live index answer with other options, if its files serve them as they are: one transaction, no build.
 
-        For `fts5` these are the weights of `columns`. What `build_config` does not name stays. Readers opened from now
-        on have the new options, also after a rollback to this generation. A build with the new options makes the same
-        index. Raises UnknownIndex, CorruptData for an index that is not served, InvalidConfig for options that need
-        a build, and StaleFence if a switch came in between.
+        For `fts5` these are the weights of `columns`, `cjk`, `synonyms` and `stop_words`. What `build_config` does not
+        name stays. Readers opened from now on have the new options, also after a rollback to this generation. A build
+        with the new options makes the same index. Raises UnknownIndex, CorruptData for an index that is not served,
+        InvalidConfig for options that need a build, and StaleFence if a switch came in between.
         """
         named = author(by, reason)
         row = self._branches.row(branch)

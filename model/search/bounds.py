@@ -8,18 +8,14 @@ from collections.abc import Callable
 from shadowswitch.model.errors import InvalidConfig, Timeout
 
 QUERY_CHARS_MAX = 4000
-"""The longest query. A backend that splits it into tokens bounds these, too."""
+"""The part of a query that counts. A backend that splits it into tokens bounds these, too."""
 SEARCH_TIMEOUT_S = 10.0
 
 
 def check_query(query: str) -> str:
-    """A query of a bounded length. Raises InvalidConfig."""
+    """A query. Raises InvalidConfig for what is no string."""
     if not isinstance(query, str):
         raise InvalidConfig(f"a query is a string, not {type(query).__name__}", operation="search")
-    if len(query) > QUERY_CHARS_MAX:
-        raise InvalidConfig(
-            f"a query of {len(query)} characters", operation="search", hint=f"use at most {QUERY_CHARS_MAX}"
-        )
     return query
 
 

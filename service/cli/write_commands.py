@@ -190,7 +190,7 @@ def build(
     backend
         The backend of the index. Default for SEARCH_INDEX: `fts5`.
     tokenizer
-        For fts5: unicode61, ascii, porter or trigram.
+        For fts5: unicode61, ascii, porter or trigram, and behind it cjk, code (see docs/analyzers.md).
     column
         For fts5: a field to index; may be repeated. Default: every string of a record.
     workers

@@ -14,8 +14,9 @@ The promises of a backend, checked by the conformance suite (`shadowswitch.stora
   opens at some `applied_lsn` between the last flushed one and the newest, with BK-1 to BK-3 intact.
 * BK-5 Readers, in this and other processes, never block the writer and are never blocked; a search sees whole
   transactions of each shard, and an open reader sees what `apply` committed at its next search.
-* BK-6 Every string is a query with an answer, or raises `InvalidConfig` and no other exception but the `Timeout` of its
-  time limit. The cost of a query is bounded: by `QUERY_CHARS_MAX`, by the backend's own bounds, and by the time limit.
+* BK-6 Every string is a query with an answer; a search raises nothing for it but the `Timeout` of its time limit. The
+  cost of a query is bounded: by `QUERY_CHARS_MAX`, by the backend's own bounds, and by the time limit. What is beyond
+  the bounds does not count.
 
 Threads: one thread at a time uses a writer (its owner serialises), and likewise a reader, in any thread.
 """
@@ -114,8 +115,7 @@ class IndexReader(Protocol):
         id). With `resource_types` and `where`, of the records that pass; a filter changes no score.
 
         The engine gives a `where` on fields that `holds` confirms, and filters by others itself.
-        Raises InvalidConfig for a query beyond the bounds (BK-6), and Timeout soon after `time_limit` is over: no
-        query, and no index, keeps the thread for longer.
+        Raises Timeout soon after `time_limit` is over: no query, and no index, keeps the thread for longer (BK-6).
         """
         ...
 

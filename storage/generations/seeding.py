@@ -90,7 +90,8 @@ def settings_of(generation: GenerationRow, spec: Spec) -> dict[str, Any]:
             operation="retune",
             hint="build the index with them: start_build, or rebuild",
         )
-    return {name: value for name, value in spec.options.items() if value != generation.options.get(name)}
+    asked = {**dict.fromkeys(generation.options), **spec.options}  # None for what is left out, and has its default
+    return {name: value for name, value in asked.items() if value != generation.options.get(name)}
 
 
 def choose(

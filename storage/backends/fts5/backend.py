@@ -1,7 +1,7 @@
 """The `fts5` backend: full-text search with SQLite FTS5, the default for SEARCH_INDEX. No server, no extra install.
 
-The modules: `options` (options, and the text of a record), `store` (the file, its schema, its errors), `writer`,
-`reader`, `check`, `copy`, `seed`.
+The modules: `options` (options, and the text of a record), `extra` (parts of words), `query`, `store` (the file, its
+schema, its errors), `writer`, `reader`, `check`, `copy`, `seed`.
 
 Durability: WAL with `synchronous=NORMAL`. A commit does not wait for the disk. A power cut costs only the newest
 transactions, which the journal restores. Checkpoints happen in `flush` and nowhere else.

@@ -53,7 +53,7 @@ class Fts5Reader:
         self._running = _Running()
         self._connections: list[sqlite3.Connection] = []
         self._files: list[Identity] = []
-        names = ", ".join(layout.columns)
+        names = ", ".join(layout.shown)
         self._get = f"SELECT type, id, lsn, {names} FROM docs WHERE kh = ? AND type = ? AND id = ?"
         self._all = f"SELECT type, id, lsn, {names} FROM docs NOT INDEXED ORDER BY rowid"
         self._versions = "SELECT type, id, lsn FROM docs NOT INDEXED ORDER BY rowid"
@@ -63,8 +63,8 @@ class Fts5Reader:
         joined += " LIMIT ? OFFSET ?"
         self._search = joined.format(f"{best} ORDER BY s LIMIT ?", "")
         self._search_ties = joined.format(best, "WHERE s <= ?")
-        text = " || char(10) || ".join(layout.columns)
-        rows = f"SELECT rowid AS n, type, id, lsn, {text} AS t FROM docs"
+        text = " || char(10) || ".join(layout.shown)
+        rows = f"SELECT rowid AS n, type, id, lsn, {names}, {text} AS t FROM docs"
         self._checked = f"SELECT type, id, s, lsn FROM ({best}) CROSS JOIN ({rows}) ON n = r WHERE "
         self._scanned = f"SELECT type, id, 0.0 AS s, lsn FROM ({rows}) WHERE "
         try:
@@ -194,7 +194,7 @@ class Fts5Reader:
         query, wanted, skipped = asked.query, asked.wanted, asked.skipped
         if query.condition or asked.types is not None:
             conditions = [query.condition] if query.condition else []
-            parameters = [*([query.match] if query.match else []), *query.patterns]
+            parameters = [*([query.match] if query.match else []), *query.parameters]
             if asked.types is not None:
                 conditions.append("type IN (SELECT value FROM json_each(?))")
                 parameters.append(msgspec.json.encode(asked.types).decode())

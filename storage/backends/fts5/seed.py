@@ -2,8 +2,8 @@
 
 The file is copied by SQLite's backup, beside the empty one of the new shard, and takes its place when it is whole. The
 columns of `docs` are those of the options, so another set of fields, or another form of the texts, shares nothing.
-Weights are numbers of the query. With another tokenizer or other prefixes the words of `docs` are indexed again, in
-pieces: no fsync of the journal waits behind all of them.
+Weights, synonyms and stop words belong to the query. With another tokenizer or other prefixes the words of `docs` are
+indexed again, in pieces: no fsync of the journal waits behind all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.copy import copy_file
-from shadowswitch.storage.backends.fts5.options import RAW, Layout
+from shadowswitch.storage.backends.fts5.options import RAW, Layout, of_files
 from shadowswitch.storage.backends.protocol import SEEDED, Reuse
 from shadowswitch.storage.disk import sync_directory
 
@@ -30,9 +30,11 @@ def plan(old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
     """What a shard with the options `new` can take over from one with `old`. Pure."""
     if set(old["columns"] or ()) != set(new["columns"] or ()) or old.get("text", RAW) != new.get("text", RAW):
         return Reuse.NOTHING
-    if any(old[name] != new[name] for name in ("tokenizer", "prefix")):
+    if Layout(old).extras != Layout(new).extras:
+        return Reuse.NOTHING
+    if of_files(old) != of_files(new):
         return Reuse.REINDEX
-    return Reuse.COPY if old["columns"] == new["columns"] else Reuse.SETTINGS
+    return Reuse.COPY if old == new else Reuse.SETTINGS
 
 
 def seed(source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]) -> None:

@@ -2,7 +2,8 @@
 
 A shard is the directory that holds `shard.sqlite` (with `-wal` and `-shm` beside it while in use):
 
-    docs(rowid, kh, lsn, type, id, c0, c1, ...)    one row for each live record; kh = key_hash - 2**63
+    docs(rowid, kh, lsn, type, id, c0, c1, ...)    one row for each live record; kh = key_hash - 2**63; behind the
+                                                   texts a column g, if the index holds parts of words (see `extra`)
     docs_by_key ON docs(kh)                        so a bucket, the top six bits of the hash, is a range of kh
     fts                                            FTS5, external content over docs, same rowid
     state(one, applied_lsn, cursor, loaded, digest)    one row, updated in every transaction
@@ -31,7 +32,7 @@ import msgspec
 
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidChange, ShadowSwitchError, Timeout
-from shadowswitch.storage.backends.fts5.options import Layout
+from shadowswitch.storage.backends.fts5.options import Layout, of_files
 from shadowswitch.storage.backends.protocol import ShardState
 from shadowswitch.storage.shortages import no_room, shortage, unopened
 
@@ -138,13 +139,10 @@ def spec_text(options: Mapping[str, Any]) -> str:
 
 
 def _of_files(spec: str) -> str:
-    """A spec without the weights of its columns, which only a query uses."""
+    """What a spec says of the files."""
     try:
-        options = msgspec.json.decode(spec)
-        if isinstance(options["columns"], dict):
-            options["columns"] = sorted(options["columns"])
-        return spec_text(options)
-    except (msgspec.DecodeError, KeyError, TypeError):
+        return spec_text(of_files(msgspec.json.decode(spec, type=dict[str, Any])))
+    except (msgspec.DecodeError, TypeError):
         return spec
 
 

@@ -13,7 +13,7 @@ import lmdb
 
 from shadowswitch.model.errors import EngineClosed, InvalidConfig
 from shadowswitch.model.records import Hit, Record
-from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit, check_page, check_query
+from shadowswitch.model.search.bounds import QUERY_CHARS_MAX, UNLIMITED, TimeLimit, check_page, check_query
 from shadowswitch.model.search.where import Where
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.protocol import ShardState
@@ -59,6 +59,8 @@ class KvReader:
         try:
             prefix = check_query(query).encode()
         except UnicodeEncodeError:
+            return []
+        if len(query) > QUERY_CHARS_MAX:  # no id is that long
             return []
         types = None if resource_types is None else frozenset(name.encode() for name in resource_types)
         wanted = min(offset + limit, _LIMIT_MAX)
