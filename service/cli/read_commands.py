@@ -79,8 +79,8 @@ def search(
 ) -> None:
     """Search a live index. Works beside a running host.
 
-    A hit contains every word of the query. "..." is a phrase, a trailing * matches every word with this prefix. OR finds
-    either of two words, -word leaves out the hits with that word (docs/search.md).
+    A hit contains every word of the query. "..." is a phrase, a trailing * matches every word with this prefix, OR
+    finds either of two words, -word leaves out the hits with that word (docs/search.md).
 
     Hits are ordered by score, then by resource type and id.
 
