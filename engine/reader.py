@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
+from shadowswitch.engine.search.showing import Showing, check_fields
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
 from shadowswitch.model.search.where import check_types, parse_where
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.backends.protocol import IndexReader
+from shadowswitch.storage.backends.protocol import IndexReader, Marked, Marking
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.filtered_search import FilteredSearch, Versions
 from shadowswitch.storage.clock import SYSTEM, Clock
@@ -78,6 +79,8 @@ class Reader:
         offset: int = 0,
         resource_types: Sequence[str] | None = None,
         where: Mapping[str, Any] | None = None,
+        fields: Sequence[str] | bool | None = None,
+        highlight: bool = False,
         timeout_s: float | None = None,
     ) -> list[Hit]:
         """The best `limit` hits behind the first `offset`: by score, then by resource type and id.
@@ -85,6 +88,10 @@ class Reader:
         `resource_types` and `where` (see `model.search.where`) leave out other records. A filter on a field that the
         index does not hold is answered from the records, as of the version that the index shows.
         A page costs a search for all hits before its end. Pages fit together while the index does not change.
+
+        `fields`, a list of names or True for all, gives each hit these fields of its record, as of the version that was
+        found. `highlight` gives each hit a `Snippet` for each field in which a word of the query was found; the hits of
+        a `kv` index have none.
 
         `query` is in the language of `model.search.query` (docs/search.md): every string is a query. In a `kv` index it
         is the beginning of ids.
@@ -99,14 +106,26 @@ class Reader:
         time_limit = TimeLimit(timeout_s, self._clock.monotonic)
         ask = partial(self._ask, query, resource_types=types, time_limit=time_limit)
         if condition is None or self._use(lambda reader: all(map(reader.holds, condition.fields))):
-            found = ask(limit, offset=offset, where=condition)
+            search = partial(ask, limit, offset=offset, where=condition)
         else:
-            found = FilteredSearch(ask, self._versions, condition, time_limit).page(limit, offset)
+            search = partial(FilteredSearch(ask, self._versions, condition, time_limit).page, limit, offset)
+        shown = check_fields(fields)
+        if shown or highlight or shown == []:
+            marks = self._marks if highlight else None
+            found = Showing(query, shown, marks, self._versions, time_limit).hits(search)
+        else:
+            found = search()
         self._asked(query)  # only one with an answer: a comparison of queries asks it again
         return found
 
     def _ask(self, query: str, limit: int, **how: Any) -> list[Hit]:
         return self._use(lambda reader: reader.search(query, limit, **how))
+
+    def _marks(self, query: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Marked]]:
+        def marks(reader: IndexReader) -> list[dict[str, Marked]]:
+            return reader.marks(query, records) if isinstance(reader, Marking) else [{} for _ in records]
+
+        return self._use(marks)
 
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""

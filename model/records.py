@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from shadowswitch.model.search.snippets import Snippet
+
 DEPTH_MAX = 64
 """Levels of nesting in the fields of a record, in a build_config, and in the data of an event."""
 JSON_DEPTH_MAX = 100
@@ -107,13 +109,17 @@ class Receipt(msgspec.Struct, frozen=True):
     count: int
 
 
-class Hit(msgspec.Struct, frozen=True):
+class Hit(msgspec.Struct, frozen=True, omit_defaults=True):
     """One search result; a higher `score` is better; `lsn` is that of the indexed version of the record."""
 
     resource_type: str
     id: str
     score: float
     lsn: int
+    fields: dict[str, Any] | None = None
+    """Fields of that version, if the search asked for them."""
+    highlights: dict[str, Snippet] | None = None
+    """Where the query was found, by field, if the search asked for it."""
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

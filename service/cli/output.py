@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowswitch.model.names import escaped
+from shadowswitch.model.search.snippets import Snippet
 from shadowswitch.model.views import ShadowIndex
 
 WIDTH_WITHOUT_TERMINAL = 140
@@ -84,6 +86,22 @@ def plain(line: str) -> Text:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a table."""
     console().print(table(title, columns, rows))
+
+
+def print_texts(title: str, texts: Mapping[str, Snippet]) -> None:
+    """Print texts by name below a title, what is marked in bold. Escape codes and line breaks have no effect."""
+    lines = [Text(escaped(title), style="bold")]
+    for name, snippet in sorted(texts.items()):
+        line, place = Text(f"  {escaped(name)}: "), 0
+        for begin, end in snippet.marks:
+            line.append(_in_line(snippet.text[place:begin])).append(_in_line(snippet.text[begin:end]), style="bold")
+            place = end
+        lines.append(line.append(_in_line(snippet.text[place:])))
+    console().print(Text("\n").join(lines), soft_wrap=True)
+
+
+def _in_line(text: str) -> str:
+    return escaped(re.sub(r"\s+", " ", text))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

@@ -21,8 +21,9 @@ from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import outside_reader
 from shadowswitch.model.events import EVENT_PREFIX, to_cloud_event
 from shadowswitch.model.names import escaped
-from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
+from shadowswitch.model.records import JSON_DEPTH_MAX, Hit, nests_too_deep
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
+from shadowswitch.model.search.snippets import Snippet
 from shadowswitch.model.views import CheckProgress, Event, Finding
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
@@ -74,6 +75,8 @@ def search(
     offset: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     resource_types: Annotated[list[str] | None, Parameter(name="--type", negative="", show_default=False)] = None,
     where: Annotated[str | None, Parameter(show_default=False)] = None,
+    fields: Annotated[list[str] | None, Parameter(name="--field", negative="", show_default=False)] = None,
+    highlight: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = SEARCH_TIMEOUT_S,
     json: Json = False,
 ) -> None:
@@ -96,13 +99,19 @@ def search(
         Only records of this resource type; may be repeated. A type that the index was built without is refused.
     where
         A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "in": [1, 2], "exists": true}}.
+    fields
+        Show this field of each record; may be repeated. * is every field.
+    highlight
+        Show where in each record the query was found.
     timeout
         Stop a search that takes longer than so many seconds.
     """
     with open_catalog(data) as catalog, outside_reader(data, catalog, branch, index_type) as reader:
+        of, passing, shown = resource_types, given_where(where), True if fields == ["*"] else fields
         hits = reader.search(
-            query, limit, offset=offset, resource_types=resource_types, where=given_where(where), timeout_s=timeout
-        )
+            query, limit, offset=offset, resource_types=of, where=passing, fields=shown, highlight=highlight,
+            timeout_s=timeout,
+        )  # fmt: skip
         lsn, generation = reader.lsn, reader.generation
     if json:
         output.print_json({"hits": hits, "lsn": lsn, "generation": generation})
@@ -110,6 +119,14 @@ def search(
     rows = [[hit.resource_type, hit.id, f"{hit.score:.3f}", hit.lsn] for hit in hits]
     title = f"{output.counted(len(hits), 'hit')}, LSN {lsn}, generation {generation}"
     output.print_table(title, ["type", "id", "score", "lsn"], rows)
+    for hit in hits if fields or highlight else ():
+        output.print_texts(f"{hit.resource_type}/{hit.id}", _shown(hit))
+
+
+def _shown(hit: Hit) -> dict[str, Snippet]:
+    """The fields of a hit as texts, and its highlights in their place."""
+    texts = {name: Snippet(output.cell(value), []) for name, value in (hit.fields or {}).items()}
+    return {**texts, **(hit.highlights or {})}
 
 
 def given_where(text: str | None) -> dict[str, Any] | None:

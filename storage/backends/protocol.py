@@ -318,6 +318,20 @@ class Seeding(Protocol):
         ...
 
 
+Marked = tuple[str, list[tuple[int, int]]]
+"""A text, and the places in it: begin and end, in characters, in order, none over another."""
+
+
+@runtime_checkable
+class Marking(Protocol):
+    """What a reader has as well if it can say where in a record a query is found."""
+
+    def marks(self, query: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Marked]]:
+        """For the fields of each record: the fields in which terms of the query are found, with their texts as the
+        index has them. A field without a place is left out. Pure but for the options of the index."""
+        ...
+
+
 class FreezingReader(IndexReader, Protocol):
     """A reader that can show one moment for as long as it is open, whatever the writer does meanwhile."""
 

@@ -1,4 +1,4 @@
-"""Filters on fields that an index does not hold: each hit is looked up as of the version that the index shows.
+"""The fields of hits, and filters on those that an index does not hold: as of the version that the index shows.
 
 The index names the version of a hit by its LSN. The record of that LSN is in the catalog while it is the newest one;
 after that it is in the journal until it is trimmed. Where neither has it, a later version was written that the index
@@ -11,7 +11,8 @@ from one search.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from shadowswitch.model.errors import Timeout
 from shadowswitch.model.records import Hit
@@ -30,6 +31,7 @@ PAUSE_S = 0.02
 """Until the index is asked again whether it shows a later version."""
 
 Key = tuple[str, str, int]
+T = TypeVar("T")
 
 
 class Behind(Exception):
@@ -55,6 +57,27 @@ class Versions:
         return fields
 
 
+def answered(ask: Callable[[], T], versions: Versions, time_limit: TimeLimit) -> T:
+    """The answer of `ask`, which is asked again while it raises Behind. Raises Timeout."""
+    behind = False
+    while True:
+        try:
+            if behind:
+                time_limit.check()
+            return ask()
+        except Behind:
+            behind = True
+            versions.clock.sleep(PAUSE_S)
+        except Timeout as late:
+            if not behind:
+                raise
+            raise Timeout(
+                "a record was written again, and the index does not show that yet: the search cannot read its fields",
+                operation="search",
+                hint="try again; a reader that was opened before a switch may follow no more, so open another",
+            ) from late
+
+
 class FilteredSearch:
     """One search with a filter on fields that the index does not hold. One thread."""
 
@@ -72,22 +95,16 @@ class FilteredSearch:
     def page(self, limit: int, offset: int) -> list[Hit]:
         """The best hits that pass, behind the first `offset`. Raises Timeout, CorruptData."""
         wanted = offset + limit
-        window, behind = max(WINDOW_MIN, 2 * wanted), False
+        window = max(WINDOW_MIN, 2 * wanted)
         while True:
-            try:
-                hits = self._search(window)
-                passed = self._passing(hits, wanted)
-            except Behind:
-                behind = True
-                self._versions.clock.sleep(PAUSE_S)
-                continue
-            except Timeout as late:
-                if behind:
-                    raise self._never_shown() from late
-                raise
+            hits, passed = answered(partial(self._window, window, wanted), self._versions, self._time_limit)
             if len(passed) == wanted or len(hits) < window:
                 return passed[offset:]
             window *= GROWTH
+
+    def _window(self, window: int, wanted: int) -> tuple[list[Hit], list[Hit]]:
+        hits = self._search(window)
+        return hits, self._passing(hits, wanted)
 
     def _passing(self, hits: list[Hit], wanted: int) -> list[Hit]:
         passed = []
@@ -108,10 +125,3 @@ class FilteredSearch:
                 self._versions.clock.sleep(0)
             known = self._known[key] = self._where.matches(self._versions.fields(hit))
         return known
-
-    def _never_shown(self) -> Timeout:
-        return Timeout(
-            "a record was written again, and the index does not show that yet: the filter cannot be answered",
-            operation="search",
-            hint="try again; a reader that was opened before a switch may follow no more, so open another",
-        )

@@ -214,6 +214,8 @@ def test_a_filter_is_answered_from_the_version_that_the_index_shows(tmp_path: Pa
                 engine.write("main", [_sized(3, 4)])
                 assert _ids(reader, {"size": {"in": [4, 99]}}) == ["004"]
                 assert _ids(reader, {"size": {"lte": 4}}) == ["000", "001", "002", "003", "004"]
+                shown = reader.search("user", 3, offset=2, fields=["size"])
+                assert [(hit.id, hit.fields) for hit in shown] == [(f"00{n}", {"size": n}) for n in (2, 3, 4)]
             with engine.reader("main", KIND, min_lsn=engine.head("main")):
                 assert _ids(reader, {"size": {"in": [4, 99]}}) == ["003", "020"]
 

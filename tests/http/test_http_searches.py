@@ -118,6 +118,13 @@ def test_a_search_over_http_has_filters_and_pages(tmp_path: Path) -> None:
         where = json.dumps({"size": {"gte": 1190}})
         assert found(resource_type="user", where=where) == users[-5:]
         assert found(where=where, offset=4, limit=2) == [groups[-1], users[-5]]
+        shown = client.get("branches/main/search?q=hel*&limit=1&fields=size&fields=absent&highlight=true")["hits"][0]
+        assert shown["fields"] == {"size": 1}
+        assert shown["highlights"] == {"text": {"text": "hello", "marks": [[0, 5]]}}
+        every = client.get("branches/main/search?q=hello&limit=1&fields=*")["hits"][0]
+        assert (every["fields"], "highlights" in every) == ({"text": "hello", "size": 1}, False)
+        assert "fields" not in client.get("branches/main/search?q=hello&limit=1")["hits"][0]
+        assert found(q="hello -absent", limit=1) == found(q='"hello" OR absent', limit=1) == groups[:1]
         for wrong in ("offset=-1", "offset=100001", "offset=x"):
             client.refused(400, "GET", f"branches/main/search?q=hello&{wrong}")
         for wrong in ("where=x", "where=[]", "where=null", "where=", "resource_type=", "resource_type=a%00"):
@@ -219,3 +226,21 @@ def test_a_place_that_comes_free_for_a_request_that_has_just_ended_goes_to_the_n
         assert (log[0], log[-1], turns._taken.total()) == ("a", "c", 0)
 
     asyncio.run(run())
+
+
+def test_the_fields_of_one_answer_are_bounded(tmp_path: Path) -> None:
+    with serving(tmp_path / "data") as server:
+        client = server.client()
+        client.post("branches", {"name": "main"})
+        for number in range(9):
+            fields = {"text": "hello", "rest": "x" * 1_000_000}
+            change = {"resource_type": "user", "id": f"{number}", "fields": fields}
+            client.post("branches/main/write", {"changes": [change]})
+        body = {"branch_name": "main", "index_type": "SEARCH_INDEX", "resource_types": ["user"]}
+        shadow = client.post("shadow-index/start", body | {"build_config": {"columns": ["text"]}})["shadow_index_id"]
+        client.wait_for(shadow, "BUILT")
+        assert client.post(f"shadow-index/{shadow}/switch", {})["success"]
+        problem = client.refused(422, "GET", "branches/main/search?q=hello&fields=*")
+        assert problem["detail"] == "the fields of these hits have more than 8 MiB"
+        assert len(client.get("branches/main/search?q=hello&fields=*&limit=5")["hits"]) == 5
+        assert len(client.get("branches/main/search?q=hello&fields=text&highlight=true")["hits"]) == 9

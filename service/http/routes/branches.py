@@ -10,8 +10,9 @@ from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
 from shadowswitch.engine.calls.branches import WITHIN_S_MAX
+from shadowswitch.engine.search.showing import FIELDS_MAX
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.records import JSON_DEPTH_MAX, Receipt, RecordPage, nests_too_deep
+from shadowswitch.model.records import JSON_DEPTH_MAX, Hit, Receipt, RecordPage, nests_too_deep
 from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import BranchInfo, QuietHours
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
@@ -30,6 +31,11 @@ OFFSET_MAX = 100_000
 """The hits before a page are found and sorted for each page, and for an index of several shards held in memory."""
 WHERE_CHARS_MAX = 8000
 WHERE = 'A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "in": [1, 2], "exists": true}}.'
+EVERY_FIELD = "*"
+FIELDS = f"Give each hit this field of its record; may be repeated. `{EVERY_FIELD}` is every field."
+HIGHLIGHT = "Give each hit the places of the query in its texts: `marks` are begin and end, in characters, in `text`."
+FIELDS_BYTES_MAX = 8 << 20
+"""What the fields of all hits of one answer have: they are encoded in one piece."""
 TYPES = "Only of these types. One that the index was built without is refused."
 CHANGES_BYTES_MAX = 8 << 20
 """A page of changes ends early when they are large: it is decoded and encoded in one piece."""
@@ -185,6 +191,8 @@ async def search(
     offset: Annotated[int, Parameter(required=False, ge=0, le=OFFSET_MAX, description="Hits to leave out.")] = 0,
     resource_type: Annotated[list[str] | None, Parameter(required=False, description=TYPES)] = None,
     where: Annotated[str | None, Parameter(required=False, max_length=WHERE_CHARS_MAX, description=WHERE)] = None,
+    fields: Annotated[list[str] | None, Parameter(required=False, max_items=FIELDS_MAX, description=FIELDS)] = None,
+    highlight: Annotated[bool, Parameter(required=False, description=HIGHLIGHT)] = False,
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
     timeout_s: Annotated[float, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = SEARCH_TIMEOUT_S_MAX,
 ) -> bodies.Found:
@@ -201,12 +209,33 @@ async def search(
         with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
             left_s = min(most_s, timeout_s)
             hits = reader.search(
-                q, limit, offset=offset, resource_types=resource_type, where=condition, timeout_s=left_s
+                q,
+                limit,
+                offset=offset,
+                resource_types=resource_type,
+                where=condition,
+                fields=True if fields == [EVERY_FIELD] else fields,
+                highlight=highlight,
+                timeout_s=left_s,
             )
+            refuse_large(hits)
             return bodies.Found(hits, reader.lsn, reader.generation)
 
     async with host.searches.place(host.share_of(caller), READ_TIMEOUT_S):
         return await sync_to_thread(answer)
+
+
+def refuse_large(hits: list[Hit]) -> None:
+    """Raise InvalidConfig where the fields of the hits are more than one answer has."""
+    size_bytes = 0
+    for hit in hits:
+        size_bytes += len(msgspec.json.encode(hit.fields))
+        if size_bytes > FIELDS_BYTES_MAX:
+            raise InvalidConfig(
+                f"the fields of these hits have more than {FIELDS_BYTES_MAX >> 20} MiB",
+                operation="search",
+                hint="ask for fewer hits (limit), or name the fields that are shown",
+            )
 
 
 def given_where(text: str | None) -> dict[str, Any] | None:

@@ -32,11 +32,14 @@ _IDENTIFIER = re.compile("[A-Za-z0-9_]+")
 
 
 class Piece(NamedTuple):
-    """A part of a term, as the index may hold it. `in_words`: in the words of the record, too."""
+    """A part of a term, as the index may hold it."""
 
     text: str
     is_prefix: bool
     in_words: bool
+    """In the words of the record, too."""
+    written: str = ""
+    """As it stands in a text, if it is not in the words."""
 
 
 def has_hangul(text: str) -> bool:
@@ -64,10 +67,19 @@ def pieces(text: str, is_prefix: bool, extras: Collection[str]) -> list[Piece]:
     return []
 
 
+def parts_of_identifiers(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The parts of each identifier of mixed case, with begin and end."""
+    for word in _MIXED.finditer(text):
+        for part in _PART.finditer(text, *word.span()):
+            yield part[0].lower(), part.span()
+
+
 def _of_cjk(run: str) -> Piece | None:
     if len(run) > 1:
-        return Piece(" ".join(_pairs(run)[:-1]), False, False)
-    return None if has_hangul(run) else Piece(run, True, False)  # one syllable is no word: it would match everywhere
+        return Piece(" ".join(_pairs(run)[:-1]), False, False, run)
+    return (
+        None if has_hangul(run) else Piece(run, True, False, run)
+    )  # one syllable is no word: it would match everywhere
 
 
 def _pairs(run: str) -> list[str]:

@@ -249,12 +249,13 @@ def layout_of(options: Mapping[str, Any]) -> Layout:
 
 def _composed(texts: Texts) -> Texts:
     def composed(fields: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple([_compose(text) for text in texts(fields)])
+        return tuple([composed_text(text) for text in texts(fields)])
 
     return composed
 
 
-def _compose(text: str) -> str:
+def composed_text(text: str) -> str:
+    """A text in the form NFC, without NUL."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     return text.replace("\0", " ")
@@ -273,10 +274,14 @@ def _whole_text(fields: Mapping[str, Any]) -> tuple[str]:
 def _texts_of(names: tuple[str, ...]) -> Texts:
     def texts(fields: Mapping[str, Any]) -> tuple[str, ...]:
         get = fields.get
-        values = [get(name) for name in names]
-        return tuple([value if type(value) is str else strings_in(value) for value in values])
+        return tuple([text_of(get(name)) for name in names])
 
     return texts
+
+
+def text_of(value: Any) -> str:
+    """The text of the value of a field."""
+    return value if type(value) is str else strings_in(value)
 
 
 def strings_in(value: Any) -> str:

@@ -136,21 +136,41 @@ def _text(term: Term, layout: Layout) -> Query:
     column = layout.fields.get(term.field, "")
     if layout.trigram:
         text = term.text.strip()
-        return Query(_quoted(text, column)) if len(text) >= GRAM else _contains(text, column or "t", layout)
+        is_short = is_looked_for_in_rows(term, layout)
+        return _contains(text, column or "t", layout) if is_short else Query(_quoted(text, column))
     if not _has_token(term.text, layout):
         return NOTHING
-    is_prefix = term.is_prefix or (not term.is_phrase and layout.hangul_prefix and has_hangul(term.text))
-    word = Query(_quoted(term.text, column or _words_of(layout)) + ("*" if is_prefix else ""))
-    if _SYMBOLS.fullmatch(term.text) and not term.is_prefix:
+    word = Query(_quoted(term.text, column or _words_of(layout)) + ("*" if _is_prefix(term, layout) else ""))
+    if is_looked_for_in_rows(term, layout):
         return _every([word, _contains(term.text, column or "t", layout)])
-    found = [] if column else _pieces(term, layout)
+    found = pieces(term.text, term.is_prefix, layout.extras) if has_parts(term, layout) and not column else []
     return _either([word, _every([_piece(piece, layout) for piece in found])]) if found else word
 
 
-def _pieces(term: Term, layout: Layout) -> list[Piece]:
-    if not layout.extras or (term.is_phrase and (has_hangul(term.text) or " " in term.text)):
-        return []
-    return pieces(term.text, term.is_prefix, layout.extras)
+def has_parts(term: Term, layout: Layout) -> bool:
+    """Whether a term may be found by its parts."""
+    return bool(layout.extras) and not (term.is_phrase and (has_hangul(term.text) or " " in term.text))
+
+
+def is_looked_for_in_rows(term: Term, layout: Layout) -> bool:
+    """Whether a term, or a part of it, has no token, and is looked for in the texts."""
+    if layout.trigram:
+        return len(term.text.strip()) < GRAM
+    return _SYMBOLS.fullmatch(term.text) is not None and not term.is_prefix
+
+
+def expression_of_words(terms: Sequence[Term], layout: Layout) -> str:
+    """An expression for at least one of these terms, in whatever column; "" if none of them has a token."""
+    found = []
+    for term in terms:
+        if is_looked_for_in_rows(term, layout) or not (layout.trigram or _has_token(term.text, layout)):
+            continue
+        found.append(_quoted(term.text.strip(), "") + ("*" if _is_prefix(term, layout) and not layout.trigram else ""))
+    return " OR ".join(found)
+
+
+def _is_prefix(term: Term, layout: Layout) -> bool:
+    return term.is_prefix or (not term.is_phrase and layout.hangul_prefix and has_hangul(term.text))
 
 
 def _piece(piece: Piece, layout: Layout) -> Query:

@@ -21,9 +21,10 @@ from shadowswitch.model.records import Hit, Record
 from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit, check_page
 from shadowswitch.model.search.where import Where
 from shadowswitch.storage.backends.fts5 import store
+from shadowswitch.storage.backends.fts5.marks import marks
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.fts5.query import Query, parse
-from shadowswitch.storage.backends.protocol import ShardState
+from shadowswitch.storage.backends.protocol import Marked, ShardState
 from shadowswitch.storage.data_directory import refuse_another
 from shadowswitch.storage.disk import Identity, identity
 
@@ -100,6 +101,10 @@ class Fts5Reader:
         found = sorted(chain.from_iterable(map(best, shards)), key=_best_first)
         page = found[offset - skipped : wanted - skipped]
         return [Hit(resource_type, id, 0.0 - score, lsn) for resource_type, id, score, lsn in page]
+
+    def marks(self, query: str, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Marked]]:
+        with store.translated("mark", self._paths[0]):
+            return marks(query, self._layout, records)
 
     def holds(self, field: str) -> bool:
         return False  # the text of a column does not say what value it came from

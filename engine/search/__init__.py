@@ -1,0 +1,1 @@
+"""What is made of the hits of a search."""

@@ -1,0 +1,75 @@
+"""Hits that can be shown: with the fields of the version that was found, and the places of the query in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.records import Hit
+from shadowswitch.model.search.bounds import TimeLimit
+from shadowswitch.model.search.snippets import Snippet, snippet
+from shadowswitch.storage.backends.protocol import Marked
+from shadowswitch.storage.catalog.filtered_search import SLICE_HITS, Versions, answered
+
+FIELDS_MAX = 100
+"""The most names of one search."""
+
+Fields = Sequence[str] | bool | None
+"""Names, True for all, None or False for none."""
+Marks = Callable[[str, Sequence[Mapping[str, Any]]], list[dict[str, Marked]]]
+
+
+def check_fields(fields: Fields) -> Fields:
+    """The fields that a search is to show. Raises InvalidConfig."""
+    if fields is None or isinstance(fields, bool):
+        return fields
+    hint = f'name up to {FIELDS_MAX} fields, ["title"], or say True for all'
+    if isinstance(fields, str) or not isinstance(fields, Sequence) or len(fields) > FIELDS_MAX:
+        raise InvalidConfig("fields is no list of names", operation="search", hint=hint)
+    if not all(isinstance(name, str) for name in fields):
+        raise InvalidConfig("fields has a name that is no string", operation="search", hint=hint)
+    return list(fields)
+
+
+class Showing:
+    """What one search shows of its hits. One thread."""
+
+    def __init__(self, query: str, fields: Fields, marks: Marks | None, versions: Versions, limit: TimeLimit) -> None:
+        """Without `marks` no place is looked for."""
+        self._query = query
+        self._fields = fields
+        self._marks = marks
+        self._versions = versions
+        self._limit = limit
+
+    def hits(self, search: Callable[[], list[Hit]]) -> list[Hit]:
+        """The hits of a search with what is to be shown. It is made again where a version is gone that the index shows.
+
+        Raises Timeout, CorruptData.
+        """
+        return answered(lambda: self._shown(search()), self._versions, self._limit)
+
+    def _shown(self, hits: list[Hit]) -> list[Hit]:
+        records = []
+        for number, hit in enumerate(hits, 1):
+            if number % SLICE_HITS == 0:
+                self._limit.check()
+                self._versions.clock.sleep(0)
+            records.append(self._versions.fields(hit))
+        places = self._marks(self._query, records) if self._marks is not None else [None] * len(hits)
+        return [
+            msgspec.structs.replace(hit, fields=self._chosen(fields), highlights=_snippets(found))
+            for hit, fields, found in zip(hits, records, places, strict=True)
+        ]
+
+    def _chosen(self, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+        if isinstance(self._fields, bool) or self._fields is None:
+            return dict(fields) if self._fields else None
+        return {name: fields[name] for name in self._fields if name in fields}
+
+
+def _snippets(found: dict[str, Marked] | None) -> dict[str, Snippet] | None:
+    return None if found is None else {field: snippet(text, marks) for field, (text, marks) in found.items()}
