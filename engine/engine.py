@@ -34,6 +34,7 @@ from shadowswitch.engine.lifecycle import Lifecycle
 from shadowswitch.engine.log_lines import OPERATIONS, RefusedCalls
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.search.calls import SearchCalls
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage.shortages import shortage
@@ -88,7 +89,7 @@ _branches, _builds, _changes = _Delegate(BranchCalls), _Delegate(BuildCalls), _D
 _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _Delegate(InboundCalls)
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
 _schedule, _forks = _Delegate(ScheduleCalls), _Delegate(ForkCalls)
-_groups, _reading = _Delegate(GroupCalls), _Delegate(GroupReading)
+_groups, _reading, _search = _Delegate(GroupCalls), _Delegate(GroupReading), _Delegate(SearchCalls)
 _soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
@@ -233,6 +234,9 @@ class Engine:
     count_indexes = _indexes(IndexCalls.count_indexes)
     index_figures = _indexes(IndexCalls.index_figures)
     reader = _indexes(IndexCalls.reader)
+    search_many = _search(SearchCalls.search_many)
+    search_pages = _search(SearchCalls.search_pages)
+    next_page = _search(SearchCalls.next_page)
     retune = _indexes(IndexCalls.retune)
     drop_index = _removal(RemovalCalls.drop_index)
 

@@ -88,6 +88,7 @@ from shadowswitch.engine.machine import Machine, lock_directory
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
+from shadowswitch.engine.search.calls import SearchCalls
 from shadowswitch.engine.views import Views
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import CorruptData, InvalidConfig, ShadowSwitchError
@@ -263,6 +264,7 @@ class Lifecycle:
             BranchCalls: branches,
             RecordCalls: records,
             ForkCalls: forks,
+            SearchCalls: SearchCalls(state, indexes.reader, context.clock, context.config.search_timeout_s),
             ChangeCalls: ChangeCalls(context, state, directory, views),
             BuildCalls: builds,
             SwitchCalls: switches,

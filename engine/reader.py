@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
-from shadowswitch.engine.search.showing import Showing, check_fields
+from shadowswitch.engine.search.showing import Fields, Showing, check_fields
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.records import Hit, Record
@@ -109,14 +109,29 @@ class Reader:
             search = partial(ask, limit, offset=offset, where=condition)
         else:
             search = partial(FilteredSearch(ask, self._versions, condition, time_limit).page, limit, offset)
-        shown = check_fields(fields)
-        if shown or highlight or shown == []:
-            marks = self._marks if highlight else None
-            found = Showing(query, shown, marks, self._versions, time_limit).hits(search)
-        else:
-            found = search()
+        found = self._showing(query, fields, highlight, time_limit).of_search(search)
         self._asked(query)  # only one with an answer: a comparison of queries asks it again
         return found
+
+    def show(
+        self,
+        query: str,
+        hits: Sequence[Hit],
+        *,
+        fields: Sequence[str] | bool | None = None,
+        highlight: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[Hit]:
+        """Hits of an earlier search of this branch with fields and highlights, see `search`.
+
+        A hit whose version is gone (it was written again, and the journal trimmed) has neither. Raises as `search`.
+        """
+        timeout_s = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
+        time_limit = TimeLimit(timeout_s, self._clock.monotonic)
+        return self._showing(query, fields, highlight, time_limit).of_hits(list(hits))
+
+    def _showing(self, query: str, fields: Fields, highlight: bool, time_limit: TimeLimit) -> Showing:
+        return Showing(query, check_fields(fields), self._marks if highlight else None, self._versions, time_limit)
 
     def _ask(self, query: str, limit: int, **how: Any) -> list[Hit]:
         return self._use(lambda reader: reader.search(query, limit, **how))

@@ -155,6 +155,15 @@ def check_id(id: str) -> bytes:
     return data
 
 
+def index_named(text: str, index_type: str = "SEARCH_INDEX") -> tuple[str, str]:
+    """The branch and the index type of `branch:INDEX_TYPE`; without a type behind a colon, `index_type` of that branch.
+
+    The name of a branch may have colons.
+    """
+    branch, colon, named = text.rpartition(":")
+    return (branch, named) if colon and _INDEX_TYPE.fullmatch(named) else (text, index_type)
+
+
 def check_index_type(name: str) -> str:
     """Return the name if it may be an index type (capital letters, digits, underscore); else raise InvalidName."""
     if not isinstance(name, str) or not _INDEX_TYPE.fullmatch(name):

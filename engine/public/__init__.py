@@ -60,6 +60,8 @@ from shadowswitch.model.locks.records import ProgressReport
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
 from shadowswitch.model.locks.targets import LockScope, LockType
 from shadowswitch.model.records import Change, ChangeKind, Delete, Hit, Put, Receipt, Record, RecordPage
+from shadowswitch.model.search.merged import MergedHit, SearchPage
+from shadowswitch.model.search.snippets import Snippet
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
@@ -130,6 +132,7 @@ __all__ = [
     "LockType",
     "LockWaiter",
     "MergeResult",
+    "MergedHit",
     "NotConverging",
     "PlaceLost",
     "ProgressReport",
@@ -141,9 +144,11 @@ __all__ = [
     "RecordDiff",
     "RecordPage",
     "ResourceExhausted",
+    "SearchPage",
     "ShadowIndex",
     "ShadowState",
     "ShadowSwitchError",
+    "Snippet",
     "StaleFence",
     "StorageFull",
     "SwitchRequest",

@@ -12,7 +12,7 @@ from shadowswitch.model.records import Hit
 from shadowswitch.model.search.bounds import TimeLimit
 from shadowswitch.model.search.snippets import Snippet, snippet
 from shadowswitch.storage.backends.protocol import Marked
-from shadowswitch.storage.catalog.filtered_search import SLICE_HITS, Versions, answered
+from shadowswitch.storage.catalog.filtered_search import SLICE_HITS, Behind, Versions, answered
 
 FIELDS_MAX = 100
 """The most names of one search."""
@@ -45,27 +45,48 @@ class Showing:
         self._versions = versions
         self._limit = limit
 
-    def hits(self, search: Callable[[], list[Hit]]) -> list[Hit]:
+    @property
+    def is_plain(self) -> bool:
+        """Hits are shown as the index gives them."""
+        return (self._fields is None or self._fields is False) and self._marks is None
+
+    def of_search(self, search: Callable[[], list[Hit]]) -> list[Hit]:
         """The hits of a search with what is to be shown. It is made again where a version is gone that the index shows.
 
         Raises Timeout, CorruptData.
         """
-        return answered(lambda: self._shown(search()), self._versions, self._limit)
+        if self.is_plain:
+            return search()
+        return answered(lambda: self._shown(search(), self._versions.fields), self._versions, self._limit)
 
-    def _shown(self, hits: list[Hit]) -> list[Hit]:
+    def of_hits(self, hits: list[Hit]) -> list[Hit]:
+        """Hits of an earlier search; one whose version is gone stays without fields. Raises Timeout, CorruptData."""
+        return hits if self.is_plain else self._shown(hits, self._fields_or_none)
+
+    def _fields_or_none(self, hit: Hit) -> Mapping[str, Any] | None:
+        try:
+            return self._versions.fields(hit)
+        except Behind:
+            return None
+
+    def _shown(self, hits: list[Hit], look_up: Callable[[Hit], Mapping[str, Any] | None]) -> list[Hit]:
         records = []
         for number, hit in enumerate(hits, 1):
             if number % SLICE_HITS == 0:
                 self._limit.check()
                 self._versions.clock.sleep(0)
-            records.append(self._versions.fields(hit))
-        places = self._marks(self._query, records) if self._marks is not None else [None] * len(hits)
+            records.append(look_up(hit))
+        places: Sequence[dict[str, Marked] | None] = [None] * len(hits)
+        if self._marks is not None:
+            places = self._marks(self._query, [record or {} for record in records])
         return [
             msgspec.structs.replace(hit, fields=self._chosen(fields), highlights=_snippets(found))
             for hit, fields, found in zip(hits, records, places, strict=True)
         ]
 
-    def _chosen(self, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _chosen(self, fields: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if fields is None:
+            return None
         if isinstance(self._fields, bool) or self._fields is None:
             return dict(fields) if self._fields else None
         return {name: fields[name] for name in self._fields if name in fields}

@@ -240,6 +240,7 @@ NO_DECISION = {
 
 READING = {"audit", "audit_span", "branch", "branch_of_lock", "branch_status", "branches", "changes"}
 READING |= {"changes_holds", "checks", "diff", "diff_page", "group", "groups", "read_group"}
+READING |= {"next_page", "search_many", "search_pages"}
 READING |= {"config", "count", "event_outcome", "event_position", "event_span", "events", "find_lock", "get", "head"}
 READING |= {
     "health",

@@ -11,7 +11,13 @@ import pytest
 
 from tests.support.http_helpers import Client, Server, serving
 
-NEEDED = {"q": "hello", "resource_type": "object_type", "branch_name": "main", "index_type": "NO_INDEX"}
+NEEDED = {
+    "q": "hello",
+    "resource_type": "object_type",
+    "branch_name": "main",
+    "index_type": "NO_INDEX",
+    "index": "main",
+}
 """Values of the parameters that a route requires."""
 
 

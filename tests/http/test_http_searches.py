@@ -125,6 +125,20 @@ def test_a_search_over_http_has_filters_and_pages(tmp_path: Path) -> None:
         assert (every["fields"], "highlights" in every) == ({"text": "hello", "size": 1}, False)
         assert "fields" not in client.get("branches/main/search?q=hello&limit=1")["hits"][0]
         assert found(q="hello -absent", limit=1) == found(q='"hello" OR absent', limit=1) == groups[:1]
+        page = client.get("branches/main/search?q=hello&limit=500&cursor=new&fields=size")
+        ids = [hit["id"] for hit in page["hits"]]
+        while page["cursor"]:
+            page = client.get(f"branches/main/search?q=&cursor={page['cursor']}")
+            ids += [hit["id"] for hit in page["hits"]]
+            assert page["hits"][0]["fields"] == {"size": int(page["hits"][0]["id"])}
+        assert [f"group {id}" for id in ids[:600]] + [f"user {id}" for id in ids[600:]] == [*groups, *users[:400]]
+        gone = client.refused(422, "GET", "branches/main/search?q=hello&cursor=x.0")
+        assert "search again from the first page" in gone["hint"]
+        merged = client.get("search?q=hello&limit=3&index=main&index=main:SEARCH_INDEX&highlight=true&fields=*")["hits"]
+        assert [(one["branch_name"], one["hit"]["id"]) for one in merged] == [("main", f"{n:04}") for n in (1, 3, 5)]
+        assert all(one["hit"]["highlights"] and one["hit"]["fields"]["text"] == "hello" for one in merged)
+        client.refused(404, "GET", "search?q=hello&index=main&index=main:GRAPH_INDEX")
+        client.refused(400, "GET", "search?q=hello")
         for wrong in ("offset=-1", "offset=100001", "offset=x"):
             client.refused(400, "GET", f"branches/main/search?q=hello&{wrong}")
         for wrong in ("where=x", "where=[]", "where=null", "where=", "resource_type=", "resource_type=a%00"):

@@ -8,6 +8,7 @@ import msgspec
 
 from shadowswitch.model.errors import InvalidChange
 from shadowswitch.model.records import Change, Delete, Hit, Put
+from shadowswitch.model.search.merged import MergedHit
 from shadowswitch.model.views import BranchInfo
 from shadowswitch.service.http.bodies.fields import Body, BranchName, Name, RecordId, ResourceType, Text, Tokens
 
@@ -88,3 +89,11 @@ class Found(msgspec.Struct, frozen=True):
     hits: list[Hit]
     lsn: int
     generation: int
+    cursor: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Of a search by cursor: that of the next page, or null at the end."""
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """Hits of several indexes, best first."""
+
+    hits: list[MergedHit]

@@ -34,6 +34,11 @@ WHERE = 'A filter as JSON: {"field": value}, or {"field": {"gte": 1, "lt": 9, "i
 EVERY_FIELD = "*"
 FIELDS = f"Give each hit this field of its record; may be repeated. `{EVERY_FIELD}` is every field."
 HIGHLIGHT = "Give each hit the places of the query in its texts: `marks` are begin and end, in characters, in `text`."
+NEW_CURSOR = "new"
+CURSOR = (
+    f"`{NEW_CURSOR}` for the first page of a search whose order stays; then the `cursor` of the page before."
+    " The other parameters of a later page do not count."
+)
 FIELDS_BYTES_MAX = 8 << 20
 """What the fields of all hits of one answer have: they are encoded in one piece."""
 TYPES = "Only of these types. One that the index was built without is refused."
@@ -193,40 +198,39 @@ async def search(
     where: Annotated[str | None, Parameter(required=False, max_length=WHERE_CHARS_MAX, description=WHERE)] = None,
     fields: Annotated[list[str] | None, Parameter(required=False, max_items=FIELDS_MAX, description=FIELDS)] = None,
     highlight: Annotated[bool, Parameter(required=False, description=HIGHLIGHT)] = False,
+    cursor: Annotated[str, Parameter(required=False, max_length=100, description=CURSOR)] = "",
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
     timeout_s: Annotated[float, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = SEARCH_TIMEOUT_S_MAX,
 ) -> bodies.Found:
     """Search a live index. With `min_lsn` (the LSN of a receipt) the answer shows at least that write.
 
-    Hits are ordered by score, then by resource type and id. Pages fit together while the index does not change.
+    Hits are ordered by score, then by resource type and id. Pages by `offset` fit together while the index does not
+    change, pages by `cursor` whatever is written.
     503 after `timeout_s`, at most that of the server, and when no place for a search comes free.
     """
     branch = permitted_branch(name, caller, Scope.READ)
-    condition = given_where(where)
-    most_s = host.engine.config.search_timeout_s
+    how: dict[str, Any] = {"resource_types": resource_type, "where": given_where(where), "highlight": highlight}
+    how |= {"fields": True if fields == [EVERY_FIELD] else fields}
+    how |= {"timeout_s": min(host.engine.config.search_timeout_s, timeout_s)}
 
     def answer() -> bodies.Found:
-        with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
-            left_s = min(most_s, timeout_s)
-            hits = reader.search(
-                q,
-                limit,
-                offset=offset,
-                resource_types=resource_type,
-                where=condition,
-                fields=True if fields == [EVERY_FIELD] else fields,
-                highlight=highlight,
-                timeout_s=left_s,
+        if cursor:
+            page = (
+                host.engine.search_pages(branch, index_type, q, limit, min_lsn=min_lsn, **how)
+                if cursor == NEW_CURSOR
+                else host.engine.next_page(cursor, branch)
             )
-            refuse_large(hits)
-            return bodies.Found(hits, reader.lsn, reader.generation)
+            return bodies.Found(refuse_large(page.hits), page.lsn, page.generation, page.cursor)
+        with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
+            hits = reader.search(q, limit, offset=offset, **how)
+            return bodies.Found(refuse_large(hits), reader.lsn, reader.generation)
 
     async with host.searches.place(host.share_of(caller), READ_TIMEOUT_S):
         return await sync_to_thread(answer)
 
 
-def refuse_large(hits: list[Hit]) -> None:
-    """Raise InvalidConfig where the fields of the hits are more than one answer has."""
+def refuse_large(hits: list[Hit]) -> list[Hit]:
+    """The hits. Raises InvalidConfig where their fields are more than one answer has."""
     size_bytes = 0
     for hit in hits:
         size_bytes += len(msgspec.json.encode(hit.fields))
@@ -236,6 +240,7 @@ def refuse_large(hits: list[Hit]) -> None:
                 operation="search",
                 hint="ask for fewer hits (limit), or name the fields that are shown",
             )
+    return hits
 
 
 def given_where(text: str | None) -> dict[str, Any] | None:

@@ -1,20 +1,37 @@
-"""`/indexes`: the live indexes, the rollback, and other weights."""
+"""`/indexes`: the live indexes, the rollback, other weights; a search of several indexes."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 from litestar import Request
+from litestar.concurrency import sync_to_thread
 from litestar.params import Parameter
 
+from shadowswitch.engine.search.calls import INDEXES_MAX
+from shadowswitch.engine.search.showing import FIELDS_MAX
+from shadowswitch.model.names import index_named
+from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import IndexInfo
 from shadowswitch.service.http.access import Caller, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
+from shadowswitch.service.http.bodies.branches import Merged
 from shadowswitch.service.http.host import Host
+from shadowswitch.service.http.routes.branches import (
+    EVERY_FIELD,
+    FIELDS,
+    HIGHLIGHT,
+    READ_TIMEOUT_S,
+    WHERE,
+    WHERE_CHARS_MAX,
+    given_where,
+    refuse_large,
+)
 from shadowswitch.service.http.routes.shadows import PAGE, Branch, Limit, Reason, switch_answer
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
 
 BASE = f"{PREFIX}/indexes"
+INDEX = "A branch, or `branch:INDEX_TYPE`; may be repeated. Without a type its SEARCH_INDEX."
 AfterPlace = Annotated[str, Parameter(required=False, max_length=100, description="Begin after this place.")]
 
 
@@ -35,6 +52,33 @@ def indexes(
         return bodies.Indexes(found, len(found))
     wanted = caller.wanted if not branch_name else lambda name: name == branch_name
     return bodies.Indexes(found, host.engine.count_indexes(wanted), next_after)
+
+
+@reads(f"{PREFIX}/search")
+async def search_many(
+    host: Host,
+    caller: Caller,
+    q: Annotated[str, Parameter(max_length=QUERY_CHARS_MAX)],
+    index: Annotated[list[str], Parameter(min_items=1, max_items=INDEXES_MAX, description=INDEX)],
+    limit: Annotated[int, Parameter(required=False, ge=1, le=1000)] = 10,
+    where: Annotated[str | None, Parameter(required=False, max_length=WHERE_CHARS_MAX, description=WHERE)] = None,
+    fields: Annotated[list[str] | None, Parameter(required=False, max_items=FIELDS_MAX, description=FIELDS)] = None,
+    highlight: Annotated[bool, Parameter(required=False, description=HIGHLIGHT)] = False,
+) -> Merged:
+    """Search several live indexes, of one branch or of several. The hits are in one list, by their rank in each."""
+    wanted = [index_named(one) for one in index]
+    for branch, _ in wanted:
+        caller.require(Scope.READ, branch)
+    how: dict[str, Any] = {"where": given_where(where), "highlight": highlight}
+    how |= {"fields": True if fields == [EVERY_FIELD] else fields}
+
+    def answer() -> Merged:
+        found = host.engine.search_many(q, wanted, limit, **how)
+        refuse_large([one.hit for one in found])
+        return Merged(found)
+
+    async with host.searches.place(host.share_of(caller), READ_TIMEOUT_S):
+        return await sync_to_thread(answer)
 
 
 @changes(f"{BASE}/rollback", Scope.ROLLBACK)
@@ -75,4 +119,4 @@ def drop(
     return bodies.Dropped(True, f"{index_type} of branch {branch_name} is dropped", branch_name, index_type)
 
 
-HANDLERS = (indexes, rollback, retune, drop)
+HANDLERS = (indexes, search_many, rollback, retune, drop)
