@@ -86,6 +86,7 @@ from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine, lock_directory
 from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
 from shadowswitch.engine.search.calls import SearchCalls
@@ -251,7 +252,7 @@ class Lifecycle:
         forked = ForkIndexes(context, self.indexes, builds, self.builds, schedule, hurry)
         indexes = IndexCalls(
             context, state, directory, self.indexes, self.heads, self.followers, self.readers, broken, soak.distrust,
-            views, forked.made,
+            views, forked.made, Previews(self.catalog, context.clock, generations, self.indexes, self.followers),
         )  # fmt: skip
         statistics = Statistics(
             context, self.router, self.builds.builders, self.pool, self.admission, generations, self.heads,

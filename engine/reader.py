@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
+from shadowswitch.engine.quality.preview import readable
 from shadowswitch.engine.search.showing import Fields, Showing, check_fields
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.names import check_index_type
@@ -24,6 +25,7 @@ from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader, Marked, Marking
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.filtered_search import FilteredSearch, Versions
+from shadowswitch.storage.catalog.rows import BranchRow, GenerationRow
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.generations.directory import shard_paths, shared_pin
 
@@ -286,20 +288,19 @@ happen."""
 
 
 @contextlib.contextmanager
-def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: str) -> Iterator[Reader]:
+def outside_reader(
+    data: Path, catalog: Catalog, branch_name: str, index_type: str, shadow_index_id: str | None = None
+) -> Iterator[Reader]:
     """A reader in a process that does not run the engine. Pins with a lock on a file, which dies with the process.
 
-    Looks up the live generation, pins it, and looks again: a generation that was marked for removal before the pin is
-    not used.
-    Raises InvalidName, UnknownBranch or UnknownIndex.
+    Looks up the live generation, or that of a shadow, pins it, and looks again: a generation that was marked for
+    removal before the pin is not used.
+    Raises InvalidName, UnknownBranch or UnknownIndex; of a shadow, as `engine.quality.preview.readable`.
     """
     branch = catalog.branch(branch_name)
     check_index_type(index_type)
     for _ in range(RETRIES):
-        row = catalog.index(branch.number, index_type)
-        generation = catalog.generation(row.live) if row is not None and row.live else None
-        if generation is None:
-            raise no_index(branch_name, index_type)
+        generation = _outside_generation(catalog, branch, index_type, shadow_index_id)
         path = data / generation.path
         try:
             with shared_pin(path):
@@ -318,6 +319,18 @@ def outside_reader(data: Path, catalog: Catalog, branch_name: str, index_type: s
         except FileNotFoundError:
             continue
     raise no_index(branch_name, index_type)
+
+
+def _outside_generation(
+    catalog: Catalog, branch: BranchRow, index_type: str, shadow_index_id: str | None
+) -> GenerationRow:
+    if shadow_index_id is not None:
+        return readable(catalog, branch, index_type, shadow_index_id)
+    row = catalog.index(branch.number, index_type)
+    generation = catalog.generation(row.live) if row is not None and row.live else None
+    if generation is None:
+        raise no_index(branch.name, index_type)
+    return generation
 
 
 def no_index(branch_name: str, index_type: str) -> UnknownIndex:

@@ -18,6 +18,7 @@ from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.engine.reader import OpenReaders, Reader, no_index
 from shadowswitch.engine.views import Views
 from shadowswitch.model.errors import CorruptData, InvalidConfig
@@ -50,6 +51,7 @@ class IndexCalls:
         damaged: Callable[[int, CorruptData], None],
         views: Views,
         made: Callable[[BranchRow, str, float], bool],
+        previews: Previews,
     ) -> None:
         """`broken` gives the reason why an index is not served, by branch and type. A reader that meets damage calls
         `damaged` with the number of its generation. `made` makes the index of a fork within so many seconds; False if
@@ -68,6 +70,7 @@ class IndexCalls:
         self._damaged = damaged
         self._views = views
         self._made = made
+        self._previews = previews
         self._retuning = threading.Lock()
 
     def index(self, branch: str, index_type: str) -> IndexInfo:
@@ -162,18 +165,34 @@ class IndexCalls:
         count = self._catalog.count_of(branch, live.writer.types)
         return IndexFigures(name, index_type, live.row.number, count, lag, live.pins)
 
-    def reader(self, branch: str, index_type: str, min_lsn: int | None = None, timeout_s: float = 5) -> Reader:
+    def reader(
+        self,
+        branch: str,
+        index_type: str,
+        min_lsn: int | None = None,
+        timeout_s: float = 5,
+        shadow_index_id: str | None = None,
+    ) -> Reader:
         """A pinned reader of the live generation that shows everything up to `min_lsn`.
+
+        With `shadow_index_id` it is a preview: a reader of that shadow, which is BUILT, live or soaking. It goes on to
+        read this one after a switch, and its queries do not count as those of the live index.
 
         The first reader of an index that only the parent of a fork serves waits until the fork has it, see
         docs/branches.md. Raises UnknownIndex, CorruptData when the index cannot be opened, Timeout when the index does
-        not reach `min_lsn` in time.
+        not reach `min_lsn` in time. A preview raises UnknownShadow; InvalidTransition for a shadow in another state;
+        InvalidConfig for one of another branch or index type, and for one that only its builder can read.
         """
         row = self._branches.row(branch)
         timeout_s = check_seconds("timeout_s", timeout_s)
         if min_lsn is not None:
             check_whole("min_lsn", min_lsn, 0)
-        live = self._pinned(row, index_type, min_lsn or 0, timeout_s)
+        if shadow_index_id is None:
+            live = self._pinned(row, index_type, min_lsn or 0, timeout_s)
+            asked: Callable[[str], None] = live.asked.append
+        else:
+            least = self.check_reached(row, min_lsn or 0)
+            live, asked = self._previews.pin(row, index_type, shadow_index_id, least, timeout_s), _uncounted
         number = live.row.number
         try:
             lsn = live.applied_lsn
@@ -193,7 +212,7 @@ class IndexCalls:
         damaged = partial(self._damaged, number)
         versions = Versions(self._catalog, row.number, self._clock)
         reader = Reader(
-            index_reader, number, lsn, release, versions, live.row.resource_types, live.asked.append, damaged,
+            index_reader, number, lsn, release, versions, live.row.resource_types, asked, damaged,
             self._search_timeout_s,
         )  # fmt: skip
         self._readers.add(reader)
@@ -249,3 +268,7 @@ class IndexCalls:
                 hint="rebuild it; the records are safe",
             )
         return no_index(row.name, index_type)
+
+
+def _uncounted(query: str) -> None:
+    """A query of a preview is not one of the live index."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from rich.console import RenderableType
 
 from shadowswitch.actors.build.disk_check import OnProgress, check_closed
 from shadowswitch.actors.maintenance.dispatcher import event_of
-from shadowswitch.engine.reader import outside_reader
+from shadowswitch.engine.reader import Reader, outside_reader
 from shadowswitch.model.events import EVENT_PREFIX, to_cloud_event
 from shadowswitch.model.names import escaped
 from shadowswitch.model.records import JSON_DEPTH_MAX, Hit, nests_too_deep
@@ -78,9 +79,10 @@ def search(
     fields: Annotated[list[str] | None, Parameter(name="--field", negative="", show_default=False)] = None,
     highlight: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = SEARCH_TIMEOUT_S,
+    shadow: Annotated[str | None, Parameter(show_default=False)] = None,
     json: Json = False,
 ) -> None:
-    """Search a live index. Works beside a running host.
+    """Search a live index, or a shadow before it is live. Works beside a running host.
 
     A hit contains every word of the query. "..." is a phrase, a trailing * matches every word with this prefix, OR
     finds either of two words, -word leaves out the hits with that word (docs/search.md).
@@ -105,8 +107,10 @@ def search(
         Show where in each record the query was found.
     timeout
         Stop a search that takes longer than so many seconds.
+    shadow
+        Search this shadow, which is BUILT, live or soaking: its id, or the beginning of its id.
     """
-    with open_catalog(data) as catalog, outside_reader(data, catalog, branch, index_type) as reader:
+    with _opened_reader(data, branch, index_type, shadow) as reader:
         of, passing, shown = resource_types, given_where(where), True if fields == ["*"] else fields
         hits = reader.search(
             query, limit, offset=offset, resource_types=of, where=passing, fields=shown, highlight=highlight,
@@ -127,6 +131,15 @@ def _shown(hit: Hit) -> dict[str, Snippet]:
     """The fields of a hit as texts, and its highlights in their place."""
     texts = {name: Snippet(output.cell(value), []) for name, value in (hit.fields or {}).items()}
     return {**texts, **(hit.highlights or {})}
+
+
+@contextlib.contextmanager
+def _opened_reader(data: Path, branch: str, index_type: str, shadow: str | None) -> Iterator[Reader]:
+    """A reader beside a host: of the live index, or of a shadow that is named by its id or the beginning of it."""
+    with open_catalog(data) as catalog:
+        id = find_shadow(catalog, shadow).id if shadow is not None else None
+        with outside_reader(data, catalog, branch, index_type, id) as reader:
+            yield reader
 
 
 def given_where(text: str | None) -> dict[str, Any] | None:

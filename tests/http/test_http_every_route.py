@@ -67,7 +67,8 @@ def test_an_unknown_parameter_is_400_and_the_hint_names_the_known_ones(client: C
 def test_a_filter_that_search_does_not_have_is_refused(client: Client) -> None:
     problem = client.refused(400, "GET", "branches/main/search?q=hello&resource_types=user")
     assert "resource_types" in problem["detail"]
-    assert problem["hint"].endswith("index_type, limit, min_lsn, offset, q, resource_type, timeout_s, where")
+    known = "index_type, limit, min_lsn, offset, q, resource_type, shadow_index_id, timeout_s, where"
+    assert problem["hint"].endswith(known)
 
 
 def test_a_query_that_is_not_utf_8_is_refused(client: Client) -> None:

@@ -42,6 +42,7 @@ CURSOR = (
 FIELDS_BYTES_MAX = 8 << 20
 """What the fields of all hits of one answer have: they are encoded in one piece."""
 TYPES = "Only of these types. One that the index was built without is refused."
+SHADOW = "Search this shadow, which is BUILT, live or soaking, in place of the live index."
 CHANGES_BYTES_MAX = 8 << 20
 """A page of changes ends early when they are large: it is decoded and encoded in one piece."""
 Reason = Annotated[str, Parameter(required=False, max_length=2000)]
@@ -201,14 +202,18 @@ async def search(
     cursor: Annotated[str, Parameter(required=False, max_length=100, description=CURSOR)] = "",
     min_lsn: Annotated[int, Parameter(required=False, ge=0, le=WHOLE_MAX)] = 0,
     timeout_s: Annotated[float, Parameter(required=False, gt=0, le=SEARCH_TIMEOUT_S_MAX)] = SEARCH_TIMEOUT_S_MAX,
+    shadow_index_id: Annotated[str, Parameter(required=False, max_length=100, description=SHADOW)] = "",
 ) -> bodies.Found:
-    """Search a live index. With `min_lsn` (the LSN of a receipt) the answer shows at least that write.
+    """Search a live index, or a shadow. With `min_lsn` (the LSN of a receipt) the answer shows at least that write.
 
     Hits are ordered by score, then by resource type and id. Pages by `offset` fit together while the index does not
     change, pages by `cursor` whatever is written.
     503 after `timeout_s`, at most that of the server, and when no place for a search comes free.
     """
     branch = permitted_branch(name, caller, Scope.READ)
+    if shadow_index_id:
+        refuse_cursor_of_shadow(cursor)
+        caller.require(Scope.READ, host.engine.shadow(shadow_index_id).branch_name)
     how: dict[str, Any] = {"resource_types": resource_type, "where": given_where(where), "highlight": highlight}
     how |= {"fields": True if fields == [EVERY_FIELD] else fields}
     how |= {"timeout_s": min(host.engine.config.search_timeout_s, timeout_s)}
@@ -221,7 +226,7 @@ async def search(
                 else host.engine.next_page(cursor, branch)
             )
             return bodies.Found(refuse_large(page.hits), page.lsn, page.generation, page.cursor)
-        with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S) as reader:
+        with host.engine.reader(branch, index_type, min_lsn, READ_TIMEOUT_S, shadow_index_id or None) as reader:
             hits = reader.search(q, limit, offset=offset, **how)
             return bodies.Found(refuse_large(hits), reader.lsn, reader.generation)
 
@@ -241,6 +246,12 @@ def refuse_large(hits: list[Hit]) -> list[Hit]:
                 hint="ask for fewer hits (limit), or name the fields that are shown",
             )
     return hits
+
+
+def refuse_cursor_of_shadow(cursor: str) -> None:
+    """Raise InvalidConfig for pages by cursor of a shadow: only the order of a live index is held."""
+    if cursor:
+        raise InvalidConfig("a shadow has no pages by cursor", operation="search", hint="use offset")
 
 
 def given_where(text: str | None) -> dict[str, Any] | None:

@@ -1,0 +1,1 @@
+"""Quality: a shadow is read and compared with the live index before a switch."""
