@@ -86,6 +86,7 @@ from shadowswitch.engine.inspection import LiveChecks, Readiness, Statistics
 from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine, lock_directory
 from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.quality.comparing import CompareCalls
 from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
@@ -219,6 +220,7 @@ class Lifecycle:
             lambda: context.changes.closing,
         )  # fmt: skip
         self.validator = ShadowValidator(context, self.answers, self.indexes)
+        self.previews = Previews(self.catalog, context.clock, self.generations, self.indexes, self.followers)
         self.admission = AdmissionQueue(context.clock)
         self.build_progress = BuildProgress(context.catalog, self.running_builds)
         self.router = BranchRouter(context, self.timers, self.build_progress, self.switches)
@@ -228,8 +230,7 @@ class Lifecycle:
         )
 
     def _make_calls(self, state: OpenState, stack: ExitStack) -> None:
-        context, generations, validator = self.context, self.generations, self.validator
-        broken = self.recovered.broken
+        context, generations, validator, broken = self.context, self.generations, self.validator, self.recovered.broken
         directory = BranchDirectory(state, self.catalog, self.router)
         self.plans = Plans(context.shadows, context.clock, self.heads)
         views = Views(context, self.heads, generations, self.locks, self.running_builds, self.plans)
@@ -252,7 +253,7 @@ class Lifecycle:
         forked = ForkIndexes(context, self.indexes, builds, self.builds, schedule, hurry)
         indexes = IndexCalls(
             context, state, directory, self.indexes, self.heads, self.followers, self.readers, broken, soak.distrust,
-            views, forked.made, Previews(self.catalog, context.clock, generations, self.indexes, self.followers),
+            views, forked.made, self.previews,
         )  # fmt: skip
         statistics = Statistics(
             context, self.router, self.builds.builders, self.pool, self.admission, generations, self.heads,
@@ -276,6 +277,7 @@ class Lifecycle:
             ),
             ScheduleCalls: schedule,
             IndexCalls: indexes,
+            CompareCalls: CompareCalls(context, state, directory, self.indexes, indexes, self.previews, self.answers),
             RemovalCalls: RemovalCalls(
                 context, directory, self.router, self.indexes, generations, self.switches, broken
             ),

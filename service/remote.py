@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
@@ -25,6 +25,7 @@ from shadowswitch.model.names import (
     check_resource_type,
 )
 from shadowswitch.model.records import Delete, Put, Receipt, Record
+from shadowswitch.model.search.comparison import Comparison
 from shadowswitch.model.views import (
     BranchInfo,
     CheckProgress,
@@ -205,6 +206,14 @@ class RemoteEngine(RemoteGroups):
         request = request or SwitchRequest()
         sent = {**body, **options_of(request)}
         return self._call("POST", path, sent, SwitchResult, LONG_TIMEOUT_S, by=request.performed_by)
+
+    def compare(
+        self, shadow_index_id: str, queries: Sequence[str] | None = None, limit: int = 10, timeout_s: float = 30
+    ) -> Comparison:
+        """See Engine."""
+        asked = urlencode([("limit", limit), ("timeout_s", timeout_s), *(("q", query) for query in queries or ())])
+        path = f"shadow-index/{segment(shadow_index_id)}/compare?{asked}"
+        return self._call("GET", path, None, Comparison, timeout_s + LONG_TIMEOUT_S)
 
     def retune(
         self, branch: str, index_type: str, build_config: Mapping[str, Any], by: str = "", reason: str = ""

@@ -64,6 +64,14 @@ class Validation(msgspec.Struct, frozen=True):
     """What the gate would have refused, and the request allows."""
     unchecked: str = ""
     """The checks that were asked for and could not be done, with the reason. Not a finding; the caller gets it."""
+    note: str = ""
+    """What a check that passed says all the same; the caller gets it."""
+
+    @property
+    def remarks(self) -> str:
+        """What the message of a switch that went on adds to its first words."""
+        text = f"; not checked: {self.unchecked}" if self.unchecked else ""
+        return text + (f"; {self.note}" if self.note else "")
 
 
 HostCheck = Callable[[IndexReader], Reasons]

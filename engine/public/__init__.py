@@ -60,7 +60,9 @@ from shadowswitch.model.locks.records import ProgressReport
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
 from shadowswitch.model.locks.targets import LockScope, LockType
 from shadowswitch.model.records import Change, ChangeKind, Delete, Hit, Put, Receipt, Record, RecordPage
+from shadowswitch.model.search.comparison import Comparison, ComparisonRow
 from shadowswitch.model.search.merged import MergedHit, SearchPage
+from shadowswitch.model.search.relevance import Verdict
 from shadowswitch.model.search.snippets import Snippet
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
@@ -91,6 +93,8 @@ __all__ = [
     "ChangesHold",
     "CheckProgress",
     "CloseInCallback",
+    "Comparison",
+    "ComparisonRow",
     "CompletionRefused",
     "Config",
     "Conflict",
@@ -160,6 +164,7 @@ __all__ = [
     "UnknownShadow",
     "UnsupportedFilesystem",
     "UnsupportedFormat",
+    "Verdict",
     "WriteBlocked",
     "WritePermission",
 ]

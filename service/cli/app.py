@@ -28,12 +28,20 @@ from shadowswitch.model.errors import (
     UnknownShadow,
 )
 from shadowswitch.model.names import escaped
-from shadowswitch.service.cli import manual, operate_commands, output, read_commands, server_commands, write_commands
+from shadowswitch.service.cli import (
+    manual,
+    operate_commands,
+    output,
+    read_commands,
+    server_commands,
+    write_commands,
+)
 from shadowswitch.service.cli.branches import branch_commands, fork_commands
 from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.groups import group_command
 from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.cli.output import Failure
+from shadowswitch.service.cli.quality import compare_command
 from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
@@ -69,6 +77,7 @@ for module in (
     fork_commands,
     group_command,
     read_commands,
+    compare_command,
     server_commands,
     manual,
 ):

@@ -30,6 +30,7 @@ from shadowswitch.model.errors import (
 )
 from shadowswitch.model.names import check_resource_type
 from shadowswitch.model.records import JSON_DEPTH_MAX, nests_too_deep
+from shadowswitch.model.search.relevance import JUDGMENT
 from shadowswitch.model.shadow_state import UNDER_WAY, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service import caller, host_file
@@ -146,13 +147,14 @@ def types_of(catalog: Catalog, branch: str) -> list[str]:
 
 
 def types_to_build(catalog: Catalog, branch: str, given: list[str] | None, quiet: bool) -> list[str]:
-    """The resource types of a build. Warns of those without records, unless `quiet`.
+    """The resource types of a build; by default all with records but judgments. Warns of those without records, unless
+    `quiet`.
 
     Raises UnknownBranch; InvalidName; ShadowSwitchError for a branch without a record.
     """
     names = catalog.types()
     records = {names[number]: count for number, count in catalog.counts(catalog.branch(branch).number).items()}
-    found = [check_resource_type(name) for name in given] if given else sorted(records)
+    found = [check_resource_type(name) for name in given] if given else sorted({*records} - {JUDGMENT})
     if not found:
         raise ShadowSwitchError(f"branch {branch!r} has no records", hint="import some, or give --resource-type")
     if not quiet:

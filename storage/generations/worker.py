@@ -47,6 +47,7 @@ from shadowswitch.storage.generations.shard_reading import (
     read_shard,
 )
 from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare, inspect
+from shadowswitch.storage.quality.comparing import CompareSides, SidesCompared, compare_sides
 from shadowswitch.storage.reading import Looked, Reading
 from shadowswitch.storage.shortages import shortage
 
@@ -100,10 +101,10 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """The process runs, and its task is under way."""
 
 
-Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask
+Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask | CompareSides
 Line = Task | Control
 UnderWay = Progress | Beat | Reading | Looked
-Ended = Done | Inspected | Compared | Delivered | ShardRead | Checked | Plan | Found | Failed
+Ended = Done | Inspected | Compared | Delivered | ShardRead | Checked | Plan | Found | SidesCompared | Failed
 Answer = UnderWay | Ended
 
 decode_line = msgspec.json.Decoder(Line).decode
@@ -209,6 +210,8 @@ class Worker:
             return inspect(self._opened_catalog(), task, self._reading, self._looked)
         if isinstance(task, Compare):
             return compare(task, self._clock, self._reading)
+        if isinstance(task, CompareSides):
+            return compare_sides(self._opened_catalog(), task, self._clock, self._reading, self._looked)
         if isinstance(task, CheckDelivery):
             return check_delivery(task, self._looked)
         if isinstance(task, Adopt):

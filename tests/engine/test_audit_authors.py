@@ -256,6 +256,7 @@ READING |= {
 }
 READING |= {
     "count_branches",
+    "compare",
     "count_indexes",
     "count_shadow_states",
     "count_shadows",

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 from litestar import Request
 from litestar.params import Parameter, QueryParameter
 
+from shadowswitch.engine.quality.comparing import LIMIT_MAX
 from shadowswitch.model.errors import InvalidConfig, Timeout, UnknownIndex, UnknownShadow
+from shadowswitch.model.search.comparison import Comparison
 from shadowswitch.model.shadow_state import Phase, ShadowState
 from shadowswitch.model.views import ShadowIndex, SwitchResult, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
@@ -31,6 +33,8 @@ COMPLETE_WAIT_S = 25.0
 COMPLETED = (ShadowState.BUILT, ShadowState.SWITCHING, ShadowState.ACTIVE)
 RUNNING_OR_COMPLETED = (ShadowState.PREPARING, ShadowState.BUILDING, *COMPLETED)
 _BEGUN = {ShadowState.BUILT: "is BUILT"}
+COMPARE_S_MAX = 30.0
+QUERIES = "A query; may be repeated. Default: the judged ones of the branch, or else the last ones of readers."
 ROWS_PER_S = 10_000.0
 """The assumed pace of an index that has no live generation."""
 Branch = Annotated[str, Parameter(required=False, description="Only of this branch; empty: of all.")]
@@ -175,6 +179,24 @@ def status(shadow_id: str, host: Host, caller: Caller) -> bodies.Shadow:
     return bodies.shadow(permitted(host, caller, shadow_id, Scope.READ))
 
 
+@reads(f"{BASE}/{{shadow_id:str}}/compare")
+def compare(
+    shadow_id: str,
+    host: Host,
+    caller: Caller,
+    q: Annotated[list[str] | None, Parameter(required=False, description=QUERIES)] = None,
+    limit: Annotated[int, Parameter(required=False, ge=1, le=LIMIT_MAX, description="Hits of each query.")] = 10,
+    timeout_s: Annotated[float, Parameter(required=False, gt=0, le=COMPARE_S_MAX)] = COMPARE_S_MAX,
+) -> Comparison:
+    """Ask the live index and a shadow the same queries. `rows` has both lists of hits, `summary` means and a verdict.
+
+    Without `q` the queries are the judged ones, or else the last ones of readers; `rows` has those that lose most.
+    """
+    found = permitted(host, caller, shadow_id, Scope.READ)
+    with host.long_call(caller):
+        return host.engine.compare(found.shadow_index_id, q or None, limit, timeout_s)
+
+
 @reads(f"{BASE}/list")
 def list_all(
     host: Host,
@@ -238,4 +260,4 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
     )
 
 
-HANDLERS = (start, progress, complete, fail, retry, switch, status, list_all, cancel, overview)
+HANDLERS = (start, progress, complete, fail, retry, switch, status, compare, list_all, cancel, overview)

@@ -1,0 +1,1 @@
+"""Commands that say whether a shadow is better than the live index."""

@@ -1,0 +1,1 @@
+"""Quality: two indexes are asked the same queries, in a worker process."""
