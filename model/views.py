@@ -17,6 +17,7 @@ from shadowswitch.model.shadow_state import ShadowState
 
 ADVISORY_CHECKS = frozenset(
     {"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK", "QUERY_COMPARISON"}
+    | {"RELEVANCE"}
 )
 """`force_switch` overrides these checks only, never the digest, the drain or the fence."""
 CHECKS = ADVISORY_CHECKS | {"DIGEST"}
@@ -230,7 +231,8 @@ class SwitchRequest(msgspec.Struct, frozen=True):
     performed_by: str = ""
     reason: str = ""
     queries: tuple[str, ...] = ()
-    """For QUERY_COMPARISON; by default the last queries of the readers of the live index."""
+    """For QUERY_COMPARISON, and for RELEVANCE where no query is judged; by default the last queries of the readers of
+    the live index."""
     allow_empty: bool = False
     """An index without records, or with a resource type that has none, is meant so."""
     break_group: bool = False

@@ -275,7 +275,10 @@ class GroupSwitcher(SwitchingActor):
         self._context.metrics.count("group_rollbacks" if message.rollback else "group_switches")
         word = "rolled back" if message.rollback else "switched"
         sealed_ms = max(one.sealed_ms for one in run.runs)
-        return f"{len(run.runs)} indexes {word} together in {sealed_ms:.1f} ms of sealed time{unpublished}"
+        said = [f"; {run.name(one)}{one.validation.remarks}" for one in run.runs if one.validation.remarks]
+        return (
+            f"{len(run.runs)} indexes {word} together in {sealed_ms:.1f} ms of sealed time{unpublished}{''.join(said)}"
+        )
 
     def _end_unwanted_soak(self, run: GroupRun) -> None:
         """No soak without `backup_current`; nor of a generation that could not even be opened."""

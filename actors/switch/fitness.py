@@ -3,7 +3,7 @@
     probe       files that may end their reader, in a worker; the sizes of closed files
     proof       the digest of the target by its counters is that of its source, at a common LSN
     samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
-    comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index
+    comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index; RELEVANCE (`actors.switch.relevance`)
     host        the checks that the host registered (`actors.switch.host_check`)
     gate        what the index would lack (`actors.build.gate`); not in a rollback
 
@@ -25,6 +25,7 @@ from shadowswitch.actors.build.gate import Surprises
 from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, ShadowValidator, Validation
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch import host_check
+from shadowswitch.actors.switch.relevance import RELEVANCE, examine_relevance
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
 from shadowswitch.storage.generations.generation import Generation
 
@@ -61,6 +62,11 @@ def examine(
             found = _joined(found, validator.validate(target, ["SAMPLE_READ_BACK"], deadline))
     compared = validator.compare(target, [check for check in checks if check in COMPARISONS], request.queries, deadline)
     found = _joined(found, compared)
+    if RELEVANCE in checks:
+        live, improvement = validator.live_beside(target), found.improvement
+        judged = examine_relevance(context, validator.answers, target, live, request.queries, deadline)
+        judged = msgspec.structs.replace(judged, improvement=improvement, size_bytes=found.size_bytes)
+        found = _joined(found, judged)
     for check in checks:
         if check in validator.host_checks:
             problems = host_check.problems_of(check, validator.host_checks[check], target, context.clock, deadline)
@@ -112,6 +118,7 @@ def _joined(one: Validation, other: Validation) -> Validation:
         size_bytes=other.size_bytes,
         improvement=other.improvement,
         unchecked="; ".join(filter(None, [one.unchecked, other.unchecked])),
+        note="; ".join(filter(None, [one.note, other.note])),
     )
 
 

@@ -314,7 +314,7 @@ class Switcher(SwitchingActor):
         self._context.metrics.count("rollbacks" if message.rollback else "switches")
         word = "rolled back" if message.rollback else "switched"
         text = f"{word} to generation {target.row.number} in {run.sealed_ms:.1f} ms of sealed time{unpublished}"
-        return text + (f"; not checked: {run.validation.unchecked}" if run.validation.unchecked else "")
+        return text + run.validation.remarks
 
     def _retire_old(self, run: SwitchRun) -> None:
         """No soak without `backup_current`, or for a live generation that could not even be opened."""

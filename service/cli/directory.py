@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.errors import ShadowSwitchError
-from shadowswitch.model.views import SWITCH_TIMEOUT_S_MAX
+from shadowswitch.model.views import SWITCH_TIMEOUT_S_MAX, SwitchRequest
 from shadowswitch.service import host_file
 from shadowswitch.service.cli import output
 from shadowswitch.service.daemon import settings
@@ -44,6 +45,13 @@ By = Annotated[
 AllowEmpty = Annotated[
     bool, Parameter(negative="", show_default=False, help="An index, or a resource type of it, may have no records.")
 ]
+Checks = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--check", negative="", show_default=False,
+        help="A further check before the switch, such as RELEVANCE or QUERY_COMPARISON; may be repeated.",
+    ),
+]  # fmt: skip
 Force = Annotated[bool, Parameter(negative="", show_default=False, help="Override advisory checks; never the digest.")]
 BreakGroup = Annotated[
     bool,
@@ -63,6 +71,12 @@ OURS = frozenset(
     | {settings.FILE_NAME}
 )
 """The entries of a directory in which an engine has just started."""
+
+
+def with_checks(request: SwitchRequest, names: Sequence[str] | None) -> SwitchRequest:
+    """A request with further checks. An unknown name is refused by the engine."""
+    checks = tuple(dict.fromkeys([*request.validation_checks, *(names or ())]))
+    return msgspec.structs.replace(request, validation_checks=checks)
 
 
 class Refused(Exception):

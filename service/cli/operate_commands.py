@@ -17,6 +17,7 @@ from shadowswitch.service.cli.builds import full_id, wait_until_built
 from shadowswitch.service.cli.directory import (
     AllowEmpty,
     By,
+    Checks,
     Data,
     Force,
     Json,
@@ -24,6 +25,7 @@ from shadowswitch.service.cli.directory import (
     ShadowId,
     SwitchTimeout,
     open_engine,
+    with_checks,
 )
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
@@ -99,6 +101,7 @@ def schedule(
     switch_timeout: SwitchTimeout = SWITCH_TIMEOUT_S,
     allow_empty: AllowEmpty = False,
     force: Force = False,
+    check: Checks = None,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -118,6 +121,7 @@ def schedule(
         switch_timeout_seconds=switch_timeout, force_switch=force, allow_empty=allow_empty, performed_by=by,
         reason=reason,
     )  # fmt: skip
+    request = with_checks(request, check)
     _operate(data, shadow_id, json, lambda engine, id: engine.schedule_switch(id, quiet_for, within, request))
 
 

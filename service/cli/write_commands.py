@@ -26,6 +26,7 @@ from shadowswitch.service.cli.directory import (
     AllowEmpty,
     BreakGroup,
     By,
+    Checks,
     Data,
     Force,
     Json,
@@ -35,6 +36,7 @@ from shadowswitch.service.cli.directory import (
     SwitchTimeout,
     open_catalog,
     open_engine,
+    with_checks,
 )
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, Progressed, ensure_branch, import_folder
@@ -238,6 +240,7 @@ def switch(
     allow_empty: AllowEmpty = False,
     force: Force = False,
     break_group: BreakGroup = False,
+    check: Checks = None,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -248,7 +251,7 @@ def switch(
     """
     shadow_id = full_id(data, shadow_id)
     with open_engine(data) as engine:
-        request = _request(switch_timeout, force, allow_empty, by, reason, break_group)
+        request = with_checks(_request(switch_timeout, force, allow_empty, by, reason, break_group), check)
         _print_switch(engine.switch(shadow_id, request), json)
 
 

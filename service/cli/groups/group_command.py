@@ -21,6 +21,7 @@ from shadowswitch.service.cli.directory import (
     AllowEmpty,
     BreakGroup,
     By,
+    Checks,
     Data,
     Force,
     Json,
@@ -29,6 +30,7 @@ from shadowswitch.service.cli.directory import (
     SwitchTimeout,
     open_catalog,
     open_engine,
+    with_checks,
 )
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
@@ -55,6 +57,7 @@ def group(
     allow_empty: AllowEmpty = False,
     force: Force = False,
     break_group: BreakGroup = False,
+    check: Checks = None,
     by: By = "",
     reason: Reason = "",
     json: Json = False,
@@ -83,6 +86,7 @@ def group(
         switch_timeout_seconds=switch_timeout, force_switch=force, allow_empty=allow_empty, performed_by=by,
         reason=reason, break_group=break_group,
     )  # fmt: skip
+    request = with_checks(request, check)
     if operation == "show":
         _show(data, name, json)
         return
