@@ -271,6 +271,9 @@ function actionsOf(one) {
   if (one.switch_ready) {
     found.push({ label: "Switch", name: `Switch ${named}`, act: () => act("Switch", `Make the new ${named} the live index. The present one is kept for a rollback.`, () => call("POST", `${path}/switch`, {})) });
   }
+  if (one.state === "BUILT" && state.indexes.some((live) => live.branch_name === one.branch_name && live.index_type === one.index_type)) {
+    found.push({ label: "Compare", name: `Compare the new ${named}`, act: () => compareBoth(named, path) });
+  }
   const operate = (label, text, what, body) =>
     found.push({ label, name: `${label} the build of ${named}`, act: () => act(label, text, () => call("POST", `${path}/${what}`, body)) });
   if (!one.external && (one.state === "PREPARING" || one.state === "BUILDING")) {
@@ -382,6 +385,59 @@ async function showChanges(name) {
   } catch (error) {
     say(error instanceof Refused ? error.message : "the server cannot be reached");
   }
+}
+
+// -- a shadow beside the live index: the same queries of both, in two columns --------------------------------------
+
+const keyOf = (hit) => `${hit.resource_type} ${hit.id}`;
+
+function column(title, hits, remark) {
+  const items = hits.map((hit, rank) => make("li", {}, [visible(keyOf(hit)), remark(keyOf(hit), rank)].filter(Boolean).join(" · ")));
+  return make("div", {}, make("h4", {}, title), items.length ? make("ol", {}, ...items) : make("p", { class: "soft" }, "no hits"));
+}
+
+function drawPair(element, { query, live, shadow, overlap, rbo, ndcg, live_ms, shadow_ms, stopped }) {
+  const before = new Map(live.map((hit, rank) => [keyOf(hit), rank]));
+  const after = new Set(shadow.map(keyOf));
+  const moved = (key, rank) => (!before.has(key) ? "new" : before.get(key) !== rank ? `was ${before.get(key) + 1}` : "");
+  const figures = [
+    `overlap ${Math.round(overlap * 100)} %`, `rbo ${rbo.toFixed(2)}`,
+    ndcg && `nDCG ${ndcg.live.toFixed(2)} → ${ndcg.shadow.toFixed(2)}`, `${milliseconds(live_ms)} → ${milliseconds(shadow_ms)}`, stopped,
+  ];
+  element.replaceChildren(
+    make("h3", {}, visible(query)), make("p", { class: "facts" }, figures.filter(Boolean).join(" · ")),
+    make("div", { class: "pair" }, column("live", live, (key) => (after.has(key) ? "" : "vanished")), column("shadow", shadow, moved)),
+  );
+}
+
+async function drawComparison(path, query) {
+  write($("compare-verdict"), "asking both…");
+  try {
+    const found = await call("GET", `${path}/compare${query ? `?q=${encodeURIComponent(query)}` : ""}`);
+    const { summary } = found;
+    write($("compare-verdict"), summary.verdict.message);
+    const from = { caller: "given", judgments: "judged", readers: "last asked" }[summary.asked_from];
+    const zero = summary.zero_results;
+    write($("compare-figures"), `${whole(summary.queries)} ${from} · overlap ${Math.round(summary.overlap * 100)} % · without hits: ${zero.live} live, ${zero.shadow} in the shadow`);
+    list($("compared"), found.rows, (one) => one.query, () => make("li"), drawPair);
+  } catch (error) {
+    write($("compare-verdict"), error instanceof Refused ? error.message : "the server cannot be reached");
+    write($("compare-figures"), "");
+    list($("compared"), [], String, () => make("li"), () => {});
+  }
+}
+
+async function compareBoth(named, path) {
+  if (document.querySelector("dialog[open]")) return;
+  write($("compare-title"), `The new ${named} beside the live one`);
+  $("compare-query").value = "";
+  $("compare-ask").onsubmit = (event) => {
+    event.preventDefault();
+    drawComparison(path, $("compare-query").value.trim());
+  };
+  const closed = asked($("compare"));
+  drawComparison(path, "");
+  await closed;
 }
 
 function branchRow(one) {

@@ -207,6 +207,24 @@ def test_branches_are_a_tree_and_a_button_shows_what_a_fork_changed(
     assert page.complaints == []
 
 
+def test_a_shadow_is_compared_with_the_live_index_in_two_columns(browser: Any, server: Server, client: Client) -> None:
+    fields = {"one": {"text": "running water"}, "two": {"text": "run for it"}}
+    changes = [{"resource_type": TYPES[0], "id": id, "fields": of} for id, of in fields.items()]
+    client.post("branches/main/write", {"changes": changes})
+    client.post(f"shadow-index/{client.built()}/switch", {})
+    client.built(tokenizer="porter")
+    client.get("branches/main/search?q=water")
+    page = opened(browser, server.url)
+    page.get_by_role("button", name=f"Compare the new {KIND} of main").click()
+    shows(page, "#compare-figures", "1 last asked")
+    page.locator("#compare-query").fill("run")
+    page.get_by_role("button", name="Ask both").click()
+    shows(page, "#compared", "one · new")
+    assert page.locator("#compared .pair > div").all_inner_texts()[0].split() == ["live", TYPES[0], "two"]
+    page.get_by_role("button", name="Close").click()
+    assert page.complaints == []
+
+
 def begun_and_waiting(client: Client) -> tuple[str, list[str]]:
     """Start builds until every place is taken and two wait; the kind of one at work, and those of the two."""
     for number in range(100):
