@@ -12,7 +12,7 @@ from shadowswitch.model.records import Hit
 from shadowswitch.model.search.bounds import TimeLimit
 from shadowswitch.model.search.snippets import Snippet, snippet
 from shadowswitch.storage.backends.protocol import Marked
-from shadowswitch.storage.catalog.filtered_search import SLICE_HITS, Behind, Versions, answered
+from shadowswitch.storage.catalog.filtered_search import Behind, Versions, answered
 
 FIELDS_MAX = 100
 """The most names of one search."""
@@ -57,25 +57,17 @@ class Showing:
         """
         if self.is_plain:
             return search()
-        return answered(lambda: self._shown(search(), self._versions.fields), self._versions, self._limit)
+        return answered(lambda: self._shown(search(), True), self._versions, self._limit)
 
     def of_hits(self, hits: list[Hit]) -> list[Hit]:
         """Hits of an earlier search; one whose version is gone stays without fields. Raises Timeout, CorruptData."""
-        return hits if self.is_plain else self._shown(hits, self._fields_or_none)
+        return hits if self.is_plain else self._shown(hits, False)
 
-    def _fields_or_none(self, hit: Hit) -> Mapping[str, Any] | None:
-        try:
-            return self._versions.fields(hit)
-        except Behind:
-            return None
-
-    def _shown(self, hits: list[Hit], look_up: Callable[[Hit], Mapping[str, Any] | None]) -> list[Hit]:
-        records = []
-        for number, hit in enumerate(hits, 1):
-            if number % SLICE_HITS == 0:
-                self._limit.check()
-                self._versions.clock.sleep(0)
-            records.append(look_up(hit))
+    def _shown(self, hits: list[Hit], every: bool) -> list[Hit]:
+        """Raises Behind for a version that is gone, if `every` hit needs its own."""
+        records = list(self._versions.of(hits, self._limit))
+        if every and None in records:
+            raise Behind
         places: Sequence[dict[str, Marked] | None] = [None] * len(hits)
         if self._marks is not None:
             places = self._marks(self._query, [record or {} for record in records])

@@ -8,7 +8,7 @@ keeps the last change of each key.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import lmdb
@@ -122,19 +122,26 @@ def read_version(catalog: Catalog, branch: int, resource_type: str, id: str, lsn
 
 def get_record(catalog: Catalog, branch: int, resource_type: str, id: bytes) -> Record | None:
     """One record, or None."""
-    name = str(id, "utf-8")
-    bucket = bucket_of(key_hash(resource_type, name))
+    return get_records(catalog, branch, [(resource_type, id)])[0]
+
+
+def get_records(catalog: Catalog, branch: int, wanted: Sequence[tuple[str, bytes]]) -> list[Record | None]:
+    """Each of these records, by resource type and id, or None, all as of one moment."""
+    found: list[Record | None] = []
     with catalog.read() as txn:
-        number = catalog.types_in(txn).numbers.get(resource_type)
-        if number is None:
-            return None
-        place = keys.record_key(branch, number, bucket, id)[keys.BRANCH.size :]
+        numbers = catalog.types_in(txn).numbers
         lineage = catalog.lineage_in(txn, branch)
-        found = shown(stored_version(txn, catalog.db, branch, lineage, place))
-        if found is None:
-            return None
-        item = _item(catalog, txn, resource_type, *found)
-        return Record(resource_type, name, item.fields or {}, item.lsn)
+        for resource_type, id in wanted:
+            number, name = numbers.get(resource_type), str(id, "utf-8")
+            record = None
+            if number is not None:
+                place = keys.record_key(branch, number, bucket_of(key_hash(resource_type, name)), id)
+                stored = shown(stored_version(txn, catalog.db, branch, lineage, place[keys.BRANCH.size :]))
+                if stored is not None:
+                    item = _item(catalog, txn, resource_type, *stored)
+                    record = Record(resource_type, name, item.fields or {}, item.lsn)
+            found.append(record)
+    return found
 
 
 def _item(catalog: Catalog, txn: lmdb.Transaction, resource_type: str, key: Any, value: Any) -> Item:
