@@ -41,10 +41,11 @@ from shadowswitch.service.cli.directory import (
 from shadowswitch.service.cli.progress import steps
 from shadowswitch.service.daemon.importer import Imported, Progressed, ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import counts_text
-from shadowswitch.service.demo.branch_story import run_story
+from shadowswitch.service.demo.branch_story import Story, run_story
 from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report import Report
-from shadowswitch.service.demo.report_view import print_report, print_story
+from shadowswitch.service.demo.report_view import print_any
+from shadowswitch.service.demo.search_story import SearchStory, run_search_story
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.backends.registry import likely_index_type
@@ -77,11 +78,13 @@ def demo(
     max_files: Whole = PLAN.files_max,
     max_mb: Whole = PLAN.size_max_bytes >> 20,
     branches: Flag = False,
+    search: Flag = False,
     json: Json = False,
 ) -> None:
     """Run the whole story on real files: import, build, three rebuilds under load, audit.
 
-    With --branches another story: fork, edit both sides, search on both, a conflict, merge, audit.
+    With --branches another story: fork, edit both sides, search on both, a conflict, merge, audit. With --search:
+    Korean notes get another analyzer, the same queries before and after, a verdict, a bad index that is refused.
 
     Exit status 0: no change was lost, revived or refused, and no read went back in time.
 
@@ -101,14 +104,22 @@ def demo(
         Import at most this many MiB.
     branches
         Tell the story of a branch that is forked and merged.
+    search
+        Tell the story of an index that gets another analyzer.
     """
     plan = Plan(seconds=seconds, files_max=max_files, size_max_bytes=max_mb << 20)
+    if branches and search:
+        raise ValueError("--branches and --search are two stories: name one")
     with steps(quiet=json) as show:
-        report = (run_story if branches else run_demo)(directory, keep, show, plan)
+        report: Report | Story | SearchStory
+        if search:
+            report = run_search_story(keep, show)
+        else:
+            report = (run_story if branches else run_demo)(directory, keep, show, plan)
     if json:
         output.print_json(report)
     else:
-        print_report(report) if isinstance(report, Report) else print_story(report)
+        print_any(report)
         if keep is not None:
             output.say(f"the data directory is {keep}; try: shadowswitch search main 'event loop' --data {keep}")
     if not report.ok:

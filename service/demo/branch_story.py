@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from shadowswitch.service.cli.progress import Show
 from shadowswitch.service.daemon.importer import ensure_branch, import_folder
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.service.demo.demo import Plan, default_corpus, directory_of_demo
+from shadowswitch.service.demo.steps import PROBLEMS_MAX, Step, timed
 from shadowswitch.service.demo.workload import INDEX_TYPE
 from shadowswitch.storage import disk
 
@@ -32,20 +32,11 @@ MAIN, FORK = "main", "feature/rewrite"
 EDITED_MAX = 400
 """Records that each side edits, again and again; every tenth is deleted."""
 TIMEOUT_S = 300.0
-PROBLEMS_MAX = 20
 TEXT_CHARS = 60
 """Of each text of the conflict."""
 
 Texts = dict[str, str | None]
 """By id, the text; None for a record that was deleted."""
-
-
-class Step(msgspec.Struct, frozen=True):
-    """A step of the story, and how long it took."""
-
-    title: str
-    seconds: float
-    details: str = ""
 
 
 class Story(msgspec.Struct):
@@ -124,12 +115,8 @@ class BranchStory:
 
     @contextmanager
     def _step(self, title: str) -> Iterator[Callable[[str], None]]:
-        """Times a step; the function that it yields takes the details."""
-        self._show(title, 0.0, "")
-        said: list[str] = []
-        begun = time.perf_counter()
-        yield said.append
-        self._story.steps.append(Step(title, time.perf_counter() - begun, "; ".join(said)))
+        with timed(title, self._show, self._story.steps) as say:
+            yield say
 
     def _import(self) -> Texts:
         with self._step("import a folder") as say:

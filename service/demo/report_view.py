@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.text import Text
 
 from shadowswitch.service.cli import output
 from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.branch_story import Story
 from shadowswitch.service.demo.report import Build, Report, Stall
+from shadowswitch.service.demo.search_story import SearchStory
 
 PHASES = ("preparing", "copying", "catching_up", "validating", "switching")
 PROBLEMS_SHOWN = 20
@@ -98,6 +101,29 @@ def _print_verdict(report: Report) -> None:
         output.say(f"    and {len(report.problems) - PROBLEMS_SHOWN} more")
     verdict = ("all is well", "green bold") if report.ok else ("NOT WELL", "red bold")
     console.print(Text.assemble(verdict, f" after {report.seconds:.0f} s"))
+
+
+def print_any(report: Report | Story | SearchStory) -> None:
+    """Print the report of any demo."""
+    if isinstance(report, Report):
+        print_report(report)
+    elif isinstance(report, Story):
+        print_story(report)
+    else:
+        print_search_story(report)
+
+
+def print_search_story(story: SearchStory) -> None:
+    """Print the steps, the hits before and after, the verdicts."""
+    rows = [[step.title, step.details, f"{step.seconds:.3f}"] for step in story.steps]
+    output.print_table("An index gets another analyzer", ["step", "what came of it", "seconds"], rows)
+    for side in story.sides:
+        lines = zip_longest(side.before, side.after, fillvalue="")
+        output.print_table(f"{side.query}: the best hits", ["before", "after"], list(lines))
+    output.say(f"the new index: {story.better}", f"the bad one: {story.refused}")
+    output.say(*(f"problem: {problem}" for problem in story.problems[:PROBLEMS_SHOWN]))
+    if story.ok:
+        output.say(f"all is well: {story.written} notes were written meanwhile, none lost")
 
 
 def print_story(story: Story) -> None:
