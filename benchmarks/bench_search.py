@@ -169,6 +169,21 @@ def costliest(report: Report, reader: Reader) -> None:
     report.target("no query costs more than 20 times a plain one", f"{worst:.1f} times", worst <= 20)
 
 
+def by_shards(report: Report, engine: Engine, queries: int) -> None:
+    """What the statistics of two shards change of the first ten hits, beside those of the whole index in one shard."""
+    chance = random.Random(5)
+    asked = [KINDS["two words"](chance) for _ in range(queries)]
+    found: dict[int, list[set[str]]] = {}
+    for shards in (1, 2):
+        build_config = {"parallel_workers": shards, "shards": shards}
+        assert engine.rebuild(BRANCH, KIND, [TYPE], build_config).success
+        with engine.reader(BRANCH, KIND) as reader:
+            found[shards] = [{hit.id for hit in reader.search(query, 10)} for query in asked]
+    same = [len(one & two) / len(one) for one, two in zip(found[1], found[2], strict=True) if one]
+    says = "the share of the first ten hits that an index of one shard has as well; two words"
+    report.figure("hits of two shards, as of one", f"{sum(same) / max(1, len(same)):.3f}", "", says)
+
+
 def korean(report: Report, engine: Engine, folder: Path) -> None:
     """Recall, precision and nDCG@10 of each way to read Korean."""
     paragraphs, judged = (_lines(folder / f"korean-{name}.jsonl") for name in ("paragraphs", "judgments"))
@@ -226,6 +241,7 @@ def main() -> int:
             beside_sqlite(report, reader, shard, layout, options.queries, options.rounds)
             shown(report, reader, options.queries)
             costliest(report, reader)
+        by_shards(report, engine, options.queries)
         if os.environ.get(KOREAN):
             korean(report, engine, Path(os.environ[KOREAN]))
         report.problems += [str(finding) for finding in engine.check()]

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,9 +22,10 @@ from shadowswitch.actors.build.disk_check import OnProgress, check_closed
 from shadowswitch.actors.maintenance.dispatcher import event_of
 from shadowswitch.engine.reader import Reader, outside_reader
 from shadowswitch.model.events import EVENT_PREFIX, to_cloud_event
-from shadowswitch.model.names import escaped
+from shadowswitch.model.names import escaped, index_named
 from shadowswitch.model.records import JSON_DEPTH_MAX, Hit, nests_too_deep
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S
+from shadowswitch.model.search.merged import Index, MergedHit, merge_by_rank
 from shadowswitch.model.search.snippets import Snippet
 from shadowswitch.model.views import CheckProgress, Event, Finding
 from shadowswitch.service import host_file
@@ -80,14 +82,13 @@ def search(
     highlight: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = SEARCH_TIMEOUT_S,
     shadow: Annotated[str | None, Parameter(show_default=False)] = None,
+    also: Annotated[list[str] | None, Parameter(negative="", show_default=False)] = None,
     json: Json = False,
 ) -> None:
     """Search a live index, or a shadow before it is live. Works beside a running host.
 
     A hit contains every word of the query. "..." is a phrase, a trailing * matches every word with this prefix, OR
-    finds either of two words, -word leaves out the hits with that word (docs/search.md).
-
-    Hits are ordered by score, then by resource type and id.
+    finds either of two words, -word leaves out the hits with that word (docs/search.md). The best hits come first.
 
     Example: `shadowswitch search main "event loop" --data ./data --limit 3 --where '{"size_bytes": {"gte": 1000}}'`
 
@@ -109,21 +110,47 @@ def search(
         Stop a search that takes longer than so many seconds.
     shadow
         Search this shadow, which is BUILT, live or soaking: its id, or the beginning of its id.
+    also
+        Search this index, too: `BRANCH` or `BRANCH:INDEX_TYPE`; may be repeated. The hits are in one list, by rank.
     """
-    with _opened_reader(data, branch, index_type, shadow) as reader:
-        of, passing, shown = resource_types, given_where(where), True if fields == ["*"] else fields
-        hits = reader.search(
-            query, limit, offset=offset, resource_types=of, where=passing, fields=shown, highlight=highlight,
-            timeout_s=timeout,
-        )  # fmt: skip
-        lsn, generation = reader.lsn, reader.generation
+    shown = True if fields == ["*"] else fields
+    ask = partial(
+        Reader.search, query=query, limit=limit, offset=offset, resource_types=resource_types,
+        where=given_where(where), fields=shown, highlight=highlight, timeout_s=timeout,
+    )  # fmt: skip
+    found: dict[Index, list[Hit]] = {}
+    for index in ((branch, index_type), *map(index_named, also or ())):
+        with _opened_reader(data, *index, shadow if not found else None) as reader:
+            found[index] = ask(reader)
+            lsn, generation = reader.lsn, reader.generation
+    with_texts = bool(shown or highlight)
+    if also:
+        _print_merged(merge_by_rank(found, limit), with_texts, json)
+    else:
+        _print_hits(found[branch, index_type], lsn, generation, with_texts, json)
+
+
+def _print_hits(hits: list[Hit], lsn: int, generation: int, with_texts: bool, json: bool) -> None:
     if json:
         output.print_json({"hits": hits, "lsn": lsn, "generation": generation})
         return
     rows = [[hit.resource_type, hit.id, f"{hit.score:.3f}", hit.lsn] for hit in hits]
     title = f"{output.counted(len(hits), 'hit')}, LSN {lsn}, generation {generation}"
     output.print_table(title, ["type", "id", "score", "lsn"], rows)
-    for hit in hits if fields or highlight else ():
+    _print_texts(hits if with_texts else [])
+
+
+def _print_merged(merged: list[MergedHit], with_texts: bool, json: bool) -> None:
+    if json:
+        output.print_json({"hits": merged})
+        return
+    rows = [[one.branch_name, one.index_type, one.hit.resource_type, one.hit.id, one.hit.lsn] for one in merged]
+    output.print_table(output.counted(len(merged), "hit"), ["branch", "index", "type", "id", "lsn"], rows)
+    _print_texts([one.hit for one in merged] if with_texts else [])
+
+
+def _print_texts(hits: list[Hit]) -> None:
+    for hit in hits:
         output.print_texts(f"{hit.resource_type}/{hit.id}", _shown(hit))
 
 

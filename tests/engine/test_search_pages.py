@@ -15,6 +15,7 @@ from shadowswitch.model.errors import EngineClosed, InvalidConfig, UnknownBranch
 from shadowswitch.model.records import Hit
 from shadowswitch.model.search.merged import merge_by_rank
 from shadowswitch.storage.clock import Clock
+from tests.support.cli_helpers import Cli
 from tests.support.engine_helpers import KIND
 
 TYPE = "object_type"
@@ -151,3 +152,20 @@ def test_an_index_that_is_missing_is_named(engine: Engine) -> None:
         engine.search_many("loop", ["main", ("main", "GRAPH_INDEX")])
     with pytest.raises(UnknownBranch):
         engine.search_many("loop", ["main", "absent"])
+
+
+def test_the_command_line_searches_several_indexes(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = engine.search_many("loop", ["main", "other"], 4, fields=["n"])
+    engine.close()
+    cli = Cli(capsys)
+    call = ("search", "main", "loop", "--also", "other:SEARCH_INDEX", "--limit", 4, "--field", "n")
+    found = cli.json(*call, "--data", tmp_path / "data")["hits"]
+    assert [(one["branch_name"], one["hit"]["id"], one["hit"]["fields"]) for one in found] == [
+        (one.branch_name, one.hit.id, one.hit.fields) for one in expected
+    ]
+    text = cli(*call, "--data", tmp_path / "data")
+    assert expected[1].hit.id in text
+    assert f"n: {expected[0].hit.fields['n']}" in text  # type: ignore[index]
+    cli.error(*call[:3], "--also", "other:NO_INDEX", "--data", tmp_path / "data", status=1)
