@@ -81,7 +81,7 @@ class SearchCalls:
         """The first page of a search whose order stays: later pages neither repeat nor miss a hit, whatever is written.
 
         `next_page` of its `cursor` gives the next one, up to 1,000 hits. The order is held in memory for 300 s behind
-        the last page, and until the engine closes; of more than 256 searches the oldest is let go. A later page shows
+        the last page, and until the engine closes; of more than 100 searches the oldest is let go. A later page shows
         each hit as it was found: its fields are those of that version, and are left out once that is gone. The rest is
         as in `Reader.search`. Raises as `Engine.reader` and `Reader.search`.
         """

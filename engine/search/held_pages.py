@@ -16,7 +16,7 @@ from shadowswitch.storage.clock import Clock
 
 HITS_MAX = 1000
 """The hits that one search holds: about 0.2 MB."""
-SEARCHES_MAX = 256
+SEARCHES_MAX = 100
 """The oldest one is let go for a new one."""
 KEPT_S = 300.0
 """A search is let go so long after its last page."""
