@@ -87,6 +87,7 @@ from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine, lock_directory
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.quality.comparing import CompareCalls
+from shadowswitch.engine.quality.mirroring import Mirrors
 from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.engine.reader import OpenReaders
 from shadowswitch.engine.recovery import Recovery
@@ -221,6 +222,7 @@ class Lifecycle:
         )  # fmt: skip
         self.validator = ShadowValidator(context, self.answers, self.indexes)
         self.previews = Previews(self.catalog, context.clock, self.generations, self.indexes, self.followers)
+        self.mirrors = Mirrors(context.config.mirror_share)
         self.admission = AdmissionQueue(context.clock)
         self.build_progress = BuildProgress(context.catalog, self.running_builds)
         self.router = BranchRouter(context, self.timers, self.build_progress, self.switches)
@@ -253,12 +255,10 @@ class Lifecycle:
         forked = ForkIndexes(context, self.indexes, builds, self.builds, schedule, hurry)
         indexes = IndexCalls(
             context, state, directory, self.indexes, self.heads, self.followers, self.readers, broken, soak.distrust,
-            views, forked.made, self.previews,
+            views, forked.made, self.previews, self.mirrors,
         )  # fmt: skip
-        statistics = Statistics(
-            context, self.router, self.builds.builders, self.pool, self.admission, generations, self.heads,
-            self.supervisor,
-        )  # fmt: skip
+        compare = self._make_compare(state, directory, indexes, stack)
+        statistics = self._make_statistics()
         checks = LiveChecks(self.catalog, self.indexes, generations, self.switches, self.publisher)
         readiness = Readiness(context, self.indexes, broken, builds.unsound, self._core, self.timers)
         forks = ForkCalls(context, state, directory, records, views)
@@ -277,7 +277,7 @@ class Lifecycle:
             ),
             ScheduleCalls: schedule,
             IndexCalls: indexes,
-            CompareCalls: CompareCalls(context, state, directory, self.indexes, indexes, self.previews, self.answers),
+            CompareCalls: compare,
             RemovalCalls: RemovalCalls(
                 context, directory, self.router, self.indexes, generations, self.switches, broken
             ),
@@ -289,6 +289,22 @@ class Lifecycle:
             InboundCalls: InboundCalls(context, state, branches, forks, builds, switches),
             FolderCalls: FolderCalls(state, context.clock, self.timers, self.watches, self.watcher),
         }  # fmt: skip
+
+    def _make_compare(
+        self, state: OpenState, directory: BranchDirectory, indexes: IndexCalls, stack: ExitStack
+    ) -> CompareCalls:
+        compare = CompareCalls(
+            self.context, state, directory, self.indexes, indexes, self.previews, self.answers, self.mirrors
+        )
+        stack.callback(self.mirrors.close)
+        self.mirrors.begin(compare.mirror)
+        return compare
+
+    def _make_statistics(self) -> Statistics:
+        return Statistics(
+            self.context, self.router, self.builds.builders, self.pool, self.admission, self.generations, self.heads,
+            self.supervisor,
+        )  # fmt: skip
 
     def _leave(self, generation: int, error: CorruptData) -> None:
         self.calls[SoakCalls].distrust(generation, error)

@@ -97,6 +97,9 @@ class Config(msgspec.Struct, frozen=True):
     query_latency_ratio_max: float = 5.0
     search_timeout_s: float = SEARCH_TIMEOUT_S
     """The time that one search may take where its caller gives no other; then it is stopped, with Timeout."""
+    mirror_share: float = 0.0
+    """The share of the queries of live readers that the newest BUILT shadow of the index is asked as well, 0 to 1; see
+    `compare`. 0: none."""
     health_interval_s: float = 1.0
     """Interval between calls of the host's health check for a soaking index."""
     worker_nice: int = 10
@@ -147,6 +150,7 @@ class Config(msgspec.Struct, frozen=True):
                 "disk_reserve_bytes",
                 "query_overlap_min",
                 "records_kept_min",
+                "mirror_share",
             )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidConfig(f"Config.{name} must be a finite number, not {value!r}")
@@ -158,8 +162,10 @@ class Config(msgspec.Struct, frozen=True):
             raise InvalidConfig("Config.batch_size_max_bytes must not be below record_size_max_bytes")
         if self.record_size_max_bytes > 64 << 20:
             raise InvalidConfig("Config.record_size_max_bytes must be at most 64 MiB")
-        if max(self.build_share, self.query_overlap_min, self.records_kept_min) > 1:
-            raise InvalidConfig("Config.build_share, query_overlap_min and records_kept_min are shares, at most 1")
+        if max(self.build_share, self.query_overlap_min, self.records_kept_min, self.mirror_share) > 1:
+            raise InvalidConfig(
+                "Config.build_share, query_overlap_min, records_kept_min and mirror_share are shares, at most 1"
+            )
         if not isinstance(self.incoming, IncomingRules):
             raise InvalidConfig(f"Config.incoming must be IncomingRules, not {self.incoming!r:.80}")
         if not isinstance(self.published_path, str):

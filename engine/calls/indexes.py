@@ -18,6 +18,7 @@ from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.authors import author
 from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.quality.mirroring import Mirrors
 from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.engine.reader import OpenReaders, Reader, no_index
 from shadowswitch.engine.views import Views
@@ -52,6 +53,7 @@ class IndexCalls:
         views: Views,
         made: Callable[[BranchRow, str, float], bool],
         previews: Previews,
+        mirrors: Mirrors,
     ) -> None:
         """`broken` gives the reason why an index is not served, by branch and type. A reader that meets damage calls
         `damaged` with the number of its generation. `made` makes the index of a fork within so many seconds; False if
@@ -71,6 +73,7 @@ class IndexCalls:
         self._views = views
         self._made = made
         self._previews = previews
+        self._mirrors = mirrors
         self._retuning = threading.Lock()
 
     def index(self, branch: str, index_type: str) -> IndexInfo:
@@ -189,7 +192,7 @@ class IndexCalls:
             check_whole("min_lsn", min_lsn, 0)
         if shadow_index_id is None:
             live = self._pinned(row, index_type, min_lsn or 0, timeout_s)
-            asked: Callable[[str], None] = live.asked.append
+            asked: Callable[[str], None] = partial(self._asked, live, (row.number, index_type))
         else:
             least = self.check_reached(row, min_lsn or 0)
             live, asked = self._previews.pin(row, index_type, shadow_index_id, least, timeout_s), _uncounted
@@ -217,6 +220,11 @@ class IndexCalls:
         )  # fmt: skip
         self._readers.add(reader)
         return reader
+
+    def _asked(self, live: Generation, index: tuple[int, str], query: str) -> None:
+        """A reader has asked a query, and has its answer."""
+        live.asked.append(query)
+        self._mirrors.note(index, query)
 
     def _pinned(self, row: BranchRow, index_type: str, min_lsn: int, timeout_s: float) -> Generation:
         """The live generation, pinned, once it shows `min_lsn`. Raises UnknownIndex, CorruptData, Timeout."""

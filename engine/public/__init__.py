@@ -60,7 +60,7 @@ from shadowswitch.model.locks.records import ProgressReport
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
 from shadowswitch.model.locks.targets import LockScope, LockType
 from shadowswitch.model.records import Change, ChangeKind, Delete, Hit, Put, Receipt, Record, RecordPage
-from shadowswitch.model.search.comparison import Comparison, ComparisonRow
+from shadowswitch.model.search.comparison import Comparison, ComparisonRow, Mirrored
 from shadowswitch.model.search.merged import MergedHit, SearchPage
 from shadowswitch.model.search.relevance import Verdict
 from shadowswitch.model.search.snippets import Snippet
@@ -137,6 +137,7 @@ __all__ = [
     "LockWaiter",
     "MergeResult",
     "MergedHit",
+    "Mirrored",
     "NotConverging",
     "PlaceLost",
     "ProgressReport",

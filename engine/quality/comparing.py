@@ -14,15 +14,19 @@ from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.indexes import IndexCalls
 from shadowswitch.engine.open_state import OpenState
+from shadowswitch.engine.quality.mirroring import Mirrors
 from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.model.errors import BuildCancelled, EngineClosed, InvalidConfig, InvalidTransition, Timeout, no_shadow
 from shadowswitch.model.search.bounds import QUERY_CHARS_MAX, check_query
-from shadowswitch.model.search.comparison import Comparison
+from shadowswitch.model.search.comparison import Comparison, ComparisonRow
+from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.storage.catalog.rows import ShadowRow
 from shadowswitch.storage.generations.generation import Generation
 
 QUERIES_MAX, LIMIT_MAX, ROWS_MAX = 200, 100, 200
 TIMEOUT_S_MAX = 600.0
+MIRROR_S, MIRROR_HITS = 20.0, 10
+"""Of one round of mirrored queries: its time, and the hits of each query."""
 AT_ONCE = 2
 """Comparisons that run at one time: each has a worker process of its own."""
 NO_QUERY = "no query is judged, and no reader of the live index has asked one"
@@ -40,6 +44,7 @@ class CompareCalls:
         calls: IndexCalls,
         previews: Previews,
         answers: WorkerAnswers,
+        mirrors: Mirrors,
     ) -> None:
         self._context = context
         self._state = state
@@ -48,6 +53,7 @@ class CompareCalls:
         self._calls = calls
         self._previews = previews
         self._answers = answers
+        self._mirrors = mirrors
         self._places = threading.BoundedSemaphore(AT_ONCE)
 
     def compare(
@@ -111,8 +117,26 @@ class CompareCalls:
                 hint="give queries, or write judgments",
             )
         return Comparison(
-            row.id, row.branch_name, row.index_type, live.row.number, shadow.row.number, found.rows, found.summary
-        )
+            row.id, row.branch_name, row.index_type, live.row.number, shadow.row.number, found.rows, found.summary,
+            self._mirrors.of(row.id),
+        )  # fmt: skip
+
+    def mirror(self, index: tuple[int, str], queries: Sequence[str]) -> tuple[str, list[ComparisonRow]] | None:
+        """Ask the live index and its newest BUILT shadow what readers have asked; None without one.
+
+        Raises as `compare`. On the thread of `Mirrors`.
+        """
+        self._state.check()
+        branch, index_type = index
+        built = self._context.shadows.pages(branch, ShadowState.BUILT, 0, None, True, None)
+        newest = next((row for row in built if row.index_type == index_type and not row.external), None)
+        if newest is None or self._branches.is_dropped(branch):
+            return None
+        deadline = self._context.clock.monotonic() + MIRROR_S
+        try:
+            return newest.id, self._compare(newest, list(dict.fromkeys(queries)), MIRROR_HITS, deadline).rows
+        except BuildCancelled as error:
+            raise EngineClosed("the engine is closed", operation="compare", hint="open it again") from error
 
     def _left_s(self, deadline: float) -> float:
         return max(0.1, deadline - self._context.clock.monotonic())

@@ -95,6 +95,20 @@ class Summary(msgspec.Struct, frozen=True):
     judgments_left_out: int = 0
 
 
+class Mirrored(msgspec.Struct, frozen=True):
+    """The queries of live readers that were asked of the shadow, too, since the engine was opened: how many, the mean
+    overlap of the hits, those without a hit in the live index, in the shadow, in the shadow alone (`lost`), and the
+    means of the milliseconds."""
+
+    queries: int
+    overlap: float
+    live_zero: int
+    shadow_zero: int
+    lost: int
+    live_ms: float
+    shadow_ms: float
+
+
 class Comparison(msgspec.Struct, frozen=True):
     """A shadow beside the live index. `rows` are at most 200: all queries of the caller, or the judged queries that
     lose most, or the last queries of readers. `summary` is over all that were asked."""
@@ -106,6 +120,8 @@ class Comparison(msgspec.Struct, frozen=True):
     shadow_generation: int
     rows: list[ComparisonRow]
     summary: Summary
+    mirrored: Mirrored | None = None
+    """With `Config.mirror_share`: what live queries say so far."""
 
     @property
     def verdict(self) -> Verdict:

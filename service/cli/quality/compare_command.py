@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from shadowswitch.engine.quality.comparing import LIMIT_MAX, TIMEOUT_S_MAX
-from shadowswitch.model.search.comparison import AskedFrom, Comparison, ComparisonRow, Summary, keys_of
+from shadowswitch.model.search.comparison import AskedFrom, Comparison, ComparisonRow, Mirrored, Summary, keys_of
 from shadowswitch.model.search.relevance import Key
 from shadowswitch.service.cli import output
 from shadowswitch.service.cli.builds import full_id
@@ -103,8 +103,18 @@ def summary_lines(found: Comparison) -> list[str]:
         f" {found.shadow_generation}: overlap {summary.overlap:.0%}, rbo {summary.rbo:.2f}{ndcg},"
         f" {summary.live_ms:.1f} -> {summary.shadow_ms:.1f} ms",
         f"without hits: {zero.live} in the live index, {zero.shadow} in the shadow, {zero.lost} in the shadow alone",
+        *_mirrored(found.mirrored),
         *_wrong(summary),
         summary.verdict.message,
+    ]
+
+
+def _mirrored(found: Mirrored | None) -> list[Any]:
+    if found is None:
+        return []
+    return [
+        f"{output.counted(found.queries, 'mirrored query').replace('querys', 'queries')}: overlap {found.overlap:.0%},"
+        f" {found.lost} without hits in the shadow alone, {found.live_ms:.1f} -> {found.shadow_ms:.1f} ms"
     ]
 
 
