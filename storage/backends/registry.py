@@ -21,6 +21,7 @@ _METHODS = (
 _BUILT_IN = {
     "fts5": "shadowswitch.storage.backends.fts5.backend:Fts5Backend",
     "kv": "shadowswitch.storage.backends.kv.backend:KvBackend",
+    "tantivy": "shadowswitch.storage.backends.tantivy.backend:TantivyBackend",
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }
 _DEFAULTS = {"SEARCH_INDEX": "fts5"}
@@ -74,6 +75,8 @@ def load(spec: str) -> Backend:
         if isinstance(found, type):
             make: Callable[[], object] = found
             found = make()
+    except InvalidConfig:
+        raise
     except Exception as error:
         raise InvalidConfig(
             f"backend {spec!r} cannot be loaded: {error}",

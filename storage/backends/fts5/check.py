@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -35,15 +35,22 @@ _numbers = count(1)
 def check(path: Path, options: Mapping[str, Any], looked: Count = no_look) -> list[str]:
     """The findings, empty when the shard is sound. Raises `StorageFull` when the copy has no room."""
     try:
-        with _copy_of(path, options, looked) as copy, store.translated("check", path):
+        with copy_of(path, options, looked) as copy, store.translated("check", path):
             copy.set_progress_handler(lambda: looked(0), STEPS)
-            return [*_check_pages(copy), *_check_terms(copy), *_check_rows(copy, path)]
+            return [*check_pages(copy), *_check_terms(copy), *check_rows(copy, path)]
     except CorruptData as error:
         return [error.message]
 
 
+def _begun(_: sqlite3.Connection) -> None:
+    """Nothing to look at."""
+
+
 @contextmanager
-def _copy_of(path: Path, options: Mapping[str, Any], looked: Count) -> Iterator[sqlite3.Connection]:
+def copy_of(
+    path: Path, options: Mapping[str, Any], looked: Count, begun: Callable[[sqlite3.Connection], None] = _begun
+) -> Iterator[sqlite3.Connection]:
+    """A copy of a shard as of one moment, without a name. `begun` looks at the moment before it is copied."""
     with store.translated("copy for check", path):
         store.refuse_cut(path)
     with store.translated("copy for check", path), closing(store.open_existing(path, options, "ro")) as source:
@@ -57,6 +64,7 @@ def _copy_of(path: Path, options: Mapping[str, Any], looked: Count) -> Iterator[
                 copy.execute("PRAGMA synchronous=OFF")
                 source.execute("BEGIN")
                 store.read_state(source, path)  # all parts of the copy are of this moment
+                begun(source)
                 source.backup(copy, pages=PAGES, progress=lambda *_: looked(0))
                 source.execute("ROLLBACK")
                 copy.execute("SELECT * FROM state").fetchall()
@@ -86,7 +94,8 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _check_pages(copy: sqlite3.Connection) -> list[str]:
+def check_pages(copy: sqlite3.Connection) -> list[str]:
+    """Every page of a copy, by SQLite."""
     rows = copy.execute(f"PRAGMA integrity_check({FINDINGS_MAX})").fetchall()
     return [f"pages: {text}" for (text,) in rows if text != "ok"]
 
@@ -101,7 +110,7 @@ def _check_terms(copy: sqlite3.Connection) -> list[str]:
     return []
 
 
-def _check_rows(copy: sqlite3.Connection, path: Path) -> list[str]:
+def check_rows(copy: sqlite3.Connection, path: Path) -> list[str]:
     """In the order of the file: the order of keys would visit its pages at random."""
     findings: list[str] = []
     digest = Digest()

@@ -23,7 +23,7 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from shadowswitch.model.search.query import Either, Every, Node, Term, parse_query
+from shadowswitch.model.search.query import Either, Every, Node, Term, Tokenize, parse_query
 from shadowswitch.storage.backends.fts5.extra import Piece, has_hangul, pieces
 from shadowswitch.storage.backends.fts5.options import EXTRA, Layout, folded
 
@@ -54,10 +54,11 @@ def parse(query: str, layout: Layout) -> Query:
     return compiled(tree(query, layout), layout)
 
 
-def tree(query: str, layout: Layout) -> Node | None:
-    """The terms of a query, without stop words."""
+def tree(query: str, layout: Layout, tokenize: Tokenize | None = None) -> Node | None:
+    """The terms of a query, without stop words. `tokenize` stands for the tokenizer of FTS5."""
     fewest = 1 if layout.trigram else 2  # characters for a token: one, and another one behind it that is in no token
-    found = parse_query(query, partial(_tokens, layout=layout), layout.fields, layout.composed, fewest)
+    tokens = tokenize or partial(_tokens, layout=layout)
+    found = parse_query(query, tokens, layout.fields, layout.composed, fewest)
     return found if found is None or not layout.stop_words else _without_stop_words(found, layout) or found
 
 

@@ -45,11 +45,12 @@ class Fts5Reader:
 
     _begin, _rollback = "BEGIN", "ROLLBACK"
     """Around the statements of a search, which are as of one moment."""
+    layout_type: type[Layout] = Layout
 
     def __init__(self, shards: Sequence[Path], options: Mapping[str, Any], steps: int = STEPS) -> None:
         self._paths = tuple(shards)
         self._options = options
-        self._layout = layout = Layout(options)
+        self._layout = layout = self.layout_type(options)
         self._closed = False
         self._running = _Running()
         self._connections: list[sqlite3.Connection] = []

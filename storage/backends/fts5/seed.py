@@ -40,7 +40,7 @@ def plan(old: Mapping[str, Any], new: Mapping[str, Any]) -> Reuse:
 def seed(source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]) -> None:
     """See `protocol.Seeding.seed`."""
     file = target / COPY
-    _remove(file)
+    remove(file)
     try:
         with closing(store.open_existing(source, old, "ro")) as connection, store.translated("seed", source):
             connection.execute("BEGIN")
@@ -48,9 +48,9 @@ def seed(source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, A
             copy_file(connection, file)
         with store.translated("seed", target):
             _make_new(file, Layout(new), plan(old, new) is Reuse.REINDEX, store.spec_text(new), rest)
-            _put_in_place(file, target / store.FILE)
+            put_in_place(file, target / store.FILE)
     finally:
-        _remove(file)
+        remove(file)
 
 
 def _make_new(file: Path, layout: Layout, reindex: bool, spec: str, rest: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ def _index_again(copy: sqlite3.Connection, names: str, rest: Callable[[], None])
         rest()
 
 
-def _put_in_place(file: Path, place: Path) -> None:
+def put_in_place(file: Path, place: Path) -> None:
     """The copy takes the place of the empty shard, whose log goes first: it is none of the copy."""
     descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -102,6 +102,7 @@ def _put_in_place(file: Path, place: Path) -> None:
     sync_directory(place.parent)
 
 
-def _remove(file: Path) -> None:
+def remove(file: Path) -> None:
+    """Remove a database with what SQLite may have left beside it."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         file.with_name(file.name + suffix).unlink(missing_ok=True)

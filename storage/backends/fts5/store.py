@@ -22,7 +22,7 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ _PENDING_BYTE = 1 << 30
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _NO_MEMORY = (sqlite3.SQLITE_IOERR_NOMEM, sqlite3.SQLITE_IOERR_SHMMAP)
 """SQLite's I/O errors for memory that cannot be had; a plain SQLITE_NOMEM is a MemoryError in Python."""
+Words = tuple[Sequence[str], Sequence[str]]
 SQLITE_ERRORS = (sqlite3.Error, MemoryError)
 """What a call of Python's sqlite3 raises for the database."""
 
@@ -81,8 +82,9 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def create(path: Path, options: Mapping[str, Any]) -> None:
-    """An empty, durable shard in `path`; removes its content first."""
+def create(path: Path, options: Mapping[str, Any], words: Words | None = None) -> None:
+    """An empty, durable shard in `path`; removes its content first. `words` are the columns of its texts, and the
+    statements that make what finds them; else those of `fts5`."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
@@ -93,7 +95,7 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            _create_schema(connection, options)
+            _create_schema(connection, options, words or _words_of(options))
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             connection.close()
@@ -101,9 +103,14 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
         sync_directory(path.parent)
 
 
-def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -> None:
+def _words_of(options: Mapping[str, Any]) -> Words:
     layout = Layout(options)
-    texts = "".join(f", {name} TEXT NOT NULL" for name in layout.columns)
+    return layout.columns, words_schema(layout)
+
+
+def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any], words: Words) -> None:
+    columns, statements = words
+    texts = "".join(f", {name} TEXT NOT NULL" for name in columns)
     connection.execute("BEGIN IMMEDIATE")
     for statement in (
         f"PRAGMA application_id={APPLICATION_ID}",
@@ -111,7 +118,7 @@ def _create_schema(connection: sqlite3.Connection, options: Mapping[str, Any]) -
         "CREATE TABLE docs(rowid INTEGER PRIMARY KEY, kh INTEGER NOT NULL, lsn INTEGER NOT NULL,"
         f" type TEXT NOT NULL, id TEXT NOT NULL{texts})",
         "CREATE INDEX docs_by_key ON docs(kh)",
-        *words_schema(layout),
+        *statements,
         "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK(one = 1), applied_lsn INTEGER NOT NULL, cursor BLOB NOT NULL,"
         " loaded INTEGER NOT NULL, digest BLOB NOT NULL)",
         "CREATE TABLE spec(options TEXT NOT NULL)",

@@ -77,10 +77,12 @@ class Fts5Writer:
     def finish_load(self, applied_lsn: int) -> None:
         state = self._state
         with self._transaction("finish load") as digest:
-            self._connection.execute(
-                "INSERT INTO fts(fts, rank) VALUES('crisismerge', ?)", (store.CRISISMERGE_SEGMENTS,)
-            )
+            self._finish_words()
             self._save(ShardState(max(applied_lsn, state.applied_lsn), state.cursor, True, digest))
+
+    def _finish_words(self) -> None:
+        """Inside the transaction that ends the load."""
+        self._connection.execute("INSERT INTO fts(fts, rank) VALUES('crisismerge', ?)", (store.CRISISMERGE_SEGMENTS,))
 
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
         state = self._state
@@ -116,7 +118,7 @@ class Fts5Writer:
         with store.translated("read rows", self._path):
             for bucket in buckets:
                 yield from self._connection.execute(
-                    "SELECT type, id, lsn FROM docs WHERE kh BETWEEN ? AND ?", _range_of(bucket)
+                    "SELECT type, id, lsn FROM docs WHERE kh BETWEEN ? AND ?", range_of(bucket)
                 )
 
     def amend(self, items: Sequence[Item]) -> None:
@@ -231,12 +233,12 @@ class Fts5Writer:
 
     def _empty(self, bucket: int, digest: Digest) -> None:
         chosen = "WHERE kh BETWEEN ? AND ?"
-        self._connection.execute(self._unindex.format(chosen) + " ORDER BY rowid", _range_of(bucket))
-        self._connection.execute(f"DELETE FROM docs {chosen}", _range_of(bucket))
+        self._connection.execute(self._unindex.format(chosen) + " ORDER BY rowid", range_of(bucket))
+        self._connection.execute(f"DELETE FROM docs {chosen}", range_of(bucket))
         digest.clear(bucket)
 
 
-def _range_of(bucket: int) -> tuple[int, int]:
+def range_of(bucket: int) -> tuple[int, int]:
     """The first and last `kh` of a bucket."""
     first = (bucket << 58) - store.KEY_BIAS
     return first, first + (1 << 58) - 1
