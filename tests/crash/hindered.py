@@ -27,9 +27,10 @@ from shadowswitch import Engine, EngineAlreadyOpen, ShadowSwitchError
 from shadowswitch.service.daemon.mirror import Mirror
 from tests.crash.clocks import Clocks
 from tests.crash.ledger import Ledger, LedgerContent
+from tests.crash.of_backend import BUILD
 from tests.crash.oracle import RESTING, Demands
 from tests.crash.running import wait_until
-from tests.crash.workload import BUILD, INDEX, PATIENCE_S, Life, Scribe, config, patient
+from tests.crash.workload import INDEX, PATIENCE_S, Life, Scribe, config, patient
 from tests.support import inside
 from tests.support.refusing import refuse_while
 
@@ -52,7 +53,7 @@ class Host:
         self.chance = random.Random(seed)
         self.scribe = Scribe(engine, ledger, seed, KEYS)
         self.life = Life(
-            engine, ledger, {**BUILD, "parallel_workers": 1, "backend": self.chance.choice(["fts5", "kv"])}
+            engine, ledger, {**BUILD, "parallel_workers": 1, "backend": self.chance.choice(["fts5", "kv", "tantivy"])}
         )
         if self.life.build_config["backend"] == "kv":
             del self.life.build_config["columns"]

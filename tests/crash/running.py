@@ -39,8 +39,9 @@ class Ended(msgspec.Struct, frozen=True):
 class Scene:
     """One run: its data directory, its ledger, and the folder in which a passed failpoint makes a file."""
 
-    def __init__(self, folder: Path, data: Path | None = None) -> None:
+    def __init__(self, folder: Path, data: Path | None = None, backend: str = "fts5") -> None:
         self.folder = folder
+        self.backend = backend
         self.data = data or folder / "data"
         self.ledger = folder / "ledger"
         self.marks = folder / "marks"
@@ -76,7 +77,8 @@ class Scene:
     def environment(self, points: str, once: bool = True) -> dict[str, str]:
         """The environment of the process, apart from ours."""
         marks = {"SHADOWSWITCH_POINTS_ONCE": str(self.marks)} if once else {}
-        return {"SHADOWSWITCH_POINTS": points, **marks} if points else {}
+        of_index = {"WORKLOAD_BACKEND": self.backend}
+        return {"SHADOWSWITCH_POINTS": points, **marks, **of_index} if points else of_index
 
     def verdict(self, *arguments: str) -> dict[str, Any]:
         """Run the oracle and demand that it finds no problem; returns its figures."""

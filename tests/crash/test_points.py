@@ -41,6 +41,11 @@ LATER_PASSES = {
     "group.pointed": (3, 5),
     "follow.applied": (20,),
     "lock.stored": (4,),
+    "words.begun": (3,),
+    "words.synced": (3,),
+    "words.added": (3,),
+    "words.committed": (3,),
+    "words.settled": (3,),
 }
 """The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""
 NEEDS = {
@@ -49,7 +54,17 @@ NEEDS = {
     "switch.withdrawn": "switch.verify=raise:EIO@1",
 }
 """The failpoints to plan besides, so that the workload passes this one."""
+OF_TANTIVY = {name for name in POINTS if name.startswith("words.")}
+"""Failpoints that only an index with this backend passes, in workers at the end of a load, and in the host."""
 CASES = [(name, 1) for name in POINTS] + [(name, nth) for name, more in LATER_PASSES.items() for nth in more]
+TANTIVY_CASES = [
+    *(("copy.slice", 5), ("copy.loaded", 1), ("catchup.slice", 1), ("seed.made", 1), ("seed.slice", 1)),
+    *(("build.built", 1), ("switch.drained", 2), ("switch.committed", 1), ("switch.committed", 2)),
+    *(("switch.pointed", 2), ("publish.copied", 1), ("publish.staged", 1), ("follow.shard_applied", 2)),
+    *(("follow.applied", 20), ("follow.flushed", 5), ("repair.bucket", 1), ("retire.shard_removed", 1)),
+    *(("recover.opened", 2), ("merge.batch", 1)),
+]
+"""With an index of this backend as well: the steps in which its files are made, copied, written or removed."""
 SELDOM = {
     "publish.copied": 2,
     "publish.staged": 1,
@@ -91,15 +106,20 @@ def test_kill_at_every_named_point(tmp_path: Path, name: str, nth: int) -> None:
     kill_at(name, nth, tmp_path)
 
 
+@pytest.mark.parametrize(("name", "nth"), TANTIVY_CASES, ids=ids(TANTIVY_CASES))
+def test_kill_beside_a_tantivy_index(tmp_path: Path, name: str, nth: int) -> None:
+    kill_at(name, nth, tmp_path, "tantivy")
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize(("name", "nth"), MORE_CASES, ids=ids(MORE_CASES))
 def test_kill_at_later_passes_of_every_named_point(tmp_path: Path, name: str, nth: int) -> None:
     kill_at(name, nth, tmp_path)
 
 
-def kill_at(name: str, nth: int, tmp_path: Path) -> None:
+def kill_at(name: str, nth: int, tmp_path: Path, backend: str = "") -> None:
     """Kill the process that passes a failpoint for the nth time, then ask the oracle."""
-    scene = Scene(tmp_path)
+    scene = Scene(tmp_path, backend=backend or ("tantivy" if name in OF_TANTIVY else "fts5"))
     besides = f";{NEEDS[name]}" if name in NEEDS else ""
     size = "damaged" if name == "repair.bucket" else "whole"
     ended = scene.workload(size, points=f"{name}=kill@{nth}{besides}")
@@ -109,7 +129,7 @@ def kill_at(name: str, nth: int, tmp_path: Path) -> None:
         assert ended.killed, f"{name} killed the host, but it ended with {ended.status}: {ended.errors}"
         assert name not in IN_WORKERS
     else:
-        assert name in IN_WORKERS, f"{name} was passed by a worker process"
+        assert name in IN_WORKERS | OF_TANTIVY, f"{name} was passed by a worker process"
         assert ended.status == 0, f"a worker died at {name}, and the host ended with {ended.status}: {ended.errors}"
         ledger = LedgerContent(scene.ledger)
         assert [note["worker_deaths"] for note in ledger.notes if note["kind"] == "end"] == [1]

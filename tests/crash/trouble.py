@@ -21,8 +21,9 @@ import pytest
 
 from shadowswitch import Engine, Reader, ShadowState, ShadowSwitchError, UnknownBranch, UnknownIndex
 from tests.crash.ledger import Change, Ledger, LedgerContent
+from tests.crash.of_backend import BUILD
 from tests.crash.oracle import RESTING, Demands
-from tests.crash.workload import BUILD, INDEX, PATIENCE_S, TYPES, Beside, Life, Scribe, config, patient
+from tests.crash.workload import INDEX, PATIENCE_S, TYPES, Beside, Life, Scribe, config, patient
 from tests.support import inside
 
 LARGE = "x" * 20_000

@@ -32,6 +32,7 @@ from shadowswitch import (
 )
 from tests.crash.grouped import together
 from tests.crash.ledger import Change, Ledger
+from tests.crash.of_backend import BUILD
 from tests.crash.running import wait_until
 from tests.support.patience import unless_in_use
 
@@ -39,7 +40,6 @@ INDEX = "SEARCH_INDEX"
 SIDE_INDEX = "SIDE_INDEX"
 TYPES = ("link_type", "object_type")
 BRANCHES = ("main", "feature/가지")
-BUILD: dict[str, Any] = {"shards": 2, "parallel_workers": 2, "columns": ["title"]}
 WORDS = ("amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath")
 FLUSHES_BESIDE_A_SCAN = 3
 """The first checkpoint beside a scan may still have changes from before the scan to write, and then forces the log."""

@@ -27,7 +27,7 @@ class OnFts5(BackendConformance):
     """fts5 with any options."""
 
     backend_spec = FTS5
-    wrong_configs = (
+    wrong_configs: tuple[dict[str, Any], ...] = (
         {"analyzer": "x"},
         {"tokenizer": "porter'); DROP TABLE docs; --"},
         {"tokenizer": "unicode61 remove_diacritics 3"},
@@ -63,6 +63,26 @@ class TestFts5ByDefault(OnFts5):
 
 class TestFts5WithColumns(OnFts5):
     build_config = {"columns": {"title": 3, "nested": 1}, "tokenizer": "porter", "prefix": [2, 3]}
+
+
+class OnTantivy(OnFts5):
+    """tantivy with any options."""
+
+    backend_spec = "shadowswitch.storage.backends.tantivy.backend:TantivyBackend"
+    wrong_configs = (
+        *OnFts5.wrong_configs,
+        {"tokenizer": "trigram"},
+        {"tokenizer": "ascii"},
+        {"prefix": [2]},
+    )
+
+
+class TestTantivyByDefault(OnTantivy):
+    pass
+
+
+class TestTantivyWithColumns(OnTantivy):
+    build_config = {"columns": {"title": 3, "nested": 1}, "tokenizer": "porter cjk code"}
 
 
 class TestKv(BackendConformance):

@@ -53,6 +53,9 @@ class Limit(Enum):
     SWITCH_GRACE_S = "shadowswitch.engine.calls.switches.SWITCH_GRACE_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
     WEBHOOK_ATTEMPT_TIMEOUT_S = "shadowswitch.service.daemon.delivery.ATTEMPT_TIMEOUT_S"
+    WORDS_CARRY_ROWS = "shadowswitch.storage.backends.tantivy.writer.CARRY_ROWS"
+    WORDS_CARRY_S = "shadowswitch.storage.backends.tantivy.writer.CARRY_S"
+    WORDS_TERMS_SCORED = "shadowswitch.storage.backends.tantivy.matching.TERMS_SCORED"
     WORKLOAD_JOIN_TIMEOUT_S = "shadowswitch.service.demo.workload.JOIN_TIMEOUT_S"
 
 

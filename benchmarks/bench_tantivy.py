@@ -1,0 +1,130 @@
+"""The tantivy backend beside bare Tantivy and fts5: build and search, side by side on the same records.
+
+    python -m benchmarks.bench_tantivy [--records 100000] [--rounds 3]
+
+Bare Tantivy has the same fields, analyzed alike, and stores type and id of each document. A machine that is busy makes
+all of them slower, so read the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import accumulate
+from pathlib import Path
+
+import tantivy
+
+from benchmarks.common import quantile
+from shadowswitch.model.digest import key_hash
+from shadowswitch.model.records import Item
+from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.protocol import IndexReader
+
+SLICE, HITS = 1_000, 10
+WORDS = 30_000
+Search = Callable[[str], int]
+
+
+def items_of(count: int) -> list[Item]:
+    """Records of 5 to 60 words, which are as frequent as their rank says (Zipf)."""
+    chance, weights = random.Random(1), list(accumulate(1 / rank for rank in range(1, WORDS + 1)))
+    words = [f"w{rank}" for rank in range(WORDS)]
+    texts = (" ".join(chance.choices(words, cum_weights=weights, k=chance.randint(5, 60))) for _ in range(count))
+    keys = [f"id-{number}" for number in range(count)]
+    return [
+        Item(lsn, "doc", id, key_hash("doc", id), {"text": text})
+        for lsn, (id, text) in enumerate(zip(keys, texts, strict=True), 1)
+    ]
+
+
+def queries() -> list[str]:
+    """One word, and two."""
+    chance = random.Random(2)
+    one = [f"w{int(10 ** chance.uniform(0.5, 4))}" for _ in range(150)]
+    return one + [f"w{int(10 ** chance.uniform(0.5, 3.3))} w{int(10 ** chance.uniform(0.5, 3.3))}" for _ in range(150)]
+
+
+def bare(folder: Path, items: list[Item]) -> tuple[float, Search]:
+    """Bare Tantivy: the seconds of its build, and its search."""
+    builder = tantivy.SchemaBuilder().add_text_field("type", stored=True, tokenizer_name="raw", index_option="basic")
+    builder = builder.add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
+    schema = builder.add_text_field("text").build()
+    index = tantivy.Index(schema, str(folder))
+    begun = time.perf_counter()
+    writer = index.writer(50_000_000, 1)
+    for item in items:
+        document = tantivy.Document()
+        document.add_text("type", item.resource_type)
+        document.add_text("id", item.id)
+        document.add_text("text", (item.fields or {})["text"])
+        writer.add_document(document)
+    writer.commit()
+    taken = time.perf_counter() - begun
+    index.reload()
+    searcher = index.searcher()
+
+    def search(query: str) -> int:
+        words = [tantivy.Query.term_query(schema, "text", word) for word in query.split()]
+        wanted = tantivy.Query.boolean_query([(tantivy.Occur.Must, word) for word in words])
+        hits = searcher.search(wanted, HITS, count=False).hits
+        return len([(searcher.doc(address).to_dict(), score) for score, address in hits])
+
+    return taken, search
+
+
+def ours(backend: str, folder: Path, items: list[Item]) -> tuple[float, IndexReader]:
+    """A shard of a backend: the seconds of its load, and a reader."""
+    found = registry.backend(backend)
+    options = found.configure({})
+    found.create_shard(folder / "shard", options)
+    with closing(found.open_writer(folder / "shard", options)) as writer:
+        begun = time.perf_counter()
+        for first in range(0, len(items), SLICE):
+            writer.load(items[first : first + SLICE], b"c")
+        writer.finish_load(len(items))
+        taken = time.perf_counter() - begun
+    return taken, found.open_reader([folder / "shard"], options)
+
+
+def times_of(search: Search) -> Iterator[float]:
+    """The milliseconds of each query, by the processor time of this thread."""
+    for query in queries():
+        begun = time.thread_time()
+        search(query)
+        yield (time.thread_time() - begun) * 1000
+
+
+def main(arguments: list[str]) -> None:
+    """Print the figures of each round."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args(arguments)
+    items = items_of(given.records)
+    for _ in range(given.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "bare").mkdir()
+            seconds, search = bare(Path(folder) / "bare", items)
+            searches = {"bare": search}
+            rates = {"bare": given.records / seconds}
+            for backend in ("tantivy", "fts5"):
+                (Path(folder) / backend).mkdir()
+                seconds, reader = ours(backend, Path(folder) / backend, items)
+                rates[backend] = given.records / seconds
+                searches[backend] = lambda query, reader=reader: len(reader.search(query, HITS))  # type: ignore[misc]
+            for name, one in searches.items():
+                times = sorted(times_of(one))
+                print(
+                    f"{name:8} build {rates[name]:8,.0f}/s, {rates[name] / rates['bare']:5.2f} of bare;"
+                    f" search p50 {quantile(times, 0.5):7.3f} ms, p99 {quantile(times, 0.99):7.3f} ms"
+                )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,13 @@
+"""What the workload builds. Its indexes have the backend of WORKLOAD_BACKEND in the environment, else `fts5`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from shadowswitch.storage.backends.tantivy import writer
+
+BACKEND = os.environ.get("WORKLOAD_BACKEND", "fts5")
+BUILD: dict[str, Any] = {"shards": 2, "parallel_workers": 2, "columns": ["title"], "backend": BACKEND}
+if BACKEND == "tantivy":
+    writer.CARRY_ROWS, writer.CARRY_S = 1, 0.0  # each flush carries rows into the words
