@@ -1,4 +1,4 @@
-"""The tantivy backend beside bare Tantivy and fts5: build and search, side by side on the same records.
+"""Benchmark 14, the tantivy backend beside bare Tantivy and fts5: build and search, side by side on the same records.
 
     python -m benchmarks.bench_tantivy [--records 100000] [--rounds 3]
 
@@ -8,19 +8,19 @@ all of them slower, so read the ratios.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
 import tantivy
 
-from benchmarks.common import quantile
+from benchmarks import common
+from benchmarks.common import Report, quantile
 from shadowswitch.model.digest import key_hash
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends import registry
@@ -28,6 +28,7 @@ from shadowswitch.storage.backends.protocol import IndexReader
 
 SLICE, HITS = 1_000, 10
 WORDS = 30_000
+NAMES = {"bare": "bare Tantivy", "tantivy": "`tantivy`", "fts5": "`fts5`"}
 Search = Callable[[str], int]
 
 
@@ -100,31 +101,51 @@ def times_of(search: Search) -> Iterator[float]:
         yield (time.thread_time() - begun) * 1000
 
 
-def main(arguments: list[str]) -> None:
-    """Print the figures of each round."""
-    parser = argparse.ArgumentParser()
+def one_round(folder: Path, items: list[Item]) -> dict[str, tuple[float, list[float]]]:
+    """By way: the records that it builds in a second, and the milliseconds of its searches."""
+    (folder / "bare").mkdir()
+    seconds, search = bare(folder / "bare", items)
+    found = {"bare": (len(items) / seconds, list(times_of(search)))}
+    for backend in ("tantivy", "fts5"):
+        (folder / backend).mkdir()
+        seconds, reader = ours(backend, folder / backend, items)
+        with closing(reader):
+            found[backend] = len(items) / seconds, list(times_of(partial(_count, reader)))
+    return found
+
+
+def _count(reader: IndexReader, query: str) -> int:
+    return len(reader.search(query, HITS))
+
+
+def main() -> int:
+    """The command."""
+    parser = common.arguments(__doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args(arguments)
-    items = items_of(given.records)
-    for _ in range(given.rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "bare").mkdir()
-            seconds, search = bare(Path(folder) / "bare", items)
-            searches = {"bare": search}
-            rates = {"bare": given.records / seconds}
-            for backend in ("tantivy", "fts5"):
-                (Path(folder) / backend).mkdir()
-                seconds, reader = ours(backend, Path(folder) / backend, items)
-                rates[backend] = given.records / seconds
-                searches[backend] = lambda query, reader=reader: len(reader.search(query, HITS))  # type: ignore[misc]
-            for name, one in searches.items():
-                times = sorted(times_of(one))
-                print(
-                    f"{name:8} build {rates[name]:8,.0f}/s, {rates[name] / rates['bare']:5.2f} of bare;"
-                    f" search p50 {quantile(times, 0.5):7.3f} ms, p99 {quantile(times, 0.99):7.3f} ms"
-                )
+    options = parser.parse_args()
+    report = Report("14. Tantivy", f"{options.records:,} records of 5 to 60 words, Zipf; one shard, one thread")
+    items, lines = items_of(options.records), []
+    rounds = []
+    with common.scratch(options.folder) as folder:
+        for number in range(options.rounds):
+            (folder / f"{number}").mkdir()
+            rounds.append(one_round(folder / f"{number}", items))
+    rate = {way: quantile([found[way][0] for found in rounds], 0.5) for way in rounds[0]}
+    times = {way: [ms for found in rounds for ms in found[way][1]] for way in rounds[0]}
+    for way in rounds[0]:
+        cuts = " | ".join(f"{quantile(times[way], cut):.2f}" for cut in (0.5, 0.99))
+        lines.append(f"| {NAMES[way]} | {rate[way]:,.0f} | {rate[way] / rate['bare']:.2f} | {cuts} |")
+    head = "| | records/s of a build | by bare | search p50 ms | p99 |\n|---|---|---|---|---|\n"
+    report.text = (
+        head + "\n".join(lines) + f"\n\nMedian of {len(rounds)} rounds; searches by the time of their thread.\n"
+    )
+    ratio = quantile(times["tantivy"], 0.5) / quantile(times["bare"], 0.5)
+    report.target("search p50 at most 1.2 times bare Tantivy", f"{ratio:.2f}", ratio <= 1.2)
+    built = rate["tantivy"] / rate["bare"]
+    report.target("build at least 0.8 of bare Tantivy", f"{built:.2f}", built >= 0.8)
+    return common.finish(report, options)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())
