@@ -78,7 +78,7 @@ def search(
     offset: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     resource_types: Annotated[list[str] | None, Parameter(name="--type", negative="", show_default=False)] = None,
     where: Annotated[str | None, Parameter(show_default=False)] = None,
-    fields: Annotated[list[str] | None, Parameter(name="--field", negative="", show_default=False)] = None,
+    fields: Annotated[list[str] | None, Parameter(name="--fields", negative="", show_default=False)] = None,
     highlight: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     timeout: Annotated[float, Parameter(validator=Number(gt=0))] = SEARCH_TIMEOUT_S,
     shadow: Annotated[str | None, Parameter(show_default=False)] = None,

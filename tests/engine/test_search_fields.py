@@ -93,11 +93,11 @@ def test_the_command_line_shows_fields_and_highlights(
     assert engine.rebuild("main", KIND, [TYPE]).success
     engine.close()
     cli, call = Cli(capsys), ("search", "main", "loop it", "--data", tmp_path / "data", "--highlight")
-    found = cli(*call, "--field", "tags")
+    found = cli(*call, "--fields", "tags")
     assert "object_type/odd" in found
     assert 'tags: ["x"]' in found
     assert r"title: a\u001b[31m loop of it" in found
-    hit = cli.json(*call, "--field", "*")["hits"][0]
+    hit = cli.json(*call, "--fields", "*")["hits"][0]
     assert hit["fields"] == {"title": "a\x1b[31m loop\nof it", "tags": ["x"]}
     text, marks = hit["highlights"]["title"]["text"], hit["highlights"]["title"]["marks"]
     assert [text[begin:end] for begin, end in marks] == ["loop", "it"]

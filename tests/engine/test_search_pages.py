@@ -160,7 +160,7 @@ def test_the_command_line_searches_several_indexes(
     expected = engine.search_many("loop", ["main", "other"], 4, fields=["n"])
     engine.close()
     cli = Cli(capsys)
-    call = ("search", "main", "loop", "--also", "other:SEARCH_INDEX", "--limit", 4, "--field", "n")
+    call = ("search", "main", "loop", "--also", "other:SEARCH_INDEX", "--limit", 4, "--fields", "n")
     found = cli.json(*call, "--data", tmp_path / "data")["hits"]
     assert [(one["branch_name"], one["hit"]["id"], one["hit"]["fields"]) for one in found] == [
         (one.branch_name, one.hit.id, one.hit.fields) for one in expected
