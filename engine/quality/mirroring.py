@@ -68,7 +68,8 @@ class Mirrors(ServiceThread):
     def close(self) -> None:
         """End behind the round that runs; the engine ends its worker. Idempotent."""
         self._ended.set()
-        self.join(JOIN_S)
+        if self._share > 0:
+            self.join(JOIN_S)
 
     def run(self) -> None:
         while not self._ended.wait(PERIOD_S):

@@ -43,7 +43,7 @@ MUTANTS: Planted = {
         },
     ),
     "lost waiter: the actor of a branch stops although a request waits": (
-        "was refused although its locks are held",
+        "although",  # its locks are held, or nothing went wrong: the waiter is refused, or is never answered
         {
             "actors/branch/router.py": [
                 (

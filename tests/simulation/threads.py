@@ -118,10 +118,34 @@ class VirtualThread:
         return not self._over.done()
 
 
+class VirtualSemaphore:
+    """As `threading.BoundedSemaphore`."""
+
+    def __init__(self, value: int = 1) -> None:
+        self._condition = VirtualCondition()
+        self._free = self._most = value
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        with self._condition:
+            while not self._free:
+                if not blocking or not self._condition.wait(timeout):
+                    return False
+            self._free -= 1
+            return True
+
+    def release(self) -> None:
+        with self._condition:
+            if self._free == self._most:
+                raise ValueError("Semaphore released too many times")
+            self._free += 1
+            self._condition.notify()
+
+
 class VirtualThreading:
     """The part of `threading` that the library uses."""
 
     Lock, Condition, Event, Thread = VirtualLock, VirtualCondition, VirtualEvent, VirtualThread
+    BoundedSemaphore = VirtualSemaphore
     get_ident = staticmethod(real_threading.get_ident)
     local = real_threading.local
 
