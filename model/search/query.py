@@ -30,8 +30,9 @@ TOKENS_MAX = 256
 TERMS_PLAIN = 16
 """In a query of more terms, those with the same tokens count once, or end it: at each place of a term, bm25 looks at
 all terms."""
-DEPTH_MAX = 16
-"""Parentheses inside parentheses; deeper ones are left out."""
+DEPTH_MAX = 6
+"""Parentheses inside parentheses; deeper ones are left out. SQLite and FTS5 parse what becomes of each level on a stack
+of 100 places."""
 _PHRASE = re.compile(r'"([^"]*)(?:"(\*?)|$)')
 _WORD = re.compile(r'[^\s"]+')
 _FIELD = re.compile(r'([^\s":()]+):(?=[^\s:])')

@@ -249,6 +249,27 @@ def test_files_with_parts_of_words_share_nothing_with_files_without() -> None:
     assert BACKEND.plan(cjk, BACKEND.configure({"tokenizer": "porter cjk"})) is Reuse.REINDEX
 
 
+DEEP = {
+    "alternating": (("(w{n} OR ", "(w{n} "), ")"),
+    "exclusions of alternatives": (("w{n} -(v{n} OR ",), ")"),
+    "exclusions in groups": (("(w{n} NOT (v{n} OR ",), "))"),
+    "alternatives of words side by side": (("w{n} OR (v{n} ",), ")"),
+}
+
+
+@pytest.mark.parametrize("tokenizer", ["unicode61", "porter cjk code", "trigram"])
+@pytest.mark.parametrize("form", DEEP)
+@pytest.mark.parametrize("depth", [2, 6, 7, 16, 60])
+def test_a_query_of_any_depth_has_an_answer(path: Path, tokenizer: str, form: str, depth: int) -> None:
+    """The parsers of SQLite and FTS5 have a stack of 100 places; what overflows it was taken for damage."""
+    levels, end = DEEP[form]
+    opened = "".join(levels[number % len(levels)].replace("{n}", str(number % 9)) for number in range(depth))
+    options: dict[str, Any] = {"columns": ["title", "body"], "synonyms": [["w1", "u1 t1"], ["v2", "u2 t2"]]}
+    with closing(Index(path, tokenizer=tokenizer, **options)) as index:
+        index.add(a={"body": "w0 v0 w1 x"}, b={"title": "u1 t1 v3"})
+        assert set(index.find(f"{opened}x{end * depth}")) <= {"a", "b"}
+
+
 def test_the_tree_of_a_query_has_its_operators() -> None:
     found = tree("a (b OR c) -d", Layout(BACKEND.configure({"stop_words": ["a"]})))
     assert found == Every((Either((Term("b"), Term("c"))),), (Term("d"),))

@@ -6,6 +6,7 @@ long scan has a connection of its own.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -38,6 +39,8 @@ STEPS = 20_000
 """SQLite asks for the time limit after so many steps of its machine: about 2 ms of a search that sorts its hits, half a
 second of one for a phrase of many tokens. Each time it needs the GIL, so not more often."""
 _LIMIT_MAX = (1 << 31) - 1
+_OF_QUERY = re.compile("fts5:|parser stack|xpression tree")
+"""In an error of SQLite about the statement, and not about the file: it is no damage of the index."""
 
 
 class Fts5Reader:
@@ -191,7 +194,7 @@ class Fts5Reader:
         except store.SQLITE_ERRORS as error:
             if time_limit.ended:  # whatever FTS5 made of the interruption: it is no damage
                 raise time_limit.error() from error
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and "fts5:" in str(error):
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR and _OF_QUERY.search(str(error)):
                 raise InvalidConfig(f"the query cannot be used: {error}", operation="search") from error
             raise store.translate(error, "search", path) from error
 
