@@ -19,7 +19,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,14 @@ from shadowswitch.storage.backends.tantivy import words as words_module
 from shadowswitch.storage.backends.tantivy.delta import coverage
 from shadowswitch.storage.backends.tantivy.options import WordsLayout
 from shadowswitch.storage.backends.tantivy.words import FOLDER, ROW, Row, State, Words, put_state, translated
+from shadowswitch.storage.clock import SYSTEM
 from shadowswitch.storage.disk import sync_directory
 from shadowswitch.storage.failpoints import failpoint
 
 NEW = "words.new"
 """The folder in which words are made anew."""
+SLICE_ROWS, REST_S = 32, 0.0005
+"""A thread of the host makes documents of so many rows, about a millisecond, and rests."""
 
 
 class Carrier:
@@ -104,7 +107,7 @@ class Carrier:
                     store.sync_wal(self._path)
                     failpoint("words.synced")
                     gone = [rowid for (rowid,) in source.execute("SELECT r FROM gone WHERE r <= ?", (upto,))]
-                    self.add(rows_of(source, self._layout, first, upto))
+                    self.add(_resting(rows_of(source, self._layout, first, upto)))
             state = State(wanted.uid, upto, wanted.deleted)
             with translated("commit words", self._path):
                 writer = self._opened()
@@ -143,6 +146,14 @@ class Carrier:
             self._error = error
         except OSError as error:
             self._error = store.translate(error, "index rows", self._path)
+
+
+def _resting(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; between slices of them another thread gets the GIL."""
+    for number, row in enumerate(rows, 1):
+        if number % SLICE_ROWS == 0:
+            SYSTEM.sleep(REST_S)
+        yield row
 
 
 def rows_of(connection: sqlite3.Connection, layout: WordsLayout, first: int, upto: int) -> Iterable[Row]:
