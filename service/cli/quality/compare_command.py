@@ -97,7 +97,7 @@ def summary_lines(found: Comparison) -> list[str]:
     summary = found.summary
     ndcg = f", nDCG {summary.ndcg.live:.3f} -> {summary.ndcg.shadow:.3f}" if summary.ndcg is not None else ""
     zero, left = summary.zero_results, f", {summary.left_out} left out" if summary.left_out else ""
-    asked = output.counted(summary.queries, "query").replace("querys", "queries")
+    asked = output.counted(summary.queries, "query", "queries")
     return [
         f"{asked} ({SOURCES[summary.asked_from]}{left}) of generation {found.live_generation}, live, and"
         f" {found.shadow_generation}: overlap {summary.overlap:.0%}, rbo {summary.rbo:.2f}{ndcg},"
@@ -113,7 +113,7 @@ def _mirrored(found: Mirrored | None) -> list[Any]:
     if found is None:
         return []
     return [
-        f"{output.counted(found.queries, 'mirrored query').replace('querys', 'queries')}: overlap {found.overlap:.0%},"
+        f"{output.counted(found.queries, 'mirrored query', 'mirrored queries')}: overlap {found.overlap:.0%},"
         f" {found.lost} without hits in the shadow alone, {found.live_ms:.1f} -> {found.shadow_ms:.1f} ms"
     ]
 
