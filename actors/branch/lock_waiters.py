@@ -5,6 +5,7 @@ They belong to the BranchLocks, not to the actor, so a successor of a dead actor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -69,10 +70,14 @@ class LockWaiters:
                 message.reply.set_exception(self._refusal(message, table, now, wall))
 
     def _refusal(self, message: AcquireLock, table: LockTable, now: float, wall: datetime) -> ShadowSwitchError:
-        """The error of a waiter whose deadline passed: the lock that is in its way now."""
+        """The error of a waiter whose deadline passed: the lock that is in its way.
+
+        What became due since the table was stored has not happened yet: a grant that follows from it may never be.
+        """
+        due = table.next_due()
         try:
             table.acquire(
-                now,
+                now if due is None or now < due else math.nextafter(due, -math.inf),
                 wall,
                 message.requests,
                 owner=message.owner,

@@ -7,7 +7,7 @@ from errno import ENOSPC
 
 import pytest
 
-from shadowswitch import EngineClosed, InvalidTransition, StorageFull, Timeout
+from shadowswitch import EngineClosed, InvalidTransition, LockConflict, LockSpec, StorageFull, Timeout
 from shadowswitch.actors.journal_writer import Transact
 from shadowswitch.model.records import Put
 from tests.simulation import runs, seams
@@ -88,6 +88,33 @@ def test_the_number_of_timers_of_locks_does_not_grow(store: Store) -> None:
             world.sleep(0.5)
 
     assert alarms(live(store, work, 60.0, **QUIET)[1]) <= 7
+
+
+def test_a_waiter_that_gives_up_names_no_holder_whose_grant_is_not_stored(store: Store) -> None:
+    """Its deadline lets dave in; the commit of that lasts until alice's lock is over, behind which bob waits."""
+    named: list[tuple[str, str]] = []
+
+    def work(host: Host, disk: Disk, world: World) -> None:
+        def wait(owner: str, wait_s: float, *wanted: LockSpec) -> None:
+            world.spawn(owner, lambda: host.acquire_locks("main", wanted, owner, wait_s))
+            world.sleep(0.1)
+
+        def stall() -> None:
+            world.sleep(2.0)
+            disk.stalls_s = 10.0
+
+        one, all_of = LockSpec("MANUAL", "RESOURCE", "a", "1"), LockSpec("INDEXING", "RESOURCE_TYPE", "a")
+        other = LockSpec("MANUAL", "RESOURCE", "b", "2")
+        host.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "a", "1", ttl_s=5.0)
+        world.spawn("stall", stall)
+        world.spawn("bob", lambda: (world.sleep(0.1), wait("bob", 60.0, all_of), wait("dave", 60.0, other)))
+        with pytest.raises(LockConflict) as refused:
+            host.acquire_locks("main", [one, other], "carol", 3.0)
+        disk.stalls_s = 0.0
+        named.append((refused.value.blocked.cause, refused.value.blocked.holder))
+
+    live(store, work, 100.0, **QUIET)
+    assert named == [("LOCK", "alice")]
 
 
 def test_while_the_disk_is_full_the_expiry_of_a_lock_is_retried_at_intervals(store: Store) -> None:
