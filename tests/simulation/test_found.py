@@ -99,15 +99,17 @@ def test_a_waiter_that_gives_up_names_no_holder_whose_grant_is_not_stored(store:
             world.spawn(owner, lambda: host.acquire_locks("main", wanted, owner, wait_s))
             world.sleep(0.1)
 
-        def stall() -> None:
+        def line() -> None:
+            world.sleep(0.1)
+            wait("bob", 60.0, all_of)
+            wait("dave", 60.0, other)
             world.sleep(2.0)
             disk.stalls_s = 10.0
 
         one, all_of = LockSpec("MANUAL", "RESOURCE", "a", "1"), LockSpec("INDEXING", "RESOURCE_TYPE", "a")
         other = LockSpec("MANUAL", "RESOURCE", "b", "2")
         host.acquire_lock("main", "MANUAL", "alice", "RESOURCE", "a", "1", ttl_s=5.0)
-        world.spawn("stall", stall)
-        world.spawn("bob", lambda: (world.sleep(0.1), wait("bob", 60.0, all_of), wait("dave", 60.0, other)))
+        world.spawn("line", line)
         with pytest.raises(LockConflict) as refused:
             host.acquire_locks("main", [one, other], "carol", 3.0)
         disk.stalls_s = 0.0

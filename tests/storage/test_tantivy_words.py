@@ -150,16 +150,22 @@ def _missing(words: Path) -> None:
     shutil.rmtree(words)
 
 
+def _replace(file: Path, content: bytes) -> None:
+    """A file of its own: a thread that merges may still read the old one, and its pages must not go."""
+    file.with_suffix(".new").write_bytes(content)
+    file.with_suffix(".new").replace(file)
+
+
 def _cut(words: Path) -> None:
     for file in words.glob("*.term"):
-        file.write_bytes(file.read_bytes()[:20])
+        _replace(file, file.read_bytes()[:20])
 
 
 def _flipped(words: Path) -> None:
     for file in words.glob("*.idx"):
         content = bytearray(file.read_bytes())
         content[len(content) // 3] ^= 0x10
-        file.write_bytes(content)
+        _replace(file, bytes(content))
 
 
 def _of_another_shard(words: Path) -> None:
@@ -191,9 +197,8 @@ def test_damaged_words_are_found_and_made_anew_from_the_rows(path: Path, damage:
     expected = found(path, "elm")
     damage(path / "words")
     assert BACKEND.check(path, OPTIONS)
-    if damage is not _flipped:  # a reader does not read every file whole
-        with pytest.raises(CorruptData), closing(BACKEND.open_reader([path], OPTIONS)) as reader:
-            reader.search("elm", 10)
+    with pytest.raises(CorruptData), closing(BACKEND.open_reader([path], OPTIONS)) as reader:
+        reader.search("elm", 10)
     with closing(BACKEND.open_writer(path, OPTIONS)) as writer:
         assert found(path, "elm") == expected
         writer.apply([put(303, "r303", "elm")], 303)

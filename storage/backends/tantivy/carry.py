@@ -30,8 +30,9 @@ from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.tantivy import words as words_module
 from shadowswitch.storage.backends.tantivy.delta import coverage
+from shadowswitch.storage.backends.tantivy.files import FOLDER, translated
 from shadowswitch.storage.backends.tantivy.options import WordsLayout
-from shadowswitch.storage.backends.tantivy.words import FOLDER, ROW, Row, State, Words, put_state, translated
+from shadowswitch.storage.backends.tantivy.words import ROW, Row, State, Words, put_state
 from shadowswitch.storage.clock import SYSTEM
 from shadowswitch.storage.disk import sync_directory
 from shadowswitch.storage.failpoints import failpoint

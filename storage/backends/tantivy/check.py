@@ -18,10 +18,10 @@ import tantivy
 from shadowswitch.model.errors import CorruptData, Timeout
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.check import FINDINGS_MAX, STEPS, check_pages, check_rows, copy_of
-from shadowswitch.storage.backends.tantivy.copies import TRIES, Files
 from shadowswitch.storage.backends.tantivy.delta import DELTAS, Coverage, coverage, rows_in
+from shadowswitch.storage.backends.tantivy.files import TRIES, Files, translated
 from shadowswitch.storage.backends.tantivy.options import CHECKSUM, WordsLayout, checksum
-from shadowswitch.storage.backends.tantivy.words import ROW, View, Words, given_back, taken, translated
+from shadowswitch.storage.backends.tantivy.words import ROW, View, Words, given_back, taken
 from shadowswitch.storage.reading import Count, no_look
 
 SLICE = 10_000
@@ -68,7 +68,9 @@ def _check(path: Path, options: Mapping[str, Any], layout: WordsLayout, words: W
                 raise _Later
             views.append((wanted, view))
 
-        files = stack.enter_context(closing(Files(path)))
+        with closing(Files(path)) as files:
+            if damage := files.damage(looked):  # before they are searched: damaged files can end the process
+                return [f"words: {text}" for text in damage]
         copy = stack.enter_context(copy_of(path, options, looked, begun))
         wanted, view = views[-1]
         with store.translated("check", path):
@@ -78,7 +80,6 @@ def _check(path: Path, options: Mapping[str, Any], layout: WordsLayout, words: W
                 *_check_delta(copy),
                 *check_rows(copy, path),
                 *_check_texts(copy, layout, looked),
-                *(f"words: {text}" for text in files.damage(looked)),
                 *_check_rowids(copy, words, wanted, view, path, looked),
             ]
 

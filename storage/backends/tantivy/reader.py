@@ -27,6 +27,7 @@ from shadowswitch.storage.backends.fts5.frozen import Fts5FreezingReader
 from shadowswitch.storage.backends.fts5.reader import Fts5Reader
 from shadowswitch.storage.backends.tantivy import words as words_module
 from shadowswitch.storage.backends.tantivy.delta import Coverage, Delta, coverage
+from shadowswitch.storage.backends.tantivy.files import translated
 from shadowswitch.storage.backends.tantivy.matching import Statistics, is_long, query_of, within
 from shadowswitch.storage.backends.tantivy.options import WordsLayout
 from shadowswitch.storage.backends.tantivy.plan import Part, Planner
@@ -151,14 +152,14 @@ class TantivyReader(Fts5Reader):
     ) -> list[Row]:
         path, time_limit = self._paths[shard], asked.time_limit
         statistics = Statistics(self._words_of(shard), view)
-        with words_module.translated("search", path):
+        with translated("search", path):
             long = is_long(asked.part, statistics)
             query = within(time_limit, long, partial(query_of, asked.part, statistics, asked.types))
             found = self._in_delta(shard, connection, wanted, statistics, asked) if wanted.last > wanted.covers else []
         most = max(1, view.searcher.num_docs)
         asking = min(asked.wanted + MORE, most)
         while True:
-            with words_module.translated("search", path):
+            with translated("search", path):
                 hits = within(time_limit, long, partial(_hits, view.searcher, query, asking))
             is_all = len(hits) < asking or asking == most
             rows = [] if _is_tied(hits, asked.wanted) and not is_all else self._joined(connection, hits, wanted.covers)

@@ -15,34 +15,26 @@ A Tantivy index has a thread that looks at its file every half second, so a proc
 
 from __future__ import annotations
 
-import os
-import re
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import tantivy
 
-from shadowswitch.model.errors import CorruptData, ShadowSwitchError
+from shadowswitch.storage.backends.tantivy.files import FOLDER, Files, translated, unusable
 from shadowswitch.storage.backends.tantivy.options import WordsLayout
 from shadowswitch.storage.disk import Identity, identity
-from shadowswitch.storage.shortages import no_room, shortage
 
-FOLDER = "words"
-META = "meta.json"
-"""The file that names the segments of the last commit."""
 ROW, TYPE, EXTRA = "r", "t", "g"
 MARK = "\ue001"
 """Of the private area: no tokenizer takes it for a letter, so no query has it."""
 STATE_ROW = -1
 HEAP_BYTES = 50_000_000
-FREE_BYTES_MIN = 1 << 20
 WORDS, EXTRAS = "words", "extras"
 """The names of the tokenizers."""
 _STATE = ("uid", "covers", "deleted")
-_OS_ERROR = re.compile(r"(?:os error |code: )(\d+)")
 
 Row = tuple[int, str, Sequence[str]]
 """Rowid, resource type and the texts of its columns, of a row of `docs`."""
@@ -77,8 +69,9 @@ class Words:
         self.analyze, self.analyze_extra = analyzers(layout)
         self._guard = threading.Lock()
         with translated("open words", path):
-            if not (path / folder / META).is_file():
-                raise _unusable(path, "they are missing")
+            with closing(Files(path, folder)) as files:
+                if damage := files.damage():
+                    raise unusable(path, "; ".join(damage))
             self._index = tantivy.Index(self.schema, str(path / folder))
             self._index.config_reader("manual")
             self._index.register_tokenizer(WORDS, self.analyze)
@@ -97,7 +90,7 @@ class Words:
                 self._view = View(searcher, self._state(searcher), {})
             view = self._view
         if not _is_enough(view.state, least, uid):
-            raise _unusable(self.path, f"they hold {view.state}, and not the rows up to {least} of {uid}")
+            raise unusable(self.path, f"they hold {view.state}, and not the rows up to {least} of {uid}")
         return view
 
     def refresh(self) -> None:
@@ -113,7 +106,7 @@ class Words:
         address = self.state_address(searcher)
         found = {} if address is None else searcher.doc(address).to_dict()
         if set(found) != set(_STATE):
-            raise _unusable(self.path, "they have no state")
+            raise unusable(self.path, "they have no state")
         return State(*(int(found[name][0]) for name in _STATE))
 
     def state_address(self, searcher: tantivy.Searcher) -> tantivy.DocAddress | None:
@@ -144,7 +137,7 @@ def taken(path: Path, layout: WordsLayout) -> Words:
     """The open words of the shard in `path`; give them back with `given_back`. Raises CorruptData."""
     with translated("open words", path):
         if not (path / FOLDER).is_dir():
-            raise _unusable(path, "they are missing")
+            raise unusable(path, "they are missing")
         place = (identity(path / FOLDER), str(path), f"{layout.tokenizer} {layout.columns}")
         with _guard:
             words, users = _open[place] if place in _open else (Words(path, layout), 0)
@@ -216,38 +209,5 @@ def analyzers(layout: WordsLayout) -> tuple[tantivy.TextAnalyzer, tantivy.TextAn
     return found[0], found[1]
 
 
-@contextmanager
-def translated(operation: str, path: Path) -> Iterator[None]:
-    """Turn the errors of Tantivy and of the operating system into errors of this library."""
-    try:
-        yield
-    except ShadowSwitchError:
-        raise
-    except (ValueError, OSError, RuntimeError) as error:
-        raise _translate(error, operation, path) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":
-            raise
-        raise _translate(error, operation, path) from error
-
-
-def _translate(error: BaseException, operation: str, path: Path) -> ShadowSwitchError:
-    """Tantivy says the number of an error of the system in its text alone."""
-    number = _OS_ERROR.search(str(error))
-    of_system = OSError(int(number[1]), os.strerror(int(number[1]))) if number is not None else None
-    lack = shortage(of_system or error, operation, str(path)) or None
-    if lack is None and number is None and (full := no_room(path, FREE_BYTES_MIN)) is not None:
-        lack = shortage(full, operation, str(path))
-    return lack or _unusable(path, str(error) or type(error).__name__)
-
-
 def _is_enough(state: State, least: int, uid: int | None) -> bool:
     return state.covers >= least and uid in (None, state.uid)
-
-
-def _unusable(path: Path, why: str) -> CorruptData:
-    return CorruptData(
-        f"the words of the shard cannot be used: {why:.300}",
-        object=str(path),
-        hint="the next opening for writing makes them anew; if it fails, build the index again",
-    )

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.writer import Fts5Writer, range_of
 from shadowswitch.storage.backends.tantivy import delta
 from shadowswitch.storage.backends.tantivy.carry import NEW, Carrier, make_anew, rows_of
-from shadowswitch.storage.backends.tantivy.copies import Files
 from shadowswitch.storage.backends.tantivy.options import WordsLayout
 from shadowswitch.storage.backends.tantivy.words import Row, State, Words, given_back, taken
 from shadowswitch.storage.clock import SYSTEM
@@ -242,9 +241,6 @@ class TantivyWriter(Fts5Writer):
     def _words_that_are_there(self, known: delta.Coverage) -> Words | None:
         words = None
         try:
-            with closing(Files(self._path)) as files:  # before they are mapped: a page that is lost ends no process so
-                if files.damage():
-                    return None
             words = taken(self._path, self._layout)
             words.refresh()
             if words.view(known.covers, known.uid).state.deleted <= known.deleted:
