@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from greenlet import GreenletExit
+
 from shadowswitch.engine.engine import Engine
 from shadowswitch.model.config import Config
 from shadowswitch.storage.catalog.counters import Counters
@@ -95,5 +97,5 @@ class Host(Engine):
         inside.mark_closed(self)
         inside.catalog(self).close()
         for generation in inside.open_generations(self).values():
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception, GreenletExit):  # a writer waits for its thread, which is gone as well
                 generation.writer.close()

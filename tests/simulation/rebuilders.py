@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from shadowswitch.model.views import SwitchRequest
-from tests.simulation.clients import TYPES, Client
+from tests.simulation.clients import TYPES, WORD, Client
 
 INDEX_TYPE = "SEARCH_INDEX"
+TANTIVY_EVERY = 8
+"""The indexes of every eighth seed are of this backend."""
 WEIGHTS = {
     "write": 40,
     "acquire": 8,
@@ -44,7 +46,8 @@ class Rebuilder(Client):
         return self._world.random.choice(known[-3:]).shadow_index_id if known else None
 
     def _build(self, branch: str) -> None:
-        config: dict[str, Any] = {"parallel_workers": 1, "shards": self._world.random.choice((1, 1, 2))}
+        backend = "tantivy" if self._world.seed % TANTIVY_EVERY == 0 else "fts5"
+        config = {"backend": backend, "parallel_workers": 1, "shards": self._world.random.choice((1, 1, 2))}
         op = self._op("build", branch)
         self._do(op, lambda: self.host.start_build(branch, INDEX_TYPE, TYPES, config))
 
@@ -73,7 +76,14 @@ class Rebuilder(Client):
             with self.host.reader(branch, INDEX_TYPE, min_lsn=least, timeout_s=60.0) as reader:
                 if kept_s:
                     self._world.sleep(kept_s)
-                return SimpleNamespace(lsn=reader.lsn, generation=reader.generation, later_lsn=reader.applied_lsn())
+                held = {(row.resource_type, row.id): row.lsn for row in reader.scan()}
+                found = {(hit.resource_type, hit.id): hit.lsn for hit in reader.search(WORD, 100)}
+                return SimpleNamespace(
+                    lsn=reader.lsn,
+                    generation=reader.generation,
+                    later_lsn=reader.applied_lsn(),
+                    unlike=sorted(held.items() ^ found.items()),
+                )
 
         self._do(op, look)
 

@@ -178,6 +178,10 @@ class Switches(Oracle):
                 self.fail("SW-2", f"{op} shows LSN {result.lsn} of generation {result.generation}, not {op.min_lsn}")
             if result.later_lsn < result.lsn:
                 self.fail("SW-1", f"{op} showed LSN {result.lsn}, and {result.later_lsn} later")
+            if result.unlike:
+                self.fail(
+                    "IX-3", f"{op} found other records than the rows of generation {result.generation}: {result.unlike}"
+                )
             self._seen_lsn = max(self._seen_lsn, result.lsn)
         if op.kind in ("switch", "rollback") and op.error is None and result is not None:
             self.counts[f"{op.kind}: success {result.success}"] += 1

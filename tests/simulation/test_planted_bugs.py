@@ -208,6 +208,21 @@ BUILDING: Planted = {
             ]
         },
     ),
+    "the delta is not searched": (
+        "found other records than the rows",
+        {"storage/backends/tantivy/reader.py": [(" if wanted.last > wanted.covers else []\n", " if False else []\n")]},
+    ),
+    "words of rows that are not carried yet leave the delta": (
+        "delta: it lacks",
+        {
+            "storage/backends/tantivy/writer.py": [
+                (
+                    "            if 0 < delta.last_row(self._connection, number) <= state.covers:\n",
+                    "            if delta.last_row(self._connection, number):\n",
+                )
+            ]
+        },
+    ),
     "two builds of one index are claimed": (
         "IX-6: two builds of one index",
         {

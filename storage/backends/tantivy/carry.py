@@ -132,8 +132,10 @@ class Carrier:
 
     def close(self) -> None:
         """Wait for the thread, and drop."""
-        self.wait()
-        self.drop()
+        try:
+            self.wait()
+        finally:
+            self.drop()
 
     def _opened(self) -> tantivy.IndexWriter:
         if self._writer is None:

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,12 @@ class TantivyWriter(Fts5Writer):
         return False
 
     def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self.carrier.close()
-            given_back(self._words)
-        super().close()
+        with ExitStack() as stack:
+            stack.callback(super().close)
+            if self._is_open:
+                self._is_open = False
+                stack.callback(given_back, self._words)
+                stack.callback(self.carrier.close)
 
     def _take_texts(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         texts = self._layout.texts(fields)
