@@ -19,7 +19,6 @@ from shadowswitch.actors.switch.live_index import LIVE_S, LiveIndexes
 from shadowswitch.model.digest import Digest, buckets_of_shard, shard_of
 from shadowswitch.model.errors import CorruptData, Timeout
 from shadowswitch.model.records import Item
-from shadowswitch.storage import disk
 from shadowswitch.storage.backends.protocol import IndexReader, Probing
 from shadowswitch.storage.catalog.journal import read_records
 from shadowswitch.storage.failpoints import failpoint
@@ -29,7 +28,7 @@ from shadowswitch.storage.generations.external_manifest import CheckDelivery, De
 from shadowswitch.storage.generations.generation import Generation
 from shadowswitch.storage.generations.manifest import ClosedFile
 from shadowswitch.storage.generations.shard_reading import Checked, CheckShards, ReadShard, ShardRead
-from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare_sizes
+from shadowswitch.storage.generations.validation import Inspect, Inspected
 
 logger = logging.getLogger("shadowswitch")
 
@@ -67,6 +66,18 @@ class Validation(msgspec.Struct, frozen=True):
     note: str = ""
     """What a check that passed says all the same; the caller gets it."""
 
+    def joined(self, other: Validation) -> Validation:
+        """Both, with what the other one measured."""
+        return msgspec.structs.replace(
+            self,
+            findings={**self.findings, **other.findings},
+            errors=[*self.errors, *other.errors],
+            size_bytes=other.size_bytes or self.size_bytes,
+            improvement=self.improvement if other.improvement is None else other.improvement,
+            unchecked="; ".join(filter(None, [self.unchecked, other.unchecked])),
+            note="; ".join(filter(None, [self.note, other.note])),
+        )
+
     @property
     def remarks(self) -> str:
         """What the message of a switch that went on adds to its first words."""
@@ -76,6 +87,9 @@ class Validation(msgspec.Struct, frozen=True):
 
 HostCheck = Callable[[IndexReader], Reasons]
 """A check that the host registered. It returns the problems of a shadow, one line each."""
+
+
+NOTHING = Validation({}, [], [], 0, 0)
 
 
 def _summary(found: Inspected) -> Validation:
@@ -213,59 +227,10 @@ class ShadowValidator:
             self._catch_up(generation, lsn, deadline)
             yield lsn, source
 
-    def compare(
-        self, generation: Generation, checks: list[str], queries: tuple[str, ...], deadline: float
-    ) -> Validation:
-        """Compare a generation with the live one, by its size and by what both answer. Raises Timeout."""
-        live = self.live_beside(generation)
-        findings: dict[str, list[str]] = {check: [] for check in checks}
-        unchecked, improvement = "", None
-        if "SIZE_COMPARISON" in checks and live is not None:
-            findings["SIZE_COMPARISON"] = compare_sizes(generation.path, live.path, self._context.config.size_ratio_max)
-        if "QUERY_COMPARISON" in checks:
-            compared, unchecked = self._compare_answers(generation, live, queries, deadline)
-            if compared is not None:
-                findings["QUERY_COMPARISON"], improvement = compared.problems, compared.improvement
-        size = disk.directory_size_bytes(generation.path)
-        found = _summary(Inspected(findings, [], 0, size))
-        return msgspec.structs.replace(found, unchecked=unchecked, improvement=improvement)
-
     def live_beside(self, generation: Generation) -> Generation | None:
         """The live generation of the same index, if it is another one."""
         live = self._indexes.live(generation.row.branch, generation.row.index_type)
         return live if live is not generation else None
-
-    def _compare_answers(
-        self, generation: Generation, live: Generation | None, queries: tuple[str, ...], deadline: float
-    ) -> tuple[Compared | None, str]:
-        """The comparison, or why there is none."""
-        if generation.row.opaque:  # its validation says so
-            return None, ""
-        asked = list(queries or (live.asked if live is not None else ()))
-        if live is None or live.row.opaque or not asked:
-            return None, "QUERY_COMPARISON, for there is nothing to compare with"
-        row, config = generation.row, self._context.config
-        task = Compare(
-            path=str(generation.path),
-            shards=row.shards,
-            backend=row.backend,
-            options=row.query_options,
-            live_path=str(live.path),
-            live_shards=live.row.shards,
-            live_backend=live.row.backend,
-            live_options=live.row.query_options,
-            queries=asked,
-            overlap_min=config.query_overlap_min,
-            latency_ratio_max=config.query_latency_ratio_max,
-            search_timeout_s=config.search_timeout_s,
-        )
-        try:
-            return self.answers.ask(task, Compared, deadline), ""
-        except CorruptData as error:
-            if error.object != task.live_path:
-                raise
-            logger.error("the live index cannot be compared with generation %d: %s", row.number, error)
-            return None, f"QUERY_COMPARISON, for the live index cannot be read ({error.message})"
 
     def _catch_up(self, generation: Generation, upto: int, deadline: float) -> None:
         """Apply up to an LSN. An exposed generation holds the switch lock for short turns: a switch waits for one.

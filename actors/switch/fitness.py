@@ -3,7 +3,7 @@
     probe       files that may end their reader, in a worker; the sizes of closed files
     proof       the digest of the target by its counters is that of its source, at a common LSN
     samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
-    comparison  SIZE_COMPARISON and QUERY_COMPARISON with the live index; RELEVANCE (`actors.switch.relevance`)
+    comparison  with the live index (`actors.switch.comparison`)
     host        the checks that the host registered (`actors.switch.host_check`)
     gate        what the index would lack (`actors.build.gate`); not in a rollback
 
@@ -25,8 +25,9 @@ from shadowswitch.actors.build.gate import Surprises
 from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, ShadowValidator, Validation
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch import host_check
-from shadowswitch.actors.switch.relevance import RELEVANCE, examine_relevance
+from shadowswitch.actors.switch.comparison import compare_with_live
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
+from shadowswitch.storage import disk
 from shadowswitch.storage.generations.generation import Generation
 
 
@@ -59,14 +60,11 @@ def examine(
             validator.repair(target, differing, deadline)
             found = validator.validate(target, BUILD_CHECKS, deadline)
         elif "SAMPLE_READ_BACK" in checks and not is_rollback:
-            found = _joined(found, validator.validate(target, ["SAMPLE_READ_BACK"], deadline))
-    compared = validator.compare(target, [check for check in checks if check in COMPARISONS], request.queries, deadline)
-    found = _joined(found, compared)
-    if RELEVANCE in checks:
-        live, improvement = validator.live_beside(target), found.improvement
-        judged = examine_relevance(context, validator.answers, target, live, request.queries, deadline)
-        judged = msgspec.structs.replace(judged, improvement=improvement, size_bytes=found.size_bytes)
-        found = _joined(found, judged)
+            found = found.joined(validator.validate(target, ["SAMPLE_READ_BACK"], deadline))
+    compared = compare_with_live(
+        context, validator.answers, target, validator.live_beside(target), checks, request.queries, deadline
+    )
+    found = msgspec.structs.replace(found.joined(compared), size_bytes=disk.directory_size_bytes(target.path))
     for check in checks:
         if check in validator.host_checks:
             problems = host_check.problems_of(check, validator.host_checks[check], target, context.clock, deadline)
@@ -107,18 +105,6 @@ def _gated(found: Validation, surprises: Surprises, request: SwitchRequest) -> V
         findings={**found.findings, name: problems + found.findings.get(name, [])},
         errors=[*(f"{name}: {problem}" for problem in problems), *found.errors],
         allowed=allowed,
-    )
-
-
-def _joined(one: Validation, other: Validation) -> Validation:
-    return msgspec.structs.replace(
-        one,
-        findings={**one.findings, **other.findings},
-        errors=[*one.errors, *other.errors],
-        size_bytes=other.size_bytes,
-        improvement=other.improvement,
-        unchecked="; ".join(filter(None, [one.unchecked, other.unchecked])),
-        note="; ".join(filter(None, [one.note, other.note])),
     )
 
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
+from shadowswitch.actors.switch.comparison import GRACE_S, compare_sides, is_unicode, last_asked
 from shadowswitch.actors.switch.live_index import LiveIndexes
-from shadowswitch.actors.switch.relevance import GRACE_S, compare_sides, is_unicode, last_asked
 from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.indexes import IndexCalls

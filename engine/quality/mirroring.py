@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from shadowswitch.actors.kit.service_thread import ServiceThread
-from shadowswitch.actors.switch.relevance import is_unicode
+from shadowswitch.actors.switch.comparison import is_unicode
 from shadowswitch.model.errors import EngineClosed, ShadowSwitchError
 from shadowswitch.model.search.comparison import ComparisonRow, Mirrored
 

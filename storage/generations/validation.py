@@ -1,6 +1,6 @@
-"""Validation of a shadow against its source, and its comparison with the live index. Both run in a worker process.
+"""Validation of a shadow against its source, in a worker process.
 
-The validation compares at a common LSN, while the shadow is paused. It trusts no counter. Before it, each shard is read
+It compares at a common LSN, while the shadow is paused. It trusts no counter. Before it, each shard is read
 in a worker of its own (`shard_reading`): every row for `DIGEST` and `RECORD_COUNT_VALIDATION`, and the check of the
 backend for `INTEGRITY_CHECK`. Here are the comparisons of the whole: with the digest of the source, with the checksums
 of closed files, and `SAMPLE_READ_BACK`, which reads random records of the source through the ordinary reader, compares
@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-import statistics
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from shadowswitch.model.digest import BUCKETS, Digest
-from shadowswitch.model.errors import CorruptData, JournalTrimmed, ShadowSwitchError, Timeout
-from shadowswitch.model.search.bounds import TimeLimit
+from shadowswitch.model.errors import JournalTrimmed, ShadowSwitchError
 from shadowswitch.storage import disk
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.protocol import IndexReader
@@ -29,21 +26,12 @@ from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.journal import read_records, read_slice
 from shadowswitch.storage.catalog.journal_format import Entry
 from shadowswitch.storage.catalog.keys import REPAIR
-from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.directory import shard_paths
 from shadowswitch.storage.generations.manifest import check_closed_files
 from shadowswitch.storage.reading import Count, Note, no_look, no_note
 from shadowswitch.storage.repair.digests import measure_gaps
 
-SIZE_RATIO_MAX = 10.0
-SIZE_FLOOR_BYTES = 1 << 20
-"""The fixed costs of a file dominate any smaller size."""
 DELETES_CHECKED = 1000
-QUERY_HITS = 10
-LATENCY_FLOOR_S = 0.002
-"""A ratio of shorter times would compare noise."""
-TICK_S = 1e-6
-"""No query is faster."""
 
 
 class Inspect(msgspec.Struct, frozen=True, tag=True):
@@ -66,31 +54,6 @@ class Inspect(msgspec.Struct, frozen=True, tag=True):
     seed: int
     manifest_hash: str = ""
     """"" while the build is under way: there is nothing yet to compare closed files with."""
-
-
-class Compare(msgspec.Struct, frozen=True, tag=True):
-    """To a worker: ask two indexes the same queries. It reads what the queries find, and no other row."""
-
-    path: str
-    shards: int
-    backend: str
-    options: dict[str, Any]
-    live_path: str
-    live_shards: int
-    live_backend: str
-    live_options: dict[str, Any]
-    queries: list[str]
-    overlap_min: float
-    latency_ratio_max: float
-    search_timeout_s: float
-
-
-class Compared(msgspec.Struct, frozen=True, tag=True):
-    """What speaks against the shadow, one line each."""
-
-    problems: list[str]
-    improvement: float
-    """The time of a query of the live index by that of the shadow."""
 
 
 class Inspected(msgspec.Struct, frozen=True, tag=True):
@@ -145,59 +108,6 @@ def _is_source_wrong(catalog: Catalog, task: Inspect, source: Digest, rows: Dige
     for gap in gaps.values():
         right.merge(gap)
     return not left_out and not rows.differing(right, differing)
-
-
-def compare_sizes(shadow: Path, live_path: Path, ratio_max: float) -> list[str]:
-    """SIZE_COMPARISON: the sizes of two indexes differ by at most the ratio."""
-    size = disk.directory_size_bytes(shadow, logs=False)
-    live = disk.directory_size_bytes(live_path, logs=False)
-    small, large = sorted((max(size, SIZE_FLOOR_BYTES), max(live, SIZE_FLOOR_BYTES)))
-    if large / small <= ratio_max:
-        return []
-    return [f"the shadow has {size} bytes, the live index {live}: more than {ratio_max} times apart"]
-
-
-def compare(task: Compare, clock: Clock, reading: Note = no_note) -> Compared:
-    """QUERY_COMPARISON: both indexes have like hits and latencies on average. Single answers may differ."""
-    ask = partial(_answers, task, clock, reading)
-    old = ask(task.live_path, task.live_shards, task.live_backend, task.live_options)
-    new = ask(task.path, task.shards, task.backend, task.options)
-    shares = [len(before & after) / len(before) for (before, _), (after, _) in zip(old, new, strict=True) if before]
-    problems = []
-    overlap = statistics.mean(shares) if shares else 1.0
-    if overlap < task.overlap_min:
-        problems.append(
-            f"the shadow gives {overlap:.0%} of the hits of the live index for {len(shares)} queries,"
-            f" {task.overlap_min:.0%} were expected"
-        )
-    slow, fast = (max(LATENCY_FLOOR_S, statistics.median(s for _, s in side)) for side in (new, old))
-    if slow / fast > task.latency_ratio_max:
-        problems.append(f"the shadow takes {slow * 1000:.1f} ms for a query, the live index {fast * 1000:.1f} ms")
-    measured = [statistics.median(s for _, s in side) for side in (old, new)]
-    return Compared(problems, measured[0] / max(measured[1], TICK_S))
-
-
-def _answers(
-    task: Compare, clock: Clock, reading: Note, path: str, shards: int, backend: str, options: dict[str, Any]
-) -> list[tuple[set[tuple[str, str]], float]]:
-    reading(Path(path))
-    reader = registry.backend(backend).open_reader(shard_paths(Path(path), shards), options)
-    try:
-        return [_answer(reader, query, clock, task.search_timeout_s) for query in task.queries]
-    except CorruptData as error:
-        raise CorruptData(error.message, object=path, hint=error.hint) from error
-    finally:
-        reader.close()
-
-
-def _answer(reader: IndexReader, query: str, clock: Clock, timeout_s: float) -> tuple[set[tuple[str, str]], float]:
-    """The keys of the hits, none for a search that was stopped, and the time that it took."""
-    begun = clock.monotonic()
-    try:
-        hits = reader.search(query, QUERY_HITS, time_limit=TimeLimit(timeout_s, clock.monotonic))
-    except Timeout:
-        hits = []
-    return {(hit.resource_type, hit.id) for hit in hits}, clock.monotonic() - begun
 
 
 def _read_back(catalog: Catalog, task: Inspect, reader: IndexReader, looked: Count) -> list[str]:

@@ -46,7 +46,7 @@ from shadowswitch.storage.generations.shard_reading import (
     check_shards,
     read_shard,
 )
-from shadowswitch.storage.generations.validation import Compare, Compared, Inspect, Inspected, compare, inspect
+from shadowswitch.storage.generations.validation import Inspect, Inspected, inspect
 from shadowswitch.storage.quality.comparing import CompareSides, SidesCompared, compare_sides
 from shadowswitch.storage.reading import Looked, Reading
 from shadowswitch.storage.shortages import shortage
@@ -101,10 +101,10 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """The process runs, and its task is under way."""
 
 
-Task = BuildShard | Inspect | Compare | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask | CompareSides
+Task = BuildShard | Inspect | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask | CompareSides
 Line = Task | Control
 UnderWay = Progress | Beat | Reading | Looked
-Ended = Done | Inspected | Compared | Delivered | ShardRead | Checked | Plan | Found | SidesCompared | Failed
+Ended = Done | Inspected | Delivered | ShardRead | Checked | Plan | Found | SidesCompared | Failed
 Answer = UnderWay | Ended
 
 decode_line = msgspec.json.Decoder(Line).decode
@@ -208,8 +208,6 @@ class Worker:
                 return Done(ShardBuild(catalog, task, self._report, lambda: self._control).run())
         if isinstance(task, Inspect):
             return inspect(self._opened_catalog(), task, self._reading, self._looked)
-        if isinstance(task, Compare):
-            return compare(task, self._clock, self._reading)
         if isinstance(task, CompareSides):
             return compare_sides(self._opened_catalog(), task, self._clock, self._reading, self._looked)
         if isinstance(task, CheckDelivery):

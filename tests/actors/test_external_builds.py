@@ -70,7 +70,9 @@ def test_queries_are_not_compared_with_an_index_in_an_unknown_format(engine: Eng
     assert engine.switch(shadow.shadow_index_id).success
     request = SwitchRequest(validation_checks=("QUERY_COMPARISON",), queries=("word1",))
     result = engine.rebuild("main", KIND, TYPES, request=request)
-    assert result.message.endswith("; not checked: QUERY_COMPARISON, for there is nothing to compare with")
+    assert result.message.endswith(
+        "; not checked: QUERY_COMPARISON, for only the builder of the live index can read it"
+    )
 
 
 def test_from_a_known_one_to_an_unknown_one_and_back_nothing_is_lost(filled: Engine) -> None:

@@ -44,7 +44,7 @@ class Limit(Enum):
     PAST_BYTES = "shadowswitch.storage.catalog.transitions.past.BYTES_MAX"
     PAST_CHANGES = "shadowswitch.storage.catalog.transitions.past.CHANGES_MAX"
     PUBLISH_AGAIN_S = "shadowswitch.actors.maintenance.janitor.PUBLISH_AGAIN_S"
-    RELEVANCE_S = "shadowswitch.actors.switch.relevance.BUDGET_S_MAX"
+    COMPARISON_S = "shadowswitch.actors.switch.comparison.BUDGET_S_MAX"
     SEED_ROWS_MIN = "shadowswitch.storage.generations.seeding.ROWS_MIN"
     SHARD_LOCK_TIMEOUT_S = "shadowswitch.storage.generations.worker.SHARD_LOCK_TIMEOUT_S"
     SHORTAGES_MAX = "shadowswitch.actors.build.running_builds.SHORTAGES_MAX"

@@ -145,7 +145,7 @@ def test_a_switch_without_time_for_the_judged_queries_is_refused(
 ) -> None:
     korean.write("main", judgments())
     live(korean)
-    inside.patch_limit(monkeypatch, inside.Limit.RELEVANCE_S, 1e-6)
+    inside.patch_limit(monkeypatch, inside.Limit.COMPARISON_S, 1e-6)
     result = switched(korean)
     assert not result.success
     assert f"none of {JUDGED} queries was answered" in result.message
