@@ -71,6 +71,7 @@ POINTS = (
     "words.synced",
     "words.added",
     "words.committed",
+    "words.settling",
     "words.settled",
     "follow.shard_applied",
     "follow.applied",

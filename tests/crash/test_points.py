@@ -45,6 +45,7 @@ LATER_PASSES = {
     "words.synced": (3,),
     "words.added": (3,),
     "words.committed": (3,),
+    "words.settling": (3,),
     "words.settled": (3,),
 }
 """The first pass is always tried. Later ones: after a switch, during a rollback, in the second build."""

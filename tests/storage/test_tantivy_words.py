@@ -53,7 +53,15 @@ def carry(writer: TantivyWriter) -> None:
 
 
 STEPS = [("words.begun", 1), ("words.synced", 1), ("words.added", 1), ("words.committed", 1)]
-STEPS += [("words.begun", 2), ("words.synced", 2), ("words.added", 2), ("words.committed", 2), ("words.settled", 1)]
+STEPS += [
+    ("words.begun", 2),
+    ("words.synced", 2),
+    ("words.added", 2),
+    ("words.committed", 2),
+    ("words.settling", 1),
+    ("words.settling", 2),
+    ("words.settled", 1),
+]
 
 
 @pytest.mark.slow
@@ -112,6 +120,22 @@ def test_carrying_empties_the_delta_and_forgets_what_is_gone(path: Path) -> None
     assert BACKEND.check(path, OPTIONS) == []
 
 
+def test_an_index_is_sound_while_a_reader_looks_at_words_with_rows_that_are_gone(path: Path) -> None:
+    with (
+        closing(BACKEND.open_writer(path, OPTIONS)) as writer,
+        closing(BACKEND.open_reader([path], OPTIONS)) as reader,
+    ):
+        writer.apply([put(1, "r1", "elm"), put(2, "r2", "elm")], 2)
+        carry(writer)
+        carry(writer)
+        assert len(reader.search("elm", 10)) == 2
+        writer.apply([delete(3, "r1")], 3)
+        carry(writer)
+        carry(writer)
+        assert [hit.id for hit in reader.search("elm", 10)] == ["r2"]
+        assert BACKEND.check(path, OPTIONS) == []
+
+
 @pytest.mark.parametrize("name", ["words.begun", "words.synced", "words.added", "words.committed"])
 def test_a_carrying_that_finds_no_room_is_raised_and_tried_again(path: Path, name: str) -> None:
     with closing(BACKEND.open_writer(path, OPTIONS)) as writer:
@@ -129,6 +153,25 @@ def test_a_carrying_that_finds_no_room_is_raised_and_tried_again(path: Path, nam
             carry(writer)
         assert writer.waiting == 0
         assert len(found(path, "elm")) == 50
+    assert BACKEND.check(path, OPTIONS) == []
+
+
+def test_a_commit_that_could_not_be_settled_is_settled_before_the_next_one(path: Path) -> None:
+    """The words have rows that the settled state does not cover: they are added no second time, and deleted."""
+    with closing(BACKEND.open_writer(path, OPTIONS)) as writer:
+        writer.apply([put(lsn, f"r{lsn}", "elm") for lsn in range(1, 51)], 50)
+        plan_points("words.committed=raise:ENOSPC@1;words.settling=raise:ENOSPC@1")
+        try:
+            carry(writer)
+            with pytest.raises(StorageFull):
+                writer.flush()
+        finally:
+            plan_points("")
+        writer.apply([delete(51, "r1"), put(52, "r2", "fir")], 52)
+        for _ in range(4):
+            carry(writer)
+        assert writer.waiting == 0
+        assert (len(found(path, "elm")), found(path, "fir")) == (48, ["r2"])
     assert BACKEND.check(path, OPTIONS) == []
 
 

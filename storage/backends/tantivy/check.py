@@ -63,6 +63,7 @@ def _check(path: Path, options: Mapping[str, Any], layout: WordsLayout, words: W
 
         def begun(source: sqlite3.Connection) -> None:
             wanted = coverage(source)
+            words.refresh()  # a reader may have a view in which rows that `gone` has forgotten were not yet deleted
             view = words.view(wanted.covers, wanted.uid)
             if view.state.deleted > wanted.deleted:
                 raise _Later

@@ -57,6 +57,10 @@ class TantivyWriter(Fts5Writer):
         self._carried_at = -CARRY_S
         self._fed = 0
         """Rows up to this one were given to Tantivy, or a thread is about to."""
+        self._given = 0
+        """The words have no row behind this one. Never less than `_fed`."""
+        self._is_known = True
+        """False after an error, until it was read what the words have, and settled."""
         self._fresh = 0
         """The delta that takes new rows."""
         self.waiting = 0
@@ -73,6 +77,7 @@ class TantivyWriter(Fts5Writer):
         if self._state.loaded:
             super().load(items, cursor)
             return
+        self._find_out()
         before = self._rowid
         self._is_load = True
         try:
@@ -87,11 +92,13 @@ class TantivyWriter(Fts5Writer):
         except BaseException:
             self._give_up()
             raise
-        self._fed = self._rowid
+        self._feed(self._rowid)
 
     def finish_load(self, applied_lsn: int) -> None:
         self.carrier.wait()
         self._tend(begin=False)
+        self._find_out()
+        self._given = max(self._given, self._rowid)
         try:
             self._carried = self.carrier.carry(self._fed, self._rowid)
         except BaseException:
@@ -152,7 +159,7 @@ class TantivyWriter(Fts5Writer):
 
     def _remove(self, gone: Sequence[int]) -> None:
         """Remove rows from `docs`, and note those that the words may have."""
-        known = [rowid for rowid in gone if rowid <= self._fed]
+        known = [rowid for rowid in gone if rowid <= self._given]
         if known:
             self._deleted += 1
             keys = msgspec.json.encode(known).decode()
@@ -180,6 +187,7 @@ class TantivyWriter(Fts5Writer):
                 self._begin_to_carry()
 
     def _begin_to_carry(self) -> None:
+        self._find_out()
         now, old = SYSTEM.monotonic(), 1 - self._fresh
         is_early = now < self._carried_at + CARRY_S
         upto = delta.last_row(self._connection, old)
@@ -194,21 +202,33 @@ class TantivyWriter(Fts5Writer):
                 self._connection.execute("UPDATE coverage SET fresh = ?", (old,))
             self._fresh = old
         self._carried_at = now
-        self.carrier.start(self._fed, upto)
+        first = self._fed
+        self._feed(upto)
+        self.carrier.start(first, upto)
+
+    def _feed(self, upto: int) -> None:
         self._fed = max(self._fed, upto)
+        self._given = max(self._given, self._fed)
 
     def _give_up(self) -> None:
-        """After an error: what was not committed is not in the words, what was is settled."""
+        """After an error: what was not committed is not in the words, what was is settled, now or later."""
         self.carrier.drop()
         self._carried_at = SYSTEM.monotonic()
+        self._is_known = False
         with suppress(ShadowSwitchError):
-            self._words.refresh()
-            state = self._words.view(self._covers).state
-            if state.covers > self._covers:
-                with self._transaction("settle words"):
-                    self._settle(state)
-                self._read_coverage()
+            self._find_out()
+
+    def _find_out(self) -> None:
+        if self._is_known:
+            return
+        self._words.refresh()
+        state = self._words.view(self._covers).state
+        if state.covers > self._covers:
+            with self._transaction("settle words"):
+                self._settle(state)
+            self._read_coverage()
         self._fed = self._covers
+        self._is_known = True
 
     def _settle(self, state: State) -> None:
         """Inside a transaction: what the words have is not in the delta, and what they deleted is forgotten."""
@@ -217,10 +237,11 @@ class TantivyWriter(Fts5Writer):
             if 0 < delta.last_row(self._connection, number) <= state.covers:
                 delta.clear(self._connection, number)
         self._connection.execute("DELETE FROM gone WHERE number <= ? AND r <= ?", (state.deleted, state.covers))
+        failpoint("words.settling")
 
     def _read_coverage(self) -> None:
         _, self._covers, self._deleted, self._fresh, _ = delta.coverage(self._connection)
-        self._fed = max(self._fed, self._covers)
+        self._feed(self._covers)
         gone = self._connection.execute("SELECT count(*) FROM gone").fetchone()[0]
         self.waiting = int(gone) + sum(delta.rows_in(self._connection, number) for number in (0, 1))
 
