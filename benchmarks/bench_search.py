@@ -1,4 +1,4 @@
-"""Benchmark 13, search: the query language beside bare SQLite, filters, pages, what is shown of hits, Korean.
+"""Benchmark 15, search: the query language beside bare SQLite, filters, pages, what is shown of hits, Korean.
 
     python -m benchmarks.bench_search [--records 100000] [--rounds 5]
 
@@ -228,7 +228,7 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    report = Report("13. Search", f"{options.records:,} records of 34 words, Zipf {ZIPF}, of {VOCABULARY:,}; one shard")
+    report = Report("15. Search", f"{options.records:,} records of 34 words, Zipf {ZIPF}, of {VOCABULARY:,}; one shard")
     with common.scratch(options.folder) as folder, Engine.open(folder / "data", BENCH_CONFIG) as engine:
         engine.create_branch(BRANCH)
         for batch in records(options.records):

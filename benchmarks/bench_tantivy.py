@@ -1,4 +1,4 @@
-"""Benchmark 14, the tantivy backend beside bare Tantivy and fts5: build and search, side by side on the same records.
+"""Benchmark 16, the tantivy backend beside bare Tantivy and fts5: build and search, side by side on the same records.
 
     python -m benchmarks.bench_tantivy [--records 100000] [--rounds 3]
 
@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    report = Report("14. Tantivy", f"{options.records:,} records of 5 to 60 words, Zipf; one shard, one thread")
+    report = Report("16. Tantivy", f"{options.records:,} records of 5 to 60 words, Zipf; one shard, one thread")
     items, lines = items_of(options.records), []
     rounds = []
     with common.scratch(options.folder) as folder:
