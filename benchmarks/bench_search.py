@@ -31,6 +31,7 @@ from benchmarks.paths import BACKEND
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.reader import Reader
 from shadowswitch.model.records import Put
+from shadowswitch.storage.backends.fts5 import nouns
 from shadowswitch.storage.backends.fts5.options import Layout
 from shadowswitch.storage.backends.fts5.query import parse
 from shadowswitch.storage.backends.fts5.store import FILE
@@ -196,6 +197,8 @@ def korean(report: Report, engine: Engine, folder: Path) -> None:
         "`cjk`": {"tokenizer": "cjk"},
         "`trigram`": {"tokenizer": "trigram"},
     }
+    if nouns.is_installed():
+        ways["`korean`"] = {"tokenizer": "korean"}
     lines = []
     for name, build_config in ways.items():
         assert engine.rebuild("korean", KIND, types, build_config).success

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 STEPS_MAX = 20_000
 """The limit of steps: a seed with more steps hangs."""
+STOOD_S_MAX = 3.5
+"""A machine that stood still for longer, in all, is a trouble: a switch has 3 s."""
 BOOTED_AT_S = 1000.0
 WALL_AT_BOOT_S = 1_800_000_000.0
 
@@ -75,6 +77,7 @@ class World:
         self.freezing = 0.0
         """The chances at each step: that a little time passes, and that the whole machine stands still for seconds."""
         self.troubles = 0
+        self._stood_s = 0.0
         self.broken = False
         """The number of faults after which a caller may see a timeout; whether such a fault lasts."""
         self._hub = getcurrent()
@@ -239,7 +242,9 @@ class World:
             self.now += self.random.random() * 0.02
         if self.freezing and self.random.random() < self.freezing:
             pause_s = self.random.choice((0.3, 2.0, 7.0, 45.0, 90.0))
-            self.troubles += pause_s > 5
+            self._stood_s += pause_s
+            if self._stood_s > STOOD_S_MAX:
+                self.troubles, self._stood_s = self.troubles + 1, 0.0
             self.now += pause_s
             self.note("the machine stands still for %g s", pause_s)
 

@@ -3,6 +3,8 @@
     cjk     Chinese, Japanese and Korean are found inside of what stands between two spaces: each run of such characters
             as its pairs, one behind the other. `사용자가` is `사용 용자 자가 가`: `용자` is found, and `사용자`
     code    an identifier is found by its parts: `getUserName` is `get user name`
+    korean  a Korean word is found by its nouns, which `nouns` knows: `결재문서를` is `결재 문서`. With `cjk` beside
+            it, a word of a query is looked for by its pairs only if it has no noun
 
 The column has a low weight: a hit by its words comes before one by their parts. Two runs, or two identifiers, have a
 token between them that no query has, so that no phrase reaches across.
@@ -14,8 +16,10 @@ import re
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-CJK, CODE = "cjk", "code"
-EXTRAS = (CJK, CODE)
+from shadowswitch.storage.backends.fts5 import nouns
+
+CJK, CODE, KOREAN = "cjk", "code", "korean"
+EXTRAS = (CJK, CODE, KOREAN)
 WEIGHT = 0.05
 _BREAK = "\ue000"
 """Of the private area, which `unicode61` takes for letters."""
@@ -24,7 +28,9 @@ _CJK_CHARACTERS = (
     "\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _CJK_RUN = re.compile(f"[{_CJK_CHARACTERS}]+")
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff]")
+_HANGUL_CHARACTERS = "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff"
+_HANGUL = re.compile(f"[{_HANGUL_CHARACTERS}]+")
+_KOREAN_PIECE = re.compile(f"([{_HANGUL_CHARACTERS}]+)|([^{_HANGUL_CHARACTERS}]+)")
 _PIECE = re.compile(f"([{_CJK_CHARACTERS}]+)|([^{_CJK_CHARACTERS}]+)")
 _MIXED = re.compile("[A-Za-z0-9]*(?:[a-z0-9][A-Z]|[A-Z][A-Z][a-z]|[A-Za-z][0-9]|[0-9][A-Za-z])[A-Za-z0-9]*")
 _PART = re.compile("[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
@@ -54,14 +60,20 @@ def extra_words(text: str, extras: Collection[str]) -> str:
         found += _broken(map(_pairs, _CJK_RUN.findall(text)))
     if CODE in extras:
         found += _broken(map(_parts, _MIXED.findall(text)))
+    if KOREAN in extras and not text.isascii():
+        found += _broken(map(list, nouns.KIWI.of(_HANGUL.findall(text))))
     return " ".join(found)
 
 
 def pieces(text: str, is_prefix: bool, extras: Collection[str]) -> list[Piece]:
     """What a record has that matches a word by its parts: all of these. Empty where only the word itself will do."""
+    if KOREAN in extras and has_hangul(text):
+        found = _of_korean(text)
+        if found:
+            return found
     if CJK in extras and _CJK_RUN.search(text):
-        found = [_of_cjk(run) if run else Piece(other, True, True) for run, other in _PIECE.findall(text)]
-        return [piece for piece in found if piece is not None]
+        runs = [_of_cjk(run) if run else Piece(other, True, True) for run, other in _PIECE.findall(text)]
+        return [piece for piece in runs if piece is not None]
     if CODE in extras and _IDENTIFIER.fullmatch(text):
         return [Piece(" ".join(_parts(text)), is_prefix, True)]
     return []
@@ -72,6 +84,17 @@ def parts_of_identifiers(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
     for word in _MIXED.finditer(text):
         for part in _PART.finditer(text, *word.span()):
             yield part[0].lower(), part.span()
+
+
+def _of_korean(text: str) -> list[Piece]:
+    """The nouns of a term, and what stands between them; nothing without a noun."""
+    parts = _KOREAN_PIECE.findall(text)
+    runs = [run for run, _ in parts if run]
+    found = dict(zip(runs, nouns.KIWI.of(runs), strict=True))
+    if not any(found.values()):
+        return []
+    others = [Piece(other, True, True) for _, other in parts if other]
+    return [*(Piece(noun, False, False, noun) for run in runs for noun in found[run]), *others]
 
 
 def _of_cjk(run: str) -> Piece | None:

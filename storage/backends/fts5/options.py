@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.storage.backends.fts5 import extra
+from shadowswitch.storage.backends.fts5 import extra, nouns
 
 TOKENIZERS = ("unicode61", "ascii", "porter", "trigram")
 COLUMNS_MAX = 64
@@ -144,6 +144,8 @@ def _tokenizer(value: Any) -> str:
             f" or 'porter {extra.CJK}'",
         )
     _check_arguments(words, allowed[name], arguments)
+    if extra.KOREAN in extras:
+        nouns.require()
     return " ".join((["porter"] if stem else []) + parts + extras)
 
 
@@ -216,6 +218,11 @@ class Layout:
         self._shown_texts: Texts = _composed(texts) if self.composed else texts
         self.texts: Texts = self._with_extra if self.extras else self._shown_texts
         """The text of each column."""
+
+    def prepare(self, wait: bool) -> None:
+        """Start what the texts need and what is slow to start, and perhaps wait for it."""
+        if extra.KOREAN in self.extras:
+            (nouns.KIWI.wait if wait else nouns.KIWI.begin)()
 
     def project(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """These fields as the index holds them."""

@@ -40,6 +40,8 @@ class Fts5Writer:
         self._connection = connection
         self._path = path
         self._texts = layout.texts
+        self._prepare = layout.prepare
+        self._prepare(False)
         self._state = store.read_state(connection, path)
         self._rowid = int(connection.execute("SELECT coalesce(max(rowid), 0) FROM docs").fetchone()[0])
         self._directory_synced = False
@@ -93,6 +95,7 @@ class Fts5Writer:
 
     def flush(self) -> int:
         applied_lsn = self._state.applied_lsn
+        self._prepare(True)  # a build flushes before it is BUILT, so that no switch waits for it
         with store.translated("flush", self._path):
             store.sync_wal(self._path)
             if not self._directory_synced:
