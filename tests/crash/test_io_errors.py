@@ -47,10 +47,13 @@ def fail_at(case: Case, error: str, forever: bool, folder: Path) -> bool:
     what = f"{error} at {case}{' and from there on' if forever else ''}"
     assert ended.status in (0, 3), f"{what}: the host ended with {ended.status}: {ended.output} {ended.errors}"
     struck = "(INJECTED)" in trace.read_text(errors="replace")
+    texts = [note["text"] for note in notes(scene, "trouble")] + [ended.output] * (ended.status == 3)
     for note in notes(scene, "unserved"):
         own = f"/{note['generation']:08d}" in case.path
-        assert own, f"{what}: generation {note['generation']} could not be read: {note['text']}"
-    texts = [note["text"] for note in notes(scene, "trouble")] + [ended.output] * (ended.status == 3)
+        if note["generation"]:
+            assert own, f"{what}: generation {note['generation']} could not be read: {note['text']}"
+        else:  # nothing was ever live: the catalog could not say so
+            texts.append(note["text"])
     unwritable = forever and case.path.startswith("catalog")
     for text in texts + LedgerContent(scene.ledger).refusals:
         if unwritable and any(words in text for words in ("is being built", "waits for its switch", "(SWITCHING)")):
