@@ -53,7 +53,7 @@ class Recording(msgspec.Struct, frozen=True):
         return {entry["at"] for entry in entries(self.ledger) if entry["kind"] in kinds and entry["at"] > self.ready}
 
 
-def record(folder: Path, size: str, code: Path | None = None) -> Recording:
+def record(folder: Path, size: str, code: Path | None = None, backend: str = "fts5") -> Recording:
     """Run the workload; with `code`, that of a patched copy of the package."""
     image, empty, log = folder / "image", folder / "empty", folder / "log"
     folder.mkdir()
@@ -61,7 +61,7 @@ def record(folder: Path, size: str, code: Path | None = None) -> Recording:
     shutil.copyfile(image, empty)
     more = {"PYTHONPATH": str(code)} if code is not None else {}
     with disks.recorded_disk(folder, image, log) as mountpoint:
-        scene = Scene(folder, mountpoint / "data")
+        scene = Scene(folder, mountpoint / "data", backend)
         ended = scene.run(scene.command("workload", size), {**more, "RECORDER_LOG": str(log)})
         assert ended.status == 0, f"the workload ended with {ended.status}: {ended.errors}"
     ready = next(entry["at"] for entry in entries(scene.ledger) if entry["kind"] == "intent")
@@ -115,9 +115,9 @@ def search(folder: Path, recording: Recording, cuts: Cuts, places: list[tuple[in
             yield [f"{mode} after entry {place} (log {upto}): {problem}" for problem in problems]
 
 
-def judge_all(folder: Path, size: str, states: int, seed: int) -> None:
+def judge_all(folder: Path, size: str, states: int, seed: int, backend: str) -> None:
     """Record a run, judge `states` cuts and those at switches and flushes, demand that no state has a problem."""
-    recording = record(folder / "run", size)
+    recording = record(folder / "run", size, backend=backend)
     cuts = cuts_of(folder, recording, seed)
     spread = enumerate(cuts.spread(states, recording.ready))
     places = [(place, MODES[number % len(MODES)]) for number, place in spread]
@@ -134,8 +134,9 @@ def seed() -> int:
 
 
 @pytest.mark.timeout(600)
-def test_a_power_cut_loses_nothing(tmp_path: Path) -> None:
-    judge_all(tmp_path, "small", STATES, seed())
+@pytest.mark.parametrize("backend", ["fts5", "tantivy"])
+def test_a_power_cut_loses_nothing(tmp_path: Path, backend: str) -> None:
+    judge_all(tmp_path, "small", STATES, seed(), backend)
 
 
 @pytest.mark.torture
@@ -143,7 +144,8 @@ def test_a_power_cut_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("round_", range(10))
 def test_many_power_cuts_lose_nothing(tmp_path: Path, round_: int) -> None:
     drawn = seed() if "POWER_SEED" in os.environ else time.time_ns() % 1_000_000
-    judge_all(tmp_path, "whole" if round_ % 2 else "small", STATES_TORTURE, drawn)
+    backend = "tantivy" if round_ % 3 == 2 else "fts5"
+    judge_all(tmp_path, "whole" if round_ % 2 else "small", STATES_TORTURE, drawn, backend)
 
 
 MUTATIONS: dict[str, Edits] = {
