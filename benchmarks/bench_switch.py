@@ -42,6 +42,8 @@ class Pause(msgspec.Struct):
     switches: int
     kept_out: list[float]
     """The time of each turn (`sealed_ms`), or of each lock."""
+    calls: list[float]
+    """The time of each call that switches."""
     bare: list[float]
     writer_quiet: list[float]
     writer_switch: list[float]
@@ -65,6 +67,7 @@ def measure(
         begun = time.perf_counter()
         quiet = quiet_windows((switches + 1) // 2, window_s)
         out: list[float] = []
+        calls: list[float] = []
         least: list[float] = []
         around: list[Window] = []
         last = time.perf_counter() + limit_s
@@ -73,8 +76,10 @@ def measure(
             if bare is not None:
                 least.append(bare.commit())
                 time.sleep(window_s / 2)
+            called = time.perf_counter()
             kept_out = contender.switch()
             ended = time.perf_counter()
+            calls.append((ended - called) * 1000)
             out += [] if kept_out is None else [kept_out]
             around.append((ended - window_s / 2, ended + window_s / 2))
             time.sleep(window_s / 2)
@@ -85,6 +90,7 @@ def measure(
         records=records,
         switches=len(around),
         kept_out=out,
+        calls=calls,
         bare=least,
         writer_quiet=loops.writer_gaps(quiet),
         writer_switch=loops.writer_gaps(around),
@@ -141,6 +147,7 @@ def describe(report: Report, pause: Pause, window_s: float) -> None:
         "ms",
         f"{pause.switches} switches",
     )
+    report.figure(f"{where}: the call", spread(pause.calls), "ms", "with its checks, beside the writers")
     if pause.bare:
         took = spread(pause.bare)
         report.figure(f"{where}: a bare LMDB commit of as many pages", took, "ms", "one before each switch, same load")
@@ -172,6 +179,18 @@ def judge(report: Report, ours: Pause) -> None:
     if wrong:
         report.problems.append(f"{ours.name}, {size}: {wrong} failed, lost or revived")
     report.problems += ours.problems
+
+
+def judge_tantivy(report: Report, words: Pause, fts5: Pause) -> None:
+    """A switch of a tantivy index beside one of fts5."""
+    kept_out, other = quantile(words.kept_out, 0.5), quantile(fts5.kept_out, 0.5)
+    said = f"{kept_out:.2f} ms, fts5 {other:.2f} ms: {kept_out / other:.2f} times"
+    report.target("tantivy: writers kept out as by fts5, p50 at most 1.2 times", said, kept_out <= 1.2 * other)
+    call = quantile(words.calls, 0.5)
+    report.target("tantivy: the call of a rollback at most 0.3 s, p50", f"{call / 1000:.3f} s", call <= 300)
+    if wrong := words.failed_reads + words.failed_writes + words.lost + words.revived:
+        report.problems.append(f"{words.name}: {wrong} failed, lost or revived")
+    report.problems += words.problems
 
 
 def main() -> int:
@@ -206,10 +225,12 @@ def main() -> int:
     flip = contend(lambda place: LinkFlip(place, small), small, options.others, limits[-1])
     moves = contend(lambda place: Moves(place, small), small, options.others, limits[-1])
     others = [key_value, flip, moves]
-    if common.optional("tantivy") is None:
-        report.figure(TantivyFlip.name, "not installed", "", "pip install '.[bench]'")
+    if common.optional("tantivy") is not None:
+        words = contend(shadowswitch("tantivy", small), small, options.others, limits[-1])
+        judge_tantivy(report, words, ours[0])
+        others += [words, contend(lambda place: TantivyFlip(place, small), small, options.others, limits[-1])]
     else:
-        others.append(contend(lambda place: TantivyFlip(place, small), small, options.others, limits[-1]))
+        report.figure(TantivyFlip.name, "not installed", "", "pip install '.[bench]'")
     if server_binaries() is None:
         report.figure("PostgreSQL", "not installed", "")
     else:
