@@ -18,6 +18,7 @@ from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.fts5 import nouns
+from shadowswitch.storage.backends.protocol import Marking
 from tests.support.engine_helpers import outside_environment
 
 TEXTS = {
@@ -66,6 +67,7 @@ def test_a_word_finds_the_words_that_have_its_nouns(tmp_path: Path, name: str) -
         writer.flush()
     with closing(backend.open_reader([tmp_path / "shard-000"], options)) as reader:
         assert {query: sorted(hit.id for hit in reader.search(query, 10)) for query, _ in CASES} == dict(CASES)
+        assert isinstance(reader, Marking)
         ((_, spans),) = reader.marks("문서", [{"title": TEXTS["papers"]}])[0].values()
         assert [TEXTS["papers"][begin:end] for begin, end in spans] == ["문서"]
     assert backend.check(tmp_path / "shard-000", options) == []
