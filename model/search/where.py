@@ -34,6 +34,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "lte": lambda value, bound: value <= bound,
     "lt": lambda value, bound: value < bound,
 }
+_SCALARS = (str, int, float, bool)
 _MISSING = object()
 
 
@@ -138,6 +139,8 @@ def _order(value: Any) -> type | None:
 
 def _equal(value: Any, given: Any) -> bool:
     """Equality of JSON values, without recursion: a record may be nested deeply."""
+    if type(value) is type(given) and type(value) in _SCALARS:
+        return bool(value == given)
     stack = [(value, given)]
     while stack:
         left, right = stack.pop()

@@ -138,17 +138,25 @@ def get_records(catalog: Catalog, branch: int, wanted: Sequence[tuple[str, bytes
                 place = keys.record_key(branch, number, bucket_of(key_hash(resource_type, name)), id)
                 stored = shown(stored_version(txn, catalog.db, branch, lineage, place[keys.BRANCH.size :]))
                 if stored is not None:
-                    item = _item(catalog, txn, resource_type, *stored)
-                    record = Record(resource_type, name, item.fields or {}, item.lsn)
+                    lsn, _, fields = _content(catalog, txn, resource_type, *stored)
+                    record = Record(resource_type, name, fields, lsn)
             found.append(record)
     return found
 
 
 def _item(catalog: Catalog, txn: lmdb.Transaction, resource_type: str, key: Any, value: Any) -> Item:
-    """A stored record. Raises CorruptData, with the name of the record, for a damaged one."""
+    """A stored record. Raises as `_content`."""
+    lsn, id, fields = _content(catalog, txn, resource_type, key, value)
+    return Item(lsn, resource_type, id, key_hash(resource_type, id), fields)
+
+
+def _content(
+    catalog: Catalog, txn: lmdb.Transaction, resource_type: str, key: Any, value: Any
+) -> tuple[int, str, dict[str, Any]]:
+    """LSN, id and fields of a stored record. Raises CorruptData, with the name of the record, for a damaged one."""
     try:
         lsn, id, fields = keys.split_record(key, value)
-        return Item(lsn, resource_type, id, key_hash(resource_type, id), keys.decode_fields(fields))
+        return lsn, id, keys.decode_fields(fields)
     except CorruptData as error:
         row = txn.get(key[: keys.BRANCH.size], db=catalog.db["branches"])
         branch = repr(decode_branch(row).name) if row is not None else keys.BRANCH.unpack_from(key)[0]
