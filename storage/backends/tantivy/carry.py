@@ -108,7 +108,7 @@ class Carrier:
                     store.sync_wal(self._path)
                     failpoint("words.synced")
                     gone = [rowid for (rowid,) in source.execute("SELECT r FROM gone WHERE r <= ?", (upto,))]
-                    self.add(_resting(rows_of(source, self._layout, first, upto)))
+                    self.add(resting(rows_of(source, self._layout, first, upto)))
             state = State(wanted.uid, upto, wanted.deleted)
             with translated("commit words", self._path):
                 writer = self._opened()
@@ -151,7 +151,7 @@ class Carrier:
             self._error = store.translate(error, "index rows", self._path)
 
 
-def _resting(rows: Iterable[Row]) -> Iterator[Row]:
+def resting(rows: Iterable[Row]) -> Iterator[Row]:
     """The rows; between slices of them another thread gets the GIL."""
     for number, row in enumerate(rows, 1):
         if number % SLICE_ROWS == 0:
@@ -170,19 +170,19 @@ def rows_of(connection: sqlite3.Connection, layout: WordsLayout, first: int, upt
 
 def make_anew(
     path: Path,
-    source: sqlite3.Connection,
+    rows: Iterable[Row],
     layout: WordsLayout,
     state: State,
     folder: str = FOLDER,
     temporary: str = NEW,
 ) -> None:
-    """Words with all rows up to `state.covers`, in the place of those that are there."""
+    """Words with these rows, which are all up to `state.covers`, in the place of those that are there."""
     with translated("make words", path):
         shutil.rmtree(path / temporary, ignore_errors=True)
         words_module.create(path, layout, state.uid, temporary)
         words = Words(path, layout, temporary)
         writer = words.writer()
-        for row in rows_of(source, layout, 0, state.covers):
+        for row in rows:
             writer.add_document(words.document(row, layout))
         put_state(writer, state, layout)
         writer.commit()

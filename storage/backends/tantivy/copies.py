@@ -119,7 +119,7 @@ def _index_again(target: Path, copy: sqlite3.Connection, layout: WordsLayout) ->
     rowid = int(copy.execute("SELECT coalesce(max(rowid), 0) FROM docs").fetchone()[0])
     known = delta.coverage(copy)
     state = State(known.uid + 1, max(rowid, known.covers, *(delta.last_row(copy, n) for n in (0, 1))), known.deleted)
-    carry.make_anew(target, copy, layout, state, SEED)
+    carry.make_anew(target, carry.rows_of(copy, layout, 0, state.covers), layout, state, SEED)
     copy.execute("BEGIN IMMEDIATE")
     copy.execute("UPDATE coverage SET uid = ?, covers = ?", (state.uid, state.covers))
     for number in (0, 1):

@@ -24,7 +24,7 @@ from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.writer import Fts5Writer, range_of
 from shadowswitch.storage.backends.tantivy import delta
-from shadowswitch.storage.backends.tantivy.carry import NEW, Carrier, make_anew, rows_of
+from shadowswitch.storage.backends.tantivy.carry import NEW, Carrier, make_anew, resting, rows_of
 from shadowswitch.storage.backends.tantivy.options import WordsLayout
 from shadowswitch.storage.backends.tantivy.words import Row, State, Words, given_back, taken
 from shadowswitch.storage.clock import SYSTEM
@@ -251,7 +251,9 @@ class TantivyWriter(Fts5Writer):
         if words is None:
             state = State(new_uid(), self._rowid, known.deleted)
             store.sync_wal(self._path)
-            make_anew(self._path, self._connection, self._layout, state)
+            make_anew(
+                self._path, resting(rows_of(self._connection, self._layout, 0, state.covers)), self._layout, state
+            )
             words = taken(self._path, self._layout)
         words.refresh()
         state = words.view().state
