@@ -25,7 +25,7 @@ from shadowswitch.model.search.comparison import ComparisonRow, Summary
 from shadowswitch.model.search.relevance import JUDGED_MIN, NDCG_HITS, Outcome
 from shadowswitch.storage.disk import directory_size_bytes
 from shadowswitch.storage.generations.generation import Generation
-from shadowswitch.storage.quality.comparing import CompareSides, Side, SidesCompared
+from shadowswitch.storage.quality.comparing import QUERIES_MAX, CompareSides, Side, SidesCompared
 
 logger = logging.getLogger("shadowswitch")
 
@@ -168,8 +168,9 @@ def _likeness(context: EngineContext, found: SidesCompared, budget_s: float) -> 
     """QUERY_COMPARISON: on average, for single answers may differ."""
     config = context.config
     problems, rows = [], found.rows
-    if len(rows) < found.queries:
-        problems.append(_late(len(rows), found.queries, "", budget_s))
+    wanted = min(found.queries, QUERIES_MAX)
+    if len(rows) < wanted:
+        problems.append(_late(len(rows), wanted, "", budget_s))
     shares = [1 - len(row.vanished) / len(row.live) for row in rows if row.live]
     share = statistics.mean(shares) if shares else 1.0
     if share < config.query_overlap_min:

@@ -126,6 +126,15 @@ def test_a_group_is_refused_for_one_member_and_says_what_passed(korean: Engine) 
     assert f"{KIND} of branch 'main'; RELEVANCE: the shadow is not worse" in same.message
 
 
+def test_queries_are_compared_up_to_a_thousand_and_more_refuse_nothing(korean: Engine) -> None:
+    live(korean)
+    queries = tuple(f"none{number}" for number in range(1200))
+    request = SwitchRequest(validation_checks=("QUERY_COMPARISON",), queries=queries, switch_timeout_seconds=60)
+    result = switched(korean, request)
+    assert result.success, result.message
+    assert result.query_performance_improvement
+
+
 def test_a_scheduled_switch_is_refused_like_any_other(korean: Engine) -> None:
     korean.write("main", judgments())
     live(korean)
