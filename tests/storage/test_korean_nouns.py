@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from shadowswitch.model.digest import key_hash
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import InvalidConfig, Timeout
 from shadowswitch.model.records import Item
 from shadowswitch.storage.backends import registry
 from shadowswitch.storage.backends.fts5 import nouns
 from shadowswitch.storage.backends.protocol import Marking
+from tests.support import inside
 from tests.support.engine_helpers import outside_environment
 
 TEXTS = {
@@ -86,6 +87,25 @@ def test_many_words_are_answered_at_once(kiwi: nouns.Kiwi) -> None:
     found = kiwi.of(words)
     assert len(found) == len(words)
     assert kiwi.of(words[:3]) == found[:3]
+
+
+@installed
+def test_a_run_of_letters_that_is_no_word_has_no_nouns(kiwi: nouns.Kiwi) -> None:
+    """A record may be large; one that no process can answer for would be indexed never."""
+    assert kiwi.of(["문서" * 1_000_000, "문서"]) == [(), ("문서",)]
+
+
+@installed
+def test_a_process_that_stands_still_is_given_up_and_the_next_question_is_answered(
+    kiwi: nouns.Kiwi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiwi.wait()
+    with monkeypatch.context() as patch:
+        inside.patch_limit(patch, inside.Limit.NOUNS_S, 0.2)
+        os.kill(kiwi.pid, signal.SIGSTOP)
+        with pytest.raises(Timeout):
+            kiwi.of(["문서를"])
+    assert kiwi.of(["문서를"]) == [("문서",)]
 
 
 @installed

@@ -53,6 +53,7 @@ class Limit(Enum):
     SWITCH_GRACE_S = "shadowswitch.engine.calls.switches.SWITCH_GRACE_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
     WEBHOOK_ATTEMPT_TIMEOUT_S = "shadowswitch.service.daemon.delivery.ATTEMPT_TIMEOUT_S"
+    NOUNS_S = "shadowswitch.storage.backends.fts5.nouns.WAIT_S"
     WORDS_CARRY_ROWS = "shadowswitch.storage.backends.tantivy.writer.CARRY_ROWS"
     WORDS_CARRY_S = "shadowswitch.storage.backends.tantivy.writer.CARRY_S"
     WORDS_TERMS_SCORED = "shadowswitch.storage.backends.tantivy.matching.TERMS_SCORED"

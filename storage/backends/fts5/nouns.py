@@ -17,7 +17,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 import msgspec
@@ -27,13 +27,17 @@ from shadowswitch.storage.clock import SYSTEM
 from shadowswitch.storage.interpreter import start_python
 from shadowswitch.storage.shortages import shortage
 
-WAIT_S = 60.0
+WAIT_S = 30.0
 """For the answer to one question, with the time to load."""
 KNOWN_MAX = 50_000
 """Words whose nouns are remembered."""
 RECEIVED_MAX = 1 << 20
 NOUNS = frozenset({"NNG", "NNP", "NNB", "NR", "XR", "SL", "SH", "SN"})
 SUFFIX = "XSN"
+SLICE_WORDS = 1000
+"""So many in one question: a tenth of a second."""
+WORD_CHARS_MAX = 1000
+"""A longer run of letters is no word, and has no nouns."""
 TRIES = 2
 FIRST_WORD = "가"
 
@@ -48,7 +52,7 @@ class Kiwi:
 
     def begin(self) -> None:
         """Start the process, unless it runs, and do not wait until it is loaded. Raises as `of`."""
-        with self._lock:
+        with self._alone():
             self._running()
 
     def wait(self) -> None:
@@ -61,15 +65,27 @@ class Kiwi:
 
     def of(self, words: Sequence[str]) -> list[tuple[str, ...]]:
         """The nouns of each word. Raises InvalidConfig without the package, Timeout, ResourceExhausted."""
-        with self._lock:
-            unknown = list(dict.fromkeys(word for word in words if word not in self._known))
-            if unknown:
-                if len(self._known) + len(unknown) > KNOWN_MAX:
+        found: dict[str, tuple[str, ...]] = {word: () for word in words if len(word) > WORD_CHARS_MAX}
+        asked = [word for word in dict.fromkeys(words) if word not in found]
+        for first in range(0, len(asked), SLICE_WORDS):  # another thread gets its turn between two slices
+            part = asked[first : first + SLICE_WORDS]
+            with self._alone():
+                unknown = [word for word in part if word not in self._known]
+                answers = dict(zip(unknown, map(tuple, self._asked(unknown)), strict=True)) if unknown else {}
+                found.update((word, answers[word] if word in answers else self._known[word]) for word in part)
+                if len(self._known) + len(answers) > KNOWN_MAX:
                     self._known.clear()
-                    unknown = list(dict.fromkeys(words))
-                answers = self._asked(unknown)
-                self._known.update(zip(unknown, map(tuple, answers), strict=True))
-            return [self._known[word] for word in words]
+                self._known.update(answers)
+        return [found[word] for word in words]
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=WAIT_S):
+            raise _late()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     @property
     def pid(self) -> int:
@@ -121,7 +137,7 @@ class Kiwi:
 
     def close(self) -> None:
         """End the process; a later question starts another one."""
-        with self._lock:
+        with self._alone():
             self._end()
 
 
@@ -136,11 +152,7 @@ def _answer(process: subprocess.Popen[bytes], words: list[str]) -> list[list[str
     while not line.endswith(b"\n"):
         ready = dict(poll.poll(max(0.0, until - SYSTEM.monotonic()) * 1000))
         if not ready:
-            raise Timeout(
-                f"Korean nouns were not found within {WAIT_S:g} s",
-                operation="analyze",
-                hint="the machine may be overloaded; try again",
-            )
+            raise _late()
         if process.stdin.fileno() in ready and question:
             question = question[os.write(process.stdin.fileno(), question) :]
             if not question:
@@ -151,6 +163,14 @@ def _answer(process: subprocess.Popen[bytes], words: list[str]) -> list[list[str
                 raise EOFError
             line += received
     return msgspec.json.decode(line, type=list[list[str]])
+
+
+def _late() -> Timeout:
+    return Timeout(
+        f"Korean nouns were not found within {WAIT_S:g} s",
+        operation="analyze",
+        hint="the machine may be overloaded; try again",
+    )
 
 
 KIWI = Kiwi()

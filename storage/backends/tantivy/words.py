@@ -140,7 +140,10 @@ def taken(path: Path, layout: WordsLayout) -> Words:
             raise unusable(path, "they are missing")
         place = (identity(path / FOLDER), str(path), f"{layout.tokenizer} {layout.columns}")
         with _guard:
-            words, users = _open[place] if place in _open else (Words(path, layout), 0)
+            is_open = place in _open
+        new = None if is_open else Words(path, layout)  # reads every file, while others open and close theirs
+        with _guard:
+            words, users = _open.get(place) or (new or Words(path, layout), 0)
             _open[place] = words, users + 1
         return words
 
