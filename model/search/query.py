@@ -13,7 +13,7 @@ a parenthesis without its partner is left out, and a quotation mark without its 
 query of exclusions alone finds nothing. `OR`, `AND` and `NOT` are operators in capital letters only.
 
 A query is cut behind the last whole word of its first `QUERY_CHARS_MAX` characters, and behind its first `TOKENS_MAX`
-tokens: a text that was pasted whole is a query as well.
+tokens: a text that was pasted whole is a query as well. A prefix counts as `PREFIX_TOKENS` of them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from shadowswitch.model.search.bounds import QUERY_CHARS_MAX, check_query
 
 TOKENS_MAX = 256
 """The most tokens in one query: the list of each token is read, also where many make one word (`a.a.a`)."""
+PREFIX_TOKENS = 4
+"""A prefix of one letter stands for a tenth of all words, and bm25 looks at each of their places."""
 TERMS_PLAIN = 16
 """In a query of more terms, those with the same tokens count once, or end it: at each place of a term, bm25 looks at
 all terms."""
@@ -171,7 +173,7 @@ def _bounded(tokens: list[_Token], tokenize: Tokenize, token_chars_min: int) -> 
     for place, found in zip(terms, tokenize([tokens[place].text for place in terms]), strict=True):
         token = tokens[place]
         same = (*found, token.star, token.field, "" if found else token.text)
-        count += max(1, len(found))
+        count += max(1, len(found)) * (PREFIX_TOKENS if token.star else 1)
         is_again = same in seen and not _operator(token)
         repeated += is_again
         if count > TOKENS_MAX or (repeated > TERMS_PLAIN and not of_words):

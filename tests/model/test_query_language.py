@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadowswitch.model.search.query import TOKENS_MAX, Either, Every, Node, Term, parse_query, wanted_terms
+from shadowswitch.model.search.query import (
+    PREFIX_TOKENS,
+    TOKENS_MAX,
+    Either,
+    Every,
+    Node,
+    Term,
+    parse_query,
+    wanted_terms,
+)
 
 
 def words_of(texts: Sequence[str]) -> list[list[str]]:
@@ -99,6 +108,8 @@ def test_deep_parentheses_are_left_out_and_the_rest_stays() -> None:
 def test_what_counts_of_a_long_query_is_its_beginning() -> None:
     many = parsed(" ".join(f"w{number}" for number in range(900)))
     assert wanted_terms(many) == [Term(f"w{number}") for number in range(TOKENS_MAX)]
+    prefixes = parsed(" ".join(f"w{number}*" for number in range(900)))
+    assert wanted_terms(prefixes) == [Term(f"w{number}", True) for number in range(TOKENS_MAX // PREFIX_TOKENS)]
     assert parsed("x" * 5000) is None
     assert shown(parsed("a b " + "x" * 5000)) == "(a & b)"
     assert shown(parsed("a " * 20 + "A " * 20 + "b")) == "(a & b)"

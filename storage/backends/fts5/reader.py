@@ -64,10 +64,11 @@ class Fts5Reader:
         self._versions = "SELECT type, id, lsn FROM docs NOT INDEXED ORDER BY rowid"
         score = f"bm25(fts, {', '.join(map(repr, layout.weights))})"
         best = f"SELECT rowid AS r, {score} AS s FROM fts WHERE fts MATCH ?"
-        joined = "SELECT type, id, s, lsn FROM ({}) CROSS JOIN docs ON docs.rowid = r {} ORDER BY s, type, id"
-        joined += " LIMIT ? OFFSET ?"
-        self._search = joined.format(f"{best} ORDER BY s LIMIT ?", "")
-        self._search_ties = joined.format(best, "WHERE s <= ?")
+        cut = "(SELECT max(s) FROM (SELECT s FROM found ORDER BY s LIMIT ?))"
+        self._search = (
+            f"WITH found AS MATERIALIZED ({best}) SELECT type, id, s, lsn FROM found CROSS JOIN docs ON docs.rowid = r"
+            f" WHERE s <= {cut} ORDER BY s, type, id LIMIT ? OFFSET ?"
+        )
         text = " || char(10) || ".join(layout.shown)
         rows = f"SELECT rowid AS n, type, id, lsn, {names}, {text} AS t FROM docs"
         self._checked = f"SELECT type, id, s, lsn FROM ({best}) CROSS JOIN ({rows}) ON n = r WHERE "
@@ -174,6 +175,7 @@ class Fts5Reader:
             with store.translated("open shard", path):
                 connection.execute("PRAGMA query_only=ON")
                 connection.execute(f"PRAGMA cache_size=-{store.READER_CACHE_KIB}")
+                connection.execute("PRAGMA temp_store=MEMORY")  # a search writes nothing: 20 bytes for each hit
         except BaseException:
             connection.close()
             raise
@@ -199,7 +201,6 @@ class Fts5Reader:
             raise store.translate(error, "search", path) from error
 
     def _rows(self, connection: sqlite3.Connection, asked: _Asked) -> list[Row]:
-        """If the cheap statement cuts a tie at the end of the page, the exact one decides."""
         query, wanted, skipped = asked.query, asked.wanted, asked.skipped
         if query.condition or asked.types is not None:
             conditions = [query.condition] if query.condition else []
@@ -210,13 +211,7 @@ class Fts5Reader:
             select = self._checked if query.match else self._scanned
             statement = f"{select}{' AND '.join(conditions)} ORDER BY s, type, id LIMIT ? OFFSET ?"
             return connection.execute(statement, (*parameters, wanted - skipped, skipped)).fetchall()
-        more = wanted + 1
-        rows = connection.execute(self._search, (query.match, more, more - skipped, skipped)).fetchall()
-        last = wanted - skipped - 1
-        if len(rows) > last + 1 and rows[last + 1][2] == rows[last][2]:
-            ties = (query.match, rows[last][2], wanted - skipped, skipped)
-            return connection.execute(self._search_ties, ties).fetchall()
-        return rows[: last + 1]
+        return connection.execute(self._search, (query.match, wanted, wanted - skipped, skipped)).fetchall()
 
     def _states(self) -> Iterator[ShardState]:
         for path, connection in zip(self._paths, self._connections, strict=True):
