@@ -21,6 +21,7 @@ _METHODS = (
 _BUILT_IN = {
     "fts5": "shadowswitch.storage.backends.fts5.backend:Fts5Backend",
     "kv": "shadowswitch.storage.backends.kv.backend:KvBackend",
+    "graph": "shadowswitch.storage.backends.graph.backend:GraphBackend",
     "tantivy": "shadowswitch.storage.backends.tantivy.backend:TantivyBackend",
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }

@@ -17,9 +17,10 @@ from shadowswitch.storage.backends import registry  # noqa: E402
 from shadowswitch.storage.backends.fts5.backend import Fts5Backend  # noqa: E402
 from shadowswitch.storage.backends.kv.backend import KvBackend  # noqa: E402
 from shadowswitch.storage.backends.protocol import Backend  # noqa: E402
-from shadowswitch.storage.conformance import BackendConformance  # noqa: E402
+from shadowswitch.storage.conformance import BackendConformance, GraphConformance  # noqa: E402
 from tests.support import inside  # noqa: E402
 
+GRAPH = "shadowswitch.storage.backends.graph.backend:GraphBackend"
 FTS5 = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
 
 
@@ -88,7 +89,13 @@ class TestTantivyWithColumns(OnTantivy):
 class TestKv(BackendConformance):
     backend_spec = "shadowswitch.storage.backends.kv.backend:KvBackend"
     build_config = {"map_size_mib": 256}
-    wrong_configs = ({"columns": 1}, {"fields": "title"}, {"fields": [1]}, {"map_size_mib": 0}, {"map_size_mib": "4"})
+    wrong_configs: tuple[dict[str, Any], ...] = (
+        {"columns": 1},
+        {"fields": "title"},
+        {"fields": [1]},
+        {"map_size_mib": 0},
+        {"map_size_mib": "4"},
+    )
 
     def query_for(self, resource_type: str, id: str, word: str) -> str:
         return id
@@ -104,6 +111,30 @@ class TestKv(BackendConformance):
 
 class TestKvWithFields(TestKv):
     build_config = {"fields": ["title", "size", "absent"], "map_size_mib": 256}
+
+
+class TestGraph(TestKv):
+    backend_spec = GRAPH
+    build_config = {"edges": {"object_type": {"to": "title"}, "file": {"to": "nested"}}, "map_size_mib": 256}
+    wrong_configs = (
+        {},
+        {"edges": {}},
+        {"edges": []},
+        {"edges": {"a": {}}},
+        {"edges": {"a": {"from": "x"}}},
+        {"edges": {"a": {"to": 7}}},
+        {"edges": {"a": {"to": "x", "weight": "y"}}},
+        {"edges": {"a": []}},
+        {"edges": {"": {"to": "x"}}},
+        {"edges": {"a": {"to": "x", "to_type": "\0"}}},
+        {"edges": {"a": {"to": "x"}}, "fields": "title"},
+        {"edges": {"a": {"to": "x"}}, "map_size_mib": 0},
+        {"edges": {"a": {"to": "x"}}, "columns": 1},
+    )
+
+
+class TestTheQueriesOfAGraph(GraphConformance):
+    backend_spec = GRAPH
 
 
 def test_the_registry_finds_backends_by_name_and_by_import() -> None:

@@ -1,7 +1,7 @@
 """The `kv` backend: records by key in LMDB, the default for every index type but SEARCH_INDEX.
 
 It stands for any derived structure with lookups by key: `get`, `scan`, and `search` by the beginning of an id. The
-modules: `store` (the environment, keys, errors), `writer`, `reader`, `copy`, `seed`.
+modules: `store` (the environment, keys, errors), `writer`, `reader`, `check`, `copy`, `seed`.
 
 Durability: LMDB with `sync=False`; a commit does not wait for the disk, `flush` does. A crash of the process loses
 nothing. A power cut can: the operating system writes pages in any order, so a transaction after the last `flush` may be
@@ -11,18 +11,15 @@ was not closed cleanly (`check` reads every row against the digest), and does no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from shadowswitch.model.digest import Digest, key_hash
-from shadowswitch.model.errors import CorruptData, InvalidConfig
+from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.storage.backends.kv import seed as kv_seed
 from shadowswitch.storage.backends.kv import store as kv_store
+from shadowswitch.storage.backends.kv.check import check_rows, looked_at, walk_pages
 from shadowswitch.storage.backends.kv.copy import KvSnapshot
 from shadowswitch.storage.backends.kv.frozen import KvFreezingReader
 from shadowswitch.storage.backends.kv.growth import MAP_SIZE_MIB_MAX
@@ -33,9 +30,6 @@ from shadowswitch.storage.reading import Count, no_look
 
 MAP_SIZE_MIB = 4096
 """Address space of one shard, which grows when it is full; the file is sparse."""
-FINDINGS_MAX = 20
-COUNTED = 1000
-"""Rows between two signs that a check goes on."""
 
 
 class KvBackend:
@@ -50,7 +44,7 @@ class KvBackend:
         if unknown:
             hint = "use fields or map_size_mib"
             raise InvalidConfig(f"unknown option of backend kv: {', '.join(unknown)}", hint=hint)
-        return {"fields": _fields(build_config.get("fields")), "map_size_mib": _map_size(build_config)}
+        return {"fields": fields_of(build_config.get("fields")), "map_size_mib": map_size_of(build_config)}
 
     def project(self, options: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
         kept: list[str] | None = options["fields"]
@@ -67,10 +61,13 @@ class KvBackend:
     def open_writer(self, path: Path, options: Mapping[str, Any]) -> KvWriter:
         environment = kv_store.open_environment(path, options)
         try:
-            return KvWriter(environment, partial(self.project, options))
+            return self._writer(environment, options)
         except BaseException:
             kv_store.release(environment)
             raise
+
+    def _writer(self, environment: kv_store.Environment, options: Mapping[str, Any]) -> KvWriter:
+        return KvWriter(environment, partial(self.project, options))
 
     def open_reader(self, shards: Sequence[Path], options: Mapping[str, Any]) -> KvReader:
         return KvReader(shards, options)
@@ -82,10 +79,10 @@ class KvBackend:
         return self.check_counting(path, options, no_look)
 
     def check_counting(self, path: Path, options: Mapping[str, Any], looked: Count) -> list[str]:
-        return self.probe(path, options) or _looked_at(path, options, partial(_check, looked=looked))
+        return self.probe(path, options) or looked_at(path, options, partial(check_rows, looked=looked))
 
     def probe(self, path: Path, options: Mapping[str, Any]) -> list[str]:
-        return _looked_at(path, options, _walk_pages)
+        return looked_at(path, options, walk_pages)
 
     def snapshot(self, shards: Sequence[Path], options: Mapping[str, Any]) -> KvSnapshot:
         return KvSnapshot(shards, options)
@@ -102,7 +99,8 @@ class KvBackend:
         kv_seed.seed(source, old, target, new)
 
 
-def _fields(value: Any) -> list[str] | None:
+def fields_of(value: Any) -> list[str] | None:
+    """The option `fields`: names, sorted; None for all. Raises InvalidConfig."""
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
@@ -110,65 +108,9 @@ def _fields(value: Any) -> list[str] | None:
     return sorted(set(value))
 
 
-def _map_size(build_config: Mapping[str, Any]) -> int:
+def map_size_of(build_config: Mapping[str, Any]) -> int:
+    """The option `map_size_mib`. Raises InvalidConfig."""
     value = build_config.get("map_size_mib", MAP_SIZE_MIB)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAP_SIZE_MIB_MAX:
         raise InvalidConfig(f"map_size_mib is {value!r}", hint=f"use whole MiB from 1 to {MAP_SIZE_MIB_MAX}")
     return value
-
-
-def _looked_at(path: Path, options: Mapping[str, Any], look: Callable[[kv_store.Environment], list[str]]) -> list[str]:
-    try:
-        environment = kv_store.open_environment(path, options)
-    except CorruptData as error:
-        return [error.message]
-    try:
-        with kv_store.translated("check", path):
-            return look(environment)
-    except CorruptData as error:
-        return [error.message]
-    finally:
-        kv_store.release(environment)
-
-
-def _walk_pages(environment: kv_store.Environment) -> list[str]:
-    """LMDB copies the shard into nothing. That visits every page in use, the list of free pages too, and most damage
-    that would end a cursor with SIGABRT is an error there."""
-    nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        with environment.map.used():
-            environment.env.copyfd(nothing, compact=True)
-    finally:
-        os.close(nothing)
-    return []
-
-
-def _check(environment: kv_store.Environment, looked: Count) -> list[str]:
-    """Findings: every row decodes, lies under its own key, and is counted. Reads one transaction."""
-    findings: list[str] = []
-    digest = Digest()
-    with environment.map.transaction() as transaction:
-        stored = kv_store.state_of(environment.read_meta(transaction)).digest
-        rows = 0
-        for key, value in transaction.cursor(db=environment.rows):
-            rows += 1
-            if rows % COUNTED == 0:
-                looked(COUNTED)
-            try:
-                resource_type, id, lsn, _ = kv_store.decode_row(key, value)
-            except (CorruptData, msgspec.DecodeError) as error:
-                findings.append(f"rows: {error}")
-            else:
-                if kv_store.stored_key(kv_store.full_key(resource_type, id)) != key:
-                    findings.append(f"rows: {resource_type}/{id} is stored under another key")
-                if lsn < 1:
-                    findings.append(f"rows: {resource_type}/{id} has the LSN {lsn}")
-                digest.add(key_hash(resource_type, id), lsn)
-            if len(findings) >= FINDINGS_MAX:
-                return findings
-        if rows != transaction.stat(environment.rows)["entries"]:
-            findings.append("rows: their number is not that of the database")
-    differing = stored.differing(digest)
-    if differing:
-        findings.append(f"digest: the rows of buckets {differing} do not match the counters")
-    return findings

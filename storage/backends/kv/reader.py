@@ -143,14 +143,18 @@ class KvReader:
 
 
 class Slices:
-    """The slices of a walk over rows: behind each one the time limit is checked, and another thread gets the GIL."""
+    """The slices of a walk over rows: behind each one the time limit is checked, and another thread gets the GIL.
+
+    Raises Timeout, also at its beginning, when the time has passed.
+    """
 
     def __init__(self, time_limit: TimeLimit) -> None:
+        time_limit.check()
         self._time_limit = time_limit
-        self._left = 0
+        self._left = SLICE_ROWS
 
     def count(self) -> None:
-        """One more row. Raises Timeout when the time has passed."""
+        """One more row."""
         if self._left == 0:
             self._time_limit.check()
             SYSTEM.sleep(0)

@@ -1,6 +1,7 @@
 """The environment of a `kv` shard: its databases, its keys, its references, and LMDB's errors as errors of the library.
 
-A shard is the directory that holds `kv/data.mdb` and `kv/lock.mdb`, with two databases:
+A shard is the directory that holds `kv/data.mdb` and `kv/lock.mdb`, with two databases. A backend that derives more
+from its rows has two others (`derived`):
 
     rows   type \\0 id                      ->  LSN (8 bytes, big-endian), MessagePack of fields
            (first 460 bytes) \\xff (hash)   ->  LSN, MessagePack of [type, id, fields]: a key of more than 500 bytes
@@ -39,6 +40,8 @@ from shadowswitch.storage.disk import identity, sync_directory
 from shadowswitch.storage.shortages import full, no_room, shortage
 
 FOLDER, DATA = "kv", "data.mdb"
+DERIVED = (b"entries", b"owned")
+"""The databases of a shard that derives entries from its rows."""
 FORMAT = 1
 KEY_BYTES_MAX = 500
 """LMDB allows 511."""
@@ -68,10 +71,11 @@ class Environment:
     It closes while it is not used (see `growth`), so `env`, `rows` and `meta` are those of a transaction of `map`.
     """
 
-    def __init__(self, path: Path, map_size_mib: int, create: bool) -> None:
+    def __init__(self, path: Path, map_size_mib: int, create: bool, derives: bool = False) -> None:
+        """`derives`: a new shard has the databases of `DERIVED`; one that is there has them, or not."""
         self.path = path
         self.references = 0
-        self._open(map_size_mib << 20, create)
+        self._open(map_size_mib << 20, create, derives)
         try:
             self._identity = identity(path / FOLDER / DATA)
             self.map = GrowingMap(self.env, path, self._reopen)
@@ -79,14 +83,14 @@ class Environment:
             self.env.close()
             raise
 
-    def _open(self, map_size_bytes: int, create: bool) -> None:
+    def _open(self, map_size_bytes: int, create: bool, derives: bool = False) -> None:
         self.env = lmdb.open(
             os.fspath(self.path / FOLDER),
             map_size=map_size_bytes,
             mode=0o600,
             create=create,
             sync=False,
-            max_dbs=2,
+            max_dbs=2 + len(DERIVED),
             max_readers=READERS_MAX,
             lib_version=0,
         )
@@ -95,9 +99,17 @@ class Environment:
                 self._fit_file()
             self.rows = self.env.open_db(b"rows", create=create)
             self.meta = self.env.open_db(b"meta", create=create)
+            self.derived = self._open_derived(derives)
         except BaseException:
             self.env.close()
             raise
+
+    def _open_derived(self, create: bool) -> tuple[Any, ...]:
+        """The databases of `DERIVED`; none in a shard without them."""
+        try:
+            return tuple(self.env.open_db(name, create=create) for name in DERIVED)
+        except lmdb.NotFoundError:
+            return ()
 
     def _reopen(self, map_size_bytes: int) -> lmdb.Environment:
         """Raises DirectoryLost for another file than the one that was opened first; CorruptData, and as LMDB."""
@@ -197,13 +209,13 @@ def _verify(environment: Environment, options: Mapping[str, Any]) -> None:
         )
 
 
-def create(path: Path, options: Mapping[str, Any]) -> None:
-    """An empty, durable shard in `path`; removes its content first."""
+def create(path: Path, options: Mapping[str, Any], derives: bool = False) -> None:
+    """An empty, durable shard in `path`; removes its content first. `derives`: with the databases of `DERIVED`."""
     with translated("create shard", path):
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
         (path / FOLDER).mkdir(mode=0o700)
-        environment = Environment(path, options["map_size_mib"], create=True)
+        environment = Environment(path, options["map_size_mib"], True, derives)
         try:
             with environment.map.transaction(write=True) as transaction:
                 empty = Meta(FORMAT, options_text(options), 0, b"", False, Digest().encode())
@@ -218,7 +230,7 @@ def create(path: Path, options: Mapping[str, Any]) -> None:
 
 def options_text(options: Mapping[str, Any]) -> str:
     """The options that shape the stored rows, in their canonical form, for comparison."""
-    return msgspec.json.encode({"fields": options["fields"]}).decode()
+    return msgspec.json.encode({name: options[name] for name in sorted(options) if name != "map_size_mib"}).decode()
 
 
 def state_of(meta: Meta) -> ShardState:

@@ -36,14 +36,14 @@ class KvWriter:
         return store.state_of(self._meta)
 
     def load(self, items: Sequence[Item], cursor: bytes) -> None:
-        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
+        def work(transaction: lmdb.Transaction[bytes], digest: Digest) -> None:
             self._merge(transaction, digest, [item for item in items if item.fields is not None])
             self._save(transaction, digest, cursor=cursor)
 
         self._commit("load", work)
 
     def finish_load(self, applied_lsn: int) -> None:
-        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
+        def work(transaction: lmdb.Transaction[bytes], digest: Digest) -> None:
             self._save(transaction, digest, applied_lsn=max(applied_lsn, self._meta.applied_lsn), loaded=True)
 
         self._commit("finish load", work)
@@ -51,7 +51,7 @@ class KvWriter:
     def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
         before = self._meta.applied_lsn
 
-        def work(transaction: lmdb.Transaction, digest: Digest) -> int:
+        def work(transaction: lmdb.Transaction[bytes], digest: Digest) -> int:
             changed = self._merge(transaction, digest, [item for item in items if item.lsn > before])
             self._save(transaction, digest, applied_lsn=max(applied_lsn, before))
             return changed
@@ -74,7 +74,7 @@ class KvWriter:
     def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
         keys = [key for key, *_ in self._rows_of((bucket,))]
 
-        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
+        def work(transaction: lmdb.Transaction[bytes], digest: Digest) -> None:
             self._empty(transaction, digest, bucket, keys)
             self._merge(transaction, digest, [item for item in items if item.fields is not None])
             self._save(transaction, digest)
@@ -86,7 +86,7 @@ class KvWriter:
         return ((resource_type, id, lsn) for _, resource_type, id, lsn in self._rows_of(chosen))
 
     def amend(self, items: Sequence[Item]) -> None:
-        def work(transaction: lmdb.Transaction, digest: Digest) -> None:
+        def work(transaction: lmdb.Transaction[bytes], digest: Digest) -> None:
             self._merge(transaction, digest, items, over=True)
             self._save(transaction, digest)
 
@@ -103,7 +103,7 @@ class KvWriter:
             raise EngineClosed("the shard was closed", object=str(self._path), hint="open it again")
         return self._environment
 
-    def _commit(self, operation: str, work: Callable[[lmdb.Transaction, Digest], T]) -> T:
+    def _commit(self, operation: str, work: Callable[[lmdb.Transaction[bytes], Digest], T]) -> T:
         """Outcomes: all of it committed and `_meta` renewed, or none of it. A full map grows, and `work` runs again.
 
         Raises StorageFull when it cannot grow.
@@ -123,11 +123,13 @@ class KvWriter:
         self._meta = self._saved
         return result
 
-    def _save(self, transaction: lmdb.Transaction, digest: Digest, **values: Any) -> None:
+    def _save(self, transaction: lmdb.Transaction[bytes], digest: Digest, **values: Any) -> None:
         self._saved = msgspec.structs.replace(self._meta, digest=digest.encode(), **values)
         self._opened().write_meta(transaction, self._saved)
 
-    def _merge(self, transaction: lmdb.Transaction, digest: Digest, items: Sequence[Item], over: bool = False) -> int:
+    def _merge(
+        self, transaction: lmdb.Transaction[bytes], digest: Digest, items: Sequence[Item], over: bool = False
+    ) -> int:
         """Store the items that are newer than the rows of their keys, or all; returns how many changed the shard."""
         rows = self._opened().rows
         keyed = [(store.stored_key(store.full_key(item.resource_type, item.id)), item.lsn, item) for item in items]
@@ -140,10 +142,12 @@ class KvWriter:
                 if lsn <= stored_lsn and not over:
                     continue
                 digest.remove(item.key_hash, stored_lsn)
+                self._left(transaction, key)
             if item.fields is not None:
                 value = store.encode_row(key, lsn, item.resource_type, item.id, self._project(item.fields))
                 transaction.put(key, value, db=rows)
                 digest.add(item.key_hash, lsn)
+                self._stored(transaction, key, item)
             elif old is not None:
                 transaction.delete(key, db=rows)
             else:
@@ -151,11 +155,18 @@ class KvWriter:
             changed += 1
         return changed
 
-    def _empty(self, transaction: lmdb.Transaction, digest: Digest, bucket: int, keys: list[bytes]) -> None:
+    def _empty(self, transaction: lmdb.Transaction[bytes], digest: Digest, bucket: int, keys: list[bytes]) -> None:
         rows = self._opened().rows
         for key in keys:
             transaction.delete(key, db=rows)
+            self._left(transaction, key)
         digest.clear(bucket)
+
+    def _stored(self, transaction: lmdb.Transaction[bytes], key: bytes, item: Item) -> None:
+        """A row was stored. For a writer that derives more from it."""
+
+    def _left(self, transaction: lmdb.Transaction[bytes], key: bytes) -> None:
+        """A row is replaced or removed."""
 
     def _rows_of(self, buckets: Collection[int]) -> Iterator[tuple[bytes, str, str, int]]:
         """Key, type, id and LSN of the rows of some buckets, read in short transactions: a long one would keep LMDB

@@ -1,0 +1,63 @@
+"""Query kinds: what a backend may answer beyond `search` and `get`.
+
+A reader of such a backend has `kinds`, the calls of each kind by its name. Each call takes an `Asking` first. A kind of
+your own needs no more: `engine.Reader.query` and HTTP find the call there. The kinds of the library have protocols, and
+a conformance suite each (`storage.conformance.kinds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from shadowswitch.model.kinds.asking import Asking
+from shadowswitch.model.kinds.graph import Direction, Edge, Reached
+
+Kinds = Mapping[str, Sequence[str]]
+"""The names of the calls of each kind."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What a reader has if it answers queries of some kinds."""
+
+    kinds: Kinds
+
+
+class GraphReader(Protocol):
+    """The kind `graph`. See `engine.kinds.graph.Graph` for what each call gives."""
+
+    def neighbours(
+        self,
+        asking: Asking,
+        key: Sequence[str],
+        kinds: Iterable[str] | None = None,
+        direction: Direction = "out",
+        limit: int = 100,
+    ) -> list[Edge]:
+        """The edges from a record (or to it), by kind and the other key."""
+        ...
+
+    def impact(
+        self, asking: Asking, key: Sequence[str], depth: int = 3, limit: int = 1000, kinds: Iterable[str] | None = None
+    ) -> list[Reached]:
+        """The records from which edges lead to a record, over at most `depth` edges."""
+        ...
+
+    def path(
+        self,
+        asking: Asking,
+        a: Sequence[str],
+        b: Sequence[str],
+        depth_max: int = 6,
+        kinds: Iterable[str] | None = None,
+    ) -> list[Edge] | None:
+        """A shortest way from a to b; None if there is none of so many edges."""
+        ...
+
+    def dangling(self, asking: Asking, limit: int = 100) -> list[Edge]:
+        """Edges of which an end is no record."""
+        ...
+
+
+GRAPH = {"graph": ("neighbours", "impact", "path", "dangling")}
