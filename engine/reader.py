@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
+from shadowswitch.engine.kinds.asked import Asked
+from shadowswitch.engine.kinds.graph import Graph
 from shadowswitch.engine.quality.preview import readable
 from shadowswitch.engine.search.showing import Fields, Showing, check_fields
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
@@ -22,6 +24,7 @@ from shadowswitch.model.records import Hit, Record
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
 from shadowswitch.model.search.where import check_types, parse_where
 from shadowswitch.storage.backends import registry
+from shadowswitch.storage.backends.kinds import Kinds
 from shadowswitch.storage.backends.protocol import IndexReader, Marked, Marking
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.filtered_search import FilteredSearch, Versions
@@ -63,6 +66,7 @@ class Reader:
         self._types = resource_types
         self._clock = versions.clock
         self._lock = threading.Lock()
+        self._kinds = Asked(self._use, resource_types, versions.clock, search_timeout_s)
         self._scans: list[Iterator[Record]] = []
         self._forget: Callable[[], object] = lambda: None
         self._why: ShadowSwitchError = EngineClosed(
@@ -147,6 +151,27 @@ class Reader:
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""
         return self._use(lambda reader: reader.get(resource_type, id))
+
+    @property
+    def graph(self) -> Graph:
+        """The links of the records, of an index that has them (backend `graph`). Raises InvalidConfig for another."""
+        return Graph(self._kinds.of("graph"))
+
+    @property
+    def kinds(self) -> Kinds:
+        """The query kinds of the index beyond `search` and `get`, each with the names of its calls."""
+        return self._kinds.kinds()
+
+    def query(
+        self, kind: str, call: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
+    ) -> Any:
+        """One call of a query kind by its name: `query("graph", "neighbours", {"key": ["object_type", "o1"]})`.
+
+        The way to the calls of a backend of your own; those of the library have objects, such as `graph`.
+        Raises InvalidConfig for a kind, a call or an argument that the index does not know, Timeout after `timeout_s`
+        (default: `Config.search_timeout_s`), and what the call raises.
+        """
+        return self._kinds.query(kind, call, arguments or {}, timeout_s)
 
     def count(self) -> int:
         """How many records the index holds."""

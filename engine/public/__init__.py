@@ -54,6 +54,7 @@ from shadowswitch.model.errors import (
 from shadowswitch.model.forks.views import Conflict, DiffKind, DiffPage, MergeResult, RecordDiff
 from shadowswitch.model.groups.views import Group, GroupMember, GroupMemberInfo, GroupResult, GroupState
 from shadowswitch.model.inbound_events import EventOutcome, IncomingRules
+from shadowswitch.model.kinds.graph import Edge, Reached
 from shadowswitch.model.locks.branch_state import BranchState
 from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.locks.records import ProgressReport
@@ -104,6 +105,7 @@ __all__ = [
     "DiffPage",
     "DirectoryLost",
     "DuplicateBuild",
+    "Edge",
     "Engine",
     "EngineAlreadyOpen",
     "EngineClosed",
@@ -143,6 +145,7 @@ __all__ = [
     "ProgressReport",
     "Put",
     "QuietHours",
+    "Reached",
     "Reader",
     "Receipt",
     "Record",

@@ -58,7 +58,7 @@ Follow = Annotated[
 ]
 FOLLOW_PAGE = 1000
 CHECKING = "check"
-GUARDED = frozenset({"search", "diff", "status", "locks", "events", "audit"})
+GUARDED = frozenset({"search", "query", "diff", "status", "locks", "events", "audit"})
 """The commands that map files of the directory in their own process, see `service.cli.guard`."""
 
 
@@ -116,11 +116,11 @@ def search(
     shown = True if fields == ["*"] else fields
     ask = partial(
         Reader.search, query=query, limit=limit, offset=offset, resource_types=resource_types,
-        where=given_where(where), fields=shown, highlight=highlight, timeout_s=timeout,
+        where=_filter(where), fields=shown, highlight=highlight, timeout_s=timeout,
     )  # fmt: skip
     found: dict[Index, list[Hit]] = {}
     for index in ((branch, index_type), *map(index_named, also or ())):
-        with _opened_reader(data, *index, shadow if not found else None) as reader:
+        with opened_reader(data, *index, shadow if not found else None) as reader:
             found[index] = ask(reader)
             lsn, generation = reader.lsn, reader.generation
     with_texts = bool(shown or highlight)
@@ -161,7 +161,7 @@ def _shown(hit: Hit) -> dict[str, Snippet]:
 
 
 @contextlib.contextmanager
-def _opened_reader(data: Path, branch: str, index_type: str, shadow: str | None) -> Iterator[Reader]:
+def opened_reader(data: Path, branch: str, index_type: str, shadow: str | None) -> Iterator[Reader]:
     """A reader beside a host: of the live index, or of a shadow that is named by its id or the beginning of it."""
     with open_catalog(data) as catalog:
         id = find_shadow(catalog, shadow).id if shadow is not None else None
@@ -169,14 +169,18 @@ def _opened_reader(data: Path, branch: str, index_type: str, shadow: str | None)
             yield reader
 
 
-def given_where(text: str | None) -> dict[str, Any] | None:
-    """A filter from its JSON. Raises ValueError."""
+def _filter(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else given_object(text, "--where")
+
+
+def given_object(text: str, name: str) -> dict[str, Any]:
+    """An argument that is a JSON object. Raises ValueError."""
     try:
-        if text is not None and nests_too_deep(text.encode()):
-            raise ValueError(f"--where is nested deeper than {JSON_DEPTH_MAX} levels")
-        return None if text is None else msgspec.json.decode(text, type=dict[str, Any])
+        if nests_too_deep(text.encode()):
+            raise ValueError(f"{name} is nested deeper than {JSON_DEPTH_MAX} levels")
+        return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise ValueError(f"--where is no JSON object: {error}") from error
+        raise ValueError(f"{name} is no JSON object: {error}") from error
 
 
 def status(

@@ -10,9 +10,20 @@ from shadowswitch.model.errors import InvalidChange
 from shadowswitch.model.records import Change, Delete, Hit, Put
 from shadowswitch.model.search.merged import MergedHit
 from shadowswitch.model.views import BranchInfo
-from shadowswitch.service.http.bodies.fields import Body, BranchName, Name, RecordId, ResourceType, Text, Tokens
+from shadowswitch.service.http.bodies.fields import (
+    Body,
+    BranchName,
+    IndexType,
+    Name,
+    RecordId,
+    ResourceType,
+    Text,
+    Tokens,
+    Whole,
+)
 
 WRITE_TIMEOUT_S_MAX = 60.0
+SEARCH_TIMEOUT_S_MAX = 3600.0
 
 
 class NewBranch(Body, frozen=True):
@@ -91,6 +102,29 @@ class Found(msgspec.Struct, frozen=True):
     generation: int
     cursor: str | msgspec.UnsetType | None = msgspec.UNSET
     """Of a search by cursor: that of the next page, or null at the end."""
+
+
+class Query(Body, frozen=True):
+    """A query of a kind, for an index that answers it. `arguments` are those of the call, by name.
+
+    Kinds and calls of the library: docs/query-kinds.md. A key is a list of resource type and id.
+    """
+
+    index_type: IndexType
+    kind: Name
+    call: Name
+    arguments: dict[str, Any] = {}
+    min_lsn: Whole = 0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=SEARCH_TIMEOUT_S_MAX)] = SEARCH_TIMEOUT_S_MAX
+    shadow_index_id: Text = ""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a call of a query kind gave, of one generation, which shows every change up to `lsn`."""
+
+    result: Any
+    lsn: int
+    generation: int
 
 
 class Merged(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from shadowswitch.model.search.bounds import QUERY_CHARS_MAX
 from shadowswitch.model.views import BranchInfo, QuietHours
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import branches as bodies
+from shadowswitch.service.http.bodies.branches import SEARCH_TIMEOUT_S_MAX
 from shadowswitch.service.http.bodies.fields import WHOLE_MAX
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.routing import PREFIX, changes, permitted_branch, reads, removes
@@ -26,7 +27,6 @@ ONE = f"{BASE}/{{name:str}}"
 READ_TIMEOUT_S = 5.0
 PAGE = 1000
 """The entries of a page where the caller says nothing."""
-SEARCH_TIMEOUT_S_MAX = 3600.0
 OFFSET_MAX = 100_000
 """The hits before a page are found and sorted for each page, and for an index of several shards held in memory."""
 WHERE_CHARS_MAX = 8000
@@ -234,6 +234,32 @@ async def search(
         return await sync_to_thread(answer)
 
 
+@changes(f"{ONE}/query", Scope.READ)
+async def query(name: str, data: bodies.Query, host: Host, caller: Caller) -> bodies.Answer:
+    """Ask an index a query of a kind that it answers, beyond search: a graph its neighbours, a schema its users.
+
+    Changes nothing. With `min_lsn` the answer shows at least that write; `shadow_index_id` asks a shadow.
+    422 for a kind, a call or an argument that the index does not have; 503 as for a search.
+    """
+    branch = permitted_branch(name, caller, Scope.READ)
+    shadow_id = data.shadow_index_id or None
+    if shadow_id:
+        caller.require(Scope.READ, host.engine.shadow(shadow_id).branch_name)
+    timeout_s = min(host.engine.config.search_timeout_s, data.timeout_s)
+
+    def answer() -> bodies.Answer:
+        with host.engine.reader(branch, data.index_type, data.min_lsn, READ_TIMEOUT_S, shadow_id) as reader:
+            result = reader.query(data.kind, data.call, data.arguments, timeout_s=timeout_s)
+            size_bytes = len(msgspec.json.encode(result))
+            if size_bytes > FIELDS_BYTES_MAX:
+                what = f"the answer has more than {FIELDS_BYTES_MAX >> 20} MiB"
+                raise InvalidConfig(what, operation="query", hint="ask for less (limit)")
+            return bodies.Answer(result, reader.lsn, reader.generation)
+
+    async with host.searches.place(host.share_of(caller), READ_TIMEOUT_S):
+        return await sync_to_thread(answer)
+
+
 def refuse_large(hits: list[Hit]) -> list[Hit]:
     """The hits. Raises InvalidConfig where their fields are more than one answer has."""
     size_bytes = 0
@@ -279,5 +305,6 @@ HANDLERS = (
     list_records,
     list_changes,
     search,
+    query,
     drop,
 )

@@ -1,0 +1,1 @@
+"""The query kinds as calls of a reader: `reader.graph.neighbours(...)`."""
