@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.engine.kinds.asked import Asked
 from shadowswitch.engine.kinds.graph import Graph
+from shadowswitch.engine.kinds.schema import Schema
+from shadowswitch.engine.kinds.violations import Violations
 from shadowswitch.engine.quality.preview import readable
 from shadowswitch.engine.search.showing import Fields, Showing, check_fields
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
@@ -156,6 +158,16 @@ class Reader:
     def graph(self) -> Graph:
         """The links of the records, of an index that has them (backend `graph`). Raises InvalidConfig for another."""
         return Graph(self._kinds.of("graph"))
+
+    @property
+    def schema(self) -> Schema:
+        """The types that records define, of an index that has them (backend `schema`). Raises InvalidConfig."""
+        return Schema(self._kinds.of("schema"))
+
+    @property
+    def violations(self) -> Violations:
+        """What records violate, of an index that has it (backend `validation`). Raises InvalidConfig for another."""
+        return Violations(self._kinds.of("violations"))
 
     @property
     def kinds(self) -> Kinds:

@@ -8,10 +8,12 @@ a conformance suite each (`storage.conformance.kinds`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from shadowswitch.model.kinds.asking import Asking
 from shadowswitch.model.kinds.graph import Direction, Edge, Reached
+from shadowswitch.model.kinds.schema import Break, Property, Ref, SchemaType
+from shadowswitch.model.kinds.violations import ViolationPage
 
 Kinds = Mapping[str, Sequence[str]]
 """The names of the calls of each kind."""
@@ -60,4 +62,49 @@ class GraphReader(Protocol):
         ...
 
 
+class ViolationReader(Protocol):
+    """The kind `violations`. See `engine.kinds.violations.Violations` for what each call gives."""
+
+    def list(
+        self,
+        asking: Asking,
+        resource_type: str | None = None,
+        rule: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> ViolationPage:
+        """A page of violations, by resource type and id."""
+        ...
+
+    def counts(self, asking: Asking) -> Mapping[str, int]:
+        """The number of violations of each rule that has any."""
+        ...
+
+    def is_valid(self, asking: Asking, resource_type: str, id: str) -> bool:
+        """Whether a record is there and violates nothing."""
+        ...
+
+
+class SchemaReader(Protocol):
+    """The kind `schema`. See `engine.kinds.schema.Schema` for what each call gives."""
+
+    def types(self, asking: Asking, limit: int = 1000) -> list[SchemaType]:
+        """The types that records define, by name."""
+        ...
+
+    def properties(self, asking: Asking, type: str) -> list[Property]:
+        """Those of a type, by name."""
+        ...
+
+    def users_of(self, asking: Asking, type: str, property: str | None = None, limit: int = 1000) -> list[Ref]:
+        """What uses a type, or a property of it."""
+        ...
+
+    def compatible(self, asking: Asking, changes: Mapping[str, Any]) -> list[Break]:
+        """What a change of the schema would break."""
+        ...
+
+
 GRAPH = {"graph": ("neighbours", "impact", "path", "dangling")}
+SCHEMA = {"schema": ("types", "properties", "users_of", "compatible")}
+VIOLATIONS = {"violations": ("list", "counts", "is_valid")}

@@ -23,6 +23,8 @@ _BUILT_IN = {
     "kv": "shadowswitch.storage.backends.kv.backend:KvBackend",
     "graph": "shadowswitch.storage.backends.graph.backend:GraphBackend",
     "tantivy": "shadowswitch.storage.backends.tantivy.backend:TantivyBackend",
+    "schema": "shadowswitch.storage.backends.schema.backend:SchemaBackend",
+    "validation": "shadowswitch.storage.backends.validation.backend:ValidationBackend",
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }
 _DEFAULTS = {"SEARCH_INDEX": "fts5"}

@@ -17,10 +17,17 @@ from shadowswitch.storage.backends import registry  # noqa: E402
 from shadowswitch.storage.backends.fts5.backend import Fts5Backend  # noqa: E402
 from shadowswitch.storage.backends.kv.backend import KvBackend  # noqa: E402
 from shadowswitch.storage.backends.protocol import Backend  # noqa: E402
-from shadowswitch.storage.conformance import BackendConformance, GraphConformance  # noqa: E402
+from shadowswitch.storage.conformance import (  # noqa: E402
+    BackendConformance,
+    GraphConformance,
+    SchemaConformance,
+    ViolationConformance,
+)
 from tests.support import inside  # noqa: E402
 
 GRAPH = "shadowswitch.storage.backends.graph.backend:GraphBackend"
+SCHEMA = "shadowswitch.storage.backends.schema.backend:SchemaBackend"
+VALIDATION = "shadowswitch.storage.backends.validation.backend:ValidationBackend"
 FTS5 = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
 
 
@@ -135,6 +142,26 @@ class TestGraph(TestKv):
 
 class TestTheQueriesOfAGraph(GraphConformance):
     backend_spec = GRAPH
+
+
+class TestSchema(TestKv):
+    backend_spec = SCHEMA
+    build_config = {"types": {"object_type": {"properties": "nested"}}, "uses": {"file": {"type": "title"}}}
+    wrong_configs = ({"types": 7}, {"uses": {"a": {}}}, {"columns": 1}, {"map_size_mib": 0})
+
+
+class TestTheQueriesOfASchema(SchemaConformance):
+    backend_spec = SCHEMA
+
+
+class TestValidation(TestKv):
+    backend_spec = VALIDATION
+    build_config = {"schemas": {"object_type": {"properties": {"title": {"const": "elm"}}}}, "fields": ["title"]}
+    wrong_configs = ({}, {"schemas": 7}, {"schemas": {"a": {}}, "fields": "title"})
+
+
+class TestTheQueriesOfViolations(ViolationConformance):
+    backend_spec = VALIDATION
 
 
 def test_the_registry_finds_backends_by_name_and_by_import() -> None:

@@ -36,9 +36,9 @@ def hashed(text: bytes) -> bytes:
     return blake2b(text, digest_size=HASH_BYTES).digest()
 
 
-def begin_of(key: bytes) -> bytes:
-    """The `begin` of an entry."""
-    return key[:-HASH_BYTES]
+def shortened(text: bytes, most: int) -> bytes:
+    """A text of at most so many bytes; a longer one ends with its hash."""
+    return text if len(text) <= most else text[: most - HASH_BYTES] + hashed(text)
 
 
 def store(transaction: lmdb.Transaction[bytes], databases: tuple[Any, ...], key: bytes, found: Iterable[Entry]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from heapq import merge
@@ -56,9 +57,24 @@ class Moment:
 
     def first(self, begin: bytes, limit: int) -> list[Any]:
         """The values of the first entries that begin like this, in the order of their `begin`."""
-        found = [list(islice(self._walk(shard, begin), limit)) for shard in self._shards]
-        values = found[0] if len(found) == 1 else islice(merge(*found, key=_place), limit)
-        return [value for _, value in values]
+        return [value for _, value in self.page(begin, limit)]
+
+    def page(self, begin: bytes, limit: int, behind: bytes = b"") -> list[tuple[bytes, Any]]:
+        """The first entries that begin like this, behind a place: each with its place."""
+        found = [list(islice(self._walk(shard, begin, behind), limit)) for shard in self._shards]
+        return found[0] if len(found) == 1 else list(islice(merge(*found, key=_place), limit))
+
+    def counts(self, begin: bytes, length: int) -> Counter[bytes]:
+        """How many entries begin like this, by the first `length` bytes of their places. No value is read."""
+        found = Counter[bytes]()
+        for environment, transaction in self._shards:
+            with transaction.cursor(db=derived_of(environment)[0]) as cursor:
+                there = cursor.set_range(begin)
+                while there and (place := cursor.key())[: len(begin)] == begin:
+                    self._slices.count()
+                    found[place[:length]] += 1
+                    there = cursor.next()
+        return found
 
     def all(self, begin: bytes) -> Iterator[Any]:
         """The values of all entries that begin like this, one shard behind the other."""
@@ -66,11 +82,11 @@ class Moment:
             for _, value in self._walk(shard, begin):
                 yield value
 
-    def _walk(self, shard: Shard, begin: bytes) -> Iterator[tuple[bytes, Any]]:
+    def _walk(self, shard: Shard, begin: bytes, behind: bytes = b"") -> Iterator[tuple[bytes, Any]]:
         environment, transaction = shard
         length, count = len(begin), self._slices.count
         with transaction.cursor(db=derived_of(environment)[0]) as cursor:
-            if not cursor.set_range(begin):
+            if not cursor.set_range(behind + b"\0" if behind else begin):
                 return
             for place, value in cursor:
                 if place[:length] != begin:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shadowswitch.model.kinds.asking import Key
-from shadowswitch.storage.backends.derived.entries import HASH_BYTES, hashed
+from shadowswitch.storage.backends.derived.entries import hashed, shortened
 from shadowswitch.storage.backends.kv.store import full_key
 
 OUT, IN = b"o", b"i"
@@ -18,13 +18,9 @@ def of_node(direction: bytes, node: Key) -> bytes:
 
 def of_kind(direction: bytes, node: Key, kind: str) -> bytes:
     """How the places of those of a kind begin."""
-    return of_node(direction, node) + _short(kind.encode().replace(b"\0", b"\1"), KIND_BYTES) + b"\0"
+    return of_node(direction, node) + shortened(kind.encode().replace(b"\0", b"\1"), KIND_BYTES) + b"\0"
 
 
 def place(direction: bytes, node: Key, kind: str, other: Key) -> bytes:
     """The place of an edge, of which `other` is the other end."""
-    return of_kind(direction, node, kind) + _short(full_key(*other), KEY_BYTES) + b"\0"
-
-
-def _short(text: bytes, most: int) -> bytes:
-    return text if len(text) <= most else text[: most - HASH_BYTES] + hashed(text)
+    return of_kind(direction, node, kind) + shortened(full_key(*other), KEY_BYTES) + b"\0"

@@ -1,0 +1,1 @@
+"""The `schema` backend: the types that records define, their properties, and what uses them."""
