@@ -17,7 +17,7 @@ from shadowswitch.model.shadow_state import ShadowState
 
 ADVISORY_CHECKS = frozenset(
     {"SIZE_COMPARISON", "SAMPLE_READ_BACK", "RECORD_COUNT_VALIDATION", "INTEGRITY_CHECK", "QUERY_COMPARISON"}
-    | {"RELEVANCE"}
+    | {"RELEVANCE", "LINKS", "VIOLATIONS", "SAME_RECORDS"}
 )
 """`force_switch` overrides these checks only, never the digest, the drain or the fence."""
 CHECKS = ADVISORY_CHECKS | {"DIGEST"}

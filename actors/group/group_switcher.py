@@ -33,6 +33,7 @@ from shadowswitch.actors.group.group_moves import (
     withdraw_one,
 )
 from shadowswitch.actors.group.group_run import GroupRun, RunGroup
+from shadowswitch.actors.group.kind_checks import shipped
 from shadowswitch.actors.kit.patience import patiently
 from shadowswitch.actors.switch.attempt import Attempt, AttemptEnd, try_until
 from shadowswitch.actors.switch.fitness import examine, refusal
@@ -151,16 +152,18 @@ class GroupSwitcher(SwitchingActor):
         """Why a member is not fit to be live, or ""."""
         request, validator, rollback = run.message.request, self._validator, run.message.rollback
         before = partial(self._refuse_live, one.target)
-        one.validation = examine(self._context, validator, one.target, request, rollback, one.deadline, before)
+        one.validation = examine(self._context, validator, one.target, request, rollback, one.deadline, before, True)
         if one.message.leaving not in (0, one.previous):
             return f"generation {one.message.leaving} is not live any more"
         return refusal(one.validation, validator.host_checks.__contains__, request.force_switch)
 
     def _ask_host(self, run: GroupRun) -> list[str]:
-        """What the group validators say; force overrides them. Raises Timeout."""
+        """What the group validators say, those of the library first; force overrides them. Raises Timeout."""
         message = run.message
         targets = [(one.message.branch_name, one.target) for one in run.runs]
-        problems = problems_of(message.checks, targets, self._context.catalog, run.deadline)
+        left_s = run.deadline - self._now()
+        own = shipped(message.request.validation_checks, targets, left_s, self._clock.monotonic)
+        problems = problems_of({**own, **message.checks}, targets, self._context.catalog, run.deadline)
         for one in run.runs:
             one.validation.errors.extend(problems)
         return [] if message.request.force_switch or not problems else [f"validation failed: {'; '.join(problems)}"]

@@ -4,6 +4,7 @@
     proof       the digest of the target by its counters is that of its source, at a common LSN
     samples     SAMPLE_READ_BACK reads some records; not in a rollback, which is to be quick
     comparison  with the live index (`actors.switch.comparison`)
+    kinds       links and violations, of an index that has them (`storage.quality.kinds`); not in a rollback
     host        the checks that the host registered (`actors.switch.host_check`)
     gate        what the index would lack (`actors.build.gate`); not in a rollback
 
@@ -17,6 +18,7 @@ journal: its files are compared with their checksums at each switch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import msgspec
 
@@ -26,9 +28,15 @@ from shadowswitch.actors.build.validator import BUILD_CHECKS, COMPARISONS, Shado
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch import host_check
 from shadowswitch.actors.switch.comparison import compare_with_live
+from shadowswitch.model.errors import EngineClosed
+from shadowswitch.model.kinds.asking import Asking
+from shadowswitch.model.search.bounds import TimeLimit
 from shadowswitch.model.views import ADVISORY_CHECKS, SwitchRequest
 from shadowswitch.storage import disk
+from shadowswitch.storage.backends.protocol import IndexReader
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.generations.generation import Generation
+from shadowswitch.storage.quality import kinds
 
 
 def examine(
@@ -39,9 +47,11 @@ def examine(
     is_rollback: bool,
     deadline: float,
     before_repair: Callable[[], None],
+    in_group: bool = False,
 ) -> Validation:
     """The findings of the checks of a request, and of DIGEST. `deadline` is monotonic, and bounds each step. Raises
-    Timeout, and CorruptData for files that end their reader. `before_repair` raises where a repair is not allowed."""
+    Timeout, and CorruptData for files that end their reader. `before_repair` raises where a repair is not allowed.
+    `in_group`: a check of another kind of index is for another member."""
     checks = list(dict.fromkeys([*request.validation_checks, "DIGEST"]))
     if target.row.opaque:
         found = validator.validate(
@@ -68,12 +78,45 @@ def examine(
     for check in checks:
         if check in validator.host_checks:
             problems = host_check.problems_of(check, validator.host_checks[check], target, context.clock, deadline)
-            found = msgspec.structs.replace(
-                found,
-                findings={**found.findings, check: problems},
-                errors=[*found.errors, *(f"{check}: {problem}" for problem in problems)],
-            )
+            found = _with(found, check, problems)
+        elif not is_rollback and (check in kinds.KIND or (check == kinds.SAME_RECORDS and not in_group)):
+            live = validator.live_beside(target)
+            found = _with(found, check, _of_kind(check, target, live, in_group, context.clock, deadline))
     return found if is_rollback else _gated(found, _surprises(context, target, validator.live_beside(target)), request)
+
+
+def _with(found: Validation, check: str, problems: list[str]) -> Validation:
+    return msgspec.structs.replace(
+        found,
+        findings={**found.findings, check: problems},
+        errors=[*found.errors, *(f"{check}: {problem}" for problem in problems)],
+    )
+
+
+def _of_kind(
+    check: str, target: Generation, live: Generation | None, in_group: bool, clock: Clock, deadline: float
+) -> list[str]:
+    if check == kinds.SAME_RECORDS:
+        return ["it compares the members of a group, and this index is switched alone"]
+    asking = Asking(TimeLimit(deadline - clock.monotonic(), clock.monotonic, "query"), target.row.resource_types)
+    with ExitStack() as held:
+        reader = _reader(target, held)
+        if not kinds.answers(check, reader):
+            lacks = f"a {target.row.backend} index has nothing to check: it answers no queries of the kind"
+            return [] if in_group else [f"{lacks} {kinds.KIND[check]}"]
+        if check == kinds.LINKS:
+            return kinds.links(reader, asking)
+        before = _reader(live, held) if live is not None else None
+        comparable = before if before is not None and kinds.answers(check, before) else None
+        return kinds.violations(reader, comparable, asking, clock)
+
+
+def _reader(generation: Generation, held: ExitStack) -> IndexReader:
+    if not held.enter_context(generation.kept()):
+        raise EngineClosed("a generation was closed before it could be checked", operation="validate")
+    reader = generation.take_reader()
+    held.callback(generation.give_reader, reader)
+    return reader
 
 
 def _surprises(context: EngineContext, target: Generation, live: Generation | None) -> Surprises:

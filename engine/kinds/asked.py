@@ -10,7 +10,7 @@ from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.kinds.asking import Asking, check_call, check_kind
 from shadowswitch.model.search.bounds import TimeLimit
-from shadowswitch.storage.backends.kinds import Answering, Kinds
+from shadowswitch.storage.backends.kinds import Kinds, kinds_of
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.clock import Clock
 
@@ -49,13 +49,8 @@ class Asked:
 
     def _made(self, call: str, timeout_s: float | None = None, **arguments: Any) -> Any:
         seconds = self._timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
-        asking = Asking(TimeLimit(seconds, self._clock.monotonic), self._types)
+        asking = Asking(TimeLimit(seconds, self._clock.monotonic, "query"), self._types)
         return self._use(lambda reader: getattr(reader, call)(asking, **arguments))
-
-
-def kinds_of(reader: IndexReader) -> Kinds:
-    """The calls of each kind that a backend's reader answers."""
-    return reader.kinds if isinstance(reader, Answering) else {}
 
 
 def _check_arguments(method: Callable[..., Any], call: str, arguments: Mapping[str, Any]) -> None:

@@ -26,10 +26,14 @@ def check_page(limit: int, offset: int) -> None:
             raise InvalidConfig(f"{name} is {value!r}", operation="search", hint=f"use a whole number from {least}")
 
 
-class TimeLimit:
-    """The time that one search may take. The thread of the search asks `is_over` now and then."""
+_LESS = {"search": "use fewer or rarer words, or a longer prefix"}
 
-    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
+
+class TimeLimit:
+    """The time that one search, or another query, may take. Its thread asks `is_over` now and then."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float], operation: str = "search") -> None:
+        self._operation = operation
         self._seconds = seconds
         self._monotonic = monotonic
         self._end = monotonic() + seconds
@@ -49,9 +53,9 @@ class TimeLimit:
     def error(self) -> Timeout:
         """The error of a search that was stopped."""
         return Timeout(
-            f"the search took longer than {self._seconds:g} s and was stopped",
-            operation="search",
-            hint="use fewer or rarer words, or a longer prefix; timeout_s gives it more time",
+            f"the {self._operation} took longer than {self._seconds:g} s and was stopped",
+            operation=self._operation,
+            hint=_LESS.get(self._operation, "ask for less (limit, depth, kinds)") + "; timeout_s gives it more time",
         )
 
 

@@ -105,6 +105,11 @@ class SchemaReader(Protocol):
         ...
 
 
+def kinds_of(reader: object) -> Kinds:
+    """The calls of each kind that a backend's reader answers."""
+    return reader.kinds if isinstance(reader, Answering) else {}
+
+
 GRAPH = {"graph": ("neighbours", "impact", "path", "dangling")}
 SCHEMA = {"schema": ("types", "properties", "users_of", "compatible")}
 VIOLATIONS = {"violations": ("list", "counts", "is_valid")}

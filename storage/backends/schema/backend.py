@@ -11,8 +11,8 @@ A property whose type is the name of a type uses it. A record of a resource type
 
 Entries, whose values are those of `model.kinds.schema`, as arrays:
 
-    t, type, 0                        the record, and the properties: a type
-    u, hash of the type, property, 0  type, property, record, field: a use
+    t, type, 0                                            type, record, properties: a type
+    u, hash of the type, property, 0, key of the record   type, property, record, field: a use
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 from shadowswitch.model.errors import InvalidConfig, InvalidName
 from shadowswitch.model.names import check_resource_type
 from shadowswitch.storage.backends.derived.backend import DerivedBackend
-from shadowswitch.storage.backends.derived.entries import Entry
+from shadowswitch.storage.backends.derived.entries import Entry, shortened
 from shadowswitch.storage.backends.derived.writer import Derive
 from shadowswitch.storage.backends.schema.definitions import names_in, properties_in
-from shadowswitch.storage.backends.schema.places import of_type, of_use
+from shadowswitch.storage.backends.schema.places import NAME_BYTES, of_type, of_use, of_user
 from shadowswitch.storage.backends.schema.reader import SchemaReader
 
 TYPES: Mapping[str, Any] = {"object_type": {"properties": "properties"}}
@@ -94,10 +94,11 @@ def _entries(types: Rules, uses: Rules, resource_type: str, id: str, fields: Map
         yield of_type(id), (id, record, [(one.name, one.type, one.required) for one in properties])
         for one in properties:
             if one.type:
-                yield of_use(one.type, "") + one.name.encode(), (one.type, "", record, f"{field}/{one.name}")
+                place = of_user(record) + shortened(one.name.encode(), NAME_BYTES)
+                yield of_use(one.type, "") + place, (one.type, "", record, f"{field}/{one.name}")
     for number, rule in enumerate(uses.get(resource_type, ())):
         for used in names_in(fields.get(rule["type"])):
-            place = number.to_bytes(1, "big")
+            place = of_user(record) + number.to_bytes(1, "big")
             yield of_use(used, "") + place, (used, "", record, rule["type"])
             for name in names_in(fields.get(rule["properties"])) if "properties" in rule else ():
                 yield of_use(used, name) + place, (used, name, record, rule["properties"])
