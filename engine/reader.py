@@ -68,7 +68,6 @@ class Reader:
         self._types = resource_types
         self._clock = versions.clock
         self._lock = threading.Lock()
-        self._kinds = Asked(self._use, resource_types, versions.clock, search_timeout_s)
         self._scans: list[Iterator[Record]] = []
         self._forget: Callable[[], object] = lambda: None
         self._why: ShadowSwitchError = EngineClosed(
@@ -153,6 +152,11 @@ class Reader:
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""
         return self._use(lambda reader: reader.get(resource_type, id))
+
+    @property
+    def _kinds(self) -> Asked:
+        """Made for each call: one that is kept would keep a dropped reader, in a circle."""
+        return Asked(self._use, self._types, self._clock, self._search_timeout_s)
 
     @property
     def graph(self) -> Graph:
