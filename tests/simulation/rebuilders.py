@@ -9,8 +9,11 @@ from shadowswitch.model.views import SwitchRequest
 from tests.simulation.clients import TYPES, WORD, Client
 
 INDEX_TYPE = "SEARCH_INDEX"
-TANTIVY_EVERY = 8
-"""The indexes of every eighth seed are of this backend."""
+BACKENDS = {0: "tantivy", 4: "graph"}
+"""The indexes of every eighth seed are of each of these backends, by the seed modulo `EVERY`; of the others `fts5`."""
+EVERY = 8
+EDGES = {resource_type: {"to": "text", "to_type": "word"} for resource_type in TYPES}
+"""Of a graph: each record leads to the word that it has."""
 WEIGHTS = {
     "write": 40,
     "acquire": 8,
@@ -46,8 +49,10 @@ class Rebuilder(Client):
         return self._world.random.choice(known[-3:]).shadow_index_id if known else None
 
     def _build(self, branch: str) -> None:
-        backend = "tantivy" if self._world.seed % TANTIVY_EVERY == 0 else "fts5"
-        config = {"backend": backend, "parallel_workers": 1, "shards": self._world.random.choice((1, 1, 2))}
+        backend = BACKENDS.get(self._world.seed % EVERY, "fts5")
+        config: dict[str, Any] = {"backend": backend, "parallel_workers": 1}
+        config |= {"shards": self._world.random.choice((1, 1, 2))}
+        config |= {"edges": EDGES} if backend == "graph" else {}
         op = self._op("build", branch)
         self._do(op, lambda: self.host.start_build(branch, INDEX_TYPE, TYPES, config))
 
@@ -77,7 +82,7 @@ class Rebuilder(Client):
                 if kept_s:
                     self._world.sleep(kept_s)
                 held = {(row.resource_type, row.id): row.lsn for row in reader.scan()}
-                found = {(hit.resource_type, hit.id): hit.lsn for hit in reader.search(WORD, 100)}
+                found = _found(reader)
                 return SimpleNamespace(
                     lsn=reader.lsn,
                     generation=reader.generation,
@@ -101,3 +106,11 @@ class Rebuilder(Client):
         shadow = self._shadow(branch, "FAILED")
         if shadow is not None:
             self._do(self._op("retry", branch), lambda: self.host.retry_build(shadow))
+
+
+def _found(reader: Any) -> dict[tuple[str, str], int]:
+    """The LSN of each record that the index finds, by what it derives from its rows: by its words, or by its edges."""
+    if "graph" not in reader.kinds:
+        return {(hit.resource_type, hit.id): hit.lsn for hit in reader.search(WORD, 100)}
+    keys = [edge.record for edge in reader.graph.neighbours(("word", WORD), direction="in")]
+    return {key: record.lsn if (record := reader.get(*key)) else 0 for key in keys}

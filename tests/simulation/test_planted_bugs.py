@@ -223,6 +223,14 @@ BUILDING: Planted = {
             ]
         },
     ),
+    "entries of a row that is removed stay": (
+        "has entries, and no row",
+        {
+            "storage/backends/derived/writer.py": [
+                ("        entries.remove(transaction, derived_of(self._opened()), key)\n", "        pass\n")
+            ]
+        },
+    ),
     "two builds of one index are claimed": (
         "IX-6: two builds of one index",
         {
