@@ -15,18 +15,15 @@ from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.engine.kinds.asked import Asked
-from shadowswitch.engine.kinds.graph import Graph
-from shadowswitch.engine.kinds.schema import Schema
-from shadowswitch.engine.kinds.violations import Violations
+from shadowswitch.engine.kinds.reading import ReadsKinds
 from shadowswitch.engine.quality.preview import readable
 from shadowswitch.engine.search.showing import Fields, Showing, check_fields
 from shadowswitch.model.errors import CorruptData, EngineClosed, ShadowSwitchError, UnknownIndex
 from shadowswitch.model.names import check_index_type
 from shadowswitch.model.records import Hit, Record
 from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
-from shadowswitch.model.search.where import check_types, parse_where
+from shadowswitch.model.search.where import Where, check_types, parse_where
 from shadowswitch.storage.backends import registry
-from shadowswitch.storage.backends.kinds import Kinds
 from shadowswitch.storage.backends.protocol import IndexReader, Marked, Marking
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.filtered_search import FilteredSearch, Versions
@@ -38,7 +35,7 @@ logger = logging.getLogger("shadowswitch")
 T = TypeVar("T")
 
 
-class Reader:
+class Reader(ReadsKinds):
     """A pinned reader of one generation: it is not removed while this is open (SW-1, SW-5).
 
     Each search shows the generation as it is then: more and more of the journal while the generation is followed,
@@ -61,7 +58,7 @@ class Reader:
     ) -> None:
         self._reader: IndexReader | None = reader
         self._release = release
-        self._asked = asked
+        self._note_asked = asked
         self._trouble = trouble
         self._search_timeout_s = search_timeout_s
         self._versions = versions
@@ -109,15 +106,14 @@ class Reader:
         """
         check_page(limit, offset)
         types, condition = check_types(resource_types, self._types), parse_where(where)
-        timeout_s = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
-        time_limit = TimeLimit(timeout_s, self._clock.monotonic)
+        time_limit = self._limit(timeout_s)
         ask = partial(self._ask, query, resource_types=types, time_limit=time_limit)
         if condition is None or self._use(lambda reader: all(map(reader.holds, condition.fields))):
             search = partial(ask, limit, offset=offset, where=condition)
         else:
             search = partial(FilteredSearch(ask, self._versions, condition, time_limit).page, limit, offset)
         found = self._showing(query, fields, highlight, time_limit).of_search(search)
-        self._asked(query)  # only one with an answer: a comparison of queries asks it again
+        self._note_asked(query)  # only one with an answer: a comparison of queries asks it again
         return found
 
     def show(
@@ -133,8 +129,7 @@ class Reader:
 
         A hit whose version is gone (it was written again, and the journal trimmed) has neither. Raises as `search`.
         """
-        timeout_s = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
-        time_limit = TimeLimit(timeout_s, self._clock.monotonic)
+        time_limit = self._limit(timeout_s)
         return self._showing(query, fields, highlight, time_limit).of_hits(list(hits))
 
     def _showing(self, query: str, fields: Fields, highlight: bool, time_limit: TimeLimit) -> Showing:
@@ -149,45 +144,24 @@ class Reader:
 
         return self._use(marks)
 
+    def _limit(self, timeout_s: float | None) -> TimeLimit:
+        seconds = self._search_timeout_s if timeout_s is None else check_seconds("timeout_s", timeout_s)
+        return TimeLimit(seconds, self._clock.monotonic)
+
+    def _asked(self) -> Asked:
+        return Asked(self._use, self._types, self._clock, self._search_timeout_s)
+
+    def _filtered(
+        self, search: Callable[[int], list[Hit]], where: Where, limit: int, timeout_s: float | None
+    ) -> list[Hit]:
+        return FilteredSearch(search, self._versions, where, self._limit(timeout_s)).page(limit, 0)
+
+    def _shown(self, search: Callable[[], list[Hit]], fields: Fields, timeout_s: float | None) -> list[Hit]:
+        return self._showing("", fields, False, self._limit(timeout_s)).of_search(search)
+
     def get(self, resource_type: str, id: str) -> Record | None:
         """What the index holds of a record, with the LSN of that version, or None."""
         return self._use(lambda reader: reader.get(resource_type, id))
-
-    @property
-    def _kinds(self) -> Asked:
-        """Made for each call: one that is kept would keep a dropped reader, in a circle."""
-        return Asked(self._use, self._types, self._clock, self._search_timeout_s)
-
-    @property
-    def graph(self) -> Graph:
-        """The links of the records, of an index that has them (backend `graph`). Raises InvalidConfig for another."""
-        return Graph(self._kinds.of("graph"))
-
-    @property
-    def schema(self) -> Schema:
-        """The types that records define, of an index that has them (backend `schema`). Raises InvalidConfig."""
-        return Schema(self._kinds.of("schema"))
-
-    @property
-    def violations(self) -> Violations:
-        """What records violate, of an index that has it (backend `validation`). Raises InvalidConfig for another."""
-        return Violations(self._kinds.of("violations"))
-
-    @property
-    def kinds(self) -> Kinds:
-        """The query kinds of the index beyond `search` and `get`, each with the names of its calls."""
-        return self._kinds.kinds()
-
-    def query(
-        self, kind: str, call: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float | None = None
-    ) -> Any:
-        """One call of a query kind by its name: `query("graph", "neighbours", {"key": ["object_type", "o1"]})`.
-
-        The way to the calls of a backend of your own; those of the library have objects, such as `graph`.
-        Raises InvalidConfig for a kind, a call or an argument that the index does not know, Timeout after `timeout_s`
-        (default: `Config.search_timeout_s`), and what the call raises.
-        """
-        return self._kinds.query(kind, call, arguments or {}, timeout_s)
 
     def count(self) -> int:
         """How many records the index holds."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.kinds.asking import Asking, check_call, check_kind
+from shadowswitch.model.kinds.asking import Asking, check_kind
 from shadowswitch.model.search.bounds import TimeLimit
 from shadowswitch.storage.backends.kinds import Kinds, kinds_of
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.clock import Clock
 
 T = TypeVar("T")
+TIMEOUT = "timeout_s"
+"""Of each call of the library: it is no argument of a query, but stands beside it."""
 Use = Callable[[Callable[[IndexReader], T]], T]
 """Makes one call of the backend's reader."""
 
@@ -39,12 +42,9 @@ class Asked:
         check_kind(self.kinds(), kind)
         return self._made
 
-    def query(self, kind: str, call: str, arguments: Mapping[str, Any], timeout_s: float | None) -> Any:
+    def query(self, call: str, arguments: Mapping[str, Any], timeout_s: float | None) -> Any:
         """One call by its name, with arguments from outside. Raises InvalidConfig, and what the call raises."""
-        check_call(self.kinds(), kind, call)
-        if not isinstance(arguments, Mapping):
-            raise InvalidConfig(f"arguments are {arguments!r:.80}, not an object", operation="query")
-        self._use(lambda reader: _check_arguments(getattr(reader, call), call, arguments))
+        self._use(lambda reader: check_arguments(partial(getattr(reader, call), None), call, arguments))
         return self._made(call, timeout_s, **arguments)
 
     def _made(self, call: str, timeout_s: float | None = None, **arguments: Any) -> Any:
@@ -53,12 +53,14 @@ class Asked:
         return self._use(lambda reader: getattr(reader, call)(asking, **arguments))
 
 
-def _check_arguments(method: Callable[..., Any], call: str, arguments: Mapping[str, Any]) -> None:
+def check_arguments(method: Callable[..., Any], call: str, arguments: Mapping[str, Any]) -> None:
+    """Whether a call takes these arguments. Raises InvalidConfig, which names those that it takes."""
     signature = inspect.signature(method)
+    names = [name for name in signature.parameters if name != TIMEOUT]
     try:
-        signature.bind(None, **{str(name): value for name, value in arguments.items()})
+        if not isinstance(arguments, Mapping) or TIMEOUT in arguments:
+            raise TypeError(f"the arguments are {arguments!r:.80}")
+        signature.bind(**{str(name): value for name, value in arguments.items()})
     except TypeError as error:
-        has = ", ".join(list(signature.parameters)[1:])
-        raise InvalidConfig(
-            f"{call} cannot be asked: {error}", operation="query", hint=f"its arguments: {has}"
-        ) from error
+        hint = f"its arguments: {', '.join(names)}"
+        raise InvalidConfig(f"{call} cannot be asked: {error}", operation="query", hint=hint) from error

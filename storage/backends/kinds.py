@@ -14,6 +14,7 @@ from shadowswitch.model.kinds.asking import Asking
 from shadowswitch.model.kinds.graph import Direction, Edge, Reached
 from shadowswitch.model.kinds.schema import Break, Property, Ref, SchemaType
 from shadowswitch.model.kinds.violations import ViolationPage
+from shadowswitch.model.records import Hit
 
 Kinds = Mapping[str, Sequence[str]]
 """The names of the calls of each kind."""
@@ -105,6 +106,24 @@ class SchemaReader(Protocol):
         ...
 
 
+class VectorReader(Protocol):
+    """The kind `vector`. See `engine.kinds.vector.Vector` for what each call gives."""
+
+    def nearest(
+        self,
+        asking: Asking,
+        query: Sequence[float] | Sequence[str],
+        limit: int = 10,
+        resource_types: Iterable[str] | None = None,
+    ) -> list[Hit]:
+        """The records with the nearest vectors, best first."""
+        ...
+
+    def size(self, asking: Asking) -> int:
+        """The number of vectors."""
+        ...
+
+
 def kinds_of(reader: object) -> Kinds:
     """The calls of each kind that a backend's reader answers."""
     return reader.kinds if isinstance(reader, Answering) else {}
@@ -112,4 +131,5 @@ def kinds_of(reader: object) -> Kinds:
 
 GRAPH = {"graph": ("neighbours", "impact", "path", "dangling")}
 SCHEMA = {"schema": ("types", "properties", "users_of", "compatible")}
+VECTOR = {"vector": ("nearest", "size")}
 VIOLATIONS = {"violations": ("list", "counts", "is_valid")}

@@ -24,6 +24,7 @@ _BUILT_IN = {
     "graph": "shadowswitch.storage.backends.graph.backend:GraphBackend",
     "tantivy": "shadowswitch.storage.backends.tantivy.backend:TantivyBackend",
     "schema": "shadowswitch.storage.backends.schema.backend:SchemaBackend",
+    "vector": "shadowswitch.storage.backends.vector.backend:VectorBackend",
     "validation": "shadowswitch.storage.backends.validation.backend:ValidationBackend",
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }

@@ -16,15 +16,16 @@ In a test file of your own:
         def query_for(self, resource_type, id, word):     # a query that finds a record with fields_for(word)
             return word
 
-A backend that answers a query kind of the library passes `GraphConformance`, `SchemaConformance` or
-`ViolationConformance` as well.
+A backend that answers a query kind of the library passes `GraphConformance`, `SchemaConformance`,
+`VectorConformance` or `ViolationConformance` as well.
 
 The suite needs pytest; the library does not. Every random choice comes from a seed that a failure shows.
 """
 
 from shadowswitch.storage.conformance.kinds.graphs import GraphConformance
 from shadowswitch.storage.conformance.kinds.schemas import SchemaConformance
+from shadowswitch.storage.conformance.kinds.vectors import VectorConformance
 from shadowswitch.storage.conformance.kinds.violations import ViolationConformance
 from shadowswitch.storage.conformance.suite import BackendConformance
 
-__all__ = ["BackendConformance", "GraphConformance", "SchemaConformance", "ViolationConformance"]
+__all__ = ["BackendConformance", "GraphConformance", "SchemaConformance", "VectorConformance", "ViolationConformance"]

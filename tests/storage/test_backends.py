@@ -21,6 +21,7 @@ from shadowswitch.storage.conformance import (  # noqa: E402
     BackendConformance,
     GraphConformance,
     SchemaConformance,
+    VectorConformance,
     ViolationConformance,
 )
 from tests.support import inside  # noqa: E402
@@ -28,6 +29,7 @@ from tests.support import inside  # noqa: E402
 GRAPH = "shadowswitch.storage.backends.graph.backend:GraphBackend"
 SCHEMA = "shadowswitch.storage.backends.schema.backend:SchemaBackend"
 VALIDATION = "shadowswitch.storage.backends.validation.backend:ValidationBackend"
+VECTOR = "shadowswitch.storage.backends.vector.backend:VectorBackend"
 FTS5 = "shadowswitch.storage.backends.fts5.backend:Fts5Backend"
 
 
@@ -162,6 +164,16 @@ class TestValidation(TestKv):
 
 class TestTheQueriesOfViolations(ViolationConformance):
     backend_spec = VALIDATION
+
+
+class TestVector(TestKv):
+    backend_spec = VECTOR
+    build_config = {"vector_field": "title", "dimensions": 3, "fields": ["size"]}
+    wrong_configs = ({}, {"vector_field": "v", "dimensions": 3, "fields": "v"})
+
+
+class TestTheQueriesOfVectors(VectorConformance):
+    backend_spec = VECTOR
 
 
 def test_the_registry_finds_backends_by_name_and_by_import() -> None:

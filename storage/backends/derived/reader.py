@@ -46,14 +46,14 @@ class Moment:
     """The rows and entries that one call reads. One thread, inside `DerivedReader.moment`."""
 
     def __init__(self, shards: list[Shard], slices: Slices) -> None:
-        self._shards = shards
-        self._slices = slices
+        self.shards = shards
+        self.slices = slices
 
     def has(self, key: Key) -> bool:
         """Whether there is a record of this key."""
-        self._slices.count()
+        self.slices.count()
         place = store.stored_key(store.full_key(*key))
-        return any(transaction.get(place, db=environment.rows) is not None for environment, transaction in self._shards)
+        return any(transaction.get(place, db=environment.rows) is not None for environment, transaction in self.shards)
 
     def first(self, begin: bytes, limit: int) -> list[Any]:
         """The values of the first entries that begin like this, in the order of their `begin`."""
@@ -61,30 +61,30 @@ class Moment:
 
     def page(self, begin: bytes, limit: int, behind: bytes = b"") -> list[tuple[bytes, Any]]:
         """The first entries that begin like this, behind a place: each with its place."""
-        found = [list(islice(self._walk(shard, begin, behind), limit)) for shard in self._shards]
+        found = [list(islice(self._walk(shard, begin, behind), limit)) for shard in self.shards]
         return found[0] if len(found) == 1 else list(islice(merge(*found, key=_place), limit))
 
     def counts(self, begin: bytes, length: int) -> Counter[bytes]:
         """How many entries begin like this, by the first `length` bytes of their places. No value is read."""
         found = Counter[bytes]()
-        for environment, transaction in self._shards:
+        for environment, transaction in self.shards:
             with transaction.cursor(db=derived_of(environment)[0]) as cursor:
                 there = cursor.set_range(begin)
                 while there and (place := cursor.key())[: len(begin)] == begin:
-                    self._slices.count()
+                    self.slices.count()
                     found[place[:length]] += 1
                     there = cursor.next()
         return found
 
     def all(self, begin: bytes) -> Iterator[Any]:
         """The values of all entries that begin like this, one shard behind the other."""
-        for shard in self._shards:
+        for shard in self.shards:
             for _, value in self._walk(shard, begin):
                 yield value
 
     def _walk(self, shard: Shard, begin: bytes, behind: bytes = b"") -> Iterator[tuple[bytes, Any]]:
         environment, transaction = shard
-        length, count = len(begin), self._slices.count
+        length, count = len(begin), self.slices.count
         with transaction.cursor(db=derived_of(environment)[0]) as cursor:
             if not cursor.set_range(behind + b"\0" if behind else begin):
                 return

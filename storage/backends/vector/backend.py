@@ -1,0 +1,39 @@
+"""The `vector` backend: records that carry vectors, found by the nearest ones.
+
+    {"vector_field": "embedding", "dimensions": 384, "metric": "cos"}
+
+Rows and vectors lie in the LMDB shard (`derived`), each vector under the LSN of its row. A search is exact: over a
+matrix of the vectors that were read before, and over those of later LSNs (`matrix`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from shadowswitch.storage.backends.derived.backend import DerivedBackend
+from shadowswitch.storage.backends.derived.writer import DerivedWriter
+from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.vector.options import OWN, check_options
+from shadowswitch.storage.backends.vector.reader import VectorReader
+from shadowswitch.storage.backends.vector.writer import VectorWriter
+
+
+class VectorBackend(DerivedBackend):
+    """See the module. Stateless."""
+
+    name = "vector"
+    version = 1
+    reader_type = VectorReader
+    own_options = OWN
+
+    def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
+        """`get` gives no fields but those in the option `fields`."""
+        return {**super().configure({"fields": [], **build_config}), **check_options(build_config)}
+
+    def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
+        return [options["vector_field"], *super().chosen_fields(options)]
+
+    def _writer(self, environment: store.Environment, options: Mapping[str, Any]) -> DerivedWriter:
+        return VectorWriter(environment, partial(self.project, options), options)

@@ -1,0 +1,121 @@
+"""The reader of a `vector` generation: the exact nearest vectors of each shard, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.kinds.asking import LIMIT_MAX, Asking, check_count, check_key, check_names
+from shadowswitch.model.records import Hit
+from shadowswitch.storage.backends import kinds as query_kinds
+from shadowswitch.storage.backends.derived import entries
+from shadowswitch.storage.backends.derived.reader import DerivedReader, Moment, Shard
+from shadowswitch.storage.backends.derived.writer import derived_of
+from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.vector.matrix import Vectors, matrix_of
+from shadowswitch.storage.backends.vector.options import Floats, vector_of
+
+GROWTH = 4
+MORE = 16
+"""Vectors looked at beyond those that are wanted: some may be of records that were written again."""
+
+
+class VectorReader(DerivedReader):
+    """See `kinds.VectorReader`. One thread at a time, any thread."""
+
+    kinds = query_kinds.VECTOR
+
+    def __init__(self, shards: Sequence[Path], options: Mapping[str, Any]) -> None:
+        self._options = options
+        super().__init__(shards, options)
+
+    def nearest(
+        self,
+        asking: Asking,
+        query: Sequence[float] | Sequence[str],
+        limit: int = 10,
+        resource_types: Iterable[str] | None = None,
+    ) -> list[Hit]:
+        check_count("limit", limit, LIMIT_MAX)
+        types = check_names("resource_types", resource_types)
+        with self.moment(asking) as moment:
+            wanted = self._vector(query, moment)
+            if wanted is None:
+                return []
+            hits: list[Hit] = []
+            for shard in moment.shards:
+                matrix = matrix_of(shard[0], self._options["dimensions"])
+                for vectors in matrix.at(*shard, moment.slices):
+                    hits += self._nearest(shard, vectors, wanted, limit, types)
+        return sorted(hits, key=_best_first)[:limit]
+
+    def size(self, asking: Asking) -> int:
+        with self.moment(asking) as moment:
+            return sum(
+                transaction.stat(derived_of(environment)[0])["entries"] for environment, transaction in moment.shards
+            )
+
+    def _vector(self, query: Any, moment: Moment) -> Floats | None:
+        """That of a query; None for a record that is not there, or has none."""
+        if isinstance(query, list | tuple) and len(query) == 2 and all(isinstance(part, str) for part in query):
+            key = store.stored_key(store.full_key(*check_key(query, "query")))
+            for environment, transaction in moment.shards:
+                database, owned = derived_of(environment)
+                held = transaction.get(key, db=owned)
+                for place, _ in entries.owned_of(key, held) if held is not None else ():
+                    floats = entries.decode_value(transaction.get(place, db=database) or b"")[3]
+                    return np.frombuffer(floats, "<f4").astype(np.float32)
+            return None
+        found = vector_of(query, self._options)
+        if found is None:
+            hint = f"give {self._options['dimensions']} finite numbers, not all 0, or the key of a record"
+            raise InvalidConfig(f"query is {query!r:.80}", operation="query", hint=hint)
+        return found
+
+    def _nearest(
+        self, shard: Shard, vectors: Vectors, wanted: Floats, limit: int, types: list[str] | None
+    ) -> Iterator[Hit]:
+        """The nearest that are rows, of the types."""
+        scores = _scores(vectors.floats, wanted, self._options["metric"])
+        window = limit + MORE
+        while True:
+            found = []
+            for place in _highest(scores, window):
+                key, lsn = vectors.keys[place], vectors.lsns[place]
+                if (types is None or key[0] in types) and _has(shard, key, lsn):
+                    found.append(Hit(*key, float(scores[place]), lsn))
+            if len(found) >= limit or window >= len(scores):
+                return iter(found)
+            window *= GROWTH
+
+
+def _scores(floats: Floats, wanted: Floats, metric: str) -> Floats:
+    """By the metric, the higher the nearer: cosine, inner product, or the Euclidean distance, negative."""
+    if metric == "l2":
+        distances: Floats = np.sqrt(np.square(floats - wanted).sum(axis=1))
+        return -distances
+    found: Floats = floats @ wanted
+    return found
+
+
+def _highest(scores: Floats, count: int) -> list[int]:
+    """The places of the highest scores, with all that equal the last of them."""
+    if count >= len(scores):
+        return list(range(len(scores)))
+    least = np.partition(scores, len(scores) - count)[len(scores) - count]
+    places: list[int] = np.flatnonzero(scores >= least).tolist()
+    return places
+
+
+def _has(shard: Shard, key: tuple[str, str], lsn: int) -> bool:
+    environment, transaction = shard
+    value = transaction.get(store.stored_key(store.full_key(*key)), db=environment.rows)
+    return value is not None and int.from_bytes(value[:8], "big") == lsn
+
+
+def _best_first(hit: Hit) -> tuple[float, str, str]:
+    return -hit.score, hit.resource_type, hit.id
