@@ -28,14 +28,15 @@ class Vector:
 
     def nearest(
         self,
-        query: Sequence[float] | Key,
+        query: Sequence[float] | Key | str,
         limit: int = 10,
         where: Mapping[str, Any] | None = None,
         resource_types: Iterable[str] | None = None,
         fields: Fields = None,
         timeout_s: float | None = None,
     ) -> list[Hit]:
-        """The `limit` nearest records (up to 10,000) to a vector, or to that of a record, which is found, too.
+        """The `limit` nearest records (up to 10,000) to a vector, or to that of a record, which is found, too; or to a
+        text, of an index that embeds.
 
         The score is the cosine, the inner product, or the negative distance (`metric`): the higher, the nearer.
         `where` leaves out records as in `Reader.search`, `fields` gives each hit fields of its record. The search is

@@ -45,6 +45,11 @@ class TimeLimit:
         self.ended = self.ended or self._monotonic() >= self._end
         return self.ended
 
+    @property
+    def left_s(self) -> float:
+        """The time that is left; 0 or less when it is over."""
+        return self._end - self._monotonic()
+
     def check(self) -> None:
         """Raise Timeout when the time has passed."""
         if self.is_over():

@@ -93,7 +93,7 @@ def serve(
     allowed_host
         A further host name of the server; may be repeated.
     backend
-        A custom backend, `module:attribute`, for build_config; may be repeated.
+        A custom backend or embedder, `module:attribute`, for build_config; may be repeated.
     """
     with extra_required():
         from shadowswitch.service.daemon.daemon import daemon_of_server

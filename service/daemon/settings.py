@@ -49,6 +49,7 @@ from shadowswitch.service.daemon.delivery import checked_url
 from shadowswitch.service.daemon.ignore import IgnoreRules
 from shadowswitch.service.daemon.text_files import RESOURCE_TYPE
 from shadowswitch.storage import no_links
+from shadowswitch.storage.backends.registry import foreign_code
 from shadowswitch.storage.data_directory import written_by_others
 from shadowswitch.storage.generations.build_spec import make_spec
 
@@ -189,7 +190,7 @@ def harmless(settings: Settings) -> tuple[Settings, dict[str, str]]:
     another folder, an address, a module, another branch, or a rule of the engine does not, and no check is overridden.
     """
     branch = IndexSettings().branch
-    ours = [one for one in settings.index if one.branch == branch and ":" not in str(one.build_config.get("backend"))]
+    ours = [one for one in settings.index if one.branch == branch and not foreign_code(one.build_config)]
     checked = [msgspec.structs.replace(one, force_switch=False) for one in ours[:FOLLOWED_INDEXES_MAX]]
     kept = Settings(index=tuple(checked))
     left_out = {

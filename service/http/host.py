@@ -47,7 +47,7 @@ class Options(msgspec.Struct, frozen=True):
     streams_max: Count = 200
     """Open event streams. One token has at most a quarter of them."""
     backends: tuple[str, ...] = ()
-    """Backends (`module:attribute`) that a client may name. No other module is imported for a client."""
+    """Backends and embedders (`module:attribute`) that a client may name. No other module is imported for a client."""
     body_max_bytes: Count = 16 << 20
     header_s: float = 30.0
     """The time for the header of a request, from the connection or from its first byte."""

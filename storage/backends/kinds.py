@@ -112,7 +112,7 @@ class VectorReader(Protocol):
     def nearest(
         self,
         asking: Asking,
-        query: Sequence[float] | Sequence[str],
+        query: Sequence[float] | Sequence[str] | str,
         limit: int = 10,
         resource_types: Iterable[str] | None = None,
     ) -> list[Hit]:

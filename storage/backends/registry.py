@@ -10,7 +10,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.storage.backends.protocol import Backend
@@ -29,6 +30,8 @@ _BUILT_IN = {
     "external": "shadowswitch.storage.backends.external:ExternalBackend",
 }
 _DEFAULTS = {"SEARCH_INDEX": "fts5"}
+IMPORTED = ("backend", "embedder")
+"""The options that may name a module."""
 SIMILAR = 0.85
 """The least similarity of a mistyped name: one or two letters."""
 _registered: dict[str, Backend] = {}
@@ -67,6 +70,11 @@ def likely_index_type(index_type: str) -> str:
     """The well-known index type that a name was likely meant to be; "" for one that is like none, or is one."""
     close = [] if index_type in _DEFAULTS else difflib.get_close_matches(index_type, _DEFAULTS, 1, SIMILAR)
     return close[0] if close else ""
+
+
+def foreign_code(build_config: Mapping[str, Any]) -> list[str]:
+    """What a build would import from outside the library: "module:attr" of a backend, of an embedder."""
+    return [named for part in IMPORTED if ":" in (named := str(build_config.get(part, "")))]
 
 
 def load(spec: str) -> Backend:

@@ -172,6 +172,14 @@ class TestVector(TestKv):
     wrong_configs = ({}, {"vector_field": "v", "dimensions": 3, "fields": "v"})
 
 
+class TestEmbedded(TestKv):
+    """Texts that are embedded in a process of their own."""
+
+    backend_spec = VECTOR
+    build_config = {"embedder": "tests.support.embedder:embed", "field": "title", "dimensions": 16}
+    wrong_configs = ({"embedder": "tests.support.embedder:embed", "dimensions": 16},)
+
+
 class TestTheQueriesOfVectors(VectorConformance):
     backend_spec = VECTOR
 

@@ -16,7 +16,7 @@ from shadowswitch.service.http.bodies import shadows
 from shadowswitch.service.http.host import Host
 from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
-from shadowswitch.service.http.routes.shadows import check_backend
+from shadowswitch.service.http.routes.shadows import check_code
 from shadowswitch.service.http.routing import PREFIX, changes, reads
 
 BASE = f"{PREFIX}/groups"
@@ -40,7 +40,7 @@ def start(data: bodies.NewGroup, host: Host, caller: Caller) -> Group:
     """
     for one in data.members:
         caller.require(Scope.BUILD, one.branch_name)
-        check_backend(host, (one.build_config or {}).get("backend"))
+        check_code(host, one.build_config or {})
     members = [
         GroupMember(one.branch_name, one.index_type, one.resource_types, one.build_config) for one in data.members
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from litestar import Request
@@ -22,6 +23,7 @@ from shadowswitch.service.http.idempotency import mark_undone
 from shadowswitch.service.http.middleware import decode_segment
 from shadowswitch.service.http.routes.metrics import counts_of
 from shadowswitch.service.http.routing import PREFIX, changes, reads, removes
+from shadowswitch.storage.backends.registry import foreign_code
 
 BASE = f"{PREFIX}/shadow-index"
 RECENT = 10
@@ -52,7 +54,7 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     While as many builds copy as may, it is queued, and its `start_lsn` is 0 until it begins.
     """
     caller.require(Scope.BUILD, data.branch_name)
-    check_backend(host, (data.build_config or {}).get("backend"))
+    check_code(host, data.build_config or {})
     service = data.service_name or caller.name
     if bodies.SERVICE_SEPARATOR in service:
         raise InvalidConfig(f"service_name contains {bodies.SERVICE_SEPARATOR}", hint="leave it out of the name")
@@ -77,13 +79,14 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=estimate(host, found))
 
 
-def check_backend(host: Host, backend: Any) -> None:
-    """Raise Forbidden for a module that the operator has not named: an import would run its code."""
-    if isinstance(backend, str) and ":" in backend and backend not in host.options.backends:
-        raise Forbidden(
-            f"this server does not load the backend {backend!r:.120} for clients",
-            hint=f"use a built-in one, or start the server with --backend {backend:.120}",
-        )
+def check_code(host: Host, build_config: Mapping[str, Any]) -> None:
+    """Raise Forbidden for a backend or an embedder that the operator has not named: an import would run its code."""
+    for named in foreign_code(build_config):
+        if named not in host.options.backends:
+            raise Forbidden(
+                f"this server does not load {named!r:.120} for clients",
+                hint=f"use a built-in backend, or start the server with --backend {named:.120}",
+            )
 
 
 def estimate(host: Host, found: ShadowIndex) -> int:

@@ -1,6 +1,7 @@
-"""The `vector` backend: records that carry vectors, found by the nearest ones.
+"""The `vector` backend: records that carry vectors, or whose texts are embedded, found by the nearest ones.
 
     {"vector_field": "embedding", "dimensions": 384, "metric": "cos"}
+    {"embedder": "my_module:embed", "embedder_version": "1", "field": "text", "dimensions": 384}
 
 Rows and vectors lie in the LMDB shard (`derived`), each vector under the LSN of its row. A search is exact: over a
 matrix of the vectors that were read before, and over those of later LSNs (`matrix`).
@@ -15,6 +16,7 @@ from typing import Any
 from shadowswitch.storage.backends.derived.backend import DerivedBackend
 from shadowswitch.storage.backends.derived.writer import DerivedWriter
 from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.vector.embedder import check_embedder
 from shadowswitch.storage.backends.vector.options import OWN, check_options
 from shadowswitch.storage.backends.vector.reader import VectorReader
 from shadowswitch.storage.backends.vector.writer import VectorWriter
@@ -30,10 +32,13 @@ class VectorBackend(DerivedBackend):
 
     def configure(self, build_config: Mapping[str, Any]) -> dict[str, Any]:
         """`get` gives no fields but those in the option `fields`."""
-        return {**super().configure({"fields": [], **build_config}), **check_options(build_config)}
+        embedder = build_config.get("embedder")
+        named = {"embedder": check_embedder(embedder)} if embedder is not None else {}
+        return {**super().configure({"fields": [], **build_config}), **check_options(build_config), **named}
 
     def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
-        return [options["vector_field"], *super().chosen_fields(options)]
+        of_vectors = options["field"] if "embedder" in options else [options["vector_field"]]
+        return [*of_vectors, *super().chosen_fields(options)]
 
     def _writer(self, environment: store.Environment, options: Mapping[str, Any]) -> DerivedWriter:
         return VectorWriter(environment, partial(self.project, options), options)

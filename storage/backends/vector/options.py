@@ -12,22 +12,44 @@ from shadowswitch.model.errors import InvalidConfig
 
 DIMENSIONS_MAX = 8192
 METRICS = ("cos", "ip", "l2")
-OWN = ("vector_field", "dimensions", "metric")
+OWN = ("vector_field", "embedder", "embedder_version", "field", "dimensions", "metric")
+EMBEDDED_FIELDS_MAX = 20
 Floats = npt.NDArray[np.float32]
-_HINT = '"vector_field": "embedding", "dimensions": 384'
+_HINT = (
+    '"vector_field": "embedding", "dimensions": 384 for records that have vectors;'
+    ' "embedder": "my_module:embed", "field": "text", "dimensions": 384 for texts that are embedded'
+)
 
 
 def check_options(build_config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the backend, in their canonical form. Raises InvalidConfig."""
-    field, dimensions = build_config.get("vector_field"), build_config.get("dimensions")
-    metric = build_config.get("metric", "cos")
-    if not isinstance(field, str) or not field:
-        raise InvalidConfig(f"vector_field is {field!r:.80}, not the field that has the vectors", hint=_HINT)
+    """Those of the backend but `embedder`, in their canonical form. Raises InvalidConfig."""
+    dimensions, metric = build_config.get("dimensions"), build_config.get("metric", "cos")
     if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= DIMENSIONS_MAX:
         raise InvalidConfig(f"dimensions is {dimensions!r:.80}", hint=f"use 1 to {DIMENSIONS_MAX}; {_HINT}")
     if metric not in METRICS:
         raise InvalidConfig(f"metric is {metric!r:.80}", hint=f"use {', '.join(METRICS)}")
-    return {"vector_field": field, "dimensions": dimensions, "metric": metric}
+    return {"dimensions": dimensions, "metric": metric, **_source(build_config)}
+
+
+def _source(build_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the vectors come from."""
+    vector_field, field = build_config.get("vector_field"), build_config.get("field")
+    if build_config.get("embedder") is None:
+        if not isinstance(vector_field, str) or not vector_field:
+            raise InvalidConfig(f"vector_field is {vector_field!r:.80}, not the field that has the vectors", hint=_HINT)
+        if field is not None or build_config.get("embedder_version") is not None:
+            raise InvalidConfig("field and embedder_version are for an embedder, and none is named", hint=_HINT)
+        return {"vector_field": vector_field}
+    version, names = build_config.get("embedder_version", "1"), [field] if isinstance(field, str) else field
+    if vector_field is not None:
+        raise InvalidConfig("the records have vectors (vector_field), or an embedder makes them: not both", hint=_HINT)
+    if not isinstance(version, str) or not version:
+        raise InvalidConfig(f"embedder_version is {version!r:.80}, not a text", hint='"embedder_version": "2"')
+    if not isinstance(names, list | tuple) or not 1 <= len(names) <= EMBEDDED_FIELDS_MAX:
+        raise InvalidConfig(f"field is {field!r:.80}, not the field whose text is embedded, or some", hint=_HINT)
+    if not all(isinstance(name, str) and name for name in names):
+        raise InvalidConfig(f"field is {field!r:.80}: not all are names", hint=_HINT)
+    return {"embedder_version": version, "field": list(names)}
 
 
 def vector_of(value: Any, options: Mapping[str, Any]) -> Floats | None:

@@ -16,6 +16,7 @@ from shadowswitch.storage.backends.derived import entries
 from shadowswitch.storage.backends.derived.reader import DerivedReader, Moment, Shard
 from shadowswitch.storage.backends.derived.writer import derived_of
 from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.vector.embedder import TEXT_CHARS_MAX, embedder_of
 from shadowswitch.storage.backends.vector.matrix import Vectors, matrix_of
 from shadowswitch.storage.backends.vector.options import Floats, vector_of
 
@@ -36,12 +37,13 @@ class VectorReader(DerivedReader):
     def nearest(
         self,
         asking: Asking,
-        query: Sequence[float] | Sequence[str],
+        query: Sequence[float] | Sequence[str] | str,
         limit: int = 10,
         resource_types: Iterable[str] | None = None,
     ) -> list[Hit]:
         check_count("limit", limit, LIMIT_MAX)
         types = check_names("resource_types", resource_types)
+        query = self._embedded(query, asking)
         with self.moment(asking) as moment:
             wanted = self._vector(query, moment)
             if wanted is None:
@@ -59,6 +61,13 @@ class VectorReader(DerivedReader):
                 transaction.stat(derived_of(environment)[0])["entries"] for environment, transaction in moment.shards
             )
 
+    def _embedded(self, query: Any, asking: Asking) -> Any:
+        """The vector of a text; any other query as it is. Raises as `Embedder.vectors`."""
+        if isinstance(query, str) and "embedder" in self._options and query:
+            embedder, left_s = embedder_of(self._options, self._paths[0]), asking.time_limit.left_s
+            return np.frombuffer(embedder.vectors([query[:TEXT_CHARS_MAX]], False, left_s)[0], "<f4")
+        return query
+
     def _vector(self, query: Any, moment: Moment) -> Floats | None:
         """That of a query; None for a record that is not there, or has none."""
         if isinstance(query, list | tuple) and len(query) == 2 and all(isinstance(part, str) for part in query):
@@ -72,7 +81,8 @@ class VectorReader(DerivedReader):
             return None
         found = vector_of(query, self._options)
         if found is None:
-            hint = f"give {self._options['dimensions']} finite numbers, not all 0, or the key of a record"
+            text = ", a text" if "embedder" in self._options else ""
+            hint = f"give {self._options['dimensions']} finite numbers, not all 0{text}, or the key of a record"
             raise InvalidConfig(f"query is {query!r:.80}", operation="query", hint=hint)
         return found
 

@@ -13,6 +13,7 @@ from shadowswitch.storage.backends.derived import entries
 from shadowswitch.storage.backends.derived.writer import DerivedWriter, derived_of
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.kv.writer import Project
+from shadowswitch.storage.backends.vector.embedder import embedder_of, text_of
 from shadowswitch.storage.backends.vector.options import vector_of
 from shadowswitch.storage.backends.vector.places import MARK, of_lsn
 
@@ -23,11 +24,48 @@ class VectorWriter(DerivedWriter):
     def __init__(self, environment: store.Environment, project: Project, options: Mapping[str, Any]) -> None:
         super().__init__(environment, project, lambda *_: ())
         self._options = options
+        self._embedder = embedder_of(options, self._path) if "embedder" in options else None
+        self._embedded: dict[tuple[str, str, int], bytes] = {}
+        """The vectors of the items of the batch that is stored."""
+
+    def load(self, items: Sequence[Item], cursor: bytes) -> None:
+        self._embed(items)
+        super().load(items, cursor)
+
+    def apply(self, items: Sequence[Item], applied_lsn: int) -> int:
+        before = self.state().applied_lsn
+        self._embed([item for item in items if item.lsn > before])
+        return super().apply(items, applied_lsn)
+
+    def amend(self, items: Sequence[Item]) -> None:
+        self._embed(items)
+        super().amend(items)
+
+    def repair_bucket(self, bucket: int, items: Sequence[Item]) -> None:
+        self._embed(items)
+        super().repair_bucket(bucket, items)
+
+    def _embed(self, items: Sequence[Item]) -> None:
+        """Before the transaction: an embedder takes its time. Raises as `Embedder.vectors`."""
+        if self._embedder is None:
+            return
+        names = self._options["field"]
+        texts = [(item, text) for item in items if (text := text_of(item.fields or {}, names))]
+        vectors = self._embedder.vectors([text for _, text in texts]) if texts else []
+        self._embedded = {
+            (item.resource_type, item.id, item.lsn): vector for (item, _), vector in zip(texts, vectors, strict=True)
+        }
+
+    def _vector(self, item: Item) -> bytes | None:
+        if self._embedder is not None:
+            return self._embedded.get((item.resource_type, item.id, item.lsn))
+        vector = vector_of((item.fields or {}).get(self._options["vector_field"]), self._options)
+        return vector.astype("<f4").tobytes() if vector is not None else None
 
     def _stored(self, transaction: lmdb.Transaction[bytes], key: bytes, item: Item) -> None:
-        vector = vector_of((item.fields or {}).get(self._options["vector_field"]), self._options)
-        if vector is not None:
-            value = (item.resource_type, item.id, item.lsn, vector.astype("<f4").tobytes())
+        floats = self._vector(item)
+        if floats is not None:
+            value = (item.resource_type, item.id, item.lsn, floats)
             entries.store(transaction, derived_of(self._opened()), key, [(of_lsn(item.lsn), value)])
 
     def _merge(

@@ -1,0 +1,224 @@
+"""A process that answers the questions of this one: for libraries that hold the GIL for long, or may crash.
+
+    ask ----> [number, question], as MessagePack behind its length ----> serve, in the process
+        <---- [number, True, answer] or [number, False, what went wrong] <----
+
+It is started by the first question, and ends with its parent: its standard input is at an end then. One that was killed
+is started again. One that answers too late is killed, unless it still loads: then a later question finds it loaded, and
+passes over the answer of the one before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import select
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import InternalFailure, ShadowSwitchError, Timeout
+from shadowswitch.storage.clock import SYSTEM
+from shadowswitch.storage.interpreter import start_python
+from shadowswitch.storage.shortages import shortage
+
+RECEIVED_MAX = 1 << 20
+LENGTH_BYTES = 8
+TRIES = 2
+
+
+class AskedProcess:
+    """One process. Any thread; one question at a time."""
+
+    def __init__(self, code: str, name: str, wait_s: Callable[[], float], hint: str) -> None:
+        """`code` calls `serve`; `name` is what it does, for errors; `hint` says what it needs.
+
+        `wait_s` is the time for an answer, with that to load, and for the questions of other threads before.
+        """
+        self._code = code
+        self._name = name
+        self._wait_s = wait_s
+        self._hint = hint
+        self._lock = threading.RLock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0
+        """Of the last question."""
+        self._received = bytearray()
+        self._is_sent_in_part = self._has_answered = False
+        self._started = 0.0
+        _all.add(self)
+
+    @contextlib.contextmanager
+    def alone(self, wait_s: float = math.inf) -> Iterator[None]:
+        """No other thread asks meanwhile. Raises Timeout."""
+        wait_s = min(wait_s, self._wait_s())
+        if not self._lock.acquire(timeout=max(0.0, wait_s)):
+            raise self._late(wait_s)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def begin(self) -> None:
+        """Start the process, unless it runs, and do not wait until it is loaded. Raises as `ask`."""
+        with self.alone():
+            self._running()
+
+    def ask(self, question: Any, wait_s: float = math.inf) -> Any:
+        """The answer, within `wait_s` at the most.
+
+        Raises Timeout, ResourceExhausted, and InternalFailure with what went wrong in the process.
+        """
+        wait_s = min(wait_s, self._wait_s())
+        until = SYSTEM.monotonic() + wait_s
+        with self.alone(wait_s):
+            for left in reversed(range(TRIES)):
+                process = self._running()
+                try:
+                    is_answer, answer = self._answer(process, question, until, wait_s)
+                except Timeout:  # an OSError as well
+                    if self._is_sent_in_part or not self._loads():
+                        self._end()
+                    raise
+                except (OSError, EOFError, msgspec.DecodeError):  # it was killed
+                    self._end()
+                    if not left:
+                        break
+                except BaseException:  # an answer that comes later must not be taken for another one
+                    self._end()
+                    raise
+                else:
+                    self._has_answered = True
+                    if is_answer:
+                        return answer
+                    raise InternalFailure(f"{self._name} failed: {answer}", operation="analyze", hint=self._hint)
+        raise Timeout(f"{self._name} ended before it answered", operation="analyze", hint=f"{self._hint}; try again")
+
+    def _loads(self) -> bool:
+        return not self._has_answered and SYSTEM.monotonic() < self._started + self._wait_s()
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; 0 if none was started."""
+        process = self._process
+        return process.pid if process is not None else 0
+
+    def close(self) -> None:
+        """End the process; a later question starts another one."""
+        with self.alone():
+            self._end()
+
+    def forget(self) -> None:
+        """In a child that was forked: the process belongs to the parent."""
+        self._lock, self._process = threading.RLock(), None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._started, self._has_answered = SYSTEM.monotonic(), False
+            try:
+                self._process = start_python(
+                    self._code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise shortage(error, "analyze", self._name) or error from error
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        self._received.clear()
+        if process is not None:
+            with contextlib.suppress(OSError):
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+
+    def _answer(self, process: subprocess.Popen[bytes], question: Any, until: float, wait_s: float) -> tuple[bool, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._number += 1
+        encoded = msgspec.msgpack.encode((self._number, question))
+        sent = memoryview(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
+        self._is_sent_in_part = True
+        poll = select.poll()
+        poll.register(process.stdout, select.POLLIN)
+        os.set_blocking(process.stdin.fileno(), False)
+        poll.register(process.stdin, select.POLLOUT)
+        while True:
+            ready = dict(poll.poll(max(0.0, until - SYSTEM.monotonic()) * 1000))
+            if not ready:
+                raise self._late(wait_s)
+            if process.stdin.fileno() in ready and sent:
+                sent = sent[os.write(process.stdin.fileno(), sent) :]
+                if not sent:
+                    self._is_sent_in_part = False
+                    poll.unregister(process.stdin)
+            if process.stdout.fileno() in ready:
+                part = os.read(process.stdout.fileno(), RECEIVED_MAX)
+                if not part:
+                    raise EOFError
+                self._received += part
+                answer = self._received_answer()
+                if answer is not None:
+                    return answer
+
+    def _received_answer(self) -> tuple[bool, Any] | None:
+        """That to the last question, once it is whole; those to questions before are passed over."""
+        while len(self._received) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(self._received[:LENGTH_BYTES], "big")
+            if len(self._received) < end:
+                break
+            whole = bytes(self._received[LENGTH_BYTES:end])
+            del self._received[:end]
+            number, is_answer, answer = msgspec.msgpack.decode(whole, type=tuple[int, bool, Any])
+            if number == self._number:
+                return is_answer, answer
+        return None
+
+    def _late(self, wait_s: float) -> ShadowSwitchError:
+        return Timeout(
+            f"{self._name} did not answer within {wait_s:.3g} s",
+            operation="analyze",
+            hint="the machine may be overloaded; try again",
+        )
+
+
+def serve(answer: Callable[[Any], Any]) -> None:
+    """In the process: answer every question until the parent ends. What `answer` raises is the answer, too."""
+    questions, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # what a library prints is no answer
+    while len(head := questions.read(LENGTH_BYTES)) == LENGTH_BYTES:
+        number, question = msgspec.msgpack.decode(questions.read(int.from_bytes(head, "big")))
+        try:
+            encoded = msgspec.msgpack.encode((number, True, answer(question)))
+        except Exception as error:
+            encoded = msgspec.msgpack.encode((number, False, f"{type(error).__name__}: {error}"[:1000]))
+        answers.write(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
+        answers.flush()
+
+
+_all: weakref.WeakSet[AskedProcess] = weakref.WeakSet()
+
+
+def _end_all() -> None:
+    for one in list(_all):
+        one.close()
+
+
+def _forget_all() -> None:
+    for one in list(_all):
+        one.forget()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_forget_all)

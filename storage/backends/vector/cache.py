@@ -1,0 +1,115 @@
+"""The vectors of texts by an embedder, kept in the data directory: `embeddings/<embedder>.sqlite`.
+
+    vectors   hash of the text (32 bytes)  ->  floats of 4 bytes, little-endian, and their CRC-32
+
+One file for each embedder, version and number of dimensions. Every process of the host writes there. What is lost or
+damaged is embedded again: a file that cannot be used is made anew, and without room for it there is no cache. The
+folder may be removed while no process uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+logger = logging.getLogger("shadowswitch")
+FOLDER = "embeddings"
+CATALOG = "catalog"
+BUSY_S = 10.0
+CRC_BYTES = 4
+_TABLE = "CREATE TABLE IF NOT EXISTS vectors(text BLOB PRIMARY KEY, floats BLOB) WITHOUT ROWID"
+_FIND = "SELECT text, floats FROM vectors WHERE text IN (SELECT unhex_(value) FROM json_each(?))"
+
+
+def folder_of(shard: Path) -> Path | None:
+    """Where the data directory of a shard has its embeddings; None for a shard outside of one."""
+    data = next((above for above in shard.absolute().parents if (above / CATALOG).is_dir()), None)
+    return data / FOLDER if data is not None else None
+
+
+def hash_of(text: str) -> bytes:
+    """The key of a text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+
+
+class Cache:
+    """The vectors of one embedder. Any thread; one call at a time."""
+
+    def __init__(self, path: Path | None, size_bytes: int) -> None:
+        """Without a path it keeps nothing. `size_bytes` is that of one vector."""
+        self._path = path
+        self._size_bytes = size_bytes
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The vectors that are known."""
+        found: dict[bytes, bytes] = {}
+        with self._opened("read") as connection:
+            if connection is not None:
+                asked = msgspec.json.encode([key.hex() for key in keys]).decode()
+                for key, value in connection.execute(_FIND, (asked,)):
+                    floats, checksum = value[:-CRC_BYTES], value[-CRC_BYTES:]
+                    if len(floats) == self._size_bytes and crc32(floats).to_bytes(CRC_BYTES, "big") == checksum:
+                        found[key] = floats
+        return found
+
+    def keep(self, vectors: Mapping[bytes, bytes]) -> None:
+        """Store vectors; a failure is logged, and costs time later."""
+        rows = [(key, floats + crc32(floats).to_bytes(CRC_BYTES, "big")) for key, floats in vectors.items()]
+        with self._opened("write") as connection:
+            if connection is not None and rows:
+                with connection:
+                    connection.executemany("INSERT OR REPLACE INTO vectors VALUES(?, ?)", rows)
+
+    def close(self) -> None:
+        """Close the file. Idempotent; a later call opens it again."""
+        with self._lock:
+            self._let_go()
+
+    @contextlib.contextmanager
+    def _opened(self, what: str) -> Iterator[sqlite3.Connection | None]:
+        with self._lock:
+            try:
+                yield self._open()
+            except (sqlite3.Error, OSError) as error:
+                logger.warning("the embeddings in %s cannot be used to %s: %s", self._path, what, error)
+                self._let_go()
+                if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                    self._remove()
+
+    def _open(self) -> sqlite3.Connection | None:
+        if self._connection is None and self._path is not None:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False)
+            try:
+                connection.create_function("unhex_", 1, bytes.fromhex, deterministic=True)
+                connection.execute("PRAGMA journal_mode=WAL").fetchall()
+                connection.execute("PRAGMA synchronous=NORMAL")  # a power cut takes the newest, and damages nothing
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS vectors(text BLOB PRIMARY KEY, floats BLOB) WITHOUT ROWID"
+                )
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _remove(self) -> None:
+        """The file is damaged."""
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(OSError):
+                Path(f"{self._path}{suffix}").unlink()

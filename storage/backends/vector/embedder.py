@@ -1,0 +1,139 @@
+"""The embedder of an index: a function of the host, `module:function`, that makes vectors of texts.
+
+It is called with a list of texts and returns a vector for each. A process of its own runs it (`storage.asked_process`),
+one for each process that writes or searches by text: a model needs memory and seconds to load, holds the GIL, and may
+crash. A text that the cache knows is not embedded again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shadowswitch.model.errors import InternalFailure, InvalidConfig
+from shadowswitch.storage.asked_process import AskedProcess, serve
+from shadowswitch.storage.backends.vector.cache import Cache, folder_of, hash_of
+from shadowswitch.storage.backends.vector.options import vector_of
+
+BATCH = 64
+"""Texts of one question."""
+WAIT_S = 300.0
+"""For the vectors of a batch, with the time to load the model."""
+TEXT_CHARS_MAX = 100_000
+"""Of a text; the rest is not embedded."""
+
+
+def check_embedder(name: Any) -> str:
+    """The option `embedder`. Imports the packages above its module. Raises InvalidConfig."""
+    hint = '"embedder": "my_package.my_module:embed", a function that gives a vector for each of a list of texts'
+    module, _, function = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not module or not function:
+        raise InvalidConfig(f"embedder is {name!r:.80}", hint=hint)
+    try:
+        is_there = find_spec(module) is not None
+    except (ImportError, ValueError):
+        is_there = False
+    if not is_there:
+        raise InvalidConfig(f"the module {module} of the embedder cannot be found", hint=hint)
+    return str(name)
+
+
+def text_of(fields: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What is embedded of a record: the texts in these fields, one below the other; "" for none."""
+    found = [value for name in names if isinstance(value := fields.get(name), str) and value]
+    return "\n".join(found)[:TEXT_CHARS_MAX]
+
+
+class Embedder:
+    """The embedder of the indexes with the same options in a data directory. Any thread."""
+
+    def __init__(self, options: Mapping[str, Any], folder: Path | None) -> None:
+        self._options = options
+        name = options["embedder"]
+        code = f"from shadowswitch.storage.backends.vector.embedder import serve_vectors; serve_vectors({name!r})"
+        hint = f"see whether {name} works by itself"
+        self._process = AskedProcess(code, f"the embedder {name}", lambda: WAIT_S, hint)
+        path = folder / f"{identity(options)}.sqlite" if folder is not None else None
+        self._cache = Cache(path, 4 * options["dimensions"])
+        self.embedded = 0
+        """The texts that the function was called with."""
+
+    def vectors(self, texts: Sequence[str], is_kept: bool = True, wait_s: float = math.inf) -> list[bytes]:
+        """The vector of each text, as it lies in an index. Raises InternalFailure for an embedder that fails, Timeout,
+        ResourceExhausted, and InvalidConfig for vectors of other dimensions. `is_kept`: they are needed again.
+        `wait_s` is for each batch; by default so long as a model may need."""
+        keys = [hash_of(text) for text in texts]
+        with self._process.alone(wait_s):  # of two that ask for the same text, the second one finds it
+            known = self._cache.find(keys)
+            missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+            wanted = list(missing)
+            for first in range(0, len(wanted), BATCH):
+                part = wanted[first : first + BATCH]
+                made = dict(zip(part, self._made([missing[key] for key in part], wait_s), strict=True))
+                if is_kept:
+                    self._cache.keep(made)
+                known.update(made)
+        return [known[key] for key in keys]
+
+    def _made(self, texts: list[str], wait_s: float) -> list[bytes]:
+        answers = self._process.ask(texts, wait_s)
+        self.embedded += len(texts)
+        made = [vector_of(answer, self._options) for answer in answers]
+        name, dimensions = self._options["embedder"], self._options["dimensions"]
+        if len(made) != len(texts):
+            raise InternalFailure(
+                f"the embedder {name} gave {len(made)} vectors for {len(texts)} texts", hint="mend it"
+            )
+        for vector, answer in zip(made, answers, strict=True):
+            if vector is None:
+                what = f"the embedder {name} gave no vector of {dimensions} finite numbers: {answer!r:.80}"
+                raise InvalidConfig(what, hint="say in dimensions what it gives, or mend it")
+        return [vector.astype("<f4").tobytes() for vector in made if vector is not None]
+
+    def close(self) -> None:
+        """End the process and close the cache; a later call begins anew."""
+        self._process.close()
+        self._cache.close()
+
+
+def identity(options: Mapping[str, Any]) -> str:
+    """What vectors of a text depend on, as a name."""
+    parts = [options[name] for name in ("embedder", "embedder_version", "dimensions", "metric")]
+    return blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
+
+
+_guard = threading.Lock()
+_embedders: dict[tuple[str, Path | None], Embedder] = {}
+os.register_at_fork(after_in_child=_embedders.clear)  # a child opens its own files
+
+
+def embedder_of(options: Mapping[str, Any], shard: Path) -> Embedder:
+    """That of this process for an index, of which a shard is there. Any thread."""
+    folder = folder_of(shard)
+    with _guard:
+        found = _embedders.get((identity(options), folder))
+        if found is None:
+            found = _embedders[identity(options), folder] = Embedder(options, folder)
+        return found
+
+
+def serve_vectors(name: str) -> None:
+    """The process: the vectors of each list of texts, until the parent ends."""
+    module, _, function = name.partition(":")
+    loaded: list[Callable[[list[str]], Any]] = []
+
+    def vectors(texts: list[str]) -> list[list[float]]:
+        if not loaded:  # here, so that an error is an answer
+            loaded.append(getattr(importlib.import_module(module), function))
+        return [[float(number) for number in vector] for vector in loaded[0](texts)]
+
+    serve(vectors)

@@ -1,0 +1,90 @@
+"""A process that answers questions: errors, kills, answers that come too late."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from shadowswitch.model.errors import InternalFailure, Timeout
+from shadowswitch.storage.asked_process import AskedProcess
+
+ECHO = """
+from shadowswitch.storage.asked_process import serve
+def answer(question):
+    if question == "wrong":
+        raise ValueError("no answer to this")
+    print("what a library prints is no answer")
+    return question
+serve(answer)
+"""
+SLOW = """
+import select
+from shadowswitch.storage.asked_process import serve
+gate = open({gate!r})  # a pipe: until the test opens it, the process loads
+gate.read()
+serve(lambda question: question)
+"""
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def process() -> Iterator[AskedProcess]:
+    with closing(AskedProcess(ECHO, "the echo", lambda: WAIT_S, "mend it")) as process:
+        yield process
+
+
+def test_questions_of_any_size_are_answered_in_order(process: AskedProcess) -> None:
+    for question in ("one", [1, 2.5, None], {"a": b"\0"}, "", "x" * 5_000_000):
+        assert process.ask(question) == question
+
+
+def test_an_error_is_raised_and_the_process_goes_on(process: AskedProcess) -> None:
+    process.begin()
+    pid = process.pid
+    with pytest.raises(InternalFailure, match="ValueError: no answer to this") as failed:
+        process.ask("wrong")
+    assert "mend it" in failed.value.hint
+    assert process.ask("right") == "right"
+    assert process.pid == pid
+
+
+def test_a_process_that_was_killed_is_started_again(process: AskedProcess) -> None:
+    assert process.ask(1) == 1
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.ask(2) == 2
+
+
+def test_one_that_stands_still_is_killed_and_the_next_question_is_answered(process: AskedProcess) -> None:
+    assert process.ask(1) == 1
+    for question in (2, "x" * 5_000_000):  # sent whole, and sent in part
+        before = process.pid
+        os.kill(before, signal.SIGSTOP)
+        with pytest.raises(Timeout):
+            process.ask(question, 0.2)
+        assert process.ask(3) == 3
+        assert process.pid != before
+
+
+@pytest.mark.timeout(120)
+def test_one_that_loads_is_waited_for_again_and_an_old_answer_is_passed_over(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with closing(AskedProcess(SLOW.format(gate=str(gate)), "the slow one", lambda: WAIT_S, "wait")) as process:
+        with pytest.raises(Timeout):
+            process.ask("old", 0.2)
+        pid = process.pid
+        with gate.open("w"):
+            pass
+        assert process.ask("new") == "new"
+        assert process.pid == pid
+
+
+def test_one_whose_code_is_wrong_ends_and_says_so() -> None:
+    with closing(AskedProcess("raise SystemExit(1)", "the wrong one", lambda: WAIT_S, "mend it")) as process:
+        with pytest.raises(Timeout, match="ended before it answered"):
+            process.ask(1)
