@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 from shadowswitch.actors.context import EngineContext
 from shadowswitch.actors.switch.live_index import LiveIndex, LiveIndexes
@@ -27,10 +28,14 @@ from shadowswitch.engine.arguments import check_seconds, check_whole
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.indexes import IndexCalls
 from shadowswitch.engine.reader import OpenReaders, Reader
-from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidConfig, Timeout
+from shadowswitch.engine.search.asking import ask_all
+from shadowswitch.model.errors import CorruptData, EngineClosed, InvalidConfig, Timeout, UnknownIndex
 from shadowswitch.model.names import check_index_type
+from shadowswitch.model.search.bounds import SEARCH_TIMEOUT_S, TimeLimit, check_page
+from shadowswitch.model.search.merged import MergedHit
 from shadowswitch.storage.backends.protocol import FreezingReader
 from shadowswitch.storage.catalog.filtered_search import Versions
+from shadowswitch.storage.clock import SYSTEM
 from shadowswitch.storage.generations.generation import Generation
 
 logger = logging.getLogger("shadowswitch")
@@ -66,6 +71,37 @@ class GroupView:
 
     def __len__(self) -> int:
         return len(self._readers)
+
+    def search(
+        self,
+        query: str,
+        index_types: Sequence[str] | None = None,
+        limit: int = 10,
+        *,
+        resource_types: Sequence[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+        fields: Sequence[str] | bool | None = None,
+        highlight: bool = False,
+        timeout_s: float = SEARCH_TIMEOUT_S,
+    ) -> list[MergedHit]:
+        """The best records of several indexes of the view, all as of its LSN, by their rank in each: texts by their
+        words, vectors by the nearest to the embedded query. By default of every index of the view.
+
+        As `Engine.search_many`. Raises UnknownIndex for one that is not in the view, Timeout, and as `Reader.search`.
+        """
+        check_page(limit, 0)
+        unknown = [one for one in index_types or () if one not in self._readers]
+        if unknown:
+            what = f"the view has no {', '.join(map(str, unknown))}"
+            raise UnknownIndex(what, operation="search", hint=f"it has {', '.join(self)}")
+        limit_s = TimeLimit(check_seconds("timeout_s", timeout_s), SYSTEM.monotonic)
+
+        def left_s() -> float:
+            limit_s.check()
+            return limit_s.left_s
+
+        readers = {(self.branch, one): self._readers[one] for one in index_types or self}
+        return ask_all(readers, query, limit, resource_types, where, fields, highlight, left_s)
 
     def expire(self, now: float) -> bool:
         """Close the view if it is too old (monotonic); True once that is done. On the thread of the timers."""

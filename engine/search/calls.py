@@ -8,6 +8,7 @@ from typing import Any
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import Reader
+from shadowswitch.engine.search.asking import ask
 from shadowswitch.engine.search.held_pages import HITS_MAX, Held, HeldPages
 from shadowswitch.model.errors import InvalidConfig, Timeout
 from shadowswitch.model.records import Hit
@@ -43,7 +44,9 @@ class SearchCalls:
         highlight: bool = False,
         timeout_s: float | None = None,
     ) -> list[MergedHit]:
-        """The best hits of several indexes, in one list, by their rank in each (see `model.search.merged`).
+        """The best hits of several indexes, in one list, by their rank in each (see `model.search.merged`): of texts by
+        their words, and of a vector index that embeds by the nearest. A record that several indexes of a branch find is
+        one hit.
 
         `indexes` are names of branches, whose SEARCH_INDEX is meant, or pairs of branch and index type. Each answers as
         it is at its own moment. `timeout_s` is for all of them. The rest is as in `Reader.search`.
@@ -58,10 +61,8 @@ class SearchCalls:
         for branch, index_type in wanted:
             left_s = self._left(deadline)
             with self._reader(branch, index_type, None, left_s) as reader:
-                found[branch, index_type] = reader.search(
-                    query, limit, resource_types=resource_types, where=where, fields=fields, highlight=highlight,
-                    timeout_s=self._left(deadline),
-                )  # fmt: skip
+                left_s = self._left(deadline)
+                found[branch, index_type] = ask(reader, query, limit, resource_types, where, fields, highlight, left_s)
         return merge_by_rank(found, limit)
 
     def search_pages(

@@ -15,12 +15,14 @@ Index = tuple[str, str]
 
 
 class MergedHit(msgspec.Struct, frozen=True):
-    """A hit of one of several indexes. `score` orders the list; `hit.score` is that of its own index."""
+    """A record that one or several indexes of a branch find. `score` orders the list; `hit` is that of `index_type`,
+    in which the record has its best rank, and `hit.score` that of this index. `index_types` are all that find it."""
 
     branch_name: str
     index_type: str
     score: float
     hit: Hit
+    index_types: tuple[str, ...] = ()
 
 
 class SearchPage(msgspec.Struct, frozen=True):
@@ -34,15 +36,21 @@ class SearchPage(msgspec.Struct, frozen=True):
 
 
 def merge_by_rank(found: Mapping[Index, Sequence[Hit]], limit: int) -> list[MergedHit]:
-    """The best hits of all lists, by reciprocal rank: the first of a list has 1/61, the second 1/62.
+    """The best records of all lists, by reciprocal rank: the first of a list has 1/61, the second 1/62.
 
-    Scores of different indexes do not compare: their texts, weights and backends differ. Equal ranks are in the order
+    A record has the sum of what it has in the indexes of its branch.
+
+    Scores of different indexes do not compare: their texts, weights and backends differ. Equal sums are in the order
     of branch, index type and key. Cormack, Clarke, Buettcher: Reciprocal Rank Fusion, SIGIR 2009.
     """
-    merged = [
-        MergedHit(branch, index_type, 1 / (RANK_K + rank), hit)
-        for (branch, index_type), hits in found.items()
-        for rank, hit in enumerate(hits, 1)
-    ]
+    ranked: dict[tuple[str, str, str], list[tuple[int, str, Hit]]] = {}
+    for (branch, index_type), hits in found.items():
+        for rank, hit in enumerate(hits, 1):
+            ranked.setdefault((branch, hit.resource_type, hit.id), []).append((rank, index_type, hit))
+    merged = []
+    for (branch, _, _), places in ranked.items():
+        _, index_type, hit = min(places, key=lambda place: place[:2])
+        score = sum(1 / (RANK_K + rank) for rank, _, _ in places)
+        merged.append(MergedHit(branch, index_type, score, hit, tuple(place[1] for place in places)))
     merged.sort(key=lambda one: (-one.score, one.branch_name, one.index_type, one.hit.resource_type, one.hit.id))
     return merged[:limit]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, InvalidConfig, Put
+from shadowswitch import Delete, Engine, InvalidConfig, Put, Timeout, UnknownIndex
 from tests.support.embedder import DIMENSIONS, LOG, REFUSED
 from tests.support.engine_helpers import wait_until
 
@@ -152,3 +152,22 @@ def test_a_wrong_option_is_refused(engine: Engine, wrong: dict[str, Any]) -> Non
     with pytest.raises(InvalidConfig) as refused:
         engine.start_build("main", VECTOR, ["doc"], {**MODEL, **wrong})
     assert refused.value.hint
+
+
+def test_words_and_meaning_are_one_search_of_one_moment(engine: Engine) -> None:
+    assert engine.rebuild("main", VECTOR, ["doc"], MODEL).success
+    assert engine.rebuild("main", "SEARCH_INDEX", ["doc"], {}).success
+    merged = engine.search_many("number5 fir", ["main", ("main", VECTOR)], 5, fields=["n"], timeout_s=60)
+    assert merged[0].hit.id == "d5"
+    assert merged[0].index_types == ("SEARCH_INDEX", VECTOR)
+    assert merged[0].hit.fields == {"n": 5}
+    with engine.read_group("main", ["SEARCH_INDEX", VECTOR], timeout_s=60) as view:
+        engine.write("main", [Delete("doc", "d5")])
+        assert "d5" not in near(engine, "number5 fir", limit=N)
+        assert view.search("number5", limit=1, timeout_s=60)[0].hit.id == "d5"
+        words = view.search("number5", ["SEARCH_INDEX"], where={"n": 5})
+        assert [one.index_types for one in words] == [("SEARCH_INDEX",)]
+        with pytest.raises(UnknownIndex, match="GRAPH_INDEX"):
+            view.search("number5", ["GRAPH_INDEX"])
+        with pytest.raises(Timeout):
+            view.search("number5", timeout_s=1e-9)

@@ -20,11 +20,14 @@ from zlib import crc32
 
 import msgspec
 
+from shadowswitch.storage.clock import SYSTEM
+
 logger = logging.getLogger("shadowswitch")
 FOLDER = "embeddings"
 CATALOG = "catalog"
 BUSY_S = 10.0
 CRC_BYTES = 4
+OPENINGS, OPENING_S = 40, 0.05
 _TABLE = "CREATE TABLE IF NOT EXISTS vectors(text BLOB PRIMARY KEY, floats BLOB) WITHOUT ROWID"
 _FIND = "SELECT text, floats FROM vectors WHERE text IN (SELECT unhex_(value) FROM json_each(?))"
 
@@ -77,30 +80,35 @@ class Cache:
 
     @contextlib.contextmanager
     def _opened(self, what: str) -> Iterator[sqlite3.Connection | None]:
+        """The open file; None if it cannot be used. An error of what is done with it ends that, and is logged."""
         with self._lock:
+            connection = None
             try:
-                yield self._open()
+                connection = self._open()
             except (sqlite3.Error, OSError) as error:
-                logger.warning("the embeddings in %s cannot be used to %s: %s", self._path, what, error)
-                self._let_go()
-                if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                    self._remove()
+                self._failed(what, error)
+            try:
+                yield connection
+            except (sqlite3.Error, OSError) as error:
+                self._failed(what, error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        logger.warning("the embeddings in %s cannot be used to %s: %s", self._path, what, error)
+        self._let_go()
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            self._remove()
 
     def _open(self) -> sqlite3.Connection | None:
         if self._connection is None and self._path is not None:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=BUSY_S, check_same_thread=False)
-            try:
-                connection.create_function("unhex_", 1, bytes.fromhex, deterministic=True)
-                connection.execute("PRAGMA journal_mode=WAL").fetchall()
-                connection.execute("PRAGMA synchronous=NORMAL")  # a power cut takes the newest, and damages nothing
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS vectors(text BLOB PRIMARY KEY, floats BLOB) WITHOUT ROWID"
-                )
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            for left in reversed(range(OPENINGS)):
+                try:
+                    self._connection = _opened_file(self._path)
+                    break
+                except sqlite3.OperationalError:  # another process makes it: SQLite does not wait for a change of mode
+                    if not left:
+                        raise
+                    SYSTEM.sleep(OPENING_S)
         return self._connection
 
     def _let_go(self) -> None:
@@ -113,3 +121,16 @@ class Cache:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
                 Path(f"{self._path}{suffix}").unlink()
+
+
+def _opened_file(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    try:
+        connection.create_function("unhex_", 1, bytes.fromhex, deterministic=True)
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        connection.execute("PRAGMA synchronous=NORMAL")  # a power cut takes the newest, and damages nothing
+        connection.execute(_TABLE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
