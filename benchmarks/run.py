@@ -101,6 +101,12 @@ SCRIPTS = (
     Script("bench_tantivy", "--sizes 100000,1000000 --rounds 3,1", "--sizes 300 --rounds 1", 12.0),
     Script("bench_search", "--records 100000 --rounds 5", "--records 300 --queries 2 --rounds 1", 4.0),
     Script("bench_compare", "--records 100000 --rounds 5", "--records 300 --queries 3 --rounds 1 --seconds 0.2", 4.0),
+    Script(
+        "bench_kinds",
+        "--records 100000 --vectors 50000,200000 --rounds 3",
+        "--records 300 --vectors 300 --rounds 1",
+        6.0,
+    ),
     Script("bench_groups", "--records 20000 --rounds 60", "--records 300 --rounds 2", 3.0),
     Script(
         "simulate",

@@ -38,7 +38,7 @@ def test_what_is_kept_is_found_by_every_cache_of_the_file(path: Path) -> None:
     with closing(Cache(path, SIZE)) as one, closing(Cache(path, SIZE)) as other:
         assert one.find(KEYS) == {}
         one.keep(FLOATS)
-        assert other.find(KEYS[:3] + [hash_of("absent")]) == {key: FLOATS[key] for key in KEYS[:3]}
+        assert other.find([*KEYS[:3], hash_of("absent")]) == {key: FLOATS[key] for key in KEYS[:3]}
     with closing(Cache(path, SIZE)) as again:
         assert again.find(KEYS) == FLOATS
     with closing(Cache(None, SIZE)) as nothing:
