@@ -76,6 +76,7 @@ endef
 .venv/.installed-dev: $(SOURCES) | .venv/.made
 	$(call install,dev)
 	@$(BIN)/python -m pip install $(PIP_FLAGS) '.[korean]' || echo "kiwipiepy cannot be installed here: the tests that need it are skipped"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) '.[wordllama]' || echo "wordllama cannot be installed here: the test that needs it is skipped"
 	@touch .venv/.installed-cli $@
 
 # Tantivy is a contender of the benchmarks. Without it they measure the others.

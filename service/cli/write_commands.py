@@ -46,6 +46,7 @@ from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report import Report
 from shadowswitch.service.demo.report_view import print_any
 from shadowswitch.service.demo.search_story import SearchStory, run_search_story
+from shadowswitch.service.demo.vector_story import VectorStory, run_vector_story
 from shadowswitch.service.hints import in_commands
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.backends.registry import likely_index_type
@@ -79,12 +80,14 @@ def demo(
     max_mb: Whole = PLAN.size_max_bytes >> 20,
     branches: Flag = False,
     search: Flag = False,
+    vectors: Flag = False,
     json: Json = False,
 ) -> None:
     """Run the whole story on real files: import, build, three rebuilds under load, audit.
 
     With --branches another story: fork, edit both sides, search on both, a conflict, merge, audit. With --search:
-    Korean notes get another analyzer, the same queries before and after, a verdict, a bad index that is refused.
+    Korean notes get another analyzer, the same queries before and after, a verdict, a bad index that is refused. With
+    --vectors: an index of vectors gets another embedding model, while records are edited and searched, and goes back.
 
     Exit status 0: no change was lost, revived or refused, and no read went back in time.
 
@@ -106,14 +109,16 @@ def demo(
         Tell the story of a branch that is forked and merged.
     search
         Tell the story of an index that gets another analyzer.
+    vectors
+        Tell the story of an index that gets another embedding model.
     """
     plan = Plan(seconds=seconds, files_max=max_files, size_max_bytes=max_mb << 20)
-    if branches and search:
-        raise ValueError("--branches and --search are two stories: name one")
+    if branches + search + vectors > 1:
+        raise ValueError("--branches, --search and --vectors are stories of their own: name one")
     with steps(quiet=json) as show:
-        report: Report | Story | SearchStory
-        if search:
-            report = run_search_story(keep, show)
+        report: Report | Story | SearchStory | VectorStory
+        if search or vectors:
+            report = (run_search_story if search else run_vector_story)(keep, show)
         else:
             report = (run_story if branches else run_demo)(directory, keep, show, plan)
     if json:

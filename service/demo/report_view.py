@@ -11,6 +11,7 @@ from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.branch_story import Story
 from shadowswitch.service.demo.report import Build, Report, Stall
 from shadowswitch.service.demo.search_story import SearchStory
+from shadowswitch.service.demo.vector_story import VectorStory
 
 PHASES = ("preparing", "copying", "catching_up", "validating", "switching")
 PROBLEMS_SHOWN = 20
@@ -103,14 +104,30 @@ def _print_verdict(report: Report) -> None:
     console.print(Text.assemble(verdict, f" after {report.seconds:.0f} s"))
 
 
-def print_any(report: Report | Story | SearchStory) -> None:
+def print_any(report: Report | Story | SearchStory | VectorStory) -> None:
     """Print the report of any demo."""
     if isinstance(report, Report):
         print_report(report)
     elif isinstance(report, Story):
         print_story(report)
-    else:
+    elif isinstance(report, SearchStory):
         print_search_story(report)
+    else:
+        print_vector_story(report)
+
+
+def print_vector_story(story: VectorStory) -> None:
+    """Print the steps, the hits by both models."""
+    rows = [[step.title, step.details, f"{step.seconds:.3f}"] for step in story.steps]
+    output.print_table("An index gets another embedding model", ["step", "what came of it", "seconds"], rows)
+    for side in story.sides:
+        lines = zip_longest(side.before, side.after, fillvalue="")
+        output.print_table(f"{side.query}: the nearest", ["before", "after"], list(lines))
+    output.say(*(f"problem: {problem}" for problem in story.problems[:PROBLEMS_SHOWN]))
+    if story.ok:
+        output.say(
+            f"all is well: {story.written} records written and {story.searches} searches answered meanwhile, none lost"
+        )
 
 
 def print_search_story(story: SearchStory) -> None:

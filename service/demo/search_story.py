@@ -6,7 +6,6 @@ A writer goes on all the time. The audit looks up every note that it wrote in th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +14,14 @@ from typing import Any
 import msgspec
 
 from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.records import Put
 from shadowswitch.model.search.comparison import Comparison
 from shadowswitch.model.views import SwitchRequest
 from shadowswitch.service.cli.progress import Show
 from shadowswitch.service.demo.demo import directory_of_demo
 from shadowswitch.service.demo.notes import TYPE, judgments, notes
-from shadowswitch.service.demo.steps import PROBLEMS_MAX, Step, timed
+from shadowswitch.service.demo.steps import PROBLEMS_MAX, TIMEOUT_S, Step, timed
+from shadowswitch.service.demo.story_writer import Writer
 from shadowswitch.service.demo.workload import INDEX_TYPE
 
 BRANCH = "main"
@@ -34,7 +33,6 @@ SHOWN = ("사용자", "문서", "로그인")
 HITS = 5
 MARK = "기록됨"
 """A word of every note of the writer."""
-TIMEOUT_S = 120.0
 REQUEST = SwitchRequest(validation_checks=("RELEVANCE",), switch_timeout_seconds=60)
 
 
@@ -61,31 +59,6 @@ class SearchStory(msgspec.Struct):
     problems: list[str] = msgspec.field(default_factory=list)
 
 
-class Writer(threading.Thread):
-    """Writes note after note. `ids` are the acknowledged ones."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(name="demo-writer", daemon=True)
-        self._engine = engine
-        self._stop_event = threading.Event()
-        self.ids: list[str] = []
-        self.failure = ""
-
-    def run(self) -> None:
-        try:
-            while not self._stop_event.wait(0.005):
-                id = f"new-{len(self.ids)}"
-                self._engine.write(BRANCH, [Put(TYPE, id, {"text": f"{MARK} {len(self.ids)}"})], timeout_s=TIMEOUT_S)
-                self.ids.append(id)
-        except ShadowSwitchError as error:
-            self.failure = f"a write failed: {error}"
-
-    def stop(self) -> None:
-        """End behind the write that runs."""
-        self._stop_event.set()
-        self.join(TIMEOUT_S)
-
-
 class Telling:
     """One run."""
 
@@ -103,7 +76,7 @@ class Telling:
             result = self._engine.rebuild(BRANCH, INDEX_TYPE, [TYPE], BEFORE, timeout_s=TIMEOUT_S)
             self._expect(result.success, f"the first switch was refused: {result.message}")
             say(f"{len(written)} records")
-        writer = Writer(self._engine)
+        writer = Writer(self._engine, BRANCH, lambda n: Put(TYPE, f"new-{n}", {"text": f"{MARK} {n}"}))
         writer.start()
         try:
             self._change()

@@ -11,6 +11,8 @@ import msgspec
 from shadowswitch.service.cli.progress import Show
 
 PROBLEMS_MAX = 20
+TIMEOUT_S = 120.0
+"""For a build, or a write."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -77,6 +77,20 @@ def test_a_text_is_embedded_once_and_an_edit_embeds_one_record(engine: Engine, l
     assert list(engine.check()) == []
 
 
+def test_a_text_without_a_vector_is_near_to_none_and_holds_nothing_up(engine: Engine, log: Path) -> None:
+    nothing = [Put("doc", f"x{number}", fields) for number, fields in enumerate(({}, {"title": " "}, {"title": "?"}))]
+    engine.write("main", nothing)
+    assert engine.rebuild("main", VECTOR, ["doc"], MODEL).success
+    assert embedded(log) == N + 1
+    with engine.reader("main", VECTOR) as reader:
+        assert (reader.count(), reader.vector.size()) == (N + 3, N)
+        for query in ("?", " ", ""):
+            with pytest.raises(InvalidConfig):
+                reader.vector.nearest(query, timeout_s=60)
+    assert engine.rebuild("main", VECTOR, ["doc"], {**MODEL, "shards": 1}).success
+    assert embedded(log) == 0
+
+
 def test_another_model_is_a_rebuild_and_both_are_kept_up_until_the_way_back(engine: Engine, log: Path) -> None:
     assert engine.rebuild("main", VECTOR, ["doc"], MODEL).success
     shadow = engine.start_build("main", VECTOR, ["doc"], OTHER)
@@ -117,7 +131,7 @@ def test_a_cache_that_is_lost_or_damaged_costs_time_and_no_vector(engine: Engine
 def test_an_embedder_that_fails_ends_the_build_and_says_why(engine: Engine) -> None:
     refused = engine.start_build("main", VECTOR, ["doc"], {**MODEL, "embedder": "tests.support.embedder:embed_wrong"})
     status = engine.wait_for(refused.shadow_index_id, "FAILED", timeout_s=60)
-    assert "gave no vector of 16 finite numbers" in str(status.error)
+    assert "gave 2 numbers for a text, not 16" in str(status.error)
     missing = engine.start_build("main", VECTOR, ["doc"], {**MODEL, "embedder": "tests.support.embedder:absent"})
     assert "absent" in str(engine.wait_for(missing.shadow_index_id, "FAILED", timeout_s=60).error)
 

@@ -14,7 +14,7 @@ DIMENSIONS = 16
 
 
 def embed(texts: list[str]) -> list[list[float]]:
-    """A bag of words: each word adds 1 to one of the dimensions."""
+    """A bag of words: each word adds 1 to one of the dimensions. A text of "?" alone has no vector."""
     refused = os.environ.get(REFUSED)
     if refused and Path(refused).exists():
         raise RuntimeError("the model is away")
@@ -37,6 +37,6 @@ def embed_wrong(texts: list[str]) -> list[list[float]]:
 
 def _words(text: str) -> list[float]:
     vector = [0.0] * DIMENSIONS
-    for word in text.lower().split():
+    for word in text.lower().replace("?", " ").split():
         vector[blake2b(word.encode(), digest_size=2).digest()[0] % DIMENSIONS] += 1.0
-    return vector if any(vector) else [1.0] * DIMENSIONS
+    return vector if any(vector) else [float("nan")] * DIMENSIONS

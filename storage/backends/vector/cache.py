@@ -1,6 +1,6 @@
 """The vectors of texts by an embedder, kept in the data directory: `embeddings/<embedder>.sqlite`.
 
-    vectors   hash of the text (32 bytes)  ->  floats of 4 bytes, little-endian, and their CRC-32
+    vectors   hash of the text (32 bytes)  ->  floats of 4 bytes, little-endian, or none; and their CRC-32
 
 One file for each embedder, version and number of dimensions. Every process of the host writes there. What is lost or
 damaged is embedded again: a file that cannot be used is made anew, and without room for it there is no cache. The
@@ -43,6 +43,15 @@ def hash_of(text: str) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
+def embedded_in(data: Path) -> int:
+    """The texts that were embedded in a data directory, each by each embedder: what its vectors have cost."""
+    count = 0
+    for file in (data / FOLDER).glob("*.sqlite"):
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
+            count += connection.execute("SELECT count(*) FROM vectors").fetchone()[0]
+    return count
+
+
 class Cache:
     """The vectors of one embedder. Any thread; one call at a time."""
 
@@ -61,7 +70,7 @@ class Cache:
                 asked = msgspec.json.encode([key.hex() for key in keys]).decode()
                 for key, value in connection.execute(_FIND, (asked,)):
                     floats, checksum = value[:-CRC_BYTES], value[-CRC_BYTES:]
-                    if len(floats) == self._size_bytes and crc32(floats).to_bytes(CRC_BYTES, "big") == checksum:
+                    if len(floats) in (0, self._size_bytes) and crc32(floats).to_bytes(CRC_BYTES, "big") == checksum:
                         found[key] = floats
         return found
 

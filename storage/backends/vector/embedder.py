@@ -22,19 +22,27 @@ import msgspec
 from shadowswitch.model.errors import InternalFailure, InvalidConfig
 from shadowswitch.storage.asked_process import AskedProcess, serve
 from shadowswitch.storage.backends.vector.cache import Cache, folder_of, hash_of
+from shadowswitch.storage.backends.vector.models import EMBEDDERS
 from shadowswitch.storage.backends.vector.options import vector_of
 
 BATCH = 64
 """Texts of one question."""
 WAIT_S = 300.0
 """For the vectors of a batch, with the time to load the model."""
+NONE = b""
 TEXT_CHARS_MAX = 100_000
 """Of a text; the rest is not embedded."""
 
 
 def check_embedder(name: Any) -> str:
-    """The option `embedder`. Imports the packages above its module. Raises InvalidConfig."""
-    hint = '"embedder": "my_package.my_module:embed", a function that gives a vector for each of a list of texts'
+    """The option `embedder`: a function, or the name of one of the library. Imports the packages above its module.
+
+    Raises InvalidConfig.
+    """
+    if isinstance(name, str) and name in EMBEDDERS:
+        return name
+    hint = '"embedder": "my_package.my_module:embed", a function that gives a vector for each of a list of texts;'
+    hint += f" or one of the library: {', '.join(EMBEDDERS)}"
     module, _, function = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not module or not function:
         raise InvalidConfig(f"embedder is {name!r:.80}", hint=hint)
@@ -49,7 +57,7 @@ def check_embedder(name: Any) -> str:
 
 def text_of(fields: Mapping[str, Any], names: Sequence[str]) -> str:
     """What is embedded of a record: the texts in these fields, one below the other; "" for none."""
-    found = [value for name in names if isinstance(value := fields.get(name), str) and value]
+    found = [value for name in names if isinstance(value := fields.get(name), str) and value.strip()]
     return "\n".join(found)[:TEXT_CHARS_MAX]
 
 
@@ -68,7 +76,8 @@ class Embedder:
         """The texts that the function was called with."""
 
     def vectors(self, texts: Sequence[str], is_kept: bool = True, wait_s: float = math.inf) -> list[bytes]:
-        """The vector of each text, as it lies in an index. Raises InternalFailure for an embedder that fails, Timeout,
+        """The vector of each text, as it lies in an index; `NONE` for one of which the embedder makes none: a number is
+        not finite, or all are 0. Raises InternalFailure for an embedder that fails, Timeout,
         ResourceExhausted, and InvalidConfig for vectors of other dimensions. `is_kept`: they are needed again.
         `wait_s` is for each batch; by default so long as a model may need."""
         keys = [hash_of(text) for text in texts]
@@ -87,17 +96,16 @@ class Embedder:
     def _made(self, texts: list[str], wait_s: float) -> list[bytes]:
         answers = self._process.ask(texts, wait_s)
         self.embedded += len(texts)
-        made = [vector_of(answer, self._options) for answer in answers]
         name, dimensions = self._options["embedder"], self._options["dimensions"]
-        if len(made) != len(texts):
-            raise InternalFailure(
-                f"the embedder {name} gave {len(made)} vectors for {len(texts)} texts", hint="mend it"
-            )
-        for vector, answer in zip(made, answers, strict=True):
-            if vector is None:
-                what = f"the embedder {name} gave no vector of {dimensions} finite numbers: {answer!r:.80}"
-                raise InvalidConfig(what, hint="say in dimensions what it gives, or mend it")
-        return [vector.astype("<f4").tobytes() for vector in made if vector is not None]
+        if len(answers) != len(texts):
+            what = f"the embedder {name} gave {len(answers)} vectors for {len(texts)} texts"
+            raise InternalFailure(what, hint="mend it")
+        wrong = next((answer for answer in answers if len(answer) != dimensions), None)
+        if wrong is not None:
+            what = f"the embedder {name} gave {len(wrong)} numbers for a text, not {dimensions}: {wrong!r:.80}"
+            raise InvalidConfig(what, hint="say in dimensions what it gives, or mend it")
+        made = [vector_of(answer, self._options) for answer in answers]
+        return [vector.astype("<f4").tobytes() if vector is not None else NONE for vector in made]
 
     def close(self) -> None:
         """End the process and close the cache; a later call begins anew."""
@@ -128,7 +136,7 @@ def embedder_of(options: Mapping[str, Any], shard: Path) -> Embedder:
 
 def serve_vectors(name: str) -> None:
     """The process: the vectors of each list of texts, until the parent ends."""
-    module, _, function = name.partition(":")
+    module, _, function = EMBEDDERS.get(name, name).partition(":")
     loaded: list[Callable[[list[str]], Any]] = []
 
     def vectors(texts: list[str]) -> list[list[float]]:

@@ -63,7 +63,7 @@ class VectorReader(DerivedReader):
 
     def _embedded(self, query: Any, asking: Asking) -> Any:
         """The vector of a text; any other query as it is. Raises as `Embedder.vectors`."""
-        if isinstance(query, str) and "embedder" in self._options and query:
+        if isinstance(query, str) and "embedder" in self._options and query.strip():
             embedder, left_s = embedder_of(self._options, self._paths[0]), asking.time_limit.left_s
             return np.frombuffer(embedder.vectors([query[:TEXT_CHARS_MAX]], False, left_s)[0], "<f4")
         return query

@@ -58,7 +58,7 @@ class VectorWriter(DerivedWriter):
 
     def _vector(self, item: Item) -> bytes | None:
         if self._embedder is not None:
-            return self._embedded.get((item.resource_type, item.id, item.lsn))
+            return self._embedded.get((item.resource_type, item.id, item.lsn)) or None
         vector = vector_of((item.fields or {}).get(self._options["vector_field"]), self._options)
         return vector.astype("<f4").tobytes() if vector is not None else None
 
