@@ -97,8 +97,8 @@ class Reader(ReadsKinds):
         found. `highlight` gives each hit a `Snippet` for each field in which a word of the query was found; the hits of
         a `kv` index have none.
 
-        `query` is in the language of `model.search.query` (docs/search.md): every string is a query. In a `kv` index it
-        is the beginning of ids.
+        `query` is in the language of `model.search.query` (docs/search.md): every string is a query. In an index that
+        embeds it is a text, and finds the nearest records; in a `kv` index it is the beginning of ids.
 
         Raises InvalidConfig for a limit below 1, a resource type that the index was built without and a wrong filter.
         Raises Timeout for a search of more than `timeout_s` (default: `Config.search_timeout_s`): it is stopped,

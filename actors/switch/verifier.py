@@ -11,7 +11,7 @@ from shadowswitch.model.records import Item
 from shadowswitch.storage.backends.protocol import IndexReader
 from shadowswitch.storage.catalog.journal import get_record, read_records
 from shadowswitch.storage.failpoints import failpoint
-from shadowswitch.storage.generations.generation import RARE_WORD, Generation
+from shadowswitch.storage.generations.generation import Generation, touch
 
 SAMPLES = 16
 
@@ -40,7 +40,7 @@ def _read(context: EngineContext, generation: Generation, reader: IndexReader, c
     applied = reader.applied_lsn()
     if applied < commit_lsn:
         problems.append(f"readers see LSN {applied}, the index was switched at {commit_lsn} (SW-2)")
-    reader.search(RARE_WORD, 1)
+    touch(reader)
     chance = random.Random()
     types = sorted(generation.writer.types.items())
     for _ in range(SAMPLES):

@@ -8,7 +8,6 @@ from typing import Any
 from shadowswitch.engine.arguments import check_seconds
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.reader import Reader
-from shadowswitch.engine.search.asking import ask
 from shadowswitch.engine.search.held_pages import HITS_MAX, Held, HeldPages
 from shadowswitch.model.errors import InvalidConfig, Timeout
 from shadowswitch.model.records import Hit
@@ -61,8 +60,10 @@ class SearchCalls:
         for branch, index_type in wanted:
             left_s = self._left(deadline)
             with self._reader(branch, index_type, None, left_s) as reader:
-                left_s = self._left(deadline)
-                found[branch, index_type] = ask(reader, query, limit, resource_types, where, fields, highlight, left_s)
+                found[branch, index_type] = reader.search(
+                    query, limit, resource_types=resource_types, where=where, fields=fields, highlight=highlight,
+                    timeout_s=self._left(deadline),
+                )  # fmt: skip
         return merge_by_rank(found, limit)
 
     def search_pages(

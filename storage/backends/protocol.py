@@ -332,6 +332,15 @@ class Marking(Protocol):
         ...
 
 
+@runtime_checkable
+class Warming(Protocol):
+    """What a reader has as well if a search asks more than the index, such as a model."""
+
+    def warm(self) -> None:
+        """Read what a search reads, and ask nothing else: before a switch, and behind it as a proof that it can."""
+        ...
+
+
 class FreezingReader(IndexReader, Protocol):
     """A reader that can show one moment for as long as it is open, whatever the writer does meanwhile."""
 

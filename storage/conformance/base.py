@@ -25,6 +25,9 @@ class Hooks:
     fields_template = '{"title": "WORD", "nested": {"tags": ["tree", "WORD"]}, "size": 3}'
     """JSON of a record's fields, with WORD where `query_for` looks."""
 
+    finds_the_nearest = False
+    """A query finds what is near to it: every record, in an order."""
+
     def query_for(self, resource_type: str, id: str, word: str) -> str:
         """A query that finds the record with these fields (and perhaps others)."""
         return word

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from shadowswitch.model.errors import EngineClosed, InvalidConfig, ResourceExhausted, Timeout
 from shadowswitch.storage import data_directory, disk
-from shadowswitch.storage.backends.protocol import Backend, Freezing, FreezingReader, IndexReader
+from shadowswitch.storage.backends.protocol import Backend, Freezing, FreezingReader, IndexReader, Warming
 from shadowswitch.storage.catalog.rows import GenerationRow
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import MANIFEST, PINS, shard_paths
@@ -233,7 +233,7 @@ class Generation:
         reader = self.take_reader()
         try:
             reader.count()
-            reader.search(RARE_WORD, 1)
+            touch(reader)
         finally:
             self.give_reader(reader)
 
@@ -302,3 +302,11 @@ def _remove_tree(path: Path) -> None:
             path.unlink()
         else:
             shutil.rmtree(path)
+
+
+def touch(reader: IndexReader) -> None:
+    """Let a reader read what a search reads."""
+    if isinstance(reader, Warming):
+        reader.warm()
+    else:
+        reader.search(RARE_WORD, 1)

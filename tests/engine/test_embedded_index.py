@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shadowswitch import Delete, Engine, InvalidConfig, Put, Timeout, UnknownIndex
+from shadowswitch import Delete, Engine, InvalidConfig, Put, SwitchRequest, Timeout, UnknownIndex
 from tests.support.embedder import DIMENSIONS, LOG, REFUSED
 from tests.support.engine_helpers import wait_until
 
@@ -131,7 +131,7 @@ def test_a_cache_that_is_lost_or_damaged_costs_time_and_no_vector(engine: Engine
 def test_an_embedder_that_fails_ends_the_build_and_says_why(engine: Engine) -> None:
     refused = engine.start_build("main", VECTOR, ["doc"], {**MODEL, "embedder": "tests.support.embedder:embed_wrong"})
     status = engine.wait_for(refused.shadow_index_id, "FAILED", timeout_s=60)
-    assert "gave 2 numbers for a text, not 16" in str(status.error)
+    assert f"gave 2 numbers for a text, not {DIMENSIONS}" in str(status.error)
     missing = engine.start_build("main", VECTOR, ["doc"], {**MODEL, "embedder": "tests.support.embedder:absent"})
     assert "absent" in str(engine.wait_for(missing.shadow_index_id, "FAILED", timeout_s=60).error)
 
@@ -185,3 +185,20 @@ def test_words_and_meaning_are_one_search_of_one_moment(engine: Engine) -> None:
             view.search("number5", ["GRAPH_INDEX"])
         with pytest.raises(Timeout):
             view.search("number5", timeout_s=1e-9)
+
+
+def test_two_models_are_compared_and_judged_as_analyzers_are(engine: Engine) -> None:
+    for n in range(25):
+        judged = {"query": f"number{n} {WORDS[n % len(WORDS)]}", "resource_type": "doc", "id": f"d{n}", "grade": 3}
+        engine.write("main", [Put("judgment", f"j{n}", judged)])
+    assert engine.rebuild("main", VECTOR, ["doc"], MODEL).success
+    shadow = engine.start_build("main", VECTOR, ["doc"], OTHER).shadow_index_id
+    engine.wait_for(shadow, "BUILT", timeout_s=60)
+    compared = engine.compare(shadow, ["number5 fir", "number6 ginkgo"], 3)
+    assert [row.live[0].id for row in compared.rows] == ["d5", "d6"]
+    assert all(row.overlap == 1.0 for row in compared.rows)  # the same words, turned around
+    request = SwitchRequest(validation_checks=("RELEVANCE",), switch_timeout_seconds=60)
+    assert engine.switch(shadow, request).success
+    with engine.reader("main", VECTOR) as reader:
+        page = reader.search("number5 fir", 2, offset=0, where={"n": {"gte": 5}}, fields=["n"], timeout_s=60)
+        assert page[0].fields == {"n": 5}

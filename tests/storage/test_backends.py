@@ -176,8 +176,12 @@ class TestEmbedded(TestKv):
     """Texts that are embedded in a process of their own."""
 
     backend_spec = VECTOR
-    build_config = {"embedder": "tests.support.embedder:embed", "field": "title", "dimensions": 16}
-    wrong_configs = ({"embedder": "tests.support.embedder:embed", "dimensions": 16},)
+    build_config = {"embedder": "tests.support.embedder:embed", "field": "title", "dimensions": 64, "metric": "l2"}
+    finds_the_nearest = True
+    wrong_configs = ({"embedder": "tests.support.embedder:embed", "dimensions": 64},)
+
+    def query_for(self, resource_type: str, id: str, word: str) -> str:
+        return word
 
 
 class TestTheQueriesOfVectors(VectorConformance):

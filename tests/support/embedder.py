@@ -10,7 +10,7 @@ LOG = "SHADOWSWITCH_TEST_EMBEDDED"
 """The environment variable with the name of a file: one line for each text."""
 REFUSED = "SHADOWSWITCH_TEST_REFUSED"
 """With the name of a file: while it is there, `embed` raises."""
-DIMENSIONS = 16
+DIMENSIONS = 64
 
 
 def embed(texts: list[str]) -> list[list[float]]:

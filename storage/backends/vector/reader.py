@@ -11,6 +11,8 @@ import numpy as np
 from shadowswitch.model.errors import InvalidConfig
 from shadowswitch.model.kinds.asking import LIMIT_MAX, Asking, check_count, check_key, check_names
 from shadowswitch.model.records import Hit
+from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit, check_page, check_query
+from shadowswitch.model.search.where import Where
 from shadowswitch.storage.backends import kinds as query_kinds
 from shadowswitch.storage.backends.derived import entries
 from shadowswitch.storage.backends.derived.reader import DerivedReader, Moment, Shard
@@ -21,6 +23,8 @@ from shadowswitch.storage.backends.vector.matrix import Vectors, matrix_of
 from shadowswitch.storage.backends.vector.options import Floats, vector_of
 
 GROWTH = 4
+WINDOW_MAX = 1 << 20
+"""The most hits that a search orders."""
 MORE = 16
 """Vectors looked at beyond those that are wanted: some may be of records that were written again."""
 
@@ -34,6 +38,38 @@ class VectorReader(DerivedReader):
         self._options = options
         super().__init__(shards, options)
 
+    def search(
+        self,
+        query: str,
+        limit: int,
+        *,
+        offset: int = 0,
+        resource_types: Sequence[str] | None = None,
+        where: Where | None = None,
+        time_limit: TimeLimit = UNLIMITED,
+    ) -> list[Hit]:
+        """Of an index that embeds: the nearest records to a text. Of another one as `kv`: by the beginning of ids."""
+        if "embedder" not in self._options:
+            return super().search(
+                query, limit, offset=offset, resource_types=resource_types, where=where, time_limit=time_limit
+            )
+        check_page(limit, offset)
+        if where is not None:
+            raise InvalidConfig("a vector index holds no field to filter by", operation="search")
+        asking, wanted = Asking(time_limit), min(offset + limit, WINDOW_MAX)
+        floats = self._embedded(check_query(query), asking)
+        if floats is None:
+            return []
+        with self.moment(asking) as moment:
+            types = None if resource_types is None else list(resource_types)
+            return self._hits(moment, floats, wanted, types)[offset:wanted]
+
+    def warm(self) -> None:
+        """See `protocol.Warming`: reads the vectors into memory, and asks no model."""
+        with self.moment(Asking()) as moment:
+            for shard in moment.shards:
+                matrix_of(shard[0], self._options["dimensions"]).at(*shard, moment.slices)
+
     def nearest(
         self,
         asking: Asking,
@@ -43,16 +79,18 @@ class VectorReader(DerivedReader):
     ) -> list[Hit]:
         check_count("limit", limit, LIMIT_MAX)
         types = check_names("resource_types", resource_types)
-        query = self._embedded(query, asking)
+        text = query if isinstance(query, str) and "embedder" in self._options else ""
+        floats = self._embedded(text, asking) if text else None
         with self.moment(asking) as moment:
-            wanted = self._vector(query, moment)
-            if wanted is None:
-                return []
-            hits: list[Hit] = []
-            for shard in moment.shards:
-                matrix = matrix_of(shard[0], self._options["dimensions"])
-                for vectors in matrix.at(*shard, moment.slices):
-                    hits += self._nearest(shard, vectors, wanted, limit, types)
+            wanted = floats if floats is not None else self._vector(query, moment)
+            return self._hits(moment, wanted, limit, types) if wanted is not None else []
+
+    def _hits(self, moment: Moment, wanted: Floats, limit: int, types: list[str] | None) -> list[Hit]:
+        hits: list[Hit] = []
+        for shard in moment.shards:
+            matrix = matrix_of(shard[0], self._options["dimensions"])
+            for vectors in matrix.at(*shard, moment.slices):
+                hits += self._nearest(shard, vectors, wanted, limit, types)
         return sorted(hits, key=_best_first)[:limit]
 
     def size(self, asking: Asking) -> int:
@@ -61,12 +99,14 @@ class VectorReader(DerivedReader):
                 transaction.stat(derived_of(environment)[0])["entries"] for environment, transaction in moment.shards
             )
 
-    def _embedded(self, query: Any, asking: Asking) -> Any:
-        """The vector of a text; any other query as it is. Raises as `Embedder.vectors`."""
-        if isinstance(query, str) and "embedder" in self._options and query.strip():
-            embedder, left_s = embedder_of(self._options, self._paths[0]), asking.time_limit.left_s
-            return np.frombuffer(embedder.vectors([query[:TEXT_CHARS_MAX]], False, left_s)[0], "<f4")
-        return query
+    def _embedded(self, text: str, asking: Asking) -> Floats | None:
+        """The vector of a text; None if it has none. Raises as `Embedder.vectors`."""
+        text = text[:TEXT_CHARS_MAX].encode("utf-8", "replace").decode()
+        if not text.strip():
+            return None
+        embedder = embedder_of(self._options, self._paths[0])
+        floats = embedder.vectors([text], False, asking.time_limit.left_s)[0]
+        return np.frombuffer(floats, "<f4") if floats else None
 
     def _vector(self, query: Any, moment: Moment) -> Floats | None:
         """That of a query; None for a record that is not there, or has none."""
