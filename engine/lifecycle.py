@@ -96,7 +96,7 @@ from shadowswitch.engine.views import Views
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import CorruptData, InvalidConfig, ShadowSwitchError
 from shadowswitch.model.metrics import Metrics
-from shadowswitch.storage import data_directory
+from shadowswitch.storage import asked_process, data_directory
 from shadowswitch.storage.catalog import retention
 from shadowswitch.storage.catalog.environment import LOCK_FILE
 from shadowswitch.storage.catalog.rows import ShadowRow
@@ -173,6 +173,7 @@ class Lifecycle:
         for number in range(config.followers):
             self.followers.addresses.append(Address(partial(self._start_follower, number)))
             stack.callback(self.followers.addresses[number].stop, STOP_TIMEOUT_S)
+        stack.callback(asked_process.interrupt_all)
         self.dispatcher = Address(lambda: Dispatcher.start(context, self.subscribers))
         self._kicked.append(self.dispatcher)
         stack.callback(self.dispatcher.stop, STOP_TIMEOUT_S)

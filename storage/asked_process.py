@@ -4,8 +4,8 @@
         <---- [number, True, answer] or [number, False, what went wrong] <----
 
 It is started by the first question, and ends with its parent: its standard input is at an end then. One that was killed
-is started again. One that answers too late is killed, unless it still loads: then a later question finds it loaded, and
-passes over the answer of the one before.
+is started again. A caller may wait for less than the process may take: its answer is passed over when it comes. A
+process that has not answered for as long as it may take is killed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,27 @@ from shadowswitch.storage.shortages import shortage
 RECEIVED_MAX = 1 << 20
 LENGTH_BYTES = 8
 TRIES = 2
+ENDING_S = 1.0
+ANSWER_S, INTERRUPTING_S = 2.0, 0.02
+"""For an answer at the end of an engine, and between two looks for it."""
+_patience = threading.local()
+
+
+@contextlib.contextmanager
+def impatient(seconds: float) -> Iterator[None]:
+    """Inside, a question of this thread waits for so long at the most: writers wait for what it does."""
+    before = patience()
+    _patience.seconds = min(before, seconds)
+    try:
+        yield
+    finally:
+        _patience.seconds = before
+
+
+def patience() -> float:
+    """So long this thread waits at the most, see `impatient`."""
+    seconds: float = getattr(_patience, "seconds", math.inf)
+    return seconds
 
 
 class AskedProcess:
@@ -51,8 +72,9 @@ class AskedProcess:
         self._number = 0
         """Of the last question."""
         self._received = bytearray()
-        self._is_sent_in_part = self._has_answered = False
-        self._started = 0.0
+        self._is_sent_in_part = self._is_asked = self._is_interrupted = False
+        self._silent_since = 0.0
+        """The last answer, or the first question behind it."""
         _all.add(self)
 
     @contextlib.contextmanager
@@ -72,37 +94,34 @@ class AskedProcess:
             self._running()
 
     def ask(self, question: Any, wait_s: float = math.inf) -> Any:
-        """The answer, within `wait_s` at the most.
+        """The answer, within `wait_s` at the most, and within the patience of the thread.
 
         Raises Timeout, ResourceExhausted, and InternalFailure with what went wrong in the process.
         """
-        wait_s = min(wait_s, self._wait_s())
+        wait_s = min(wait_s, self._wait_s(), patience())
         until = SYSTEM.monotonic() + wait_s
         with self.alone(wait_s):
+            self._is_interrupted = False
             for left in reversed(range(TRIES)):
                 process = self._running()
                 try:
                     is_answer, answer = self._answer(process, question, until, wait_s)
                 except Timeout:  # an OSError as well
-                    if self._is_sent_in_part or not self._loads():
+                    if self._is_sent_in_part or SYSTEM.monotonic() >= self._silent_since + self._wait_s():
                         self._end()
                     raise
                 except (OSError, EOFError, msgspec.DecodeError):  # it was killed
                     self._end()
-                    if not left:
+                    if not left or self._is_interrupted:
                         break
                 except BaseException:  # an answer that comes later must not be taken for another one
                     self._end()
                     raise
                 else:
-                    self._has_answered = True
                     if is_answer:
                         return answer
                     raise InternalFailure(f"{self._name} failed: {answer}", operation="analyze", hint=self._hint)
         raise Timeout(f"{self._name} ended before it answered", operation="analyze", hint=f"{self._hint}; try again")
-
-    def _loads(self) -> bool:
-        return not self._has_answered and SYSTEM.monotonic() < self._started + self._wait_s()
 
     @property
     def pid(self) -> int:
@@ -115,13 +134,26 @@ class AskedProcess:
         with self.alone():
             self._end()
 
+    @property
+    def is_asked(self) -> bool:
+        """A question is under way."""
+        return self._is_asked
+
+    def interrupt(self) -> None:
+        """Let the question that is under way fail: the process is killed. Any thread, also while another one asks."""
+        process = self._process
+        if self._is_asked and process is not None:
+            self._is_interrupted = True
+            with contextlib.suppress(OSError):
+                process.kill()
+
     def forget(self) -> None:
         """In a child that was forked: the process belongs to the parent."""
         self._lock, self._process = threading.RLock(), None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            self._started, self._has_answered = SYSTEM.monotonic(), False
+            self._silent_since = SYSTEM.monotonic()
             try:
                 self._process = start_python(
                     self._code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -134,6 +166,7 @@ class AskedProcess:
     def _end(self) -> None:
         process, self._process = self._process, None
         self._received.clear()
+        self._is_asked = False
         if process is not None:
             with contextlib.suppress(OSError):
                 process.kill()
@@ -146,6 +179,8 @@ class AskedProcess:
     def _answer(self, process: subprocess.Popen[bytes], question: Any, until: float, wait_s: float) -> tuple[bool, Any]:
         assert process.stdin is not None
         assert process.stdout is not None
+        if not self._is_asked:
+            self._silent_since, self._is_asked = SYSTEM.monotonic(), True
         self._number += 1
         encoded = msgspec.msgpack.encode((self._number, question))
         sent = memoryview(len(encoded).to_bytes(LENGTH_BYTES, "big") + encoded)
@@ -180,8 +215,10 @@ class AskedProcess:
                 break
             whole = bytes(self._received[LENGTH_BYTES:end])
             del self._received[:end]
+            self._silent_since = SYSTEM.monotonic()
             number, is_answer, answer = msgspec.msgpack.decode(whole, type=tuple[int, bool, Any])
             if number == self._number:
+                self._is_asked = False
                 return is_answer, answer
         return None
 
@@ -210,9 +247,21 @@ def serve(answer: Callable[[Any], Any]) -> None:
 _all: weakref.WeakSet[AskedProcess] = weakref.WeakSet()
 
 
+def interrupt_all(seconds: float = ANSWER_S) -> None:
+    """Let questions that are under way fail, unless they are answered within so many seconds. For the end of an engine:
+    its threads do not wait for a model that hangs. Another engine of this process asks again."""
+    until = SYSTEM.monotonic() + seconds
+    while any(one.is_asked for one in list(_all)) and SYSTEM.monotonic() < until:
+        SYSTEM.sleep(INTERRUPTING_S)
+    for one in list(_all):
+        one.interrupt()
+
+
 def _end_all() -> None:
     for one in list(_all):
-        one.close()
+        with contextlib.suppress(Timeout):  # a thread that asks holds it: the process ends with its parent
+            with one.alone(ENDING_S):
+                one.close()
 
 
 def _forget_all() -> None:

@@ -36,6 +36,7 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.actors.switch.publisher import Publisher
 from shadowswitch.model.errors import InvalidTransition, StaleFence, Timeout
 from shadowswitch.model.switch_outcome import Failure
+from shadowswitch.storage.asked_process import impatient
 from shadowswitch.storage.catalog.keys import REPAIR
 from shadowswitch.storage.catalog.rows import IndexRow
 from shadowswitch.storage.catalog.source.kept_digest import KeptDigest
@@ -211,7 +212,8 @@ class Attempt:
             return AttemptEnd(Failure.GAVE_UP, "too many changes came just before the switch")
         ends = self._begun + self._drain_s
         try:
-            self._end.drained = self._index.catch_up(self._target, self._head, ends, min(ends, self._live_until))
+            with impatient(self._drain_s):  # an index may ask another process about a text
+                self._end.drained = self._index.catch_up(self._target, self._head, ends, min(ends, self._live_until))
         except Timeout:
             text = f"the last changes kept writers out for {self._drain_s * 1000:g} ms and were not all applied"
             return AttemptEnd(Failure.GAVE_UP, text, self._observe("sealed", self._begun))

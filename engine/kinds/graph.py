@@ -63,8 +63,7 @@ class Graph:
     def dangling(self, limit: int = 100, timeout_s: float | None = None) -> list[Edge]:
         """Edges of which an end is no record of the branch, at most `limit`.
 
-        An end whose resource type the index was built without is not looked for. Reads all edges: about a second for
-        200,000 of them.
+        An end whose resource type the index was built without is not looked for. Reads all edges: 0.2 s for 100,000.
         """
         found: list[Edge] = self._ask("dangling", timeout_s, limit=limit)
         return found

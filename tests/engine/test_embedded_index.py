@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -202,3 +205,44 @@ def test_two_models_are_compared_and_judged_as_analyzers_are(engine: Engine) -> 
     with engine.reader("main", VECTOR) as reader:
         page = reader.search("number5 fir", 2, offset=0, where={"n": {"gte": 5}}, fields=["n"], timeout_s=60)
         assert page[0].fields == {"n": 5}
+
+
+def models_stopped() -> int:
+    """Let every process of an embedder of this process stand still; returns their number."""
+    count = 0
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and b"serve_vectors" in (folder / "cmdline").read_bytes():
+                status = (folder / "status").read_text()
+                if f"PPid:\t{os.getpid()}\n" in status:
+                    os.kill(int(folder.name), signal.SIGSTOP)
+                    count += 1
+        except OSError:
+            continue
+    return count
+
+
+def test_a_model_that_hangs_holds_up_no_writer_and_no_close(open_engine: Any, engine: Engine) -> None:
+    assert engine.rebuild("main", VECTOR, ["doc"], MODEL).success
+    shadow = engine.start_build("main", VECTOR, ["doc"], OTHER).shadow_index_id
+    engine.wait_for(shadow, "BUILT", timeout_s=60)
+    engine.write("main", [put(100, "fir")])
+    head = engine.head("main")
+    for id in (None, shadow):  # both models are loaded
+        with engine.reader("main", VECTOR, min_lsn=head, timeout_s=60, shadow_index_id=id):
+            pass
+    assert models_stopped() >= 2
+    engine.write("main", [put(101, "elm")])
+    with contextlib.suppress(Timeout):
+        assert not engine.switch(shadow, SwitchRequest(switch_timeout_seconds=1)).success
+    for number in range(200, 220):
+        engine.write("main", [put(number, "hazel")], timeout_s=10)
+    with engine.reader("main", VECTOR) as reader:
+        with pytest.raises(Timeout):
+            reader.search("elm", timeout_s=0.2)
+        assert reader.vector.nearest(("doc", "d100"), limit=1)[0].id == "d100"
+    engine.close()
+    again = open_engine()
+    assert near(again, ("doc", "d219"), limit=1, where={"n": 219}) == ["d219"]
+    assert again.switch(shadow, SwitchRequest(switch_timeout_seconds=60)).success
+    assert list(again.check()) == []

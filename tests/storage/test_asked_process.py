@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from shadowswitch.model.errors import InternalFailure, Timeout
-from shadowswitch.storage.asked_process import AskedProcess
+from shadowswitch.storage.asked_process import AskedProcess, impatient, interrupt_all
+from tests.support.engine_helpers import wait_until
 
 ECHO = """
 from shadowswitch.storage.asked_process import serve
@@ -59,15 +62,55 @@ def test_a_process_that_was_killed_is_started_again(process: AskedProcess) -> No
     assert process.ask(2) == 2
 
 
-def test_one_that_stands_still_is_killed_and_the_next_question_is_answered(process: AskedProcess) -> None:
+def test_one_that_stands_still_is_killed_once_it_has_had_its_time() -> None:
+    waits = [WAIT_S]
+    with closing(AskedProcess(ECHO, "the echo", lambda: waits[0], "mend it")) as process:
+        assert process.ask(1) == 1
+        for question, is_killed in ((2, False), ("x" * 5_000_000, True)):  # sent whole, and sent in part
+            before = process.pid
+            os.kill(before, signal.SIGSTOP)
+            with pytest.raises(Timeout):
+                process.ask(question, 0.1)
+            assert (process.pid == before) is not is_killed
+            waits[0] = 0.2
+            with contextlib.suppress(Timeout):
+                process.ask(3)
+            waits[0] = WAIT_S
+            assert process.ask(4) == 4
+            assert process.pid != before
+
+
+def test_an_impatient_thread_waits_for_less_and_kills_nothing(process: AskedProcess) -> None:
     assert process.ask(1) == 1
-    for question in (2, "x" * 5_000_000):  # sent whole, and sent in part
-        before = process.pid
-        os.kill(before, signal.SIGSTOP)
-        with pytest.raises(Timeout):
-            process.ask(question, 0.2)
-        assert process.ask(3) == 3
-        assert process.pid != before
+    pid = process.pid
+    os.kill(pid, signal.SIGSTOP)
+    with impatient(0.1), impatient(60), pytest.raises(Timeout):
+        process.ask("late")
+    os.kill(pid, signal.SIGCONT)
+    assert process.ask("in time") == "in time"
+    assert process.pid == pid
+
+
+def test_a_question_that_is_interrupted_fails_and_the_next_one_is_answered(process: AskedProcess) -> None:
+    assert process.ask(1) == 1
+    os.kill(process.pid, signal.SIGSTOP)
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            process.ask(2)
+        except Timeout as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until(lambda: process.is_asked, 30)
+    interrupt_all(0.05)
+    thread.join(30)
+    assert len(failed) == 1
+    assert process.ask(3) == 3
+    interrupt_all(0.05)  # nothing is under way
+    assert process.ask(4) == 4
 
 
 @pytest.mark.timeout(120)

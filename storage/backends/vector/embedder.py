@@ -20,14 +20,14 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import InternalFailure, InvalidConfig
-from shadowswitch.storage.asked_process import AskedProcess, serve
+from shadowswitch.storage.asked_process import AskedProcess, patience, serve
 from shadowswitch.storage.backends.vector.cache import Cache, folder_of, hash_of
 from shadowswitch.storage.backends.vector.models import EMBEDDERS
 from shadowswitch.storage.backends.vector.options import vector_of
 
 BATCH = 64
 """Texts of one question."""
-WAIT_S = 300.0
+WAIT_S = 120.0
 """For the vectors of a batch, with the time to load the model."""
 NONE = b""
 TEXT_CHARS_MAX = 100_000
@@ -81,7 +81,7 @@ class Embedder:
         ResourceExhausted, and InvalidConfig for vectors of other dimensions. `is_kept`: they are needed again.
         `wait_s` is for each batch; by default so long as a model may need."""
         keys = [hash_of(text) for text in texts]
-        with self._process.alone(wait_s):  # of two that ask for the same text, the second one finds it
+        with self._process.alone(min(wait_s, patience())):  # of two that ask for the same text, the second one finds it
             known = self._cache.find(keys)
             missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
             wanted = list(missing)
