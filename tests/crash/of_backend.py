@@ -8,6 +8,13 @@ from typing import Any
 from shadowswitch.storage.backends.tantivy import writer
 
 BACKEND = os.environ.get("WORKLOAD_BACKEND", "fts5")
-BUILD: dict[str, Any] = {"shards": 2, "parallel_workers": 2, "columns": ["title"], "backend": BACKEND}
+TYPES = ["object_type", "link_type"]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "graph": {"edges": {resource_type: {"to": "title"} for resource_type in TYPES}},
+    "vector": {"embedder": "words", "field": "title", "dimensions": 384, "fields": ["title"]},
+}
+BUILD: dict[str, Any] = {
+    "shards": 2, "parallel_workers": 2, "backend": BACKEND, **OPTIONS.get(BACKEND, {"columns": ["title"]})
+}  # fmt: skip
 if BACKEND == "tantivy":
     writer.CARRY_ROWS, writer.CARRY_S = 1, 0.0  # each flush carries rows into the words

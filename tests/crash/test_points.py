@@ -66,6 +66,11 @@ TANTIVY_CASES = [
     *(("recover.opened", 2), ("merge.batch", 1)),
 ]
 """With an index of this backend as well: the steps in which its files are made, copied, written or removed."""
+DERIVED_CASES = [
+    *(("copy.slice", 5), ("copy.loaded", 1), ("catchup.slice", 1), ("seed.made", 1), ("switch.committed", 2)),
+    *(("follow.shard_applied", 2), ("follow.applied", 20)),
+]
+"""With indexes that derive entries from their rows, or embed them: the steps in which both are written."""
 SELDOM = {
     "publish.copied": 2,
     "publish.staged": 1,
@@ -110,6 +115,12 @@ def test_kill_at_every_named_point(tmp_path: Path, name: str, nth: int) -> None:
 @pytest.mark.parametrize(("name", "nth"), TANTIVY_CASES, ids=ids(TANTIVY_CASES))
 def test_kill_beside_a_tantivy_index(tmp_path: Path, name: str, nth: int) -> None:
     kill_at(name, nth, tmp_path, "tantivy")
+
+
+@pytest.mark.parametrize("backend", ["graph", "vector"])
+@pytest.mark.parametrize(("name", "nth"), DERIVED_CASES, ids=ids(DERIVED_CASES))
+def test_kill_beside_an_index_that_is_derived(tmp_path: Path, name: str, nth: int, backend: str) -> None:
+    kill_at(name, nth, tmp_path, backend)
 
 
 @pytest.mark.torture

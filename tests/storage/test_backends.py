@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 pytest.register_assert_rewrite("shadowswitch.storage.conformance")
 
-from shadowswitch.model.errors import InvalidConfig  # noqa: E402
+from shadowswitch.model.errors import CorruptData, InvalidConfig  # noqa: E402
 from shadowswitch.storage.backends import registry  # noqa: E402
 from shadowswitch.storage.backends.fts5.backend import Fts5Backend  # noqa: E402
 from shadowswitch.storage.backends.kv.backend import KvBackend  # noqa: E402
@@ -140,6 +141,18 @@ class TestGraph(TestKv):
         {"edges": {"a": {"to": "x"}}, "map_size_mib": 0},
         {"edges": {"a": {"to": "x"}}, "columns": 1},
     )
+
+
+def test_options_are_the_same_in_any_order(tmp_path: Path) -> None:
+    """The catalog gives back the options of a generation with their names in order."""
+    backend = registry.load(GRAPH)
+    options = backend.configure({"edges": {"b": {"to": "x", "from": "y"}, "a": [{"to": "z"}]}})
+    backend.create_shard(tmp_path / "shard", options)
+    turned = json.loads(json.dumps(options, sort_keys=True))
+    for given in (options, turned, dict(reversed(turned.items()))):
+        backend.open_reader([tmp_path / "shard"], given).close()
+    with pytest.raises(CorruptData, match="other options"):
+        backend.open_reader([tmp_path / "shard"], backend.configure({"edges": {"b": {"to": "x"}}}))
 
 
 class TestTheQueriesOfAGraph(GraphConformance):

@@ -230,7 +230,8 @@ def create(path: Path, options: Mapping[str, Any], derives: bool = False) -> Non
 
 def options_text(options: Mapping[str, Any]) -> str:
     """The options that shape the stored rows, in their canonical form, for comparison."""
-    return msgspec.json.encode({name: options[name] for name in sorted(options) if name != "map_size_mib"}).decode()
+    shaping = {name: value for name, value in options.items() if name != "map_size_mib"}
+    return msgspec.json.encode(shaping, order="sorted").decode()
 
 
 def state_of(meta: Meta) -> ShardState:
