@@ -3,9 +3,10 @@
     ask ----> [number, question], as MessagePack behind its length ----> serve, in the process
         <---- [number, True, answer] or [number, False, what went wrong] <----
 
-It is started by the first question, and ends with its parent: its standard input is at an end then. One that was killed
-is started again. A caller may wait for less than the process may take: its answer is passed over when it comes. A
-process that has not answered for as long as it may take is killed.
+It is started by the first question. It ends with its parent: its standard input is at an end then; and when it was not
+asked for IDLE_S, for what it has loaded may be large. One that ended or was killed is started again. A caller may wait
+for less than the process may take: its answer is passed over when it comes. A process that has not answered for as long
+as it may take is killed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import math
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +31,7 @@ from shadowswitch.storage.clock import SYSTEM
 from shadowswitch.storage.interpreter import start_python
 from shadowswitch.storage.shortages import shortage
 
+IDLE_S = 900
 RECEIVED_MAX = 1 << 20
 LENGTH_BYTES = 8
 TRIES = 2
@@ -72,7 +75,7 @@ class AskedProcess:
         self._number = 0
         """Of the last question."""
         self._received = bytearray()
-        self._is_sent_in_part = self._is_asked = self._is_interrupted = False
+        self._is_sent_in_part = self._is_asked = self._is_waited_for = self._is_interrupted = False
         self._silent_since = 0.0
         """The last answer, or the first question behind it."""
         _all.add(self)
@@ -100,8 +103,7 @@ class AskedProcess:
         """
         wait_s = min(wait_s, self._wait_s(), patience())
         until = SYSTEM.monotonic() + wait_s
-        with self.alone(wait_s):
-            self._is_interrupted = False
+        with self.alone(wait_s), self._waiting():
             for left in reversed(range(TRIES)):
                 process = self._running()
                 try:
@@ -123,6 +125,14 @@ class AskedProcess:
                     raise InternalFailure(f"{self._name} failed: {answer}", operation="analyze", hint=self._hint)
         raise Timeout(f"{self._name} ended before it answered", operation="analyze", hint=f"{self._hint}; try again")
 
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self._is_interrupted, self._is_waited_for = False, True
+        try:
+            yield
+        finally:
+            self._is_waited_for = False
+
     @property
     def pid(self) -> int:
         """The id of the process; 0 if none was started."""
@@ -135,14 +145,14 @@ class AskedProcess:
             self._end()
 
     @property
-    def is_asked(self) -> bool:
-        """A question is under way."""
-        return self._is_asked
+    def is_waited_for(self) -> bool:
+        """A thread waits for an answer."""
+        return self._is_waited_for
 
     def interrupt(self) -> None:
         """Let the question that is under way fail: the process is killed. Any thread, also while another one asks."""
         process = self._process
-        if self._is_asked and process is not None:
+        if self._is_waited_for and process is not None:
             self._is_interrupted = True
             with contextlib.suppress(OSError):
                 process.kill()
@@ -152,7 +162,9 @@ class AskedProcess:
         self._lock, self._process = threading.RLock(), None
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # also what it has sent of an answer
+        if self._process is None:
             self._silent_since = SYSTEM.monotonic()
             try:
                 self._process = start_python(
@@ -230,11 +242,20 @@ class AskedProcess:
         )
 
 
-def serve(answer: Callable[[Any], Any]) -> None:
-    """In the process: answer every question until the parent ends. What `answer` raises is the answer, too."""
-    questions, answers = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # what a library prints is no answer
-    while len(head := questions.read(LENGTH_BYTES)) == LENGTH_BYTES:
+def serve(answer: Callable[[Any], Any], idle_s: int = IDLE_S) -> None:
+    """In the process: answer every question until the parent ends, or asks none for whole seconds `idle_s`.
+
+    What `answer` raises is the answer, too.
+    """
+    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints, also in C, is no answer
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    while True:
+        signal.alarm(idle_s)
+        head = questions.read(LENGTH_BYTES)
+        signal.alarm(0)
+        if len(head) < LENGTH_BYTES:
+            return
         number, question = msgspec.msgpack.decode(questions.read(int.from_bytes(head, "big")))
         try:
             encoded = msgspec.msgpack.encode((number, True, answer(question)))
@@ -251,7 +272,7 @@ def interrupt_all(seconds: float = ANSWER_S) -> None:
     """Let questions that are under way fail, unless they are answered within so many seconds. For the end of an engine:
     its threads do not wait for a model that hangs. Another engine of this process asks again."""
     until = SYSTEM.monotonic() + seconds
-    while any(one.is_asked for one in list(_all)) and SYSTEM.monotonic() < until:
+    while any(one.is_waited_for for one in list(_all)) and SYSTEM.monotonic() < until:
         SYSTEM.sleep(INTERRUPTING_S)
     for one in list(_all):
         one.interrupt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from shadowswitch.storage.asked_process import AskedProcess, impatient, interrup
 from tests.support.engine_helpers import wait_until
 
 ECHO = """
+import os
 from shadowswitch.storage.asked_process import serve
 def answer(question):
     if question == "wrong":
         raise ValueError("no answer to this")
-    print("what a library prints is no answer")
+    print("what a library prints is no answer", flush=True)
+    os.write(1, b"and what it prints in C")
     return question
 serve(answer)
 """
@@ -60,6 +63,30 @@ def test_a_process_that_was_killed_is_started_again(process: AskedProcess) -> No
     assert process.ask(1) == 1
     os.kill(process.pid, signal.SIGKILL)
     assert process.ask(2) == 2
+
+
+def test_one_that_is_not_asked_ends_and_the_next_question_starts_another() -> None:
+    code = "from shadowswitch.storage.asked_process import serve; serve(lambda question: question, 1)"
+    with closing(AskedProcess(code, "the idle one", lambda: WAIT_S, "mend it")) as process:
+        assert process.ask(1) == 1
+        end = os.pidfd_open(process.pid)
+        try:
+            assert select.select([end], [], [], 30)[0]
+        finally:
+            os.close(end)
+        assert process.ask(2) == 2
+
+
+def test_one_that_died_behind_a_part_of_an_answer_leaves_nothing_behind(process: AskedProcess) -> None:
+    assert process.ask(1) == 1
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(Timeout):
+        process.ask("late", 0.1)
+    pid = process.pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}/fd").exists() or not list(Path(f"/proc/{pid}/fd").iterdir()), 30)
+    assert process.ask("next") == "next"
+    assert not process.is_waited_for
 
 
 def test_one_that_stands_still_is_killed_once_it_has_had_its_time() -> None:
@@ -104,7 +131,7 @@ def test_a_question_that_is_interrupted_fails_and_the_next_one_is_answered(proce
 
     thread = threading.Thread(target=ask)
     thread.start()
-    wait_until(lambda: process.is_asked, 30)
+    wait_until(lambda: process.is_waited_for, 30)
     interrupt_all(0.05)
     thread.join(30)
     assert len(failed) == 1
