@@ -24,9 +24,11 @@ from shadowswitch.storage.asked_process import AskedProcess, patience, serve
 from shadowswitch.storage.backends.vector.cache import Cache, folder_of, hash_of
 from shadowswitch.storage.backends.vector.models import EMBEDDERS
 from shadowswitch.storage.backends.vector.options import vector_of
+from shadowswitch.storage.clock import SYSTEM
 
 BATCH = 64
 """Texts of one question."""
+PAUSE_S = 0.001
 WAIT_S = 120.0
 """For the vectors of a batch, with the time to load the model."""
 NONE = b""
@@ -72,22 +74,26 @@ class Embedder:
         self._process = AskedProcess(code, f"the embedder {name}", lambda: WAIT_S, hint)
         path = folder / f"{identity(options)}.sqlite" if folder is not None else None
         self._cache = Cache(path, 4 * options["dimensions"])
-        self.embedded = 0
-        """The texts that the function was called with."""
 
     def vectors(self, texts: Sequence[str], is_kept: bool = True, wait_s: float = math.inf) -> list[bytes]:
         """The vector of each text, as it lies in an index; `NONE` for one of which the embedder makes none: a number is
         not finite, or all are 0. Raises InternalFailure for an embedder that fails, Timeout,
         ResourceExhausted, and InvalidConfig for vectors of other dimensions. `is_kept`: they are needed again.
         `wait_s` is for each batch; by default so long as a model may need."""
+        found: list[bytes] = []
+        for first in range(0, len(texts), BATCH):
+            if first:
+                SYSTEM.sleep(PAUSE_S)  # a search by text gets its turn
+            found += self._batch(texts[first : first + BATCH], is_kept, wait_s)
+        return found
+
+    def _batch(self, texts: Sequence[str], is_kept: bool, wait_s: float) -> list[bytes]:
         keys = [hash_of(text) for text in texts]
         with self._process.alone(min(wait_s, patience())):  # of two that ask for the same text, the second one finds it
             known = self._cache.find(keys)
             missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-            wanted = list(missing)
-            for first in range(0, len(wanted), BATCH):
-                part = wanted[first : first + BATCH]
-                made = dict(zip(part, self._made([missing[key] for key in part], wait_s), strict=True))
+            if missing:
+                made = dict(zip(missing, self._made(list(missing.values()), wait_s), strict=True))
                 if is_kept:
                     self._cache.keep(made)
                 known.update(made)
@@ -95,7 +101,6 @@ class Embedder:
 
     def _made(self, texts: list[str], wait_s: float) -> list[bytes]:
         answers = self._process.ask(texts, wait_s)
-        self.embedded += len(texts)
         name, dimensions = self._options["embedder"], self._options["dimensions"]
         if len(answers) != len(texts):
             what = f"the embedder {name} gave {len(answers)} vectors for {len(texts)} texts"
