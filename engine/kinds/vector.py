@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from shadowswitch.engine.search.showing import Fields, check_fields
-from shadowswitch.model.kinds.asking import Key
+from shadowswitch.model.kinds.asking import LIMIT_MAX, Key, check_count
 from shadowswitch.model.records import Hit
 from shadowswitch.model.search.where import Where, parse_where
 
@@ -42,6 +42,7 @@ class Vector:
         `where` leaves out records as in `Reader.search`, `fields` gives each hit fields of its record. The search is
         exact. A record that is not there, or has no vector, is near to none.
         """
+        check_count("limit", limit, LIMIT_MAX)
         condition, wanted = parse_where(where), check_fields(fields)
 
         def ask(count: int) -> list[Hit]:

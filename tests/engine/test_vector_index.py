@@ -59,6 +59,14 @@ def test_hits_are_filtered_and_shown_as_those_of_a_search(engine: Engine) -> Non
             assert refused.value.hint
 
 
+def test_a_filter_that_few_of_many_pass_is_answered(engine: Engine) -> None:
+    engine.write("main", [put(number) for number in range(50, 3000)])
+    assert ids(near(engine, [1.0, 0.0], where={"v": [2900, 0.0]})) == ["d2900"]
+    assert near(engine, [1.0, 0.0], where={"even": "neither"}) == []
+    with engine.reader("main", VECTOR) as reader, pytest.raises(InvalidConfig):
+        reader.vector.nearest([1.0, 0.0], limit=10_001)
+
+
 def test_other_vectors_are_a_rebuild_and_the_old_ones_are_kept_up_meanwhile(engine: Engine) -> None:
     other = {"backend": "vector", "vector_field": "w", "dimensions": 3}
     shadow = engine.start_build("main", VECTOR, ["doc"], other)

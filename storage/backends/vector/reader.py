@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shadowswitch.model.errors import InvalidConfig
-from shadowswitch.model.kinds.asking import LIMIT_MAX, Asking, check_count, check_key, check_names
+from shadowswitch.model.kinds.asking import Asking, check_count, check_key, check_names
 from shadowswitch.model.records import Hit
 from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit, check_page, check_query
 from shadowswitch.model.search.where import Where
@@ -24,7 +24,7 @@ from shadowswitch.storage.backends.vector.options import Floats, vector_of
 
 GROWTH = 4
 WINDOW_MAX = 1 << 20
-"""The most hits that a search orders."""
+"""The most hits that a search orders: more than a caller may ask for, since a filter is asked for more and more."""
 MORE = 16
 """Vectors looked at beyond those that are wanted: some may be of records that were written again."""
 
@@ -77,7 +77,7 @@ class VectorReader(DerivedReader):
         limit: int = 10,
         resource_types: Iterable[str] | None = None,
     ) -> list[Hit]:
-        check_count("limit", limit, LIMIT_MAX)
+        check_count("limit", limit, WINDOW_MAX)
         types = check_names("resource_types", resource_types)
         text = query if isinstance(query, str) and "embedder" in self._options else ""
         floats = self._embedded(text, asking) if text else None
