@@ -33,7 +33,9 @@ class SchemaReader(DerivedReader):
         with self.moment(asking) as moment:
             found = _defined(moment, _name("type", type))
         if found is None:
-            raise InvalidConfig(f"no record defines the type {type!r:.80}", operation="query", hint="see types()")
+            raise InvalidConfig(
+                f"no record defines the type {type!r:.80}", operation="query", hint="ask the query types"
+            )
         return found.properties
 
     def users_of(self, asking: Asking, type: str, property: str | None = None, limit: int = 1000) -> list[Ref]:
@@ -89,5 +91,7 @@ def _ref(value: Any) -> Ref:
 
 def _name(what: str, value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise InvalidConfig(f"{what} is {value!r:.80}", operation="query", hint="give a name, as types() gives them")
+        raise InvalidConfig(
+            f"{what} is {value!r:.80}", operation="query", hint="give a name, as the query types gives it"
+        )
     return value
