@@ -71,8 +71,11 @@ class Features(threading.Thread):
         own = self._edit(name, shown)
         with trunk.lock:  # the base of the fork is then what the trunk is here
             engine.rebase(name, on_conflict="ours", timeout_s=TIMEOUT_S)
-            shown = {**trunk.state, **own}
+            base = dict(trunk.state)
+        shown = {**base, **own}
         own |= self._edit(name, shown)
+        # made and deleted again: no change, so what the trunk has made of it meanwhile stays
+        own = {id: text for id, text in own.items() if text is not None or base[id] is not None}
         self._audit(name, shown)
         with trunk.lock:
             self._merge(name, own)
