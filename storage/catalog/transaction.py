@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import lmdb
+
 from shadowswitch.model.digest import Digest
 from shadowswitch.model.errors import BranchExists, DirectoryLost, no_branch, no_shadow
 from shadowswitch.model.events import AUDIT_ACTIONS, ENGINE, EVENT_PREFIX, EVENT_TYPES, NOT_GIVEN
@@ -28,6 +30,7 @@ from shadowswitch.storage.catalog.source.overlay import write_overlaid
 from shadowswitch.storage.catalog.source.type_table import VERSION
 from shadowswitch.storage.disk import disk_errors
 from shadowswitch.storage.failpoints import failpoint
+from shadowswitch.storage.write_transaction import write_transaction
 
 T = TypeVar("T")
 _record_value = keys.record_value
@@ -82,45 +85,30 @@ class Commit:
         begun = clock.monotonic()
         try:
             with disk_errors("commit", self.catalog.fell_short):
-                with self.catalog.env.begin(write=True) as txn:
-                    self.txn = txn
-                    self._records, self._journal = txn.cursor(self.db["records"]), txn.cursor(self.db["journal"])
-                    self._refresh_counters(txn.id())
-                    work(self)
-                    self.store_heads()
-                    self.put_number("last_lsn", self.last_lsn)
-                    failpoint("journal.before_commit")
-                    self.catalog.txn_id = self.txn_id
-                    waits()
-        finally:  # the environment closes only when the last object of a transaction is gone
-            for name in ("txn", "_records", "_journal"):
-                self.__dict__.pop(name, None)  # a transaction that could not begin has none
+                write_transaction(self.catalog.env, lambda txn: self._do(txn, work, waits))
+        finally:
             self.catalog.dirty.note_digests(self.digests)
             self.catalog.dirty.note_shadows(self.dirty.shadows)
         self.took_ms = (clock.monotonic() - begun) * 1000
         failpoint("journal.committed")
-        self._hand_over()
+        self.counters.adopt(self)
         self.dirty.branches.update(self.heads)
         self.catalog.dirty.add(self.dirty)
 
-    def _hand_over(self) -> None:
-        """The transaction is durable: its counters are those of the writer."""
-        counters = self.counters
-        counters.last_lsn, counters.txn_id = self.last_lsn, self.txn_id
-        counters.types.update(self.new_types)
-        counters.heads.update(self.heads)
-        for index, shadow_id in self.moved.items():
-            if shadow_id:
-                counters.under_way[index] = shadow_id
-            else:
-                counters.under_way.pop(index, None)
-        counters.counts.update(self.counts)
-        if len(counters.digests) + len(self.digests) > counters.DIGESTS_MAX:
-            counters.digests.clear()
-        counters.digests.update(self.digests)
-        if len(counters.heads) > 4 * counters.DIGESTS_MAX:
-            counters.heads.clear()
-            counters.counts.clear()
+    def _do(self, txn: lmdb.Transaction, work: Callable[[Commit], None], waits: Callable[[], None]) -> None:
+        try:
+            self.txn = txn
+            self._records, self._journal = txn.cursor(self.db["records"]), txn.cursor(self.db["journal"])
+            self._refresh_counters(txn.id())
+            work(self)
+            self.store_heads()
+            self.put_number("last_lsn", self.last_lsn)
+            failpoint("journal.before_commit")
+            self.catalog.txn_id = self.txn_id
+            waits()
+        finally:  # the environment closes only when the last object of a transaction is gone
+            for name in ("txn", "_records", "_journal"):
+                self.__dict__.pop(name, None)  # a cursor that could not be made is not there
 
     def _refresh_counters(self, txn_id: int) -> None:
         """Another JournalWriter may have committed since: one that was stopped and comes to its end (ST-1, ST-3).

@@ -14,11 +14,15 @@ import mmap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 
 from shadowswitch.model.errors import ResourceExhausted
 from shadowswitch.storage.backends.kv import kept
+from shadowswitch.storage.write_transaction import write_transaction
+
+T = TypeVar("T")
 
 MAP_SIZE_MIB_MAX = 1 << 24
 WAIT_S = 1.0
@@ -42,21 +46,34 @@ class GrowingMap:
         self._is_resized = False
 
     @contextlib.contextmanager
-    def transaction(self, write: bool = False) -> Iterator[lmdb.Transaction[bytes]]:
-        """A short transaction; a write is committed at the end, or aborted by an exception."""
-        transaction = self.begin(write)
+    def transaction(self) -> Iterator[lmdb.Transaction[bytes]]:
+        """A short transaction that reads."""
+        transaction = self.begin()
         try:
             with transaction:
                 yield transaction
         finally:
             self.ended()
 
-    def begin(self, write: bool = False, lasting: bool = False) -> lmdb.Transaction[bytes]:
-        """A transaction; its caller ends it, and calls `ended` afterwards. Raises ResourceExhausted, and as LMDB."""
+    def write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
+        """Do `work` in a transaction that writes; see `write_transaction`. Raises ResourceExhausted, and as LMDB."""
+        result = self._with_map(lambda: write_transaction(self._opened(), work))
+        self.ended()
+        return result
+
+    def begin(self, lasting: bool = False) -> lmdb.Transaction[bytes]:
+        """A transaction that reads. Its caller ends it, and calls `ended` afterwards.
+
+        Raises ResourceExhausted, and as LMDB.
+        """
+        return self._with_map(lambda: self._opened().begin(), lasting)
+
+    def _with_map(self, call: Callable[[], T], lasting: bool = False) -> T:
+        """`call`, counted as a transaction until `ended`, with the map of the file as it is now."""
         for _ in range(ADOPTIONS_MAX):
             self._enter(lasting)
             try:
-                return self._opened().begin(write=write)
+                return call()
             except lmdb.MapResizedError:
                 self.ended(lasting)
                 hindered = self._resize(0)

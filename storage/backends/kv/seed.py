@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgspec
 
 from shadowswitch.storage.backends.kv import store
@@ -50,12 +51,13 @@ def _remove(copy: Path) -> None:
 
 def _make_new(environment: store.Environment) -> None:
     """Give the copy the state of a new shard, and force it to disk."""
+
+    def renew(txn: lmdb.Transaction[bytes]) -> None:
+        meta = msgspec.structs.replace(environment.read_meta(txn), applied_lsn=0, cursor=SEEDED, loaded=False)
+        environment.write_meta(txn, meta)
+
     try:
-        with environment.map.transaction(write=True) as transaction:
-            meta = environment.read_meta(transaction)
-            environment.write_meta(
-                transaction, msgspec.structs.replace(meta, applied_lsn=0, cursor=SEEDED, loaded=False)
-            )
+        environment.map.write(renew)
         with environment.map.used():
             environment.env.sync(True)
     finally:

@@ -217,9 +217,8 @@ def create(path: Path, options: Mapping[str, Any], derives: bool = False) -> Non
         (path / FOLDER).mkdir(mode=0o700)
         environment = Environment(path, options["map_size_mib"], True, derives)
         try:
-            with environment.map.transaction(write=True) as transaction:
-                empty = Meta(FORMAT, options_text(options), 0, b"", False, Digest().encode())
-                environment.write_meta(transaction, empty)
+            empty = Meta(FORMAT, options_text(options), 0, b"", False, Digest().encode())
+            environment.map.write(lambda txn: environment.write_meta(txn, empty))
             with environment.map.used():
                 environment.env.sync(True)
         finally:

@@ -113,8 +113,7 @@ class KvWriter:
             while True:
                 self._saved = self._meta
                 try:
-                    with environment.map.transaction(write=True) as transaction:
-                        result = work(transaction, Digest.decode(self._meta.digest))
+                    result = environment.map.write(lambda txn: work(txn, Digest.decode(self._meta.digest)))
                     break
                 except lmdb.MapFullError as error:
                     hindered = environment.map.grow()
