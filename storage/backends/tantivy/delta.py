@@ -118,12 +118,12 @@ class Delta:
     def __init__(self, words: IndexWords, layout: WordsLayout) -> None:
         self._words = words
         self._layout = layout
-        union = " UNION ".join(f"SELECT rowid AS r FROM {delta} WHERE {delta} MATCH ?1" for delta in DELTAS)
+        union = " UNION ".join(f"SELECT rowid AS r FROM {delta} WHERE {delta} MATCH :asked" for delta in DELTAS)
         every = " UNION ".join(f"SELECT id AS r FROM {delta}_docsize" for delta in DELTAS)
         texts = ", ".join(layout.shown)
-        joined = f"SELECT type, id, lsn, {texts} FROM ({{}}) CROSS JOIN docs ON docs.rowid = r WHERE r > ?2"
+        joined = f"SELECT type, id, lsn, {texts} FROM ({{}}) CROSS JOIN docs ON docs.rowid = r WHERE r > :covers"
         self._candidates = joined.format(union)
-        self._all = joined.format(every).replace("?2", "?1")
+        self._all = joined.format(every)
 
     def search(
         self,
@@ -136,10 +136,8 @@ class Delta:
     ) -> list[Found]:
         """Every row behind `covers` that a plan finds, as of the present transaction."""
         expression = _expression(part)
-        if expression is None:
-            rows = connection.execute(self._all, (covers,))
-        else:
-            rows = connection.execute(self._candidates, (expression, covers))
+        statement = self._all if expression is None else self._candidates
+        rows = connection.execute(statement, {"asked": expression, "covers": covers})
         found = []
         for number, (resource_type, id, lsn, *texts) in enumerate(rows):
             if number % ROWS_BETWEEN_LOOKS == ROWS_BETWEEN_LOOKS - 1:
