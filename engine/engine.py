@@ -35,6 +35,7 @@ from shadowswitch.engine.log_lines import OPERATIONS, RefusedCalls
 from shadowswitch.engine.machine import Machine
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.quality.comparing import CompareCalls
+from shadowswitch.engine.quality.costing import CostCalls
 from shadowswitch.engine.search.calls import SearchCalls
 from shadowswitch.model.config import Config
 from shadowswitch.model.errors import ShadowSwitchError
@@ -91,7 +92,7 @@ _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _De
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
 _schedule, _forks = _Delegate(ScheduleCalls), _Delegate(ForkCalls)
 _groups, _reading, _search = _Delegate(GroupCalls), _Delegate(GroupReading), _Delegate(SearchCalls)
-_quality = _Delegate(CompareCalls)
+_quality, _costs = _Delegate(CompareCalls), _Delegate(CostCalls)
 _soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
@@ -240,6 +241,7 @@ class Engine:
     search_pages = _search(SearchCalls.search_pages)
     next_page = _search(SearchCalls.next_page)
     compare = _quality(CompareCalls.compare)
+    build_cost = _costs(CostCalls.build_cost)
     retune = _indexes(IndexCalls.retune)
     drop_index = _removal(RemovalCalls.drop_index)
 

@@ -87,6 +87,7 @@ from shadowswitch.engine.log_lines import begin_story, prepare_log
 from shadowswitch.engine.machine import Machine, lock_directory
 from shadowswitch.engine.open_state import OpenState
 from shadowswitch.engine.quality.comparing import CompareCalls
+from shadowswitch.engine.quality.costing import CostCalls
 from shadowswitch.engine.quality.mirroring import Mirrors
 from shadowswitch.engine.quality.preview import Previews
 from shadowswitch.engine.reader import OpenReaders
@@ -269,16 +270,14 @@ class Lifecycle:
             ForkCalls: forks,
             SearchCalls: SearchCalls(state, indexes.reader, context.clock, context.config.search_timeout_s),
             ChangeCalls: ChangeCalls(context, state, directory, views),
-            BuildCalls: builds,
-            SwitchCalls: switches,
-            SoakCalls: soak,
-            GroupCalls: groups,
+            BuildCalls: builds, SwitchCalls: switches, SoakCalls: soak, GroupCalls: groups,
             GroupReading: GroupReading(
                 context, directory, self.indexes, indexes, self.readers, self.views, soak.distrust
             ),
             ScheduleCalls: schedule,
             IndexCalls: indexes,
             CompareCalls: compare,
+            CostCalls: CostCalls(context, state, directory, self.answers),
             RemovalCalls: RemovalCalls(
                 context, directory, self.router, self.indexes, generations, self.switches, broken
             ),

@@ -329,6 +329,19 @@ class CheckProgress(msgspec.Struct, frozen=True):
     parts: int
 
 
+class BuildCost(msgspec.Struct, frozen=True):
+    """What a build would read and embed, see `Engine.build_cost`. `texts` is 0 where the index embeds nothing.
+
+    `to_embed` counts the different texts whose vectors are not kept from before. `embedding_s` is the time for them by
+    the last rate of the embedder, in seconds; None where it has embedded nothing yet in this data directory.
+    """
+
+    records: int
+    texts: int
+    to_embed: int
+    embedding_s: float | None
+
+
 class Finding(msgspec.Struct, frozen=True):
     """A violated invariant, found by `check`: its id (see `model.invariants`), the place, and the problem.
 

@@ -68,6 +68,7 @@ from shadowswitch.model.search.snippets import Snippet
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import (
     BranchInfo,
+    BuildCost,
     ChangesHold,
     CheckProgress,
     Event,
@@ -88,6 +89,7 @@ __all__ = [
     "BranchInfo",
     "BranchState",
     "BuildCancelled",
+    "BuildCost",
     "BuildFailed",
     "Change",
     "ChangeKind",

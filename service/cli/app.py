@@ -41,7 +41,7 @@ from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.groups import group_command
 from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.cli.output import Failure
-from shadowswitch.service.cli.quality import compare_command, query_command
+from shadowswitch.service.cli.quality import compare_command, cost_command, query_command
 from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
@@ -78,6 +78,7 @@ for module in (
     group_command,
     read_commands,
     compare_command,
+    cost_command,
     query_command,
     server_commands,
     manual,

@@ -137,9 +137,10 @@ class Telling:
     def _change(self) -> None:
         engine = self._engine
         with self._step("build another one beside it, with the second model") as say:
+            cost = engine.build_cost(BRANCH, INDEX_TYPE, [TYPE, NOTE], self._new)
             shadow = engine.start_build(BRANCH, INDEX_TYPE, [TYPE, NOTE], self._new).shadow_index_id
             engine.wait_for(shadow, "BUILT", timeout_s=TIMEOUT_S)
-            say(str(self._new["embedder"]))
+            say(f"{self._new['embedder']}, counted before: {cost.to_embed} texts to embed")
         with self._step("ask both the same questions"):
             self._story.sides = self._sides(shadow)
         with self._step("switch") as say:

@@ -34,6 +34,7 @@ from shadowswitch.model.digest import Digest
 from shadowswitch.model.records import Hit, Item, Record
 from shadowswitch.model.search.bounds import UNLIMITED, TimeLimit
 from shadowswitch.model.search.where import Where
+from shadowswitch.model.views import BuildCost
 from shadowswitch.storage.reading import Count
 
 
@@ -234,6 +235,35 @@ class Choosing(Protocol):
 
     def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
         """The fields that the index takes; empty where it takes whatever a record has."""
+        ...
+
+
+class Tally(Protocol):
+    """What a build will embed, counted before it begins. One thread."""
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """One more record."""
+        ...
+
+    def cost(self) -> BuildCost:
+        """Of all that were added, with the time that one worker needs."""
+        ...
+
+    def close(self) -> None:
+        """Close its files."""
+        ...
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """What a backend has as well if it may embed the texts of records: a build costs time, or money, for each text."""
+
+    def embeds(self, options: Mapping[str, Any]) -> bool:
+        """Whether an index with these options does."""
+        ...
+
+    def tally(self, data: Path, options: Mapping[str, Any]) -> Tally:
+        """For a build of such an index in this data directory."""
         ...
 
 

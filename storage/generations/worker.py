@@ -48,6 +48,7 @@ from shadowswitch.storage.generations.shard_reading import (
 )
 from shadowswitch.storage.generations.validation import Inspect, Inspected, inspect
 from shadowswitch.storage.quality.comparing import CompareSides, SidesCompared, compare_sides
+from shadowswitch.storage.quality.costing import CostCounted, CountCost, count_cost
 from shadowswitch.storage.reading import Looked, Reading
 from shadowswitch.storage.shortages import shortage
 
@@ -101,10 +102,10 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """The process runs, and its task is under way."""
 
 
-Task = BuildShard | Inspect | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask | CompareSides
+Task = BuildShard | Inspect | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask | CompareSides | CountCost
 Line = Task | Control
 UnderWay = Progress | Beat | Reading | Looked
-Ended = Done | Inspected | Delivered | ShardRead | Checked | Plan | Found | SidesCompared | Failed
+Ended = Done | Inspected | Delivered | ShardRead | Checked | Plan | Found | SidesCompared | CostCounted | Failed
 Answer = UnderWay | Ended
 
 decode_line = msgspec.json.Decoder(Line).decode
@@ -210,6 +211,8 @@ class Worker:
             return inspect(self._opened_catalog(), task, self._reading, self._looked)
         if isinstance(task, CompareSides):
             return compare_sides(self._opened_catalog(), task, self._clock, self._reading, self._looked)
+        if isinstance(task, CountCost):
+            return count_cost(self._opened_catalog(), task, self._looked)
         if isinstance(task, CheckDelivery):
             return check_delivery(task, self._looked)
         if isinstance(task, Adopt):

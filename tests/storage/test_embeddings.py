@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shadowswitch.storage.backends.vector.cache import Cache, folder_of, hash_of
+from shadowswitch.storage.backends.vector.cache import Cache, data_of, hash_of
 from tests.support.engine_helpers import outside_environment
 
 SIZE = 16
@@ -24,7 +24,7 @@ input()
 keys = [hash_of(str(number)) for number in range(500)]
 for first in range(0, 500, 50):
     part = keys[first : first + 50]
-    cache.keep({key: key[:16] for key in part})
+    cache.keep({key: key[:16] for key in part}, 1.0, False)
     assert len(cache.find(part)) == 50
 """
 
@@ -37,12 +37,12 @@ def path(tmp_path: Path) -> Path:
 def test_what_is_kept_is_found_by_every_cache_of_the_file(path: Path) -> None:
     with closing(Cache(path, SIZE)) as one, closing(Cache(path, SIZE)) as other:
         assert one.find(KEYS) == {}
-        one.keep(FLOATS)
+        one.keep(FLOATS, 1.0, False)
         assert other.find([*KEYS[:3], hash_of("absent")]) == {key: FLOATS[key] for key in KEYS[:3]}
     with closing(Cache(path, SIZE)) as again:
         assert again.find(KEYS) == FLOATS
     with closing(Cache(None, SIZE)) as nothing:
-        nothing.keep(FLOATS)
+        nothing.keep(FLOATS, 1.0, False)
         assert nothing.find(KEYS) == {}
 
 
@@ -71,19 +71,34 @@ def test_a_file_that_is_damaged_is_made_anew(path: Path, content: bytes) -> None
     with closing(Cache(path, SIZE)) as cache:
         for _ in range(2):  # the first call may only find out
             cache.find(KEYS)
-            cache.keep(FLOATS)
+            cache.keep(FLOATS, 1.0, False)
         assert cache.find(KEYS) == FLOATS
 
 
 def test_a_place_that_cannot_be_used_keeps_nothing_and_raises_nothing(tmp_path: Path) -> None:
     (tmp_path / "embeddings").write_text("a file in its place")
     with closing(Cache(tmp_path / "embeddings" / "model.sqlite", SIZE)) as cache:
-        cache.keep(FLOATS)
+        cache.keep(FLOATS, 1.0, False)
         assert cache.find(KEYS) == {}
 
 
-def test_the_folder_is_that_of_the_data_directory(tmp_path: Path) -> None:
+def test_the_newest_batches_say_what_a_text_takes(path: Path) -> None:
+    with closing(Cache(path, SIZE)) as cache:
+        assert cache.text_s() is None
+        cache.keep({KEYS[0]: KEYS[0][:SIZE]}, 8.0, True)
+        assert cache.text_s() == 8.0
+        cache.keep(dict(list(FLOATS.items())[1:11]), 5.0, True)  # another process loads the model
+        assert cache.text_s() == 8.0
+        for _ in range(100):
+            cache.keep(dict(list(FLOATS.items())[:10]), 5.0, False)
+        assert cache.text_s() == pytest.approx(0.5, rel=0.01)
+    with closing(Cache(path, SIZE)) as again:
+        assert again.text_s() == pytest.approx(0.5, rel=0.01)
+        assert again.known([*KEYS[:11], KEYS[20]]) == set(KEYS[:11])
+
+
+def test_the_data_directory_of_a_shard_is_found(tmp_path: Path) -> None:
     shard = tmp_path / "data" / "generations" / "main" / "VECTOR_INDEX" / "1" / "shard-000"
-    assert folder_of(shard) is None
+    assert data_of(shard) is None
     (tmp_path / "data" / "catalog").mkdir(parents=True)
-    assert folder_of(shard) == tmp_path / "data" / "embeddings"
+    assert data_of(shard) == tmp_path / "data"

@@ -1,1 +1,1 @@
-"""Commands that say whether a shadow is better than the live index."""
+"""Commands that say whether a shadow is better than the live index, and what it would cost."""

@@ -65,6 +65,15 @@ class StartBuild(Body, frozen=True):
     """Whether it may begin with the files of a live generation; `require` refuses a build that cannot."""
 
 
+class PlannedBuild(Body, frozen=True):
+    """A build of which the cost is asked."""
+
+    branch_name: BranchName
+    index_type: IndexType
+    resource_types: Types
+    build_config: dict[str, Any] | None = None
+
+
 class StartedBuild(msgspec.Struct, frozen=True):
     """The started build. The journal keeps changes after `start_lsn` for it."""
 

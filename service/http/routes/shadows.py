@@ -14,7 +14,7 @@ from shadowswitch.engine.quality.comparing import LIMIT_MAX
 from shadowswitch.model.errors import InvalidConfig, Timeout, UnknownIndex, UnknownShadow
 from shadowswitch.model.search.comparison import Comparison
 from shadowswitch.model.shadow_state import Phase, ShadowState
-from shadowswitch.model.views import ShadowIndex, SwitchResult, derive
+from shadowswitch.model.views import BuildCost, ShadowIndex, SwitchResult, derive
 from shadowswitch.service.http.access import Caller, Forbidden, Scope
 from shadowswitch.service.http.bodies import shadows as bodies
 from shadowswitch.service.http.bodies.fields import WHOLE_MAX
@@ -77,6 +77,20 @@ def start(data: bodies.StartBuild, host: Host, caller: Caller) -> bodies.Started
     what = f"the build of {found.index_type} of {found.branch_name}"
     message = f"{what} is {found.stands_still}" if queued else f"{what} {_BEGUN.get(found.state, 'has begun')}"
     return derive(bodies.StartedBuild, found, message=message, estimated_build_time_minutes=estimate(host, found))
+
+
+@changes(f"{BASE}/cost", Scope.BUILD)
+def cost(data: bodies.PlannedBuild, host: Host, caller: Caller) -> BuildCost:
+    """Count what a build would read and embed, if it began now. Changes nothing.
+
+    `to_embed` is the number of different texts whose vectors are not kept yet; `embedding_s` the seconds for them by
+    the last rate, null where the embedder has embedded nothing here.
+    """
+    caller.require(Scope.BUILD, data.branch_name)
+    check_code(host, data.build_config or {})
+    what = (data.branch_name, data.index_type, data.resource_types, data.build_config)
+    with host.long_call(caller):
+        return host.engine.build_cost(*what, timeout_s=COMPARE_S_MAX)
 
 
 def check_code(host: Host, build_config: Mapping[str, Any]) -> None:
@@ -263,4 +277,4 @@ def overview(host: Host, caller: Caller) -> bodies.Overview:
     )
 
 
-HANDLERS = (start, progress, complete, fail, retry, switch, status, compare, list_all, cancel, overview)
+HANDLERS = (start, cost, progress, complete, fail, retry, switch, status, compare, list_all, cancel, overview)

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from shadowswitch.storage.backends.derived.backend import DerivedBackend
 from shadowswitch.storage.backends.derived.writer import DerivedWriter
 from shadowswitch.storage.backends.kv import store
+from shadowswitch.storage.backends.protocol import Tally
+from shadowswitch.storage.backends.vector.costs import EmbeddingTally
 from shadowswitch.storage.backends.vector.embedder import check_embedder
 from shadowswitch.storage.backends.vector.options import OWN, check_options
 from shadowswitch.storage.backends.vector.reader import VectorReader
@@ -39,6 +42,12 @@ class VectorBackend(DerivedBackend):
     def chosen_fields(self, options: Mapping[str, Any]) -> list[str]:
         of_vectors = options["field"] if "embedder" in options else [options["vector_field"]]
         return [*of_vectors, *super().chosen_fields(options)]
+
+    def embeds(self, options: Mapping[str, Any]) -> bool:
+        return "embedder" in options
+
+    def tally(self, data: Path, options: Mapping[str, Any]) -> Tally:
+        return EmbeddingTally(options, data)
 
     def _writer(self, environment: store.Environment, options: Mapping[str, Any]) -> DerivedWriter:
         return VectorWriter(environment, partial(self.project, options), options)

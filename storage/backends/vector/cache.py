@@ -1,6 +1,7 @@
 """The vectors of texts by an embedder, kept in the data directory: `embeddings/<embedder>.sqlite`.
 
     vectors   hash of the text (32 bytes)  ->  floats of 4 bytes, little-endian, or none; and their CRC-32
+    spent     texts that were embedded, and the seconds they took: the newest batches count most
 
 One file for each embedder, version and number of dimensions. Every process of the host writes there. What is lost or
 damaged is embedded again: a file that cannot be used is made anew, and without room for it there is no cache. The
@@ -29,13 +30,18 @@ BUSY_S = 10.0
 CRC_BYTES = 4
 OPENINGS, OPENING_S = 40, 0.05
 _TABLE = "CREATE TABLE IF NOT EXISTS vectors(text BLOB PRIMARY KEY, floats BLOB) WITHOUT ROWID"
+_SPENT = "CREATE TABLE IF NOT EXISTS spent(id INTEGER PRIMARY KEY, texts REAL, seconds REAL)"
+_KNOWN = "SELECT text FROM vectors WHERE text IN (SELECT unhex_(value) FROM json_each(?))"
+_SPEND = (
+    "INSERT INTO spent VALUES(0, :texts, :seconds) ON CONFLICT(id) DO UPDATE SET"
+    " texts = 0.9 * texts + :texts, seconds = 0.9 * seconds + :seconds WHERE :counts"
+)
 _FIND = "SELECT text, floats FROM vectors WHERE text IN (SELECT unhex_(value) FROM json_each(?))"
 
 
-def folder_of(shard: Path) -> Path | None:
-    """Where the data directory of a shard has its embeddings; None for a shard outside of one."""
-    data = next((above for above in shard.absolute().parents if (above / CATALOG).is_dir()), None)
-    return data / FOLDER if data is not None else None
+def data_of(shard: Path) -> Path | None:
+    """The data directory of a shard; None for a shard outside of one."""
+    return next((above for above in shard.absolute().parents if (above / CATALOG).is_dir()), None)
 
 
 def hash_of(text: str) -> bytes:
@@ -67,20 +73,38 @@ class Cache:
         found: dict[bytes, bytes] = {}
         with self._opened("read") as connection:
             if connection is not None:
-                asked = msgspec.json.encode([key.hex() for key in keys]).decode()
-                for key, value in connection.execute(_FIND, (asked,)):
+                for key, value in connection.execute(_FIND, (_hexadecimal(keys),)):
                     floats, checksum = value[:-CRC_BYTES], value[-CRC_BYTES:]
                     if len(floats) in (0, self._size_bytes) and crc32(floats).to_bytes(CRC_BYTES, "big") == checksum:
                         found[key] = floats
         return found
 
-    def keep(self, vectors: Mapping[bytes, bytes]) -> None:
-        """Store vectors; a failure is logged, and costs time later."""
+    def known(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of `keys` of which a vector is kept, sound or not."""
+        with self._opened("read") as connection:
+            if connection is not None:
+                return {key for (key,) in connection.execute(_KNOWN, (_hexadecimal(keys),))}
+        return set()
+
+    def text_s(self) -> float | None:
+        """The seconds that a text took when the last ones were embedded; None if none was."""
+        with self._opened("read") as connection:
+            if connection is not None:
+                spent = connection.execute("SELECT seconds / texts FROM spent WHERE texts > 0").fetchone()
+                return float(spent[0]) if spent else None
+        return None
+
+    def keep(self, vectors: Mapping[bytes, bytes], seconds: float, is_first: bool) -> None:
+        """Store vectors, and the time they took; a failure is logged, and costs time later.
+
+        `is_first`: the time has that to load the model, and counts where no other is known.
+        """
         rows = [(key, floats + crc32(floats).to_bytes(CRC_BYTES, "big")) for key, floats in vectors.items()]
         with self._opened("write") as connection:
             if connection is not None and rows:
                 with connection:
                     connection.executemany("INSERT OR REPLACE INTO vectors VALUES(?, ?)", rows)
+                    connection.execute(_SPEND, {"texts": len(rows), "seconds": seconds, "counts": not is_first})
 
     def close(self) -> None:
         """Close the file. Idempotent; a later call opens it again."""
@@ -132,6 +156,10 @@ class Cache:
                 Path(f"{self._path}{suffix}").unlink()
 
 
+def _hexadecimal(keys: Sequence[bytes]) -> str:
+    return msgspec.json.encode([key.hex() for key in keys]).decode()
+
+
 def _opened_file(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
     try:
@@ -139,6 +167,7 @@ def _opened_file(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
         connection.execute("PRAGMA synchronous=NORMAL")  # a power cut takes the newest, and damages nothing
         connection.execute(_TABLE)
+        connection.execute(_SPENT)
     except BaseException:
         connection.close()
         raise

@@ -21,7 +21,7 @@ import msgspec
 
 from shadowswitch.model.errors import InternalFailure, InvalidConfig
 from shadowswitch.storage.asked_process import AskedProcess, patience, serve
-from shadowswitch.storage.backends.vector.cache import Cache, folder_of, hash_of
+from shadowswitch.storage.backends.vector.cache import FOLDER, Cache, data_of, hash_of
 from shadowswitch.storage.backends.vector.models import EMBEDDERS
 from shadowswitch.storage.backends.vector.options import vector_of
 from shadowswitch.storage.clock import SYSTEM
@@ -66,14 +66,15 @@ def text_of(fields: Mapping[str, Any], names: Sequence[str]) -> str:
 class Embedder:
     """The embedder of the indexes with the same options in a data directory. Any thread."""
 
-    def __init__(self, options: Mapping[str, Any], folder: Path | None) -> None:
+    def __init__(self, options: Mapping[str, Any], data: Path | None) -> None:
         self._options = options
         name = options["embedder"]
         code = f"from shadowswitch.storage.backends.vector.embedder import serve_vectors; serve_vectors({name!r})"
         hint = f"see whether {name} works by itself"
         self._process = AskedProcess(code, f"the embedder {name}", lambda: WAIT_S, hint)
-        path = folder / f"{identity(options)}.sqlite" if folder is not None else None
-        self._cache = Cache(path, 4 * options["dimensions"])
+        self._cache = Cache(file_of(options, data) if data is not None else None, 4 * options["dimensions"])
+        self._is_loaded = False
+        """Whether it has answered: the first answer takes the time to load the model."""
 
     def vectors(self, texts: Sequence[str], is_kept: bool = True, wait_s: float = math.inf) -> list[bytes]:
         """The vector of each text, as it lies in an index; `NONE` for one of which the embedder makes none: a number is
@@ -93,9 +94,11 @@ class Embedder:
             known = self._cache.find(keys)
             missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
             if missing:
+                begun = SYSTEM.monotonic()
                 made = dict(zip(missing, self._made(list(missing.values()), wait_s), strict=True))
                 if is_kept:
-                    self._cache.keep(made)
+                    self._cache.keep(made, SYSTEM.monotonic() - begun, not self._is_loaded)
+                self._is_loaded = True
                 known.update(made)
         return [known[key] for key in keys]
 
@@ -124,6 +127,11 @@ def identity(options: Mapping[str, Any]) -> str:
     return blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
 
+def file_of(options: Mapping[str, Any], data: Path) -> Path:
+    """The vectors of an embedder in a data directory."""
+    return data / FOLDER / f"{identity(options)}.sqlite"
+
+
 _guard = threading.Lock()
 _embedders: dict[tuple[str, Path | None], Embedder] = {}
 os.register_at_fork(after_in_child=_embedders.clear)  # a child opens its own files
@@ -131,11 +139,11 @@ os.register_at_fork(after_in_child=_embedders.clear)  # a child opens its own fi
 
 def embedder_of(options: Mapping[str, Any], shard: Path) -> Embedder:
     """That of this process for an index, of which a shard is there. Any thread."""
-    folder = folder_of(shard)
+    data = data_of(shard)
     with _guard:
-        found = _embedders.get((identity(options), folder))
+        found = _embedders.get((identity(options), data))
         if found is None:
-            found = _embedders[identity(options), folder] = Embedder(options, folder)
+            found = _embedders[identity(options), data] = Embedder(options, data)
         return found
 
 
