@@ -4,6 +4,7 @@
     LOCK                                    its second flock, which older versions know; names its process
     catalog/data.mdb, lock.mdb              the LMDB environment, see `storage.catalog.environment`
     generations/<branch>/<TYPE>/<number>/   one generation, see `storage.generations.directory`
+    embeddings/<embedder>.sqlite            vectors of texts, which may be lost, see `storage.kept_vectors`
 
 The engine owns this tree: no function of this module follows a symbolic link out of it.
 """
@@ -32,6 +33,7 @@ CATALOG = "catalog"
 DATA_FILE = "data.mdb"
 """Of the catalog: the file that holds every record."""
 GENERATIONS = "generations"
+EMBEDDINGS = "embeddings"
 LOCK = "LOCK"
 EXPOSED = "with that they can change every record and run code"
 """The consequence of a data directory that other users may write."""

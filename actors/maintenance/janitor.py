@@ -43,10 +43,12 @@ from shadowswitch.storage.clock import Moment
 from shadowswitch.storage.failpoints import failpoint
 from shadowswitch.storage.generations.directory import pinned_elsewhere
 from shadowswitch.storage.generations.generation import remove_directory
+from shadowswitch.storage.kept_vectors import remove_unused
 
 logger = logging.getLogger("shadowswitch")
 
 READER_CHECK_S = 60.0
+VECTORS_CHECK_S = 3600.0
 PUBLISH_AGAIN_S = 5.0
 UNFOLLOW_S = 10.0
 
@@ -87,7 +89,7 @@ class Janitor(EngineActor):
         self._activity = ActivityLog(context)
         self._remover = remover
         self._readers_checked = self._clock.monotonic()
-        self._publish_not_before = 0.0
+        self._publish_not_before = self._vectors_not_before = 0.0
         self._queue: CleanupQueue | None = None
         self._failing: dict[str, str] = {}
         """The error of each step, or generation, that did not finish in its last try."""
@@ -122,6 +124,7 @@ class Janitor(EngineActor):
             self._note_activity,
             self._trim,
             self._trimmer.trim_events,
+            self._remove_unused_vectors,
             self._idle,
         ]
         for step in steps:
@@ -282,6 +285,13 @@ class Janitor(EngineActor):
         self._trimmer.give_up_holds(self.queue)
         self._trimmer.trim_journals(self.queue)
         self._trimmer.trim_undo(self.queue)
+
+    def _remove_unused_vectors(self) -> None:
+        if self._clock.monotonic() >= self._vectors_not_before:
+            self._vectors_not_before = self._clock.monotonic() + VECTORS_CHECK_S
+            self._context.hold.check()
+            for name in remove_unused(self._context.root, self._context.catalog, self._clock.wall()):
+                logger.info("the vectors in %s are removed: no index has needed them for a month", name)
 
     def _idle(self) -> None:
         self._router.stop_idle(self._context.config.branch_idle_s)

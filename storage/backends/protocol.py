@@ -262,6 +262,10 @@ class Embedding(Protocol):
         """Whether an index with these options does."""
         ...
 
+    def kept_in(self, options: Mapping[str, Any]) -> str:
+        """The name of the file with its vectors, in the folder `embeddings` of the data directory."""
+        ...
+
     def tally(self, data: Path, options: Mapping[str, Any]) -> Tally:
         """For a build of such an index in this data directory."""
         ...

@@ -19,7 +19,7 @@ from shadowswitch.storage.backends.derived.writer import DerivedWriter
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.protocol import Tally
 from shadowswitch.storage.backends.vector.costs import EmbeddingTally
-from shadowswitch.storage.backends.vector.embedder import check_embedder
+from shadowswitch.storage.backends.vector.embedder import check_embedder, file_of
 from shadowswitch.storage.backends.vector.options import OWN, check_options
 from shadowswitch.storage.backends.vector.reader import VectorReader
 from shadowswitch.storage.backends.vector.writer import VectorWriter
@@ -45,6 +45,9 @@ class VectorBackend(DerivedBackend):
 
     def embeds(self, options: Mapping[str, Any]) -> bool:
         return "embedder" in options
+
+    def kept_in(self, options: Mapping[str, Any]) -> str:
+        return file_of(options, Path()).name
 
     def tally(self, data: Path, options: Mapping[str, Any]) -> Tally:
         return EmbeddingTally(options, data)

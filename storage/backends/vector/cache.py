@@ -22,10 +22,9 @@ from zlib import crc32
 import msgspec
 
 from shadowswitch.storage.clock import SYSTEM
+from shadowswitch.storage.data_directory import CATALOG, EMBEDDINGS
 
 logger = logging.getLogger("shadowswitch")
-FOLDER = "embeddings"
-CATALOG = "catalog"
 BUSY_S = 10.0
 CRC_BYTES = 4
 OPENINGS, OPENING_S = 40, 0.05
@@ -52,7 +51,7 @@ def hash_of(text: str) -> bytes:
 def embedded_in(data: Path) -> int:
     """The texts that were embedded in a data directory, each by each embedder: what its vectors have cost."""
     count = 0
-    for file in (data / FOLDER).glob("*.sqlite"):
+    for file in (data / EMBEDDINGS).glob("*.sqlite"):
         with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=BUSY_S)) as connection:
             count += connection.execute("SELECT count(*) FROM vectors").fetchone()[0]
     return count

@@ -21,10 +21,11 @@ import msgspec
 
 from shadowswitch.model.errors import InternalFailure, InvalidConfig
 from shadowswitch.storage.asked_process import AskedProcess, patience, serve
-from shadowswitch.storage.backends.vector.cache import FOLDER, Cache, data_of, hash_of
+from shadowswitch.storage.backends.vector.cache import Cache, data_of, hash_of
 from shadowswitch.storage.backends.vector.models import EMBEDDERS
 from shadowswitch.storage.backends.vector.options import vector_of
 from shadowswitch.storage.clock import SYSTEM
+from shadowswitch.storage.data_directory import EMBEDDINGS
 
 BATCH = 64
 """Texts of one question."""
@@ -129,7 +130,7 @@ def identity(options: Mapping[str, Any]) -> str:
 
 def file_of(options: Mapping[str, Any], data: Path) -> Path:
     """The vectors of an embedder in a data directory."""
-    return data / FOLDER / f"{identity(options)}.sqlite"
+    return data / EMBEDDINGS / f"{identity(options)}.sqlite"
 
 
 _guard = threading.Lock()
