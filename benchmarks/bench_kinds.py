@@ -5,12 +5,13 @@
 Bare is the same library without an index around it: LMDB with the rows and two edges of each link; jsonschema-rs, and
 LMDB with a row for each record and violation; LMDB with the rows and numpy with a matrix. One shard, batches of 1,000
 (a build) and of 50 (changes). Builds and changes by the processor time of the process, queries by that of the thread.
-Then what an index that embeds asks of its model.
+Then HNSW beside an exact search, and what an index that embeds asks of its model.
 """
 
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import sys
 import time
@@ -85,6 +86,17 @@ def microseconds(call: Callable[[Any], Any], queries: Sequence[Any]) -> float:
     return quantile(times, 0.5)
 
 
+def used_bytes(folder: Path) -> int:
+    """What the files of a folder take on the disk: the page cache holds as much of them as there is memory."""
+    return sum(512 * file.stat().st_blocks for file in folder.rglob("*") if file.is_file())
+
+
+def resident_bytes() -> int:
+    """The memory of this process without the pages of files."""
+    fields = Path("/proc/self/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
+
+
 class Kind:
     """One kind beside its bare library: the rows of its table."""
 
@@ -109,6 +121,8 @@ class Kind:
         for place, what in enumerate(("build", "changes")):
             ours_s, bare_s = (quantile([one[side][place] for one in found], 0.5) for side in (0, 1))
             self.row(what, f"{ours_s:,.0f} /s", f"{bare_s:,.0f} /s", ours_s / bare_s)
+        sizes = [used_bytes(self._folder / str(self._rounds - 1) / part) / len(items) for part in ("ours", "bare")]
+        self.row("file", f"{sizes[0]:,.0f} bytes a record", f"{sizes[1]:,.0f}", None)
 
     def query(
         self, what: str, ours: Callable[[Any], Any], bare: Callable[[Any], Any] | None, asked: Sequence[Any]
@@ -221,9 +235,10 @@ def vectors(report: Report, count: int, rounds: int, folder: Path) -> None:
     bare.read()
     queries = chance.standard_normal((100, DIMENSIONS), np.float32).tolist()
     with closing(ours.reader) as reader:
-        begun = time.perf_counter()
+        before, begun = resident_bytes(), time.perf_counter()
         reader.nearest(asking, queries[0])
         report.figure(f"first search of {count:,} vectors", time.perf_counter() - begun, "s", "it reads them all")
+        report.figure("memory of a process that searches them", (resident_bytes() - before) / 1e6, "MB")
         kind.query("ten nearest", partial(reader.nearest, asking), bare.nearest, queries)
         right = [
             len({hit.id for hit in reader.nearest(asking, query)} & set(bare.nearest(query))) / 10
@@ -233,6 +248,42 @@ def vectors(report: Report, count: int, rounds: int, folder: Path) -> None:
     least = 0.98 if count <= 50_000 else 0.95
     report.target(f"vector: recall@10 at least {least} at {count:,}", f"{recall:.3f}", recall >= least)
     kind.close()
+
+
+def approximate(report: Report, count: int, folder: Path) -> None:
+    """HNSW beside an exact search of the same vectors, which lie around 32 directions, as those of texts do."""
+    chance = np.random.default_rng(6)
+    directions = chance.standard_normal((32, DIMENSIONS), np.float32)
+
+    def drawn(number: int) -> Any:
+        inner = chance.standard_normal((number, 32), np.float32) @ directions
+        return inner + 0.3 * chance.standard_normal((number, DIMENSIONS), np.float32)
+
+    items = [item(number + 1, "doc", f"d{number}", {"v": row}) for number, row in enumerate(drawn(count).tolist())]
+    queries, asking = drawn(200).tolist(), Asking()
+    ways = {}
+    for name, exact_max in (("exact", count), ("hnsw", count - 1)):
+        way = ways[name] = Ours("vector", {"vector_field": "v", "dimensions": DIMENSIONS, "exact_max": exact_max})
+        (folder / name).mkdir(parents=True)
+        begun = time.perf_counter()
+        way.build(folder / name, items)
+        report.figure(f"{name}: build of {count:,} vectors", time.perf_counter() - begun, "s")
+        before = resident_bytes()
+        way.reader.nearest(asking, queries[0])
+        report.figure(f"{name}: memory of a process that searches", (resident_bytes() - before) / 1e6, "MB")
+        report.figure(
+            f"{name}: ten nearest of {count:,}", microseconds(partial(way.reader.nearest, asking), queries), "us"
+        )
+    exact, hnsw = (ways[name].reader for name in ("exact", "hnsw"))
+    right = [
+        len({hit.id for hit in hnsw.nearest(asking, query)} & {hit.id for hit in exact.nearest(asking, query)})
+        for query in queries
+    ]
+    recall = sum(right) / len(right) / 10
+    report.target(f"hnsw: recall@10 at least 0.95 at {count:,}", f"{recall:.3f}", recall >= 0.95)
+    for way in ways.values():
+        way.reader.close()
+    shutil.rmtree(folder)
 
 
 def embed(texts: list[str]) -> list[list[float]]:
@@ -308,6 +359,7 @@ def main() -> int:
             measure(report, options.records, options.rounds, folder)
         for count in map(int, options.vectors.split(",")):
             vectors(report, count, options.rounds if count <= 50_000 else 1, folder)
+        approximate(report, max(map(int, options.vectors.split(","))), folder / "approximate")
         embedding(report, options.records // 5, folder)
     return common.finish(report, options)
 

@@ -11,7 +11,7 @@ BACKEND = os.environ.get("WORKLOAD_BACKEND", "fts5")
 TYPES = ["object_type", "link_type"]
 OPTIONS: dict[str, dict[str, Any]] = {
     "graph": {"edges": {resource_type: {"to": "title"} for resource_type in TYPES}},
-    "vector": {"embedder": "words", "field": "title", "dimensions": 384, "fields": ["title"]},
+    "vector": {"embedder": "words", "field": "title", "dimensions": 384, "fields": ["title"], "exact_max": 5},
 }
 BUILD: dict[str, Any] = {
     "shards": 2, "parallel_workers": 2, "backend": BACKEND, **OPTIONS.get(BACKEND, {"columns": ["title"]})

@@ -53,6 +53,7 @@ class Limit(Enum):
     SWITCH_GRACE_S = "shadowswitch.engine.calls.switches.SWITCH_GRACE_S"
     WATCHED_PATHS_MAX = "shadowswitch.actors.maintenance.watches.PATHS_MAX"
     WEBHOOK_ATTEMPT_TIMEOUT_S = "shadowswitch.service.daemon.delivery.ATTEMPT_TIMEOUT_S"
+    VECTORS_PROPOSED = "shadowswitch.storage.backends.vector.reader.PROPOSED_MAX"
     NOUNS_S = "shadowswitch.storage.backends.fts5.nouns.WAIT_S"
     WORDS_CARRY_ROWS = "shadowswitch.storage.backends.tantivy.writer.CARRY_ROWS"
     WORDS_CARRY_S = "shadowswitch.storage.backends.tantivy.writer.CARRY_S"
@@ -157,6 +158,8 @@ class Step(Enum):
     DEMO_AUDIT = "shadowswitch.service.demo.demo.audit"
     MIRROR_READ_FIELDS = "shadowswitch.service.daemon.mirror.read_fields"
     IMPORT_LIST_FILES = "shadowswitch.service.daemon.importer.list_files"
+    HNSW_INSTALLED = "shadowswitch.storage.backends.vector.hnsw.is_installed"
+    HNSW_SEARCH = "shadowswitch.storage.backends.vector.hnsw.Hnsw.nearest"
     WORKLOAD_SEARCH = "shadowswitch.service.demo.workload.Searcher.step"
     WORKLOAD_WRITE = "shadowswitch.service.demo.workload.Writer.step"
 

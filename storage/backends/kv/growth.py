@@ -46,14 +46,14 @@ class GrowingMap:
         self._is_resized = False
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """A short transaction that reads."""
-        transaction = self.begin()
+    def transaction(self, lasting: bool = False) -> Iterator[lmdb.Transaction[bytes]]:
+        """A transaction that reads; a short one unless it is `lasting`."""
+        transaction = self.begin(lasting)
         try:
             with transaction:
                 yield transaction
         finally:
-            self.ended()
+            self.ended(lasting)
 
     def write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         """Do `work` in a transaction that writes; see `write_transaction`. Raises ResourceExhausted, and as LMDB."""

@@ -5,7 +5,9 @@ the transaction of the search. So a matrix may have vectors of records that were
 of later LSNs than a frozen reader shows. It forgets them when they are half of all. A reader whose moment lies before
 that reads the shard itself.
 
-One matrix for each open environment, shared by the readers of a process; 4 bytes for each dimension of a record.
+A shard with an approximate index (`hnsw`) has one of the vectors behind that, and one of all when a search needs it.
+
+A matrix is that of an open environment, shared by the readers of a process; 4 bytes for each dimension of a record.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from shadowswitch.storage.backends.derived.writer import derived_of
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.kv.reader import Slices
 from shadowswitch.storage.backends.vector.options import Floats
-from shadowswitch.storage.backends.vector.places import MARK, VECTOR, of_lsn
+from shadowswitch.storage.backends.vector.places import VECTOR, mark_of, of_lsn
 
 READ_ROWS = 1024
 """Vectors made into a part of the matrix at a time."""
@@ -44,8 +46,10 @@ class Vectors(NamedTuple):
 class Matrix:
     """See the module. Any thread."""
 
-    def __init__(self, dimensions: int) -> None:
+    def __init__(self, dimensions: int, behind: int) -> None:
+        """Of the vectors of LSNs above `behind`."""
         self._dimensions = dimensions
+        self._behind = behind
         self._lock = threading.Lock()
         self._begin(0, 0)
 
@@ -53,7 +57,7 @@ class Matrix:
         self._mark = mark
         self._forgot = forgot
         """Before this LSN the matrix may lack what an older moment shows."""
-        self._covers = 0
+        self._covers = self._behind
         self._keys: list[Key] = []
         self._lsns: list[int] = []
         self._floats: Floats = np.empty((0, self._dimensions), np.float32)
@@ -63,10 +67,10 @@ class Matrix:
     ) -> tuple[Vectors, Vectors]:
         """The matrix, and the vectors of the transaction that are not in it. Raises CorruptData, Timeout."""
         applied = environment.read_meta(transaction).applied_lsn
-        mark = int.from_bytes(transaction.get(MARK, db=environment.meta) or b"", "big")
+        mark = mark_of(environment, transaction)
         with self._lock:
             if mark < self._mark or applied < self._forgot:
-                return self._none(), _read(environment, transaction, 0, self._dimensions, slices)
+                return self._none(), _read(environment, transaction, self._behind, self._dimensions, slices)
             count = transaction.stat(derived_of(environment)[0])["entries"]
             if mark > self._mark or len(self._keys) > 2 * count + BEHIND_MAX:
                 self._begin(mark, applied)
@@ -98,7 +102,20 @@ def _read(
     """The vectors of later LSNs, in their order."""
     keys: list[Key] = []
     lsns: list[int] = []
-    parts: list[Floats] = []
+    floats: list[Floats] = []
+    for part in parts(environment, transaction, behind, dimensions, slices):
+        keys += part.keys
+        lsns += part.lsns
+        floats.append(part.floats)
+    return Vectors(keys, lsns, np.concatenate(floats))
+
+
+def parts(
+    environment: store.Environment, transaction: lmdb.Transaction[bytes], behind: int, dimensions: int, slices: Slices
+) -> Iterator[Vectors]:
+    """The vectors of later LSNs, in their order, `READ_ROWS` at a time. The last part has less, or none."""
+    keys: list[Key] = []
+    lsns: list[int] = []
     waiting: list[bytes] = []
     for resource_type, id, lsn, floats in _values(environment, transaction, behind):
         slices.count()
@@ -109,10 +126,9 @@ def _read(
         lsns.append(lsn)
         waiting.append(floats)
         if len(waiting) == READ_ROWS:
-            parts.append(_floats(waiting, dimensions))
-            waiting = []
-    parts.append(_floats(waiting, dimensions))
-    return Vectors(keys, lsns, np.concatenate(parts))
+            yield Vectors(keys, lsns, _floats(waiting, dimensions))
+            keys, lsns, waiting = [], [], []
+    yield Vectors(keys, lsns, _floats(waiting, dimensions))
 
 
 def _values(
@@ -136,13 +152,13 @@ def _floats(rows: list[bytes], dimensions: int) -> Floats:
 
 
 _guard = threading.Lock()
-_matrices: weakref.WeakKeyDictionary[store.Environment, Matrix] = weakref.WeakKeyDictionary()
+_matrices: weakref.WeakKeyDictionary[store.Environment, dict[int, Matrix]] = weakref.WeakKeyDictionary()
 
 
-def matrix_of(environment: store.Environment, dimensions: int) -> Matrix:
-    """That of an open environment. Any thread."""
+def matrix_of(environment: store.Environment, dimensions: int, behind: int = 0) -> Matrix:
+    """That of an open environment, of the vectors of LSNs above `behind`. Any thread."""
     with _guard:
-        found = _matrices.get(environment)
-        if found is None:
-            found = _matrices[environment] = Matrix(dimensions)
-        return found
+        of_environment = _matrices.setdefault(environment, {})
+        if behind not in of_environment:
+            of_environment[behind] = Matrix(dimensions, behind)
+        return of_environment[behind]

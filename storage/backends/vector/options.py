@@ -11,8 +11,11 @@ import numpy.typing as npt
 from shadowswitch.model.errors import InvalidConfig
 
 DIMENSIONS_MAX = 8192
+EXACT_MAX_MOST = 1 << 40
 METRICS = ("cos", "ip", "l2")
-OWN = ("vector_field", "embedder", "embedder_version", "field", "dimensions", "metric")
+EXACT_MAX = 250_000
+"""Vectors of a shard up to which a search is exact, where the option `exact_max` says nothing else."""
+OWN = ("vector_field", "embedder", "embedder_version", "field", "dimensions", "metric", "exact_max")
 EMBEDDED_FIELDS_MAX = 20
 Floats = npt.NDArray[np.float32]
 _HINT = (
@@ -28,7 +31,17 @@ def check_options(build_config: Mapping[str, Any]) -> dict[str, Any]:
         raise InvalidConfig(f"dimensions is {dimensions!r:.80}", hint=f"use 1 to {DIMENSIONS_MAX}; {_HINT}")
     if metric not in METRICS:
         raise InvalidConfig(f"metric is {metric!r:.80}", hint=f"use {', '.join(METRICS)}")
-    return {"dimensions": dimensions, "metric": metric, **_source(build_config)}
+    return {"dimensions": dimensions, "metric": metric, **_source(build_config), **_exact_max(build_config)}
+
+
+def _exact_max(build_config: Mapping[str, Any]) -> dict[str, int]:
+    exact_max = build_config.get("exact_max")
+    if exact_max is None:
+        return {}
+    if isinstance(exact_max, bool) or not isinstance(exact_max, int) or not 1 <= exact_max <= EXACT_MAX_MOST:
+        hint = f"use 1 to {EXACT_MAX_MOST}, the vectors of a shard up to which a search is exact"
+        raise InvalidConfig(f"exact_max is {exact_max!r:.80}", hint=hint)
+    return {"exact_max": exact_max}
 
 
 def _source(build_config: Mapping[str, Any]) -> dict[str, Any]:

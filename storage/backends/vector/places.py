@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import lmdb
+
+from shadowswitch.storage.backends.kv import store
+
 VECTOR = b"v"
 MARK = b"vectors"
 """In `meta`: how often rows were changed below LSNs that readers may have read."""
+
+
+def mark_of(environment: store.Environment, transaction: lmdb.Transaction[bytes]) -> int:
+    """The `MARK` of a shard."""
+    return int.from_bytes(transaction.get(MARK, db=environment.meta) or b"", "big")
 
 
 def of_lsn(lsn: int) -> bytes:

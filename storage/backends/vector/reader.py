@@ -1,8 +1,9 @@
-"""The reader of a `vector` generation: the exact nearest vectors of each shard, merged."""
+"""The reader of a `vector` generation: the nearest vectors of each shard, merged; exact ones, but of large shards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from shadowswitch.storage.backends.derived.reader import DerivedReader, Moment, 
 from shadowswitch.storage.backends.derived.writer import derived_of
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.vector.embedder import TEXT_CHARS_MAX, embedder_of
+from shadowswitch.storage.backends.vector.hnsw import Hnsw, hnsw_of
 from shadowswitch.storage.backends.vector.matrix import Vectors, matrix_of
 from shadowswitch.storage.backends.vector.options import Floats, vector_of
+from shadowswitch.storage.backends.vector.places import of_lsn
 
 GROWTH = 4
 WINDOW_MAX = 1 << 20
 """The most hits that a search orders: more than a caller may ask for, since a filter is asked for more and more."""
+PROPOSED_MAX = 4096
+"""The most vectors that a graph is asked for: beyond that an exact search takes no longer."""
 MORE = 16
 """Vectors looked at beyond those that are wanted: some may be of records that were written again."""
 
@@ -68,7 +73,9 @@ class VectorReader(DerivedReader):
         """See `protocol.Warming`: reads the vectors into memory, and asks no model."""
         with self.moment(Asking()) as moment:
             for shard in moment.shards:
-                matrix_of(shard[0], self._options["dimensions"]).at(*shard, moment.slices)
+                graph = hnsw_of(*shard, self._options)
+                behind = graph.covers if graph is not None else 0
+                matrix_of(shard[0], self._options["dimensions"], behind).at(*shard, moment.slices)
 
     def nearest(
         self,
@@ -88,10 +95,31 @@ class VectorReader(DerivedReader):
     def _hits(self, moment: Moment, wanted: Floats, limit: int, types: list[str] | None) -> list[Hit]:
         hits: list[Hit] = []
         for shard in moment.shards:
-            matrix = matrix_of(shard[0], self._options["dimensions"])
+            graph, behind = hnsw_of(*shard, self._options), 0
+            if graph is not None:
+                proposed = self._proposed(shard, graph, wanted, limit, types)
+                if proposed is not None:
+                    hits += proposed
+                    behind = graph.covers
+            matrix = matrix_of(shard[0], self._options["dimensions"], behind)
             for vectors in matrix.at(*shard, moment.slices):
                 hits += self._nearest(shard, vectors, wanted, limit, types)
         return sorted(hits, key=_best_first)[:limit]
+
+    def _proposed(
+        self, shard: Shard, graph: Hnsw, wanted: Floats, limit: int, types: list[str] | None
+    ) -> list[Hit] | None:
+        """About the nearest of a graph that are still entries, of the types; None where an exact search is better."""
+        window = limit + MORE
+        while window <= min(PROPOSED_MAX, graph.size // 2):
+            held = [one for one in map(partial(_vector_at, shard), graph.nearest(wanted, window)) if one is not None]
+            found = [one for one in held if types is None or one[0] in types]
+            if len(found) >= limit:
+                floats = np.frombuffer(b"".join(one[3] for one in found), "<f4").reshape(len(found), -1)
+                scores = _scores(floats, wanted, self._options["metric"])
+                return [Hit(one[0], one[1], float(score), one[2]) for one, score in zip(found, scores, strict=True)]
+            window *= GROWTH
+        return None
 
     def size(self, asking: Asking) -> int:
         with self.moment(asking) as moment:
@@ -141,6 +169,17 @@ class VectorReader(DerivedReader):
             if len(found) >= limit or window >= len(scores):
                 return iter(found)
             window *= GROWTH
+
+
+def _vector_at(shard: Shard, lsn: int) -> tuple[str, str, int, bytes] | None:
+    """The entry with the vector of an LSN; None if its record was written again, or removed."""
+    environment, transaction = shard
+    begin = of_lsn(lsn)
+    with transaction.cursor(db=derived_of(environment)[0]) as cursor:
+        if not cursor.set_range(begin) or not cursor.key().startswith(begin):
+            return None
+        resource_type, id, found, floats = entries.decode_value(cursor.value())
+        return resource_type, id, found, floats
 
 
 def _scores(floats: Floats, wanted: Floats, metric: str) -> Floats:

@@ -13,9 +13,10 @@ from shadowswitch.storage.backends.derived import entries
 from shadowswitch.storage.backends.derived.writer import DerivedWriter, derived_of
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.kv.writer import Project
+from shadowswitch.storage.backends.vector import hnsw
 from shadowswitch.storage.backends.vector.embedder import embedder_of, text_of
 from shadowswitch.storage.backends.vector.options import vector_of
-from shadowswitch.storage.backends.vector.places import MARK, of_lsn
+from shadowswitch.storage.backends.vector.places import MARK, mark_of, of_lsn
 
 
 class VectorWriter(DerivedWriter):
@@ -27,6 +28,10 @@ class VectorWriter(DerivedWriter):
         self._embedder = embedder_of(options, self._path) if "embedder" in options else None
         self._embedded: dict[tuple[str, str, int], bytes] = {}
         """The vectors of the items of the batch that is stored."""
+
+    def finish_load(self, applied_lsn: int) -> None:
+        hnsw.build(self._opened(), self._options)  # before: a build that is killed here makes it when it goes on
+        super().finish_load(applied_lsn)
 
     def load(self, items: Sequence[Item], cursor: bytes) -> None:
         self._embed(items)
@@ -81,6 +86,5 @@ class VectorWriter(DerivedWriter):
 
     def _mark(self, transaction: lmdb.Transaction[bytes]) -> None:
         """Rows change below LSNs that readers have read: they begin anew."""
-        meta = self._opened().meta
-        times = int.from_bytes(transaction.get(MARK, db=meta) or b"", "big")
-        transaction.put(MARK, (times + 1).to_bytes(8, "big"), db=meta)
+        environment = self._opened()
+        transaction.put(MARK, (mark_of(environment, transaction) + 1).to_bytes(8, "big"), db=environment.meta)
