@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import resource
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,6 +140,26 @@ def no_room(folder: Path, free_bytes_min: int) -> OSError | None:
     except OSError as error:
         return error if error.errno in NO_ROOM else None
     return None
+
+
+def refuse_without(threads: int, size_bytes: int, operation: str) -> None:
+    """Raise ResourceExhausted unless so many threads more, and so much address space, can be had now.
+
+    Before the import of a library that ends its process without them.
+    """
+    ended = threading.Event()
+    with shortages(operation):
+        mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0).close()
+        started: list[threading.Thread] = []
+        try:
+            for _ in range(threads):
+                thread = threading.Thread(target=ended.wait, daemon=True)
+                thread.start()
+                started.append(thread)
+        finally:
+            ended.set()
+            for thread in started:
+                thread.join()
 
 
 def unopened(file: Path, *beside: Path) -> OSError | None:

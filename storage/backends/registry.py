@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from shadowswitch.model.errors import InvalidConfig
+from shadowswitch.model.errors import InvalidConfig, ResourceExhausted
 from shadowswitch.storage.backends.protocol import Backend
+from shadowswitch.storage.shortages import shortage
 
 _METHODS = (
     "configure", "project", "create_shard", "open_writer", "open_reader", "check", "snapshot", "closed_files",
@@ -87,9 +88,12 @@ def load(spec: str) -> Backend:
         if isinstance(found, type):
             make: Callable[[], object] = found
             found = make()
-    except InvalidConfig:
+    except (InvalidConfig, ResourceExhausted):
         raise
     except Exception as error:
+        lack = shortage(error, "load backend", spec)
+        if lack is not None:
+            raise lack from error
         raise InvalidConfig(
             f"backend {spec!r} cannot be loaded: {error}",
             hint="use module:attr of something importable in every process",

@@ -27,13 +27,14 @@ from shadowswitch import Engine, EngineAlreadyOpen, ShadowSwitchError
 from shadowswitch.service.daemon.mirror import Mirror
 from tests.crash.clocks import Clocks
 from tests.crash.ledger import Ledger, LedgerContent
-from tests.crash.of_backend import BUILD
+from tests.crash.of_backend import build_of
 from tests.crash.oracle import RESTING, Demands
 from tests.crash.running import wait_until
 from tests.crash.workload import INDEX, PATIENCE_S, Life, Scribe, config, patient
 from tests.support import inside
 from tests.support.refusing import refuse_while
 
+BACKENDS = ("fts5", "kv", "tantivy", "graph", "vector")
 KEYS = 60
 HANGS_S = 90.0
 """A host that lives for so long prints the stacks of its threads."""
@@ -52,11 +53,7 @@ class Host:
         self.ledger = ledger
         self.chance = random.Random(seed)
         self.scribe = Scribe(engine, ledger, seed, KEYS)
-        self.life = Life(
-            engine, ledger, {**BUILD, "parallel_workers": 1, "backend": self.chance.choice(["fts5", "kv", "tantivy"])}
-        )
-        if self.life.build_config["backend"] == "kv":
-            del self.life.build_config["columns"]
+        self.life = Life(engine, ledger, {**build_of(self.chance.choice(BACKENDS)), "parallel_workers": 1})
         self.seen = 0
         self.sound = sound
 
@@ -145,7 +142,7 @@ def judge(data: Path, path: Path) -> dict[str, object]:
     ledger = Ledger(path)
     for _ in range(2):
         with Engine.open(data, config(**SETTINGS)) as engine:
-            _rebuild(engine, Life(engine, ledger, {**BUILD, "parallel_workers": 1}))
+            _rebuild(engine, Life(engine, ledger, {**build_of("fts5"), "parallel_workers": 1}))
             demands = Demands(engine, LedgerContent(path), ("",))
             demands.findings()
             problems += demands.promises()

@@ -102,3 +102,24 @@ def test_the_data_directory_of_a_shard_is_found(tmp_path: Path) -> None:
     assert data_of(shard) is None
     (tmp_path / "data" / "catalog").mkdir(parents=True)
     assert data_of(shard) == tmp_path / "data"
+
+
+@pytest.mark.parametrize("stands_in", [False, True])
+def test_nothing_is_written_into_what_takes_the_place_of_the_directory(tmp_path: Path, stands_in: bool) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    data.mkdir()
+    path = data / "embeddings" / "model.sqlite"
+    with closing(Cache(path, SIZE)) as before, closing(Cache(path, SIZE)) as unopened:
+        before.keep(FLOATS, 1.0, False)
+        data.rename(away)
+        if stands_in:
+            data.mkdir()
+        for cache in (before, unopened):
+            cache.keep(FLOATS, 1.0, False)
+            assert cache.find(KEYS) == {}
+        assert list(data.rglob("*")) == []
+        if stands_in:
+            data.rmdir()
+        away.rename(data)
+        for cache in (before, unopened):
+            assert cache.find(KEYS) == FLOATS

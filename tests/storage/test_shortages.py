@@ -6,6 +6,8 @@ import errno
 import os
 import resource
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from shadowswitch.storage import data_directory, disk, shortages
 from shadowswitch.storage.backends.fts5 import store
 from shadowswitch.storage.backends.fts5.backend import Fts5Backend
 from shadowswitch.storage.disk import disk_errors
+from tests.support.engine_helpers import outside_environment
 from tests.support.refusing import refuse
 
 BACKEND = Fts5Backend()
@@ -138,3 +141,39 @@ def test_what_is_not_read_for_lack_of_descriptors_is_not_taken_for_empty(
             refuse(patch, "descriptor", 1)
             with pytest.raises(ResourceExhausted):
                 look()
+
+
+LITTLE_ROOM = """
+import resource
+from shadowswitch import ResourceExhausted
+from shadowswitch.storage.backends import registry
+used = 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1])
+limit = resource.getrlimit(resource.RLIMIT_AS)
+for room in (1 << 20, 40 << 20, 80 << 20, 120 << 20):
+    resource.setrlimit(resource.RLIMIT_AS, (used + room, limit[1]))
+    try:
+        registry.backend("vector")
+    except ResourceExhausted as error:
+        print(error.resource)
+resource.setrlimit(resource.RLIMIT_AS, limit)
+print(registry.backend("vector").name)
+"""
+
+
+def test_a_library_that_would_end_its_process_is_not_loaded_without_room() -> None:
+    pytest.importorskip("numpy")
+    ran = subprocess.run(
+        [sys.executable, "-c", LITTLE_ROOM], capture_output=True, text=True, timeout=60, env=outside_environment()
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == ["memory or address space (RLIMIT_AS, a memory cgroup)"] * 4 + ["vector"]
+
+
+def test_threads_that_cannot_be_had_are_a_shortage(monkeypatch: pytest.MonkeyPatch) -> None:
+    shortages.refuse_without(4, 1 << 20, "load numpy")
+    with monkeypatch.context() as patch:
+        refuse(patch, "thread", 2)
+        with pytest.raises(ResourceExhausted, match="RLIMIT_NPROC"):
+            shortages.refuse_without(4, 1 << 20, "load numpy")
+    with pytest.raises(ResourceExhausted, match="RLIMIT_AS"):
+        shortages.refuse_without(1, 1 << 60, "load numpy")

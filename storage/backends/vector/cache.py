@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ import msgspec
 
 from shadowswitch.storage.clock import SYSTEM
 from shadowswitch.storage.data_directory import CATALOG, EMBEDDINGS
+from shadowswitch.storage.disk import identity, of_descriptor
 
 logger = logging.getLogger("shadowswitch")
 BUSY_S = 10.0
@@ -61,8 +63,15 @@ class Cache:
     """The vectors of one embedder. Any thread; one call at a time."""
 
     def __init__(self, path: Path | None, size_bytes: int) -> None:
-        """Without a path it keeps nothing. `size_bytes` is that of one vector."""
+        """`path` is `embeddings/<name>` in a data directory, which is there; without one it keeps nothing.
+
+        `size_bytes` is that of one vector. It writes into no directory that took the place of this one.
+        """
         self._path = path
+        self._data = None
+        if path is not None:
+            with contextlib.suppress(OSError):
+                self._data = identity(path.parent.parent)
         self._size_bytes = size_bytes
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -131,8 +140,12 @@ class Cache:
             self._remove()
 
     def _open(self) -> sqlite3.Connection | None:
-        if self._connection is None and self._path is not None:
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        if self._path is None:
+            return None
+        if self._data != identity(self._path.parent.parent):
+            raise FileNotFoundError(f"another directory took the place of {self._path.parent.parent}")
+        if self._connection is None:
+            self._make_file()
             for left in reversed(range(OPENINGS)):
                 try:
                     self._connection = _opened_file(self._path)
@@ -142,6 +155,18 @@ class Cache:
                         raise
                     SYSTEM.sleep(OPENING_S)
         return self._connection
+
+    def _make_file(self) -> None:
+        """In the directory itself, wherever it is moved meanwhile: SQLite makes none."""
+        assert self._path is not None, "its caller has one"
+        data = os.open(self._path.parent.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if of_descriptor(data) == self._data:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(EMBEDDINGS, 0o700, dir_fd=data)
+                os.close(os.open(f"{EMBEDDINGS}/{self._path.name}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=data))
+        finally:
+            os.close(data)
 
     def _let_go(self) -> None:
         connection, self._connection = self._connection, None
@@ -160,7 +185,9 @@ def _hexadecimal(keys: Sequence[bytes]) -> str:
 
 
 def _opened_file(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S, check_same_thread=False
+    )
     try:
         connection.create_function("unhex_", 1, bytes.fromhex, deterministic=True)
         connection.execute("PRAGMA journal_mode=WAL").fetchall()

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from shadowswitch.model.errors import InternalFailure, InvalidConfig
+from shadowswitch.storage import disk
 from shadowswitch.storage.asked_process import AskedProcess, patience, serve
 from shadowswitch.storage.backends.vector.cache import Cache, data_of, hash_of
 from shadowswitch.storage.backends.vector.models import EMBEDDERS
@@ -134,17 +135,18 @@ def file_of(options: Mapping[str, Any], data: Path) -> Path:
 
 
 _guard = threading.Lock()
-_embedders: dict[tuple[str, Path | None], Embedder] = {}
+_embedders: dict[tuple[str, Path | None, disk.Identity | None], Embedder] = {}
 os.register_at_fork(after_in_child=_embedders.clear)  # a child opens its own files
 
 
 def embedder_of(options: Mapping[str, Any], shard: Path) -> Embedder:
     """That of this process for an index, of which a shard is there. Any thread."""
     data = data_of(shard)
+    key = (identity(options), data, disk.identity(data) if data is not None else None)
     with _guard:
-        found = _embedders.get((identity(options), data))
+        found = _embedders.get(key)
         if found is None:
-            found = _embedders[identity(options), data] = Embedder(options, data)
+            found = _embedders[key] = Embedder(options, data)
         return found
 
 
