@@ -18,7 +18,8 @@ from tests.simulation.oracle import Oracle, keys_of
 from tests.simulation.world import World
 
 TYPES, IDS = ("object_type", "link_type"), ("1", "2")
-WORD = "word"
+WORD, VECTOR = "word", [3.0, 4.0]
+"""What each record has: an index finds it by that."""
 """Of every record."""
 RECORDS = [(resource_type, id) for resource_type in TYPES for id in IDS]
 TARGETS = [BRANCH, *map(type_target, TYPES), *(resource_target(*record) for record in RECORDS)]
@@ -98,7 +99,7 @@ class Client:
             records = [self._inside(mine[1])]
         tokens = (mine[1].token,) if mine is not None else ()
         op = self._op("write", branch, targets=keys_of(records), tokens=tokens)
-        fields = {"op": op.number, "text": WORD}
+        fields = {"op": op.number, "text": WORD, "vector": VECTOR}
         changes: list[Put | Delete] = [Put(*records[0], fields)]
         changes += [Delete(*record) if random.random() < 0.3 else Put(*record, fields) for record in records[1:]]
         self._do(op, lambda: self.host.write(branch, changes, owner=self.name, tokens=tokens))

@@ -6,13 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from shadowswitch.model.views import SwitchRequest
-from tests.simulation.clients import TYPES, WORD, Client
+from tests.simulation.clients import TYPES, VECTOR, WORD, Client
 
 INDEX_TYPE = "SEARCH_INDEX"
-BACKENDS = {0: "tantivy", 4: "graph"}
+BACKENDS = {0: "tantivy", 2: "vector", 4: "graph"}
 """The indexes of every eighth seed are of each of these backends, by the seed modulo `EVERY`; of the others `fts5`."""
 EVERY = 8
-EDGES = {resource_type: {"to": "text", "to_type": "word"} for resource_type in TYPES}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "graph": {"edges": {resource_type: {"to": "text", "to_type": "word"} for resource_type in TYPES}},
+    "vector": {"vector_field": "vector", "dimensions": len(VECTOR), "exact_max": 1},
+}
 """Of a graph: each record leads to the word that it has."""
 WEIGHTS = {
     "write": 40,
@@ -52,7 +55,7 @@ class Rebuilder(Client):
         backend = BACKENDS.get(self._world.seed % EVERY, "fts5")
         config: dict[str, Any] = {"backend": backend, "parallel_workers": 1}
         config |= {"shards": self._world.random.choice((1, 1, 2))}
-        config |= {"edges": EDGES} if backend == "graph" else {}
+        config |= OPTIONS.get(backend, {})
         op = self._op("build", branch)
         self._do(op, lambda: self.host.start_build(branch, INDEX_TYPE, TYPES, config))
 
@@ -109,8 +112,9 @@ class Rebuilder(Client):
 
 
 def _found(reader: Any) -> dict[tuple[str, str], int]:
-    """The LSN of each record that the index finds, by what it derives from its rows: by its words, or by its edges."""
+    """The LSN of each record that the index finds, by what it derives from its rows: words, edges, or vectors."""
     if "graph" not in reader.kinds:
-        return {(hit.resource_type, hit.id): hit.lsn for hit in reader.search(WORD, 100)}
+        hits = reader.vector.nearest(VECTOR, 100) if "vector" in reader.kinds else reader.search(WORD, 100)
+        return {(hit.resource_type, hit.id): hit.lsn for hit in hits}
     keys = [edge.record for edge in reader.graph.neighbours(("word", WORD), direction="in")]
     return {key: record.lsn if (record := reader.get(*key)) else 0 for key in keys}
