@@ -224,7 +224,7 @@ BUILDING: Planted = {
         },
     ),
     "entries of a row that is removed stay": (
-        "has entries, and no row",
+        "their number is not that of the rows' entries",
         {
             "storage/backends/derived/writer.py": [
                 ("        entries.remove(transaction, derived_of(self._opened()), key)\n", "        pass\n")
