@@ -42,6 +42,7 @@ from shadowswitch.service.cli.groups import group_command
 from shadowswitch.service.cli.guard import guarded
 from shadowswitch.service.cli.output import Failure
 from shadowswitch.service.cli.quality import compare_command, cost_command, query_command
+from shadowswitch.service.cli.transfer import export_command, import_command
 from shadowswitch.service.hints import in_commands
 
 DEBUG = "--debug"
@@ -77,6 +78,8 @@ for module in (
     fork_commands,
     group_command,
     read_commands,
+    import_command,
+    export_command,
     compare_command,
     cost_command,
     query_command,

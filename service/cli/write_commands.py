@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from shadowswitch.engine.engine import Engine
-from shadowswitch.model.errors import ShadowSwitchError
 from shadowswitch.model.shadow_state import ShadowState
 from shadowswitch.model.views import SWITCH_TIMEOUT_S, ShadowIndex, SwitchRequest, SwitchResult
 from shadowswitch.service.cli import output
@@ -39,8 +37,6 @@ from shadowswitch.service.cli.directory import (
     with_checks,
 )
 from shadowswitch.service.cli.progress import steps
-from shadowswitch.service.daemon.importer import Imported, Progressed, ensure_branch, import_folder
-from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.demo.branch_story import Story, run_story
 from shadowswitch.service.demo.demo import Plan, run_demo
 from shadowswitch.service.demo.report import Report
@@ -48,7 +44,6 @@ from shadowswitch.service.demo.report_view import print_any
 from shadowswitch.service.demo.search_story import SearchStory, run_search_story
 from shadowswitch.service.demo.vector_story import VectorStory, run_vector_story
 from shadowswitch.service.hints import in_commands
-from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.storage.backends.registry import likely_index_type
 
 PLAN = Plan()
@@ -66,7 +61,6 @@ Whole = Annotated[int, Parameter(validator=Number(gte=1))]
 def add_to(app: App) -> None:
     """Register the commands."""
     app.command(demo)
-    app.command(import_, name="import")
     for command in (build, switch, rollback, retune, cancel):
         app.command(command)
 
@@ -129,48 +123,6 @@ def demo(
             output.say(f"the data directory is {keep}; try: shadowswitch search main 'event loop' --data {keep}")
     if not report.ok:
         raise Refused
-
-
-def import_(branch: str, directory: Path, *, data: Data, by: By = "", reason: Reason = "", json: Json = False) -> None:
-    """Import a folder of text files as records of type `file`. Creates a missing data directory or branch.
-
-    The import leaves out binary files, files too large for a record, symbolic links, and folders such as `.git`.
-
-    Example: `shadowswitch import main ./texts --data ./data`
-    """
-    if not directory.is_dir():
-        raise ValueError(f"{directory} is not a folder")
-    with open_engine(data, create=True) as engine, steps(quiet=json) as show:
-        ensure_branch(engine, branch, by, reason)
-
-        def progressed(done: int, total: int) -> None:
-            show(f"import into {branch}", 100 * done / max(1, total), f"{output.size(done)} of {output.size(total)}")
-
-        imported = _import_whole(engine, branch, directory, progressed)
-    output.print_result(imported, _import_text(imported), json)
-
-
-def _import_whole(engine: Engine | RemoteEngine, branch: str, folder: Path, progressed: Progressed) -> Imported:
-    """An import that fails or is interrupted says how many files the branch has by then."""
-    stored: list[str] = []
-    try:
-        return import_folder(engine, branch, folder, stored=lambda id, _: stored.append(id), progressed=progressed)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{_stored(stored)}") from None
-    except ShadowSwitchError as error:
-        error.message += f"; {_stored(stored)}"
-        raise
-
-
-def _stored(files: list[str]) -> str:
-    return f"{output.counted(len(files), 'file')} of the folder are stored; the same import goes on"
-
-
-def _import_text(imported: Imported) -> str:
-    return (
-        f"{imported.files} files written, {imported.unchanged} unchanged ({output.size(imported.size_bytes)},"
-        f" {imported.not_utf8} not UTF-8), LSN {imported.lsn}; skipped: {counts_text(imported.skipped) or 'none'}"
-    )
 
 
 def build(
