@@ -10,6 +10,8 @@ Then HNSW beside an exact search, and what an index that embeds asks of its mode
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import random
 import resource
 import shutil
@@ -92,7 +94,9 @@ def used_bytes(folder: Path) -> int:
 
 
 def resident_bytes() -> int:
-    """The memory of this process without the pages of files."""
+    """The memory of this process without the pages of files, nor what it has freed."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     fields = Path("/proc/self/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
 

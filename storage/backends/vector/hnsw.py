@@ -37,7 +37,7 @@ from shadowswitch.storage.disk import sync_directory
 
 logger = logging.getLogger("shadowswitch")
 FOLDER, GRAPH, STATE = "hnsw", "graph.usearch", "state"
-NEIGHBOURS, LOOKED_AT_BUILD, LOOKED_AT = 16, 128, 128
+NEIGHBOURS, LOOKED_AT_BUILD, LOOKED_AT = 16, 128, 256
 """Edges of a vector, and the vectors looked at for a place, and for a search: recall for time."""
 READ_BYTES = 1 << 20
 
