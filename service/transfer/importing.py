@@ -37,6 +37,7 @@ class RecordImport:
         self._branch = branch
         self._name = name
         self._progressed = progressed
+        self._most = min(BATCH_CHANGES, engine.config.batch_changes_max)
         self.result = ImportedRecords()
         """Up to the last batch that is stored."""
         self._batch: dict[tuple[str, str], Line] = {}
@@ -47,7 +48,7 @@ class RecordImport:
         """Write what differs from the branch. Raises WrongLine, and as `Engine.write`; `result` says what is stored."""
         for line in lines:
             key = (line.put.resource_type, line.put.id)
-            if key in self._batch or len(self._batch) == BATCH_CHANGES or line.end - self._since > BATCH_BYTES:
+            if key in self._batch or len(self._batch) >= self._most or line.end - self._since > BATCH_BYTES:
                 self._store()
             self._batch[key] = line
         self._store()

@@ -76,6 +76,7 @@ def _read_json(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
 
 
 def _read_csv(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
+    csv.field_size_limit(LINE_BYTES_MAX)
     counted = _Counted(stream)
     rows = csv.reader(io.TextIOWrapper(io.BufferedReader(counted), "utf-8-sig", newline=""), strict=True)
     head: list[str] = []

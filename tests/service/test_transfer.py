@@ -16,7 +16,12 @@ from tests.support.cli_helpers import Cli, spawn
 from tests.support.http_helpers import serving
 
 N = 1200
-ODD = {"none": None, "list": [1, "two", {"three": 3.5}], "text": 'a "line"\nwith ends, ümläut 한국어', "true": True}
+ODD = {
+    "none": None,
+    "list": [1, "two", {"three": 3.5}],
+    "text": "x" * 200_000 + 'a "line"\nwith ends, ümläut 한국어',
+    "true": True,
+}
 
 
 @pytest.fixture

@@ -123,3 +123,13 @@ def test_nothing_is_written_into_what_takes_the_place_of_the_directory(tmp_path:
         away.rename(data)
         for cache in (before, unopened):
             assert cache.find(KEYS) == FLOATS
+
+
+def test_a_folder_or_a_file_that_leads_elsewhere_is_not_followed(tmp_path: Path, path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path.parent.symlink_to(elsewhere)
+    with closing(Cache(path, SIZE)) as cache:
+        cache.keep(FLOATS, 1.0, False)
+        assert cache.find(KEYS) == {}
+    assert list(elsewhere.iterdir()) == []

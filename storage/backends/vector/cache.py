@@ -164,7 +164,11 @@ class Cache:
             if of_descriptor(data) == self._data:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(EMBEDDINGS, 0o700, dir_fd=data)
-                os.close(os.open(f"{EMBEDDINGS}/{self._path.name}", os.O_RDWR | os.O_CREAT, 0o600, dir_fd=data))
+                folder = os.open(EMBEDDINGS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=data)
+                try:
+                    os.close(os.open(self._path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder))
+                finally:
+                    os.close(folder)
         finally:
             os.close(data)
 

@@ -71,6 +71,15 @@ class Hnsw:
         return found
 
 
+class _Place:
+    """The graph of an open environment, once it was looked for."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.is_looked_for = False
+        self.graph: Hnsw | None = None
+
+
 def is_installed() -> bool:
     """Whether graphs can be made and read."""
     return find_spec("usearch") is not None
@@ -126,9 +135,11 @@ def hnsw_of(
 ) -> Hnsw | None:
     """The graph of an open environment; None where a search must be exact. Any thread."""
     with _guard:
-        if environment not in _opened:
-            _opened[environment] = _open(environment.path / FOLDER, options)
-        found = _opened[environment]
+        place = _opened.setdefault(environment, _Place())
+    with place.lock:  # its own: the file of a shadow is read while live indexes are searched
+        if not place.is_looked_for:
+            place.graph, place.is_looked_for = _open(environment.path / FOLDER, options), True
+        found = place.graph
     return found if found is not None and found.mark == mark_of(environment, transaction) else None
 
 
@@ -183,5 +194,5 @@ def _store(file: Path) -> None:
 
 
 _guard = threading.Lock()
-_opened: weakref.WeakKeyDictionary[store.Environment, Hnsw | None] = weakref.WeakKeyDictionary()
+_opened: weakref.WeakKeyDictionary[store.Environment, _Place] = weakref.WeakKeyDictionary()
 os.register_at_fork(after_in_child=_opened.clear)
