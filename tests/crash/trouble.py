@@ -173,7 +173,7 @@ def prepared(engine: Engine, ledger: Ledger) -> tuple[Troubled, Life, Large]:
 
 def demand(engine: Engine, ledger: Ledger, path: Path, is_full: bool = False) -> None:
     """Make the demands of the oracle on the running engine. A full disk has no room to end a build, or to check."""
-    demands = Demands(engine, LedgerContent(path), ("",))
+    demands = Demands(engine, LedgerContent(path), ("",), is_full)
     if not is_full:
         demands.builds_end()
         demands.findings()
