@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar
 
+from shadowswitch.engine.backups.calls import BackupCalls
 from shadowswitch.engine.calls.branches import BranchCalls
 from shadowswitch.engine.calls.builds import BuildCalls
 from shadowswitch.engine.calls.changes import ChangeCalls
@@ -92,7 +93,7 @@ _events, _folders, _inbound = _Delegate(EventCalls), _Delegate(FolderCalls), _De
 _indexes, _locks, _records = _Delegate(IndexCalls), _Delegate(LockCalls), _Delegate(RecordCalls)
 _schedule, _forks = _Delegate(ScheduleCalls), _Delegate(ForkCalls)
 _groups, _reading, _search = _Delegate(GroupCalls), _Delegate(GroupReading), _Delegate(SearchCalls)
-_quality, _costs = _Delegate(CompareCalls), _Delegate(CostCalls)
+_quality, _costs, _backups = _Delegate(CompareCalls), _Delegate(CostCalls), _Delegate(BackupCalls)
 _soak, _switches, _removal = _Delegate(SoakCalls), _Delegate(SwitchCalls), _Delegate(RemovalCalls)
 
 
@@ -242,6 +243,7 @@ class Engine:
     next_page = _search(SearchCalls.next_page)
     compare = _quality(CompareCalls.compare)
     build_cost = _costs(CostCalls.build_cost)
+    backup = _backups(BackupCalls.backup)
     retune = _indexes(IndexCalls.retune)
     drop_index = _removal(RemovalCalls.drop_index)
 

@@ -65,6 +65,7 @@ from shadowswitch.actors.switch.running_switches import RunningSwitches
 from shadowswitch.actors.switch.schedule import Plans, Schedule
 from shadowswitch.actors.switch.switcher import Switcher
 from shadowswitch.engine.admission import AdmissionQueue
+from shadowswitch.engine.backups.calls import BackupCalls
 from shadowswitch.engine.branch_directory import BranchDirectory
 from shadowswitch.engine.calls.branches import BranchCalls
 from shadowswitch.engine.calls.builds import BuildCalls
@@ -152,10 +153,8 @@ class Lifecycle:
         self.generations = OpenGenerations(root, catalog)
         stack.callback(self.generations.close)
         self.heads, self.followers = Heads(catalog), FollowerPool(config.followers)
-        changes, shadows = StateChanges(catalog, clock), ShadowTable(catalog, set())
-        self.journal = Address(
-            lambda: JournalWriter.start(catalog, metrics, self._committed, crashed, hold.check_commit)
-        )
+        changes, shadows, check = StateChanges(catalog, clock), ShadowTable(catalog, set()), hold.check_commit
+        self.journal = Address(lambda: JournalWriter.start(catalog, metrics, self._committed, crashed, check))
         stack.callback(self.journal.stop, STOP_TIMEOUT_S)
         stack.callback(_close_cleanly, self.generations, self.journal)
         self.context = EngineContext(
@@ -278,6 +277,7 @@ class Lifecycle:
             IndexCalls: indexes,
             CompareCalls: compare,
             CostCalls: CostCalls(context, state, directory, self.answers),
+            BackupCalls: BackupCalls(context, state, self.answers),
             RemovalCalls: RemovalCalls(
                 context, directory, self.router, self.indexes, generations, self.switches, broken
             ),

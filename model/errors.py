@@ -10,6 +10,7 @@
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition (InUse), StaleFence
     |- locking      LockConflict, LockLost
+    |- shipping     StoreUnavailable
     |- any time     Timeout, ResourceExhausted, CorruptData, InternalFailure
 
 `message` is the fact (lower case, no full stop), `hint` the next step for the caller, `operation` and `object` the
@@ -216,6 +217,12 @@ class LockConflict(ShadowSwitchError):
 
 class LockLost(ShadowSwitchError):
     """The lock expired, was released or was forced open; its token is no longer valid."""
+
+
+class StoreUnavailable(ShadowSwitchError):
+    """A folder or a bucket for backups cannot be reached, or refuses: nothing of the data directory is changed."""
+
+    recoverable = True
 
 
 class Timeout(ShadowSwitchError, TimeoutError):

@@ -13,7 +13,7 @@ from shadowswitch.actors.kit.timers import Timers
 from shadowswitch.model.errors import CorruptData
 from shadowswitch.model.locks.branch_state import BranchStatus
 from shadowswitch.model.locks.table import LockTable
-from shadowswitch.storage.catalog.locks import all_locks
+from shadowswitch.storage.catalog.locks import LOCK_TOKENS, all_locks
 from shadowswitch.storage.catalog.rows import BranchRow
 
 
@@ -27,6 +27,7 @@ class LockRegistry:
         self._send_soon = send_soon
         self._progress = progress
         self._branches: dict[int, BranchLocks] = {}
+        self._token_of_a_first_lock = 1
         self.tracked: dict[int, tuple[str, ...]] = {}
         """The builds that make their branch READY when they are switched to, by branch number."""
 
@@ -35,7 +36,9 @@ class LockRegistry:
         locks = self._branches.get(row.number)
         if locks is None:
             status = BranchStatus(row.name, datetime.fromtimestamp(row.created_at, UTC))
-            locks = self._make(row, Held(0, LockTable(row.name, clock_id=self._context.clock.boot()), status))
+            clock_id = self._context.clock.boot()
+            table = LockTable(row.name, next_token=self._token_of_a_first_lock, clock_id=clock_id)
+            locks = self._make(row, Held(0, table, status))
         return locks
 
     def _make(self, row: BranchRow, held: Held) -> BranchLocks:
@@ -70,6 +73,8 @@ class LockRegistry:
         catalog = self._context.catalog
         try:
             found = all_locks(catalog)
+            with catalog.read() as txn:
+                self._token_of_a_first_lock = catalog.number(LOCK_TOKENS, txn) + 1
         except (msgspec.MsgspecError, ValueError) as error:
             raise CorruptData(
                 f"the locks in the catalog do not decode: {error}", operation="open", hint="restore it from a backup"

@@ -257,7 +257,7 @@ def _error(answer: Answer) -> ShadowSwitchError:
     """The error of a task that failed: what a file, the disk or the directory is to blame for keeps its class."""
     if not isinstance(answer, Failed):
         return InternalFailure(f"the validation failed: {answer!r}", hint="see the log")
-    if answer.kind in ("CorruptData", "DirectoryLost", "UnsupportedFormat", "InvalidConfig"):
+    if answer.kind in ("CorruptData", "DirectoryLost", "UnsupportedFormat", "InvalidConfig", "StoreUnavailable"):
         kind: type[ShadowSwitchError] = getattr(errors, answer.kind)
         return kind(answer.message, operation="validate", object=answer.object, hint=answer.hint)
     return InternalFailure(f"the validation failed: {answer.kind}: {answer.message}", hint=answer.hint or "see the log")

@@ -17,7 +17,7 @@ from shadowswitch.actors.switch.open_generations import OpenGenerations
 from shadowswitch.storage.catalog import retention, transitions
 from shadowswitch.storage.catalog.inbox import ReceivedNumbers, count_received, forget_received
 from shadowswitch.storage.catalog.journal import journal_begin
-from shadowswitch.storage.catalog.outbox import trim_events
+from shadowswitch.storage.catalog.outbox import kept_events, trim_events
 from shadowswitch.storage.catalog.transaction import Commit
 from shadowswitch.storage.failpoints import failpoint
 
@@ -169,11 +169,12 @@ class Trimmer:
             ("outbox", self._config.events_keep),
             ("audit", self._config.audit_keep),
         ):
-            oldest, newest = self._catalog.span(database)
+            with self._catalog.read() as txn:
+                excess = kept_events(self._catalog, txn, database) - keep
             for _ in range(TRIM_SLICES_A_ROUND):
-                if newest - oldest < keep or self._pause.is_on:
+                if excess <= 0 or self._pause.is_on:
                     break
-                oldest += self._transact(partial(_trim_events, database, keep), "trim events")
+                excess -= self._transact(partial(_trim_events, database, keep), "trim events")
                 failpoint("trim.events")
         if count_received(self._catalog) > self._config.received_keep:
             surplus = self._received.surplus(self._config.received_keep, TRIM_SLICE)

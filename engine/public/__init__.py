@@ -11,6 +11,7 @@ with Engine.open("data") as engine:
 """
 
 from shadowswitch._start import release_interrupts as _release_interrupts  # the first import: it begins to hold them
+from shadowswitch.engine.backups.stored import backups, prune_backups, restore, verify_backup
 from shadowswitch.engine.engine import Engine
 from shadowswitch.engine.groups.reading import GroupView
 from shadowswitch.engine.reader import Reader
@@ -42,6 +43,7 @@ from shadowswitch.model.errors import (
     ShadowSwitchError,
     StaleFence,
     StorageFull,
+    StoreUnavailable,
     Timeout,
     UnknownBranch,
     UnknownGroup,
@@ -60,6 +62,7 @@ from shadowswitch.model.locks.info import Lock, LockSpec, LockWaiter
 from shadowswitch.model.locks.records import ProgressReport
 from shadowswitch.model.locks.refusal import Blocked, WritePermission
 from shadowswitch.model.locks.targets import LockScope, LockType
+from shadowswitch.model.operating.backups import BackupFindings, BackupInfo, PruneResult, RestoreResult
 from shadowswitch.model.records import Change, ChangeKind, Delete, Hit, Put, Receipt, Record, RecordPage
 from shadowswitch.model.search.comparison import Comparison, ComparisonRow, Mirrored
 from shadowswitch.model.search.merged import MergedHit, SearchPage
@@ -84,6 +87,8 @@ from shadowswitch.model.views import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "BackupFindings",
+    "BackupInfo",
     "Blocked",
     "BranchExists",
     "BranchInfo",
@@ -145,6 +150,7 @@ __all__ = [
     "NotConverging",
     "PlaceLost",
     "ProgressReport",
+    "PruneResult",
     "Put",
     "QuietHours",
     "Reached",
@@ -154,6 +160,7 @@ __all__ = [
     "RecordDiff",
     "RecordPage",
     "ResourceExhausted",
+    "RestoreResult",
     "SearchPage",
     "ShadowIndex",
     "ShadowState",
@@ -161,6 +168,7 @@ __all__ = [
     "Snippet",
     "StaleFence",
     "StorageFull",
+    "StoreUnavailable",
     "SwitchRequest",
     "SwitchResult",
     "Timeout",
@@ -173,6 +181,10 @@ __all__ = [
     "Verdict",
     "WriteBlocked",
     "WritePermission",
+    "backups",
+    "prune_backups",
+    "restore",
+    "verify_backup",
 ]
 
 _release_interrupts()

@@ -55,6 +55,7 @@ SENTENCES: Final = {
     "lock.forced": (WARNING, "lock forced open"),
     "hold.given_up": (WARNING, "hold given up"),
     "catalog.repaired": (WARNING, "catalog repaired"),
+    "catalog.restored": (WARNING, "restored from a backup"),
     "recovery.resumed": (INFO, "recovery: the build goes on"),
     "recovery.awaited": (INFO, "recovery: an external build is awaited"),
     "recovery.checked": (INFO, "recovery: a generation was read whole, and is sound"),

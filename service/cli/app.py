@@ -36,6 +36,7 @@ from shadowswitch.service.cli import (
     server_commands,
     write_commands,
 )
+from shadowswitch.service.cli.backups import backup_command, restore_command
 from shadowswitch.service.cli.branches import branch_commands, fork_commands
 from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.groups import group_command
@@ -80,6 +81,8 @@ for module in (
     read_commands,
     import_command,
     export_command,
+    backup_command,
+    restore_command,
     compare_command,
     cost_command,
     query_command,

@@ -37,6 +37,9 @@ class LocksRow(msgspec.Struct, array_like=True, frozen=True):
     status: BranchStatus
 
 
+LOCK_TOKENS = "lock_tokens"
+"""The number of `meta` behind which the tokens of a branch without a row begin; 0 unless a restore made the catalog."""
+
 decode_locks = msgspec.msgpack.Decoder(LocksRow).decode
 
 
@@ -85,6 +88,18 @@ def save_locks(
         audit = audit or ("branch.state", what)
     if audit is not None:
         commit.audit(audit[0], branch.name, audit[1])
+
+
+def begin_tokens_behind(commit: Commit, gap: int) -> None:
+    """The next token of every branch, also of one that never had a lock, is higher by `gap` than any so far (LK-2)."""
+    stored = [decode_locks(value) for _, value in commit.txn.cursor(commit.db["locks"])]
+    given = max((row.table.next_token for row in stored), default=1) - 1
+    behind = max(given, commit.catalog.number(LOCK_TOKENS, commit.txn)) + gap
+    commit.put_number(LOCK_TOKENS, behind)
+    for row in stored:
+        table = msgspec.structs.replace(row.table, next_token=behind + 1)
+        row = msgspec.structs.replace(row, table=table, revision=row.revision + 1)
+        commit.txn.put(BRANCH.pack(row.branch), rows.encode_row(row), db=commit.db["locks"])
 
 
 def check_fence(commit: Commit, branch: int, owner: str, tokens: Iterable[int]) -> None:

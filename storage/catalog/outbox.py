@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import blake2b
 
+import lmdb
+
 from shadowswitch.model.views import Finding
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.catalog.keys import SEQUENCE
@@ -18,15 +20,23 @@ from shadowswitch.storage.catalog.transaction import Commit
 COUNTERS = {"outbox": "event", "audit": "audit"}
 """For each database, the counter of `meta` that numbers its rows."""
 SLICE = 2000
+RESTORED_GAP = 1 << 32
+"""A data directory that was restored from a backup numbers its events so far behind those of the backup: a reader of
+events that came after the backup finds a gap (`transitions.restoring`)."""
 
 
 def trim_events(commit: Commit, database: str, keep: int, limit: int) -> int:
     """Remove up to `limit` of the oldest rows, so that the newest `keep` stay; returns the number removed."""
-    oldest, newest = commit.catalog.span_in(commit.txn, database)
-    last = min(newest - keep, oldest + limit - 1)
-    for sequence in range(oldest, last + 1):
-        commit.txn.delete(SEQUENCE.pack(sequence), db=commit.db[database])
-    return max(0, last - oldest + 1)
+    surplus = max(0, min(kept_events(commit.catalog, commit.txn, database) - keep, limit))
+    cursor = commit.txn.cursor(commit.db[database])
+    for _ in range(surplus if cursor.first() else 0):
+        cursor.delete()  # it moves to the next row
+    return surplus
+
+
+def kept_events(catalog: Catalog, txn: lmdb.Transaction, database: str) -> int:
+    """The number of rows."""
+    return int(txn.stat(catalog.db[database])["entries"])
 
 
 def event_position(catalog: Catalog, name: str) -> int | None:
@@ -47,11 +57,12 @@ def _position_key(name: str) -> bytes:
 
 
 def check_events(catalog: Catalog) -> Iterator[Finding]:
-    """fsck: the numbers have no gaps (EV-1)."""
+    """fsck: the numbers have no gaps (EV-1), but for those of a restore."""
     for database in COUNTERS:
         after = catalog.span(database)[0] - 1
         while rows := catalog.events(after, SLICE, database):
             for row in rows:
-                if row.sequence != after + 1 and row.sequence > catalog.span(database)[0]:
+                gap = row.sequence - after - 1
+                if gap and gap != RESTORED_GAP and row.sequence > catalog.span(database)[0]:
                     yield Finding("EV-1", database, f"number {row.sequence} comes after {after}")
                 after = row.sequence

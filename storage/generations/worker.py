@@ -32,6 +32,7 @@ import msgspec
 
 from shadowswitch.model.errors import InternalFailure, ResourceExhausted, ShadowSwitchError, StorageFull, Timeout
 from shadowswitch.storage import data_directory
+from shadowswitch.storage.backup.task import BackedUp, BackUp, back_up
 from shadowswitch.storage.catalog.environment import Catalog
 from shadowswitch.storage.clock import SYSTEM, Clock
 from shadowswitch.storage.fsck.tasks import CheckTask, Found, Plan, perform
@@ -102,10 +103,22 @@ class Beat(msgspec.Struct, frozen=True, tag=True):
     """The process runs, and its task is under way."""
 
 
-Task = BuildShard | Inspect | CheckDelivery | Adopt | ReadShard | CheckShards | CheckTask | CompareSides | CountCost
+Task = (
+    BuildShard
+    | Inspect
+    | CheckDelivery
+    | Adopt
+    | ReadShard
+    | CheckShards
+    | CheckTask
+    | CompareSides
+    | CountCost
+    | BackUp
+)
 Line = Task | Control
 UnderWay = Progress | Beat | Reading | Looked
-Ended = Done | Inspected | Delivered | ShardRead | Checked | Plan | Found | SidesCompared | CostCounted | Failed
+ReadThrough = ShardRead | Checked | Plan | Found | SidesCompared | CostCounted | BackedUp
+Ended = Done | Inspected | Delivered | ReadThrough | Failed
 Answer = UnderWay | Ended
 
 decode_line = msgspec.json.Decoder(Line).decode
@@ -213,6 +226,8 @@ class Worker:
             return compare_sides(self._opened_catalog(), task, self._clock, self._reading, self._looked)
         if isinstance(task, CountCost):
             return count_cost(self._opened_catalog(), task, self._looked)
+        if isinstance(task, BackUp):
+            return back_up(self._opened_catalog(), task, self._looked)
         if isinstance(task, CheckDelivery):
             return check_delivery(task, self._looked)
         if isinstance(task, Adopt):

@@ -243,6 +243,7 @@ READING |= {"changes_holds", "checks", "diff", "diff_page", "group", "groups", "
 READING |= {"next_page", "search_many", "search_pages"}
 READING |= {"config", "count", "event_outcome", "event_position", "event_span", "events", "find_lock", "get", "head"}
 READING |= {
+    "backup",
     "build_cost",
     "health",
     "histograms",

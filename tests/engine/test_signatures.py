@@ -21,6 +21,10 @@ def signatures() -> str:
 
 
 def _lines(name: str, thing: Any) -> Iterator[str]:
+    if inspect.isfunction(thing):
+        yield f"{name}{_signature(thing)}"
+        yield f"    # {_first_line(thing)}"
+        return
     kind = next((base.__name__ for base in thing.__mro__[1:-1] if not base.__module__.startswith("shadowswitch")), "")
     if issubclass(thing, enum.Enum):
         yield f"{name}: {kind} of {', '.join(thing.__members__)}"

@@ -137,6 +137,8 @@ def test_an_empty_environment_imports_the_library_but_no_bare_folder(user: Path,
 def test_every_module_but_the_command_line_imports_without_the_extras(user: Path, tmp_path: Path) -> None:
     outside = (
         "shadowswitch/service/",
+        "shadowswitch/storage/backup/",
+        "shadowswitch/storage/objects/bucket",
         "shadowswitch/storage/conformance/",
         "shadowswitch/storage/backends/tantivy/",
         "shadowswitch/storage/backends/validation/",
@@ -149,6 +151,19 @@ def test_every_module_but_the_command_line_imports_without_the_extras(user: Path
     ]
     script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     run_well(user / "python", "-I", "-c", script, *sorted(modules), cwd=tmp_path)
+
+
+@pytest.mark.parametrize("url", ["store", "s3://bucket/path"])
+def test_without_the_extra_a_backup_names_the_package_to_install(user: Path, tmp_path: Path, url: str) -> None:
+    script = f"""import shadowswitch
+with shadowswitch.Engine.open("data") as engine:
+    for call in (engine.backup, shadowswitch.backups, lambda url: shadowswitch.restore(url, "restored")):
+        try:
+            call({url!r})
+        except shadowswitch.InvalidConfig as error:
+            print(error.hint)"""
+    hints = run_well(user / "python", "-I", "-c", script, cwd=tmp_path).splitlines()
+    assert hints == ["pip install 'shadowswitch[replication]'"] * 3
 
 
 @pytest.mark.parametrize("command", [("shadowswitch",), ("python", "-I", "-m", "shadowswitch")], ids=" ".join)

@@ -60,6 +60,7 @@ from shadowswitch.storage.catalog.transitions.removal import (
     forget_shadows,
     remove_slice,
 )
+from shadowswitch.storage.catalog.transitions.restoring import begin_restored
 from shadowswitch.storage.catalog.transitions.retirement import (
     forget_generation,
     mark_unsound,
@@ -87,6 +88,7 @@ from shadowswitch.storage.catalog.transitions.switches import (
 __all__ = [
     "begin_building",
     "begin_rebase",
+    "begin_restored",
     "begin_switching",
     "carry_over_plan",
     "claim_build",

@@ -1,0 +1,1 @@
+"""Backups: made beside a running engine, listed, verified, removed, restored."""

@@ -1,0 +1,1 @@
+"""Commands for backups, and for a restore."""

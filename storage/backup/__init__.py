@@ -1,0 +1,1 @@
+"""Backups of a data directory, in a folder or a bucket."""

@@ -1,0 +1,1 @@
+"""Objects in a folder or a bucket: named, written once, read whole."""

@@ -1,0 +1,107 @@
+"""Objects in a folder: a disk, or a file system of the network. A write is in a file of its own until it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from shadowswitch.model.errors import ShadowSwitchError, StoreUnavailable
+from shadowswitch.storage.disk import sync_directory
+from shadowswitch.storage.objects.store import Listed
+from shadowswitch.storage.shortages import is_permission, shortage
+
+PARTS = ".parts"
+"""The folder of what is being written. A kill leaves a file there, which the next `put` of its kind does not need."""
+
+
+class FolderStore:
+    """A folder as a store. It is made by the first write."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = folder.as_uri()
+
+    def put(self, path: str, data: bytes) -> None:
+        """As `ObjectStore.put`: the file and its folder are synced."""
+        with self._errors("write", path):
+            target = self.folder / path
+            _make(target.parent)
+            _make(self.folder / PARTS)
+            part = self.folder / PARTS / secrets.token_hex(8)
+            try:
+                with part.open("xb", buffering=0) as file:
+                    _write(file.fileno(), data)
+                    os.fsync(file.fileno())
+                os.replace(part, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+            sync_directory(target.parent)
+
+    def get(self, path: str) -> bytes | None:
+        """As `ObjectStore.get`."""
+        with self._errors("read", path):
+            try:
+                return (self.folder / path).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def listed(self, folder: str) -> Iterator[Listed]:
+        """As `ObjectStore.listed`."""
+        begin = self.folder / folder
+        with self._errors("list", folder):
+            found = [Path(where, name) for where, _, names in os.walk(begin, onerror=_unless_missing) for name in names]
+        for file in found:
+            with self._errors("list", folder), contextlib.suppress(FileNotFoundError):
+                known = file.stat()
+                yield Listed(file.relative_to(self.folder).as_posix(), known.st_size, known.st_mtime)
+
+    def delete(self, path: str) -> None:
+        """As `ObjectStore.delete`; an empty folder goes, too."""
+        with self._errors("delete", path):
+            file = self.folder / path
+            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.parent.rmdir()
+
+    @contextlib.contextmanager
+    def _errors(self, operation: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except ShadowSwitchError:
+            raise
+        except OSError as error:
+            lack = shortage(error, operation, path)
+            if lack is not None and not is_permission(lack):
+                raise lack from error
+            raise StoreUnavailable(
+                f"{self.folder / path} cannot be used: {error.strerror or error}",
+                operation=operation,
+                object=path,
+                hint="check the folder: that its disk is there, and that this user may read and write it",
+            ) from error
+
+
+def _make(folder: Path) -> None:
+    """Make a folder with what lies above it, durably."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    sync_directory(folder.parent)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
