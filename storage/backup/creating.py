@@ -106,10 +106,9 @@ class _Backup:
 
     def _relied_on(self) -> Manifest | None:
         """The newest backup whose pages are known. Raises InvalidConfig if it is that of another data directory."""
-        found = layout.manifests(self._store, left_out=lambda error: None)
-        if not found:
+        newest = layout.newest(self._store)
+        if newest is None:
             return None
-        newest = found[-1]
         if newest.uuid not in (self._head.uuid, *self._head.origins):
             raise InvalidConfig(
                 f"{self._store.url} has backups of another data directory (uuid {newest.uuid[:12]})",

@@ -13,6 +13,7 @@ byte and the content, compressed; its name is the BLAKE2b-160 of the content. Th
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -195,6 +196,22 @@ def manifests(store: ObjectStore, left_out: Callable[[CorruptData], Any] | None 
                 raise
             left_out(error)
     return sorted(found, key=lambda one: (one.created_at, one.id))
+
+
+def newest(store: ObjectStore) -> Manifest | None:
+    """The newest backup that is whole, by the time in its id; no other manifest is read."""
+    ids = [listed.path.removeprefix(f"{BACKUPS}/") for listed in store.listed(BACKUPS)]
+    for id in sorted(filter(ID.fullmatch, ids), key=_age, reverse=True):
+        data = store.get(backup_path(id))
+        if data is not None:
+            with contextlib.suppress(CorruptData):
+                return unpacked(data, Manifest, backup_path(id))[0]
+    return None
+
+
+def _age(id: str) -> tuple[str, int, str]:
+    stamp, lsn, salt = id.split("-")
+    return stamp, int(lsn), salt
 
 
 def pages_of(store: ObjectStore, manifest: Manifest) -> PageList:

@@ -18,7 +18,7 @@ from zlib import crc32
 import lmdb
 import msgspec
 
-from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull
+from shadowswitch.model.errors import CorruptData, InvalidConfig, StorageFull, UnsupportedFormat
 from shadowswitch.storage.catalog import keys
 from shadowswitch.storage.catalog.environment import DATABASES, FIRST_FORMAT_META, Catalog, meta_key
 from shadowswitch.storage.catalog.journal_format import entries_of
@@ -27,6 +27,8 @@ from shadowswitch.storage.disk import disk_errors, free_bytes
 
 NAMED = (*DATABASES, FIRST_FORMAT_META.decode())
 """Every named database that a catalog may have."""
+OF_META = meta_key("")
+"""What a key of the unnamed database begins with, unless it is the name of another one."""
 CUT_MASK = (1 << 10) - 1
 """One key of 1,024 ends a page."""
 PAGE_MAX_BYTES = 1 << 20
@@ -60,8 +62,15 @@ class Snapshot:
         self._env = env
         self._taken_at = taken_at
         with env.begin() as txn:
-            there = {bytes(name).decode("utf-8", "replace") for name in txn.cursor().iternext(values=False)}
-        self.tables = ["", *sorted(there & set(NAMED))]
+            keys_there = [bytes(key) for key in txn.cursor().iternext(values=False)]
+        there = {key.decode("utf-8", "replace") for key in keys_there if not key.startswith(OF_META)}
+        if there - set(NAMED):
+            raise UnsupportedFormat(
+                f"the catalog has the database {min(there - set(NAMED))!r:.40}, which this version does not know",
+                operation="backup",
+                hint="use the version of shadowswitch that wrote it, or a later one",
+            )
+        self.tables = ["", *sorted(there)]
         self._db = {name: env.open_db(name.encode() or None, create=False) for name in self.tables}
 
     def head(self) -> Head:
@@ -85,7 +94,7 @@ class Snapshot:
         size = 0
         with self._env.begin() as txn:
             for key, value in txn.cursor(self._db[table]):
-                if table == "" and key.decode("utf-8", "replace") in NAMED:
+                if table == "" and not key.startswith(OF_META):
                     continue  # the root of a named database
                 if found is not None:
                     problem = found(key, value)

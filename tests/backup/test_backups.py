@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from shadowswitch import (
@@ -19,11 +20,15 @@ from shadowswitch import (
     Put,
     StoreUnavailable,
     Timeout,
+    UnsupportedFormat,
     backups,
     prune_backups,
     restore,
     verify_backup,
 )
+from shadowswitch.storage.backup import creating
+from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.objects.opening import open_store
 from tests.support.backup_helpers import objects, shown
 from tests.support.damage import flip, record_key
 from tests.support.engine_helpers import built, crew, fill, found, live, put, wait_until
@@ -251,10 +256,6 @@ def test_a_prune_beside_a_backup_takes_nothing_from_it(
     engine: Engine, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The backup relies on pages of one that is removed meanwhile: it is made again, from its own."""
-    from shadowswitch.storage.backup import creating
-    from shadowswitch.storage.catalog.environment import Catalog
-    from shadowswitch.storage.objects.opening import open_store
-
     fill(engine, 3000)
     engine.backup(str(store))
     engine.close()
@@ -308,3 +309,15 @@ def test_what_a_backup_lacks_is_said_and_changes_nothing(engine: Engine, store: 
     engine.close()
     with pytest.raises(EngineClosed):
         engine.backup(str(store))
+
+
+def test_a_catalog_of_a_later_version_is_refused(engine: Engine, data_dir: Path, store: Path) -> None:
+    engine.close()
+    env = lmdb.open(str(data_dir / "catalog"), max_dbs=40)
+    env.open_db(b"of the future")
+    env.close()
+    catalog = Catalog(data_dir / "catalog", readonly=True)
+    with pytest.raises(UnsupportedFormat, match="of the future"):
+        creating.create(catalog, open_store(str(store)))
+    catalog.close()
+    assert not store.exists()
