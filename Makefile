@@ -40,7 +40,7 @@ else
 	SEEDS=$(SEEDS) $(BIN)/pytest -s tests/simulation/test_simulation.py -k ten_thousand_seeds $(ARGS)
 endif
 
-bench: .venv/.installed-bench ## every benchmark and the simulation at full size, up to 140 minutes (ARGS="--only switch")
+bench: .venv/.installed-bench ## every benchmark and the simulation at full size, up to 150 minutes (ARGS="--only switch")
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lint: .venv/.installed-dev ## ruff, its formatter as a check, mypy --strict

@@ -107,6 +107,7 @@ SCRIPTS = (
         "--records 300 --vectors 300 --rounds 1",
         6.0,
     ),
+    Script("bench_backup", "--sizes 100000,1000000 --rounds 3", "--sizes 300 --rounds 1 --seconds 0.1", 8.0),
     Script("bench_groups", "--records 20000 --rounds 60", "--records 300 --rounds 2", 3.0),
     Script(
         "simulate",
