@@ -81,7 +81,7 @@ def writers(report: Report, engine: Engine, store: Path, size: int, rounds: int,
     chance, quiet, beside = random.Random(9), list[float](), list[float]()
     for number in range(rounds):
         quiet += writes_ms(engine, seconds, chance)
-        stop, made = threading.Event(), []
+        stop, made = threading.Event(), list[int]()
 
         def again(made: list[int] = made, stop: threading.Event = stop) -> None:
             while not stop.is_set():

@@ -21,7 +21,6 @@ from shadowswitch.model.records import Put
 
 LINE_BYTES_MAX = 64 << 20
 RECORD_KEYS = {"resource_type", "id", "fields", "lsn"}
-FORMATS = ("jsonl", "csv")
 
 
 class WrongLine(ValueError):
@@ -43,20 +42,8 @@ class Shape(NamedTuple):
     id_key: str = "id"
 
 
-def read_lines(stream: BinaryIO, format: str, shape: Shape, name: str) -> Iterator[Line]:
-    """The records of a stream. Raises WrongLine with `name` and the number of the line."""
-    reading = _read_csv(stream, shape) if format == "csv" else _read_json(stream, shape)
-    while True:
-        try:
-            line = next(reading, None)
-        except WrongLine as error:
-            raise WrongLine(f"{name}, line {error.args[1]}: {error.args[0]}") from error
-        if line is None:
-            return
-        yield line
-
-
-def _read_json(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
+def read_json(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
+    """The records of JSON lines. Raises WrongLine with the number of the line."""
     decode = msgspec.json.Decoder().decode
     number = end = 0
     while text := stream.readline(LINE_BYTES_MAX):
@@ -75,7 +62,8 @@ def _read_json(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
         yield Line(number, end, _at(number, _put, found, shape))
 
 
-def _read_csv(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
+def read_csv(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
+    """The records of CSV with a head. Raises WrongLine with the number of the line."""
     csv.field_size_limit(LINE_BYTES_MAX)
     counted = _Counted(stream)
     rows = csv.reader(io.TextIOWrapper(io.BufferedReader(counted), "utf-8-sig", newline=""), strict=True)
@@ -95,8 +83,7 @@ def _read_csv(stream: BinaryIO, shape: Shape) -> Iterator[Line]:
             if len(row) != len(head):
                 raise WrongLine(f"it has {len(row)} cells, and the head has {len(head)}", rows.line_num)
             cells = {name: cell for name, cell in zip(head, row, strict=True) if cell}
-            number = rows.line_num
-            yield Line(number, counted.read_bytes, _at(number, _object, cells, shape))
+            yield line_of(rows.line_num, counted.read_bytes, cells, shape)
 
 
 class _Counted(io.RawIOBase):
@@ -114,6 +101,11 @@ class _Counted(io.RawIOBase):
         buffer[: len(part)] = part
         self.read_bytes += len(part)
         return len(part)
+
+
+def line_of(number: int, end: int, found: dict[str, Any], shape: Shape) -> Line:
+    """An object, such as a row of a table, as a line. Raises WrongLine."""
+    return Line(number, end, _at(number, _object, found, shape))
 
 
 def _at(number: int, make: Callable[[Any, Shape], Put], found: Any, shape: Shape) -> Put:

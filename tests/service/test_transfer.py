@@ -6,9 +6,13 @@ import json
 import os
 import signal
 import subprocess
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from shadowswitch import Delete, Engine, Put
@@ -178,3 +182,33 @@ def test_what_an_import_cannot_do_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert "are for a file" in cli.error("import", "main", tmp_path, "--id-field", "x", "--data", data, status=2)
     (tmp_path / "empty.jsonl").write_text("")
     assert "0 records written" in cli("import", "main", tmp_path / "empty.jsonl", "--data", data)
+
+
+def test_parquet_keeps_every_value_and_its_type(cli: Cli, data: Path, tmp_path: Path) -> None:
+    mixed = {"n": 1.5, "huge": 1 << 63, "flag": True, "ratio": 0.5, "empty": {}}
+    with Engine.open(data) as engine:
+        engine.write("main", [Put("odd", "mixed", mixed), Put("odd", "nothing", {})])
+    file, other = tmp_path / "records.parquet", tmp_path / "other"
+    cli("export", "main", "--format", "parquet", "--output", file, "--data", data)
+    schema = pyarrow.parquet.read_schema(file)
+    types = {name: str(schema.field(name).type) for name in ("title", "flag", "ratio", "n", "huge", "list")}
+    assert types == {
+        "title": "string", "flag": "bool", "ratio": "double", "n": "string", "huge": "string", "list": "string"
+    }  # fmt: skip
+    assert cli.json("import", "main", file, "--data", other)["records"] == N + 2
+    assert content(other) == content(data)
+    assert cli.json("import", "main", file, "--data", other)["unchanged"] == N + 2
+
+
+def test_parquet_of_another_program_becomes_records(cli: Cli, tmp_path: Path) -> None:
+    table = {"slug": ["a", "b"], "on": [date(2026, 11, 30), None], "price": [Decimal("1.50"), None], "k": [1, 2]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "of.parquet")
+    shape = ("--resource-type", "page", "--id-field", "slug", "--data", tmp_path / "data")
+    cli("import", "main", tmp_path / "of.parquet", *shape)
+    wanted = {("page", "a"): {"on": "2026-11-30", "price": "1.50", "k": 1}, ("page", "b"): {"k": 2}}
+    assert content(tmp_path / "data") == wanted
+    pyarrow.parquet.write_table(pyarrow.table({"slug": ["a"], "b": [b"\xff"]}), tmp_path / "bytes.parquet")
+    assert "line 1" in cli.error("import", "main", tmp_path / "bytes.parquet", *shape, status=2)
+    (tmp_path / "no.parquet").write_text("nothing")
+    assert "it is no Parquet" in cli.error("import", "main", tmp_path / "no.parquet", *shape, status=2)
+    assert "from a file" in cli.error("import", "main", "-", "--format", "parquet", "--data", tmp_path / "d", status=2)

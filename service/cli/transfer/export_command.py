@@ -27,7 +27,7 @@ def export_(
     *,
     data: Data,
     resource_type: Annotated[list[str] | None, Parameter(negative="", show_default=False)] = None,
-    format: Literal["jsonl", "csv"] = "jsonl",
+    format: Literal["jsonl", "csv", "parquet"] = "jsonl",
     output_file: Annotated[Path | None, Parameter(name="--output", show_default=False)] = None,
     json: Json = False,
 ) -> None:
@@ -44,6 +44,7 @@ def export_(
         Only this resource type; may be repeated. Default: every type with records on the branch.
     format
         `jsonl` keeps every value as it is. `csv` has a column for each field; a value that is no text is there as JSON.
+        `parquet` has typed columns, where every value of a field has the same type, and JSON where not.
     output_file
         A new file. It has its name when it is whole.
     """

@@ -18,10 +18,11 @@ from shadowswitch.service.daemon.importer import Imported, Progressed, ensure_br
 from shadowswitch.service.daemon.text_files import counts_text
 from shadowswitch.service.remote import RemoteEngine
 from shadowswitch.service.transfer.importing import ImportedRecords, RecordImport
-from shadowswitch.service.transfer.lines import Shape, WrongLine, read_lines
+from shadowswitch.service.transfer.lines import Shape, WrongLine
+from shadowswitch.service.transfer.reading import read_lines
 
-Format = Literal["jsonl", "csv"]
-SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+Format = Literal["jsonl", "csv", "parquet"]
+SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 STANDARD = Path("-")
 
 
@@ -42,7 +43,7 @@ def import_(
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Import records of a file (JSON lines, CSV, `-` for standard input), or a folder of text files.
+    """Import records of a file (JSON lines, CSV, Parquet, `-` for standard input), or a folder of text files.
 
     Creates a missing data directory or branch. What the branch has already is not written again: an import that ended
     early is begun again. Of a folder each text file becomes a record of type `file`; it leaves out binary files, files
@@ -84,6 +85,8 @@ def _format_of(source: Path) -> Format:
 def _import_records(
     branch: str, source: Path, data: Path, format: Format, shape: Shape, by: str, reason: str, json: bool
 ) -> None:
+    if format == "parquet" and source == STANDARD:
+        raise ValueError("Parquet is read from a file, not from standard input")
     total = source.stat().st_size if source != STANDARD else 0
     opened: nullcontext[BinaryIO] | BinaryIO = (
         nullcontext(sys.stdin.buffer) if source == STANDARD else source.open("rb")
