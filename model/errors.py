@@ -10,7 +10,7 @@
     |- building     DuplicateBuild, BuildFailed, BuildCancelled, NotConverging, CompletionRefused
     |- switching    InvalidTransition (InUse), StaleFence
     |- locking      LockConflict, LockLost
-    |- shipping     StoreUnavailable
+    |- shipping     StoreUnavailable, StoreUnsafe, Fenced, StaleReplica
     |- any time     Timeout, ResourceExhausted, CorruptData, InternalFailure
 
 `message` is the fact (lower case, no full stop), `hint` the next step for the caller, `operation` and `object` the
@@ -223,6 +223,18 @@ class StoreUnavailable(ShadowSwitchError):
     """A folder or a bucket for backups cannot be reached, or refuses: nothing of the data directory is changed."""
 
     recoverable = True
+
+
+class StoreUnsafe(ShadowSwitchError):
+    """A store does not do what its requests ask for: it can hold no chain."""
+
+
+class Fenced(ShadowSwitchError):
+    """Another host has taken over the data directory; this one commits nothing more."""
+
+
+class StaleReplica(ShadowSwitchError):
+    """What a replica would go on with was removed, or is older than the caller allows."""
 
 
 class Timeout(ShadowSwitchError, TimeoutError):

@@ -36,7 +36,7 @@ from shadowswitch.service.cli import (
     server_commands,
     write_commands,
 )
-from shadowswitch.service.cli.backups import backup_command, restore_command
+from shadowswitch.service.cli.backups import backup_command, replicate_command, restore_command
 from shadowswitch.service.cli.branches import branch_commands, fork_commands
 from shadowswitch.service.cli.directory import DATA_VARIABLE, Refused
 from shadowswitch.service.cli.groups import group_command
@@ -83,6 +83,7 @@ for module in (
     export_command,
     backup_command,
     restore_command,
+    replicate_command,
     compare_command,
     cost_command,
     query_command,

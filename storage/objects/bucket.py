@@ -52,6 +52,15 @@ class BucketStore:
         with self._errors("write", path):
             obstore.put(self._store, path, data, use_multipart=False)
 
+    def create(self, path: str, data: bytes) -> bool:
+        """As `ObjectStore.create`."""
+        with self._errors("write", path):
+            try:
+                obstore.put(self._store, path, data, use_multipart=False, mode="create")
+            except AlreadyExistsError:
+                return False
+            return True
+
     def get(self, path: str) -> bytes | None:
         """As `ObjectStore.get`."""
         with self._errors("read", path):

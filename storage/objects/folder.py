@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shadowswitch.model.errors import ShadowSwitchError, StoreUnavailable
@@ -26,6 +26,17 @@ class FolderStore:
 
     def put(self, path: str, data: bytes) -> None:
         """As `ObjectStore.put`: the file and its folder are synced."""
+        self._store(path, data, os.replace)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """As `ObjectStore.create`: the file gets its name by a link, which is refused where there is one."""
+        try:
+            self._store(path, data, os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def _store(self, path: str, data: bytes, name: Callable[[Path, Path], None]) -> None:
         with self._errors("write", path):
             target = self.folder / path
             _make(target.parent)
@@ -35,11 +46,10 @@ class FolderStore:
                 with part.open("xb", buffering=0) as file:
                     _write(file.fileno(), data)
                     os.fsync(file.fileno())
-                os.replace(part, target)
-            except BaseException:
+                name(part, target)
+            finally:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
-                raise
             sync_directory(target.parent)
 
     def get(self, path: str) -> bytes | None:
@@ -72,7 +82,7 @@ class FolderStore:
     def _errors(self, operation: str, path: str) -> Iterator[None]:
         try:
             yield
-        except ShadowSwitchError:
+        except (ShadowSwitchError, FileExistsError):
             raise
         except OSError as error:
             lack = shortage(error, operation, path)

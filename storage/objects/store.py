@@ -32,6 +32,12 @@ class ObjectStore(Protocol):
     def put(self, path: str, data: bytes) -> None:
         """Store an object durably, whole or not at all; one of that path is replaced."""
 
+    def create(self, path: str, data: bytes) -> bool:
+        """Store an object durably if there is none of that path; False if there is one, or may be.
+
+        After StoreUnavailable it may have been stored. Ask `get` what is there.
+        """
+
     def get(self, path: str) -> bytes | None:
         """An object; None if there is none."""
 

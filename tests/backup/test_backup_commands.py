@@ -125,3 +125,8 @@ def test_an_interrupted_restore_leaves_the_builds_to_the_next_host(cli: Cli, dat
     assert (process.returncode, "the next host that opens the directory builds" in err) == (130, True)
     with Engine.open(tmp_path / "again") as again:
         assert again.write("main", [put("new")]).lsn == 31
+
+
+def test_a_store_is_probed(cli: Cli, tmp_path: Path) -> None:
+    assert "keeps conditions" in cli("replicate", tmp_path / "store", "--probe")
+    assert "--probe" in cli.error("replicate", tmp_path / "store", status=2)

@@ -263,7 +263,7 @@ def test_a_prune_beside_a_backup_takes_nothing_from_it(
 
     class Pruning:
         url = plain.url
-        get, listed, delete = plain.get, plain.listed, plain.delete
+        create, get, listed, delete = plain.create, plain.get, plain.listed, plain.delete
 
         def put(self, path: str, data: bytes) -> None:
             if path.startswith("backups/") and not pruned.is_set():

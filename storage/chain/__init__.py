@@ -1,0 +1,1 @@
+"""The chain: numbered objects of a store, each made once."""
