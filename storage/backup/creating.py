@@ -83,6 +83,7 @@ class _Backup:
         self._id = f"{stamp}-{head.last_lsn}-{secrets.token_hex(4)}"
         self._owners = [self._id]
         self._known: dict[bytes, Page] = {}
+        self._unsettled: list[str] = []
         self._damaged: list[str] = []
         self._content_bytes = self._stored_bytes = self._done = 0
 
@@ -91,6 +92,7 @@ class _Backup:
         before = self._relied_on()
         with ThreadPoolExecutor(UPLOADS, thread_name_prefix="shadowswitch-backup") as pool:
             tables = [self._table(pool, name) for name in self._taken.tables]
+        self._store.settle(self._unsettled)
         stored, summed = layout.packed(PageList(self._owners, tables))
         self._store.put(layout.list_path(self._id), stored)
         self._refuse_late()
@@ -135,6 +137,7 @@ class _Backup:
                 raise self._late() from None
             self._stored_bytes += size
             page = self._known[hash] = Page(hash, 0, rows, size)
+            self._unsettled.append(layout.page_path(self._id, hash))
             pages.append(page)
 
         for cut in self._taken.cuts(name, self._note_damaged):
@@ -158,7 +161,7 @@ class _Backup:
 
     def _upload(self, hash: bytes, cut: Cut) -> int:
         data = layout.packed_page(cut.content)
-        self._store.put(layout.page_path(self._id, hash), data)
+        self._store.put(layout.page_path(self._id, hash), data, settled=False)
         return len(data)
 
     def _note_damaged(self, problem: str) -> None:

@@ -29,8 +29,8 @@ NAMED = (*DATABASES, FIRST_FORMAT_META.decode())
 """Every named database that a catalog may have."""
 OF_META = meta_key("")
 """What a key of the unnamed database begins with, unless it is the name of another one."""
-CUT_MASK = (1 << 10) - 1
-"""One key of 1,024 ends a page."""
+CUT_MASK = (1 << 8) - 1
+"""One key of 256 ends a page."""
 PAGE_MAX_BYTES = 1 << 20
 KEPT_FREE_BYTES = 64 << 20
 SPARE = 1.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -47,10 +47,13 @@ class BucketStore:
                 f"{url} cannot be opened: {_shown(error)}", hint="check the URL and the variables of the environment"
             ) from error
 
-    def put(self, path: str, data: bytes) -> None:
-        """As `ObjectStore.put`."""
+    def put(self, path: str, data: bytes, settled: bool = True) -> None:
+        """As `ObjectStore.put`; each is settled."""
         with self._errors("write", path):
             obstore.put(self._store, path, data, use_multipart=False)
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """As `ObjectStore.settle`."""
 
     def create(self, path: str, data: bytes) -> bool:
         """As `ObjectStore.create`."""

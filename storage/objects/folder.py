@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shadowswitch.model.errors import ShadowSwitchError, StoreUnavailable
@@ -24,9 +24,25 @@ class FolderStore:
         self.folder = folder
         self.url = folder.as_uri()
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, settled: bool = True) -> None:
         """As `ObjectStore.put`: the file and its folder are synced."""
-        self._store(path, data, os.replace)
+        self._store(path, data, os.replace, settled)
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """As `ObjectStore.settle`: the file system writes what it has of all files at the first sync."""
+        folders = set()
+        for path in paths:
+            with self._errors("write", path):
+                file = self.folder / path
+                folders.add(file.parent)
+                descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        for folder in folders:
+            with self._errors("write", str(folder)):
+                sync_directory(folder)
 
     def create(self, path: str, data: bytes) -> bool:
         """As `ObjectStore.create`: the file gets its name by a link, which is refused where there is one."""
@@ -36,7 +52,7 @@ class FolderStore:
             return False
         return True
 
-    def _store(self, path: str, data: bytes, name: Callable[[Path, Path], None]) -> None:
+    def _store(self, path: str, data: bytes, name: Callable[[Path, Path], None], settled: bool = True) -> None:
         with self._errors("write", path):
             target = self.folder / path
             _make(target.parent)
@@ -45,12 +61,14 @@ class FolderStore:
             try:
                 with part.open("xb", buffering=0) as file:
                     _write(file.fileno(), data)
-                    os.fsync(file.fileno())
+                    if settled:
+                        os.fsync(file.fileno())
                 name(part, target)
             finally:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
-            sync_directory(target.parent)
+            if settled:
+                sync_directory(target.parent)
 
     def get(self, path: str) -> bytes | None:
         """As `ObjectStore.get`."""

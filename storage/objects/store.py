@@ -5,7 +5,7 @@ A path is relative to that of the URL: names of letters, digits, `-` and `.`, jo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -29,8 +29,14 @@ class ObjectStore(Protocol):
     url: str
     """For people to read, without credentials."""
 
-    def put(self, path: str, data: bytes) -> None:
-        """Store an object durably, whole or not at all; one of that path is replaced."""
+    def put(self, path: str, data: bytes, settled: bool = True) -> None:
+        """Store an object durably, whole or not at all; one of that path is replaced.
+
+        One that need not be `settled` is durable, and whole, once `settle` was called with its path.
+        """
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Make objects durable that were put without that: many at a time cost little more than one."""
 
     def create(self, path: str, data: bytes) -> bool:
         """Store an object durably if there is none of that path; False if there is one, or may be.

@@ -263,9 +263,9 @@ def test_a_prune_beside_a_backup_takes_nothing_from_it(
 
     class Pruning:
         url = plain.url
-        create, get, listed, delete = plain.create, plain.get, plain.listed, plain.delete
+        create, get, listed, delete, settle = plain.create, plain.get, plain.listed, plain.delete, plain.settle
 
-        def put(self, path: str, data: bytes) -> None:
+        def put(self, path: str, data: bytes, settled: bool = True) -> None:
             if path.startswith("backups/") and not pruned.is_set():
                 pruned.set()
                 for manifest in store.glob("backups/*"):
@@ -273,7 +273,7 @@ def test_a_prune_beside_a_backup_takes_nothing_from_it(
                 for page in store.glob("pages/*/*"):
                     if page.parent.name not in path:
                         page.unlink()
-            plain.put(path, data)
+            plain.put(path, data, settled)
 
     catalog = Catalog(tmp_path / "data" / "catalog", readonly=True)
     made = creating.create(catalog, Pruning())

@@ -224,9 +224,8 @@ class Ignoring:
     """A store that ignores conditions, as some servers do."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.url, self.put, self.get, self.listed, self.delete = (
-            store.url, store.put, store.get, store.listed, store.delete
-        )  # fmt: skip
+        self.url, self.put, self.settle = store.url, store.put, store.settle
+        self.get, self.listed, self.delete = store.get, store.listed, store.delete
 
     def create(self, path: str, data: bytes) -> bool:
         self.put(path, data)

@@ -9,7 +9,7 @@ that is the chain. What a host has the answer for that it committed, and what a 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from greenlet import greenlet
 
@@ -196,7 +196,10 @@ class World:
             raise StoreUnavailable("the answer was lost")
         return made
 
-    def put(self, path: str, data: bytes) -> None:
+    def settle(self, paths: Iterable[str]) -> None:
+        """As `ObjectStore.settle`."""
+
+    def put(self, path: str, data: bytes, settled: bool = True) -> None:
         """As `ObjectStore.put`: a chain has no use for it."""
         raise AssertionError("an entry is never replaced")
 
