@@ -58,7 +58,7 @@ Follow = Annotated[
 ]
 FOLLOW_PAGE = 1000
 CHECKING = "check"
-GUARDED = frozenset({"search", "query", "diff", "status", "locks", "events", "audit"})
+GUARDED = frozenset({"backup", "export", "search", "query", "diff", "status", "locks", "events", "audit"})
 """The commands that map files of the directory in their own process, see `service.cli.guard`."""
 
 

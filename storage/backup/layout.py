@@ -179,7 +179,10 @@ def _content(data: bytes, begin: int, path: str) -> bytes:
 
 
 def manifests(store: ObjectStore, left_out: Callable[[CorruptData], Any] | None = None) -> list[Manifest]:
-    """The backups of a store, the oldest first. Raises CorruptData for a damaged one, unless it may be `left_out`."""
+    """The backups of a store, the oldest first. Raises CorruptData for a damaged one, unless it may be `left_out`.
+
+    Those of one data directory are in the order of their LSNs, for its clock may have been set back.
+    """
     found = []
     for listed in store.listed(BACKUPS):
         id = listed.path.removeprefix(f"{BACKUPS}/")
@@ -195,7 +198,10 @@ def manifests(store: ObjectStore, left_out: Callable[[CorruptData], Any] | None 
             if left_out is None:
                 raise
             left_out(error)
-    return sorted(found, key=lambda one: (one.created_at, one.id))
+    last: dict[str, float] = {}
+    for one in found:
+        last[one.uuid] = max(one.created_at, last.get(one.uuid, 0.0))
+    return sorted(found, key=lambda one: (last[one.uuid], one.last_lsn, one.created_at, one.id))
 
 
 def newest(store: ObjectStore) -> Manifest | None:

@@ -6,6 +6,7 @@ older than GRACE_S: a backup that is being made stores its pages before anything
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -33,7 +34,7 @@ def prune(
     for one in found:
         layout.pages_of(store, one)
     now = clock.wall()
-    before = now - older_than.total_seconds() if older_than is not None else now
+    before = now - older_than.total_seconds() if older_than is not None else math.inf
     gone = [one for one in found[:-keep] if one.created_at <= before]
     for one in gone:
         store.delete(layout.backup_path(one.id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -130,3 +131,19 @@ def test_an_interrupted_restore_leaves_the_builds_to_the_next_host(cli: Cli, dat
 def test_a_store_is_probed(cli: Cli, tmp_path: Path) -> None:
     assert "keeps conditions" in cli("replicate", tmp_path / "store", "--probe")
     assert "--probe" in cli.error("replicate", tmp_path / "store", status=2)
+
+
+def test_a_catalog_that_ends_its_readers_is_one_line(data: Path, tmp_path: Path) -> None:
+    file = data / "catalog" / "data.mdb"
+    content = bytearray(file.read_bytes())
+    page = os.sysconf("SC_PAGE_SIZE")
+    for at in range(2 * page, len(content), page):
+        if b"hello word" in content[at : at + page]:
+            content[at : at + page] = b"\xff" * page
+    file.write_bytes(content)
+    process = spawn("backup", "create", tmp_path / "store", "--data", data)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.strip().count("\n") <= 1
+    assert "damaged" in err
+    assert not list((tmp_path / "store").glob("backups/*"))

@@ -29,6 +29,7 @@ from shadowswitch import (
 )
 from shadowswitch.storage.backup import creating
 from shadowswitch.storage.catalog.environment import Catalog
+from shadowswitch.storage.clock import Clock
 from shadowswitch.storage.objects.opening import open_store
 from tests.support.backup_helpers import objects, shown
 from tests.support.damage import flip, record_key
@@ -333,3 +334,33 @@ def test_a_catalog_of_a_later_version_is_refused(engine: Engine, data_dir: Path,
         creating.create(catalog, open_store(str(store)))
     catalog.close()
     assert not store.exists()
+
+
+class SetBack(Clock):
+    """A clock that an operator sets back by an hour with each look."""
+
+    def __init__(self) -> None:
+        self._at = 2e9
+
+    def wall(self) -> float:
+        self._at -= 3600
+        return self._at
+
+
+def test_the_newest_backup_is_that_of_the_highest_lsn(
+    engine: Engine, store: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    clock, made = SetBack(), []
+    for number in range(3):
+        last = engine.write("main", [put("r", str(number))]).lsn
+        engine.close()
+        catalog = Catalog(data_dir / "catalog", readonly=True, clock=clock)
+        made.append(creating.create(catalog, open_store(str(store))))
+        catalog.close()
+        engine = Engine.open(data_dir)
+    engine.close()
+    assert made[0].created_at > made[2].created_at
+    assert [one.id for one in backups(str(store))] == [one.id for one in made]
+    assert restore(str(store), tmp_path / "newest").last_lsn == last
+    assert restore(str(store), tmp_path / "middle", at_lsn=2).last_lsn == 2
+    assert prune_backups(str(store), keep=1).kept == (made[2].id,)
