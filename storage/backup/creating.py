@@ -126,38 +126,34 @@ class _Backup:
         return newest
 
     def _table(self, pool: ThreadPoolExecutor, name: str) -> Table:
-        pages: list[Page] = []
-        under_way: deque[tuple[bytes, int, Future[int]]] = deque()
+        pages: list[Page | None] = []
+        under_way: deque[tuple[int, Cut, bytes, Future[int]]] = deque()
 
         def landed() -> None:
-            hash, rows, future = under_way.popleft()
+            place, cut, hash, future = under_way.popleft()
             try:
                 size = future.result(max(0.0, self._ends - self._clock.monotonic()))
             except TimeoutError:
                 raise self._late() from None
+            pages[place] = self._known[hash] = Page(hash, 0, cut.rows, size)
             self._stored_bytes += size
-            page = self._known[hash] = Page(hash, 0, rows, size)
             self._unsettled.append(layout.page_path(self._id, hash))
-            pages.append(page)
 
         for cut in self._taken.cuts(name, self._note_damaged):
             self._content_bytes += len(cut.content)
             hash = layout.page_hash(cut.content)
-            known = self._known.get(hash)
-            if known is None:
-                under_way.append((hash, cut.rows, pool.submit(self._upload, hash, cut)))
+            pages.append(self._known.get(hash))
+            if pages[-1] is None:
                 while len(under_way) >= UPLOADS:
                     landed()
-            else:
-                while under_way:
-                    landed()
-                pages.append(known)
+                under_way.append((len(pages) - 1, cut, hash, pool.submit(self._upload, hash, cut)))
             self._done += cut.rows
             self._progress(self._done, self._head.rows)
             self._refuse_late()
         while under_way:
             landed()
-        return Table(name, sum(page.rows for page in pages), pages)
+        stored = [page for page in pages if page is not None]
+        return Table(name, sum(page.rows for page in stored), stored)
 
     def _upload(self, hash: bytes, cut: Cut) -> int:
         data = layout.packed_page(cut.content)
