@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from shadowswitch.actors.build.worker_answers import WorkerAnswers
 from shadowswitch.actors.context import EngineContext
@@ -21,28 +22,36 @@ class BackupCalls:
         self._context = context
         self._state = state
         self._answers = answers
+        self._turn = threading.Lock()
 
     def backup(self, url: str, *, scratch: str | os.PathLike[str] | None = None, timeout_s: float = 3600) -> BackupInfo:
-        """Back the data directory up, as of the beginning of the call; everybody goes on working.
+        """Back the data directory up, as of a moment in the call; everybody goes on working.
 
         `url` is `s3://bucket/path`, `gs://`, `az://`, `file:///path`, or the path of a folder. What its newest backup
         has already is not stored again. `scratch` is a folder with room for a copy of the catalog while the call runs;
-        default: the one for temporary files. Raises InvalidConfig for a URL with backups of another directory, or
-        without the extra `replication`; StoreUnavailable, StorageFull, Timeout: then there is no new backup.
+        default: the one for temporary files. One backup is made at a time; another call waits for it.
+
+        Raises InvalidConfig for a URL with backups of another directory, or without the extra `replication`;
+        StoreUnavailable, StorageFull, Timeout: then there is no new backup.
         """
         self._state.check()
         clock = self._context.clock
         deadline = clock.monotonic() + check_seconds("timeout_s", timeout_s)
         store = open_store(url)
         task = BackUp(url if "://" in url else store.url, None if scratch is None else os.path.abspath(scratch))
+        late = Timeout(
+            f"the backup was not made in {timeout_s:g} s",
+            operation="backup",
+            object=store.url,
+            hint="give it more time (timeout_s); the next one goes on with nothing of it",
+        )
+        if not self._turn.acquire(timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX)):
+            raise late
         try:
             return self._answers.ask(task, BackedUp, deadline, patience_s=timeout_s).backup
         except BuildCancelled as error:
             raise EngineClosed("the engine is closed", operation="backup", hint="open it again") from error
         except Timeout as error:
-            raise Timeout(
-                f"the backup was not made in {timeout_s:g} s",
-                operation="backup",
-                object=store.url,
-                hint="give it more time (timeout_s); the next one goes on with nothing of it",
-            ) from error
+            raise late from error
+        finally:
+            self._turn.release()

@@ -364,3 +364,16 @@ def test_the_newest_backup_is_that_of_the_highest_lsn(
     assert restore(str(store), tmp_path / "newest").last_lsn == last
     assert restore(str(store), tmp_path / "middle", at_lsn=2).last_lsn == 2
     assert prune_backups(str(store), keep=1).kept == (made[2].id,)
+
+
+def test_backups_of_one_host_take_turns(engine: Engine, store: Path, tmp_path: Path) -> None:
+    fill(engine, 2000)
+    made: list[Any] = []
+    threads = [threading.Thread(target=lambda: made.append(engine.backup(str(store)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(made) == 4
+    assert sorted(one.stored_bytes > 10_000 for one in made) == [False, False, False, True]
+    assert restore(str(store), tmp_path / "again").records == 2000
