@@ -42,6 +42,8 @@ DOWNLOADS = 8
 PAGE_S = 900.0
 """For one page: the store has a deadline of its own for each request."""
 COMMIT_BYTES = 32 << 20
+ROOM = 4
+"""Address space for each byte of content: LMDB fills its pages by a half at worst."""
 Progress = Callable[[int, int], None]
 
 
@@ -100,9 +102,10 @@ def _written(
     progress: Progress,
 ) -> RestoreResult:
     part.mkdir(mode=0o700)
-    _write_rows(store, part, layout.pages_of(store, manifest), progress)
+    map_size_bytes = max(MAP_SIZE_BYTES, ROOM * manifest.content_bytes)
+    _write_rows(store, part, layout.pages_of(store, manifest), map_size_bytes, progress)
     replayed, begun = 0, list[Restored]()
-    with contextlib.closing(Catalog(part)) as catalog:
+    with contextlib.closing(Catalog(part, map_size_bytes=map_size_bytes)) as catalog:
         if later is not None and at_lsn is not None:
             replayed = Replay(store, catalog, later, part / LINE).run(manifest.last_lsn, at_lsn)
             shutil.rmtree(part / LINE)
@@ -135,13 +138,10 @@ def _refuse_used(path: Path) -> None:
         )
 
 
-def _write_rows(store: ObjectStore, part: Path, pages: PageList, progress: Progress) -> None:
+def _write_rows(store: ObjectStore, part: Path, pages: PageList, map_size_bytes: int, progress: Progress) -> None:
     rows = sum(table.rows for table in pages.tables)
     done = 0
-    env = lmdb.open(
-        str(part), map_size=max(MAP_SIZE_BYTES, 4 * sum(page.stored_bytes for _, page in pages.paths())),
-        max_dbs=len(NAMED), mode=0o600, sync=False, lib_version=0,
-    )  # fmt: skip
+    env = lmdb.open(str(part), map_size=map_size_bytes, max_dbs=len(NAMED), mode=0o600, sync=False, lib_version=0)
     with contextlib.closing(env):
         for table in pages.tables:
             if table.name not in ("", *NAMED):
