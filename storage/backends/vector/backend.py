@@ -9,7 +9,7 @@ matrix of the vectors that were read before, and over those of later LSNs (`matr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from shadowswitch.storage.backends.derived.backend import DerivedBackend
 from shadowswitch.storage.backends.derived.writer import DerivedWriter
 from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.protocol import Tally
+from shadowswitch.storage.backends.vector import hnsw
 from shadowswitch.storage.backends.vector.costs import EmbeddingTally
 from shadowswitch.storage.backends.vector.embedder import check_embedder, file_of
 from shadowswitch.storage.backends.vector.options import OWN, check_options
@@ -51,6 +52,12 @@ class VectorBackend(DerivedBackend):
 
     def tally(self, data: Path, options: Mapping[str, Any]) -> Tally:
         return EmbeddingTally(options, data)
+
+    def seed(
+        self, source: Path, old: Mapping[str, Any], target: Path, new: Mapping[str, Any], rest: Callable[[], None]
+    ) -> None:
+        super().seed(source, old, target, new, rest)
+        hnsw.take_over(source, target)
 
     def _writer(self, environment: store.Environment, options: Mapping[str, Any]) -> DerivedWriter:
         return VectorWriter(environment, partial(self.project, options), options)

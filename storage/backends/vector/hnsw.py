@@ -3,14 +3,17 @@
     hnsw/graph.usearch   of each vector its LSN, its neighbours, and its numbers in 8 bits (16, unless `cos`)
     hnsw/state           JSON of State, made durable behind the graph
 
-A build makes it when it has loaded the shard, and nothing changes it later. A search asks it for LSNs: one whose vector
-is still an entry of the shard counts, with the score of that entry. The vectors of later LSNs are searched exactly
-(`matrix`). So a graph that is lost, damaged, or older than a repair of the shard (see `places.MARK`) costs time.
+A build makes it when it has loaded the shard, and nothing changes it later. A shard that begins with the rows of
+another one begins with a link to its graph, and keeps that if no row had to be changed below what it covers. A search
+asks it for LSNs: one whose vector is still an entry of the shard counts, with the score of that entry. The vectors of
+later LSNs are searched exactly (`matrix`). So a graph that is lost, damaged, or older than a repair of the shard (see
+`places.MARK`) costs time.
 (Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using HNSW graphs", 2018.)
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -19,6 +22,7 @@ import weakref
 from collections.abc import Mapping
 from hashlib import blake2b
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +36,7 @@ from shadowswitch.storage.backends.kv import store
 from shadowswitch.storage.backends.kv.reader import Slices
 from shadowswitch.storage.backends.vector.matrix import parts
 from shadowswitch.storage.backends.vector.options import EXACT_MAX, Floats
-from shadowswitch.storage.backends.vector.places import mark_of
+from shadowswitch.storage.backends.vector.places import mark_of, of_lsn
 from shadowswitch.storage.disk import sync_directory
 
 logger = logging.getLogger("shadowswitch")
@@ -40,6 +44,10 @@ FOLDER, GRAPH, STATE = "hnsw", "graph.usearch", "state"
 NEIGHBOURS, LOOKED_AT_BUILD, LOOKED_AT = 16, 128, 256
 """Edges of a vector, and the vectors looked at for a place, and for a search: recall for time."""
 READ_BYTES = 1 << 20
+LATER_MAX = 0.1
+"""A graph that was taken over is made anew if more vectors of the shard, by this share, are not in it."""
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)
+"""From a file system without hard links, or another one."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -98,7 +106,8 @@ def build(environment: store.Environment, options: Mapping[str, Any]) -> None:
         logger.warning("usearch is not installed: searches of the %d vectors of %s are exact", count, environment.path)
         return
     try:
-        _make(environment, options)
+        if not _is_fresh(environment, options, count):
+            _make(environment, options)
     except (OSError, RuntimeError) as error:
         logger.warning(
             "searches of the %d vectors of %s are exact, without a graph: %s", count, environment.path, error
@@ -108,10 +117,51 @@ def build(environment: store.Environment, options: Mapping[str, Any]) -> None:
         _opened.pop(environment, None)
 
 
+def take_over(source: Path, target: Path) -> None:
+    """Let a shard begin with the graph of another one, whose rows it was given before. Without one it has none.
+
+    Nothing writes to the file of a graph (`_make` makes another one), so both shards have the same one.
+    """
+    folder = target / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        state = (source / FOLDER / STATE).read_bytes()
+        folder.mkdir(mode=0o700)
+        try:
+            os.link(source / FOLDER / GRAPH, folder / GRAPH)
+        except OSError as error:
+            if error.errno not in NO_LINK:
+                raise
+            shutil.copyfile(source / FOLDER / GRAPH, folder / GRAPH)
+        (folder / STATE).write_bytes(state)
+        _store(folder / STATE)
+        sync_directory(folder)
+        sync_directory(target)
+    except OSError as error:  # the build makes a graph, or searches are exact
+        if not isinstance(error, FileNotFoundError):
+            logger.warning("the graph in %s was not taken over: %s", source, error)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_fresh(environment: store.Environment, options: Mapping[str, Any], count: int) -> bool:
+    """Is there a graph that was taken over, of the rows as they are now, but for a few later ones?"""
+    found = _open(environment.path / FOLDER, options)
+    if found is None:
+        return False
+    with environment.map.transaction() as transaction:
+        if found.mark != mark_of(environment, transaction):
+            return False
+        cursor = transaction.cursor(derived_of(environment)[0])
+        later = cursor.iternext(values=False) if cursor.set_range(of_lsn(found.covers + 1)) else iter(())
+        most = int(count * LATER_MAX)
+        return sum(1 for _ in islice(later, most + 1)) <= most
+
+
 def _make(environment: store.Environment, options: Mapping[str, Any]) -> None:
     folder = environment.path / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
-    (folder / STATE).unlink(missing_ok=True)
+    for name in (STATE, GRAPH):  # a graph that was taken over is still that of the other shard
+        (folder / name).unlink(missing_ok=True)
     index, covers = _index(options), 0
     with environment.map.transaction(lasting=True) as transaction:
         mark = mark_of(environment, transaction)
