@@ -15,9 +15,7 @@ from tests.support.engine_helpers import ROOT
 SEEDS = 2000
 
 PASS_ON = "        self._journal.tell(Append(self._row.number, message.batch, message.reply, fence))\n"
-NEW_LOCKS = (
-    "            locks = self._make(row, Held(0, LockTable(row.name, clock_id=self._context.clock.boot()), status))\n"
-)
+NEW_LOCKS = "            locks = self._make(row, Held(0, table, status))\n"
 RELOADED = '''
 def _stored(catalog, row):
     """The stored locks of a branch whose actor has stopped."""
