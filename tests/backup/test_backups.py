@@ -20,6 +20,7 @@ from shadowswitch import (
     InvalidConfig,
     Put,
     StoreUnavailable,
+    SwitchRequest,
     Timeout,
     UnsupportedFormat,
     backups,
@@ -34,6 +35,7 @@ from shadowswitch.storage.objects.opening import open_store
 from tests.support.backup_helpers import objects, shown
 from tests.support.damage import flip, record_key
 from tests.support.engine_helpers import built, crew, fill, found, live, put, wait_until
+from tests.support.external_helpers import begin, complete, delivered
 from tests.support.moto_server import CREDENTIALS
 
 KIND = "SEARCH_INDEX"
@@ -377,3 +379,30 @@ def test_backups_of_one_host_take_turns(engine: Engine, store: Path, tmp_path: P
     assert len(made) == 4
     assert sorted(one.stored_bytes > 10_000 for one in made) == [False, False, False, True]
     assert restore(str(store), tmp_path / "again").records == 2000
+
+
+def test_a_retuned_index_answers_as_before(
+    engine: Engine, open_engine: Callable[..., Engine], store: Path, tmp_path: Path
+) -> None:
+    engine.write("main", [put("1", "car")])
+    live(engine)
+    engine.retune("main", KIND, {"synonyms": [["car", "automobile"]]})
+    assert found(engine, "automobile") == {"1"}
+    engine.backup(str(store))
+    again = restored(open_engine, store, tmp_path)
+    wait_until(lambda: serves(again))
+    assert found(again, "automobile") == {"1"}
+
+
+def test_an_index_of_an_outside_format_is_said_to_need_its_builder(
+    engine: Engine, open_engine: Callable[..., Engine], store: Path, tmp_path: Path
+) -> None:
+    fill(engine, 5)
+    shadow = begin(engine)
+    delivered(engine, shadow)
+    complete(engine, shadow)
+    assert engine.switch(shadow.shadow_index_id, SwitchRequest()).success
+    engine.backup(str(store))
+    done = restore(str(store), tmp_path / "again")
+    assert (done.indexes, done.unserved) == ((), ("main SEARCH_INDEX",))
+    assert open_engine(tmp_path / "again").check() == []

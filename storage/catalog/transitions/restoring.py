@@ -114,9 +114,11 @@ def _end_shadows(commit: Commit, shadows: list[ShadowRow], why: str) -> None:
 def _claim(commit: Commit, row: GenerationRow, given: ShadowRow, why: str) -> None:
     branch = commit.branch(row.branch)
     spec = Spec(row.index_type, row.resource_types, row.backend, row.options, row.shards, 1, row.fingerprint)
-    shadow, _ = claim_build(
+    shadow, generation = claim_build(
         commit, uuid.uuid4().hex, branch, spec, given.build_config, False, ENGINE, heals=True, priority=given.priority
     )
+    if row.settings:  # of a retune, which no build has in its options
+        commit.put_generation(msgspec.structs.replace(generation, settings=row.settings))
     commit.audit("build.claimed", shadow.id, {"branch_name": branch.name, "index_type": row.index_type})
     request = SwitchRequest(force_switch=True, allow_empty=True, performed_by=ENGINE, reason=why)
     schedule(commit, shadow.id, 0.0, 0.0, msgspec.to_builtins(request), ENGINE, why)
